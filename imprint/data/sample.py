@@ -1,0 +1,17 @@
+"""One question with its answer, as a data file gives it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a data file: what is asked, what should be answered, and where the row stands."""
+
+    query: str
+    """What is asked, never empty."""
+    answer: str
+    """What should be answered, never empty."""
+    history: tuple[tuple[str, str], ...] | None
+    """Earlier (question, answer) turns, oldest first; None where the data has no history column."""
+    place: str
+    """Where the row stands: "file:line"."""
