@@ -1,0 +1,147 @@
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imprint import files
+from imprint.errors import UserError
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing after it runs."""
+
+
+def fill(path: Path, text: str) -> None:
+    with files.new_folder(path) as folder:
+        (folder / "weights").write_text(text)
+
+
+def test_a_text_is_replaced_and_nothing_stays_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "scores.json"
+    files.write_text(path, "old")
+    files.write_text(path, "新\n")
+    assert path.read_bytes() == "新\n".encode()
+    assert os.listdir(path.parent) == ["scores.json"]
+
+
+def test_json_keeps_chinese_readable_and_writes_null_for_nan(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    files.write_json(path, {"名": "印", "loss": float("nan"), "all": [float("inf"), (1, 2.5)]})
+    assert "印" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"名": "印", "loss": None, "all": [None, [1, 2.5]]}
+
+
+def test_an_unfinished_line_is_neither_read_nor_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert files.read_lines(path) == []
+    files.append_line(path, {"step": 1})
+    with path.open("a") as file:
+        file.write('{"step": 2, "text": "' + "x" * 10_000)
+    assert files.read_lines(path) == [{"step": 1}]
+    files.append_line(path, {"step": 2})
+    assert files.read_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_file_that_is_only_an_unfinished_line_starts_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("x" * 5000)
+    files.append_line(path, 1)
+    assert path.read_text() == "1\n"
+
+
+def test_a_broken_line_is_named_with_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": \n')
+    with pytest.raises(UserError, match=re.escape(f"{path}:2: this is not a line of JSON")):
+        files.read_lines(path)
+
+
+def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "state-000500"
+    with files.new_folder(path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "weights").write_text("1")
+        assert not path.exists()
+    assert (path / "deep" / "weights").read_text() == "1"
+    assert os.listdir(tmp_path) == ["state-000500"]
+
+
+def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    with pytest.raises(ValueError, match="broken"), files.new_folder(path) as folder:
+        (folder / "weights").write_text("new")
+        raise ValueError("broken")
+    assert (path / "weights").read_text() == "old"
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_a_complete_folder_is_found_wherever_the_process_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    path = tmp_path / "adapter"
+    fill(path, "old")
+    left = calls
+
+    def kill_at_last(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", kill_at_last(Path.rename))
+        patch.setattr(files, "_sync", kill_at_last(files._sync))
+        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # the dead clean nothing up
+        try:
+            fill(path, "new")
+            killed = False
+        except Killed:
+            killed = True
+    assert killed == (calls < 5)
+    found = files.find_folder(path)
+    assert found is not None
+    before = (found / "weights").read_text()
+    assert before in {"old", "new"}
+    files.remove_leftovers(tmp_path)
+    assert (path / "weights").read_text() == before
+    assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".scores.json.part").write_text("half")
+    (tmp_path / ".state-000500.part").mkdir()
+    (tmp_path / ".hidden").write_text("not ours")
+    files.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path / "absent")
+    assert os.listdir(tmp_path) == [".hidden"]
+    assert files.find_folder(tmp_path / "state-000500") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space is left on the disk. Free some space"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space is left on the disk. Free some space"),
+        (OSError(errno.EROFS, "Read-only file system"), "the disk is read-only. Choose a folder that can be written"),
+    ],
+)
+def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path: Path, error: Exception, sentence: str) -> None:
+    path = tmp_path / "adapter"
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be written: {sentence}")), files.new_folder(path):
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_of_a_folder_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written: a part of the path is a file"):
+        files.write_text(tmp_path / "run" / "config.yaml", "")
