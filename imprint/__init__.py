@@ -1,0 +1,17 @@
+"""Imprint teaches a Chinese chat model your own words: `imprint.load(folder)` for Python, `imprint --help` for the shell."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imprint.model import load
+
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import what is heavy when it is asked for (PEP 562), so that `import imprint` and `imprint --help` are quick."""
+    if name == "load":
+        return import_module("imprint.model").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
