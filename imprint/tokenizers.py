@@ -1,0 +1,257 @@
+"""Text to token ids and back, as ChatGLM-6B does it, on SentencePiece alone.
+
+The folder's `ice_text.model` holds the text pieces. A newer edition of the file also holds the control pieces, the whitespace pieces and
+256 byte pieces; the first edition's file does not, and the original appends them when it loads: `_with_standard_pieces` does the same.
+In a vocabulary of 150528 the text pieces stand behind 20000 image tokens, so every id is shifted by 20000.
+
+Source: tokenization_chatglm.py of THUDM/chatglm-6b.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sentencepiece import SentencePieceProcessor
+
+from imprint.errors import UserError
+
+FILE_NAME: Final = "ice_text.model"
+CONTROL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+BYTE_PIECES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
+WHITESPACE: Final[Mapping[str, str]] = MappingProxyType(
+    {"<n>": "\n", "<|tab|>": "\t"} | {f"<|blank_{length}|>": " " * length for length in range(2, 81)}
+)
+"""Whitespace piece -> the text that it stands for."""
+PIECE_OF: Final[Mapping[str, str]] = MappingProxyType({text: piece for piece, text in WHITESPACE.items()})
+SPACE: Final = "\u2581"
+"""How SentencePiece writes a space inside a piece."""
+
+WHITESPACE_RUN: Final = re.compile(r"\n|\t| {2,80}")
+
+
+@dataclass(frozen=True)
+class ControlIds:
+    """The ids that steer the model and never stand for text."""
+
+    mask: int
+    """[MASK]: a short blank to fill."""
+    gmask: int
+    """[gMASK]: a blank to fill up to the end; stands behind every prompt."""
+    sop: int
+    """<sop>: start of what the model writes."""
+    eop: int
+    """<eop>: end of what the model writes."""
+    pad: int
+    """<pad>: filler of the original's batches; our batches have none."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> "ControlIds":
+        """Read the ids from a model's config.json, and what it lacks from the size of its vocabulary.
+
+        Raises UserError where an id is neither in the config nor known for that size, or does not fit into the vocabulary.
+        """
+        size = config.get("vocab_size")
+        edition = EDITIONS.get(size) if isinstance(size, int) else None
+        limit = size if isinstance(size, int) else None
+        return cls(**{name: _control_id(config, key, name, edition, limit) for name, key in CONFIG_KEYS.items()})
+
+
+EDITIONS: Final[Mapping[int, ControlIds]] = MappingProxyType(
+    {
+        130528: ControlIds(mask=130000, gmask=130001, sop=130004, eop=130005, pad=3),
+        150528: ControlIds(mask=150000, gmask=150001, sop=150004, eop=150005, pad=20003),
+    }
+)
+"""Size of the vocabulary -> control ids of that edition of ChatGLM-6B."""
+CONFIG_KEYS: Final[Mapping[str, str]] = MappingProxyType(
+    {"mask": "mask_token_id", "gmask": "gmask_token_id", "sop": "bos_token_id", "eop": "eos_token_id", "pad": "pad_token_id"}
+)
+
+
+def _control_id(config: Mapping[str, object], key: str, name: str, edition: ControlIds | None, size: int | None) -> int:
+    known = None if edition is None else getattr(edition, name)
+    found = config.get(key, known)
+    if found is None:
+        sizes = " and ".join(str(size) for size in EDITIONS)
+        raise UserError(
+            f'config.json: "{key}" is missing, and the vocabulary size found, {size}, is not one whose control ids are known ({sizes}). '
+            f'Add "{key}" to config.json.'
+        )
+    allowed = "a whole number of at least 0" if size is None else f"a whole number from 0 to {size - 1}, inside the vocabulary"
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0 or (size is not None and found >= size):
+        hint = "" if known is None else f" In a vocabulary of {size} it is {known}."
+        raise UserError(f'config.json: "{key}" must be {allowed}, got {found!r}.{hint}')
+    return found
+
+
+class ChatGLMTokenizer:
+    """ChatGLM-6B's text pieces: typed text never becomes a control id, whatever it says."""
+
+    def __init__(self, processor: SentencePieceProcessor, control: ControlIds, *, shift: int = 0) -> None:
+        self.control = control
+        self._processor = processor
+        self._shift = shift
+        self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
+
+    def __len__(self) -> int:
+        """How many pieces the vocabulary file has, image tokens not counted."""
+        return len(self._processor)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Every id that `encode` returns is below this number."""
+        return self._shift + len(self._processor)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without control ids.
+
+        Newlines, tabs and runs of 2 to 80 spaces become pieces of their own, as do `<n>`, `<|tab|>` and `<|blank_3|>` typed out; a
+        character without a piece becomes its UTF-8 bytes. Halves of a surrogate pair are joined, a lone half is left out.
+        """
+        marked = WHITESPACE_RUN.sub(lambda found: PIECE_OF[found[0]], _well_formed(text))
+        ids: list[int] = self._processor.encode(marked)
+        return [token + self._shift for token in ids] if self._shift else ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
+        stream = TextStream(self)
+        text = "".join([stream.push(token) for token in ids])
+        return text + stream.finish()
+
+    def byte_share(self, ids: Sequence[int]) -> float:
+        """The share (0 to 1) of ids that are single bytes, because the vocabulary has no piece for their character."""
+        return sum(token in self._bytes for token in ids) / max(len(ids), 1)
+
+    def byte(self, token: int) -> int | None:
+        """The byte (0 to 255) that a byte piece stands for; None for any other id."""
+        return self._bytes.get(token)
+
+    def piece(self, token: int) -> str:
+        """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
+        place = token - self._shift
+        if not 0 <= place < len(self._processor) or self._processor.is_control(place) or self._processor.is_unknown(place):
+            return ""
+        return self._processor.id_to_piece(place)
+
+
+class TextStream:
+    """Turns ids into text as they come: what has been shown never changes, and all of it together is `decode` of all ids."""
+
+    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._held = bytearray()
+        self._started = False
+
+    def push(self, token: int) -> str:
+        """The text that this id adds and that is safe to show; the start of a character is held back until the character is complete."""
+        byte = self._tokenizer.byte(token)
+        if byte is not None:
+            self._held.append(byte)
+            self._started = True
+            return "".join(self._characters(last=False))
+        text = self.finish()
+        piece = self._tokenizer.piece(token)
+        if not self._started:
+            piece = piece.removeprefix(SPACE)  # SentencePiece starts every text with a space that nobody typed
+        self._started = self._started or piece != ""
+        return text + WHITESPACE.get(piece, piece.replace(SPACE, " "))
+
+    def finish(self) -> str:
+        """What was held back; bytes that did not become a character are U+FFFD each."""
+        return "".join(self._characters(last=True))
+
+    def _characters(self, *, last: bool) -> Iterator[str]:
+        while self._held:
+            size = _utf8_length(self._held[0])
+            if len(self._held) < size and not last:
+                return
+            try:
+                yield self._held[:size].decode()
+            except UnicodeDecodeError:
+                size = 1
+                yield "\ufffd"
+            del self._held[:size]
+
+
+def read_tokenizer(folder: Path, config: Mapping[str, object]) -> ChatGLMTokenizer | None:
+    """Read `ice_text.model` of a model folder; None where the folder has none.
+
+    Raises UserError where the file is broken, or does not belong to the vocabulary that `config` (the folder's config.json) describes.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return None
+    control = ControlIds.from_config(config)
+    processor = _read_model(file)
+    shift = control.sop - processor.piece_to_id("<sop>")
+    for name, piece in zip(("mask", "gmask", "sop", "eop"), ("[MASK]", "[gMASK]", "<sop>", "<eop>"), strict=True):
+        place = processor.piece_to_id(piece)
+        if shift < 0 or place + shift != getattr(control, name):
+            raise UserError(
+                f"{file} does not belong to {folder / 'config.json'}: {piece} is piece {place} of the one and "
+                f"{getattr(control, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model."
+            )
+    size = config.get("vocab_size")
+    if isinstance(size, int) and shift + len(processor) > size:
+        raise UserError(
+            f"{file} needs {shift + len(processor)} ids, but config.json allows {size} (vocab_size). "
+            "Take both files from the same release of the model."
+        )
+    return ChatGLMTokenizer(processor, control, shift=shift)
+
+
+def _read_model(file: Path) -> SentencePieceProcessor:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    if content.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{file} is a Git LFS pointer, not the tokenizer itself. Run `git lfs pull` in its folder, or download the file again."
+        )
+    if not content:
+        raise UserError(f"{file} is empty, where a SentencePiece model is needed. Download the file again.")
+    try:
+        processor = SentencePieceProcessor(model_proto=_with_standard_pieces(content))
+    except RuntimeError as error:
+        raise UserError(f"{file} ({len(content)} bytes) is no SentencePiece model, or is cut short. Download the file again.") from error
+    typed = [piece for piece in CONTROL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
+    if typed:
+        raise UserError(
+            f"{file}: {', '.join(typed)} must be control pieces, but are text that a user can type. Use another vocabulary file."
+        )
+    return processor
+
+
+def _with_standard_pieces(content: bytes) -> bytes:
+    """Append what the vocabulary lacks of the control, whitespace and byte pieces.
+
+    Protocol buffers are merged by writing one behind the other: repeated fields grow, the last of the others counts. The fields are
+    ModelProto.pieces (1) and .trainer_spec (2), SentencePiece.piece (1), .score (2) and .type (3), TrainerSpec.byte_fallback (35).
+    """
+    present = SentencePieceProcessor(model_proto=content)
+    control, user_defined, byte = 3, 4, 6
+    standard = (
+        [(piece, control) for piece in CONTROL_PIECES] + [(piece, user_defined) for piece in WHITESPACE] + [(p, byte) for p in BYTE_PIECES]
+    )
+    missing = [(piece, kind) for piece, kind in standard if present.piece_to_id(piece) == present.unk_id()]
+    for piece, kind in missing:
+        name = piece.encode()
+        message = b"\x0a" + bytes([len(name)]) + name + b"\x15\0\0\0\0" + b"\x18" + bytes([kind])
+        content += b"\x0a" + bytes([len(message)]) + message
+    return content + b"\x12\x03\x98\x02\x01"
+
+
+def _well_formed(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced; SentencePiece takes no other."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _utf8_length(lead: int) -> int:
+    """How many bytes a UTF-8 character with this first byte has; 1 for a byte that starts none."""
+    return 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC0 else 1
