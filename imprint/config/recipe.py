@@ -1,0 +1,75 @@
+"""A recipe file and its overrides, checked against the caller's section."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from imprint.config.problems import Problem, problems, show
+from imprint.config.section import Section
+from imprint.config.syntax import parse, parse_scalar, render
+from imprint.errors import UserError
+
+S = TypeVar("S", bound=Section)
+
+
+def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
+    """The recipe at `path` with each `a.b=c` of `overrides` put in its place, the last one winning.
+
+    Raises UserError with one line for each problem there is: the file or the override, the dotted path, what was found, what is allowed.
+    """
+    values = parse(_read(path), str(path))
+    if not isinstance(values, dict | None):
+        raise UserError(f"{path}: must hold `key: value` lines, got {show(values)}")
+    values = values or {}
+    for override in overrides:
+        _apply(values, override)
+    try:
+        # By way of JSON, pydantic's strict mode takes lists for tuples and text for paths, and still no text for numbers.
+        return schema.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        found = problems(error.errors(include_url=False), schema)
+    raise UserError("\n".join(f"{_origin(problem, path, overrides)}: {problem.text}" for problem in found))
+
+
+def dump(section: Section) -> str:
+    """`section` as a recipe in YAML, every knob with its value; `read_recipe` reads it back equal."""
+    return render(section.model_dump(mode="json"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such recipe. Check the path; recipes end in .yaml.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: this is a folder. Give a recipe, a file that ends in .yaml.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is not UTF-8 text. Save the recipe as UTF-8, then run again.") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    *parents, last = dotted.split(".")
+    if not equals or not all((*parents, last)):
+        raise UserError(f"override {override}: must look like section.key=value, for instance train.steps=200")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise UserError(f"override {override}: {parent} holds {show(values)}, not a section; set it as a whole: {parent}=...")
+    values[last] = parse_scalar(text, f"override {override}")
+
+
+def _origin(problem: Problem, path: Path, overrides: Sequence[str]) -> str:
+    """The override that set the value in question, else the file; with the path where the override does not already say it."""
+    for override in reversed(overrides):
+        dotted = override.partition("=")[0]
+        if problem.path == dotted:
+            return f"override {override}"
+        if problem.path.startswith((f"{dotted}.", f"{dotted}[")):
+            return f"override {override}: {problem.path}"
+    return f"{path}: {problem.path}" if problem.path else str(path)

@@ -1,0 +1,36 @@
+"""The base of every section of a recipe, and how to look into one."""
+
+import types
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Field", "Section", "choices", "sections", "tags"]
+
+
+class Section(BaseModel):
+    """A frozen group of knobs; an unknown key is an error, text is never taken for a number, NaN is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+
+def choices(annotation: object) -> list[object]:
+    """The alternatives of a type, without `None`: `int | None` -> [int], a tagged union -> its sections."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return choices(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [choice for part in get_args(annotation) for choice in choices(part)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def sections(annotation: object) -> list[type[Section]]:
+    """The sections among the alternatives of a type."""
+    return [choice for choice in choices(annotation) if isinstance(choice, type) and issubclass(choice, Section)]
+
+
+def tags(option: object) -> list[str]:
+    """The words that choose this section in a tagged union: those of its fields that can hold one word only."""
+    fields = [field for section in sections(option) for field in section.model_fields.values()]
+    words = [get_args(field.annotation) for field in fields if get_origin(field.annotation) is Literal]
+    return [str(word[0]) for word in words if len(word) == 1]

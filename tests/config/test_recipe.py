@@ -1,0 +1,183 @@
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import model_validator
+
+from imprint.config import Field, Section, dump, read_recipe
+from imprint.errors import UserError
+
+
+class Prefix(Section):
+    method: Literal["prefix"] = Field(description="How to tune.")
+    length: int = Field(128, ge=1, description="How many virtual tokens.")
+
+
+class Lora(Section):
+    method: Literal["lora"] = Field(description="How to tune.")
+    rank: int = Field(8, ge=1, description="The rank.")
+
+
+class Train(Section):
+    batch_size: int = Field(16, ge=1, description="Rows per step.")
+    learning_rate: float = Field(2e-2, gt=0, description="Step size.")
+    epochs: int | Literal["auto"] = Field("auto", description="Rounds over the data.")
+    loss_average: Literal["token", "micro_batch"] = Field("token", description="How the loss is averaged.")
+    probes: tuple[str, ...] = Field((), description="Prompts shown during the run.")
+    range: tuple[int, int] = Field((1, 2), description="From and to.")
+
+    @model_validator(mode="after")
+    def _even(self) -> "Train":
+        if self.batch_size == 7:
+            raise ValueError("batch_size 7 brings bad luck; choose another one")
+        return self
+
+
+class Recipe(Section):
+    data: Path = Field(description="The file of training rows.")
+    tune: Annotated[Prefix | Lora, Field(discriminator="method")] = Field(Prefix(method="prefix"), description="What is trained.")
+    train: Train = Field(Train(), description="The run.")
+    stages: tuple[Annotated[Prefix | Lora, Field(discriminator="method")], ...] = Field((), description="More.")
+    note: str | None = Field(None, description="Anything.")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return tmp_path / "recipe.yaml"
+
+
+def read(recipe: Path, text: str, *overrides: str) -> Recipe:
+    recipe.write_text(text, encoding="utf-8")
+    return read_recipe(recipe, overrides, Recipe)
+
+
+def complaint(recipe: Path, text: str, *overrides: str) -> list[str]:
+    """The lines of the error, with the folder of the recipe cut off."""
+    with pytest.raises(UserError) as error:
+        read(recipe, text, *overrides)
+    return str(error.value).replace(f"{recipe.parent}/", "").splitlines()
+
+
+def test_a_recipe_and_its_overrides_become_a_section(recipe: Path) -> None:
+    result = read(
+        recipe, "data: rows.jsonl\ntune: {method: lora, rank: 4}\n", "tune.rank=16", "train.learning_rate=2e-2", "note=你好: 世界 # 1"
+    )
+    assert result == Recipe(data=Path("rows.jsonl"), tune=Lora(method="lora", rank=16), note="你好: 世界 # 1")
+
+
+def test_numbers_without_a_dot_are_numbers_and_dates_and_yes_are_text(recipe: Path) -> None:
+    result = read(recipe, "data: 2024-01-01\nnote: yes\ntrain: {learning_rate: 1e-3, batch_size: 010, probes: [1:30]}\n")
+    assert (result.train.learning_rate, result.train.batch_size) == (1e-3, 10)
+    assert (result.data, result.note, result.train.probes) == (Path("2024-01-01"), "yes", ("1:30",))
+
+
+def test_an_integer_is_good_for_a_number(recipe: Path) -> None:
+    assert read(recipe, "data: a", "train.learning_rate=1").train.learning_rate == 1.0
+
+
+def test_the_last_override_wins_and_may_be_a_whole_section(recipe: Path) -> None:
+    result = read(recipe, "data: a\ntrain:\n", "train.batch_size=2", "train.batch_size=3", "tune={method: lora}", "note='5'")
+    assert (result.train.batch_size, result.tune, result.note) == (3, Lora(method="lora"), "5")
+
+
+def test_all_problems_are_told_at_once_each_with_its_path(recipe: Path) -> None:
+    text = """
+tune: {method: prefix, length: 0, prefix: 3}
+train:
+  batch_sise: 3
+  batch_size: "4"
+  learning_rate: .nan
+  epochs: all
+  loss_average: row
+  probes: [1]
+  range: [1]
+stages: [{method: lora, rank: 1.5}, {rank: 1}, {method: lara}]
+"""
+    allowed = "batch_size, learning_rate, epochs, loss_average, probes, range"
+    assert complaint(recipe, text) == [
+        "recipe.yaml: data: is missing: The file of training rows.",
+        "recipe.yaml: tune.length: must be at least 1, got 0",
+        "recipe.yaml: tune.prefix: is unknown; allowed here: method, length",
+        'recipe.yaml: train.batch_size: must be an integer, got "4"',
+        "recipe.yaml: train.learning_rate: must be a finite number, got NaN",
+        'recipe.yaml: train.epochs: must be an integer or auto, got "all"',
+        'recipe.yaml: train.loss_average: must be one of token, micro_batch, got "row"',
+        "recipe.yaml: train.probes[0]: must be text, got 1",
+        "recipe.yaml: train.range[1]: is missing",
+        f"recipe.yaml: train.batch_sise: is unknown; did you mean batch_size? allowed here: {allowed}",
+        "recipe.yaml: stages[0].rank: must be an integer, got 1.5",
+        "recipe.yaml: stages[1].method: is missing: it chooses what the section is about",
+        'recipe.yaml: stages[2].method: must be one of prefix, lora, got "lara"',
+    ]
+
+
+def test_a_problem_of_an_override_names_the_override(recipe: Path) -> None:
+    overrides = ["train.batch_size=0", "tune={method: lora, rank: x}", "trian.steps=3", "train.learning_rate=fast"]
+    assert complaint(recipe, "data: a", *overrides) == [
+        'override tune={method: lora, rank: x}: tune.rank: must be an integer, got "x"',
+        "override train.batch_size=0: must be at least 1, got 0",
+        'override train.learning_rate=fast: must be a number, got "fast"',
+        "recipe.yaml: trian: is unknown; did you mean train? allowed here: data, tune, train, stages, note",
+    ]
+
+
+def test_a_rule_of_a_section_is_told_in_its_own_words(recipe: Path) -> None:
+    assert complaint(recipe, "data: a\ntrain: {batch_size: 7}") == ["recipe.yaml: train: batch_size 7 brings bad luck; choose another one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train: prefix", 'recipe.yaml: train: must be a section with keys of its own, got "prefix"'),
+        ("tune: prefix", 'recipe.yaml: tune: must be a section with keys of its own, got "prefix"'),
+        ("note: [1, 2]", "recipe.yaml: note: must be text, got [1, 2]"),
+        (f"note: [{'长' * 100}]", f'recipe.yaml: note: must be text, got ["{"长" * 55}...'),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_shown(recipe: Path, text: str, sentence: str) -> None:
+    assert complaint(recipe, f"data: a\n{text}") == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.batch_size", "override train.batch_size: must look like section.key=value, for instance train.steps=200"),
+        ("train..batch_size=1", "override train..batch_size=1: must look like section.key=value, for instance train.steps=200"),
+        ("data.path=1", 'override data.path=1: data holds "a", not a section; set it as a whole: data=...'),
+        ("tune={method", "override tune={method:1:8: this is not valid YAML: expected ',' or '}', but got '<stream end>'."),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, sentence: str) -> None:
+    assert complaint(recipe, "data: a", override) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("data: a\ntrain: [1\n", "recipe.yaml:3:1: this is not valid YAML: expected ',' or ']', but got '<stream end>'."),
+        ("data: a\ndata: b\n", "recipe.yaml:2:1: this is not valid YAML: the key 'data' is there twice."),
+        ("- data\n", 'recipe.yaml: must hold `key: value` lines, got ["data"]'),
+        ("data: \x00", "recipe.yaml: this is not valid YAML: unacceptable character"),
+    ],
+)
+def test_a_text_that_is_no_recipe_is_told(recipe: Path, text: str, sentence: str) -> None:
+    assert complaint(recipe, text)[0].startswith(sentence)
+
+
+def test_a_recipe_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gb.yaml").write_bytes("数据: 一".encode("gb18030"))
+    for name, sentence in {"absent.yaml": "there is no such recipe", ".": "this is a folder", "gb.yaml": "this is not UTF-8 text"}.items():
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / name}: {sentence}")):
+            read_recipe(tmp_path / name, [], Recipe)
+
+
+@pytest.mark.parametrize(
+    "note", ["yes", "1e-3", "010", "", "null", "2024-01-01", "多行\n文本\n", "'quoted'", "1:30", "a: b # c", "~", "0x1F"]
+)
+def test_what_was_dumped_reads_back_equal(recipe: Path, note: str) -> None:
+    section = Recipe(
+        data=Path("数据/rows.jsonl"), note=note, train=Train(learning_rate=1e-5, probes=(note, "你好")), stages=(Lora(method="lora"),)
+    )
+    assert read(recipe, dump(section)) == section
+    assert "数据" in dump(section)
