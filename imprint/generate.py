@@ -1,0 +1,193 @@
+"""From prompt ids to answer ids: greedy, sampled or by beams, many rows at once on one static cache.
+
+Knows token ids only. Legend: B rows still running, A position axes, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imprint.data.batch import Pack, pack
+from imprint.errors import UserError
+from imprint.models.attention import Cache, Prefix
+from imprint.models.chatglm import ChatGLM
+
+GREEDY_BELOW = 1e-5
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to stop."""
+
+    max_new_tokens: int
+    """Most tokens an answer may have."""
+    temperature: float = 0.0
+    """0 takes the most probable token; otherwise logits are divided by it."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that together have this probability."""
+    num_beams: int = 1
+    """More than one: keep that many candidates and return the best (greedy only)."""
+    seed: int | None = None
+    """Makes sampling repeatable; None draws a new one each time."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values with a sentence."""
+        for name, ok, allowed in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("num_beams", self.num_beams >= 1, "at least 1"),
+        ):
+            if not ok:
+                raise UserError(f"{name}: must be {allowed}, got {getattr(self, name)}.")
+        if self.num_beams > 1 and self.temperature > GREEDY_BELOW:
+            raise UserError(f"num_beams: {self.num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1.")
+
+
+class Rows:
+    """The running rows of one batch: their cache, their places, and the pack of their next step."""
+
+    def __init__(self, network: ChatGLM, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        device = network.head_weight.device
+        layouts = [network.layout(prompt) for prompt in prompts]
+        for prompt, layout in zip(prompts, layouts, strict=True):
+            if layout.context >= len(prompt):
+                raise UserError(f"a prompt of {len(prompt)} ids has no <sop> ({network.config.control.sop}), behind which the answer begins. Append [gMASK] and <sop>.")
+        self.cache: Cache = network.new_cache(len(prompts), max(map(len, prompts)) + new_tokens)
+        self.first = pack(prompts, network).to(device)
+        self.lengths = torch.tensor(self.first.lengths, device=device)
+        self.context = torch.tensor([layout.context for layout in layouts], device=device)
+        self.anchor = torch.tensor([layout.anchor for layout in layouts], device=device)
+        self.nothing = torch.empty(0, dtype=torch.long, device=device)
+
+    def read_prompts(self, network: ChatGLM, prefix: Prefix | None) -> Tensor:
+        """Fill the cache; logits (B, V) of each row's first new token."""
+        self.cache.used = int(self.lengths.max())
+        hidden = network(self.first, prefix=prefix, cache=self.cache)
+        return network.logits(hidden[self.lengths.cumsum(0) - 1])
+
+    def step(self, network: ChatGLM, prefix: Prefix | None, tokens: Tensor) -> Tensor:
+        """Append one token a row (B,); logits (B, V) of the next."""
+        count = len(tokens)
+        row = torch.arange(count, device=tokens.device)
+        positions = network.positions(self.lengths, self.context, self.anchor)
+        step = Pack(tokens, positions, row, self.lengths, self.lengths + 1, (1,) * count, self.nothing, self.nothing)
+        self.lengths = self.lengths + 1
+        self.cache.used += 1
+        return network.logits(network(step, prefix=prefix, cache=self.cache))
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only, in this order; a row may be named several times (beams)."""
+        self.cache.keep(rows)
+        self.lengths, self.context, self.anchor = self.lengths[rows], self.context[rows], self.anchor[rows]
+
+
+@torch.inference_mode()
+def generate(
+    network: ChatGLM,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    prefix: Prefix | None = None,
+    limits: Sequence[int] | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """New ids of every prompt, up to and without the end id.
+
+    `limits` are rows' own bounds below `max_new_tokens`; `on_token(row, id)` is called for each token as it comes. Rows that are done leave
+    the batch.
+    """
+    if sampling.num_beams > 1:
+        return [_beam_search(network, prompt, sampling, prefix, limits[i] if limits else sampling.max_new_tokens) for i, prompt in enumerate(prompts)]
+    answers: list[list[int]] = [[] for _ in prompts]
+    bounds = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
+    running = list(range(len(prompts)))
+    rows = Rows(network, prompts, max(bounds, default=0))
+    choose = _chooser(sampling, rows.lengths.device)
+    logits = rows.read_prompts(network, prefix)
+    while running:
+        tokens = choose(logits)
+        for row, token in zip(running, tokens.tolist(), strict=True):
+            if token != network.end_id and bounds[row] > 0:
+                answers[row].append(token)
+                if on_token is not None:
+                    on_token(row, token)
+        alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and int(tokens[place]) != network.end_id]
+        if len(alive) < len(running):
+            running = [running[place] for place in alive]
+            if not running:
+                break
+            kept = torch.tensor(alive, device=tokens.device)
+            rows.keep(kept)
+            tokens = tokens[kept]
+        logits = rows.step(network, prefix, tokens)
+    return answers
+
+
+@torch.inference_mode()
+def stream(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, *, prefix: Prefix | None = None) -> Iterator[int]:
+    """New ids of one prompt, one at a time, up to and without the end id."""
+    rows = Rows(network, [prompt], sampling.max_new_tokens)
+    choose = _chooser(sampling, rows.lengths.device)
+    logits = rows.read_prompts(network, prefix)
+    for count in range(1, sampling.max_new_tokens + 1):
+        token = choose(logits)
+        if int(token) == network.end_id:
+            return
+        yield int(token)
+        if count < sampling.max_new_tokens:
+            logits = rows.step(network, prefix, token)
+
+
+def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Logits (B, V) -> token ids (B,)."""
+    if sampling.temperature <= GREEDY_BELOW:
+        return lambda logits: logits.argmax(-1)
+    generator = torch.Generator(device)
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+
+    def draw(logits: Tensor) -> Tensor:
+        probabilities = (logits.float() / sampling.temperature).softmax(-1)
+        if sampling.top_p < 1:
+            ordered, ids = probabilities.sort(-1, descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+    return draw
+
+
+def _beam_search(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, prefix: Prefix | None, limit: int) -> list[int]:
+    """The answer with the highest mean log-probability per token; the end token counts."""
+    beams = sampling.num_beams
+    bound = min(limit, sampling.max_new_tokens)
+    rows = Rows(network, [prompt], bound)
+    logits = rows.read_prompts(network, prefix)
+    rows.keep(torch.zeros(beams, dtype=torch.long, device=logits.device))
+    scores = logits.new_full((beams,), float("-inf"), dtype=torch.float32)
+    scores[0] = 0  # all beams are equal at first: only one may branch
+    logits = logits.expand(beams, -1)
+    texts: list[list[int]] = [[] for _ in range(beams)]
+    done: list[tuple[float, list[int]]] = []
+    for length in range(1, bound + 1):
+        total = scores[:, None] + logits.float().log_softmax(-1)
+        best, places = total.flatten().topk(2 * beams)
+        candidates = list(zip(best.tolist(), (places // total.shape[1]).tolist(), (places % total.shape[1]).tolist(), strict=True))
+        done += [(score / length, texts[beam]) for score, beam, token in candidates[:beams] if token == network.end_id]
+        going = [(score, beam, token) for score, beam, token in candidates if token != network.end_id][:beams]
+        texts = [[*texts[beam], token] for _, beam, token in going]
+        done = sorted(done, key=lambda one: -one[0])[:beams]
+        if length == bound:
+            done += [(score / length, text) for (score, _, _), text in zip(going, texts, strict=True)]
+            break
+        if len(done) == beams and going[0][0] / length <= done[-1][0]:
+            break
+        scores = torch.tensor([score for score, _, _ in going], device=logits.device)
+        rows.keep(torch.tensor([beam for _, beam, _ in going], device=logits.device))
+        logits = rows.step(network, prefix, torch.tensor([token for _, _, token in going], device=logits.device))
+    return max(done, key=lambda one: one[0])[1]

@@ -1,0 +1,189 @@
+"""What `imprint.load` returns: network, tokenizer and adapter, with scoring, generation and chat.
+
+Legend: T tokens of a row, C hidden size, V vocabulary.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from imprint.data.batch import pack
+from imprint.data.encode import encode_prompt
+from imprint.errors import UserError
+from imprint.generate import Sampling, generate, stream
+from imprint.models.attention import Prefix
+from imprint.models.chatglm import ChatGLM
+from imprint.models.checkpoint import load_network
+from imprint.models.families import read_config
+from imprint.models.loss import target_loss
+from imprint.runtime import choose_device, choose_dtype
+from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
+from imprint.tune.adapter import Description, load_adapter
+from imprint.tune.prefix import PrefixEncoder
+
+History = list[tuple[str, str]]
+"""Earlier (question, answer) turns, oldest first."""
+ANSWER_ROOM = 0.25
+"""The share of `max_length` that a long history leaves for the answer."""
+FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+
+
+def load(
+    folder: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    quantize: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+) -> "Model":
+    """Load a model folder, with or without tokenizer files, and an adapter on top.
+
+    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype` defaults to float32 on the CPU and
+    bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
+    """
+    if quantize is not None:
+        raise UserError(f"quantize: {quantize!r} is not available in this version; allowed: None. Load the model in 16 bit (dtype='float16').")
+    folder = Path(folder)
+    place = choose_device(device)
+    network = load_network(folder, dtype=choose_dtype(dtype, place), device=place)
+    model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
+    if adapter is not None:
+        model.encoder, model.description = load_adapter(Path(adapter), network)
+    return model
+
+
+class Model:
+    """A network with everything that is needed to talk to it."""
+
+    def __init__(self, network: ChatGLM, tokenizer: ChatGLMTokenizer | None, name: str) -> None:
+        self.network = network
+        self.name = name
+        self.encoder: PrefixEncoder | None = None
+        self.description: Description | None = None
+        self._tokenizer = tokenizer
+        self._adapter_on = True
+
+    @property
+    def tokenizer(self) -> ChatGLMTokenizer:
+        """The folder's tokenizer; a UserError where it has none."""
+        if self._tokenizer is None:
+            raise UserError(f"{self.name}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
+        return self._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.head_weight.device
+
+    @contextmanager
+    def adapter_off(self) -> Iterator[None]:
+        """Inside this block the model is its base, bit for bit."""
+        before, self._adapter_on = self._adapter_on, False
+        try:
+            yield
+        finally:
+            self._adapter_on = before
+
+    def prefix(self, *, dropout: float = 0.0) -> Prefix | None:
+        """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
+        if self.encoder is None or not self._adapter_on:
+            return None
+        return self.encoder(self.network.head_weight.dtype, dropout=dropout)
+
+    @torch.no_grad()
+    def logits(self, ids: list[list[int]]) -> list[Tensor]:
+        """Logits (T, V) of each row."""
+        hidden = self.network(pack(ids, self.network).to(self.device), prefix=self.prefix())
+        return list(self.network.logits(hidden).split([len(row) for row in ids]))
+
+    @torch.no_grad()
+    def hidden_states(self, ids: list[list[int]]) -> list[list[Tensor]]:
+        """Per row (T, C) tensors: the embeddings, what enters each further block, and the last after the final norm."""
+        kept: list[Tensor] = []
+        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), keep=kept)
+        lengths = [len(row) for row in ids]
+        return [list(row) for row in zip(*(hidden.split(lengths) for hidden in kept), strict=True)]
+
+    def loss(self, ids: list[list[int]], labels: list[list[int]], *, checkpointing: bool = False) -> Tensor:
+        """Mean cross-entropy over scored tokens, differentiable; labels are aligned with ids, -100 = not scored, the shift is inside."""
+        batch = pack(ids, self.network, labels).to(self.device)
+        if not batch.target_tokens:
+            raise UserError("labels: no token is scored. Give at least one label other than -100 behind a row's first token.")
+        hidden = self.network(batch, prefix=self.prefix(), checkpointing=checkpointing)
+        return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels) / batch.target_tokens
+
+    def prefix_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapter's trainable tensors under the original's names; empty without an adapter."""
+        return {} if self.encoder is None else self.encoder.named_tensors()
+
+    def generate(
+        self,
+        ids: list[list[int]],
+        max_new_tokens: int,
+        temperature: float = 0,
+        top_p: float = 1,
+        num_beams: int = 1,
+        seed: int | None = None,
+    ) -> list[list[int]]:
+        """New ids of each prompt, up to and without the end id; greedy unless a temperature is given."""
+        sampling = Sampling(max_new_tokens, temperature, top_p, num_beams, seed)
+        return generate(self.network, ids, sampling, prefix=self.prefix())
+
+    def chat(
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        max_length: int = 2048,
+        top_p: float = 0.7,
+        temperature: float = 0.95,
+        num_beams: int = 1,
+        seed: int | None = None,
+    ) -> tuple[str, History]:
+        """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
+
+        `max_length` bounds prompt and answer together, in tokens; the oldest turns are dropped where a history is too long.
+        """
+        prompt = self._chat_prompt(query, history, max_length)
+        sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
+        (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
+        text = polish(self.tokenizer.decode(answer))
+        return text, [*history, (query, text)]
+
+    def stream_chat(
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] = (),
+        *,
+        max_length: int = 2048,
+        top_p: float = 0.7,
+        temperature: float = 0.95,
+        seed: int | None = None,
+    ) -> Iterator[tuple[str, History]]:
+        """Like `chat`, yielding the answer so far and its history whenever it has grown."""
+        prompt = self._chat_prompt(query, history, max_length)
+        decoder, raw, shown = TextStream(self.tokenizer), "", None
+        for token in stream(self.network, prompt, Sampling(max_length - len(prompt), temperature, top_p, seed=seed), prefix=self.prefix()):
+            raw += decoder.push(token)
+            if (text := polish(raw)) != shown:
+                shown = text
+                yield text, [*history, (query, text)]
+        text = polish(raw + decoder.finish())
+        if text != shown:
+            yield text, [*history, (query, text)]
+
+    def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], max_length: int) -> list[int]:
+        room = max_length - int(max_length * ANSWER_ROOM)
+        return encode_prompt(self.tokenizer, query, history, max_source_length=room)
+
+
+def polish(answer: str) -> str:
+    """An answer as ChatGLM-6B's `process_response` shows it: trimmed, its date filled in, full-width punctuation beside Chinese."""
+    answer = answer.strip().replace("[[训练时间]]", "2023年")
+    for half, full in FULL_WIDTH.items():
+        answer = re.sub(rf"(?<=[\u4e00-\u9fff]){re.escape(half)}|{re.escape(half)}(?=[\u4e00-\u9fff])", full, answer)
+    return answer

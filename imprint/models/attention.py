@@ -1,0 +1,182 @@
+"""Attention over packed rows, a prefix shared by all of them, and an optional cache.
+
+Legend: T packed tokens, B rows, L the longest row, S keys of a row, P prefix length, H heads, D head size.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imprint.data.batch import Pack
+
+Prefix = list[tuple[Tensor, Tensor]]
+"""One (keys, values) pair a layer, each (P, H, D): a value of attention, shared by every row, never copied per row."""
+
+SCORES_AT_ONCE = 2**27
+"""How many attention scores are held at a time (fp32: half a GiB); more rows than that are computed in pieces."""
+
+
+class Cache:
+    """Keys and values of up to B rows of up to S tokens, allocated once."""
+
+    def __init__(self, *, layers: int, rows: int, capacity: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (rows, heads, capacity, head_size)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.capacity = capacity
+        self.used = 0
+        """Columns in use by the longest row: attention reads no further."""
+
+    def extend(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the pack's keys and values (T, H, D) at their places; return all of this layer, (B, H, used, D) each."""
+        self.keys[layer][pack.row, :, pack.column] = key
+        self.values[layer][pack.row, :, pack.column] = value
+        return self.keys[layer][:, :, : self.used], self.values[layer][:, :, : self.used]
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows (K,), in this order; a row may be named several times."""
+        self.keys = [tensor.index_select(0, rows) for tensor in self.keys]
+        self.values = [tensor.index_select(0, rows) for tensor in self.values]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How packed tokens lie in a padded (B, L) grid, and what each may see: made once a pass, used by every layer."""
+
+    index: Tensor | None
+    """(T,) place of each token in the flattened grid; None where the pack is the grid already."""
+    rows: int
+    length: int
+    hidden: Tensor
+    """(B, 1, L, S) True where a key must not be seen."""
+
+    @classmethod
+    def of(cls, pack: Pack, keys: int | None = None) -> "Grid":
+        """The grid of a pack; `keys` is the number of cached keys a row may see, None without a cache."""
+        rows, length = pack.rows, max(pack.lengths)
+        first = torch.cat([torch.arange(n) for n in pack.lengths]).to(pack.ids.device)
+        index = None if rows * length == pack.ids.numel() else pack.row * length + first
+        visible = pack.visible
+        if index is not None:  # padding looks at one key, so that no row of scores is empty
+            visible = visible.new_ones(rows * length).index_copy_(0, index, visible)
+        seen = torch.arange(length if keys is None else keys, device=pack.ids.device)
+        return cls(index, rows, length, seen >= visible.view(rows, 1, length, 1))
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """(T, H, D) -> (B, H, L, D), zeros where there is no token."""
+        if self.index is not None:
+            padded = packed.new_zeros((self.rows * self.length, *packed.shape[1:]))
+            packed = padded.index_copy(0, self.index, packed)
+        return packed.view(self.rows, self.length, *packed.shape[1:]).transpose(1, 2)
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """(B, H, L, D) -> (T, H, D)."""
+        flat = grid.transpose(1, 2).reshape(self.rows * self.length, grid.shape[1], grid.shape[3])
+        return flat if self.index is None else flat[self.index]
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid: Grid,
+    *,
+    prefix: tuple[Tensor, Tensor] | None,
+    damping: float = 1.0,
+) -> Tensor:
+    """Softmax attention of packed queries over prefix and row.
+
+    query (T, H, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix keys and values (P, H, D). Returns (T, H, D).
+    `damping`: queries are divided by it before the product and the fp32 scores multiplied back, which keeps ChatGLM-6B inside fp16's range.
+    """
+    spread_query = grid.spread(query)
+    if key.dim() == 3:
+        key, value = grid.spread(key), grid.spread(value)
+    prefix_key, prefix_value = (None, None) if prefix is None else (prefix[0].transpose(0, 1), prefix[1].transpose(0, 1))
+    rows_at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * grid.length * key.shape[2]))
+    pieces = [
+        SharedPrefixAttention.apply(
+            spread_query[i : i + rows_at_once],
+            key[i : i + rows_at_once],
+            value[i : i + rows_at_once],
+            grid.hidden[i : i + rows_at_once],
+            prefix_key,
+            prefix_value,
+            damping,
+        )
+        for i in range(0, grid.rows, rows_at_once)
+    ]
+    return grid.gather(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
+
+
+class SharedPrefixAttention(torch.autograd.Function):
+    """One softmax over a row's own keys and the shared prefix, which is multiplied as one matrix and never expanded over rows.
+
+    Only inputs, output and log-sum-exp are kept for backward; the scores are computed again, as FlashAttention does (Dao et al. 2022, section 3).
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, prefix_key: Tensor | None, prefix_value: Tensor | None, damping: float
+    ) -> Tensor:
+        """query (B, H, L, D), key and value (B, H, S, D), hidden (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
+        query = query * (query.shape[-1] ** -0.5 / damping)
+        scores = _scores(query, key, hidden, damping)
+        total = scores.logsumexp(-1, keepdim=True)
+        if prefix_key is not None and prefix_value is not None:
+            prefix_scores = _prefix_scores(query, prefix_key, damping)
+            total = torch.logaddexp(total, prefix_scores.logsumexp(-1, keepdim=True))
+            out = _over_prefix(prefix_scores.sub_(total).exp_().to(query.dtype), prefix_value)
+            out += scores.sub_(total).exp_().to(query.dtype) @ value
+        else:
+            out = scores.sub_(total).exp_().to(query.dtype) @ value
+        ctx.damping = damping
+        ctx.save_for_backward(query, key, value, hidden, prefix_key, prefix_value, out, total)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Gradients to query, key, value and the two prefix tensors."""
+        (grad,) = grads
+        query, key, value, hidden, prefix_key, prefix_value, out, total = ctx.saved_tensors
+        scale, damping = query.shape[-1] ** -0.5 / ctx.damping, ctx.damping
+        centre = (grad.float() * out.float()).sum(-1, keepdim=True)
+        weights = _scores(query, key, hidden, damping).sub_(total).exp_()
+        grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
+        grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(centre)).mul_(damping).to(query.dtype)
+        grad_query = grad_scores @ key
+        grad_key = grad_scores.transpose(-1, -2) @ query
+        grad_prefix_key = grad_prefix_value = None
+        if prefix_key is not None:
+            weights = _prefix_scores(query, prefix_key, damping).sub_(total).exp_()
+            grad_prefix_value = _by_head(weights.to(value.dtype)).transpose(-1, -2) @ _by_head(grad)
+            grad_weights = _over_prefix(grad, prefix_value.transpose(-1, -2)).float()
+            grad_scores = weights.mul_(grad_weights.sub_(centre)).mul_(damping).to(query.dtype)
+            grad_query += _over_prefix(grad_scores, prefix_key)
+            grad_prefix_key = _by_head(grad_scores).transpose(-1, -2) @ _by_head(query)
+        return grad_query * scale, grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None
+
+
+def _scores(query: Tensor, key: Tensor, hidden: Tensor, damping: float) -> Tensor:
+    """fp32 scores (B, H, L, S) of a row's own keys."""
+    scores = (query @ key.transpose(-1, -2)).float()
+    return (scores if damping == 1 else scores * damping).masked_fill_(hidden, float("-inf"))
+
+
+def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float) -> Tensor:
+    """fp32 scores (B, H, L, P) of the shared prefix."""
+    scores = _over_prefix(query, prefix_key.transpose(-1, -2)).float()
+    return scores if damping == 1 else scores * damping
+
+
+def _by_head(rows: Tensor) -> Tensor:
+    """(B, H, L, X) -> (H, B*L, X)."""
+    return rows.transpose(0, 1).reshape(rows.shape[1], -1, rows.shape[3])
+
+
+def _over_prefix(rows: Tensor, prefix: Tensor) -> Tensor:
+    """(B, H, L, X) times one (H, X, Y) for all rows -> (B, H, L, Y): a plain batched product over heads, so nothing is expanded."""
+    product = _by_head(rows) @ prefix
+    return product.view(rows.shape[1], rows.shape[0], rows.shape[2], -1).transpose(0, 1)

@@ -1,0 +1,230 @@
+"""ChatGLM-6B: a prefix language model with two-dimensional rotary positions (Du et al. 2022, Zeng et al. 2023).
+
+Legend: T packed tokens, C hidden size, H heads, D head size, P prefix length, V vocabulary. Module names are those of the official weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from imprint.data.batch import Layout, Pack
+from imprint.errors import UserError
+from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.tokenizers import ControlIds
+
+RESIDUAL_SCALE = (2 * 28) ** 0.5
+"""The published code says 28 whatever the number of layers, and weights are trained with it."""
+ROTARY_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class ChatGLMConfig:
+    """The fields of config.json that decide the shape, under their official names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    inner_hidden_size: int
+    layernorm_epsilon: float
+    max_sequence_length: int
+    control: ControlIds
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":
+        """Take the fields of a config.json; a missing or impossible one is a UserError."""
+        found = {}
+        for name, default in SHAPE_FIELDS.items():
+            value = fields.get(name, default)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f'config.json: "{name}" must be a whole number of at least 1, got {value!r}. Take config.json from the official folder.')
+            found[name] = value
+        if found["hidden_size"] % (4 * found["num_attention_heads"]):
+            raise UserError(
+                f'config.json: "hidden_size" {found["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
+                f"({found['num_attention_heads']}), as the two rotary axes need. Take config.json from the official folder."
+            )
+        if not fields.get("position_encoding_2d", True):
+            raise UserError('config.json: "position_encoding_2d" is false; only ChatGLM-6B with two-dimensional positions is known. Set it to true or use other weights.')
+        return cls(layernorm_epsilon=float(fields.get("layernorm_epsilon", 1e-5)), control=ControlIds.from_config(fields), **found)
+
+    @property
+    def head_size(self) -> int:
+        """D."""
+        return self.hidden_size // self.num_attention_heads
+
+
+SHAPE_FIELDS: dict[str, int | None] = {
+    "vocab_size": None,
+    "hidden_size": None,
+    "num_layers": None,
+    "num_attention_heads": None,
+    "inner_hidden_size": None,
+    "max_sequence_length": 2048,
+}
+
+
+class ChatGLM(nn.Module):
+    """The network: ids of a pack -> hidden states, and hidden states -> logits, as two calls."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """(V, C): the vocabulary head is the embedding itself."""
+        return self.transformer.word_embeddings.weight
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends an answer."""
+        return self.config.control.eop
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, C) -> (N, V)."""
+        return functional.linear(hidden, self.head_weight)
+
+    def new_cache(self, rows: int, capacity: int) -> Cache:
+        """An empty cache in the network's own dtype and on its device."""
+        weight = self.head_weight
+        return Cache(
+            layers=self.config.num_layers,
+            rows=rows,
+            capacity=capacity,
+            heads=self.config.num_attention_heads,
+            head_size=self.config.head_size,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def forward(
+        self, pack: Pack, *, prefix: Prefix | None = None, cache: Cache | None = None, checkpointing: bool = False, keep: list[Tensor] | None = None
+    ) -> Tensor:
+        """Hidden states (T, C) after the final norm.
+
+        `keep` collects the embeddings, what enters each further block and the result; `checkpointing` computes each block again in the
+        backward pass instead of keeping its activations.
+        """
+        return self.transformer(pack, prefix, cache, checkpointing, keep)  # type: ignore[no-any-return]
+
+    def layout(self, ids: Sequence[int]) -> Layout:
+        """Everything before <sop> is context, a row without <sop> is all context; counting stops at [gMASK], or [MASK], or the context's end."""
+        control, row = self.config.control, list(ids)
+        context = row.index(control.sop) if control.sop in row else len(row)
+        anchor = next((row.index(token) for token in (control.gmask, control.mask) if token in row), max(context - 1, 0))
+        return Layout(context, anchor)
+
+    def positions(self, column: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
+        """Context counts 0, 1, 2 ... on the first axis and 0 on the second; from <sop> on, the first stands still and the second counts 1, 2, 3 ..."""
+        return torch.stack((torch.where(column < context, column, anchor), (column - context + 1).clamp(min=0)))
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+
+    def forward(self, pack: Pack, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+        """See ChatGLM.forward."""
+        hidden = self.word_embeddings(pack.ids)
+        grid = Grid.of(pack, None if cache is None else cache.used)
+        cos, sin = rotary(pack.positions, self.config.head_size // 2, hidden.dtype)
+        for index, block in enumerate(self.layers):
+            if keep is not None:
+                keep.append(hidden)
+            shared = None if prefix is None else prefix[index]
+            if checkpointing:
+                hidden = checkpoint(block, hidden, pack, grid, cos, sin, shared, cache, use_reentrant=False)
+            else:
+                hidden = block(hidden, pack, grid, cos, sin, shared, cache)
+        hidden = self.final_layernorm(hidden)
+        if keep is not None:
+            keep.append(hidden)
+        return hidden
+
+
+class Block(nn.Module):
+    """Attention and MLP, each around a residual that carries the normalised input."""
+
+    def __init__(self, config: ChatGLMConfig, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.attention = Attention(config, index)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, hidden: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
+    ) -> Tensor:
+        """(T, C) -> (T, C)."""
+        x = self.input_layernorm(hidden)
+        x = self.post_attention_layernorm(x * RESIDUAL_SCALE + self.attention(x, pack, grid, cos, sin, prefix, cache))
+        mixed: Tensor = x * RESIDUAL_SCALE + self.mlp(x)
+        return mixed
+
+
+class Attention(nn.Module):
+    """Self-attention; rows of the joint projection lie head by head: q, k, v of head 0, then of head 1 ..."""
+
+    def __init__(self, config: ChatGLMConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.heads = config.num_attention_heads
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, x: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
+    ) -> Tensor:
+        """(T, C) -> (T, C)."""
+        query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        if cache is not None:
+            key, value = cache.extend(self.index, pack, key, value)
+        mixed = attend(query, key, value, grid, prefix=prefix, damping=self.index + 1.0)
+        out: Tensor = self.dense(mixed.reshape(len(x), -1))
+        return out
+
+
+class MLP(nn.Module):
+    """Two linears around GELU in its tanh form."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, C) -> (T, C)."""
+        out: Tensor = self.dense_4h_to_h(functional.gelu(self.dense_h_to_4h(x), approximate="tanh"))
+        return out
+
+
+def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, 1, 2, size / 2) of both axes: positions (2, T), `size` dimensions each.
+
+    The frequencies are rounded to fp16, as in the official weights.
+    """
+    exponents = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
+    frequencies = (1.0 / ROTARY_BASE**exponents).half().float()
+    angles = positions.t()[:, None, :, None].float() * frequencies
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn (T, H, D): the first half of D by the first axis, the second by the other; pairs lie half a half apart."""
+    split = x.view(*x.shape[:2], 2, 2, -1)
+    first, second = split[..., 0, :], split[..., 1, :]
+    return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).view(x.shape)

@@ -1,0 +1,55 @@
+"""Cross-entropy at target positions, the vocabulary head included, in chunks of rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ROWS = 1024
+
+
+def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the cross-entropies of N targets; divide by the tokens of the whole accumulated batch.
+
+    hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. Gradients go to `hidden`, and to `head` only where it is trained. At most
+    1024 rows of logits exist at a time.
+    """
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)
+    return loss
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The gradient is computed in the forward pass, while a chunk's logits are at hand, and only scaled in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        wants_hidden, wants_head = ctx.needs_input_grad[:2]
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
+        for start in range(0, len(labels), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            wanted = labels[rows, None]
+            logits = (hidden[rows] @ head.t()).float()
+            total = logits.logsumexp(-1, keepdim=True)
+            loss += (total - logits.gather(1, wanted)).sum()
+            if grad_hidden is not None or grad_head is not None:
+                grad = logits.sub_(total).exp_()
+                grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
+                grad = grad.to(hidden.dtype)
+                if grad_hidden is not None:
+                    torch.mm(grad, head, out=grad_hidden[rows])
+                if grad_head is not None:
+                    grad_head += grad.t() @ hidden[rows]
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.head_dtype = head.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_hidden, grad_head = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grads[0],
+            None if grad_head is None else (grad_head * grads[0]).to(ctx.head_dtype),
+            None,
+        )

@@ -1,0 +1,118 @@
+"""The folder that carries what was tuned: tensors and a description that needs nothing else, and the original's file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imprint.errors import UserError
+from imprint.files import find_folder, new_folder, write_json
+from imprint.models.chatglm import ChatGLM
+from imprint.models.checkpoint import load_pickle
+from imprint.models.families import listing
+from imprint.tune.prefix import PrefixEncoder, prefix_from_tensors
+
+DESCRIPTION = "adapter.json"
+TENSORS = "prefix.safetensors"
+ORIGINAL = "pytorch_model.bin"
+FORMAT = 1
+FINGERPRINT_NUMBERS = 16
+PRECISION_LOSS = 0.08
+"""What four bits can take from a number, as a share of the largest."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What adapter.json says."""
+
+    base: str
+    """Folder of the base as the run named it."""
+    base_fingerprint: list[float]
+    """Some of the base's numbers, by which it is recognised."""
+    length: int
+    """Prefix length in tokens."""
+    projection: bool
+    """Whether the prefix goes through two linear layers."""
+    start: str
+    """Where the prefix started: text, zeros, random, or original for a converted file."""
+    template: str
+    """How a question becomes a prompt."""
+    step: int = 0
+    """Training steps behind it."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Evaluation loss and whatever else was measured."""
+    method: str = "prefix"
+    """How it was tuned."""
+    format: int = FORMAT
+    """Version of this file."""
+
+
+def fingerprint(network: ChatGLM) -> list[float]:
+    """Sixteen numbers of the base's weights, to be compared with `same_base`: a hash would change with the precision they are held in."""
+    norm, embedding = network.transformer.final_layernorm.weight, network.head_weight[network.end_id]
+    places = torch.linspace(0, len(norm) - 1, FINGERPRINT_NUMBERS // 2, device=norm.device).long()
+    return [round(float(number), 6) for number in torch.cat((norm[places], embedding[places]))]
+
+
+def same_base(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two fingerprints are of the same base, held at whatever precision."""
+    half = FINGERPRINT_NUMBERS // 2
+    groups = [(torch.tensor(one[part]), torch.tensor(other[part])) for part in (slice(None, half), slice(half, None))]
+    return all(a.shape == b.shape and bool((a - b).abs().max() <= PRECISION_LOSS * b.abs().max()) for a, b in groups)
+
+
+def save_adapter(folder: Path, encoder: PrefixEncoder, description: Description, *, original: bool = False) -> None:
+    """Write the adapter folder, complete or not at all; with `original` also the original's pytorch_model.bin."""
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in encoder.named_tensors().items()}
+    with new_folder(folder) as part:
+        save_file(tensors, part / TENSORS, {"format": "pt"})
+        write_json(part / DESCRIPTION, asdict(description))
+        if original:
+            torch.save(tensors, part / ORIGINAL)
+
+
+def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+    """The prefix at `path`: an adapter folder, an original `.bin` file of any name, or a folder with the original's pytorch_model.bin."""
+    folder = find_folder(path)
+    if folder is not None and (folder / DESCRIPTION).is_file():
+        return _load_own(folder, network)
+    if folder is not None and not (folder / ORIGINAL).is_file():
+        raise UserError(
+            f"{path}: holds no adapter; found {listing(folder)}. Allowed: {DESCRIPTION} with {TENSORS}, or the original's {ORIGINAL}."
+        )
+    file = path if folder is None else folder / ORIGINAL
+    if not file.is_file():
+        raise UserError(f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.")
+    encoder = prefix_from_tensors(load_pickle(file), network, str(file))
+    shape = encoder.shape
+    return encoder, Description("", fingerprint(network), shape.length, shape.projection, "original", "chatglm")
+
+
+def _load_own(folder: Path, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+    description = read_description(folder)
+    if not same_base(description.base_fingerprint, fingerprint(network)):
+        raise UserError(
+            f"{folder}: was tuned on another base, {description.base!r}: the fingerprints differ. Load it together with the base it was trained on."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / TENSORS}: cannot be read ({error}). Copy the adapter folder again, whole.") from error
+    return prefix_from_tensors(tensors, network, str(folder / TENSORS)), description
+
+
+def read_description(folder: Path) -> Description:
+    """What a folder's adapter.json says."""
+    path = folder / DESCRIPTION
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.get("format") != FORMAT:
+            raise UserError(f'{path}: "format" is {fields.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.')
+        return Description(**fields)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path}: is not the description of an adapter ({error}). Copy the adapter folder again, whole.") from error
