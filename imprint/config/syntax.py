@@ -72,7 +72,7 @@ def parse_scalar(text: str, place: str) -> Any:
         return parse(text, place)
     loader = Loader("")
     try:
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
         return loader.construct_object(yaml.ScalarNode(tag, text))
     finally:
         loader.dispose()

@@ -1,0 +1,140 @@
+"""The machine: which device and type to compute in, the random state, memory, and what to note down about them."""
+
+import platform
+import random
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from imprint.errors import UserError
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a result depends on besides the recipe; stands in the run folder beside the scores."""
+
+    imprint: str
+    """Version of this package."""
+    python: str
+    """Version of Python."""
+    torch: str
+    """Version of PyTorch with its build."""
+    system: str
+    """Operating system and processor type."""
+    device: str
+    """Name of the accelerator, or of none the number of CPU threads in use."""
+    memory_bytes: int
+    """Memory of the device; of the machine on the CPU."""
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`; without a name the first GPU, else the CPU; UserError where there is no such device."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            f'there is no device called "{name}"; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.'
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f'the device "{name}" is not supported; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.')
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        have = f"this machine has {gpus} (cuda:0 to cuda:{gpus - 1})" if gpus else "PyTorch sees no GPU here"
+        raise UserError(f'the device "{name}" was asked for, but {have}. Say device cpu, or check the driver with nvidia-smi.')
+    return device
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The floating-point type called `name`; without a name float32 on the CPU, on a GPU bfloat16 where it has it, else float16."""
+    if name is None:
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    dtype = DTYPES.get(name.removeprefix("torch.").lower())
+    if dtype is None:
+        raise UserError(f'"{name}" is not a type to compute in; allowed are {", ".join(DTYPES)}.')
+    return dtype
+
+
+def seed_everything(seed: int) -> None:
+    """Start every random generator from `seed`: Python's, NumPy's where it is loaded, PyTorch's on all devices."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed % 2**32)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every random generator, of plain values and tensors: `torch.load(weights_only=True)` reads it back."""
+    version, words, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+    if numpy := sys.modules.get("numpy"):
+        kind, keys, *rest = numpy.random.get_state()
+        state["numpy"] = [kind, [int(key) for key in keys], *rest]
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put every random generator back to where `rng_state` saw it; GPUs beyond those it saw keep theirs."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    torch.set_rng_state(state["torch"])
+    for index, words_of_gpu in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(words_of_gpu, index)
+    if "numpy" in state:
+        import numpy as np
+
+        np.random.set_state(tuple(state["numpy"]))
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory in use now: by tensors on a GPU, by this process on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory in use so far: by tensors on a GPU since the last reset, by this process on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # not there on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """What a result on `device` depends on besides the recipe."""
+    from imprint import __version__
+
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory
+    else:
+        name, memory = f"CPU, {torch.get_num_threads()} threads", psutil.virtual_memory().total
+    system = f"{platform.system()} {platform.machine()}"
+    return Environment(__version__, platform.python_version(), torch.__version__, system, name, memory)

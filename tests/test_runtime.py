@@ -1,0 +1,104 @@
+import random
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+import imprint
+from imprint import runtime
+from imprint.errors import UserError
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.random()), float(torch.rand(()))
+
+
+def test_the_first_gpu_is_chosen_where_there_is_one() -> None:
+    with mock.patch("torch.cuda.is_available", return_value=True):
+        assert runtime.choose_device(None) == GPU
+    with mock.patch("torch.cuda.is_available", return_value=False):
+        assert runtime.choose_device(None) == CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "sentence"),
+    [
+        ("gpu", 1, 'there is no device called "gpu"; allowed are cpu, cuda'),
+        ("mps", 1, 'the device "mps" is not supported; allowed are cpu, cuda'),
+        ("cuda", 0, 'the device "cuda" was asked for, but PyTorch sees no GPU here. Say device cpu'),
+        ("cuda:2", 2, r'the device "cuda:2" was asked for, but this machine has 2 \(cuda:0 to cuda:1\)'),
+    ],
+)
+def test_a_device_that_is_not_there_is_told(name: str, gpus: int, sentence: str) -> None:
+    with mock.patch("torch.cuda.device_count", return_value=gpus), pytest.raises(UserError, match=sentence):
+        runtime.choose_device(name)
+
+
+def test_a_device_that_is_there_is_taken() -> None:
+    assert runtime.choose_device("cpu") == CPU
+    with mock.patch("torch.cuda.device_count", return_value=2):
+        assert runtime.choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "dtype"), [(CPU, True, torch.float32), (GPU, True, torch.bfloat16), (GPU, False, torch.float16)]
+)
+def test_the_type_follows_the_device(device: torch.device, bf16: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
+    with mock.patch("torch.cuda.is_bf16_supported", return_value=bf16):
+        assert runtime.choose_dtype(None, device) == dtype
+
+
+def test_a_type_has_several_names_and_an_unknown_one_is_told() -> None:
+    assert {runtime.choose_dtype(name, CPU) for name in ("float16", "fp16", "half", "torch.float16", "FP16")} == {torch.float16}
+    with pytest.raises(UserError, match='"int4" is not a type to compute in; allowed are float32, fp32'):
+        runtime.choose_dtype("int4", CPU)
+
+
+def test_equal_seeds_draw_equal_numbers() -> None:
+    runtime.seed_everything(2**40 + 3)
+    first = draw()
+    runtime.seed_everything(2**40 + 3)
+    assert draw() == first
+    runtime.seed_everything(4)
+    assert draw() != first
+
+
+def test_the_random_state_comes_back_through_a_file(tmp_path: Path) -> None:
+    runtime.seed_everything(1)
+    random.gauss()
+    np.random.standard_normal()
+    torch.save(runtime.rng_state(), tmp_path / "rng.pt")
+    expected = [draw(), draw()]
+    runtime.seed_everything(2)
+    runtime.set_rng_state(torch.load(tmp_path / "rng.pt", weights_only=True))
+    assert [draw(), draw()] == expected
+
+
+@pytest.mark.gpu
+def test_the_random_state_of_the_gpu_comes_back() -> None:
+    torch.rand(1, device=GPU)
+    state = runtime.rng_state()
+    expected = torch.rand(3, device=GPU)
+    runtime.set_rng_state(state)
+    assert torch.equal(torch.rand(3, device=GPU), expected)
+
+
+def test_memory_is_in_bytes() -> None:
+    before = runtime.memory_bytes(CPU)
+    held = torch.ones(16 << 20)
+    grown = runtime.memory_bytes(CPU) - before
+    assert 0.9 * held.nbytes < grown < 2 * held.nbytes
+    assert runtime.peak_memory_bytes(CPU) >= 0.9 * (before + held.nbytes)
+
+
+def test_the_environment_is_described() -> None:
+    environment = runtime.describe_environment(CPU)
+    assert environment.imprint == imprint.__version__
+    assert environment.torch == torch.__version__
+    assert "threads" in environment.device
+    assert environment.memory_bytes > runtime.peak_memory_bytes(CPU)
