@@ -94,6 +94,7 @@ class ChatGLMTokenizer:
         self.control = control
         self._processor = processor
         self._shift = shift
+        self._ids = list(range(shift, shift + len(processor)))  # one int object per id: the rows of a large file share them
         self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
 
     def __len__(self) -> int:
@@ -112,8 +113,8 @@ class ChatGLMTokenizer:
         character without a piece becomes its UTF-8 bytes. Halves of a surrogate pair are joined, a lone half is left out.
         """
         marked = WHITESPACE_RUN.sub(lambda found: PIECE_OF[found[0]], _well_formed(text))
-        ids: list[int] = self._processor.encode(marked)
-        return [token + self._shift for token in ids] if self._shift else ids
+        pieces: list[int] = self._processor.encode(marked)
+        return [self._ids[piece] for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""

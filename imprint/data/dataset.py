@@ -1,0 +1,139 @@
+"""The data of a run: which files, which columns, how long, and the encoded rows that come of it."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imprint.config import Field, Section
+from imprint.data.encode import Encoded, encode_sample, encode_sample_original
+from imprint.data.formats import read_samples
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+from imprint.tokenizers import ChatGLMTokenizer
+
+
+class DataSection(Section):
+    """The `data` section of a recipe."""
+
+    train: Path = Field(description="File to learn from: JSON lines or one JSON array.")
+    dev: Path | None = Field(None, description="File to measure the evaluation loss on; without it, rows of `train` are held out.")
+    prompt_column: str = Field("content", min_length=1, description="Column of the question.")
+    response_column: str = Field("summary", min_length=1, description="Column of the answer.")
+    history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
+    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, the two that end it included.")
+    max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
+    truncation: Literal["oldest_first", "original"] = Field(
+        "oldest_first", description="What a prompt that is too long loses: its oldest turns, or its end as in ChatGLM-6B's own script."
+    )
+    train_rows: int | None = Field(None, ge=1, description="Read only so many rows of `train`; null reads all.")
+    dev_rows: int | None = Field(None, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
+    dev_share: float = Field(
+        0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
+    )
+    dev_seed: int = Field(0, ge=0, description="Seed that chooses the rows held out, whatever the seed of the run.")
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """How many rows lost something to the length limits."""
+
+    rows: int
+    """How many rows there are."""
+    cut: int
+    """How many of them lost anything."""
+    dropped_turns: int
+    """How many lost turns of their history."""
+    cut_prompts: int
+    """How many lost a part of the question (in the original's truncation: of the whole prompt)."""
+    cut_answers: int
+    """How many lost the end of the answer."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Encoded]) -> "CutReport":
+        """Count over encoded rows."""
+        return cls(
+            rows=len(rows),
+            cut=sum(row.cut for row in rows),
+            dropped_turns=sum(row.dropped_turns > 0 for row in rows),
+            cut_prompts=sum(row.cut_prompt_tokens > 0 for row in rows),
+            cut_answers=sum(row.cut_answer_tokens > 0 for row in rows),
+        )
+
+    def sentence(self) -> str:
+        """The report for a person: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
+        if not self.cut:
+            return f"none of {self.rows} rows was cut."
+        losses = [
+            (self.cut_answers, "the end of the answer"),
+            (self.cut_prompts, "a part of the prompt"),
+            (self.dropped_turns, "old turns"),
+        ]
+        told = ", ".join(f"{count} lost {what}" for count, what in losses if count)
+        return f"{self.cut} of {self.rows} rows were cut ({100 * self.cut / self.rows:.1f} %): {told}."
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to learn from and rows to measure on."""
+
+    train: list[Encoded]
+    """Rows to learn from, in the order of the file."""
+    dev: list[Encoded]
+    """Rows for the evaluation loss, never learned from; empty where the recipe wants none."""
+    dev_samples: list[Sample]
+    """The rows of `dev` as text, for the prompts that are answered during the run."""
+    train_report: CutReport
+    """What the length limits cost in `train`."""
+    dev_report: CutReport
+    """What the length limits cost in `dev`."""
+
+
+def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
+    """Read, split and encode the data of a run; the same section gives the same rows.
+
+    Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
+    """
+    samples = _read(section, section.train, section.train_rows)
+    if section.dev is None:
+        train_samples, dev_samples = _hold_out(section, samples)
+    else:
+        train_samples, dev_samples = samples, _read(section, section.dev, section.dev_rows)
+    train = encode_samples(section, tokenizer, train_samples)
+    dev = encode_samples(section, tokenizer, dev_samples)
+    return Split(train, dev, dev_samples, CutReport.of(train), CutReport.of(dev))
+
+
+def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: Iterable[Sample]) -> list[Encoded]:
+    """Encode samples with the truncation and the lengths of a section."""
+    encode = encode_sample_original if section.truncation == "original" else encode_sample
+    source, target = section.max_source_length, section.max_target_length
+    return [encode(tokenizer, sample, max_source_length=source, max_target_length=target) for sample in samples]
+
+
+def _read(section: DataSection, path: Path, limit: int | None) -> list[Sample]:
+    return read_samples(
+        path,
+        prompt_column=section.prompt_column,
+        response_column=section.response_column,
+        history_column=section.history_column,
+        limit=limit,
+    )
+
+
+def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Take rows out of `samples` by chance: the share that is asked for, at least one and at most `dev_rows`."""
+    if section.dev_share == 0:
+        return samples, []
+    if len(samples) < 2:
+        raise UserError(
+            f"{section.train} has one row, so none can be held out to measure on. "
+            "Add rows, name a file in data.dev, or set data.dev_share=0."
+        )
+    count = max(1, round(section.dev_share * len(samples)))
+    if section.dev_rows is not None:
+        count = min(count, section.dev_rows)
+    held_out = set(random.Random(section.dev_seed).sample(range(len(samples)), count))
+    kept = [sample for index, sample in enumerate(samples) if index not in held_out]
+    return kept, [samples[index] for index in sorted(held_out)]
