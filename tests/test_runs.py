@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.files import remove_leftovers
+from imprint.runs import RunFolder, step_of
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    for step in (500, 1000, 20, 1_000_500):
+        run.state(step).mkdir(parents=True)
+        (run.state(step) / "weights").write_text("")
+    (run.path / ".state-002000.part").mkdir()
+    (run.path / "state-best").mkdir()
+    (run.path / "state-000030").write_text("a file")
+    return run
+
+
+def test_states_are_listed_newest_first_and_only_complete_ones(run: RunFolder) -> None:
+    assert [state.name for state in run.states()] == ["state-1000500", "state-001000", "state-000500", "state-000020"]
+    assert [step_of(state) for state in run.states()] == [1_000_500, 1000, 500, 20]
+
+
+def test_a_run_that_has_not_begun_has_no_states(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "absent").states() == []
+
+
+def test_old_states_go_and_the_best_one_stays(run: RunFolder) -> None:
+    run.keep_newest(2, also=run.state(20))
+    assert [step_of(state) for state in run.states()] == [1_000_500, 1000, 20]
+    run.keep_newest(5)
+    assert len(run.states()) == 3
+
+
+def test_a_state_that_is_being_deleted_is_no_state(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.keep_newest(3)
+    monkeypatch.undo()
+    assert [step_of(state) for state in run.states()] == [1_000_500, 1000, 500]
+    remove_leftovers(run.path)
+    assert not any(entry.name.startswith(".") for entry in run.path.iterdir())
+
+
+def test_every_name_is_inside_the_folder() -> None:
+    run = RunFolder(Path("runs/first"))
+    named = [run.config, run.log, run.events, run.curve, run.adapter, run.evaluations, run.comparison, run.state(5)]
+    assert [str(path.relative_to(run.path)) for path in named] == [
+        "config.yaml", "log.jsonl", "events", "loss.png", "adapter", "evaluations", "compare", "state-000005",
+    ]  # fmt: skip
