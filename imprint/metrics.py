@@ -109,10 +109,25 @@ def summary(rows: Sequence[RowScore], protocol: str = "chatglm-6b") -> Summary:
     return Summary(protocol, len(rows), sum(row.empty for row in rows), means)
 
 
+def gains(before: Sequence[RowScore], after: Sequence[RowScore]) -> dict[str, Mean]:
+    """How much each metric rose from one model to another on the same rows: mean and 95 % interval of the rows' differences.
+
+    Rows are paired, so a gain is surer than two intervals side by side suggest. Raises UserError for different or no rows.
+    """
+    if len(before) != len(after):
+        raise UserError(f"{len(before)} rows before and {len(after)} after cannot be paired: score both models on the same rows.")
+    _refuse_nothing(len(before))
+    pairs = [(old.by_metric(), new.by_metric()) for old, new in zip(before, after, strict=True)]
+    found = {}
+    for metric in METRICS:
+        values = [new[metric] - old[metric] for old, new in pairs]
+        found[metric] = Mean(float(np.mean(values)), *interval(values))
+    return found
+
+
 def interval(values: Sequence[float], *, seed: int = 0, samples: int = 1000, confidence: float = 0.95) -> tuple[float, float]:
     """The percentile bootstrap interval of the mean: (low, high); the same for the same values and seed.
 
-    For the difference of two models give the differences of their rows: rows are paired, so that interval is the narrower one.
     Raises UserError when there are no values. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     _refuse_nothing(len(values))
@@ -163,7 +178,7 @@ def _score_row(prediction: str, reference: str) -> RowScore:
 
 @functools.cache
 def _cutter() -> jieba.Tokenizer:
-    """jieba with its own dictionary, whatever else in this process has taught the shared one.
+    """Jieba with its own dictionary, whatever else in this process has taught the shared one.
 
     Filled here and not by its `initialize`, which logs to the terminal and trusts a file that anybody can put in the temporary
     folder; reading the dictionary takes half a second once.

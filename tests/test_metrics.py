@@ -121,6 +121,21 @@ def test_a_summary_has_the_mean_interval_and_counts() -> None:
         assert mean.value == metrics.score(predictions, references)[name]
 
 
+def test_a_gain_is_paired_and_so_surer_than_two_intervals() -> None:
+    before = [metrics.RowScore(value, value, value, value, empty=False) for value in range(0, 90, 3)]
+    after = [
+        metrics.RowScore(row.bleu_4 + 2 + place % 2, 0.0, 0.0, row.bleu_4 + 2 + place % 2, empty=False) for place, row in enumerate(before)
+    ]
+
+    gain = metrics.gains(before, after)["bleu-4"]
+
+    assert gain.value == pytest.approx(2.5)
+    assert 2 < gain.low < 2.5 < gain.high < 3
+    assert metrics.summary(after).means["bleu-4"].low < metrics.summary(before).means["bleu-4"].high
+    with pytest.raises(UserError, match="30 rows before and 29 after cannot be paired"):
+        metrics.gains(before, after[1:])
+
+
 def test_a_copy_is_found_behind_whitespace_and_the_width_of_punctuation() -> None:
     known = ["这件上衣，真好看！", "裙子。", ""]
 

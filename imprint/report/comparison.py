@@ -1,0 +1,89 @@
+"""The same prompts through the base and the tuned model: the value that both reports render."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imprint.metrics import Mean, RowScore, Summary
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One prompt and what both models said to it."""
+
+    prompt: str
+    """What both models were asked."""
+    label: str
+    """The reference answer; empty where there is none, and then no scores are shown."""
+    base: str
+    """What the untouched model said."""
+    tuned: str
+    """What the tuned model said."""
+    base_scores: RowScore
+    """The scores of `base` against `label`."""
+    tuned_scores: RowScore
+    """The scores of `tuned` against `label`."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole before/after report."""
+
+    title: str
+    """Heading of the report."""
+    base_name: str
+    """What the untouched model is called, as the person knows it."""
+    tuned_name: str
+    """What the tuned model is called: the run or the adapter."""
+    rows: tuple[Compared, ...]
+    """The prompts to show, in the order of the data."""
+    base_summary: Summary
+    """What the untouched model scored, over all scored rows, which may be more than are shown."""
+    tuned_summary: Summary
+    """What the tuned model scored, over the same rows."""
+    facts: Mapping[str, str]
+    """What one must know to read the scores, such as data file, decoding and seed: name -> value."""
+    gains: Mapping[str, Mean] = field(default_factory=dict)
+    """From `metrics.gains`, over the same rows: metric -> gain; empty: the report shows the differences of the means alone."""
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """One line of the table of scores."""
+
+    metric: str
+    """Name of the metric."""
+    base: Mean
+    """What the untouched model scored."""
+    tuned: Mean
+    """What the tuned model scored."""
+    gain: float
+    """The tuned model's mean less the base's."""
+    bounds: tuple[float, float] | None
+    """The 95 % interval of the gain, where rows were paired."""
+
+
+def metric_lines(comparison: Comparison) -> list[MetricLine]:
+    """The table of scores, one line for each metric that both summaries have."""
+    base, tuned = comparison.base_summary.means, comparison.tuned_summary.means
+    lines = []
+    for metric in (metric for metric in base if metric in tuned):
+        gain = comparison.gains.get(metric)
+        bounds = (gain.low, gain.high) if gain else None
+        lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, bounds))
+    return lines
+
+
+def attributes(prompt: str) -> list[tuple[str, str]]:
+    """The pairs of a prompt like `类型#上衣*颜色#白色`; empty when the prompt is not such a list."""
+    pairs = [part.split("#") for part in prompt.strip().split("*")]
+    if any(len(pair) != 2 or not all(side.strip() for side in pair) or "\n" in "".join(pair) for pair in pairs):
+        return []
+    return [(name.strip(), value.strip()) for name, value in pairs]
+
+
+def signed(value: float, digits: int) -> str:
+    """The number with its sign, a true minus, and no sign for what rounds to zero."""
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return ("+" if value > 0 else "\u2212") + text

@@ -1,0 +1,148 @@
+"""The picture of a run: loss, learning rate and memory over its steps, cheap enough to be drawn again while it trains."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# The palette of Okabe and Ito, which stays apart under every kind of colour blindness.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+INK, FAINT = "#2B2B2B", "#D9D9D9"
+DOTS_PER_INCH = 120
+DRAWN_POINTS = 20_000
+CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity over the steps at which it was measured; both arrays are (N,)."""
+
+    steps: Numbers
+    """The steps, increasing."""
+    values: Numbers
+    """The finite values at these steps."""
+
+
+def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str) -> None:
+    """Draw the lines of a `log.jsonl` as a PNG of 1080 x 660 pixels; a reader of `out` sees the old picture or the new one.
+
+    Read of each point: `step`, and where present `loss`, `eval_loss`, `learning_rate`, `memory_gib`. Values that are null or not
+    finite are left out; of a step that was logged twice, as after a resumed run, the later line counts.
+    """
+    by_name = {name: _series(points, name) for name in ("loss", "eval_loss", "learning_rate", "memory_gib")}
+    slim = [name for name in ("learning_rate", "memory_gib") if len(by_name[name].steps)]
+    figure = Figure(figsize=(9, 5.5), dpi=DOTS_PER_INCH, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[6] + [1] * len(slim))[:, 0]
+    figure.subplots_adjust(left=0.085, right=0.975, top=0.91, bottom=0.095, hspace=0.36)
+    family = _family(title)
+    figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=family, fontweight="bold")
+    _draw_loss(axes[0], by_name["loss"], by_name["eval_loss"])
+    for panel, name in zip(axes[1:], slim, strict=True):
+        _draw_slim(panel, by_name[name], name)
+    axes[-1].set_xlabel("step", color=INK, fontsize=9)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].set_xlim(0, 1.02 * max([1.0, *(float(series.steps[-1]) for series in by_name.values() if len(series.steps))]))
+    _save(figure, out)
+
+
+def _series(points: Sequence[Mapping[str, Any]], name: str) -> Series:
+    found = {int(point["step"]): float(point[name]) for point in points if point.get(name) is not None}
+    kept = sorted((step, value) for step, value in found.items() if np.isfinite(value))
+    return Series(np.array([step for step, _ in kept], dtype=np.float64), np.array([value for _, value in kept], dtype=np.float64))
+
+
+def _draw_loss(panel: Axes, training: Series, evaluation: Series) -> None:
+    _style(panel)
+    panel.set_ylabel("loss", color=INK, fontsize=9)
+    visible = []
+    if len(training.steps):
+        thin = _thinned(training)
+        smooth = _smoothed(training.values)
+        panel.plot(thin.steps, thin.values, color=BLUE, linewidth=0.8, alpha=0.35, label="training loss")
+        thick = _thinned(Series(training.steps, smooth))
+        panel.plot(thick.steps, thick.values, color=BLUE, linewidth=2.2, label=f"smoothed, last {smooth[-1]:.3f}", solid_capstyle="round")
+        panel.plot(*_point(thick, -1), color=BLUE, marker="o", markersize=4)
+        # One spike must not flatten the rest of the curve: it may leave the picture on top.
+        visible += [training.values.min(), float(np.quantile(training.values, 0.98)), smooth.max()]
+    if len(evaluation.steps):
+        best = int(np.argmin(evaluation.values))
+        label = f"evaluation loss, best {evaluation.values[best]:.3f} at step {evaluation.steps[best]:.0f}"
+        panel.plot(evaluation.steps, evaluation.values, color=VERMILION, linewidth=1, marker="o", markersize=5, label=label, zorder=4)
+        panel.plot(*_point(evaluation, best), marker="o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, zorder=5)
+        visible += [evaluation.values.min(), evaluation.values.max()]
+    if not visible:
+        panel.text(0.5, 0.5, "no loss has been logged yet", transform=panel.transAxes, ha="center", color=INK, fontsize=11)
+        return
+    room = max(0.07 * (max(visible) - min(visible)), 0.02 * abs(max(visible)), 1e-6)
+    panel.set_ylim(min(visible) - room, max(visible) + room)
+    panel.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _draw_slim(panel: Axes, series: Series, name: str) -> None:
+    _style(panel)
+    thin = _thinned(series)
+    colour, text = (GREEN, "learning rate") if name == "learning_rate" else (PURPLE, "memory, GiB")
+    panel.plot(thin.steps, thin.values, color=colour, linewidth=1.6)
+    panel.fill_between(thin.steps, thin.values, color=colour, alpha=0.12, linewidth=0)
+    top = max(float(series.values.max()), 1e-12)
+    panel.set_ylim(0, top * 1.1)
+    panel.set_yticks([0, top])
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    panel.set_title(text, loc="left", fontsize=8.5, color=INK, pad=4)
+
+
+def _style(panel: Axes) -> None:
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(FAINT)
+    panel.tick_params(colors=INK, labelsize=8.5, length=3, color=FAINT)
+    panel.grid(axis="y", color=FAINT, linewidth=0.6, alpha=0.7)
+    panel.set_axisbelow(True)
+
+
+def _smoothed(values: Numbers) -> Numbers:
+    """Each value's mean with its neighbours, a thirtieth of the run to either side; less at the start, where the loss falls."""
+    reach = max(2, len(values) // 30)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    sides = np.minimum(reach, places)
+    first, last = places - sides, np.minimum(places + sides + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def _thinned(series: Series) -> Series:
+    """At most about `DRAWN_POINTS` points, the last one among them: more than the picture has pixels cost time and show nothing."""
+    every = max(1, -(-len(series.steps) // DRAWN_POINTS))
+    return Series(series.steps[::-1][::every][::-1], series.values[::-1][::every][::-1])
+
+
+def _point(series: Series, place: int) -> tuple[list[float], list[float]]:
+    return [float(series.steps[place])], [float(series.values[place])]
+
+
+def _family(title: str) -> list[str]:
+    """Fonts for the title: matplotlib's own, which has no Chinese, and for a Chinese title those that are installed."""
+    if title.isascii():
+        return ["DejaVu Sans"]
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in CHINESE_FONTS if name in installed)]
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """Write aside and rename. Not brought to the disk by force: the next refresh replaces it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a title in a script that no installed font has
+        figure.savefig(part, format="png", metadata={"Software": "Imprint"})
+    part.replace(out)

@@ -1,0 +1,62 @@
+"""The before/after report as Markdown: for terminals, code hosts and notes."""
+
+import re
+from pathlib import Path
+
+from imprint.files import write_text
+from imprint.metrics import METRICS, Mean, RowScore
+from imprint.report.comparison import Compared, Comparison, metric_lines, signed
+
+MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+
+
+def write_markdown(comparison: Comparison, path: Path) -> None:
+    """Write the report to `path` (UTF-8), aside and renamed."""
+    parts = [f"# {_cell(comparison.title)}", _facts(comparison), _summary(comparison)]
+    parts += [_row(number, row, comparison) for number, row in enumerate(comparison.rows, start=1)]
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _facts(comparison: Comparison) -> str:
+    return "\n".join(f"* {_cell(name)}: {_cell(value)}" for name, value in comparison.facts.items())
+
+
+def _summary(comparison: Comparison) -> str:
+    base, tuned = comparison.base_summary, comparison.tuned_summary
+    lines = [
+        f"| {base.protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |",
+        "|---|---:|---:|---:|",
+    ]
+    for line in metric_lines(comparison):
+        bounds = f" ({signed(line.bounds[0], 2)} to {signed(line.bounds[1], 2)})" if line.bounds else ""
+        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |")
+    lines.append(f"| empty answers | {base.empty} of {base.rows} | {tuned.empty} of {tuned.rows} | |")
+    return "\n".join(lines) + "\n\nIn brackets: 95 % bootstrap intervals of the mean."
+
+
+def _row(number: int, row: Compared, comparison: Comparison) -> str:
+    scored = METRICS if row.label else ()
+    lines = [("prompt", row.prompt, [""] * len(scored))]
+    if row.label:
+        lines.append(("label", row.label, [""] * len(scored)))
+    lines.append((_cell(comparison.base_name), row.base, _scores(row.base_scores) if scored else []))
+    lines.append((_cell(comparison.tuned_name), row.tuned, _scores(row.tuned_scores) if scored else []))
+    table = [["", "text", *scored], ["---", "---", *["---:"] * len(scored)]]
+    table += [[who, _cell(text), *scores] for who, text, scores in lines]
+    return f"## {number}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def _mean(mean: Mean) -> str:
+    return f"{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f})"
+
+
+def _scores(row: RowScore) -> list[str]:
+    return [f"{value:.2f}" for value in row.by_metric().values()]
+
+
+def _cell(text: str) -> str:
+    """The text as one line that Markdown shows as it is: no marks, no HTML, no new cell."""
+    if not text.strip():
+        return "*(empty)*"
+    plain = text.strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "<br>".join(MARKS.sub(r"\\\1", line.strip()) for line in plain.splitlines())

@@ -1,0 +1,235 @@
+"""The before/after report as one HTML file that needs nothing else: no network, no other file, two languages.
+
+Everything that a model or a person wrote is escaped. The content security policy names the hashes of the page's one
+style and one script, so nothing else in it can run even if that were forgotten once.
+"""
+
+import base64
+import hashlib
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from imprint.files import write_text
+from imprint.metrics import Mean, RowScore
+from imprint.report.comparison import Compared, Comparison, MetricLine, attributes, metric_lines, signed
+from imprint.report.marks import shared_runs
+
+
+def write_html(comparison: Comparison, path: Path) -> None:
+    """Write the report to `path` (UTF-8), aside and renamed; it opens from the disk in any browser of 2023 or later."""
+    style, script = _resource("page.css"), _resource("page.js")
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.rows, start=1))
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(comparison.title)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+{_top(comparison)}
+<main>
+{_scores(comparison)}
+<section aria-labelledby="answers">
+<h2 id="answers">{_both("Answers side by side", "逐条对比")}</h2>
+{_nearer(comparison.rows)}
+{_tools(comparison.rows)}
+<div id="rows">
+{rows}
+</div>
+<p id="none" hidden>{_both("No answer fits the choice above.", "没有符合条件的回答。")}</p>
+</section>
+</main>
+<script>{script}</script>
+</body>
+</html>
+""",
+    )
+
+
+def _top(comparison: Comparison) -> str:
+    return f"""<header class="top">
+<div class="seal" aria-hidden="true">印</div>
+<div class="names">
+<p class="kicker">Imprint · {_both("before and after tuning", "微调前后对比")}</p>
+<h1{_language(comparison.title)}>{escape(comparison.title)}</h1>
+<p class="models"><span class="who base">{escape(comparison.base_name)}</span> <span aria-hidden="true">→</span>
+<span class="who tuned">{escape(comparison.tuned_name)}</span></p>
+</div>
+<fieldset class="switch"><legend class="hidden">Language / 语言</legend>
+<label lang="en"><input type="radio" name="ui" id="ui-en" checked><span>English</span></label>
+<label lang="zh-Hans"><input type="radio" name="ui" id="ui-zh"><span>中文</span></label>
+</fieldset>
+</header>"""
+
+
+def _scores(comparison: Comparison) -> str:
+    base, tuned = comparison.base_summary, comparison.tuned_summary
+    lines = metric_lines(comparison)
+    top = max([10.0, *(mean.high for line in lines for mean in (line.base, line.tuned))])
+    body = "\n".join(_metric(line, top) for line in lines)
+    facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"}
+    facts |= {escape(name): value for name, value in comparison.facts.items()}
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f"""<section aria-labelledby="scores">
+<h2 id="scores">{_both("Scores", "评分")}</h2>
+<table class="scores">
+<thead><tr><th scope="col">{_both("metric", "指标")}</th><th scope="col">{_both("base", "原模型")}</th>
+<th scope="col">{_both("tuned", "微调后")}</th><th scope="col">{_both("difference", "变化")}</th>
+<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td></tr></thead>
+<tbody>
+{body}
+<tr class="empties"><th scope="row">{_both("empty answers", "空回答")}</th><td>{base.empty}</td><td>{tuned.empty}</td>
+<td>{signed(tuned.empty - base.empty, 0)}</td><td class="plot" aria-hidden="true"></td></tr>
+</tbody>
+</table>
+<p class="note">{
+        _both(
+            "0 to 100, higher is nearer to the label. Small print: 95 % bootstrap interval of the mean over the rows.",
+            "0 到 100，越高越接近参考答案。小字：对样本做自助法（bootstrap）得到的均值 95% 区间。",
+        )
+    }</p>
+<dl class="facts">{listed}</dl>
+</section>"""
+
+
+def _metric(line: MetricLine, top: float) -> str:
+    low, high = line.bounds or (line.gain, line.gain)
+    kind = "up" if low > 0 else "down" if high < 0 else "even"
+    bounds = f"<small>{signed(low, 2)} … {signed(high, 2)}</small>" if line.bounds else ""
+    return f"""<tr><th scope="row">{line.metric.upper()}</th>{_mean(line.base)}{_mean(line.tuned)}
+<td><span class="gain {kind}">{_arrow(kind)}{signed(line.gain, 2)}</span>{bounds}</td>
+<td class="plot" aria-hidden="true"><svg width="100%" height="34">{_track("base", line.base, 11, top)}{
+        _track("tuned", line.tuned, 24, top)
+    }</svg></td></tr>"""
+
+
+def _mean(mean: Mean) -> str:
+    return f"<td><b>{mean.value:.2f}</b><small>{mean.low:.2f} – {mean.high:.2f}</small></td>"
+
+
+def _track(who: str, mean: Mean, height: int, top: float) -> str:
+    """A bar to the mean and a whisker over its interval, `height` pixels down, drawn in percent of the width."""
+    value, low, high = (f"{min(max(number / top, 0.0), 1.0) * 100:.2f}%" for number in (mean.value, mean.low, mean.high))
+    return (
+        f'<rect class="{who}" x="0" y="{height - 4}" width="{value}" height="8" rx="2"/>'
+        f'<line class="whisker" x1="{low}" x2="{high}" y1="{height}" y2="{height}"/>'
+    )
+
+
+def _nearer(rows: tuple[Compared, ...]) -> str:
+    """How many of the shown answers came nearer to their labels, in a sentence and as a bar."""
+    labelled = [row for row in rows if row.label]
+    if not labelled:
+        return ""
+    kinds = [_kind(row) for row in labelled]
+    counts = {kind: kinds.count(kind) for kind in ("up", "even", "down")}
+    start, bars = 0.0, ""
+    for kind, count in counts.items():
+        width = 100 * count / len(labelled)
+        bars += f'<rect class="{kind}" x="{start:.2f}%" width="{width:.2f}%" height="10"/>'
+        start += width
+    up, even, down = (f'<b class="gain {kind}">{count}</b>' for kind, count in counts.items())
+    english = f"By ROUGE-L the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
+    chinese = f"按 ROUGE-L，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
+    return f'<p>{_both(english, chinese)}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
+
+
+def _tools(rows: tuple[Compared, ...]) -> str:
+    """Sorting and filtering, hidden until the script is there to serve them. Options hold both languages: no style reaches in."""
+    if len(rows) < 2:
+        return ""
+    return f"""<form class="tools" id="tools" hidden>
+<label>{_both("Show", "显示")} <select id="filter">
+<option value="all">all · 全部</option><option value="up">nearer · 更接近</option>
+<option value="down">farther · 更远</option><option value="even">as near · 相同</option></select></label>
+<label>{_both("Order", "排序")} <select id="order">
+<option value="file">as in the data · 原顺序</option><option value="gain">largest gain · 提升最大</option>
+<option value="loss">largest loss · 下降最大</option></select></label>
+<label class="find">{_both("Find", "查找")} <input type="search" id="find" autocomplete="off"></label>
+<output id="count" for="filter order find"></output>
+</form>
+<p class="note">{_both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")}</p>"""
+
+
+def _row(number: int, row: Compared) -> str:
+    kind, gain = _kind(row), row.tuned_scores.rouge_l - row.base_scores.rouge_l
+    badge = f'<span class="gain {kind}">{_arrow(kind)}ROUGE-L {signed(gain, 1)}</span>' if row.label else ""
+    label = ""
+    if row.label:
+        label = f'<div class="label"><h4>{_both("label", "参考答案")}</h4><p{_language(row.label)}>{escape(row.label)}</p></div>'
+    return f"""<article class="row" id="row-{number}" data-place="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
+<div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
+{_prompt(row.prompt)}
+{label}
+<div class="pair">
+{_answer("base", row.base, row.label, row.base_scores, row.tuned_scores)}
+{_answer("tuned", row.tuned, row.label, row.tuned_scores, row.base_scores)}
+</div>
+</article>"""
+
+
+def _prompt(prompt: str) -> str:
+    pairs = attributes(prompt)
+    if not pairs:
+        return f'<div class="prompt"><h4>{_both("prompt", "输入")}</h4><p{_language(prompt)}>{escape(prompt)}</p></div>'
+    chips = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f'<div class="prompt"><h4>{_both("prompt", "输入")}</h4><dl class="chips"{_language(prompt)}>{chips}</dl></div>'
+
+
+def _answer(who: str, text: str, label: str, own: RowScore, other: RowScore) -> str:
+    name = _both("base", "原模型") if who == "base" else _both("tuned", "微调后")
+    if text.strip():
+        pieces = shared_runs(text, label)
+        shown = "".join(f"<mark>{escape(piece)}</mark>" if shared else escape(piece) for piece, shared in pieces)
+    else:
+        shown = f"<em>{_both('(empty)', '（空）')}</em>"
+    scores = ""
+    if label:
+        scores = f'<dl class="figures">{_figures(own, other)}</dl>'
+    return f'<section class="answer {who}"><h4><span class="who {who}">{name}</span></h4><p{_language(text)}>{shown}</p>{scores}</section>'
+
+
+def _figures(own: RowScore, other: RowScore) -> str:
+    others = other.by_metric()
+    cells = ""
+    for metric, value in own.by_metric().items():
+        better = ' class="better"' if value > others[metric] else ""
+        cells += f"<div{better}><dt>{metric.upper()}</dt><dd>{value:.1f}</dd></div>"
+    return cells
+
+
+def _kind(row: Compared) -> str:
+    """Whether the tuned answer is nearer to its label than the base's, by ROUGE-L: up, down or even."""
+    gain = row.tuned_scores.rouge_l - row.base_scores.rouge_l
+    return "up" if gain > 0 else "down" if gain < 0 else "even"
+
+
+def _arrow(kind: str) -> str:
+    return {"up": "▲ ", "down": "▼ ", "even": ""}[kind]
+
+
+def _both(english: str, chinese: str) -> str:
+    """Both languages of one text of ours (HTML); the style shows one of them."""
+    return f'<span lang="en" class="ui">{english}</span><span lang="zh-Hans" class="ui">{chinese}</span>'
+
+
+def _language(text: str) -> str:
+    """The attribute that lets a screen reader and the font choice know Chinese text."""
+    return ' lang="zh-Hans"' if any("\u4e00" <= letter <= "\u9fff" for letter in text) else ' lang="en"'
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

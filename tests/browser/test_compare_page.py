@@ -1,0 +1,166 @@
+"""The before/after page in a real browser: what a person sees, and that nothing a model wrote can run."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imprint.metrics import RowScore, score_rows, summary
+from imprint.report import Compared, Comparison, write_html
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broken = true'>"
+TEXTS = (
+    ("类型#上衣*颜色#白色*材质#牛仔布*风格#简约", "白色的牛仔外套很百搭。", "这件上衣的颜色是白色。", "白色的牛仔外套，很百搭。"),
+    ("你是谁？", "我是一个会写文案的助手。", HOSTILE, "我是一个会写文案的小助手。"),
+    ("类型#裤", "裤子很好看。", "裤子很好看。", "x" * 300),
+)
+
+
+def comparison() -> Comparison:
+    rows = []
+    for prompt, label, base, tuned in TEXTS:
+        rows.append(Compared(prompt, label, base, tuned, *score_rows([base, tuned], [label, label])))
+    best = summary([RowScore(100.0, 100.0, 100.0, 100.0, empty=False)] * 3)
+    return Comparison(
+        title="Before and after",
+        base_name="demo base",
+        tuned_name="runs/" + "a-long-name-" * 8,
+        rows=tuple(rows),
+        base_summary=summary([row.base_scores for row in rows]),
+        tuned_summary=best,
+        facts={"data": "a/long/path/" * 12 + "dev.jsonl"},
+        gains=best.means,
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    with playwright.sync_playwright() as running:
+        if found is None and not Path(running.chromium.executable_path).exists():
+            pytest.skip("no Chromium is installed")
+        switches = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
+        browser = running.chromium.launch(executable_path=found, args=switches)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda value: f"{value[0]}-{value[1]}")
+def page(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+    write_html(comparison(), tmp_path / "compare.html")
+    width, scheme = request.param
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme, locale="en-US")
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.goto((tmp_path / "compare.html").as_uri())
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def test_both_answers_are_seen_with_what_they_share_marked(page: "Page") -> None:
+    row = page.locator("#row-1")
+
+    assert row.locator(".answer.base p").inner_text() == TEXTS[0][2]
+    assert row.locator(".answer.tuned p").inner_text() == TEXTS[0][3]
+    assert row.locator(".answer.tuned mark").all_inner_texts() == ["白色的牛仔外套", "很百搭"]
+    assert row.locator(".chips > div").count() == 4
+    assert "▲ ROUGE-L +" in row.locator(".head").inner_text()
+
+
+def test_nothing_that_a_model_wrote_runs(page: "Page") -> None:
+    assert page.locator("#row-2 .answer.base p").inner_text() == HOSTILE
+    assert page.evaluate("window.broken") is None
+
+
+def test_the_page_never_scrolls_sideways(page: "Page") -> None:
+    for language in ("en", "zh"):
+        page.locator(f"#ui-{language}").check()
+        assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("window.innerWidth")
+
+
+def test_answers_stand_side_by_side_where_there_is_room(page: "Page") -> None:
+    base, tuned = (page.locator(f"#row-1 .answer.{who}").bounding_box() for who in ("base", "tuned"))
+    assert base is not None
+    assert tuned is not None
+    wide = page.evaluate("window.innerWidth") > 720
+
+    assert (tuned["y"] == base["y"]) == wide
+    assert (tuned["x"] == base["x"]) != wide
+
+
+def test_the_interface_speaks_both_languages(page: "Page") -> None:
+    assert page.locator("#scores").inner_text() == "Scores"
+
+    page.locator("#ui-zh").check()
+
+    assert page.locator("#scores").inner_text() == "评分"
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+
+
+def test_rows_are_filtered_sorted_and_found(page: "Page") -> None:
+    def shown() -> list[str | None]:
+        return [row.get_attribute("id") for row in page.locator("article").all() if row.is_visible()]
+
+    page.locator("#order").select_option("loss")
+    assert shown()[0] == "row-3"
+    page.locator("#order").select_option("file")
+    assert shown() == ["row-1", "row-2", "row-3"]
+    page.locator("#filter").select_option("up")
+    assert shown() == ["row-1", "row-2"]
+    page.locator("#find").fill("小助手")
+    assert shown() == ["row-2"]
+    assert page.locator("#count").inner_text() == "1 / 3"
+    page.locator("#find").fill("没有这个")
+    assert page.locator("#none").is_visible()
+
+
+def test_text_stands_out_from_what_is_behind_it(page: "Page") -> None:
+    """WCAG 2.2, success criterion 1.4.3: a contrast of at least 4.5."""
+    contrasts = page.evaluate(
+        """() => {
+          const light = (colour) => {
+            const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+              .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const behind = (element) => {
+            for (let at = element; at; at = at.parentElement) {
+              const colour = getComputedStyle(at).backgroundColor;
+              if (!/, 0\\)$|transparent/.test(colour)) return colour;
+            }
+          };
+          const texts = document.querySelectorAll("p, h1, h2, h3, h4, dt, dd, th, td, small, mark, .gain, .switch span, select");
+          return [...texts].map((element) => {
+            const pair = [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => b - a);
+            return [(pair[0] + 0.05) / (pair[1] + 0.05), element.outerHTML.slice(0, 80)];
+          });
+        }"""
+    )
+
+    assert len(contrasts) > 50
+    assert min(contrasts)[0] >= 4.5, min(contrasts)
+
+
+def test_without_scripts_the_page_is_whole_and_switches_language(browser: "Browser", tmp_path: Path) -> None:
+    write_html(replace(comparison(), title="标题"), tmp_path / "compare.html")
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((tmp_path / "compare.html").as_uri())
+
+    page.locator("#ui-zh").check()
+
+    assert page.locator("article").count() == 3
+    assert page.get_by_role("heading", name="评分").is_visible()
+    assert not page.locator("#tools").is_visible()
+    page.close()

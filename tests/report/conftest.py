@@ -1,0 +1,33 @@
+"""A small comparison with everything in it that could break a report."""
+
+import pytest
+
+from imprint.metrics import gains, score_rows, summary
+from imprint.report import Compared, Comparison
+
+TEXTS = (
+    # prompt, label, base's answer, tuned answer
+    ("类型#上衣*颜色#白色*材质#牛仔布", "白色的牛仔外套很百搭。", "这件上衣的颜色是白色。", "白色的牛仔外套，随手一披就很百搭。"),
+    ("第一行\n| 第二行", "雨落在屋檐上，\n像有人敲门。", "<script>window.broken = true</script>| `a` *b*", "雨落在窗上，\n像有人敲门。"),
+    ("类型#裤", "裤子很好看。", "裤子很好看。", ""),
+    ("你好吗？", "", "我很好。", "<img src=x onerror='window.broken = true'>"),
+)
+
+
+@pytest.fixture(scope="session")
+def comparison() -> Comparison:
+    rows = []
+    for prompt, label, base, tuned in TEXTS:
+        before, after = score_rows([base, tuned], [label, label])
+        rows.append(Compared(prompt, label, base, tuned, before, after))
+    before_rows, after_rows = [row.base_scores for row in rows[:3]], [row.tuned_scores for row in rows[:3]]
+    return Comparison(
+        title="Before & after <b>tuning</b>",
+        base_name="demo base",
+        tuned_name="runs/demo|1",
+        rows=tuple(rows),
+        base_summary=summary(before_rows),
+        tuned_summary=summary(after_rows),
+        facts={"data": "dev.jsonl", "decoding": "greedy <n>"},
+        gains=gains(before_rows, after_rows),
+    )

@@ -1,0 +1,35 @@
+"""What both reports share: the score lines, the attribute lists, the signs."""
+
+from dataclasses import replace
+
+import pytest
+
+from imprint.report import Comparison
+from imprint.report.comparison import attributes, metric_lines, signed
+
+
+def test_a_line_of_scores_has_the_difference_of_the_means_and_its_interval(comparison: Comparison) -> None:
+    lines = metric_lines(comparison)
+
+    assert [line.metric for line in lines] == ["rouge-1", "rouge-2", "rouge-l", "bleu-4"]
+    for line in lines:
+        assert line.bounds is not None
+        assert line.gain == pytest.approx(comparison.gains[line.metric].value)
+        assert line.bounds[0] <= line.gain <= line.bounds[1]
+    assert [line.bounds for line in metric_lines(replace(comparison, gains={}))] == [None] * 4
+
+
+def test_an_attribute_list_is_read_as_pairs() -> None:
+    assert attributes("类型#上衣*颜色#白色 ") == [("类型", "上衣"), ("颜色", "白色")]
+
+
+@pytest.mark.parametrize("prompt", ["", "你好", "类型#上衣*颜色", "a#b#c", "#白色", "类型#", "# 标题\n* 一\n* 二", "1*2*3", "类型#上\n衣"])
+def test_another_prompt_is_no_attribute_list(prompt: str) -> None:
+    assert attributes(prompt) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.234, "+1.23"), (-1.236, "\u22121.24"), (0.0, "0.00"), (-0.001, "0.00"), (-49, "\u221249.00")]
+)
+def test_a_difference_has_its_sign(value: float, text: str) -> None:
+    assert signed(value, 2) == text

@@ -1,0 +1,107 @@
+"""The loss curve is a real picture of what the log says, at every moment of a run."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from imprint.report import loss_curve
+
+BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
+
+
+def points(count: int, *, memory: bool = True) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for step in range(1, count + 1):
+        line = {"step": step, "loss": 3 + 4 * math.exp(-step / count), "learning_rate": 0.01 * (1 - step / count), "tokens_per_second": 3e3}
+        lines.append(line | ({"memory_gib": 5.0} if memory else {}))
+        if step % max(1, count // 5) == 0:
+            lines.append({"step": step, "eval_loss": 3.2 + 4 * math.exp(-step / count)})
+    return lines
+
+
+def pixels(path: Path, colour: tuple[int, int, int]) -> int:
+    """How many pixels of the picture have exactly this colour."""
+    picture = np.round(imread(path)[..., :3] * 255).astype(int)
+    return int((picture == np.array(colour)).all(axis=-1).sum())
+
+
+def test_the_picture_has_its_size_and_every_line(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "loss.png"
+
+    loss_curve(points(100), out, title="a run")
+
+    assert out.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert imread(out).shape[:2] == (660, 1080)
+    assert min(pixels(out, colour) for colour in (BLUE, VERMILION, GREEN, PURPLE)) > 100
+
+
+def test_a_quantity_that_was_not_logged_has_no_panel(tmp_path: Path) -> None:
+    out = tmp_path / "loss.png"
+
+    loss_curve(points(100, memory=False), out, title="a run")
+
+    assert pixels(out, GREEN) > 100
+    assert pixels(out, PURPLE) == 0
+
+
+@pytest.mark.parametrize("lines", [[], [{"step": 1, "loss": 3.0}], [{"step": 5, "eval_loss": 2.0}], [{"step": 1, "loss": None}]])
+def test_a_run_that_has_hardly_begun_has_a_picture_too(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    out = tmp_path / "loss.png"
+
+    loss_curve(lines, out, title="a run")
+
+    assert imread(out).shape[:2] == (660, 1080)
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    clean, broken = tmp_path / "clean.png", tmp_path / "broken.png"
+    lines = points(20)
+
+    loss_curve(lines, clean, title="a run")
+    loss_curve([*lines, {"step": 30, "loss": math.nan}, {"step": 31, "loss": math.inf}, {"step": 32, "loss": None}], broken, title="a run")
+
+    assert clean.read_bytes() == broken.read_bytes()
+
+
+def test_of_a_step_that_was_logged_twice_the_later_line_counts(tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.png", tmp_path / "twice.png"
+    lines = points(20)
+
+    loss_curve(lines, once, title="a run")
+    loss_curve([{"step": 7, "loss": 99.0}, *lines], twice, title="a run")
+
+    assert once.read_bytes() == twice.read_bytes()
+
+
+def test_a_chinese_title_needs_no_font(tmp_path: Path) -> None:
+    out = tmp_path / "loss.png"
+
+    loss_curve(points(20), out, title="思想钢印 𓀀")
+
+    assert imread(out).shape[:2] == (660, 1080)
+
+
+def test_a_refresh_replaces_the_picture_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "loss.png"
+
+    loss_curve(points(20), out, title="a run")
+    first = out.read_bytes()
+    loss_curve(points(40), out, title="a run")
+
+    assert out.read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_a_refresh_is_cheap_enough_to_happen_during_training(tmp_path: Path) -> None:
+    lines = points(5000)
+    loss_curve(lines, tmp_path / "loss.png", title="warm-up")
+
+    start = time.process_time()
+    loss_curve(lines, tmp_path / "loss.png", title="a run")
+
+    assert time.process_time() - start < 0.5
