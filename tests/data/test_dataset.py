@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from imprint.data.dataset import CutReport, DataSection, load_split
+from imprint.data.encode import encode_original
+from imprint.errors import UserError
+from tests.vocabulary import tiny_tokenizer
+
+
+def write(file: Path, rows: int, *, answer: str = "好") -> Path:
+    file.write_text("\n".join(json.dumps({"content": f"类型#上衣{number}", "summary": answer}) for number in range(rows)))
+    return file
+
+
+def test_three_rows_are_enough_for_two_to_learn_from_and_one_to_measure_on(tmp_path: Path) -> None:
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3)), tiny_tokenizer())
+
+    assert (len(split.train), len(split.dev), len(split.dev_samples)) == (2, 1, 1)
+
+
+def test_the_rows_held_out_are_the_same_each_time_and_never_learned_from(tmp_path: Path) -> None:
+    section = DataSection(train=write(tmp_path / "train.jsonl", 100), dev_share=0.2)
+
+    split, again = load_split(section, tiny_tokenizer()), load_split(section, tiny_tokenizer())
+
+    assert split == again
+    assert len(split.dev) == 20
+    assert len({row.ids for row in split.train} | {row.ids for row in split.dev}) == 100
+
+
+def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", 100)
+
+    one, other = (load_split(DataSection(train=train, dev_share=0.2, dev_seed=seed), tiny_tokenizer()) for seed in (0, 1))
+
+    assert one.dev_samples != other.dev_samples
+
+
+def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -> None:
+    section = DataSection(train=write(tmp_path / "train.jsonl", 5), dev=write(tmp_path / "dev.jsonl", 3))
+
+    split = load_split(section, tiny_tokenizer())
+
+    assert (len(split.train), len(split.dev)) == (5, 3)
+    assert [sample.place for sample in split.dev_samples] == [f"{tmp_path}/dev.jsonl:{line}" for line in (1, 2, 3)]
+
+
+def test_limits_shorten_both_parts(tmp_path: Path) -> None:
+    train, dev = write(tmp_path / "train.jsonl", 50), write(tmp_path / "dev.jsonl", 9)
+
+    with_file = load_split(DataSection(train=train, dev=dev, train_rows=10, dev_rows=4), tiny_tokenizer())
+    held_out = load_split(DataSection(train=train, train_rows=20, dev_share=0.5, dev_rows=4), tiny_tokenizer())
+
+    assert (len(with_file.train), len(with_file.dev)) == (10, 4)
+    assert (len(held_out.train), len(held_out.dev)) == (16, 4)
+
+
+def test_nothing_is_held_out_when_nothing_is_wanted(tmp_path: Path) -> None:
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 1), dev_share=0), tiny_tokenizer())
+
+    assert (len(split.train), split.dev, split.dev_samples) == (1, [], [])
+
+
+def test_a_single_row_cannot_be_split(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", 1)
+
+    with pytest.raises(UserError) as error:
+        load_split(DataSection(train=train), tiny_tokenizer())
+
+    assert str(error.value) == (
+        f"{train} has one row, so none can be held out to measure on. Add rows, name a file in data.dev, or set data.dev_share=0."
+    )
+
+
+def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -> None:
+    section = DataSection(
+        train=write(tmp_path / "train.jsonl", 3, answer="好😀😀"),
+        max_source_length=6,
+        max_target_length=7,
+        truncation="original",
+        dev_share=0,
+    )
+
+    rows = load_split(section, tiny_tokenizer()).train
+
+    assert [(list(row.ids), list(row.labels)) for row in rows] == [
+        encode_original(tiny_tokenizer(), f"类型#上衣{number}", "好😀😀", None, 6, 7) for number in range(3)
+    ]
+
+
+def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
+    section = DataSection(train=write(tmp_path / "train.jsonl", 4, answer="好😀😀"), max_target_length=5, dev_share=0.25)
+
+    split = load_split(section, tiny_tokenizer())
+
+    assert split.train_report == CutReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
+    assert split.train_report.sentence() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
+    assert CutReport.of([]).sentence() == "none of 0 rows was cut."
+
+
+def test_every_loss_is_told_by_its_kind() -> None:
+    report = CutReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
+
+    assert (
+        report.sentence()
+        == "13 of 500 rows were cut (2.6 %): 10 lost the end of the answer, 1 lost a part of the prompt, 2 lost old turns."
+    )
+
+
+def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"q": "类型#上衣", "a": "好", "h": [["你好", "你好！"]] * 9}))
+    section = DataSection(train=file, prompt_column="q", response_column="a", history_column="h", max_source_length=60, dev_share=0)
+
+    (row,) = load_split(section, tiny_tokenizer()).train
+
+    assert 0 < row.dropped_turns < 9

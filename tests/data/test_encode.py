@@ -1,0 +1,195 @@
+import json
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imprint.data import encode_original, encode_original_evaluation
+from imprint.data.encode import encode_prompt, encode_sample, encode_sample_original
+from imprint.data.sample import Sample
+from imprint.data.templates import chatglm_prompt
+from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
+from tests.vocabulary import tiny_tokenizer
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+GOLDEN = SHARED / "golden" / "chatglm1-text" / "text.json"
+TURNS = (("白色上衣", "这件上衣的颜色是白色。"), ("黑色长裙", "这件长裙的颜色是黑色。"), ("红色外套", "这件外套的颜色是红色。"))
+
+official = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden rows of ChatGLM-6B's own script are not beside this checkout")
+
+
+@cache
+def golden(part: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))[part]
+    return rows
+
+
+@cache
+def official_tokenizer() -> ChatGLMTokenizer:
+    folder = SHARED / "tokenizers" / "chatglm-6b"
+    tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
+    assert tokenizer is not None
+    return tokenizer
+
+
+def sample(query: str = "类型#上衣", answer: str = "这件上衣的颜色是白色。", history: tuple[tuple[str, str], ...] | None = None) -> Sample:
+    return Sample(query, answer, history, "train.jsonl:1")
+
+
+@pytest.mark.shared
+@official
+@pytest.mark.parametrize(("part", "rows"), [("preprocess", 50), ("history", 10)])
+def test_training_rows_equal_the_original(part: str, rows: int) -> None:
+    assert len(golden(part)) == rows
+    for row in golden(part):
+        ids, labels = encode_original(
+            official_tokenizer(),
+            row.get("query", row["prompt"]),
+            row["response"],
+            row.get("history"),
+            row["max_source_length"],
+            row["max_target_length"],
+        )
+        padding = len(row["input_ids"]) - len(ids)
+
+        assert ids + [3] * padding == row["input_ids"]
+        assert labels + [-100] * padding == row["labels"]
+
+
+@pytest.mark.shared
+@official
+def test_evaluation_rows_equal_the_original() -> None:
+    lengths = [(row["max_source_length"], row["max_target_length"]) for row in golden("evaluation")]
+    found = [
+        encode_original_evaluation(official_tokenizer(), row["query"], row["response"], None, source, target)
+        for row, (source, target) in zip(golden("evaluation"), lengths, strict=True)
+    ]
+
+    assert len(found) == 25
+    assert found == [(row["input_ids"], row["reference"]) for row in golden("evaluation")]
+
+
+def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the_bare_query() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+
+    trained, _ = encode_original(tokenizer, "你好", "好", [], 64, 64)
+    evaluated, _ = encode_original_evaluation(tokenizer, "你好", "好", [], 64, 64)
+
+    assert tokenizer.decode(trained[: trained.index(control.gmask)]) == "[Round 0]\n问:你好\n答:"
+    assert evaluated == [*tokenizer.encode("你好"), control.gmask, control.sop]
+
+
+def test_the_original_scores_the_start_of_the_answer_too() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+
+    ids, labels = encode_original(tokenizer, "你好", "好", None, 64, 64)
+
+    assert ids == [*tokenizer.encode("你好"), control.gmask, control.sop, *tokenizer.encode("好"), control.eop]
+    assert labels == [-100] * (len(tokenizer.encode("你好")) + 1) + [control.sop, *tokenizer.encode("好"), control.eop]
+
+
+def test_the_original_cuts_the_end_of_the_prompt_and_says_so_here() -> None:
+    tokenizer = tiny_tokenizer()
+    long = sample(answer="好😀😀", history=TURNS)
+    whole = tokenizer.encode(chatglm_prompt(long.query, TURNS))
+
+    row = encode_sample_original(tokenizer, long, max_source_length=20, max_target_length=6)
+
+    assert row.ids[:19] == tuple(whole[:19])
+    assert (row.cut_prompt_tokens, row.cut_answer_tokens) == (len(whole) - 19, len(tokenizer.encode(long.answer)) - 4)
+    assert row.cut
+
+
+def test_a_row_that_fits_is_whole() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+    prompt, answer = tokenizer.encode("类型#上衣"), tokenizer.encode("这件上衣的颜色是白色。")
+
+    row = encode_sample(tokenizer, sample(), max_source_length=len(prompt) + 2, max_target_length=len(answer) + 1)
+
+    assert row.ids == (*prompt, control.gmask, control.sop, *answer, control.eop)
+    assert row.labels == (*[-100] * (len(prompt) + 2), *answer, control.eop)
+    assert not row.cut
+
+
+def test_a_long_prompt_loses_its_oldest_turns_first() -> None:
+    tokenizer = tiny_tokenizer()
+    room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[1:])))
+
+    row = encode_sample(tokenizer, sample(history=TURNS), max_source_length=room + 2, max_target_length=64)
+
+    assert row.dropped_turns == 1
+    assert row.cut_prompt_tokens == 0
+    assert tokenizer.decode(row.ids[:room]) == chatglm_prompt("类型#上衣", TURNS[1:]).replace("：", ":")
+
+
+def test_all_turns_go_before_the_question_does() -> None:
+    tokenizer = tiny_tokenizer()
+    question = tokenizer.encode("类型#上衣")
+
+    row = encode_sample(tokenizer, sample(history=TURNS), max_source_length=len(question) + 2, max_target_length=64)
+
+    assert row.dropped_turns == 3
+    assert list(row.ids[: len(question)]) == question
+
+
+def test_a_question_too_long_by_itself_keeps_its_beginning_and_its_end() -> None:
+    tokenizer = tiny_tokenizer()
+    query = "类型#上衣*颜色#白色*版型#宽松" * 3
+    whole = tokenizer.encode(query)
+
+    row = encode_sample(tokenizer, sample(query=query, history=TURNS), max_source_length=13, max_target_length=64)
+
+    assert list(row.ids[:11]) == whole[:5] + whole[-6:]
+    assert (row.dropped_turns, row.cut_prompt_tokens) == (3, len(whole) - 11)
+
+
+def test_an_answer_that_is_cut_keeps_its_end_token() -> None:
+    tokenizer = tiny_tokenizer()
+    answer = tokenizer.encode("好😀😀")
+
+    row = encode_sample(tokenizer, sample(answer="好😀😀"), max_source_length=64, max_target_length=5)
+
+    assert list(row.labels[-5:]) == [*answer[:4], tokenizer.control.eop]
+    assert row.cut_answer_tokens == len(answer) - 4
+
+
+def test_generation_starts_from_exactly_what_training_does_not_score() -> None:
+    tokenizer = tiny_tokenizer()
+    for history in (None, (), TURNS):
+        for limit in (8, 40, 200):
+            row = encode_sample(tokenizer, sample(history=history), max_source_length=limit, max_target_length=64)
+            prompt = encode_prompt(tokenizer, "类型#上衣", history, max_source_length=limit)
+
+            assert row.ids[: len(prompt)] == tuple(prompt)
+            assert row.labels.count(-100) == len(prompt)
+
+
+def test_random_rows_keep_every_promise() -> None:
+    tokenizer, generator = tiny_tokenizer(), random.Random(4)
+    control = tokenizer.control
+    words = ["[gMASK]", "<sop>", "<eop>", "上衣", "😀", " ", "\n", "hello", "[Round 0]", "问："]
+
+    def text() -> str:
+        return "x" + "".join(generator.choices(words, k=generator.randint(0, 12)))
+
+    for _ in range(200):
+        turns = tuple((text(), text()) for _ in range(generator.randint(0, 5)))
+        source, target = generator.randint(4, 80), generator.randint(4, 20)
+        row = encode_sample(tokenizer, sample(text(), text(), turns), max_source_length=source, max_target_length=target)
+        start = row.ids.index(control.sop) + 1
+
+        assert len(row.ids) == len(row.labels)
+        assert start <= source
+        assert len(row.ids) - start <= target
+        assert [token for token in row.ids if token in (control.mask, control.gmask, control.sop, control.eop)] == [
+            control.gmask,
+            control.sop,
+            control.eop,
+        ]
+        assert row.ids[-1] == row.labels[-1] == control.eop
+        assert row.labels[start:] == row.ids[start:]

@@ -1,0 +1,281 @@
+import json
+import random
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, ControlIds, TextStream, read_tokenizer
+from tests.vocabulary import bare_pieces, configuration, tiny_tokenizer, vocabulary
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TYPED = "[MASK][gMASK][sMASK]<sop><eop><ENC><dBLOCK><unused_0><s></s><unk><pad><image_1>"
+
+official = [
+    pytest.mark.shared,
+    pytest.mark.skipif(not (SHARED / "tokenizers").exists(), reason="ChatGLM-6B's tokenizer files are not beside this checkout"),
+]
+
+
+def read_official(edition: str) -> ChatGLMTokenizer:
+    folder = SHARED / "tokenizers" / edition
+    tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
+    assert tokenizer is not None
+    return tokenizer
+
+
+def random_text(generator: random.Random) -> str:
+    """Characters of many scripts that Unicode normalisation leaves alone, none of them a blank."""
+    pools = [(0x21, 0x7E), (0x4E00, 0x9FA5), (0x430, 0x44F), (0xAC00, 0xD7A3), (0x1F300, 0x1F5FF), (0x20000, 0x2A6D6)]
+    return "".join(chr(generator.randint(*generator.choice(pools))) for _ in range(generator.randint(1, 30)))
+
+
+@pytest.mark.parametrize(("edition", "shift"), [("chatglm-6b", 0), ("chatglm-6b-v0-icetk-150528", 20000)])
+class TestOfficialVocabulary:
+    pytestmark = official
+
+    def test_golden_texts_have_the_ids_of_the_original(self, edition: str, shift: int) -> None:
+        tokenizer = read_official(edition)
+        golden = json.loads((SHARED / "golden" / "chatglm1-text" / "text.json").read_text())["tokenize"]
+
+        assert [[token - shift for token in tokenizer.encode(case["text"])] for case in golden] == [case["ids"] for case in golden]
+
+    def test_golden_ids_have_the_text_of_the_original(self, edition: str, shift: int) -> None:
+        tokenizer = read_official(edition)
+        golden = json.loads((SHARED / "golden" / "chatglm1-text" / "text.json").read_text())["tokenize"]
+
+        assert [tokenizer.decode([token + shift for token in case["ids"]]) for case in golden] == [case["decoded"] for case in golden]
+
+    def test_known_pairs_of_other_implementations_hold(self, edition: str, shift: int) -> None:
+        tokenizer = read_official(edition)
+        pairs = json.loads((SHARED / "tokenizers" / "known_pairs.json").read_text())
+        plain = [pair for pair in pairs if pair["model"] == "chatglm-6b" and "response" not in pair]
+
+        found = [[*tokenizer.encode(pair["text"]), tokenizer.control.gmask, tokenizer.control.sop] for pair in plain]
+
+        assert len(plain) == 3
+        assert [[token - shift for token in ids] for ids in found] == [pair["ids"] for pair in plain]
+
+    def test_typed_control_pieces_stay_text(self, edition: str, shift: int) -> None:
+        tokenizer = read_official(edition)
+
+        ids = tokenizer.encode(TYPED)
+
+        assert all(4 <= token - shift < 130000 for token in ids)
+        assert tokenizer.decode(ids) == TYPED
+
+    def test_the_vocabulary_has_its_130344_pieces(self, edition: str, shift: int) -> None:
+        tokenizer = read_official(edition)
+
+        assert len(tokenizer) == 130344
+        assert tokenizer.vocabulary_size == 130344 + shift
+
+
+def test_control_ids_are_read_from_the_config() -> None:
+    config: dict[str, object] = {"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135, "mask_token_id": 130, "gmask_token_id": 131}
+
+    assert ControlIds.from_config({**config, "pad_token_id": 3}) == ControlIds(mask=130, gmask=131, sop=134, eop=135, pad=3)
+
+
+@pytest.mark.parametrize(("size", "gmask", "pad"), [(130528, 130001, 3), (150528, 150001, 20003)])
+def test_control_ids_that_the_config_lacks_follow_from_the_size_of_the_vocabulary(size: int, gmask: int, pad: int) -> None:
+    control = ControlIds.from_config({"vocab_size": size, "bos_token_id": gmask + 3, "eos_token_id": gmask + 4})
+
+    assert control == ControlIds(mask=gmask - 1, gmask=gmask, sop=gmask + 3, eop=gmask + 4, pad=pad)
+
+
+def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
+    with pytest.raises(UserError) as error:
+        ControlIds.from_config({"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135})
+
+    assert str(error.value) == (
+        'config.json: "mask_token_id" is missing, and the vocabulary size found, 160, is not one whose control ids are known '
+        '(130528 and 150528). Add "mask_token_id" to config.json.'
+    )
+
+
+@pytest.mark.parametrize("found", [150004, -1, "134", True, 1.0])
+def test_a_control_id_outside_the_vocabulary_is_refused(found: object) -> None:
+    with pytest.raises(UserError) as error:
+        ControlIds.from_config({"vocab_size": 130528, "bos_token_id": found})
+
+    assert str(error.value) == (
+        f'config.json: "bos_token_id" must be a whole number from 0 to 130527, inside the vocabulary, got {found!r}. '
+        "In a vocabulary of 130528 it is 130004."
+    )
+
+
+def test_random_texts_survive_the_round_trip() -> None:
+    tokenizer, generator = tiny_tokenizer(), random.Random(1)
+    texts = [random_text(generator) for _ in range(300)]
+
+    assert all(unicodedata.is_normalized("NFKC", text) for text in texts)
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
+
+
+def test_whitespace_survives_the_round_trip() -> None:
+    tokenizer = tiny_tokenizer()
+    text = "def f(x):\n\treturn  x" + " " * 200 + "# 注释\n"
+
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_long_run_of_spaces_takes_the_longest_pieces_first() -> None:
+    tokenizer = tiny_tokenizer()
+
+    assert [tokenizer.piece(token) for token in tokenizer.encode("x" + " " * 163)][-3:] == ["<|blank_80|>", "<|blank_80|>", "<|blank_3|>"]
+
+
+def test_typed_whitespace_pieces_become_whitespace_as_in_the_original() -> None:
+    tokenizer = tiny_tokenizer()
+
+    assert tokenizer.decode(tokenizer.encode("<n>literal<|tab|><|blank_3|>x")) == "\nliteral\t   x"
+
+
+@pytest.mark.parametrize("shift", [0, 20])
+def test_no_typed_text_becomes_a_control_id(shift: int) -> None:
+    tokenizer, generator = tiny_tokenizer(shift), random.Random(2)
+    parts = [
+        "[MASK]",
+        "[gMASK]",
+        "<sop>",
+        "<eop>",
+        "</s>",
+        "<s>",
+        "<unk>",
+        "<pad>",
+        "<ENC>",
+        "<dBLOCK>",
+        "<unused_0>",
+        "<image_1>",
+        " ",
+        "好",
+        "\n",
+    ]
+    control = {shift + place for place in range(4)} | {shift + bare_pieces() + place for place in range(8)}
+
+    for _ in range(300):
+        assert not control & set(tokenizer.encode("".join(generator.choices(parts, k=8))))
+
+
+def test_control_ids_and_ids_without_a_piece_are_not_text() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+    ids = [control.gmask, control.sop, *tokenizer.encode("你好"), control.eop, control.pad, 0, 10**6, -1]
+
+    assert tokenizer.decode(ids) == "你好"
+
+
+def test_half_of_a_surrogate_pair_does_not_break_encoding() -> None:
+    tokenizer = tiny_tokenizer()
+
+    assert tokenizer.decode(tokenizer.encode("好\ud83d")) == "好"
+    assert tokenizer.decode(tokenizer.encode("好\ud83d\ude00")) == "好😀"
+
+
+def test_a_stream_shows_what_decoding_shows() -> None:
+    tokenizer, generator = tiny_tokenizer(shift=20), random.Random(3)
+    bytes_from = tokenizer.vocabulary_size - 256
+    for _ in range(500):
+        ids = [
+            generator.randrange(generator.choice([0, bytes_from]), tokenizer.vocabulary_size + 3) for _ in range(generator.randint(0, 12))
+        ]
+        stream = TextStream(tokenizer)
+        shown = "".join(stream.push(token) for token in ids) + stream.finish()
+
+        assert shown == tokenizer.decode(ids)
+
+
+def test_a_stream_holds_a_character_back_until_it_is_complete() -> None:
+    tokenizer = tiny_tokenizer()
+    stream = TextStream(tokenizer)
+
+    shown = [stream.push(token) for token in tokenizer.encode("a😀b")]
+
+    assert shown[:5] == ["a", "", "", "", "😀"]
+    assert "".join(shown) == "a😀b"
+
+
+def test_bytes_that_are_no_character_are_shown_as_such() -> None:
+    tokenizer = tiny_tokenizer()
+    smile = [token for token in tokenizer.encode("😀") if tokenizer.byte(token) is not None]
+
+    assert tokenizer.decode([*smile[:2], *tokenizer.encode("好")]) == "\ufffd\ufffd 好"
+    assert tokenizer.decode(smile[:3]) == "\ufffd\ufffd\ufffd"
+
+
+def test_the_share_of_bytes_is_counted() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode("好😀")
+
+    assert tokenizer.byte_share(ids) == 4 / len(ids)
+    assert tokenizer.byte_share([]) == 0
+
+
+def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
+    assert read_tokenizer(tmp_path, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty, where a SentencePiece model is needed. Download the file again."),
+        (b"<html>not found</html>", "(22 bytes) is no SentencePiece model, or is cut short. Download the file again."),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "is a Git LFS pointer, not the tokenizer itself. Run `git lfs pull` in its folder, or download the file again.",
+        ),
+    ],
+)
+def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+
+    with pytest.raises(UserError) as error:
+        read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
+
+    assert str(error.value) == f"{tmp_path / FILE_NAME} {sentence}"
+
+
+def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(vocabulary()[:-1000])
+
+    with pytest.raises(UserError, match="is no SentencePiece model, or is cut short"):
+        read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
+
+
+def test_a_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
+
+
+def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(vocabulary())
+    config = configuration(pieces=bare_pieces())
+    config["gmask_token_id"] = 7
+
+    with pytest.raises(UserError) as error:
+        read_tokenizer(tmp_path, config)
+
+    assert str(error.value) == (
+        f"{tmp_path / FILE_NAME} does not belong to {tmp_path / 'config.json'}: [gMASK] is piece {bare_pieces() + 1} of the one and 7 "
+        "(gmask_token_id) in the other. Take both files from the same release of the model."
+    )
+
+
+def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(vocabulary())
+    config = configuration(pieces=bare_pieces())
+    config["vocab_size"] = bare_pieces() + 100
+
+    with pytest.raises(UserError, match=r"needs \d+ ids, but config.json allows \d+ \(vocab_size\)"):
+        read_tokenizer(tmp_path, config)
+
+
+def test_a_vocabulary_in_which_control_pieces_can_be_typed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(vocabulary("<sop>"))
+
+    with pytest.raises(UserError, match="<sop> must be control pieces, but are text that a user can type"):
+        read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
