@@ -54,7 +54,10 @@ class Rows:
         layouts = [network.layout(prompt) for prompt in prompts]
         for prompt, layout in zip(prompts, layouts, strict=True):
             if layout.context >= len(prompt):
-                raise UserError(f"a prompt of {len(prompt)} ids has no <sop> ({network.config.control.sop}), behind which the answer begins. Append [gMASK] and <sop>.")
+                raise UserError(
+                    f"a prompt of {len(prompt)} ids has no <sop> ({network.config.control.sop}), behind which the answer begins. "
+                    "Append [gMASK] and <sop>."
+                )
         self.cache: Cache = network.new_cache(len(prompts), max(map(len, prompts)) + new_tokens)
         self.first = pack(prompts, network).to(device)
         self.lengths = torch.tensor(self.first.lengths, device=device)
@@ -100,7 +103,10 @@ def generate(
     the batch.
     """
     if sampling.num_beams > 1:
-        return [_beam_search(network, prompt, sampling, prefix, limits[i] if limits else sampling.max_new_tokens) for i, prompt in enumerate(prompts)]
+        return [
+            _beam_search(network, prompt, sampling, prefix, limits[i] if limits else sampling.max_new_tokens)
+            for i, prompt in enumerate(prompts)
+        ]
     answers: list[list[int]] = [[] for _ in prompts]
     bounds = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
     running = list(range(len(prompts)))

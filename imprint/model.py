@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from imprint.config import Field, Section
 from imprint.data.batch import pack
 from imprint.data.encode import encode_prompt
 from imprint.errors import UserError
@@ -32,6 +33,18 @@ ANSWER_ROOM = 0.25
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 
 
+EMBEDDED = "embedded"
+"""Names the toy base that comes with Imprint."""
+
+
+class ModelSection(Section):
+    """The base that is tuned."""
+
+    path: str = Field(min_length=1, description='Folder of the base, or "embedded": the toy base that comes with Imprint.')
+    dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
+    device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
+
+
 def load(
     folder: str | Path,
     *,
@@ -46,8 +59,10 @@ def load(
     bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
     """
     if quantize is not None:
-        raise UserError(f"quantize: {quantize!r} is not available in this version; allowed: None. Load the model in 16 bit (dtype='float16').")
-    folder = Path(folder)
+        raise UserError(
+            f"quantize: {quantize!r} is not available in this version; allowed: None. Load the model in 16 bit (dtype='float16')."
+        )
+    folder = Path(__file__).parent / "demo" / "base" if str(folder) == EMBEDDED else Path(folder)
     place = choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, place), device=place)
     model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
@@ -92,7 +107,7 @@ class Model:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
         if self.encoder is None or not self._adapter_on:
             return None
-        return self.encoder(self.network.head_weight.dtype, dropout=dropout)
+        return self.encoder.prefix(self.network.head_weight.dtype, dropout=dropout)
 
     @torch.no_grad()
     def logits(self, ids: list[list[int]]) -> list[Tensor]:

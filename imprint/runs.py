@@ -41,6 +41,16 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The best model so far where all parameters are tuned, a complete folder."""
+        return self.path / "model"
+
+    @property
+    def samples(self) -> Path:
+        """What the model answered to the watched prompts, one line of JSON each."""
+        return self.path / "samples.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         """A folder for each evaluation of this run: predictions and scores."""
         return self.path / "evaluations"

@@ -21,7 +21,9 @@ SCORES_AT_ONCE = 2**27
 class Cache:
     """Keys and values of up to B rows of up to S tokens, allocated once."""
 
-    def __init__(self, *, layers: int, rows: int, capacity: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, *, layers: int, rows: int, capacity: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         shape = (rows, heads, capacity, head_size)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
@@ -88,7 +90,7 @@ def attend(
 ) -> Tensor:
     """Softmax attention of packed queries over prefix and row.
 
-    query (T, H, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix keys and values (P, H, D). Returns (T, H, D).
+    query (T, H, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D) -> (T, H, D).
     `damping`: queries are divided by it before the product and the fp32 scores multiplied back, which keeps ChatGLM-6B inside fp16's range.
     """
     spread_query = grid.spread(query)
@@ -97,7 +99,7 @@ def attend(
     prefix_key, prefix_value = (None, None) if prefix is None else (prefix[0].transpose(0, 1), prefix[1].transpose(0, 1))
     rows_at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * grid.length * key.shape[2]))
     pieces = [
-        SharedPrefixAttention.apply(
+        SharedPrefixAttention.apply(  # type: ignore[no-untyped-call]
             spread_query[i : i + rows_at_once],
             key[i : i + rows_at_once],
             value[i : i + rows_at_once],
@@ -114,14 +116,21 @@ def attend(
 class SharedPrefixAttention(torch.autograd.Function):
     """One softmax over a row's own keys and the shared prefix, which is multiplied as one matrix and never expanded over rows.
 
-    Only inputs, output and log-sum-exp are kept for backward; the scores are computed again, as FlashAttention does (Dao et al. 2022, section 3).
+    Only inputs, output and log-sum-exp are kept for backward; the scores are computed again, as in FlashAttention (Dao et al. 2022).
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, prefix_key: Tensor | None, prefix_value: Tensor | None, damping: float
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        hidden: Tensor,
+        prefix_key: Tensor | None,
+        prefix_value: Tensor | None,
+        damping: float,
     ) -> Tensor:
-        """query (B, H, L, D), key and value (B, H, S, D), hidden (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
+        """Take query (B, H, L, D), key and value (B, H, S, D), hidden (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
         query = query * (query.shape[-1] ** -0.5 / damping)
         scores = _scores(query, key, hidden, damping)
         total = scores.logsumexp(-1, keepdim=True)

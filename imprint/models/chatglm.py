@@ -42,7 +42,9 @@ class ChatGLMConfig:
         for name, default in SHAPE_FIELDS.items():
             value = fields.get(name, default)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f'config.json: "{name}" must be a whole number of at least 1, got {value!r}. Take config.json from the official folder.')
+                raise UserError(
+                    f'config.json: "{name}" must be a whole number of at least 1, got {value!r}. Take config.json from the official folder.'
+                )
             found[name] = value
         if found["hidden_size"] % (4 * found["num_attention_heads"]):
             raise UserError(
@@ -50,7 +52,10 @@ class ChatGLMConfig:
                 f"({found['num_attention_heads']}), as the two rotary axes need. Take config.json from the official folder."
             )
         if not fields.get("position_encoding_2d", True):
-            raise UserError('config.json: "position_encoding_2d" is false; only ChatGLM-6B with two-dimensional positions is known. Set it to true or use other weights.')
+            raise UserError(
+                'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
+                "Use the official folder."
+            )
         return cls(layernorm_epsilon=float(fields.get("layernorm_epsilon", 1e-5)), control=ControlIds.from_config(fields), **found)
 
     @property
@@ -78,7 +83,7 @@ class ChatGLM(nn.Module):
         self.transformer = Transformer(config)
 
     @property
-    def head_weight(self) -> nn.Parameter:
+    def head_weight(self) -> Tensor:
         """(V, C): the vocabulary head is the embedding itself."""
         return self.transformer.word_embeddings.weight
 
@@ -105,24 +110,31 @@ class ChatGLM(nn.Module):
         )
 
     def forward(
-        self, pack: Pack, *, prefix: Prefix | None = None, cache: Cache | None = None, checkpointing: bool = False, keep: list[Tensor] | None = None
+        self,
+        pack: Pack,
+        *,
+        prefix: Prefix | None = None,
+        cache: Cache | None = None,
+        checkpointing: bool = False,
+        keep: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (T, C) after the final norm.
 
         `keep` collects the embeddings, what enters each further block and the result; `checkpointing` computes each block again in the
         backward pass instead of keeping its activations.
         """
-        return self.transformer(pack, prefix, cache, checkpointing, keep)  # type: ignore[no-any-return]
+        hidden: Tensor = self.transformer(pack, prefix=prefix, cache=cache, checkpointing=checkpointing, keep=keep)
+        return hidden
 
     def layout(self, ids: Sequence[int]) -> Layout:
-        """Everything before <sop> is context, a row without <sop> is all context; counting stops at [gMASK], or [MASK], or the context's end."""
+        """Everything before <sop> is context, or the whole row without one; counting stops at [gMASK], [MASK] or its end."""
         control, row = self.config.control, list(ids)
         context = row.index(control.sop) if control.sop in row else len(row)
         anchor = next((row.index(token) for token in (control.gmask, control.mask) if token in row), max(context - 1, 0))
         return Layout(context, anchor)
 
     def positions(self, column: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
-        """Context counts 0, 1, 2 ... on the first axis and 0 on the second; from <sop> on, the first stands still and the second counts 1, 2, 3 ..."""
+        """First axis 0, 1, 2 ... in the context and still at its anchor from <sop> on; second axis 0 in the context, then 1, 2, 3 ..."""
         return torch.stack((torch.where(column < context, column, anchor), (column - context + 1).clamp(min=0)))
 
 
@@ -136,9 +148,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
-    def forward(self, pack: Pack, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, pack: Pack, *, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
         """See ChatGLM.forward."""
-        hidden = self.word_embeddings(pack.ids)
+        hidden: Tensor = self.word_embeddings(pack.ids)
         grid = Grid.of(pack, None if cache is None else cache.used)
         cos, sin = rotary(pack.positions, self.config.head_size // 2, hidden.dtype)
         for index, block in enumerate(self.layers):

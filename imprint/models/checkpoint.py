@@ -28,8 +28,8 @@ SHARD_BYTES = 2 * 10**9
 def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> ChatGLM:
     """The network of a model folder, frozen, in evaluation mode.
 
-    Weights stay mapped to their file where neither type nor device changes. Raises UserError for a missing shard or tensor, a wrong shape, a
-    damaged or unsafe file.
+    Weights stay mapped to their file where neither type nor device changes. Raises UserError for a missing shard or tensor, a wrong shape,
+    a damaged or unsafe file.
     """
     with torch.device("meta"):
         network = build_network(read_config(folder), folder)
@@ -38,11 +38,14 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> C
         if name == HEAD or name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
             continue  # the head is the embedding, stored twice; a full checkpoint's prefix is an adapter's business
         if name not in missing:
-            raise UserError(f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them.")
+            raise UserError(
+                f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them."
+            )
         expected = tuple(missing.pop(name).shape)
         if tuple(tensor.shape) != expected:
             raise UserError(
-                f"{folder}: {name!r} has the shape {tuple(tensor.shape)}, config.json calls for {expected}. Check that config.json belongs to these weights."
+                f"{folder}: {name!r} has the shape {tuple(tensor.shape)}, config.json calls for {expected}. "
+                "Check that config.json belongs to these weights."
             )
         place = network.get_submodule(name.rpartition(".")[0])
         parameter = torch.nn.Parameter(tensor.to(device=device, dtype=dtype), requires_grad=False)
@@ -66,8 +69,8 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
     raise UserError(
-        f"{folder}: no weights; found {listing(folder)}. Allowed: model.safetensors or pytorch_model.bin, or shards together with their index "
-        "(model.safetensors.index.json, pytorch_model.bin.index.json). Download what is missing."
+        f"{folder}: no weights; found {listing(folder)}. Allowed: model.safetensors or pytorch_model.bin, or shards together with their "
+        "index (model.safetensors.index.json, pytorch_model.bin.index.json). Download what is missing."
     )
 
 
@@ -120,7 +123,8 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).split("\n")[0][:160]
         raise UserError(
-            f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. Download the file again from its official place."
+            f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. "
+            "Download the file again from its official place."
         ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]

@@ -16,7 +16,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder. Give the folder that holds the model's config.json and weights.")
     if not path.is_file():
-        raise UserError(f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights.")
+        raise UserError(
+            f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights."
+        )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -35,7 +37,9 @@ def build_network(fields: dict[str, Any], folder: Path) -> ChatGLM:
             "this version reads unquantised weights only. Use the 16-bit folder of the same model."
         )
     if kind == "chatglm" and "multi_query_group_num" in fields:
-        raise UserError(f"{folder}/config.json: this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet. It reads {NATIVE}.")
+        raise UserError(
+            f"{folder}/config.json: this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet. It reads {NATIVE}."
+        )
     if kind == "chatglm" and "inner_hidden_size" in fields:
         return ChatGLM(ChatGLMConfig.read(fields))
     remote = ' Its "auto_map" asks for code from the folder, which is never run.' if "auto_map" in fields else ""

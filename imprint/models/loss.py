@@ -14,7 +14,7 @@ def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. Gradients go to `hidden`, and to `head` only where it is trained. At most
     1024 rows of logits exist at a time.
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -22,7 +22,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """The gradient is computed in the forward pass, while a chunk's logits are at hand, and only scaled in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         loss = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -47,6 +47,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Scale what the forward pass has found."""
         grad_hidden, grad_head = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grads[0],

@@ -97,7 +97,8 @@ def _load_own(folder: Path, network: ChatGLM) -> tuple[PrefixEncoder, Descriptio
     description = read_description(folder)
     if not same_base(description.base_fingerprint, fingerprint(network)):
         raise UserError(
-            f"{folder}: was tuned on another base, {description.base!r}: the fingerprints differ. Load it together with the base it was trained on."
+            f"{folder}: was tuned on another base, {description.base!r}: the fingerprints differ. "
+            "Load it together with the base it was trained on."
         )
     try:
         tensors: dict[str, Tensor] = load_file(folder / TENSORS)
@@ -112,7 +113,9 @@ def read_description(folder: Path) -> Description:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.get("format") != FORMAT:
-            raise UserError(f'{path}: "format" is {fields.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.')
+            raise UserError(
+                f'{path}: "format" is {fields.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
+            )
         return Description(**fields)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: is not the description of an adapter ({error}). Copy the adapter folder again, whole.") from error

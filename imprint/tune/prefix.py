@@ -5,14 +5,13 @@ Legend: P prefix length, K layers, H key/value heads, D head size.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imprint.config import Section
+from imprint.config import Field, Section
 from imprint.data.batch import pack
 from imprint.errors import UserError
 from imprint.models.attention import Prefix
@@ -23,21 +22,20 @@ NAME = "transformer.prefix_encoder."
 
 
 class PrefixSection(Section):
-    """P-Tuning v2: only a prefix of keys and values is trained."""
+    """P-Tuning v2: a prefix of keys and values is trained, the base stays frozen."""
 
-    method: Annotated[Literal["prefix"], Field(description="Train a prefix of keys and values (P-Tuning v2); the base stays frozen.")] = "prefix"
-    length: Annotated[int, Field(description="Tokens in the prefix.", ge=1, le=2048)] = 128
-    projection: Annotated[bool, Field(description="Compute the prefix through two linear layers, as `prefix_projection` of the original.")] = False
-    start: Annotated[
-        Literal["text", "zeros", "random"],
-        Field(description="Where the prefix starts: the keys and values of `text` in the base itself, zeros, or the original's random numbers."),
-    ] = "text"
-    text: Annotated[
-        str, Field(description="The text whose keys and values the prefix starts from; repeated where it is shorter than the prefix.", min_length=1)
-    ] = "根据商品的属性，写一段吸引人的广告文案。"
-    dropout: Annotated[
-        float, Field(description="Share of the prefix's numbers dropped at random for each micro-batch; the original's is 0.1.", ge=0, lt=1)
-    ] = 0.0
+    method: Literal["prefix"] = Field("prefix", description="Train a prefix (P-Tuning v2); the base stays frozen.")
+    length: int = Field(128, ge=1, le=2048, description="Tokens in the prefix.")
+    projection: bool = Field(False, description="Compute the prefix through two linear layers, as `prefix_projection` of the original.")
+    start: Literal["text", "zeros", "random"] = Field(
+        "text", description="Where it starts: keys and values of `text` in the base itself, zeros, or the original's random numbers."
+    )
+    text: str = Field(
+        "根据商品的属性，写一段吸引人的广告文案。",
+        min_length=1,
+        description="The text that a `text` start reads: the task's instruction; repeated where it is shorter than the prefix.",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1.")
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,12 @@ class PrefixEncoder(nn.Module):
         self.shape = shape
         self.embedding = nn.Embedding(shape.length, shape.hidden if shape.projection else shape.width)
         self.trans = (
-            nn.Sequential(nn.Linear(shape.hidden, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width)) if shape.projection else None
+            nn.Sequential(nn.Linear(shape.hidden, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
+            if shape.projection
+            else None
         )
 
-    def forward(self, dtype: torch.dtype, *, dropout: float = 0.0) -> Prefix:
+    def prefix(self, dtype: torch.dtype, *, dropout: float = 0.0) -> Prefix:
         """Keys and values (P, H, D) of every layer in the base's dtype; `dropout` draws one mask for the whole micro-batch."""
         table = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
         table = functional.dropout(table, dropout) if dropout else table
@@ -144,8 +144,8 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: 
         if name not in found or found[name].shape != parameter.shape:
             size = tuple(found[name].shape) if name in found else "nothing"
             raise UserError(
-                f"{place}: {NAME}{name} is {size}, this base needs {tuple(parameter.shape)} ({shape.layers} layers, hidden size {shape.hidden}). "
-                "Load the prefix together with the base it was trained on."
+                f"{place}: {NAME}{name} is {size}, this base needs {tuple(parameter.shape)} "
+                f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."
             )
     encoder = encoder.to_empty(device=network.head_weight.device)
     encoder.load_state_dict(found)

@@ -1,0 +1,103 @@
+"""The one door to Accelerate: devices, processes, mixed precision, and the step that turns gradients into weights."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from imprint.config import Field, Section
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="Peak learning rate; the original's for a prefix is 2e-2.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="How the rate falls after the warm-up: to 0 by the last step, or not at all."
+    )
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
+
+
+class Engine:
+    """Processes, devices and the optimizer of one run."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        self.device = device
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # fp32 weights, as in full tuning, use TF32 units
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run folder."""
+        return bool(self.accelerator.is_main_process)
+
+    def prepare(self, module: nn.Module, parameters: Mapping[str, nn.Parameter], section: OptimizerSection, steps: int) -> None:
+        """Take the module and the parameters that learn; a frozen parameter never gets a gradient."""
+        self.section, self.steps = section, steps
+        self.parameters = list(parameters.values())
+        fused = self.device.type == "cuda"
+        optimizer = torch.optim.AdamW(self.parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=fused)
+        self.module = self.accelerator.prepare(module) if self.processes > 1 else module
+        self.optimizer: torch.optim.Optimizer = self.accelerator.prepare(optimizer)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add this micro-batch's gradients; processes exchange theirs at the `last` one of a step only."""
+        if last:
+            self.accelerator.backward(loss * self.processes)  # DDP averages over processes; the loss is a share of one sum
+        else:
+            with self.accelerator.no_sync(self.module):
+                self.accelerator.backward(loss * self.processes)
+
+    def update(self, step: int, *, apply: bool) -> tuple[float, bool]:
+        """Clip and apply the gradients as optimizer step `step` (from 1); returns the norm before clipping, and whether it was applied.
+
+        Nothing is applied where the caller says so, or where the norm is not finite.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.section.clip))
+        applied = apply and math.isfinite(norm)
+        if applied:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(step)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm, applied
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimizer step `step`, counted from 1."""
+        done = step - 1
+        peak, warmup = self.section.learning_rate, self.section.warmup_steps
+        if done < warmup:
+            return peak * (done + 1) / (warmup + 1)
+        left = 1 - (done - warmup) / max(self.steps - warmup, 1)
+        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
+        return peak * shape[self.section.schedule]
+
+    def total(self, value: float) -> float:
+        """The sum of a number over all processes."""
+        if self.processes == 1:
+            return value
+        return float(self.accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=self.device), "sum"))
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Everything the optimizer needs to go on."""
+        return self.optimizer.state_dict()
+
+    def restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Go on from a saved optimizer state."""
+        self.optimizer.load_state_dict(state)

@@ -1,0 +1,83 @@
+"""What a run tells while it trains: a line per step, TensorBoard events, the picture of the loss, samples, and the bar on the screen."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from imprint.files import append_line, read_lines, write_text
+from imprint.progress import Progress
+from imprint.report import loss_curve
+from imprint.runs import RunFolder
+
+SECONDS_BETWEEN_CURVES = 15.0
+SMOOTHING = 0.9
+
+
+class Journal:
+    """The open log of one run; a resumed run first forgets what was logged after the state it goes on from."""
+
+    def __init__(self, run: RunFolder, *, step: int, steps: int) -> None:
+        self.run = run
+        self.points: list[dict[str, Any]] = _cut(run.log, step)
+        _cut(run.samples, step)
+        self.events = SummaryWriter(str(run.events), purge_step=step + 1 if step else None)
+        self.bar = Progress("training", steps, "step", start=step)
+        self.drawn = time.monotonic()
+        self.smoothed: float | None = None
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Draw the picture once more and close everything."""
+        self.draw()
+        self.events.close()
+        self.bar.__exit__(kind, error, trace)
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Log one line; every number goes to TensorBoard too."""
+        point = dict(values)
+        append_line(self.run.log, point)
+        self.points.append(point)
+        for name, value in point.items():
+            if name != "step" and isinstance(value, int | float):
+                self.events.add_scalar(f"train/{name}", value, point["step"])
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """Log a training step and move the bar."""
+        self.record(values)
+        if values["loss"] is not None:
+            self.smoothed = values["loss"] if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * values["loss"]
+        shown = {"loss": "-" if self.smoothed is None else f"{self.smoothed:.3f}", "lr": f"{values['learning_rate']:.1e}"}
+        shown |= {"tokens/s": f"{values['tokens_per_second']:,.0f}", "memory": f"{values['memory_gib']:.1f} GiB"}
+        self.bar.advance(1, shown)
+        if time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
+            self.draw()
+
+    def sample(self, step: int, prompt: str, answer: str) -> None:
+        """Keep and show what the model answers now."""
+        append_line(self.run.samples, {"step": step, "prompt": prompt, "answer": answer})
+        self.events.add_text("sample", f"{prompt}\n\n{answer}", step)
+        self.bar.say(f"  {prompt}\n  -> {answer}")
+
+    def draw(self) -> None:
+        """Refresh the picture of the loss."""
+        if self.points:
+            loss_curve(self.points, self.run.curve, title=self.run.path.name)
+        self.drawn = time.monotonic()
+
+
+def _cut(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the lines of a log up to `step`."""
+    kept = [line for line in read_lines(path) if line["step"] <= step]
+    if path.exists():
+        path.unlink() if not kept else write_text(path, "")
+        for line in kept:
+            append_line(path, line)
+    return kept

@@ -1,0 +1,281 @@
+"""`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
+
+import hashlib
+import math
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from imprint.config import Field, Section, dump, read_recipe
+from imprint.data.batch import grouped_by_length, pack, sorted_by_length
+from imprint.data.dataset import DataSection, Split, load_split
+from imprint.data.encode import Encoded, encode_prompt
+from imprint.engine import Engine, OptimizerSection
+from imprint.errors import UserError
+from imprint.files import remove_leftovers, write_text
+from imprint.generate import Sampling, generate
+from imprint.journal import Journal
+from imprint.model import Model, ModelSection, load
+from imprint.runs import RunFolder
+from imprint.runtime import peak_memory_bytes, seed_everything
+from imprint.state import Position, load_state, save_state
+from imprint.tune.tuner import Tuner, TuneSection, start_tuner
+
+SKIPPED_IN_A_ROW = 10
+GIB = 2**30
+
+
+class TrainSection(Section):
+    """The loop: how long, how much at a time, how often to look and to save."""
+
+    steps: int | None = Field(None, ge=1, description="Optimizer steps; null goes by `epochs`.")
+    epochs: float = Field(1.0, gt=0, description="Times through the data, where `steps` is null.")
+    batch_size: int = Field(16, ge=1, description="Rows in one optimizer step, over all processes.")
+    micro_batch_size: int = Field(16, ge=1, description="Rows computed at once on one device; the rest of a batch is accumulated.")
+    loss_average: Literal["token", "micro_batch"] = Field(
+        "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
+    )
+    checkpointing: bool = Field(False, description="Compute activations again in the backward pass: less memory, about a third slower.")
+    seed: int = Field(0, ge=0, description="Seed of data order, random starts and dropout.")
+    evaluate_every: int | None = Field(None, ge=1, description="Steps between evaluation losses; null takes a tenth of the run.")
+    save_every: int = Field(100, ge=1, description="Steps between saved states.")
+    keep_states: int = Field(2, ge=1, description="How many saved states are kept.")
+    watch_every: int | None = Field(None, ge=1, description="Steps between answers to the watched prompts; null takes a fifth of the run.")
+    watch_prompts: int = Field(2, ge=0, description="How many held-out prompts are answered while it trains.")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    output: Path = Field(description="The run folder; a run that was stopped goes on where it was.")
+    model: ModelSection = Field(description="The base.")
+    data: DataSection = Field(description="What it learns from.")
+    tune: TuneSection = Field(description="What is trained.")
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
+    train: TrainSection = Field(default_factory=TrainSection, description="The loop.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the loop works with."""
+
+    recipe: Recipe
+    """The resolved recipe."""
+    run: RunFolder
+    """Where it is written."""
+    model: Model
+    """The base with its tokenizer."""
+    split: Split
+    """Encoded rows."""
+    tuner: Tuner
+    """What learns."""
+    engine: Engine
+    """Devices and optimizer."""
+    steps: int
+    """Optimizer steps in all."""
+
+
+def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """Run a recipe, or go on with it; returns the run folder.
+
+    Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
+    """
+    recipe = read_recipe(path, overrides, Recipe)
+    run = open_run(recipe)
+    seed_everything(recipe.train.seed)
+    model = load(recipe.model.path, dtype=recipe.model.dtype, device=recipe.model.device)
+    split = load_split(recipe.data, model.tokenizer)
+    tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
+    engine = Engine(model.device)
+    steps = recipe.train.steps or max(1, round(recipe.train.epochs * len(split.train) / recipe.train.batch_size))
+    engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
+    job = Job(recipe, run, model, split, tuner, engine, steps)
+    position = resume(job)
+    with Journal(run, step=position.step, steps=steps) as journal, stop_on_signal() as stop:
+        announce(job, position, journal)
+        for step in range(position.step + 1, steps + 1):
+            position = train_step(job, replace(position, step=step), journal)
+            position = look(job, position, journal)
+            if step % recipe.train.save_every == 0 or step == steps or stop:
+                save_state(run.state(step), tuner, engine, position)
+                run.keep_newest(recipe.train.keep_states)
+            if stop and step < steps:
+                journal.bar.say(f"stopped and saved at step {step}. Run the same command again to go on.")
+                raise KeyboardInterrupt
+    return run
+
+
+def open_run(recipe: Recipe) -> RunFolder:
+    """The run folder with its config.yaml written; an existing one must have been made by the same recipe."""
+    run = RunFolder(recipe.output)
+    remove_leftovers(run.path)
+    text = dump(recipe)
+    if not run.config.is_file():
+        write_text(run.config, text)
+    elif (before := run.config.read_text(encoding="utf-8")) != text:
+        old, new = set(before.splitlines()), set(text.splitlines())
+        changed = "; ".join(f"{line.strip()}" for line in text.splitlines() if line in new - old) or "a knob is gone"
+        raise UserError(
+            f"{run.path}: was begun with another recipe; new here: {changed}. Take back the change, or choose another folder (output=...)."
+        )
+    return run
+
+
+def resume(job: Job) -> Position:
+    """Bring everything to the newest saved state, or to the start."""
+    digest = hashlib.sha256(repr([(row.ids, row.labels) for row in job.split.train]).encode()).hexdigest()[:16]
+    for state in job.run.states():
+        position = load_state(state, job.tuner, job.engine)
+        if position.data != digest:
+            raise UserError(
+                f"{job.recipe.data.train}: is not what this run began with. Put the old file back, or choose another folder (output=...)."
+            )
+        return position
+    return Position(data=digest)
+
+
+def announce(job: Job, position: Position, journal: Journal) -> None:
+    """Say in a few lines what is about to happen."""
+    trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
+    everything = sum(parameter.numel() for parameter in job.model.network.parameters())
+    journal.bar.say(f"base {job.model.name}: {everything / 1e6:.1f} M parameters on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    journal.bar.say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    if position.step:
+        journal.bar.say(f"going on after step {position.step} of {job.steps}")
+
+
+def train_step(job: Job, position: Position, journal: Journal) -> Position:
+    """One optimizer step over one batch; a loss or gradient that is not finite never reaches the weights."""
+    began = time.monotonic()
+    engine, section = job.engine, job.recipe.train
+    job.tuner.train()
+    rows = batch_of_step(job, position.step)
+    tokens = sum(scored(job.split.train[row]) for row in rows)
+    loss = torch.zeros((), device=job.model.device)
+    parts = list(micro_batches(rows, section.micro_batch_size, engine))
+    for number, (part, weight) in enumerate(parts, 1):
+        encoded = [job.split.train[row] for row in part]
+        batch = pack([row.ids for row in encoded], job.model.network, [row.labels for row in encoded]).to(job.model.device)
+        share = 1 / tokens if section.loss_average == "token" else 1 / (batch.target_tokens * len(parts) * engine.processes)
+        part_loss: Tensor = engine.module(batch) * (share * weight)
+        engine.backward(part_loss, last=number == len(parts))
+        loss += part_loss.detach()
+    value = engine.total(float(loss))
+    rate = engine.rate(position.step)
+    norm, applied = engine.update(position.step, apply=math.isfinite(value))
+    seconds = time.monotonic() - began
+    position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
+    seen = sum(len(job.split.train[row].ids) for row in rows)
+    line: dict[str, Any] = {"step": position.step, "loss": value if applied else None, "learning_rate": rate, "gradient_norm": norm}
+    line |= {"tokens_per_second": seen / seconds, "memory_gib": peak_memory_bytes(job.model.device) / GIB, "seconds": position.seconds}
+    journal.step(line if applied else line | {"skipped_rows": rows})
+    if position.skipped >= SKIPPED_IN_A_ROW:
+        raise UserError(
+            f"step {position.step}: loss or gradient was not finite {SKIPPED_IN_A_ROW} times in a row; none of it reached the weights. "
+            f"Lower optimizer.learning_rate (now {job.recipe.optimizer.learning_rate:g}), or use model.dtype=float32, in a new folder."
+        )
+    return position
+
+
+def scored(row: Encoded) -> int:
+    """How many tokens of a row are predicted; the first has nothing before it."""
+    return sum(label != -100 for label in row.labels[1:])
+
+
+def batch_of_step(job: Job, step: int) -> list[int]:
+    """Row numbers of optimizer step `step` (from 1); they follow from seed and step alone, so a resumed run needs nothing else."""
+    lengths = tuple(len(row.ids) for row in job.split.train)
+    size = job.recipe.train.batch_size
+    epoch, place = divmod(step - 1, math.ceil(len(lengths) / size))
+    return epoch_batches(lengths, size, job.recipe.train.seed, epoch)[place]
+
+
+@lru_cache(maxsize=1)
+def epoch_batches(lengths: tuple[int, ...], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """One epoch's batches."""
+    return list(grouped_by_length(lengths, size, generator=random.Random(f"{seed}/{epoch}")))
+
+
+def micro_batches(rows: Sequence[int], size: int, engine: Engine) -> Iterator[tuple[Sequence[int], float]]:
+    """Cut the rows of this process into pieces, each with its weight: 0 for a stand-in where there are fewer rows than processes."""
+    mine = rows[engine.rank :: engine.processes]
+    if not mine:
+        yield rows[:1], 0.0
+    for start in range(0, len(mine), size):
+        yield mine[start : start + size], 1.0
+
+
+def look(job: Job, position: Position, journal: Journal) -> Position:
+    """Now and then: the evaluation loss, the best adapter, and answers to watched prompts."""
+    section, last = job.recipe.train, position.step == job.steps
+    every = section.evaluate_every or max(1, job.steps // 10)
+    if last or position.step % every == 0:
+        loss = evaluation_loss(job) if job.split.dev else None
+        if loss is not None:
+            journal.record({"step": position.step, "eval_loss": loss})
+            journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        if loss is None or position.best_loss is None or loss < position.best_loss:
+            position = replace(position, best_loss=loss, best_step=position.step)
+            save_result(job, position)
+    if job.split.dev and (last or position.step % (section.watch_every or max(1, job.steps // 5)) == 0):
+        watch(job, position.step, journal)
+    return position
+
+
+@torch.no_grad()
+def evaluation_loss(job: Job) -> float:
+    """Mean cross-entropy per target token of the held-out rows."""
+    tuner, rows = job.tuner.eval(), job.split.dev
+    total = 0.0
+    for batch in sorted_by_length([len(row.ids) for row in rows], job.recipe.train.micro_batch_size):
+        packed = pack([rows[i].ids for i in batch], job.model.network, [rows[i].labels for i in batch])
+        total += float(tuner(packed.to(job.model.device)))
+    return total / sum(map(scored, rows))
+
+
+def save_result(job: Job, position: Position) -> None:
+    """Keep the best so far where the other commands look for it."""
+    scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
+    folder = job.run.adapter if job.tuner.encoder is not None else job.run.model
+    base = Path(job.model.name)
+    job.tuner.save(folder, base=str(job.recipe.model.path), base_folder=base, step=position.step, scores=scores)
+
+
+@torch.no_grad()
+def watch(job: Job, step: int, journal: Journal) -> None:
+    """Answer the first held-out prompts greedily, so that one can watch the model learn."""
+    samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
+    if not samples:
+        return
+    tokenizer, section = job.model.tokenizer, job.recipe.data
+    prompts = [encode_prompt(tokenizer, one.query, one.history, max_source_length=section.max_source_length) for one in samples]
+    answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
+    for sample, answer in zip(samples, answers, strict=True):
+        journal.sample(step, sample.query, tokenizer.decode(answer))
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that becomes true on Ctrl-C or SIGTERM, so that the step in progress ends and is saved; a second one stops at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
