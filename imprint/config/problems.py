@@ -72,7 +72,7 @@ def show(value: object) -> str:
 
 def unknown(name: str, names: Sequence[str]) -> str:
     """What to say about a key that is not among the known `names`."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"is unknown; {hint}allowed here: {', '.join(names)}"
 

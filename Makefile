@@ -1,0 +1,55 @@
+# Each target works as the first command on a fresh clone: it needs python3 (3.11 or newer) and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PAGE := docs/recipe.md
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long check format docs bench clean
+
+help:  ## list these targets
+	@echo "make setup | demo | test | ..."
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(READY)  ## install Imprint and its tools into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Imprint needs Python 3.11 or newer; say which one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing what constraints.txt pins (once; PyTorch is large)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before and after
+	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
+
+test: $(READY)  ## all tests but the long ones
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4
+
+test-long: $(READY)  ## the long tests: kill and resume, the demo from end to end
+	@$(BIN)/python -m pytest -q -m long
+
+check: $(READY)  ## format, lint, types, import order
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-timing > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+	@echo "check: format, lint, types and import order are good"
+
+format: $(READY)  ## put the code into shape
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+docs: $(READY)  ## make the pages that come from the code
+	@$(BIN)/imprint recipe --markdown > $(PAGE).part
+	@mv $(PAGE).part $(PAGE)
+	@echo "wrote $(PAGE)"
+
+bench: $(READY)  ## measure speed and memory
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:  ## remove what the targets made, but for .venv
+	@rm -rf build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

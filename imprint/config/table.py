@@ -1,0 +1,47 @@
+"""The table of knobs, for a terminal and for the docs."""
+
+from collections.abc import Sequence
+
+from imprint.config.knobs import Knob
+
+HEADER = "| knob | holds | default | what it does |\n| --- | --- | --- | --- |\n"
+
+
+def as_text(knobs: Sequence[Knob]) -> str:
+    """The knobs for a terminal: each with its full path, so that it can be copied into an override."""
+    width = max(len(knob.path) for knob in knobs) + 2
+    lines: list[str] = []
+    for knob in knobs:
+        if knob.type == "section":
+            lines += ["", f"{knob.path}: {knob.sentence}"]
+        else:
+            lines += [f"  {knob.path:<{width}}{', '.join(_facts(knob))}", f"  {'':<{width}}{knob.sentence}"]
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def as_markdown(knobs: Sequence[Knob]) -> str:
+    """The knobs as Markdown: a heading and a table for each section."""
+    parts: list[str] = []
+    open_table = False
+    for knob in knobs:
+        if knob.type == "section":
+            parts.append(f"\n## `{knob.path}`\n\n{knob.sentence}\n\n")
+            open_table = False
+            continue
+        if not open_table:
+            parts.append(HEADER)
+            open_table = True
+        when = f" *Only with `{knob.when}`.*" if knob.when else ""
+        holds = ", ".join(part for part in (knob.type, knob.bound) if part)
+        parts.append("| " + " | ".join(_cell(text) for text in (f"`{knob.path}`", holds, knob.default, knob.sentence + when)) + " |\n")
+    return "".join(parts).strip("\n") + "\n"
+
+
+def _facts(knob: Knob) -> list[str]:
+    default = knob.default if knob.default == "required" else f"default {knob.default}"
+    facts = [f"{knob.type} {knob.bound}".strip(), default]
+    return [*facts, f"only with {knob.when}"] if knob.when else facts
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

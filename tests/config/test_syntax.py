@@ -1,0 +1,49 @@
+import math
+
+import pytest
+
+from imprint.config.syntax import parse, parse_scalar, render
+from imprint.errors import UserError
+
+SCALARS = [
+    ("1e-3", 1e-3), ("2e-2", 0.02), ("1.5", 1.5), (".5", 0.5), ("-3", -3), ("+7", 7), ("010", 10), ("1e5", 1e5), ("-.inf", -math.inf),
+    ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
+    ("yes", "yes"), ("no", "no"), ("on", "on"), ("2024-01-01", "2024-01-01"), ("1:30", "1:30"), ("0x1F", "0x1F"), ("1_000", "1_000"),
+    ("-", "-"), (".", "."), ("e5", "e5"), ("1.2.3", "1.2.3"), ("你好", "你好"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS)
+def test_a_scalar_is_read_as_people_expect(text: str, value: object) -> None:
+    assert parse_scalar(text, "here") == value
+    if text != "-":  # alone on a line it is an item of a list
+        assert parse(f"key: {text}", "here") == {"key": value}
+
+
+def test_an_override_is_one_scalar_unless_it_opens_a_bracket_or_a_quote() -> None:
+    assert parse_scalar("a: b # c", "here") == "a: b # c"
+    assert parse_scalar("'5'", "here") == "5"
+    assert parse_scalar("[1, {a: 2e-2}]", "here") == [1, {"a": 0.02}]
+
+
+@pytest.mark.parametrize("text", [text for text, _value in SCALARS] + ["多行\n文本\n", "'quoted'", " ", "a: b"])
+def test_text_is_written_so_that_it_stays_text(text: str) -> None:
+    assert parse(render({"key": text}), "here") == {"key": text}
+
+
+def test_keys_keep_their_order_and_chinese_stays_readable() -> None:
+    assert render({"b": 1e-5, "a": "中文"}) == "b: 1.0e-05\na: 中文\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: [1\n", r"here:2:1: this is not valid YAML: expected ',' or '\]'"),
+        ("a:\n  b: 1\n  b: 2", "here:3:3: this is not valid YAML: the key 'b' is there twice"),
+        ("a: !!python/object:os.system x", "here:1:4: this is not valid YAML: could not determine a constructor"),
+        ("a: \x00", "here: this is not valid YAML: unacceptable character"),
+    ],
+)
+def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse(text, "here")

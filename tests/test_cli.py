@@ -1,0 +1,125 @@
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import imprint
+from imprint.cli import build_parser, main
+from imprint.errors import UserError
+
+HEAVY = {"torch", "transformers", "accelerate", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
+SURFACE = {
+    "": {"--help", "--version"},
+    "train": {"--help", "RECIPE.yaml", "a.b=c"},
+    "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
+    "compare": {"--help", "RUN"},
+    "recipe": {"--help", "--markdown"},
+    "demo": {"--help"},
+    "demo rows": {"--help", "OUT"},
+    "demo pretrain": {"--help", "OUT"},
+}
+Stand = Callable[[str, str, Callable[..., None]], None]
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """Put a function in the place of one that a command imports."""
+
+    def put(module: str, name: str, function: Callable[..., None]) -> None:
+        stand = ModuleType(module)
+        setattr(stand, name, function)
+        monkeypatch.setitem(sys.modules, module, stand)
+
+    return put
+
+
+def surface(parser: argparse.ArgumentParser, name: str = "") -> dict[str, set[str]]:
+    """What can be typed: for each command its options and the names of its arguments."""
+    found: dict[str, set[str]] = {name: set()}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, child_parser in action.choices.items():
+                found |= surface(child_parser, f"{name} {child}".strip())
+        else:
+            found[name].add(action.option_strings[-1] if action.option_strings else str(action.metavar))
+    return found
+
+
+def test_the_surface_does_not_grow_by_accident() -> None:
+    assert surface(build_parser()) == SURFACE
+
+
+def test_every_help_line_is_in_both_languages() -> None:
+    help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
+    assert len(help_lines) == 1 + 5 + 5
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    script = (
+        "import sys; from imprint.cli import main\ntry: main(['--help'])\n"
+        f"finally: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    times = []
+    for _attempt in range(3):
+        began = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+        times.append(time.perf_counter() - began)
+    assert result.stderr == "[]\n"
+    assert "commands / 命令" in result.stdout
+    assert min(times) < 0.5
+
+
+def test_the_module_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    status = subprocess.run([sys.executable, "-m", "imprint", "--version"], check=False).returncode
+    assert (status, capfd.readouterr().out) == (0, f"imprint {imprint.__version__}\n")
+
+
+def test_train_gets_the_recipe_and_the_overrides(stand_in: Stand) -> None:
+    calls: list[tuple[object, ...]] = []
+    stand_in("imprint.train", "train", lambda *arguments: calls.append(arguments))
+    assert main(["train", "recipe.yaml", "train.steps=3", "note=a=b"]) == 0
+    assert calls == [(Path("recipe.yaml"), ["train.steps=3", "note=a=b"])]
+
+
+def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(recipe: Path, overrides: list[str]) -> None:
+        raise UserError("recipe.yaml: data: is missing\nrecipe.yaml: x: is unknown")
+
+    stand_in("imprint.train", "train", refuse)
+    assert main(["train", "recipe.yaml"]) == 2
+    assert capsys.readouterr().err == "error: recipe.yaml: data: is missing\n       recipe.yaml: x: is unknown\n"
+
+
+def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(recipe: Path, overrides: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    stand_in("imprint.train", "train", interrupt)
+    assert main(["train", "recipe.yaml"]) == 130
+    assert capsys.readouterr().err.startswith("\nstopped; the same command again goes on where it can / 已停止")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "error: the following arguments are required: COMMAND. Run `imprint --help` to see what can be given.\n"),
+        (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be a whole number from 1 on, got "0". Run'),
+        (["trian"], "error: argument COMMAND: invalid choice: 'trian'"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_told(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_the_package_itself_imports_nothing_heavy_and_refuses_unknown_names() -> None:
+    with pytest.raises(AttributeError, match="module 'imprint' has no attribute 'laod'"):
+        imprint.laod  # noqa: B018

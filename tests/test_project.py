@@ -1,0 +1,172 @@
+import ast
+import importlib
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import imprint
+from imprint.config import Section
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "imprint").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+TEXTS = [
+    path
+    for folder in ("imprint", "tests", "docs", "recipes", "scripts", "benchmarks", ".ci")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ".js", ".css", ".html", ""} and path.is_file()
+] + [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".yaml", ".txt"}]
+
+WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"}  # one line each, run by every other test
+TESTS_OF_NO_MODULE = {"tests/conftest.py", "tests/test_project.py"}
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "constants"}
+# Brackets keep the patterns from finding themselves.
+LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|r[o]ot|h[o]me|t[m]p)/")
+DOORS = {
+    "accelerate": {"engine"},
+    "transformers": {"models"},
+    "sentencepiece": {"tokenizers", "demo"},
+    "jieba": {"metrics"},
+    "rouge_chinese": {"metrics"},
+    "nltk": {"metrics"},
+    "matplotlib": {"report"},
+    "rich": {"progress"},
+    "yaml": {"config"},
+    "psutil": {"runtime"},
+}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def all_sections() -> list[type[Section]]:
+    for module in pkgutil.walk_packages(imprint.__path__, "imprint."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, queue = [], [Section]
+    while queue:
+        children = [child for child in queue.pop().__subclasses__() if child.__module__.startswith("imprint.")]
+        found += children
+        queue += children
+    return found
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=name)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 500
+    assert [node.name for node in functions(path) if (node.end_lineno or 0) - node.lineno >= 60] == []
+
+
+def test_the_median_file_stays_under_200_lines() -> None:
+    lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES)
+    assert lengths[len(lengths) // 2] < 200
+
+
+def test_no_function_of_ours_takes_arbitrary_keywords() -> None:
+    assert [f"{name(path)}: {node.name}" for path in SOURCES for node in functions(path) if node.args.kwarg] == []
+
+
+def test_names_say_what_is_inside() -> None:
+    assert [name(path) for path in SOURCES if path.stem in VAGUE_NAMES or path.parent.name in VAGUE_NAMES] == []
+
+
+def test_nothing_is_left_behind() -> None:
+    found = [
+        f"{name(path)}:{number}: {line.strip()}"
+        for path in TEXTS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if LEFT_BEHIND.search(line)
+    ]
+    assert found == []
+
+
+def test_every_module_has_its_tests_beside_its_name() -> None:
+    modules = [path for path in SOURCES if path.name != "__init__.py" and name(path) not in WITHOUT_TESTS]
+    wanted = {name(ROOT / "tests" / path.relative_to(ROOT / "imprint").with_name(f"test_{path.name}")): name(path) for path in modules}
+    there = {name(path) for path in TESTS}
+    assert {module for test, module in wanted.items() if test not in there} == set()
+    assert there - set(wanted) - TESTS_OF_NO_MODULE == set()
+
+
+def test_every_test_asserts_something() -> None:
+    def asserts(node: ast.AST) -> bool:
+        return any(
+            isinstance(part, ast.Assert) or (isinstance(part, ast.Attribute) and part.attr in {"raises", "warns"})
+            for part in ast.walk(node)
+        )
+
+    assert [
+        f"{name(path)}: {node.name}" for path in TESTS for node in functions(path) if node.name.startswith("test_") and not asserts(node)
+    ] == []
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_heavy_library_has_one_door(library: str) -> None:
+    rooms = {path.relative_to(ROOT / "imprint").parts[0].removesuffix(".py") for path in SOURCES if library in imported(path)}
+    assert rooms <= DOORS[library]
+
+
+def test_every_knob_is_documented() -> None:
+    undocumented = [
+        f"{section.__name__}.{knob}" for section in all_sections() for knob, field in section.model_fields.items() if not field.description
+    ]
+    assert undocumented == []
+
+
+def test_the_page_of_knobs_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "recipe.md"
+    if not page.exists():
+        pytest.skip("docs/recipe.md is not made yet: make docs")
+    from imprint.cli import main
+
+    assert main(["recipe", "--markdown"]) == 0
+    assert capsys.readouterr().out == page.read_text(encoding="utf-8")
+
+
+def test_the_version_is_said_once_and_told_in_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "imprint/__init__.py"
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == imprint.__version__
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [entry for entries in (project["dependencies"], *project["optional-dependencies"].values()) for entry in entries]
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    names = {re.split(r"[<>=\[]", entry)[0].lower().replace("_", "-") for entry in wanted}
+    assert names <= pinned
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    readmes = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+    if not all(path.exists() for path in readmes):
+        pytest.skip("the READMEs are not both written yet")
+    english, chinese = (re.findall(r"^```bash\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE) for path in readmes)
+    commands = [[re.sub(r"\s*#.*", "", line) for block in blocks for line in block.splitlines()] for blocks in (english, chinese)]
+    assert commands[0] == commands[1]
+    assert commands[0]
