@@ -153,6 +153,15 @@ def test_text_stands_out_from_what_is_behind_it(page: "Page") -> None:
     assert min(contrasts)[0] >= 4.5, min(contrasts)
 
 
+def test_paper_is_white_and_without_controls_also_where_the_screen_is_dark(page: "Page") -> None:
+    page.emulate_media(media="print")
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.row')).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("#tools").is_visible()
+    assert not page.locator(".switch").is_visible()
+
+
 def test_without_scripts_the_page_is_whole_and_switches_language(browser: "Browser", tmp_path: Path) -> None:
     write_html(replace(comparison(), title="标题"), tmp_path / "compare.html")
     page = browser.new_page(java_script_enabled=False)
