@@ -1,11 +1,9 @@
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FIXTURE_MARKS = {"shared": pytest.mark.shared, "chromium": pytest.mark.browser}
 # Before torch and matplotlib are loaded: one thread a worker, no window, no network.
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
 
@@ -31,21 +29,11 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser in which pages are opened."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium: install it to test the pages")
-    return found
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a test that asks for a fixture from outside the project the marker of that name."""
+    """Mark every test that asks for the folder outside the project."""
     for item in items:
-        for name, mark in FIXTURE_MARKS.items():
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(mark)
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

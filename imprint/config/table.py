@@ -39,7 +39,7 @@ def as_markdown(knobs: Sequence[Knob]) -> str:
 
 def _facts(knob: Knob) -> list[str]:
     default = knob.default if knob.default == "required" else f"default {knob.default}"
-    facts = [f"{knob.type} {knob.bound}".strip(), default]
+    facts = [f"{knob.type} ({knob.bound})" if knob.bound else knob.type, default]
     return [*facts, f"only with {knob.when}"] if knob.when else facts
 
 

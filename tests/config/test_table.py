@@ -16,7 +16,7 @@ def test_the_terminal_gets_full_paths_to_copy() -> None:
         "tune: What is trained.",
         "  tune.method  prefix | full, default prefix",
         "               How.",
-        "  tune.length  integer ≥ 1, default 128, only with tune.method = prefix",
+        "  tune.length  integer (≥ 1), default 128, only with tune.method = prefix",
         "               How many.",
     ]
 
