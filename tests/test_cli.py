@@ -17,7 +17,7 @@ SURFACE = {
     "": {"--help", "--version"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
-    "compare": {"--help", "RUN"},
+    "compare": {"--help", "RUN", "--data", "--limit", "a.b=c"},
     "recipe": {"--help", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "OUT"},

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import model_validator
 
-from imprint.config import Field, Section, dump, read_recipe
+from imprint.config import Field, Section, dump, read_overrides, read_recipe
 from imprint.errors import UserError
 
 
@@ -181,3 +181,15 @@ def test_what_was_dumped_reads_back_equal(recipe: Path, note: str) -> None:
     )
     assert read(recipe, dump(section)) == section
     assert "数据" in dump(section)
+
+
+def test_overrides_alone_make_a_section_and_are_told_when_wrong() -> None:
+    assert read_overrides(["batch_size=2", "epochs=3"], Train) == Train(batch_size=2, epochs=3)
+    with pytest.raises(UserError) as error:
+        read_overrides(["batch_size=0", "epoch=3"], Train)
+    assert str(error.value).splitlines() == [
+        "override batch_size=0: must be at least 1, got 0",
+        "override epoch=3: is unknown; did you mean epochs? allowed here: batch_size, learning_rate, epochs, loss_average, probes, range",
+    ]
+    with pytest.raises(UserError, match=r"^data: is missing: The file of training rows\.$"):
+        read_overrides([], Recipe)
