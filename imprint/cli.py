@@ -24,7 +24,11 @@ first steps / 从这里开始:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` name and return its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, late = parser.parse_known_args(arguments)  # argparse gives up on overrides that come after an option
+    if late and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    options.overrides = [*getattr(options, "overrides", []), *late]
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
@@ -57,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare = _add(commands, "compare", _compare, "show base and tuned model side by side / 并排对照微调前后")
     compare.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
+    compare.add_argument("--data", type=Path, metavar="FILE", help="ask these rows; the run's held-out rows if not given / 默认用留出数据")
+    compare.add_argument("--limit", type=_count, metavar="N", help="the first N rows only / 只用前 N 行")
+    _add_overrides(compare)
 
     recipe = _add(commands, "recipe", _recipe, "list all knobs of a recipe / 列出配方的全部选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
@@ -80,12 +87,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from imprint.compare import compare
 
-    compare(options.run)
+    compare(options.run, data=options.data, limit=options.limit, overrides=options.overrides)
 
 
 def _recipe(options: argparse.Namespace) -> None:
     from imprint.config import as_markdown, as_text, describe
-    from imprint.train import Recipe
+    from imprint.recipe import Recipe
 
     knobs = describe(Recipe)
     print(as_markdown(knobs) if options.markdown else as_text(knobs), end="")

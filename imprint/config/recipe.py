@@ -23,7 +23,15 @@ def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
     values = parse(_read(path), str(path))
     if not isinstance(values, dict | None):
         raise UserError(f"{path}: must hold `key: value` lines, got {show(values)}")
-    values = values or {}
+    return _check(values or {}, overrides, schema, str(path))
+
+
+def read_overrides(overrides: Sequence[str], schema: type[S]) -> S:
+    """The section that `a=b` overrides alone make, for commands without a recipe; problems are reported as by `read_recipe`."""
+    return _check({}, overrides, schema, "")
+
+
+def _check(values: dict[str, Any], overrides: Sequence[str], schema: type[S], place: str) -> S:
     for override in overrides:
         _apply(values, override)
     try:
@@ -31,7 +39,7 @@ def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
         return schema.model_validate_json(json.dumps(values))
     except ValidationError as error:
         found = problems(error.errors(include_url=False), schema)
-    raise UserError("\n".join(f"{_origin(problem, path, overrides)}: {problem.text}" for problem in found))
+    raise UserError("\n".join(f"{_origin(problem, place, overrides)}: {problem.text}" for problem in found))
 
 
 def dump(section: Section) -> str:
@@ -64,7 +72,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = parse_scalar(text, f"override {override}")
 
 
-def _origin(problem: Problem, path: Path, overrides: Sequence[str]) -> str:
+def _origin(problem: Problem, place: str, overrides: Sequence[str]) -> str:
     """The override that set the value in question, else the file; with the path where the override does not already say it."""
     for override in reversed(overrides):
         dotted = override.partition("=")[0]
@@ -72,4 +80,4 @@ def _origin(problem: Problem, path: Path, overrides: Sequence[str]) -> str:
             return f"override {override}"
         if problem.path.startswith((f"{dotted}.", f"{dotted}[")):
             return f"override {override}: {problem.path}"
-    return f"{path}: {problem.path}" if problem.path else str(path)
+    return ": ".join(part for part in (place, problem.path) if part)

@@ -95,14 +95,18 @@ def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
-    samples = _read(section, section.train, section.train_rows)
-    if section.dev is None:
-        train_samples, dev_samples = _hold_out(section, samples)
-    else:
-        train_samples, dev_samples = samples, _read(section, section.dev, section.dev_rows)
+    train_samples, dev_samples = load_samples(section)
     train = encode_samples(section, tokenizer, train_samples)
     dev = encode_samples(section, tokenizer, dev_samples)
     return Split(train, dev, dev_samples, CutReport.of(train), CutReport.of(dev))
+
+
+def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
+    """The rows of a run as text: those it learns from, and those held out."""
+    samples = _read(section, section.train, section.train_rows)
+    if section.dev is None:
+        return _hold_out(section, samples)
+    return samples, _read(section, section.dev, section.dev_rows)
 
 
 def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: Iterable[Sample]) -> list[Encoded]:

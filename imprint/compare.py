@@ -1,0 +1,61 @@
+"""`imprint compare RUN`: the same prompts through the base and the tuned model, side by side on one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imprint.config import read_overrides
+from imprint.data.dataset import load_samples
+from imprint.errors import UserError
+from imprint.evaluate import Answers, EvaluateSection, answer_file, open_model, read_data, read_run, resolve
+from imprint.metrics import gains
+from imprint.report import Compared, Comparison, write_html, write_markdown
+from imprint.runs import RunFolder
+
+SHOWN_ROWS = 100
+
+
+def compare(path: Path, *, data: Path | None = None, limit: int | None = None, overrides: Sequence[str] = ()) -> Path:
+    """Write compare.md and compare.html into a run folder; returns the page.
+
+    Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown.
+    """
+    run, recipe = RunFolder(path), read_run(path)
+    if recipe is None:
+        raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
+    section = resolve(read_overrides(overrides, EvaluateSection), recipe)
+    samples = load_samples(recipe.data)[1] if data is None else read_data(section, data, limit)
+    samples = samples[:limit]
+    if not samples:
+        raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
+    said: list[Answers] = []
+    for base in (True, False):
+        chosen = section.model_copy(update={"base": base})
+        model = open_model(path, recipe, chosen)
+        output = run.path / "evaluations" / ("compare-base" if base else "compare")
+        said.append(answer_file(model, samples, chosen, output, what=f"{path} {'base' if base else 'tuned'}"))
+    before, after = said
+    rows = [
+        Compared(sample.query, reference, old, new, old_scores, new_scores)
+        for sample, reference, old, new, old_scores, new_scores in zip(
+            samples, before.references, before.predictions, after.predictions, before.scores, after.scores, strict=True
+        )
+    ]
+    decoding = "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature}, top_p {section.top_p}"
+    comparison = Comparison(
+        title=path.name,
+        base_name=str(recipe.model.path),
+        tuned_name=path.name,
+        rows=tuple(rows[:SHOWN_ROWS]),
+        base_summary=before.summary(),
+        tuned_summary=after.summary(),
+        facts={"data": str(data or recipe.data.dev or recipe.data.train), "decoding": decoding, "seed": str(section.seed)},
+        gains=gains(before.scores, after.scores),
+    )
+    page = run.comparison.with_suffix(".html")
+    write_markdown(comparison, run.comparison.with_suffix(".md"))
+    write_html(comparison, page)
+    for metric, old in comparison.base_summary.means.items():
+        new = comparison.tuned_summary.means[metric]
+        print(f"{metric:10}{old.value:7.2f} -> {new.value:6.2f}")  # noqa: T201
+    print(f"{len(samples)} rows compared; open {page}")  # noqa: T201
+    return page

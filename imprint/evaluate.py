@@ -1,0 +1,254 @@
+"""`imprint evaluate RUN|MODEL --data FILE`: answers written as they come, then scores under a named protocol."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imprint.config import Field, Section, dump, read_overrides, read_recipe
+from imprint.data.batch import sorted_by_length
+from imprint.data.encode import encode_original_evaluation, encode_prompt
+from imprint.data.formats import read_samples
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+from imprint.files import append_line, find_folder, read_lines, write_json, write_text
+from imprint.generate import Sampling, generate
+from imprint.metrics import RowScore, Summary, copied_share, repeated_share, score_rows, summary
+from imprint.model import Model, load
+from imprint.progress import Progress
+from imprint.recipe import Recipe
+from imprint.runs import RunFolder
+
+
+class EvaluateSection(Section):
+    """How answers are made and scored; null takes what the run was trained with."""
+
+    base: bool = Field(False, description="Evaluate the untouched base of a run instead of what was tuned.")
+    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Most tokens of an answer; null takes data.max_target_length.")
+    temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
+    )
+    num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
+    seed: int = Field(0, ge=0, description="Seed of sampling.")
+    protocol: Literal["chatglm-6b"] = Field("chatglm-6b", description="How scores are counted.")
+    truncation: Literal["oldest_first", "original"] | None = Field(
+        None,
+        description="How prompts are cut; `original` also cuts references and bounds prompt and answer together, as ChatGLM-6B's script.",
+    )
+    prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
+    response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
+    history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
+    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
+    max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
+    dtype: str | None = Field(None, description="Precision of the base.")
+    device: str | None = Field(None, description="Where to compute.")
+    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
+
+
+DATA_DEFAULTS: dict[str, Any] = {
+    "truncation": "oldest_first",
+    "prompt_column": "content",
+    "response_column": "summary",
+    "history_column": None,
+    "max_source_length": 64,
+    "max_target_length": 64,
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt ready to be answered."""
+
+    ids: list[int]
+    """The prompt, up to and with <sop>."""
+    reference: str
+    """What it is scored against."""
+    limit: int
+    """Most tokens the answer may have."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said to all rows of a file, in the file's order, with the scores."""
+
+    samples: list[Sample]
+    """The rows asked."""
+    references: list[str]
+    """What they were scored against."""
+    predictions: list[str]
+    """What the model said."""
+    unfinished: int
+    """How many answers were ended by the limit and not by the model."""
+    scores: list[RowScore]
+    """One score a row."""
+
+    def summary(self) -> Summary:
+        """The means with their intervals."""
+        return summary(self.scores)
+
+
+def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
+    """Answer and score the rows of `data` with a run or a model folder."""
+    section = read_overrides(overrides, EvaluateSection)
+    recipe = read_run(path)
+    section = resolve(section, recipe)
+    samples = read_data(section, data, limit)
+    model = open_model(path, recipe, section)
+    name = data.stem + ("-base" if section.base else "")
+    home = path / "evaluations" if recipe is not None else Path("evaluations") / path.name
+    output = section.output or home / name
+    answers = answer_file(model, samples, section, output, what=f"{path}{' (base)' if section.base else ''}")
+    known = training_texts(recipe)
+    report = scores_report(answers, section, known, data)
+    write_json(output / "scores.json", report)
+    for line in told(answers, report, output):
+        print(line)  # noqa: T201
+    return answers
+
+
+def read_run(path: Path) -> Recipe | None:
+    """The recipe of a run folder; None for a model folder."""
+    run = RunFolder(path)
+    if run.config.is_file():
+        return read_recipe(run.config, [], Recipe)
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder. Give a run folder (the `output` of a recipe) or a model folder.")
+    return None
+
+
+def resolve(section: EvaluateSection, recipe: Recipe | None) -> EvaluateSection:
+    """Fill what was left open from the run, else from the defaults of ADGEN."""
+    known = {name: getattr(recipe.data, name) if recipe else value for name, value in DATA_DEFAULTS.items()}
+    open_knobs = {name: value for name, value in known.items() if getattr(section, name) is None}
+    section = section.model_copy(update=open_knobs)
+    return section if section.max_new_tokens else section.model_copy(update={"max_new_tokens": section.max_target_length})
+
+
+def open_model(path: Path, recipe: Recipe | None, section: EvaluateSection) -> Model:
+    """The model of a run, with what was tuned on top unless the base is asked for; or a model folder as it is."""
+    if recipe is None:
+        return load(path, dtype=section.dtype, device=section.device)
+    run = RunFolder(path)
+    dtype, device = section.dtype or recipe.model.dtype, section.device or recipe.model.device
+    if section.base:
+        return load(recipe.model.path, dtype=dtype, device=device)
+    if find_folder(run.model) is not None:
+        return load(run.model, dtype=dtype, device=device)
+    if find_folder(run.adapter) is None:
+        raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+    return load(recipe.model.path, adapter=run.adapter, dtype=dtype, device=device)
+
+
+def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[Sample]:
+    """The rows to answer."""
+    return read_samples(
+        data,
+        prompt_column=section.prompt_column or "content",
+        response_column=section.response_column or "summary",
+        history_column=section.history_column,
+        limit=limit,
+    )
+
+
+def answer_file(model: Model, samples: list[Sample], section: EvaluateSection, output: Path, *, what: str) -> Answers:
+    """Answer all rows, longest prompts first; finished batches are on the disk at once, and a killed command goes on behind them."""
+    questions = [_question(model, sample, section) for sample in samples]
+    partial = output / "partial.jsonl"
+    settings = {"settings": dump(section), "model": what, "rows": len(samples)}
+    before = read_lines(partial)
+    if before[:1] != [settings]:  # another command wrote it: its answers do not count
+        write_text(partial, "")
+        append_line(partial, settings)
+        before = []
+    done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:]}
+    with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(done)) as progress:
+        for batch in sorted_by_length([len(question.ids) for question in questions], section.batch_size):
+            if all(row in done for row in batch):
+                continue
+            began = time.monotonic()
+            for row, answer in zip(batch, _answer([questions[row] for row in batch], model, section, batch[0]), strict=True):
+                line = {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer)}
+                line["finished"] = len(answer) < questions[row].limit
+                append_line(partial, line)
+                done[row] = line
+            tokens = sum(done[row]["tokens"] for row in batch)
+            progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - began):,.0f}"})
+    predictions = [done[row]["prediction"] for row in range(len(samples))]
+    references = [question.reference for question in questions]
+    _write_predictions(output, samples, references, predictions)
+    partial.unlink()
+    unfinished = sum(not done[row]["finished"] for row in range(len(samples)))
+    return Answers(samples, references, predictions, unfinished, score_rows(predictions, references, section.protocol))
+
+
+def _question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
+    """A sample's prompt, reference and bound under the section's truncation."""
+    source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
+    assert source is not None
+    assert target is not None
+    assert bound is not None, "resolve() fills what was left open"
+    if section.truncation == "original":
+        ids, reference = encode_original_evaluation(model.tokenizer, sample.query, sample.answer, sample.history, source, target)
+        return Question(ids, reference, source + target + 1 - len(ids))
+    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source)
+    return Question(ids, sample.answer, bound)
+
+
+def _answer(questions: list[Question], model: Model, section: EvaluateSection, first: int) -> list[list[int]]:
+    """New ids of one batch; its seed follows from its first row, so that a resumed command draws what an unbroken one draws."""
+    limits = [question.limit for question in questions]
+    sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + first)
+    return generate(model.network, [question.ids for question in questions], sampling, prefix=model.prefix(), limits=limits)
+
+
+def _write_predictions(output: Path, samples: list[Sample], references: list[str], predictions: list[str]) -> None:
+    """`generated_predictions.txt` as the original writes it, and `predictions.jsonl` with the inputs."""
+    for name, rows in (
+        ("generated_predictions.txt", [{"labels": r, "predict": p} for r, p in zip(references, predictions, strict=True)]),
+        (
+            "predictions.jsonl",
+            [{"input": s.query, "label": r, "prediction": p} for s, r, p in zip(samples, references, predictions, strict=True)],
+        ),
+    ):
+        write_text(output / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def training_texts(recipe: Recipe | None) -> list[str]:
+    """The answers a run learned from, to count copies; none where the file is gone."""
+    if recipe is None or not recipe.data.train.is_file():
+        return []
+    data = recipe.data
+    rows = read_samples(
+        data.train, prompt_column=data.prompt_column, response_column=data.response_column, history_column=data.history_column
+    )
+    return [row.answer for row in rows]
+
+
+def scores_report(answers: Answers, section: EvaluateSection, known: list[str], data: Path) -> dict[str, Any]:
+    """What scores.json says."""
+    found = answers.summary()
+    rows = len(answers.predictions)
+    report: dict[str, Any] = {"protocol": found.protocol, "data": str(data), "rows": rows, **{k: asdict(v) for k, v in found.means.items()}}
+    report |= {"empty": found.empty, "unfinished_share": answers.unfinished / rows, "repeated_share": repeated_share(answers.predictions)}
+    if known:
+        report["copied_share"] = copied_share(answers.predictions, known)
+    return report | {"settings": section.model_dump(mode="json")}
+
+
+def told(answers: Answers, report: dict[str, Any], output: Path) -> list[str]:
+    """The scores as lines for a person."""
+    lines = [f"{'':10}{'mean':>7}   95 % interval"]
+    for name, mean in answers.summary().means.items():
+        lines.append(f"{name:10}{mean.value:7.2f}   {mean.low:.2f} - {mean.high:.2f}")
+    shares = [
+        f"{report['empty']} empty",
+        f"{report['unfinished_share']:.1%} not ended",
+        f"{report['repeated_share']:.1%} repeat themselves",
+    ]
+    if "copied_share" in report:
+        shares.append(f"{report['copied_share']:.1%} copied from the training rows")
+    return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]
