@@ -9,7 +9,6 @@ PAGE := docs/recipe.md
 .PHONY: help setup demo test test-long check format docs bench clean
 
 help:  ## list these targets
-	@echo "make setup | demo | test | ..."
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(READY)  ## install Imprint and its tools into .venv
