@@ -6,7 +6,7 @@ from pathlib import Path
 from imprint.config import read_overrides
 from imprint.data.dataset import load_samples
 from imprint.errors import UserError
-from imprint.evaluate import Answers, EvaluateSection, answer_file, open_model, read_data, read_run, resolve
+from imprint.evaluate import Answers, EvaluateSection, answer_all, answers_folder, open_model, read_data, read_run, resolve
 from imprint.metrics import gains
 from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.runs import RunFolder
@@ -23,16 +23,15 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
     if recipe is None:
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
     section = resolve(read_overrides(overrides, EvaluateSection), recipe)
-    samples = load_samples(recipe.data)[1] if data is None else read_data(section, data, limit)
-    samples = samples[:limit]
+    source = data or recipe.data.dev or recipe.data.train
+    samples = load_samples(recipe.data)[1][:limit] if data is None else read_data(section, data, limit)
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
     said: list[Answers] = []
     for base in (True, False):
         chosen = section.model_copy(update={"base": base})
-        model = open_model(path, recipe, chosen)
-        output = run.path / "evaluations" / ("compare-base" if base else "compare")
-        said.append(answer_file(model, samples, chosen, output, what=f"{path} {'base' if base else 'tuned'}"))
+        output = answers_folder(path, recipe, source, chosen)
+        said.append(answer_all(open_model(path, recipe, chosen), samples, chosen, output))
     before, after = said
     rows = [
         Compared(sample.query, reference, old, new, old_scores, new_scores)
@@ -48,7 +47,7 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
         rows=tuple(rows[:SHOWN_ROWS]),
         base_summary=before.summary(),
         tuned_summary=after.summary(),
-        facts={"data": str(data or recipe.data.dev or recipe.data.train), "decoding": decoding, "seed": str(section.seed)},
+        facts={"data": str(source), "decoding": decoding, "seed": str(section.seed)},
         gains=gains(before.scores, after.scores),
     )
     page = run.comparison.with_suffix(".html")

@@ -1,5 +1,6 @@
 """`imprint evaluate RUN|MODEL --data FILE`: answers written as they come, then scores under a named protocol."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imprint.config import Field, Section, dump, read_overrides, read_recipe
+from imprint.config import Field, Section, read_overrides, read_recipe
 from imprint.data.batch import sorted_by_length
 from imprint.data.encode import encode_original_evaluation, encode_prompt
 from imprint.data.formats import read_samples
@@ -49,6 +50,7 @@ class EvaluateSection(Section):
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
 
 
+ANSWERS = "answers.jsonl"
 DATA_DEFAULTS: dict[str, Any] = {
     "truncation": "oldest_first",
     "prompt_column": "content",
@@ -98,10 +100,8 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     section = resolve(section, recipe)
     samples = read_data(section, data, limit)
     model = open_model(path, recipe, section)
-    name = data.stem + ("-base" if section.base else "")
-    home = path / "evaluations" if recipe is not None else Path("evaluations") / path.name
-    output = section.output or home / name
-    answers = answer_file(model, samples, section, output, what=f"{path}{' (base)' if section.base else ''}")
+    output = section.output or answers_folder(path, recipe, data, section)
+    answers = answer_all(model, samples, section, output)
     known = training_texts(recipe)
     report = scores_report(answers, section, known, data)
     write_json(output / "scores.json", report)
@@ -154,15 +154,26 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[S
     )
 
 
-def answer_file(model: Model, samples: list[Sample], section: EvaluateSection, output: Path, *, what: str) -> Answers:
-    """Answer all rows, longest prompts first; finished batches are on the disk at once, and a killed command goes on behind them."""
+def answers_folder(path: Path, recipe: Recipe | None, data: Path, section: EvaluateSection) -> Path:
+    """Where the answers to a file go: into the run folder, or for a model folder beside the command."""
+    home = RunFolder(path).evaluations if recipe is not None else Path("evaluations") / path.name
+    return home / (data.stem + ("-base" if section.base else ""))
+
+
+def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:
+    """Answer all rows, longest prompts first.
+
+    Finished batches are in answers.jsonl at once: a killed command goes on behind them, and a repeated one only scores them. Answers of
+    another model or other settings are thrown away.
+    """
     questions = [_question(model, sample, section) for sample in samples]
-    partial = output / "partial.jsonl"
-    settings = {"settings": dump(section), "model": what, "rows": len(samples)}
-    before = read_lines(partial)
-    if before[:1] != [settings]:  # another command wrote it: its answers do not count
-        write_text(partial, "")
-        append_line(partial, settings)
+    asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
+    settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude={"output", "base"})}
+    kept = output / ANSWERS
+    before = read_lines(kept)
+    if before[:1] != [settings]:
+        write_text(kept, "")
+        append_line(kept, settings)
         before = []
     done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:]}
     with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(done)) as progress:
@@ -173,14 +184,13 @@ def answer_file(model: Model, samples: list[Sample], section: EvaluateSection, o
             for row, answer in zip(batch, _answer([questions[row] for row in batch], model, section, batch[0]), strict=True):
                 line = {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer)}
                 line["finished"] = len(answer) < questions[row].limit
-                append_line(partial, line)
+                append_line(kept, line)
                 done[row] = line
             tokens = sum(done[row]["tokens"] for row in batch)
             progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - began):,.0f}"})
     predictions = [done[row]["prediction"] for row in range(len(samples))]
     references = [question.reference for question in questions]
     _write_predictions(output, samples, references, predictions)
-    partial.unlink()
     unfinished = sum(not done[row]["finished"] for row in range(len(samples)))
     return Answers(samples, references, predictions, unfinished, score_rows(predictions, references, section.protocol))
 

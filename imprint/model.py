@@ -3,6 +3,7 @@
 Legend: T tokens of a row, C hidden size, V vocabulary.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from imprint.models.families import read_config
 from imprint.models.loss import target_loss
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
-from imprint.tune.adapter import Description, load_adapter
+from imprint.tune.adapter import Description, fingerprint, load_adapter
 from imprint.tune.prefix import PrefixEncoder
 
 History = list[tuple[str, str]]
@@ -93,6 +94,14 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.network.head_weight.device
+
+    @property
+    def identity(self) -> str:
+        """A short digest of the base's fingerprint and all numbers of the adapter: answers of equal models may be kept."""
+        digest = hashlib.sha256(repr(fingerprint(self.network)).encode())
+        for name, parameter in sorted(self.prefix_parameters().items()):
+            digest.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
