@@ -1,5 +1,6 @@
 """What a run tells while it trains: a line per step, TensorBoard events, the picture of the loss, samples, and the bar on the screen."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ class Journal:
         self.run = run
         self.points: list[dict[str, Any]] = _cut(run.log, step)
         _cut(run.samples, step)
-        self.events = SummaryWriter(str(run.events), purge_step=step + 1 if step else None)
+        self.events = SummaryWriter(str(run.events), purge_step=step + 1)  # also of a run killed before its first state
         self.bar = Progress("training", steps, "step", start=step)
         self.drawn = time.monotonic()
         self.smoothed: float | None = None
@@ -74,10 +75,8 @@ class Journal:
 
 
 def _cut(path: Path, step: int) -> list[dict[str, Any]]:
-    """Keep the lines of a log up to `step`."""
+    """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
     kept = [line for line in read_lines(path) if line["step"] <= step]
     if path.exists():
-        path.unlink() if not kept else write_text(path, "")
-        for line in kept:
-            append_line(path, line)
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
     return kept
