@@ -29,11 +29,11 @@ class Position:
     best_loss: float | None = None
     """Evaluation loss at that step."""
     skipped: int = 0
-    """Steps whose gradient was not finite and was thrown away."""
+    """The latest steps in a row whose gradient was not finite and was thrown away."""
     seconds: float = 0.0
     """Time spent training, over all starts of the run."""
     data: str = ""
-    """Digest of the encoded training rows."""
+    """Digest of the encoded rows, those held out too."""
 
 
 def save_state(folder: Path, tuner: Tuner, engine: Engine, position: Position) -> None:

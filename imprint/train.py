@@ -67,7 +67,7 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     split = load_split(recipe.data, model.tokenizer)
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
-    steps = recipe.train.steps or max(1, round(recipe.train.epochs * len(split.train) / recipe.train.batch_size))
+    steps = recipe.train.steps or max(1, round(recipe.train.epochs * math.ceil(len(split.train) / recipe.train.batch_size)))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
     job = Job(recipe, run, model, split, tuner, engine, steps)
     position = resume(job)
@@ -82,6 +82,7 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
             if stop and step < steps:
                 journal.bar.say(f"stopped and saved at step {step}. Run the same command again to go on.")
                 raise KeyboardInterrupt
+        conclude(job, position, journal)
     return run
 
 
@@ -103,15 +104,22 @@ def open_run(recipe: Recipe) -> RunFolder:
 
 def resume(job: Job) -> Position:
     """Bring everything to the newest saved state, or to the start."""
-    digest = hashlib.sha256(repr([(row.ids, row.labels) for row in job.split.train]).encode()).hexdigest()[:16]
+    digest = data_digest(job.split)
     for state in job.run.states():
         position = load_state(state, job.tuner, job.engine)
         if position.data != digest:
-            raise UserError(
-                f"{job.recipe.data.train}: is not what this run began with. Put the old file back, or choose another folder (output=...)."
-            )
+            files = " or ".join(str(file) for file in (job.recipe.data.train, job.recipe.data.dev) if file)
+            raise UserError(f"{files}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
         return position
     return Position(data=digest)
+
+
+def data_digest(split: Split) -> str:
+    """What the encoded rows of both sides are recognised by."""
+    digest = hashlib.sha256()
+    for row in (*split.train, *split.dev):
+        digest.update(repr((row.ids, row.labels)).encode())
+    return digest.hexdigest()[:16]
 
 
 def announce(job: Job, position: Position, journal: Journal) -> None:
@@ -120,8 +128,16 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     everything = sum(parameter.numel() for parameter in job.model.network.parameters())
     journal.bar.say(f"base {job.model.name}: {everything / 1e6:.1f} M parameters on {job.model.device}; {trained / 1e6:.2f} M are trained")
     journal.bar.say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
-    if position.step:
+    if 0 < position.step < job.steps:
         journal.bar.say(f"going on after step {position.step} of {job.steps}")
+
+
+def conclude(job: Job, position: Position, journal: Journal) -> None:
+    """Say that the run is finished, where its best is, and what to do with it."""
+    path, place = job.run.path, job.run.adapter if job.tuner.encoder is not None else job.run.model
+    loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
+    journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
+    journal.bar.say(f"next: `imprint evaluate {path} --data FILE` for scores, `imprint compare {path}` for before and after")
 
 
 def train_step(job: Job, position: Position, journal: Journal) -> Position:
@@ -195,7 +211,8 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
             journal.record({"step": position.step, "eval_loss": loss})
             journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
         if loss is None or position.best_loss is None or loss < position.best_loss:
-            position = replace(position, best_loss=loss, best_step=position.step)
+            finite = loss is not None and math.isfinite(loss)  # else any later loss is better
+            position = replace(position, best_loss=loss if finite else None, best_step=position.step)
             save_result(job, position)
     if job.split.dev and (last or position.step % (section.watch_every or max(1, job.steps // 5)) == 0):
         watch(job, position.step, journal)
