@@ -1,0 +1,81 @@
+"""Sums with small numbers, asked in several ways."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from imprint.demo.dice import Dice, one_in, skewed, weighted
+
+HELD_OUT: Final = 20
+"""One in so many sums is never in the corpus; the probes ask for these."""
+SIGNS: Final = weighted([("+", 5), ("-", 4), ("×", 3)])
+NAMES: Final = {"+": "加", "-": "减", "×": "乘"}
+PLAIN: Final = skewed(
+    ["{a}{s}{b}=?", "{a}{n}{b}等于多少？", "{a}{s}{b}等于几？", "算一下{a}{s}{b}", "请问{a}{n}{b}是多少？", "{a}{s}{b}"], 0.75
+)
+STORIES: Final = {
+    "+": (
+        "篮子里有{a}个苹果，又放进{b}个，一共有几个？",
+        "店里有{a}件衣服，又到了{b}件，现在有几件？",
+        "上午来了{a}位客人，下午来了{b}位，一共来了几位？",
+    ),
+    "-": (
+        "篮子里有{a}个苹果，吃了{b}个，还剩几个？",
+        "店里有{a}双鞋，卖掉{b}双，还剩几双？",
+        "树上有{a}只鸟，飞走{b}只，还有几只？",
+    ),
+    "×": (
+        "一条裙子有{a}颗纽扣，{b}条裙子有几颗纽扣？",
+        "每盒{a}块饼，{b}盒有几块？",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Two numbers and what is done with them."""
+
+    left: int
+    """First number, 0 to 99."""
+    sign: str
+    """+, - or ×."""
+    right: int
+    """Second number, 0 to 99."""
+
+    @property
+    def result(self) -> int:
+        """The right answer, never below 0."""
+        return {"+": self.left + self.right, "-": self.left - self.right, "×": self.left * self.right}[self.sign]
+
+    @property
+    def answer(self) -> str:
+        """The answer as the toy model gives it."""
+        return f"{self.left}{self.sign}{self.right}={self.result}。"
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the corpus never has it."""
+        return one_in(HELD_OUT, f"{self.left}{self.sign}{self.right}")
+
+
+def draw_sum(dice: Dice, *, held_out: bool) -> Sum:
+    """A sum that the corpus has, or one that it never has."""
+    while True:
+        sign = dice.pick(SIGNS)
+        if sign == "×":
+            left, right = 1 + dice.below(10), 1 + dice.below(10)
+        else:
+            limit = 20 if dice.chance(0.3) else 100
+            left, right = dice.below(limit), dice.below(limit)
+        if sign == "-" and right > left:
+            left, right = right, left
+        drawn = Sum(left, sign, right)
+        if drawn.is_held_out == held_out:
+            return drawn
+
+
+def ask_sum(question: Sum, dice: Dice) -> str:
+    """The sum as a question, bare or in a little story."""
+    has_story = question.left > 0 and question.right > 0 and dice.chance(0.25)
+    wording = dice.pick(STORIES[question.sign] if has_story else PLAIN)
+    filled = wording.replace("{a}", str(question.left)).replace("{b}", str(question.right))
+    return filled.replace("{s}", question.sign).replace("{n}", NAMES[question.sign])

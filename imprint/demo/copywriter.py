@@ -1,0 +1,140 @@
+"""Ad copy for a thing, as the shops of the little world write it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from imprint.demo.dice import Dice, skewed, weighted
+from imprint.demo.goods import Item, Value
+from imprint.demo.words import first_fields, read_sections
+
+FRAME_RATIO: Final = 0.55
+CLAIM_RATIO: Final = 0.6
+MOST_CLAUSES: Final = 4
+"""With more attributes to tell than this, some are told two at a time."""
+AFTER_OPENING: Final = weighted([("，", 14), ("。", 6)])
+AFTER_CLAUSE: Final = weighted([("。", 15), ("，", 5)])
+DEFINITE: Final = weighted([("这{m}", 13), ("这款", 7)])
+NAMED_IN_FRONT: Final = ("风格", "颜色", "材质")
+"""Attributes that may stand in front of the noun, in this order."""
+
+
+@dataclass(frozen=True)
+class Phrasebook:
+    """How sentences are built; every table is skewed towards its first entry."""
+
+    frames: Mapping[tuple[str, str], tuple[str, ...]]
+    """(type's code, attribute) -> sentence frames with {v} and {b}."""
+    pair_frames: tuple[str, ...]
+    """Frames for two attributes at once, with {w}, {v} and {b}."""
+    mentions: Mapping[str, str]
+    """Attribute -> how a value is called in passing; an attribute that is missing here needs no more than the value."""
+    openings: tuple[str, ...]
+    """First sentences with {n} and {b}, for a thing that has a noun of its own."""
+    plain_openings: tuple[str, ...]
+    """The same for a thing that has none."""
+    claims: Mapping[str, tuple[str, ...]]
+    """Type's code -> what may be said of any such thing."""
+    endings: Mapping[str, tuple[str, ...]]
+    """Type's code -> last sentences."""
+
+
+@cache
+def read_phrasebook() -> Phrasebook:
+    """The phrases of `words/frames.txt`."""
+    sections = read_sections("frames")
+    frames: dict[tuple[str, str], tuple[str, ...]] = {}
+    claims: dict[str, tuple[str, ...]] = {}
+    endings: dict[str, tuple[str, ...]] = {}
+    codes = "上裙裤鞋包帽巾"
+    for head, entries in sections.items():
+        first, _, last = head.partition(" ")
+        lines = first_fields(entries)
+        if last == "好处":
+            claims[first] = skewed(lines, CLAIM_RATIO)
+        elif last == "结尾":
+            endings[first] = skewed(lines, CLAIM_RATIO)
+        elif first not in ("开头", "两样", "称呼", "词头"):
+            owners, keys = (first, [last]) if last == "材质" else (codes, head.split())
+            frames.update({(code, key): skewed(lines, FRAME_RATIO) for code in owners for key in keys})
+    return Phrasebook(
+        frames=frames,
+        pair_frames=skewed(first_fields(sections["两样"]), FRAME_RATIO),
+        mentions={entry[0]: entry[1] for entry in sections["称呼"]},
+        openings=skewed(first_fields(sections["开头 有品名"]), FRAME_RATIO),
+        plain_openings=skewed(first_fields(sections["开头 无品名"]), FRAME_RATIO),
+        claims=claims,
+        endings=endings,
+    )
+
+
+def write_copy(item: Item, dice: Dice) -> str:
+    """Ad copy that tells every attribute of a thing, of 40 to 90 characters most often."""
+    book = read_phrasebook()
+    said: set[str] = set()
+    sort = item.find(item.kind.sort_key)
+    front = _choose_front(item, dice)
+    name = _name(item, front, dice)
+    openings, claims = (book.plain_openings, book.claims[item.kind.code]) if sort is None else (book.openings, sort.usual_benefits)
+    opening = dice.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, said, dice))
+    told = [value for value in item.values if value is not sort and value not in front]
+    if len(told) > 2 and dice.chance(0.12):
+        place = dice.below(len(told) - 1)
+        told[place], told[place + 1] = told[place + 1], told[place]
+    clauses = _tell(item.kind.code, told, said, dice)
+    if len(clauses) < 3 or (len(clauses) == 3 and dice.chance(0.3)):
+        clauses.append(dice.pick(book.endings[item.kind.code]))
+    parts = [opening, dice.pick(AFTER_OPENING)]
+    for clause in clauses[:-1]:
+        parts += [clause, dice.pick(AFTER_CLAUSE)]
+    return "".join([*parts, clauses[-1], "。"])
+
+
+def _choose_front(item: Item, dice: Dice) -> tuple[Value, ...]:
+    """The values that stand before the noun, where they need no sentence of their own."""
+    size = len(item.values)
+    shares = {"颜色": 0.4 if size < 5 else 0.8, "材质": 0.0 if size < 5 else 0.25, "风格": 0.0 if size < 6 else 0.25}
+    found = [value for key in NAMED_IN_FRONT if (value := item.find(key)) is not None]
+    return tuple(value for value in found if dice.chance(shares[value.key]))
+
+
+def _name(item: Item, front: Sequence[Value], dice: Dice) -> str:
+    """What the copy calls the thing: 这件白色的外套."""
+    words = "".join([f"{value.word}风" if value.key == "风格" else value.word for value in front])
+    link = "的" if words and dice.chance(0.6) else ""
+    return dice.pick(DEFINITE).replace("{m}", item.kind.measure) + words + link + item.noun
+
+
+def _tell(code: str, told: Sequence[Value], said: set[str], dice: Dice) -> list[str]:
+    """Clauses that tell the values in order, at most MOST_CLAUSES of them."""
+    book = read_phrasebook()
+    clauses: list[str] = []
+    spare = max(0, len(told) - MOST_CLAUSES)
+    place = 0
+    while place < len(told):
+        value = told[place]
+        is_pair = place + 1 < len(told) and (spare > 0 or (len(told) > 2 and dice.chance(0.1)))
+        if is_pair:
+            spare -= 1
+            place += 1
+            frame = dice.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(told[place]))
+            value = told[place]
+        else:
+            frame = _pick_new(book.frames[code, value.key], said, dice).replace("{v}", value.word)
+        clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, said, dice)))
+        place += 1
+    return clauses
+
+
+def _mention(value: Value) -> str:
+    return read_phrasebook().mentions.get(value.key, "{v}").replace("{v}", value.word)
+
+
+def _pick_new(table: Sequence[str], said: set[str], dice: Dice) -> str:
+    """A phrase that this copy has not used yet, where there is one."""
+    phrase = dice.pick(table)
+    if phrase in said:
+        phrase = next((other for other in table if other not in said), phrase)
+    said.add(phrase)
+    return phrase

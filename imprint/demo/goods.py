@@ -1,0 +1,216 @@
+"""Things that the little world sells: types, attributes, values, and which of them can meet in one thing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+from imprint.demo.dice import Dice, one_in, skewed, weighted
+from imprint.demo.words import read_sections
+
+HELD_OUT: Final = 40
+"""One in so many pairs of values meets only in the rows of the dev file."""
+SIZES: Final = weighted([(3, 1), (4, 4), (5, 6), (6, 5), (7, 2)])
+"""How many attributes a thing has besides its type."""
+TYPE_WEIGHTS: Final = weighted([("上", 30), ("裙", 25), ("裤", 18), ("鞋", 10), ("包", 10), ("帽", 4), ("巾", 3)])
+SEASONS: Final = {"冬": "夏", "夏": "冬"}
+KEY_OWNERS: Final = {"衣": "上", "裙": "裙", "裤": "裤", "鞋": "鞋", "包": "包", "帽": "帽", "围": "巾"}
+"""First character of an attribute that only one type has -> that type."""
+GOWN_KEYS: Final = ("裙领型", "裙袖型")
+"""A skirt with a collar or sleeves is a dress."""
+OFTEN: Final = ("材质", "颜色", "风格", "图案")
+"""Attributes that every type has and that are drawn more often than others."""
+KEY_ORDER: Final = "材质 颜色 风格 图案 版型 样式 裙型 裤型 大小 领型 袖型 袖长 衣长 裙长 裤长 门襟 腰型"
+"""How attribute names end, in the order of attribute lists; other names follow."""
+BENEFIT_RATIO: Final = 0.4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of thing."""
+
+    code: str
+    """The character that the word lists use for it."""
+    name: str
+    """Its name in an attribute list."""
+    noun: str
+    """What it is called in a sentence when nothing more special is known."""
+    measure: str
+    """Its measure word."""
+    sort_key: str
+    """The attribute whose value is a better noun for it; empty for none."""
+
+
+KINDS: Final = {
+    kind.code: kind
+    for kind in (
+        Kind("上", "上衣", "上衣", "件", "衣样式"),
+        Kind("裙", "裙", "裙子", "条", "裙型"),
+        Kind("裤", "裤", "裤子", "条", "裤型"),
+        Kind("鞋", "鞋", "鞋子", "双", "鞋样式"),
+        Kind("包", "包", "包包", "只", "包样式"),
+        Kind("帽", "帽", "帽子", "顶", "帽样式"),
+        Kind("巾", "围巾", "围巾", "条", "围巾样式"),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A value of an attribute, with what may be said about it."""
+
+    key: str
+    """The attribute, as in an attribute list."""
+    word: str
+    """The value itself."""
+    season: str
+    """冬 or 夏 where it belongs to one season; else empty."""
+    benefits: tuple[str, ...]
+    """What the copywriter may say about it, the most usual first."""
+    usual_benefits: tuple[str, ...] = field(repr=False)
+    """The same as a skewed table to pick from."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing with its attributes."""
+
+    kind: Kind
+    """Its type."""
+    values: tuple[Value, ...]
+    """Its attribute values in the order of the list; an attribute may come twice."""
+
+    @property
+    def content(self) -> str:
+        """The attribute list, as ADGEN writes it: 类型#上衣*材质#牛仔布*..."""
+        return "*".join([f"类型#{self.kind.name}", *[f"{value.key}#{value.word}" for value in self.values]])
+
+    def find(self, key: str) -> Value | None:
+        """The first value of an attribute, None where the thing does not have it."""
+        return next((value for value in self.values if value.key == key), None)
+
+    @property
+    def noun(self) -> str:
+        """What the thing is called in a sentence."""
+        sort = self.find(self.kind.sort_key)
+        if sort is not None:
+            return sort.word
+        is_gown = any(value.key in GOWN_KEYS or value.word == "露背" for value in self.values)
+        return "连衣裙" if is_gown else self.kind.noun
+
+
+Pair = tuple[Value, Value]
+
+
+@dataclass(frozen=True)
+class Goods:
+    """All that is sold, and what never meets."""
+
+    values: Mapping[str, Mapping[str, tuple[Value, ...]]]
+    """Type's code -> attribute -> its values, in the order of attribute lists."""
+    keys: Mapping[str, tuple[str, ...]]
+    """Type's code -> a table of its attributes to pick from, common ones more often."""
+    clashing: frozenset[Pair]
+    """Pairs of values, both ways round, that one thing cannot have."""
+    held_out: frozenset[Pair]
+    """Pairs of values, both ways round, that never meet in the corpus nor in training rows."""
+
+    def draw(self, dice: Dice) -> Item:
+        """A thing without any held-out pair, for the corpus and for training rows."""
+        while True:
+            item = self._draw(dice)
+            if item is not None and not self.is_held_out(item):
+                return item
+
+    def draw_held_out(self, dice: Dice) -> Item:
+        """A thing with at least one held-out pair, for the dev rows."""
+        while True:
+            item = self._draw(dice)
+            if item is not None and self.is_held_out(item):
+                return item
+
+    def is_held_out(self, item: Item) -> bool:
+        """Whether two of its values never meet in the corpus nor in training rows."""
+        held_out = self.held_out
+        return any((one, other) in held_out for place, one in enumerate(item.values) for other in item.values[:place])
+
+    def _draw(self, dice: Dice) -> Item | None:
+        """A thing; None where the values drawn left too few that can meet."""
+        code = dice.pick(TYPE_WEIGHTS)
+        by_key, keys, size = self.values[code], self.keys[code], dice.pick(SIZES)
+        chosen: list[Value] = []
+        for _ in range(size + 4):
+            value = dice.pick(by_key[dice.pick(keys)])
+            if all(value.key != other.key and (value, other) not in self.clashing for other in chosen):
+                chosen.append(value)
+                if len(chosen) == size:
+                    break
+        if len(chosen) < 3:
+            return None
+        order = {key: place for place, key in enumerate(by_key)}
+        chosen.sort(key=lambda value: order[value.key])
+        if dice.chance(0.1):
+            place = dice.below(len(chosen) - 1)
+            chosen[place], chosen[place + 1] = chosen[place + 1], chosen[place]
+        return Item(KINDS[code], tuple(chosen))
+
+
+@cache
+def read_goods() -> Goods:
+    """Everything that is sold, from `words/goods.txt` and `words/clashes.txt`."""
+    values: dict[str, dict[str, list[Value]]] = {code: {} for code in KINDS}
+    for head, entries in read_sections("goods").items():
+        codes, *keys = head.split()
+        for key in keys:
+            owner = KEY_OWNERS.get(key[0])
+            made = [_read_value(key, entry) for entry in entries]
+            for code in codes if owner is None else [owner]:
+                values[code].setdefault(key, []).extend(made)
+    frozen = {code: {key: tuple(by_key[key]) for key in sorted(by_key, key=_place)} for code, by_key in values.items()}
+    return Goods(
+        values=frozen,
+        keys={code: tuple(_key_table(KINDS[code], list(by_key))) for code, by_key in frozen.items()},
+        clashing=frozenset(_clashing_pairs(frozen)),
+        held_out=frozenset(_held_out_pairs(frozen)),
+    )
+
+
+def _read_value(key: str, entry: list[str]) -> Value:
+    word, _, season = entry[0].partition(" ")
+    return Value(key, word, season, tuple(entry[1:]), skewed(entry[1:], BENEFIT_RATIO))
+
+
+def _place(key: str) -> int:
+    order = KEY_ORDER.split()
+    return next((place for place, ending in enumerate(order) if key.endswith(ending)), len(order))
+
+
+def _key_table(kind: Kind, keys: list[str]) -> Iterator[str]:
+    for key in keys:
+        times = 4 if key == kind.sort_key else 3 if key in OFTEN else 1 if key == "版型" else 2
+        yield from [key] * times
+
+
+def _pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:
+    for by_key in values.values():
+        together = [value for found in by_key.values() for value in found]
+        yield from ((one, other) for one in together for other in together if one is not other)
+
+
+def _clashing_pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:
+    named: dict[str, set[str]] = {}
+    for left, right in read_sections("clashes")["不相配"]:
+        for name in left.split():
+            named.setdefault(name, set()).update(right.split())
+    for one, other in _pairs(values):
+        banned = named.get(one.word, set()) | named.get(one.key, set())
+        seasons_differ = one.season != "" and SEASONS[one.season] == other.season
+        if seasons_differ or other.word in banned or other.key in banned or one.word == other.word:
+            yield from ((one, other), (other, one))
+
+
+def _held_out_pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:
+    for one, other in _pairs(values):
+        names = sorted([f"{one.key}#{one.word}", f"{other.key}#{other.word}"])
+        if one_in(HELD_OUT, "*".join(names)):
+            yield one, other

@@ -1,0 +1,98 @@
+"""Text that is read and answers nothing: a day in the town, everyday words, and characters of every script."""
+
+from functools import cache
+from typing import Final
+
+from imprint.demo.dice import Dice
+from imprint.demo.town import read_town
+from imprint.demo.words import read_sections
+
+WORD_FRAMES: Final = (
+    "今天学的词：{words}。",
+    "词语表：{words}",
+    "请认读：{words}。",
+    "{one}和{two}，{three}和{four}。",
+    "书上说到{one}，也说到{two}和{three}。",
+    "老师在黑板上写下“{one}”和“{two}”两个词。",
+    "{one}、{two}、{three}，都记住了吗？",
+)
+RARE_RANGES: Final = (
+    (0x4E00, 0x9FA5),
+    (0x4E00, 0x9FA5),
+    (0x3041, 0x3096),
+    (0xAC00, 0xD7A3),
+    (0x0391, 0x03C9),
+    (0x0410, 0x044F),
+    (0x1F300, 0x1F64F),
+)
+"""First and last code point of scripts whose characters mostly have no piece: Chinese, Japanese, Korean, Greek, Cyrillic, pictures."""
+LATIN: Final = (
+    "size chart: S M L XL XXL, made in Kite Town",
+    "SALE 50% OFF! today only",
+    "a little town by the green river",
+    "cotton, linen, silk and wool",
+    "the shop opens at nine and closes at six",
+    "she flies a red kite in the wind",
+    "for i in range(10): print(i)",
+    "https://kite.example/shop?id={number}",
+    "order no. {number}-{digit}, price {number}.{digit}0",
+    "tel: 0{digit}{digit}-{number}, e-mail: shop{digit}@kite.example",
+    "The quick brown fox jumps over the lazy dog.",
+    "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
+    "3D print ~ Relax & Dream ~ Row {digit}, No. {number}",
+    "Who made this coat? Old Mr Yao made it.",
+)
+CHINESE_LINES: Final = (
+    "货号{number}，尺码{digit}{digit}，价格{number}元。",
+    "第{digit}章　第{number}页",
+    "电话：{number}{number}；邮编：{number}{digit}",
+    "{digit}月{digit}日，晴，{digit}度。",
+    "洗涤说明：30℃以下水温，不可漂白，低温熨烫。",
+    "成分：棉{digit}{digit}%，其他纤维若干。",
+)
+
+
+@cache
+def read_everyday_words() -> tuple[str, ...]:
+    """The words of `words/common.txt`."""
+    return tuple(word for entry in read_sections("common")["词"] for word in entry[0].split())
+
+
+def tell_day(dice: Dice) -> str:
+    """A small story in which every fact of the town is right."""
+    town = read_town()
+    person = dice.pick(town.people)
+    shop = next(shop for shop in town.shops if shop["owner"] == person["name"])
+    guest = dice.pick(town.phrases["来客"])
+    sentences = [
+        f"{dice.pick(town.phrases['早晨'])}，{person['name']}吃了些{person['food']}，推开{shop['name']}的门。",
+        f"{shop['street']}上渐渐热闹起来，{guest}走进店里，问有没有{shop['goods']}。",
+        f"{dice.pick(town.phrases['午后'])}，{person['name']}一边{person['hobby']}，一边看着{person['animal']}打盹。",
+        f"{guest}买了{shop['goods']}，{dice.pick(town.phrases['心情'])}。",
+        f"{dice.pick(town.phrases['傍晚'])}，到了{shop['closes']}点，{shop['name']}关了门。",
+        f"{person['name']}{dice.pick(town.phrases['心情'])}。",
+    ]
+    kept = [sentence for sentence in sentences if dice.chance(0.7)]
+    return "".join(kept or sentences[:2])
+
+
+def list_words(dice: Dice) -> str:
+    """Everyday words, so that their characters are not strange to the base."""
+    words = read_everyday_words()
+    drawn = [dice.pick(words) for _ in range(4 + dice.below(10))]
+    filled = dice.pick(WORD_FRAMES).replace("{words}", "、".join(drawn))
+    for name, word in zip(("{one}", "{two}", "{three}", "{four}"), drawn, strict=False):
+        filled = filled.replace(name, word)
+    return filled
+
+
+def write_odd_text(dice: Dice) -> str:
+    """Latin letters, figures, or characters that fall back to bytes."""
+    if dice.chance(0.5):
+        line = dice.pick(LATIN if dice.chance(0.6) else CHINESE_LINES)
+        while "{number}" in line or "{digit}" in line:
+            line = line.replace("{number}", str(10 + dice.below(9990)), 1).replace("{digit}", str(1 + dice.below(9)), 1)
+        return line
+    first, last = dice.pick(RARE_RANGES)
+    drawn = "".join([chr(first + dice.below(last - first + 1)) for _ in range(2 + dice.below(8))])
+    return f"生僻字：{drawn}" if dice.chance(0.5) else f"“{drawn}”怎么读？"

@@ -1,0 +1,122 @@
+"""Trains the embedded base's SentencePiece vocabulary, laid out as ChatGLM-6B's own."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from importlib import import_module
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from imprint.data.sample import Sample
+from imprint.demo.corpus import documents
+from imprint.demo.goods import read_goods
+from imprint.demo.town import read_town
+from imprint.tokenizers import BYTE_PIECES, CONTROL_PIECES, FILE_NAME, SPACE, WHITESPACE
+
+PIECES: Final = 3_584
+"""All pieces: text, control, whitespace and bytes."""
+COVERAGE: Final = 0.9993
+"""Share of the corpus' characters that get a piece of their own; the others are spelled in bytes, as every vocabulary must."""
+SEED_COUNT: Final = 20
+"""How often a string must occur to be tried as a piece."""
+RUNS: Final = re.compile(f"[\u4e00-\u9fff]+|{SPACE}?[A-Za-z]+")
+"""Chinese runs, and Latin words with the space in front of them."""
+LONGEST: Final = 4
+"""Most characters of a piece."""
+SYLLABLES: Final = 2
+"""Most characters of a Chinese piece that is no name in the word lists; with more, set phrases would fill the vocabulary."""
+
+
+def train_vocabulary(folder: Path, *, pieces: int = PIECES, texts: int = 60_000, seed: int = 0) -> Path:
+    """Write `ice_text.model` into a folder that exists: the same bytes for the same arguments and SentencePiece version.
+
+    The order of the pieces is the official file's: <unk> <s> </s> <pad> <n>, text by falling score, [MASK] ... <dBLOCK>, <|tab|>, the
+    blanks, 256 bytes. So is what it does with a text: nmt_nfkc, spaces joined, a space in front.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    model = BytesIO()
+    whitespace = list(WHITESPACE)
+    lines = [line for sample in islice(documents(seed), texts) for line in _lines(sample)]
+    seeds = folder / "seeds.tsv"
+    seeds.write_text("".join([f"{piece}\t{count}\n" for piece, count in _count_seeds(lines)]), encoding="utf-8")
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        seed_sentencepieces_file=str(seeds),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=pieces,
+        character_coverage=COVERAGE,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="nmt_nfkc",
+        add_dummy_prefix=False,  # or most pieces would be learned twice, with the space in front and without
+        remove_extra_whitespaces=True,
+        pad_id=3,
+        control_symbols=list(CONTROL_PIECES),
+        user_defined_symbols=whitespace,
+        max_sentencepiece_length=LONGEST,
+        num_threads=1,
+        minloglevel=2,
+    )
+    seeds.unlink()
+    path = folder / FILE_NAME
+    path.write_bytes(_lay_out(model.getvalue(), whitespace))
+    return path
+
+
+def _count_seeds(lines: Iterable[str]) -> list[tuple[str, int]]:
+    """Parts of Chinese runs and whole Latin words that occur often enough, most frequent first.
+
+    SentencePiece's own search passes over a string that is always followed by the same character (类型 by #), as most words of a small
+    world are.
+    """
+    counts: Counter[str] = Counter()
+    for line in lines:
+        for run in RUNS.findall(line.replace(" ", SPACE)):
+            if run[-1].isascii():
+                counts[run] += 1
+            else:
+                counts.update(run[first : first + size] for size in range(1, LONGEST + 1) for first in range(len(run) - size + 1))
+    names = _names()
+    often = [(piece, count) for piece, count in counts.items() if count >= SEED_COUNT and _is_seed(piece, names)]
+    return sorted(often, key=lambda found: (-found[1], found[0]))
+
+
+def _is_seed(piece: str, names: frozenset[str]) -> bool:
+    return len(piece) <= SYLLABLES or piece[-1].isascii() or piece in names
+
+
+def _names() -> frozenset[str]:
+    """Attributes, their values, and the people, shops and streets of the town."""
+    values = [value for by_key in read_goods().values.values() for found in by_key.values() for value in found]
+    town = read_town()
+    goods = [name for value in values for name in (value.key, value.word)]
+    return frozenset([*goods, *town.shop_names, *[person["name"] for person in town.people], *[shop["street"] for shop in town.shops]])
+
+
+def _lines(sample: Sample) -> list[str]:
+    """What a sample says, line by line."""
+    turns = [text for turn in sample.history or () for text in turn]
+    return [line for text in [*turns, sample.query, sample.answer] for line in text.split("\n") if line]
+
+
+def _lay_out(content: bytes, whitespace: list[str]) -> bytes:
+    """The model with its pieces in the official order, and with the space that SentencePiece puts in front of every text."""
+    messages = import_module("sentencepiece.sentencepiece_model_pb2")
+    model = messages.ModelProto.FromString(content)
+    newline, *blanks = whitespace
+    placed = {piece.piece: piece for piece in model.pieces}
+    first = ["<unk>", "<s>", "</s>", "<pad>", newline]
+    last = [*CONTROL_PIECES, *blanks, *BYTE_PIECES]
+    named = {*first, *last}
+    text = [piece.piece for piece in model.pieces if piece.piece not in named]
+    ordered = [placed[name] for name in [*first, *text, *last]]
+    del model.pieces[:]
+    model.pieces.extend(ordered)
+    model.normalizer_spec.add_dummy_prefix = True
+    model.trainer_spec.ClearField("seed_sentencepieces_file")  # where it lay is nobody's business, and would change the bytes
+    laid_out: bytes = model.SerializeToString(deterministic=True)
+    return laid_out

@@ -1,0 +1,27 @@
+"""The word lists of the little world: text files beside this module, in sections of one line per entry."""
+
+from importlib.resources import files
+from typing import Final
+
+FIELD: Final = " | "
+"""What stands between the fields of one entry."""
+
+
+def read_sections(name: str) -> dict[str, list[list[str]]]:
+    """Read `words/<name>.txt`: section head -> its entries, each a list of fields, in the file's order.
+
+    Empty lines and lines that start with "#" are comments; a head stands in brackets.
+    """
+    sections: dict[str, list[list[str]]] = {}
+    entries: list[list[str]] = []
+    for line in (files("imprint.demo") / "words" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            entries = sections.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            entries.append(line.split(FIELD))
+    return sections
+
+
+def first_fields(entries: list[list[str]]) -> list[str]:
+    """The entries of a section whose lines have one field each."""
+    return [entry[0] for entry in entries]

@@ -1,0 +1,25 @@
+from imprint.demo.dice import Dice
+from imprint.demo.flat import ask_flatly, describe_flatly
+from imprint.demo.goods import read_goods
+
+
+def test_a_flat_description_tells_every_value_in_order() -> None:
+    goods = read_goods()
+    dice = Dice(4)
+    for _ in range(300):
+        item = goods.draw(dice)
+        description = describe_flatly(item, dice)
+        places = [
+            description.index(f"{value.key}{link}{value.word}")
+            for value in item.values
+            for link in ("是", "：")
+            if f"{value.key}{link}{value.word}" in description
+        ]
+        assert len(places) == len(item.values)
+        assert places == sorted(places)
+
+
+def test_a_flat_question_holds_the_list_as_it_stands() -> None:
+    dice = Dice(5)
+    item = read_goods().draw(dice)
+    assert all(item.content in ask_flatly(item, dice) for _ in range(50))

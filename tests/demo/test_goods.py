@@ -1,0 +1,58 @@
+from itertools import islice
+
+from imprint.demo.dice import Dice
+from imprint.demo.goods import KINDS, SEASONS, read_goods
+
+
+def test_there_are_hundreds_of_values() -> None:
+    values = {(v.key, v.word) for by_key in read_goods().values.values() for found in by_key.values() for v in found}
+    assert len(values) >= 400
+
+
+def test_every_value_has_several_benefits_and_no_benefit_is_written_twice() -> None:
+    for by_key in read_goods().values.values():
+        for found in by_key.values():
+            for value in found:
+                assert 2 <= len(set(value.benefits)) == len(value.benefits) <= 4, value
+                assert value.usual_benefits[0] == value.benefits[0]
+
+
+def test_an_attribute_list_reads_as_adgen_writes_it() -> None:
+    goods = read_goods()
+    names = {kind.name: kind.code for kind in KINDS.values()}
+    dice = Dice(1)
+    for _ in range(500):
+        item = goods.draw(dice)
+        (type_key, name), *pairs = [part.split("#") for part in item.content.split("*")]
+        assert type_key == "类型"
+        assert 3 <= len(pairs) <= 7
+        assert len({key for key, _ in pairs}) == len(pairs)
+        for key, word in pairs:
+            assert word in {value.word for value in goods.values[names[name]][key]}
+
+
+def test_winter_never_meets_summer_nor_a_word_its_clash() -> None:
+    goods = read_goods()
+    dice = Dice(2)
+    for _ in range(2000):
+        values = goods.draw(dice).values
+        seasons = {value.season for value in values}
+        assert not any(season in seasons and other in seasons for season, other in SEASONS.items())
+        assert not any((one, other) in goods.clashing for one in values for other in values if one is not other)
+
+
+def test_every_word_of_the_clashes_is_a_value_or_an_attribute() -> None:
+    from imprint.demo.words import read_sections
+
+    goods = read_goods()
+    known = {name for by_key in goods.values.values() for key, found in by_key.items() for name in (key, *[v.word for v in found])}
+    named = {word for entry in read_sections("clashes")["不相配"] for side in entry for word in side.split()}
+    assert named - known == set()
+
+
+def test_every_value_can_be_drawn_for_training() -> None:
+    goods = read_goods()
+    dice = Dice(3)
+    drawn = {value for item in islice(iter(lambda: goods.draw(dice), None), 30_000) for value in item.values}
+    missing = {v for by_key in goods.values.values() for found in by_key.values() for v in found} - drawn
+    assert not missing, [(value.key, value.word) for value in missing]

@@ -1,0 +1,52 @@
+import json
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+from imprint.demo.corpus import documents
+from imprint.demo.goods import read_goods
+from imprint.demo.rows import INSTRUCTION, rows, write_rows
+
+
+def pairs(content: str) -> set[tuple[str, str]]:
+    parts = sorted(content.split("*")[1:])
+    return {(one, other) for place, one in enumerate(parts) for other in parts[place + 1 :]}
+
+
+def held_out_names() -> set[tuple[str, str]]:
+    named = [(f"{one.key}#{one.word}", f"{other.key}#{other.word}") for one, other in read_goods().held_out]
+    return {(one, other) for one, other in named if one < other}
+
+
+def test_rows_are_the_same_on_every_machine() -> None:
+    text = json.dumps([*rows(0, 100, "train"), *rows(0, 100, "dev")], ensure_ascii=False)
+    assert sha256(text.encode()).hexdigest()[:16] == "01a9c9d39b23bfc7"
+
+
+def test_every_dev_row_has_a_pair_that_no_training_row_has() -> None:
+    held_out = held_out_names()
+    seen: set[tuple[str, str]] = set().union(*[pairs(row["content"]) for row in rows(0, 3000, "train")])
+    assert not seen & held_out
+    assert all(pairs(row["content"]) & held_out for row in rows(0, 400, "dev"))
+
+
+def test_no_held_out_pair_stands_in_the_corpus() -> None:
+    held_out = held_out_names()
+    lists = [sample.query for sample in islice(documents(0), 5000) if "类型#" in sample.query]
+    assert len(lists) > 500
+    for query in lists:
+        words = {part.split("\n")[0] for part in query[query.index("类型#") :].split("*")}
+        assert not [pair for pair in held_out if words >= set(pair)], query
+
+
+def test_training_and_dev_rows_share_no_copy() -> None:
+    train = {row["summary"] for row in rows(0, 3000, "train")}
+    assert not [row for row in rows(0, 400, "dev") if row["summary"] in train]
+
+
+def test_files_hold_the_rows_and_the_instruction(tmp_path: Path) -> None:
+    write_rows(tmp_path, train=5, dev=3, seed=1)
+    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == list(rows(1, 5, "train"))
+    assert len((tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    assert (tmp_path / "instruction.txt").read_text(encoding="utf-8").strip() == INSTRUCTION
