@@ -10,7 +10,7 @@ from imprint.demo.goods import Item, Value
 from imprint.demo.words import first_fields, read_sections
 
 FRAME_RATIO: Final = 0.55
-CLAIM_RATIO: Final = 0.6
+CLAIM_RATIO: Final = 0.75
 MOST_CLAUSES: Final = 4
 """With more attributes to tell than this, some are told two at a time."""
 AFTER_OPENING: Final = weighted([("，", 14), ("。", 6)])

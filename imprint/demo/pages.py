@@ -54,7 +54,7 @@ def write_page(shops: tuple[str, ...], dice: Dice) -> tuple[str, str]:
 
 def _write_shelf(shops: tuple[str, ...], dice: Dice) -> str:
     lines = [f"【{dice.pick(SHELF).replace('{shop}', dice.pick(shops))}】"]
-    for place in range(1, 3 + dice.below(2)):
+    for place in (1, 2):
         item = read_goods().draw(dice)
         lines.append(f"{place}. {write_title(item, dice)}：{write_copy(item, dice)}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ FOREIGN = {
     "巾": ("领口", "袖", "裙", "裤", "鞋", "帽", "门襟", "手臂", "腰", "腿"),
 }
 """Words that make a reader wince in copy for a type; a thing's own value may hold them (裙裤), and endings may name what goes with it."""
-ALLOWED = ("配裙子裤子都好看",)
+ALLOWED = ("配裙子裤子都好看", "让双腿更好看")
 
 
 def draw(count: int, seed: int) -> list[tuple[Item, str]]:

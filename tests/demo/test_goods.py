@@ -2,6 +2,7 @@ from itertools import islice
 
 from imprint.demo.dice import Dice
 from imprint.demo.goods import KINDS, SEASONS, read_goods
+from imprint.demo.words import read_sections
 
 
 def test_there_are_hundreds_of_values() -> None:
@@ -42,8 +43,6 @@ def test_winter_never_meets_summer_nor_a_word_its_clash() -> None:
 
 
 def test_every_word_of_the_clashes_is_a_value_or_an_attribute() -> None:
-    from imprint.demo.words import read_sections
-
     goods = read_goods()
     known = {name for by_key in goods.values.values() for key, found in by_key.items() for name in (key, *[v.word for v in found])}
     named = {word for entry in read_sections("clashes")["不相配"] for side in entry for word in side.split()}
@@ -56,3 +55,10 @@ def test_every_value_can_be_drawn_for_training() -> None:
     drawn = {value for item in islice(iter(lambda: goods.draw(dice), None), 30_000) for value in item.values}
     missing = {v for by_key in goods.values.values() for found in by_key.values() for v in found} - drawn
     assert not missing, [(value.key, value.word) for value in missing]
+
+
+def test_training_never_draws_a_held_out_pair_and_dev_always_does() -> None:
+    goods = read_goods()
+    dice = Dice(4)
+    assert not any(goods.is_held_out(goods.draw(dice)) for _ in range(2000))
+    assert all(goods.is_held_out(goods.draw_held_out(dice)) for _ in range(500))

@@ -1,0 +1,15 @@
+from imprint.demo.dice import Dice
+from imprint.demo.stories import list_words, read_everyday_words, tell_day, write_odd_text
+
+
+def test_stories_have_no_gap_left_open() -> None:
+    dice = Dice(3)
+    for tell in (tell_day, list_words, write_odd_text):
+        for _ in range(300):
+            text = tell(dice)
+            assert text
+            assert "{" not in text
+
+
+def test_everyday_words_bring_a_thousand_characters() -> None:
+    assert len(set("".join(read_everyday_words()))) > 1000
