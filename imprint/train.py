@@ -110,6 +110,7 @@ def resume(job: Job) -> Position:
         if position.data != digest:
             files = " or ".join(str(file) for file in (job.recipe.data.train, job.recipe.data.dev) if file)
             raise UserError(f"{files}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
+        job.run.keep_newest(job.recipe.train.keep_states)  # a process killed right behind its last save deleted none
         return position
     return Position(data=digest)
 
