@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Final
 
-from imprint.demo.dice import Dice
+from imprint.demo.dice import Dice, weighted
 from imprint.demo.town import read_town
 from imprint.demo.words import read_sections
 
@@ -16,16 +16,11 @@ WORD_FRAMES: Final = (
     "老师在黑板上写下“{one}”和“{two}”两个词。",
     "{one}、{two}、{three}，都记住了吗？",
 )
-RARE_RANGES: Final = (
-    (0x4E00, 0x9FA5),
-    (0x4E00, 0x9FA5),
-    (0x3041, 0x3096),
-    (0xAC00, 0xD7A3),
-    (0x0391, 0x03C9),
-    (0x0410, 0x044F),
-    (0x1F300, 0x1F64F),
+ASCII: Final = "".join(chr(code) for code in range(ord("!"), ord("~") + 1))
+RARE_RANGES: Final = weighted(
+    [((0x4E00, 0x9FA5), 6), ((0xAC00, 0xD7A3), 1), ((0x3041, 0x30FE), 1), ((0x0391, 0x04FF), 1), ((0x1F300, 0x1F64F), 1)]
 )
-"""First and last code point of scripts whose characters mostly have no piece: Chinese, Japanese, Korean, Greek, Cyrillic, pictures."""
+"""First and last code point of scripts whose characters mostly have no piece: Chinese, Korean, Japanese, Greek to Cyrillic, pictures."""
 LATIN: Final = (
     "size chart: S M L XL XXL, made in Kite Town",
     "SALE 50% OFF! today only",
@@ -93,6 +88,8 @@ def write_odd_text(dice: Dice) -> str:
         while "{number}" in line or "{digit}" in line:
             line = line.replace("{number}", str(10 + dice.below(9990)), 1).replace("{digit}", str(1 + dice.below(9)), 1)
         return line
+    if dice.chance(0.1):
+        return "".join([dice.pick(ASCII) for _ in range(4 + dice.below(12))])
     first, last = dice.pick(RARE_RANGES)
     drawn = "".join([chr(first + dice.below(last - first + 1)) for _ in range(2 + dice.below(8))])
     return f"生僻字：{drawn}" if dice.chance(0.5) else f"“{drawn}”怎么读？"

@@ -3,6 +3,7 @@
 from importlib.resources import files
 from typing import Final
 
+NAMES: Final = ("goods", "clashes", "frames", "talk", "town", "common")
 FIELD: Final = " | "
 """What stands between the fields of one entry."""
 
@@ -20,6 +21,12 @@ def read_sections(name: str) -> dict[str, list[list[str]]]:
         elif line and not line.startswith("#"):
             entries.append(line.split(FIELD))
     return sections
+
+
+def read_characters() -> str:
+    """Every character of all word lists, comments left out, each once, in the order of their numbers."""
+    entries = [entry for name in NAMES for section in read_sections(name).values() for entry in section]
+    return "".join(sorted({character for entry in entries for field in entry for character in field}))
 
 
 def first_fields(entries: list[list[str]]) -> list[str]:
