@@ -46,6 +46,11 @@ class ChatGLMConfig:
                     f'config.json: "{name}" must be a whole number of at least 1, got {value!r}. Take config.json from the official folder.'
                 )
             found[name] = value
+        epsilon = fields.get("layernorm_epsilon", 1e-5)
+        if not isinstance(epsilon, float | int) or isinstance(epsilon, bool) or epsilon <= 0:
+            raise UserError(
+                f'config.json: "layernorm_epsilon" must be a number above 0, got {epsilon!r}. Take config.json from the official folder.'
+            )
         if found["hidden_size"] % (4 * found["num_attention_heads"]):
             raise UserError(
                 f'config.json: "hidden_size" {found["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
@@ -56,7 +61,7 @@ class ChatGLMConfig:
                 'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
                 "Use the official folder."
             )
-        return cls(layernorm_epsilon=float(fields.get("layernorm_epsilon", 1e-5)), control=ControlIds.from_config(fields), **found)
+        return cls(layernorm_epsilon=float(epsilon), control=ControlIds.from_config(fields), **found)
 
     @property
     def head_size(self) -> int:

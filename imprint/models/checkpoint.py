@@ -1,7 +1,7 @@
 """Weights of a model folder: official shards read with one copy in memory, and the same layout written back."""
 
 import json
-import pickle
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +77,10 @@ def weight_files(folder: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{index}: must be a JSON object with a "weight_map" of tensor names to files. Download the file again.') from error
-    if outside := [name for name in names if Path(name).name != name]:
+    if outside:
         raise UserError(f"{index}: names a file outside its folder, {outside[0]!r}. Do not use this folder unless you trust its origin.")
     if absent := [name for name in names if not (index.parent / name).is_file()]:
         raise UserError(
@@ -105,22 +106,21 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
-    names = list(load_pickle(path))
+    tensors = load_pickle(path)
+    names, limit = list(tensors), MAPPED_BYTES if _is_zipped(path) else math.inf
     while names:
-        tensors = load_pickle(path)
         mapped = 0
-        while names and mapped < MAPPED_BYTES:
+        while names and mapped < limit:
             mapped += tensors[names[0]].nbytes
             yield names[0], tensors.pop(names.pop(0))
+        tensors = load_pickle(path) if names else tensors
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.bin` file, by name, mapped where the format allows; nothing in the file is ever executed."""
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"  # files older than torch 1.6 cannot be mapped
-        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
+    except Exception as error:  # damaged bytes can ask the reader for anything
         reason = str(error).split("\n")[0][:160]
         raise UserError(
             f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. "
@@ -128,9 +128,15 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
         raise UserError(f"{path}: must hold a dict of tensors, found {type(found).__name__}. Give the file of weights itself.")
     return found
+
+
+def _is_zipped(path: Path) -> bool:
+    """Whether a `.bin` file can be mapped; what torch wrote before 1.6 is read as a whole."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def save_network(

@@ -14,6 +14,8 @@ def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. Gradients go to `hidden`, and to `head` only where it is trained. At most
     1024 rows of logits exist at a time.
     """
+    if not torch.is_grad_enabled():  # a Function hears what requires a gradient, not whether one will be asked for
+        hidden, head = hidden.detach(), head.detach()
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return loss
 
