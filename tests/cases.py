@@ -1,0 +1,121 @@
+"""The golden cases as rows without padding, and networks small enough to search every answer."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import imprint
+from imprint.model import Model
+from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = ("chatglm1-base", "chatglm1-ptuning", "chatglm1-ptuning-projection")
+TUNED = CASES[1:]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny random model and what the original computes from it."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return GOLDEN / self.name
+
+    @cached_property
+    def expected(self) -> dict[str, Tensor]:
+        return load_file(self.folder / "expected.safetensors")
+
+    @property
+    def adapter(self) -> Path | None:
+        file = self.folder / "prefix_pytorch_model.bin"
+        return file if file.is_file() else None
+
+    def load(self) -> Model:
+        return imprint.load(self.folder, adapter=self.adapter, dtype="float32", device="cpu")
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return without_padding(self.expected["input_ids"])
+
+    @property
+    def labels(self) -> list[list[int]]:
+        return ends(self.expected["labels"], self.rows)
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return without_padding(self.expected["prompt_ids"])
+
+    def per_row(self, name: str) -> list[Tensor]:
+        """An expected tensor (B, T, ...) as one tensor a row, without what stands at the padding."""
+        return [tensor[-len(row) :] for tensor, row in zip(self.expected[name], self.rows, strict=True)]
+
+
+def without_padding(ids: Tensor, pad: int = 3) -> list[list[int]]:
+    """Rows of a left-padded batch."""
+    rows: list[list[int]] = ids.tolist()
+    return [row[next(place for place, token in enumerate(row) if token != pad) :] for row in rows]
+
+
+def ends(tensor: Tensor, rows: list[list[int]]) -> list[list[int]]:
+    """The last numbers of each line, as many as its row has."""
+    lines: list[list[int]] = tensor.tolist()
+    return [line[-len(row) :] for line, row in zip(lines, rows, strict=True)]
+
+
+def small_fields(*, vocabulary: int = 40, layers: int = 2) -> dict[str, object]:
+    """A config.json; the last five ids are [MASK] [gMASK] <sop> <eop> <pad>."""
+    names = ("mask_token_id", "gmask_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+    return {
+        "model_type": "chatglm",
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "num_layers": layers,
+        "num_attention_heads": 2,
+        "inner_hidden_size": 48,
+        "layernorm_epsilon": 1e-5,
+        "max_sequence_length": 64,
+        **{name: vocabulary - 5 + place for place, name in enumerate(names)},
+    }
+
+
+def small_network(*, seed: int = 0, vocabulary: int = 40, layers: int = 2, std: float = 0.3) -> ChatGLM:
+    """A frozen network of random weights, large enough that every part of it matters to the result."""
+    torch.manual_seed(seed)
+    network = ChatGLM(ChatGLMConfig.read(small_fields(vocabulary=vocabulary, layers=layers)))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=std)
+        parameter.requires_grad_(False)
+    return network.eval()
+
+
+def small_model(*, seed: int = 0, vocabulary: int = 40) -> Model:
+    """That network behind the public API, without a tokenizer."""
+    return Model(small_network(seed=seed, vocabulary=vocabulary), None, "small")
+
+
+def prompt(network: ChatGLM, *text: int) -> list[int]:
+    """Text ids with [gMASK] <sop> behind them."""
+    control = network.config.control
+    return [*text, control.gmask, control.sop]
+
+
+def write_config(folder: Path, fields: dict[str, object]) -> Path:
+    """A model folder with nothing but its config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return folder
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; infinite where shapes differ or a number is not finite."""
+    if found.shape != expected.shape:
+        return float("inf")
+    apart = (found.detach().double() - expected.detach().double()).abs()
+    return float(apart.max()) if apart.isfinite().all() else float("inf")

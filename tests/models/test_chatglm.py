@@ -1,0 +1,179 @@
+import pytest
+import torch
+
+from imprint.data.batch import Layout, pack
+from imprint.errors import UserError
+from imprint.models.chatglm import ChatGLMConfig, rotary, rotate
+from tests.cases import CASES, TUNED, Case, difference, prompt, small_fields, small_network
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(str(request.param))
+
+
+class TestAgainstTheOriginal:
+    def test_logits_of_every_row(self, case: Case) -> None:
+        found = case.load().logits(case.rows)
+
+        assert [len(logits) for logits in found] == [len(row) for row in case.rows]
+        for logits, expected in zip(found, case.per_row("logits"), strict=True):
+            assert difference(logits, expected) <= 1e-4
+
+    def test_a_row_has_the_same_logits_alone_and_in_a_batch_of_any_order(self, case: Case) -> None:
+        model = case.load()
+        expected = case.per_row("logits")
+
+        alone = [model.logits([row])[0] for row in case.rows]
+        turned = model.logits(case.rows[::-1])[::-1]
+        many = model.logits(case.rows * 3)[-3:]
+
+        assert len({len(row) for row in case.rows}) > 1  # otherwise the batch is a grid and shows nothing
+        for kind in (alone, turned, many):
+            for logits, original in zip(kind, expected, strict=True):
+                assert difference(logits, original) <= 1e-4
+
+    def test_every_hidden_state(self, case: Case) -> None:
+        found = case.load().hidden_states(case.rows)
+
+        assert {len(states) for states in found} == {4}  # embeddings, two between three blocks, the last one
+        for layer in range(4):
+            for states, expected in zip(found, case.per_row(f"hidden_{layer}"), strict=True):
+                assert difference(states[layer], expected) <= 5e-4
+
+    def test_the_loss(self, case: Case) -> None:
+        loss = case.load().loss(case.rows, case.labels)
+
+        assert difference(loss, case.expected["loss"]) <= 1e-4
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize("name", TUNED)
+    def test_gradients_of_the_prefix(self, name: str, checkpointing: bool) -> None:  # noqa: FBT001
+        tuned = Case(name)
+        model = tuned.load()
+
+        model.loss(tuned.rows, tuned.labels, checkpointing=checkpointing).backward()
+
+        expected = {key.removeprefix("grad."): value for key, value in tuned.expected.items() if key.startswith("grad.")}
+        assert model.prefix_parameters().keys() == expected.keys()
+        for key, gradient in expected.items():
+            found = model.prefix_parameters()[key].grad
+            assert found is not None
+            assert difference(found, gradient) <= 1e-4 * float(gradient.abs().max())
+
+    def test_positions_are_those_of_the_original(self, case: Case) -> None:
+        ours = pack(case.rows, case.load().network).positions.split([len(row) for row in case.rows], dim=1)
+
+        for found, original, row in zip(ours, case.expected["position_ids"], case.rows, strict=True):
+            unpadded = original[:, -len(row) :]
+            assert torch.equal(found[0] - found[0, 0], unpadded[0] - unpadded[0, 0])  # rotary positions count from anywhere
+            assert torch.equal(found[1], unpadded[1])
+
+
+class TestLayout:
+    def test_context_ends_at_sop_and_counting_stops_at_gmask(self) -> None:
+        network = small_network()
+
+        assert network.layout([1, 2, *prompt(network, 3), 4]) == Layout(context=4, anchor=3)
+
+    def test_gmask_counts_before_mask_wherever_it_stands(self) -> None:
+        network = small_network()
+        control = network.config.control
+
+        assert network.layout([control.mask, 1, control.gmask, control.sop]).anchor == 2
+        assert network.layout([1, control.mask, 2, control.sop]).anchor == 1
+
+    def test_without_a_mask_counting_stops_at_the_end_of_the_context(self) -> None:
+        network = small_network()
+
+        assert network.layout([1, 2, network.config.control.sop, 5]) == Layout(context=2, anchor=1)
+
+    def test_without_sop_the_whole_row_is_context(self) -> None:
+        assert small_network().layout([1, 2, 3]) == Layout(context=3, anchor=2)
+        assert small_network().layout([]) == Layout(context=0, anchor=0)
+
+    def test_context_sees_itself_in_both_directions_and_the_answer_only_backwards(self) -> None:
+        network = small_network()
+        row = [*prompt(network, 1, 2, 3), 4, 5]
+
+        def states(ids: list[int]) -> torch.Tensor:
+            hidden: torch.Tensor = network(pack([ids], network))
+            return hidden
+
+        first, other = states(row), states([*row[:2], 9, *row[3:]])
+        late, last = states([*row[:6], 8]), states([*row[:5], 8, 5])
+
+        assert not torch.allclose(first[0], other[0], atol=1e-3)  # the first token sees the third
+        assert torch.equal(first[:6], late[:6])  # nothing before sees the last
+        assert torch.equal(first[:5], last[:5])
+        assert not torch.allclose(first[6], last[6], atol=1e-3)
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"hidden_size": None}, '"hidden_size" must be a whole number of at least 1, got None'),
+            ({"num_layers": 0}, '"num_layers" must be a whole number of at least 1, got 0'),
+            ({"num_layers": True}, '"num_layers" must be a whole number of at least 1, got True'),
+            ({"vocab_size": "40"}, "\"vocab_size\" must be a whole number of at least 1, got '40'"),
+            ({"hidden_size": 36}, '"hidden_size" 36 must be a multiple of 4 x "num_attention_heads" (2)'),
+            ({"position_encoding_2d": False}, '"position_encoding_2d" is false'),
+            ({"layernorm_epsilon": "small"}, "\"layernorm_epsilon\" must be a number above 0, got 'small'"),
+            ({"layernorm_epsilon": 0}, '"layernorm_epsilon" must be a number above 0, got 0'),
+        ],
+    )
+    def test_an_impossible_field_is_named(self, change: dict[str, object], sentence: str) -> None:
+        with pytest.raises(UserError) as caught:
+            ChatGLMConfig.read({**small_fields(), **change})
+
+        assert sentence in str(caught.value)
+        assert "official folder" in str(caught.value)
+
+    def test_a_missing_length_takes_the_published_one(self) -> None:
+        fields = small_fields()
+        del fields["max_sequence_length"]
+
+        assert ChatGLMConfig.read(fields).max_sequence_length == 2048
+
+    @pytest.mark.parametrize(("size", "gmask", "eop"), [(130528, 130001, 130005), (150528, 150001, 150005)])
+    def test_a_released_vocabulary_needs_no_control_ids(self, size: int, gmask: int, eop: int) -> None:
+        fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
+
+        control = ChatGLMConfig.read({**fields, "vocab_size": size}).control
+
+        assert (control.gmask, control.eop) == (gmask, eop)
+
+
+class TestParts:
+    def test_hidden_states_and_logits_are_two_calls(self) -> None:
+        network = small_network()
+        hidden = network(pack([prompt(network, 1, 2)], network))
+
+        assert hidden.shape == (4, 32)
+        assert torch.equal(network.logits(hidden[-1:])[0], network.head_weight @ hidden[-1])
+        assert network.head_weight is network.transformer.word_embeddings.weight
+
+    def test_rotation_depends_on_distances_only_on_both_axes(self) -> None:
+        torch.manual_seed(0)
+        query, key = torch.randn(1, 1, 16), torch.randn(1, 1, 16)
+
+        def product(first: tuple[int, int], second: tuple[int, int]) -> torch.Tensor:
+            turned = [rotate(x, *rotary(torch.tensor([[a], [b]]), 8, torch.float32)) for x, (a, b) in ((query, first), (key, second))]
+            return (turned[0] * turned[1]).sum()
+
+        assert difference(product((3, 1), (5, 9)), product((13, 21), (15, 29))) < 1e-2
+        assert not torch.isclose(product((3, 1), (5, 9)), product((3, 1), (6, 9)), atol=1e-2)
+        assert not torch.isclose(product((3, 1), (5, 9)), product((3, 1), (5, 8)), atol=1e-2)
+
+    @pytest.mark.parametrize(("dtype", "share"), [(torch.float16, 0.03), (torch.bfloat16, 0.2)])
+    def test_sixteen_bits_stay_near_thirty_two(self, dtype: torch.dtype, share: float) -> None:
+        case = Case("chatglm1-base")
+        model = case.load()
+        exact = torch.cat(model.logits(case.rows))
+        model.network.to(dtype)
+
+        found = torch.cat(model.logits(case.rows))
+
+        assert found.dtype is dtype
+        assert (found.float() - exact).abs().mean() < share * exact.abs().mean()

@@ -1,0 +1,320 @@
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imprint.errors import UserError
+from imprint.models import checkpoint
+from imprint.models.chatglm import ChatGLM
+from imprint.models.checkpoint import HEAD, load_network, load_pickle, read_tensors, save_network, weight_files
+from tests.cases import small_fields, small_network, write_config
+
+CPU = torch.device("cpu")
+EMBEDDING = "transformer.word_embeddings.weight"
+SHARD = 20_000
+"""Bytes: some five shards."""
+
+
+def read(folder: Path, dtype: torch.dtype = torch.float32) -> ChatGLM:
+    return load_network(folder, dtype=dtype, device=CPU)
+
+
+def weights() -> dict[str, Tensor]:
+    network = small_network()
+    return {**network.state_dict(), HEAD: network.head_weight}
+
+
+def base(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """A model folder with all tensors in one pytorch_model.bin."""
+    torch.save(tensors, write_config(folder, small_fields()) / "pytorch_model.bin")
+    return folder
+
+
+def sharded(folder: Path, *, as_bin: bool = True) -> Path:
+    source = write_config(folder.with_name("source"), small_fields())
+    save_network(small_network(), source, folder, as_bin=as_bin, shard_bytes=SHARD)
+    return folder
+
+
+def equal(network: ChatGLM, tensors: dict[str, Tensor]) -> bool:
+    state = network.state_dict()
+    return state.keys() == tensors.keys() - {HEAD} and all(torch.equal(state[name], tensors[name]) for name in state)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    return str(caught.value)
+
+
+class Canary:
+    """Unpickled without care, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return Path.touch, (self.file,)  # type: ignore[return-value]
+
+
+class TestLayouts:
+    def test_one_bin_file(self, tmp_path: Path) -> None:
+        assert equal(read(base(tmp_path / "base", weights())), weights())
+
+    def test_one_safetensors_file(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        save_file({name: tensor.clone() for name, tensor in weights().items()}, folder / "model.safetensors")
+
+        assert equal(read(folder), weights())
+
+    @pytest.mark.parametrize("as_bin", [True, False])
+    def test_shards_with_an_index(self, tmp_path: Path, as_bin: bool) -> None:  # noqa: FBT001
+        folder = sharded(tmp_path / "base", as_bin=as_bin)
+
+        assert len(weight_files(folder)) >= 4
+        assert equal(read(folder), weights())
+
+    def test_a_file_from_before_torch_1_6(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        torch.save(weights(), folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+        assert equal(read(folder), weights())
+
+    def test_a_trainers_state_around_the_weights(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        torch.save({"state_dict": weights(), "step": 3}, folder / "pytorch_model.bin")
+
+        assert equal(read(folder), weights())
+
+    def test_safetensors_stand_before_bin(self, tmp_path: Path) -> None:
+        folder = base(tmp_path / "base", {})
+        save_file({name: tensor.clone() for name, tensor in weights().items()}, folder / "model.safetensors")
+
+        assert equal(read(folder), weights())
+
+    def test_what_the_network_computes_itself_is_passed_over(self, tmp_path: Path) -> None:
+        extra = {
+            "transformer.layers.0.attention.rotary_emb.inv_freq": torch.zeros(8),
+            "transformer.prefix_encoder.embedding.weight": torch.zeros(4, 128),
+        }
+
+        assert equal(read(base(tmp_path / "base", {**weights(), **extra})), weights())
+
+    def test_every_mapping_limit_gives_the_same(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checkpoint, "MAPPED_BYTES", 5000)
+        for as_bin in (True, False):
+            assert equal(read(sharded(tmp_path / str(as_bin), as_bin=as_bin)), weights())
+
+    def test_the_network_is_frozen_and_takes_the_type_that_is_asked(self, tmp_path: Path) -> None:
+        network = read(base(tmp_path / "base", {name: tensor.half() for name, tensor in weights().items()}), torch.bfloat16)
+
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert not network.training
+
+
+class TestBrokenFolders:
+    def test_missing_shards_are_counted_and_one_is_named(self, tmp_path: Path) -> None:
+        folder = sharded(tmp_path / "base")
+        shards = weight_files(folder)
+        shards[1].unlink()
+        shards[2].unlink()
+
+        assert f"{folder}: 2 of {len(shards)} shards are missing, the first is {shards[1].name}." in refusal(folder)
+
+    def test_a_folder_without_weights_says_what_it_holds(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        (folder / "pytorch_model-00001-of-00002.bin").touch()
+
+        sentence = refusal(folder)
+
+        assert "no weights; found config.json, pytorch_model-00001-of-00002.bin. Allowed: model.safetensors" in sentence
+
+    def test_a_missing_tensor_is_named(self, tmp_path: Path) -> None:
+        tensors = weights()
+        del tensors["transformer.layers.1.mlp.dense_h_to_4h.bias"], tensors["transformer.layers.0.attention.dense.bias"]
+
+        sentence = refusal(base(tmp_path / "base", tensors))
+
+        assert "2 tensors are missing, the first is 'transformer.layers.0.attention.dense.bias'" in sentence
+
+    def test_a_head_alone_is_no_embedding(self, tmp_path: Path) -> None:
+        tensors = weights()
+        del tensors[EMBEDDING]
+
+        assert f"1 tensors are missing, the first is '{EMBEDDING}'" in refusal(base(tmp_path / "base", tensors))
+
+    def test_a_wrong_shape_is_named_with_both_shapes(self, tmp_path: Path) -> None:
+        sentence = refusal(base(tmp_path / "base", {**weights(), EMBEDDING: torch.zeros(41, 32)}))
+
+        assert f"'{EMBEDDING}' has the shape (41, 32), config.json calls for (40, 32)" in sentence
+
+    def test_an_extra_tensor_is_named(self, tmp_path: Path) -> None:
+        sentence = refusal(base(tmp_path / "base", {**weights(), "transformer.layers.2.mlp.dense_h_to_4h.bias": torch.zeros(48)}))
+
+        assert "the weights hold 'transformer.layers.2.mlp.dense_h_to_4h.bias', which config.json does not call for" in sentence
+
+    @pytest.mark.parametrize("name", ["../outside.bin", "/etc/hostname", "sub/inside.bin"])
+    def test_an_index_names_no_file_outside_its_folder(self, tmp_path: Path, name: str) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        torch.save(weights(), tmp_path / "outside.bin")
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {EMBEDDING: name}}))
+
+        assert f"names a file outside its folder, {name!r}." in refusal(folder)
+
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 5}}', '{"weight_map": {"a": []}}']
+    )
+    def test_a_broken_index_is_named(self, tmp_path: Path, content: str) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        (folder / "model.safetensors.index.json").write_text(content)
+
+        assert 'model.safetensors.index.json: must be a JSON object with a "weight_map"' in refusal(folder)
+
+    @pytest.mark.parametrize("kind", ["bin", "legacy", "safetensors"])
+    def test_a_file_cut_anywhere_is_a_sentence(self, tmp_path: Path, kind: str) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        file = folder / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
+        if kind == "safetensors":
+            save_file({name: tensor.clone() for name, tensor in weights().items()}, file)
+        else:
+            torch.save(weights(), file, _use_new_zipfile_serialization=kind == "bin")
+        whole = file.read_bytes()
+        generator = random.Random(0)
+
+        for size in [0, 1, 2, 8, 100, len(whole) - 1, *(generator.randrange(len(whole)) for _ in range(20))]:
+            file.write_bytes(whole[:size])
+            assert f"{file}: " in refusal(folder)
+            assert "Download the file again" in refusal(folder)
+
+    @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {1: torch.zeros(1)}, {"a": {"b": torch.zeros(1)}}])
+    def test_a_file_of_other_things_is_a_sentence(self, tmp_path: Path, content: object) -> None:
+        file = tmp_path / "pytorch_model.bin"
+        torch.save(content, file)
+
+        with pytest.raises(UserError, match=r"pytorch_model\.bin: must hold a dict of tensors"):
+            load_pickle(file)
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_code_in_a_file_is_never_run(self, tmp_path: Path, zipped: bool) -> None:  # noqa: FBT001
+        canary = tmp_path / "ran"
+        folder = write_config(tmp_path / "base", small_fields())
+        torch.save({EMBEDDING: Canary(canary)}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+
+        sentence = refusal(folder)
+
+        assert not canary.exists()
+        assert "or holds code, which is never run" in sentence
+
+    def test_the_canary_would_sing(self, tmp_path: Path) -> None:
+        torch.save({EMBEDDING: Canary(tmp_path / "ran")}, tmp_path / "file.bin")
+
+        torch.load(tmp_path / "file.bin", weights_only=False)
+
+        assert (tmp_path / "ran").exists()
+
+
+class TestSaving:
+    @pytest.mark.parametrize("as_bin", [True, False])
+    @pytest.mark.parametrize("shard_bytes", [SHARD, 10**9])
+    def test_what_is_written_loads_equal(self, tmp_path: Path, as_bin: bool, shard_bytes: int) -> None:  # noqa: FBT001
+        source = write_config(tmp_path / "source", small_fields())
+        folder = tmp_path / "written"
+
+        save_network(small_network(), source, folder, as_bin=as_bin, shard_bytes=shard_bytes)
+
+        stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
+        index = folder / f"{stem}.{ending}.index.json"
+        assert equal(read(folder), weights())
+        assert index.exists() == (shard_bytes == SHARD)
+        names = [path.name for path in weight_files(folder)]
+        assert names == (
+            [f"{stem}-{i + 1:05d}-of-{len(names):05d}.{ending}" for i in range(len(names))] if index.exists() else [f"{stem}.{ending}"]
+        )
+
+    def test_the_index_tells_where_each_tensor_is_and_how_large_all_are(self, tmp_path: Path) -> None:
+        folder = sharded(tmp_path / "base")
+
+        index = json.loads((folder / "pytorch_model.bin.index.json").read_text())
+
+        found = {name: path.name for path in weight_files(folder) for name in load_pickle(path)}
+        assert index["weight_map"] == found
+        assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in weights().values())
+
+    def test_no_shard_is_larger_than_asked_unless_one_tensor_is(self, tmp_path: Path) -> None:
+        folder = sharded(tmp_path / "base")
+
+        shards = [[tensor.nbytes for tensor in load_pickle(path).values()] for path in weight_files(folder)]
+
+        assert all(sum(sizes) <= SHARD or len(sizes) == 1 for sizes in shards)
+
+    @pytest.mark.parametrize(("tied_once", "heads"), [(False, 1), (True, 0)])
+    def test_the_head_is_stored_as_the_official_folder_does_or_once(self, tmp_path: Path, tied_once: bool, heads: int) -> None:  # noqa: FBT001
+        source = write_config(tmp_path / "source", small_fields())
+        folder = tmp_path / "written"
+
+        save_network(small_network(), source, folder, tied_once=tied_once)
+
+        tensors = dict(read_tensors(folder))
+        assert sum(name == HEAD for name in tensors) == heads
+        assert all(torch.equal(tensor, tensors[EMBEDDING]) for name, tensor in tensors.items() if name == HEAD)
+        assert equal(read(folder), weights())
+
+    def test_another_type_is_written_and_noted_in_the_config(self, tmp_path: Path) -> None:
+        source = write_config(tmp_path / "source", {**small_fields(), "torch_dtype": "float32"})
+
+        save_network(small_network(), source, tmp_path / "written", dtype=torch.float16)
+
+        assert json.loads((tmp_path / "written" / "config.json").read_text())["torch_dtype"] == "float16"
+        assert {tensor.dtype for tensor in load_file(tmp_path / "written" / "model.safetensors").values()} == {torch.float16}
+
+    def test_small_files_go_along_and_old_weights_do_not(self, tmp_path: Path) -> None:
+        source = sharded(tmp_path / "base")
+        (source / "ice_text.model").write_bytes(b"pieces")
+        (source / "cache").mkdir()
+
+        save_network(small_network(), source, tmp_path / "written")
+
+        assert sorted(path.name for path in (tmp_path / "written").iterdir()) == ["config.json", "ice_text.model", "model.safetensors"]
+
+    def test_a_folder_may_be_replaced_by_what_was_read_from_it(self, tmp_path: Path) -> None:
+        folder = sharded(tmp_path / "base", as_bin=False)
+
+        save_network(read(folder), folder, folder)
+
+        assert equal(read(folder), weights())
+
+    @pytest.mark.parametrize("size", [130528, 150528])
+    def test_both_editions_of_the_vocabulary_load_without_control_ids(self, tmp_path: Path, size: int) -> None:
+        fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
+        fields |= {"vocab_size": size, "hidden_size": 8, "inner_hidden_size": 8, "num_layers": 1, "num_attention_heads": 1}
+        source = write_config(tmp_path / "source", fields)
+        with torch.device("meta"):
+            network = checkpoint.build_network(fields, source)
+        save_network(network.to_empty(device="cpu").half(), source, tmp_path / "base", tied_once=True)
+
+        loaded = read(tmp_path / "base", torch.float16)
+
+        control = loaded.config.control
+        assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + place for place in (0, 1, 4, 5))
+        assert loaded.end_id == size - 523
+
+
+@pytest.mark.long
+def test_loading_two_gigabytes_holds_no_second_copy(tmp_path: Path, repo: Path) -> None:
+    command = [sys.executable, str(repo / "benchmarks" / "loading.py"), str(tmp_path / "weights"), "--json"]
+
+    environment = {**os.environ, "PYTHONPATH": str(repo)}
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
+
+    assert len(figures) == 4  # two kinds of files, in the same type and converted
+    assert {row["kind"]: row["share"] for row in figures if row["share"] > 1.15} == {}
+    assert all(row["share"] > 0.9 for row in figures)  # everything was read, so the figure is of the whole

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.models.families import build_network, listing, read_config
+from tests.cases import small_fields, write_config
+
+CHATGLM2 = {"model_type": "chatglm", "multi_query_group_num": 2, "num_layers": 28, "ffn_hidden_size": 13696}
+
+
+def refusal(folder: Path, fields: dict[str, object]) -> str:
+    with pytest.raises(UserError) as caught:
+        build_network(read_config(write_config(folder, fields)), folder)
+    return str(caught.value)
+
+
+def test_chatglm_6b_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "chatglm2-6b", small_fields())
+
+    network = build_network(read_config(folder), folder)
+
+    assert type(network).__name__ == "ChatGLM"
+    assert network.config.num_layers == 2
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: there is no such folder\. Give the folder that holds"):
+        read_config(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_config_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+
+    with pytest.raises(UserError, match=r"config\.json is missing; found notes\.txt\. Give the folder"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"model_type": ', "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[1, 2]", "must hold one JSON object, found list"),
+    ],
+)
+def test_a_broken_config_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+
+    with pytest.raises(UserError) as caught:
+        read_config(tmp_path)
+
+    assert f"config.json: {sentence}" in str(caught.value)
+    assert "Download the file again." in str(caught.value)
+
+
+def test_an_unknown_architecture_is_said_with_what_is_known(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, {"model_type": "llama", "hidden_size": 4096})
+
+    assert "\"model_type\" is 'llama', an architecture that is not known here. Known: ChatGLM-6B" in sentence
+    assert "auto_map" not in sentence
+
+
+def test_a_folder_that_brings_its_own_code_hears_that_it_is_never_run(tmp_path: Path) -> None:
+    (tmp_path / "modeling_new.py").write_text("raise SystemExit('ran')")
+
+    sentence = refusal(tmp_path, {"model_type": "new", "auto_map": {"AutoModel": "modeling_new.New"}})
+
+    assert 'Its "auto_map" asks for code from the folder, which is never run.' in sentence
+
+
+def test_the_officials_auto_map_does_no_harm(tmp_path: Path) -> None:
+    fields = {**small_fields(), "auto_map": {"AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration"}}
+
+    assert build_network(fields, tmp_path).config.hidden_size == 32
+
+
+def test_chatglm2_is_called_by_its_name(tmp_path: Path) -> None:
+    assert "this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet" in refusal(tmp_path, CHATGLM2)
+
+
+def test_a_quantised_folder_is_refused_with_what_to_use(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, {**small_fields(), "quantization_bit": 4})
+
+    assert '"quantization_bit" is 4, a quantised folder' in sentence
+    assert "Use the 16-bit folder of the same model." in sentence
+    assert build_network({**small_fields(), "quantization_bit": 0}, tmp_path).config.num_layers == 2
+
+
+def test_a_listing_stays_short(tmp_path: Path) -> None:
+    assert listing(tmp_path) == "nothing"
+    for number in range(8):
+        (tmp_path / f"{number}.txt").touch()
+    assert listing(tmp_path) == "0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt and 2 more"

@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from imprint.data.batch import pack
+from imprint.models import loss
+from imprint.models.loss import target_loss
+from tests.cases import difference, prompt, small_model
+
+ROWS, WIDTH, VOCABULARY = 10, 6, 17
+
+
+def draw(rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return (
+        torch.randn(rows, WIDTH, requires_grad=True),
+        torch.randn(VOCABULARY, WIDTH, requires_grad=True),
+        torch.randint(VOCABULARY, (rows,)),
+    )
+
+
+class HeadRows(TorchDispatchMode):
+    """Counts the rows of every product with the vocabulary head."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.vocabulary = vocabulary
+        self.rows: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if "mm" in func.__name__ and isinstance(out, Tensor) and out.shape[-1] == self.vocabulary:
+            self.rows.append(len(out))
+        return out
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 5, 10, 1024])
+def test_loss_and_gradients_are_those_of_cross_entropy_wherever_chunks_end(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ROWS", chunk)
+    hidden, head, labels = draw()
+    expected = functional.cross_entropy(hidden @ head.t(), labels, reduction="sum")
+    gradients = torch.autograd.grad(expected * 0.25, (hidden, head))
+
+    found = target_loss(hidden, head, labels)
+    (found * 0.25).backward()
+
+    assert difference(found, expected) < 1e-5
+    assert hidden.grad is not None
+    assert head.grad is not None
+    assert difference(hidden.grad, gradients[0]) < 1e-6
+    assert difference(head.grad, gradients[1]) < 1e-6
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, head, labels = draw()
+    head.requires_grad_(False)
+
+    target_loss(hidden, head, labels).backward()
+
+    assert head.grad is None
+    assert hidden.grad is not None
+
+
+def test_a_frozen_head_costs_no_product_for_its_gradient() -> None:
+    hidden, head, labels = draw()
+    shapes = []
+    for trained in (True, False):
+        with HeadRows(WIDTH) as spy:
+            target_loss(hidden, head.detach().requires_grad_(trained), labels)
+        shapes.append(spy.rows)
+
+    assert shapes == [[ROWS, VOCABULARY], [ROWS]]
+
+
+def test_scoring_alone_computes_no_gradient() -> None:
+    hidden, head, labels = draw()
+
+    with HeadRows(WIDTH) as spy, torch.no_grad():
+        found = target_loss(hidden, head, labels)
+
+    assert spy.rows == []
+    assert difference(found, functional.cross_entropy(hidden @ head.t(), labels, reduction="sum")) < 1e-5
+
+
+def test_no_target_costs_nothing_and_has_a_gradient_of_nothing() -> None:
+    hidden, head, labels = draw(0)
+
+    found = target_loss(hidden, head, labels)
+    found.backward()
+
+    assert found.item() == 0
+    assert hidden.grad is not None
+    assert hidden.grad.shape == (0, WIDTH)
+
+
+def test_sixteen_bits_are_summed_in_thirty_two() -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(3000, WIDTH).bfloat16(), torch.randn(VOCABULARY, WIDTH).bfloat16()
+    labels = torch.randint(VOCABULARY, (3000,))
+
+    found = target_loss(hidden, head, labels)
+
+    assert found.dtype is torch.float32
+    expected = functional.cross_entropy(hidden.double() @ head.double().t(), labels, reduction="sum")
+    assert difference(found, expected) < 1e-3 * float(expected)
+
+
+def test_only_rows_with_a_target_reach_the_head() -> None:
+    model = small_model(vocabulary=41)
+    rows = [[*prompt(model.network, 1, 2, 3), 4, 5], [*prompt(model.network, 6), 7]]
+    labels = [[-100] * 5 + [4, 5], [-100] * 3 + [7]]
+
+    with HeadRows(41) as spy:
+        model.loss(rows, labels)
+
+    assert pack(rows, model.network, labels).target_tokens == 3
+    assert spy.rows == [3]
