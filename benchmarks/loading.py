@@ -1,0 +1,121 @@
+"""Peak memory of loading a ChatGLM-6B-shaped folder of 2 GB, over the bytes of the weights in memory.
+
+    python benchmarks/loading.py [FOLDER] [--gib 1.9] [--json]
+
+Writes random fp16 weights in shards into FOLDER (a temporary one unless given), once as `.bin` and once as safetensors, and deletes them
+again. Each is loaded in a process of its own, as it is and converted to float32. The peak is the process's largest resident memory, also
+of mapped pages, while it loads and then reads every weight once, less what it had before.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HIDDEN, VOCABULARY = 2048, 130528
+KINDS = ("bin", "safetensors")
+DTYPES = ("float16", "float32")
+SHARDS = 5
+LINE = "{kind:24} {shards} shards  weights {weights_gib:.2f} GiB  peak {peak_gib:.2f} GiB  {share:.3f} x  {seconds:.1f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where the weights are written and deleted again")
+    parser.add_argument("--gib", type=float, default=1.9, help="size of the weights in memory, at fp16")
+    parser.add_argument("--json", action="store_true", help="print one JSON list")
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=DTYPES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.write:
+        write(arguments.folder, arguments.gib)
+    elif arguments.measure:
+        print(json.dumps(measure(arguments.folder, arguments.measure)))
+    else:
+        compare(arguments.folder, gib=arguments.gib, as_json=arguments.json)
+
+
+def compare(folder: Path | None, *, gib: float, as_json: bool) -> None:
+    """Write, measure in fresh processes, print, delete; this process stays small, for a child's peak starts at its parent's size."""
+    place = folder or Path(tempfile.mkdtemp(prefix="imprint-loading-"))
+    rows = []
+    try:
+        again(place, "--write", "--gib", str(gib))
+        for kind in KINDS:
+            for dtype in DTYPES:
+                rows.append({"kind": f"{kind} to {dtype}", **json.loads(again(place / kind, "--measure", dtype))})
+                if not as_json:
+                    print(LINE.format(**rows[-1]))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    if as_json:
+        print(json.dumps(rows))
+
+
+def again(folder: Path, *arguments: str) -> str:
+    """This script in a process of its own."""
+    return subprocess.run([sys.executable, __file__, str(folder), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def write(folder: Path, gib: float) -> None:
+    import torch
+
+    from imprint.models.checkpoint import save_network
+    from imprint.models.families import build_network
+
+    layers = round((gib * 2**30 / 2 - VOCABULARY * HIDDEN) / (12 * HIDDEN**2))
+    fields = {
+        "model_type": "chatglm",
+        "vocab_size": VOCABULARY,
+        "hidden_size": HIDDEN,
+        "num_layers": layers,
+        "num_attention_heads": 16,
+        "inner_hidden_size": 4 * HIDDEN,
+    }
+    source = folder / "source"
+    source.mkdir(parents=True)
+    (source / "config.json").write_text(json.dumps(fields))
+    with torch.device("meta"):
+        network = build_network(fields, source).half()
+    network.to_empty(device="cpu")
+    for parameter in network.parameters():
+        parameter.data.uniform_(-0.1, 0.1)
+    for kind in KINDS:
+        save_network(network, source, folder / kind, as_bin=kind == "bin", shard_bytes=int(gib * 2**30 / SHARDS))
+
+
+def measure(folder: Path, dtype: str) -> dict[str, float]:
+    import torch
+
+    from imprint.models.checkpoint import load_network, weight_files
+
+    torch.set_num_threads(1)
+    torch.zeros(1).half().float().sum()  # what the first operation of a process loads is no weight
+    before, started = peak_bytes(), time.perf_counter()
+    network = load_network(folder, dtype=getattr(torch, dtype), device=torch.device("cpu"))
+    seconds = time.perf_counter() - started
+    for parameter in network.parameters():  # a mapped weight is in memory only once it is read
+        parameter.view(torch.uint8).flatten()[::4096].sum()
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    peak = peak_bytes() - before
+    return {
+        "shards": len(weight_files(folder)),
+        "weights_gib": weights / 2**30,
+        "peak_gib": peak / 2**30,
+        "share": peak / weights,
+        "seconds": seconds,
+    }
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()
