@@ -2,13 +2,11 @@
 
 import hashlib
 import math
-import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from imprint.config import dump, read_recipe
-from imprint.data.batch import grouped_by_length, pack, sorted_by_length
+from imprint.data.batch import NOT_SCORED, Batches, pack, sorted_by_length
 from imprint.data.dataset import Split, load_split
 from imprint.data.encode import Encoded, encode_prompt
 from imprint.engine import Engine
@@ -51,25 +49,32 @@ class Job:
     """What learns."""
     engine: Engine
     """Devices and optimizer."""
+    batches: Batches
+    """Which rows a step takes."""
     steps: int
     """Optimizer steps in all."""
 
 
 def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
-    """Run a recipe, or go on with it; returns the run folder.
+    """Run the recipe at `path`, or go on with it; returns the run folder. Raises as `train_recipe`."""
+    return train_recipe(read_recipe(path, overrides, Recipe))
+
+
+def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
+    """Run a recipe, on its own data or on rows that are already encoded.
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
     """
-    recipe = read_recipe(path, overrides, Recipe)
     run = open_run(recipe)
     seed_everything(recipe.train.seed)
     model = load(recipe.model.path, dtype=recipe.model.dtype, device=recipe.model.device)
-    split = load_split(recipe.data, model.tokenizer)
+    split = split or load_split(recipe.data, model.tokenizer)
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
-    steps = recipe.train.steps or max(1, round(recipe.train.epochs * math.ceil(len(split.train) / recipe.train.batch_size)))
+    batches = Batches([len(row.ids) for row in split.train], recipe.train.batch_size, seed=recipe.train.seed)
+    steps = recipe.train.steps or max(1, round(recipe.train.epochs * batches.per_epoch))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
-    job = Job(recipe, run, model, split, tuner, engine, steps)
+    job = Job(recipe, run, model, split, tuner, engine, batches, steps)
     position = resume(job)
     with Journal(run, step=position.step, steps=steps) as journal, stop_on_signal() as stop:
         announce(job, position, journal)
@@ -146,7 +151,7 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     began = time.monotonic()
     engine, section = job.engine, job.recipe.train
     job.tuner.train()
-    rows = batch_of_step(job, position.step)
+    rows = job.batches.of_step(position.step)
     tokens = sum(scored(job.split.train[row]) for row in rows)
     loss = torch.zeros((), device=job.model.device)
     parts = list(micro_batches(rows, section.micro_batch_size, engine))
@@ -176,21 +181,7 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
 
 def scored(row: Encoded) -> int:
     """How many tokens of a row are predicted; the first has nothing before it."""
-    return sum(label != -100 for label in row.labels[1:])
-
-
-def batch_of_step(job: Job, step: int) -> list[int]:
-    """Row numbers of optimizer step `step` (from 1); they follow from seed and step alone, so a resumed run needs nothing else."""
-    lengths = tuple(len(row.ids) for row in job.split.train)
-    size = job.recipe.train.batch_size
-    epoch, place = divmod(step - 1, math.ceil(len(lengths) / size))
-    return epoch_batches(lengths, size, job.recipe.train.seed, epoch)[place]
-
-
-@lru_cache(maxsize=1)
-def epoch_batches(lengths: tuple[int, ...], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """One epoch's batches."""
-    return list(grouped_by_length(lengths, size, generator=random.Random(f"{seed}/{epoch}")))
+    return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
 
 
 def micro_batches(rows: Sequence[int], size: int, engine: Engine) -> Iterator[tuple[Sequence[int], float]]:

@@ -3,6 +3,7 @@
 Legend: R rows, T tokens of all rows together, A position axes (two in ChatGLM-6B, one elsewhere), N scored targets.
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,25 @@ def grouped_by_length(lengths: Sequence[int], size: int, *, generator: random.Ra
         batches += [chunk[i : i + size] for i in range(0, len(chunk), size)]
     generator.shuffle(batches)
     yield from batches
+
+
+class Batches:
+    """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else."""
+
+    def __init__(self, lengths: Sequence[int], size: int, *, seed: int) -> None:
+        self.lengths = lengths
+        self.size = size
+        self.seed = seed
+        self.per_epoch = math.ceil(len(lengths) / size)
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def of_step(self, step: int) -> list[int]:
+        """Row numbers of optimizer step `step`, counted from 1 on over all epochs."""
+        epoch, place = divmod(step - 1, self.per_epoch)
+        if self._epoch[0] != epoch:
+            chance = random.Random(f"{self.seed}/{epoch}")
+            self._epoch = (epoch, list(grouped_by_length(self.lengths, self.size, generator=chance)))
+        return self._epoch[1][place]
 
 
 def sorted_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
