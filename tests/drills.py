@@ -1,0 +1,390 @@
+"""The kill drills: a command that is killed again and again, and started again as it was, must end as one that nobody killed.
+
+    python -m tests.drills train FOLDER --kills 60 --seed 0     training, killed at random moments
+    python -m tests.drills sweep FOLDER                         a short run, killed once before every single change on the disk
+    python -m tests.drills evaluate FOLDER --kills 10           answering, killed at random moments
+    python -m tests.drills processes FOLDER                     no kills: two processes together against one alone
+
+Each prints one line of JSON. Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
+Training drops parts of the prefix at random and starts from random numbers, so that a random state that is lost changes the losses.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imprint.cli import main
+from imprint.engine import Engine
+from imprint.files import find_folder, read_lines
+from imprint.metrics import score
+from imprint.runs import RunFolder
+from tests.tiny import tiny_base, tiny_rows
+
+RECIPE = """\
+output: {folder}/run
+model: {{path: {folder}/base, device: cpu}}
+data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
+tune: {{method: prefix, length: 4, start: random, dropout: 0.1}}
+optimizer: {{learning_rate: 0.5, warmup_steps: 2}}
+train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1}}
+"""
+TOGETHER = ["train.steps=4", "train.batch_size=6", "tune.dropout=0", "train.evaluate_every=2", "train.watch_prompts=0"]
+SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
+TIMES = ("seconds", "tokens_per_second", "memory_gib")
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+SLOWER_SECONDS = 0.004
+IMPORTED_ONCE = ("imprint.train", "imprint.evaluate", "torch._dynamo", "PIL.PngImagePlugin")
+
+Prepare = Callable[[], None]
+Ending = dict[str, Any]
+
+
+@dataclass
+class Drill:
+    """What came of a drill."""
+
+    runs: int = 0
+    """Runs that were brought to their end."""
+    starts: int = 0
+    """Commands started for that."""
+    kills: int = 0
+    """How many of them were killed."""
+    in_a_save: int = 0
+    """Kills that left something half written under its dotted name; of an evaluation: that left answers to go on from."""
+    equal: int = 0
+    """Runs that ended as the one that nobody killed."""
+    broken: list[str] = field(default_factory=list)
+    """What was wrong, in words; empty if all is well."""
+    seconds: float = 0.0
+    """How long it took."""
+
+
+def start(command: list[str], screen: Path, prepare: Prepare | None = None) -> int:
+    """Fork a process that runs `imprint COMMAND`; returns its number."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    status = 99
+    try:
+        handle = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        if prepare is not None:
+            prepare()
+        status = main(command)
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def end(child: int) -> int:
+    """Wait for a process; its exit status, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed(child: int, log: Path, lines: int, seconds: float) -> bool:
+    """Kill a process so many seconds after `log` has grown to so many lines; False if it was done before."""
+    until = None
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if until is None and line_count(log) >= lines:
+            until = time.monotonic() + seconds
+        if until is not None and time.monotonic() >= until:
+            os.kill(child, signal.SIGKILL)
+            break
+        time.sleep(0.0005)
+    return end(child) == -signal.SIGKILL
+
+
+def line_count(log: Path) -> int:
+    """The lines of a file, which need not be there."""
+    try:
+        return log.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def kill_before_change(number: int, folder: Path) -> Prepare:
+    """In the child: die right before the change on the disk that has this number, counted from 1."""
+    seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES or (event == "open" and _writes(arguments, folder)):
+            count()
+
+    def prepare() -> None:
+        sync = os.fsync
+
+        def counted(fd: Any) -> None:
+            count()
+            sync(fd)
+
+        os.fsync = counted
+        sys.addaudithook(hook)
+
+    return prepare
+
+
+def slow_disk() -> None:
+    """In the child: every fsync takes longer, so that a random kill hits a save more often."""
+    sync = os.fsync
+
+    def slow(fd: Any) -> None:
+        time.sleep(SLOWER_SECONDS)
+        sync(fd)
+
+    os.fsync = slow
+
+
+def _writes(arguments: tuple[Any, ...], folder: Path) -> bool:
+    path, mode, _flags = arguments
+    return isinstance(path, str | Path) and str(path).startswith(str(folder)) and isinstance(mode, str) and any(x in mode for x in "wax+")
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Base, rows and recipe; returns the recipe's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_base(folder / "base")
+    tiny_rows(folder / "rows.jsonl")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    return recipe
+
+
+def ending_of(run: RunFolder) -> Ending:
+    """All that a run leaves, but for times and memory."""
+    log = [{name: value for name, value in line.items() if name not in TIMES} for line in read_lines(run.log)]
+    files = {}
+    for folder in (run.adapter, *run.states()):
+        for file in sorted(folder.iterdir()):
+            if file.name == "position.json":
+                files[f"{folder.name}/{file.name}"] = repr({**json.loads(file.read_text()), "seconds": 0})
+            else:
+                files[f"{folder.name}/{file.name}"] = file.read_bytes().hex()
+    others = [entry.name for entry in run.path.iterdir() if entry.name.startswith(".")]
+    return {"log": log, "samples": read_lines(run.samples), "files": files, "leftovers": others}
+
+
+def halves(run: RunFolder) -> list[str]:
+    """What is incomplete in a run folder though it carries its final name."""
+    wrong = []
+    for state in run.states():
+        if len(list(state.iterdir())) != 4:
+            wrong.append(f"{state.name} is incomplete")
+    adapter = find_folder(run.adapter)
+    if adapter is not None and len(list(adapter.iterdir())) != 3:
+        wrong.append("adapter is incomplete")
+    return wrong
+
+
+def half_written(run: RunFolder) -> bool:
+    """Whether the killed process was in the middle of a save."""
+    return run.path.is_dir() and any(entry.name.startswith(".") for entry in run.path.iterdir())
+
+
+def differences(one: Ending, other: Ending) -> list[str]:
+    """Where two endings differ, in words."""
+    found = [name for name in one if name != "files" and one[name] != other[name]]
+    names = sorted(set(one["files"]) | set(other["files"]))
+    return found + [name for name in names if one["files"].get(name) != other["files"].get(name)]
+
+
+class TrainDrill:
+    """Runs of one recipe, each in a folder of its own, beside one that nobody kills."""
+
+    def __init__(self, folder: Path, seed: int, overrides: list[str]) -> None:
+        self.recipe, self.folder = prepare_folder(folder), folder
+        self.chance = random.Random(seed)
+        self.overrides = overrides
+        self.drill = Drill()
+        assert end(start(self.command("whole"), folder / "whole.txt")) == 0, (folder / "whole.txt").read_text()
+        self.expected = ending_of(RunFolder(folder / "whole"))
+
+    def command(self, name: str) -> list[str]:
+        """What is typed for the run of that name."""
+        return ["train", str(self.recipe), f"output={self.folder / name}", *self.overrides]
+
+    def before_change(self, name: str, number: int) -> bool:
+        """Start a run that dies right before that change on the disk; False if it came to its end."""
+        prepare = kill_before_change(number, self.folder / name)
+        return self.note(name, killed=end(start(self.command(name), self.screen(name), prepare)) == -signal.SIGKILL)
+
+    def at_random(self, name: str) -> bool:
+        """One start, killed somewhere in the next steps: by the clock, by the clock on a slow disk, or before some change on the disk."""
+        way = self.chance.choice(("clock", "slow", "change"))
+        if way == "change":
+            return self.before_change(name, self.chance.randint(1, 250))
+        log = RunFolder(self.folder / name).log
+        lines = self.chance.choice((0, line_count(log) + self.chance.randint(1, 8)))  # 0: before the first step, or soon after
+        child = start(self.command(name), self.screen(name), slow_disk if way == "slow" else None)
+        return self.note(name, killed=killed(child, log, lines, self.chance.uniform(0, 0.03 if lines else 0.15)))
+
+    def note(self, name: str, *, killed: bool) -> bool:
+        """Count a start and what the kill left behind."""
+        run = RunFolder(self.folder / name)
+        self.drill.starts += 1
+        if killed:
+            self.drill.kills += 1
+            self.drill.in_a_save += half_written(run)
+            self.drill.broken += [f"{name}: {what}" for what in halves(run)]
+        return killed
+
+    def screen(self, name: str) -> Path:
+        """Where a run's words go."""
+        return self.folder / f"{name}.txt"
+
+    def finish(self, name: str) -> None:
+        """Start a run once more, let it end, and compare."""
+        status = end(start(self.command(name), self.screen(name)))
+        self.drill.starts += 1
+        self.drill.runs += 1
+        if status:
+            self.drill.broken.append(f"{name}: exit status {status}: {self.screen(name).read_text()[-300:]}")
+            return
+        found = differences(self.expected, ending_of(RunFolder(self.folder / name)))
+        self.drill.equal += not found
+        self.drill.broken += [f"{name}: {what} differs" for what in found]
+
+
+def train_drill(folder: Path, kills: int, seed: int) -> Drill:
+    """Runs that are killed three to six times each, until there were so many kills."""
+    drill = TrainDrill(folder, seed, [])
+    while drill.drill.kills < kills and not drill.drill.broken:
+        name = f"run-{drill.drill.runs}"
+        for _time in range(drill.chance.randint(3, 6)):
+            if not drill.at_random(name):
+                break
+        drill.finish(name)
+    return drill.drill
+
+
+def sweep_drill(folder: Path, seed: int) -> Drill:
+    """A short run for every change on the disk, killed right before it; the second start is killed somewhere too."""
+    drill = TrainDrill(folder, seed, SHORT)
+    number = 1
+    while not drill.drill.broken:
+        name = f"run-{number}"
+        if not drill.before_change(name, number):
+            break
+        drill.before_change(name, drill.chance.randint(1, 80))
+        drill.finish(name)
+        number += 1
+    return drill.drill
+
+
+def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
+    """Sampled answers to the rows, killed until so many kills, against answers that came in one go."""
+    recipe, chance, drill = prepare_folder(folder), random.Random(seed), Drill()
+    assert end(start(["train", str(recipe), *SHORT], folder / "train.txt")) == 0
+    score(["热身"], ["热身"])  # reads jieba's dictionary, once for all children
+    knobs = ["batch_size=3", "temperature=1.0", "top_p=0.9", "seed=5", "max_new_tokens=48"]
+
+    def command(name: str) -> list[str]:
+        return ["evaluate", str(folder / "run"), "--data", str(folder / "rows.jsonl"), *knobs, f"output={folder / name}"]
+
+    def said(name: str) -> list[bytes]:
+        return [(folder / name / file).read_bytes() for file in ("generated_predictions.txt", "predictions.jsonl")]
+
+    assert end(start(command("whole"), folder / "whole.txt")) == 0, (folder / "whole.txt").read_text()
+    while drill.kills < kills and not drill.broken:
+        name = f"answers-{drill.runs}"
+        for _time in range(chance.randint(2, 4)):
+            drill.starts += 1
+            kept = folder / name / "answers.jsonl"
+            child = start(command(name), folder / f"{name}.txt")
+            if not killed(child, kept, line_count(kept) + chance.randint(0, 8), chance.uniform(0, 0.02)):
+                break
+            drill.kills += 1
+            drill.in_a_save += line_count(kept) > 1
+        drill.starts += 1
+        drill.runs += 1
+        if status := end(start(command(name), folder / f"{name}.txt")):
+            drill.broken.append(f"{name}: exit status {status}: {(folder / f'{name}.txt').read_text()[-300:]}")
+        elif said(name) == said("whole"):
+            drill.equal += 1
+        else:
+            drill.broken.append(f"{name}: other answers")
+    return drill
+
+
+def processes_drill(folder: Path) -> Drill:
+    """The same run on one process and on two that exchange gradients; each of the two writes a folder of its own."""
+    recipe, drill = prepare_folder(folder), Drill(runs=3, starts=3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def place(rank: int) -> Prepare:
+        found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+        def prepare() -> None:
+            os.environ.update({name: str(value) for name, value in found.items()})
+            backward = Engine.backward
+
+            def counted(engine: Engine, loss: Tensor, *, last: bool) -> None:
+                assert engine.processes == 2, "each would train alone, and end as one alone"
+                backward(engine, loss, last=last)
+
+            setattr(Engine, "backward", counted)  # noqa: B010
+
+        return prepare
+
+    def command(name: str) -> list[str]:
+        return ["train", str(recipe), f"output={folder / name}", *TOGETHER]
+
+    children = [start(command(f"rank-{rank}"), folder / f"rank-{rank}.txt", place(rank)) for rank in range(2)]
+    children.append(start(command("alone"), folder / "alone.txt"))
+    drill.broken = [f"exit status {status}" for status in map(end, children) if status]
+    alone = [line.get("loss", line.get("eval_loss")) for line in read_lines(folder / "alone" / "log.jsonl")]
+    for rank in range(2):
+        log = [line.get("loss", line.get("eval_loss")) for line in read_lines(folder / f"rank-{rank}" / "log.jsonl")]
+        near = len(log) == len(alone) and all(abs(one - other) < 1e-5 for one, other in zip(log, alone, strict=True))
+        drill.equal += near
+        drill.broken += [] if near else [f"rank {rank}: {log} is not {alone}: {(folder / f'rank-{rank}.txt').read_text()[-600:]}"]
+    return drill
+
+
+def run_drill(arguments: list[str]) -> Drill:
+    """Read the command line and drill."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["train", "sweep", "evaluate", "processes"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # and no parallel work before a fork
+    for name in IMPORTED_ONCE:
+        importlib.import_module(name)
+    began = time.monotonic()
+    drills: dict[str, Callable[[], Drill]] = {
+        "train": lambda: train_drill(options.folder, options.kills, options.seed),
+        "sweep": lambda: sweep_drill(options.folder, options.seed),
+        "evaluate": lambda: evaluate_drill(options.folder, options.kills, options.seed),
+        "processes": lambda: processes_drill(options.folder),
+    }
+    drill = drills[options.what]()
+    drill.seconds = round(time.monotonic() - began, 1)
+    return drill
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(run_drill(sys.argv[1:])), ensure_ascii=False))  # noqa: T201
