@@ -131,16 +131,16 @@ class SharedPrefixAttention(torch.autograd.Function):
         damping: float,
     ) -> Tensor:
         """Take query (B, H, L, D), key and value (B, H, S, D), hidden (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
-        query = query * (query.shape[-1] ** -0.5 / damping)
+        query = query / (query.shape[-1] ** 0.5 * damping)
         scores = _scores(query, key, hidden, damping)
-        total = scores.logsumexp(-1, keepdim=True)
         if prefix_key is not None and prefix_value is not None:
             prefix_scores = _prefix_scores(query, prefix_key, damping)
-            total = torch.logaddexp(total, prefix_scores.logsumexp(-1, keepdim=True))
-            out = _over_prefix(prefix_scores.sub_(total).exp_().to(query.dtype), prefix_value)
-            out += scores.sub_(total).exp_().to(query.dtype) @ value
+            total = _softmax_(scores, prefix_scores)
+            out = _over_prefix(prefix_scores.to(query.dtype), prefix_value)
+            out += scores.to(query.dtype) @ value
         else:
-            out = scores.sub_(total).exp_().to(query.dtype) @ value
+            total = _softmax_(scores)
+            out = scores.to(query.dtype) @ value
         ctx.damping = damping
         ctx.save_for_backward(query, key, value, hidden, prefix_key, prefix_value, out, total)
         return out
@@ -150,7 +150,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         """Gradients to query, key, value and the two prefix tensors."""
         (grad,) = grads
         query, key, value, hidden, prefix_key, prefix_value, out, total = ctx.saved_tensors
-        scale, damping = query.shape[-1] ** -0.5 / ctx.damping, ctx.damping
+        damping = ctx.damping
         centre = (grad.float() * out.float()).sum(-1, keepdim=True)
         weights = _scores(query, key, hidden, damping).sub_(total).exp_()
         grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
@@ -165,7 +165,7 @@ class SharedPrefixAttention(torch.autograd.Function):
             grad_scores = weights.mul_(grad_weights.sub_(centre)).mul_(damping).to(query.dtype)
             grad_query += _over_prefix(grad_scores, prefix_key)
             grad_prefix_key = _by_head(grad_scores).transpose(-1, -2) @ _by_head(query)
-        return grad_query * scale, grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None
+        return grad_query / (query.shape[-1] ** 0.5 * damping), grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None
 
 
 def _scores(query: Tensor, key: Tensor, hidden: Tensor, damping: float) -> Tensor:
@@ -178,6 +178,22 @@ def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float) -> Tensor:
     """fp32 scores (B, H, L, P) of the shared prefix."""
     scores = _over_prefix(query, prefix_key.transpose(-1, -2)).float()
     return scores if damping == 1 else scores * damping
+
+
+def _softmax_(*parts: Tensor) -> Tensor:
+    """Turn scores (..., S) into the weights of one softmax over all parts, in place; returns its log-sum-exp (..., 1).
+
+    Weights are divided by their sum, not lowered by its logarithm, which would round at the size of the scores.
+    """
+    top = parts[0].amax(-1, keepdim=True)
+    for part in parts[1:]:
+        top = torch.maximum(top, part.amax(-1, keepdim=True))
+    total = torch.zeros_like(top)
+    for part in parts:
+        total += part.sub_(top).exp_().sum(-1, keepdim=True)
+    for part in parts:
+        part.div_(total)
+    return total.log_().add_(top)
 
 
 def _by_head(rows: Tensor) -> Tensor:
