@@ -116,6 +116,9 @@ def read_description(folder: Path) -> Description:
             raise UserError(
                 f'{path}: "format" is {fields.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
             )
+        numbers = fields["base_fingerprint"]
+        if not isinstance(numbers, list) or not all(isinstance(number, float | int) for number in numbers):
+            raise TypeError('"base_fingerprint" must be a list of numbers')
         return Description(**fields)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(f"{path}: is not the description of an adapter ({error}). Copy the adapter folder again, whole.") from error

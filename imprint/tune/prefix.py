@@ -137,7 +137,8 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: 
     if "embedding.weight" not in found:
         held = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise UserError(f"{place}: holds no prefix ({NAME}embedding.weight); found {held}. Give the prefix file of a P-Tuning v2 run.")
-    shape = PrefixShape.of(network, len(found["embedding.weight"]), projection="trans.0.weight" in found)
+    length = max(1, found["embedding.weight"].shape[:1].numel())
+    shape = PrefixShape.of(network, length, projection="trans.0.weight" in found)
     with torch.device("meta"):
         encoder = PrefixEncoder(shape)
     for name, parameter in encoder.named_parameters():
@@ -148,5 +149,5 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: 
                 f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."
             )
     encoder = encoder.to_empty(device=network.head_weight.device)
-    encoder.load_state_dict(found)
+    encoder.load_state_dict({name: found[name] for name, _ in encoder.named_parameters()})
     return encoder
