@@ -15,6 +15,7 @@ from imprint.errors import UserError
 from imprint.models import checkpoint
 from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import HEAD, load_network, load_pickle, read_tensors, save_network, weight_files
+from imprint.models.families import build_network
 from tests.cases import small_fields, small_network, write_config
 
 CPU = torch.device("cpu")
@@ -298,7 +299,7 @@ class TestSaving:
         fields |= {"vocab_size": size, "hidden_size": 8, "inner_hidden_size": 8, "num_layers": 1, "num_attention_heads": 1}
         source = write_config(tmp_path / "source", fields)
         with torch.device("meta"):
-            network = checkpoint.build_network(fields, source)
+            network = build_network(fields, source)
         save_network(network.to_empty(device="cpu").half(), source, tmp_path / "base", tied_once=True)
 
         loaded = read(tmp_path / "base", torch.float16)

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from imprint.data.batch import pack
+from imprint.engine import Engine, OptimizerSection
+from imprint.models.checkpoint import load_network, save_network
+from imprint.tune.full import FullSection, unfreeze
+from imprint.tune.tuner import Tuner
+from tests.cases import Case, difference, prompt, small_fields, small_network, write_config
+
+CPU = torch.device("cpu")
+
+
+def test_parameters_leave_the_file_they_were_mapped_from(tmp_path: Path) -> None:
+    source = write_config(tmp_path / "source", small_fields())
+    save_network(small_network(), source, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    before = file.read_bytes()
+    network = load_network(tmp_path / "base", dtype=torch.float32, device=CPU)
+    places = {name: parameter.data_ptr() for name, parameter in network.named_parameters()}
+
+    unfreeze(network)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+
+    assert all(parameter.data_ptr() != places[name] for name, parameter in network.named_parameters())
+    assert file.read_bytes() == before
+
+
+def test_every_parameter_is_trained() -> None:
+    network = small_network()
+    unfreeze(network)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    tuner = Tuner(network, FullSection(method="full"), None, checkpointing=False)
+    engine = Engine(CPU)
+    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=1e-3, warmup_steps=0), 1)
+    rows = [[*prompt(network, 1, 2, 3), 4, 5]]
+
+    engine.backward(tuner(pack(rows, network, rows)), last=True)
+    norm, applied = engine.update(1, apply=True)
+
+    assert applied
+    assert norm > 0
+    assert [name for name, parameter in network.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
+def test_gradients_are_those_of_the_whole_network_written_out() -> None:
+    case = Case("chatglm1-base")
+    ours, plain = case.load().network, case.load().network
+    gradients = []
+    for network in (ours, plain):
+        unfreeze(network)
+        packed = pack(case.rows, network, case.labels)
+        hidden = network(packed)
+        if network is ours:
+            loss = Tuner(network, FullSection(method="full"), None, checkpointing=True).train()(packed)
+        else:
+            loss = functional.cross_entropy(network.logits(hidden)[packed.targets], packed.labels, reduction="sum")
+        loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+
+    for name, expected in gradients[1].items():
+        found = gradients[0][name]
+        assert expected is not None
+        assert found is not None
+        assert difference(found, expected) <= 1e-4 * float(expected.abs().max())

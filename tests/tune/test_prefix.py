@@ -1,0 +1,225 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from imprint.data.batch import pack
+from imprint.errors import UserError
+from imprint.model import Model
+from imprint.models.chatglm import Attention, ChatGLM, rotary, rotate
+from imprint.tune.prefix import NAME, PrefixEncoder, PrefixSection, PrefixShape, prefix_from_tensors, start_prefix
+from tests.cases import TUNED, Case, difference, prompt, small_network
+
+TEXT = [3, 1, 4, 1, 5, 9]
+
+
+def start(network: ChatGLM, how: str, *, length: int = 6, projection: bool = False, text: list[int] | None = None) -> PrefixEncoder:
+    return start_prefix(network, PrefixShape.of(network, length, projection=projection), how, TEXT if text is None else text)
+
+
+@contextmanager
+def projections(network: ChatGLM) -> Iterator[list[Tensor]]:
+    """Collects what each layer's joint projection returns, (T, 3C)."""
+    kept: list[Tensor] = []
+    hooks = [
+        module.query_key_value.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        for module in network.modules()
+        if isinstance(module, Attention)
+    ]
+    yield kept
+    for hook in hooks:
+        hook.remove()
+
+
+class TestTextStart:
+    @pytest.mark.parametrize("length", [6, 3, 15])
+    def test_it_holds_what_the_base_computes_for_the_text(self, length: int) -> None:
+        network = small_network()
+        read = [TEXT[place % len(TEXT)] for place in range(length)]  # a shorter text repeats
+        whole = pack([read], network)
+        with projections(network) as kept:
+            network(whole)
+        cos, sin = rotary(whole.positions, 8, torch.float32)
+
+        prefix = start(network, "text", length=length).prefix(torch.float32)
+
+        assert len(prefix) == len(kept) == 2
+        for (key, value), joint in zip(prefix, kept, strict=True):
+            _, expected_key, expected_value = joint.view(length, 2, 48).chunk(3, -1)
+            assert difference(key, rotate(expected_key, cos, sin)) < 1e-5
+            assert difference(value, expected_value) < 1e-5
+
+    def test_a_row_behind_it_sees_the_text(self) -> None:
+        network = small_network()
+        row = pack([prompt(network, 7, 8)], network)
+
+        read = network(row, prefix=start(network, "text").prefix(torch.float32))
+        other = network(row, prefix=start(network, "text", text=[2, 7, 1, 8, 2, 8]).prefix(torch.float32))
+
+        assert difference(read, network(row)) > 0.01
+        assert difference(read, other) > 0.01
+
+    def test_it_is_held_in_32_bits_whatever_the_base_is(self) -> None:
+        encoder = start(small_network().half(), "text")
+
+        assert encoder.embedding.weight.dtype is torch.float32
+        assert {tensor.dtype for pair in encoder.prefix(torch.float16) for tensor in pair} == {torch.float16}
+
+    def test_it_is_refused_together_with_the_projection(self) -> None:
+        with pytest.raises(UserError, match=r'tune\.start: "text" cannot start a prefix with a projection.*Set tune\.start to "random"'):
+            start(small_network(), "text", projection=True)
+
+    def test_an_empty_text_is_refused(self) -> None:
+        with pytest.raises(UserError, match=r"tune\.text: is empty\. Give the instruction"):
+            start(small_network(), "text", text=[])
+
+
+class TestOtherStarts:
+    @pytest.mark.parametrize("projection", [False, True])
+    def test_zeros_give_keys_and_values_of_zero(self, projection: bool) -> None:  # noqa: FBT001
+        encoder = start(small_network(), "zeros", projection=projection)
+
+        assert all(not tensor.any() for pair in encoder.prefix(torch.float32) for tensor in pair)
+
+    def test_zeros_can_still_learn_through_the_projection(self) -> None:
+        network = small_network()
+        encoder = start(network, "zeros", projection=True)
+
+        network(pack([prompt(network, 1)], network), prefix=encoder.prefix(torch.float32)).square().sum().backward()
+
+        gradient = encoder.get_parameter("trans.2.weight").grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+
+    def test_random_numbers_are_those_of_the_original(self) -> None:
+        torch.manual_seed(0)
+        numbers = start(small_network(), "random", length=200).embedding.weight.detach()
+
+        assert numbers.shape == (200, 2 * 2 * 32)
+        assert abs(float(numbers.mean())) < 0.03
+        assert abs(float(numbers.std()) - 1) < 0.03
+        assert abs(float((numbers.abs() < 1).double().mean()) - 0.6827) < 0.02  # a normal distribution, not an even one
+
+    def test_random_numbers_follow_the_seed(self) -> None:
+        network = small_network()
+        drawn = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            drawn.append(start(network, "random").embedding.weight)
+
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2])
+
+
+class TestEncoder:
+    def test_parameters_have_the_originals_names(self) -> None:
+        network = small_network()
+
+        assert list(start(network, "zeros").named_tensors()) == ["transformer.prefix_encoder.embedding.weight"]
+        assert list(start(network, "zeros", projection=True).named_tensors()) == [
+            NAME + name for name in ("embedding.weight", "trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias")
+        ]
+
+    def test_dropout_takes_a_share_and_scales_the_rest(self) -> None:
+        encoder = start(small_network(), "random", length=200)
+        torch.manual_seed(0)
+
+        whole = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32)])
+        dropped = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32, dropout=0.25)])
+
+        gone = dropped == 0
+        assert abs(float(gone.double().mean()) - 0.25) < 0.02
+        assert difference(dropped[~gone], whole[~gone] / 0.75) < 1e-5
+
+    def test_a_prefix_belongs_to_all_rows_of_a_batch_alike(self) -> None:
+        network = small_network()
+        prefix = start(network, "random").prefix(torch.float32)
+        rows = [prompt(network, 1, 2, 3), prompt(network, 4), prompt(network, 5, 6)]
+
+        together = network(pack(rows, network), prefix=prefix).split([len(row) for row in rows])
+
+        for row, found in zip(rows, together, strict=True):
+            assert difference(found, network(pack([row], network), prefix=prefix)) < 1e-5
+
+    def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(self) -> None:
+        case = Case(TUNED[0])
+        tuned, rows = case.load(), case.rows
+        base = Model(tuned.network, None, "base")
+
+        with tuned.adapter_off():
+            off = torch.cat(tuned.logits(rows))
+            answers = tuned.generate(case.prompts, max_new_tokens=5)
+
+        assert torch.equal(off, torch.cat(base.logits(rows)))
+        assert answers == base.generate(case.prompts, max_new_tokens=5)
+        assert difference(torch.cat(tuned.logits(rows)), off) > 0.01  # and on again behind the block
+
+
+class TestReading:
+    @pytest.mark.parametrize("projection", [False, True])
+    @pytest.mark.parametrize("length", [1, 7])
+    def test_length_and_projection_are_read_from_the_tensors(self, length: int, projection: bool) -> None:  # noqa: FBT001
+        network = small_network()
+        encoder = start(network, "random", length=length, projection=projection)
+
+        found = prefix_from_tensors({name: tensor.detach() for name, tensor in encoder.named_tensors().items()}, network, "file.bin")
+
+        assert found.shape == encoder.shape
+        for ours, theirs in zip(found.prefix(torch.float32), encoder.prefix(torch.float32), strict=True):
+            assert torch.equal(ours[0], theirs[0])
+            assert torch.equal(ours[1], theirs[1])
+
+    def test_a_file_without_a_prefix_says_what_it_holds(self) -> None:
+        with pytest.raises(UserError, match=r"file\.bin: holds no prefix .*; found lm_head\.weight, other\. Give the prefix file"):
+            prefix_from_tensors({"other": torch.zeros(1), "lm_head.weight": torch.zeros(1)}, small_network(), "file.bin")
+        with pytest.raises(UserError, match="found nothing"):
+            prefix_from_tensors({}, small_network(), "file.bin")
+
+    def test_the_prefix_of_another_base_is_told_by_its_shape(self) -> None:
+        tensors = start(small_network(layers=3), "zeros").named_tensors()
+
+        with pytest.raises(UserError) as caught:
+            prefix_from_tensors(tensors, small_network(), "file.bin")
+
+        assert (
+            "file.bin: transformer.prefix_encoder.embedding.weight is (6, 192), this base needs (6, 128) (2 layers, hidden size 32)"
+            in str(caught.value)
+        )
+
+    @pytest.mark.parametrize("name", ["trans.0.bias", "trans.2.weight"])
+    def test_half_a_projection_is_named(self, name: str) -> None:
+        network = small_network()
+        tensors = start(network, "zeros", projection=True).named_tensors()
+        del tensors[NAME + name]
+
+        with pytest.raises(UserError, match=rf"{name} is nothing, this base needs"):
+            prefix_from_tensors(tensors, network, "file.bin")
+
+    def test_a_tensor_too_many_does_no_harm(self) -> None:
+        network = small_network()
+        tensors = {**start(network, "random").named_tensors(), NAME + "new.weight": torch.zeros(1)}
+
+        found = prefix_from_tensors(tensors, network, "file.bin")
+
+        assert torch.equal(found.embedding.weight, tensors[NAME + "embedding.weight"])
+
+    @pytest.mark.parametrize("size", [(), (0, 128)])
+    def test_a_prefix_of_no_length_is_refused(self, size: tuple[int, ...]) -> None:
+        with pytest.raises(UserError, match=r"embedding\.weight is "):
+            prefix_from_tensors({NAME + "embedding.weight": torch.zeros(size)}, small_network(), "file.bin")
+
+
+class TestSection:
+    def test_the_default_start_is_the_tasks_instruction(self) -> None:
+        section = PrefixSection()
+
+        assert (section.start, section.length, section.projection, section.dropout) == ("text", 128, False, 0.0)
+        assert "广告" in section.text
+
+    @pytest.mark.parametrize("change", [{"length": 0}, {"dropout": 1.0}, {"start": "warm"}, {"text": ""}, {"rank": 8}])
+    def test_impossible_values_are_refused(self, change: dict[str, object]) -> None:
+        with pytest.raises(ValidationError):
+            PrefixSection.model_validate(change)

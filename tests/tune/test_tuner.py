@@ -1,0 +1,214 @@
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import imprint
+from imprint.data.batch import Pack, pack
+from imprint.engine import Engine, OptimizerSection
+from imprint.errors import UserError
+from imprint.models.chatglm import ChatGLM
+from imprint.models.families import read_config
+from imprint.tokenizers import read_tokenizer
+from imprint.tune.full import FullSection
+from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
+from imprint.tune.tuner import Tuner, start_tuner
+from tests.cases import GOLDEN, Case, difference, ends, prompt, small_network, without_padding
+from tests.tiny import tiny_base
+
+CPU = torch.device("cpu")
+PREFIX = PrefixSection(length=4, start="random")
+FULL = FullSection(method="full")
+
+
+def batch(network: ChatGLM) -> Pack:
+    rows = [[*prompt(network, 1, 2, 3), 4, 5], [*prompt(network, 6), 7]]
+    return pack(rows, network, [[-100] * (len(row) - 2) + row[-2:] for row in rows])
+
+
+def prefix_tuner(network: ChatGLM, *, dropout: float = 0.0, checkpointing: bool = False) -> Tuner:
+    encoder = start_prefix(network, PrefixShape.of(network, 4, projection=False), "random", [])
+    return Tuner(network, PrefixSection(length=4, start="random", dropout=dropout), encoder, checkpointing=checkpointing)
+
+
+def full_tuner(network: ChatGLM) -> Tuner:
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    return Tuner(network, FULL, None, checkpointing=False)
+
+
+def train(tuner: Tuner, packs: Iterable[Pack], section: OptimizerSection, steps: int) -> list[float]:
+    """Optimizer steps on the mean over each pack's targets; the losses before each."""
+    engine = Engine(CPU)
+    engine.prepare(tuner, tuner.trained(), section, steps)
+    losses = []
+    for step, one in enumerate(packs, start=1):
+        loss = tuner.train()(one) / one.target_tokens
+        engine.backward(loss, last=True)
+        losses.append(float(loss.detach()))
+        engine.update(step, apply=True)
+    return losses
+
+
+class TestTrajectory:
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_twenty_steps_are_those_of_the_original(self, checkpointing: bool) -> None:  # noqa: FBT001
+        case = Case("chatglm1-ptuning")
+        expected = json.loads((case.folder / "trajectory.json").read_text())
+        tensors = load_file(case.folder / "trajectory.safetensors")
+        model = case.load()
+        assert model.encoder is not None
+        tuner = Tuner(model.network, PrefixSection(length=4, start="random"), model.encoder, checkpointing=checkpointing)
+        packs = [golden_pack(model.network, tensors[f"input_ids_{step}"], tensors[f"labels_{step}"]) for step in range(20)]
+
+        losses = train(tuner, packs, OptimizerSection(learning_rate=0.02, schedule="linear", warmup_steps=0, clip=1.0), 20)
+
+        assert difference(torch.tensor(losses), torch.tensor(expected["losses"])) <= 1e-4
+        assert difference(model.encoder.embedding.weight, tensors["prefix"]) <= 1e-4
+
+
+def golden_pack(network: ChatGLM, ids: Tensor, labels: Tensor) -> Pack:
+    rows = without_padding(ids)
+    return pack(rows, network, ends(labels, rows))
+
+
+class TestPrefix:
+    def test_frozen_weights_get_no_gradient_and_do_not_move(self) -> None:
+        network = small_network()
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        tuner = prefix_tuner(network)
+        prefix = next(iter(tuner.trained().values())).detach().clone()
+
+        losses = train(tuner, [batch(network)] * 5, OptimizerSection(learning_rate=0.05, warmup_steps=0), 5)
+
+        assert losses[-1] < losses[0]
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+        assert difference(next(iter(tuner.trained().values())), prefix) > 0.01
+
+    def test_only_the_prefix_is_trained(self) -> None:
+        tuner = prefix_tuner(small_network())
+
+        assert list(tuner.trained()) == ["transformer.prefix_encoder.embedding.weight"]
+        assert [name for name, parameter in tuner.named_parameters() if parameter.requires_grad] == ["encoder.embedding.weight"]
+
+    def test_the_loss_is_a_sum_over_targets(self) -> None:
+        network = small_network()
+        tuner = prefix_tuner(network).eval()
+        rows = [[*prompt(network, 1, 2, 3), 4, 5], [*prompt(network, 6), 7]]
+        labels = [[-100] * 5 + [4, 5], [-100] * 3 + [7]]
+
+        together = tuner(pack(rows, network, labels))
+        alone = [tuner(pack([row], network, [label])) for row, label in zip(rows, labels, strict=True)]
+
+        assert difference(together, alone[0] + alone[1]) < 1e-4
+
+    def test_checkpointing_changes_no_gradient(self) -> None:
+        gradients = []
+        for checkpointing in (False, True):
+            network = small_network()
+            tuner = prefix_tuner(network, checkpointing=checkpointing).train()
+            tuner(batch(network)).backward()
+            gradients.append(tuner.trained()["transformer.prefix_encoder.embedding.weight"].grad)
+
+        assert gradients[0] is not None
+        assert gradients[1] is not None
+        assert difference(gradients[0], gradients[1]) <= 1e-6 * float(gradients[0].abs().max())
+
+    def test_checkpointing_drops_the_same_prefix_in_both_passes(self) -> None:
+        gradients = []
+        for checkpointing in (False, True):
+            network = small_network()
+            tuner = prefix_tuner(network, dropout=0.5, checkpointing=checkpointing).train()
+            torch.manual_seed(3)
+            tuner(batch(network)).backward()
+            gradients.append(tuner.trained()["transformer.prefix_encoder.embedding.weight"].grad)
+
+        assert gradients[0] is not None
+        assert gradients[1] is not None
+        assert (gradients[0] == 0).any()
+        assert difference(gradients[0], gradients[1]) <= 1e-6 * float(gradients[0].abs().max())
+
+    def test_dropout_acts_while_training_only(self) -> None:
+        network = small_network()
+        tuner = prefix_tuner(network, dropout=0.5)
+        one = batch(network)
+
+        assert len({float(tuner.train()(one).detach()) for _ in range(4)}) > 1
+        assert len({float(tuner.eval()(one).detach()) for _ in range(4)}) == 1
+
+
+class TestState:
+    def test_saved_values_come_back(self) -> None:
+        tuner = prefix_tuner(small_network())
+        saved = {name: torch.full_like(parameter, 0.5) for name, parameter in tuner.trained().items()}
+
+        tuner.restore(saved)
+
+        assert all(torch.equal(parameter, saved[name]) for name, parameter in tuner.trained().items())
+
+    @pytest.mark.parametrize("saved", [{}, {"transformer.prefix_encoder.embedding.weight": torch.zeros(5, 128)}])
+    def test_a_state_of_another_run_is_refused(self, saved: dict[str, Tensor]) -> None:
+        with pytest.raises(UserError, match=r"does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape \(4, 128\)"):
+            prefix_tuner(small_network()).restore(saved)
+
+
+class TestSaving:
+    def test_a_prefix_becomes_an_adapter_with_the_originals_file(self, tmp_path: Path) -> None:
+        case = Case("chatglm1-base")
+        model = case.load()
+        tuner = prefix_tuner(model.network)
+
+        tuner.save(tmp_path / "adapter", base="bases/tiny", base_folder=case.folder, step=7, scores={"loss": 2.5})
+
+        for adapter in (tmp_path / "adapter", tmp_path / "adapter" / "pytorch_model.bin"):
+            tuned = imprint.load(case.folder, adapter=adapter, dtype="float32", device="cpu")
+            assert isinstance(tuned.encoder, PrefixEncoder)
+            assert torch.equal(tuned.encoder.embedding.weight, tuner.trained()["transformer.prefix_encoder.embedding.weight"])
+        description = imprint.load(case.folder, adapter=tmp_path / "adapter", device="cpu").description
+        assert description is not None
+        assert (description.base, description.step, description.scores, description.length) == ("bases/tiny", 7, {"loss": 2.5}, 4)
+
+    def test_a_whole_network_becomes_a_model_folder(self, tmp_path: Path) -> None:
+        case = Case("chatglm1-base")
+        network = case.load().network
+        tuner = start_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning asks for no tokenizer
+        train(tuner, [golden_pack(network, case.expected["input_ids"], case.expected["labels"])] * 2, OptimizerSection(warmup_steps=0), 2)
+
+        tuner.save(tmp_path / "model", base="base", base_folder=case.folder, step=2, scores={})
+
+        written = imprint.load(tmp_path / "model", dtype="float32", device="cpu").network
+        assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in network.state_dict().items())
+        assert not torch.equal(written.head_weight, case.load().network.head_weight)
+
+
+class TestStart:
+    def test_a_text_start_reads_the_instruction(self, tmp_path: Path) -> None:
+        folder = tiny_base(tmp_path / "base")
+        network = imprint.load(folder, device="cpu").network
+        tokenizer = read_tokenizer(folder, read_config(folder))
+        assert tokenizer is not None
+
+        tuner = start_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer, checkpointing=True)
+
+        expected = start_prefix(network, PrefixShape.of(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
+        assert tuner.encoder is not None
+        assert torch.equal(tuner.encoder.embedding.weight, expected.embedding.weight)
+        assert tuner.checkpointing
+
+    def test_full_tuning_has_no_prefix(self) -> None:
+        network = small_network()
+        tuner = full_tuner(network)
+
+        assert tuner.prefix() is None
+        assert tuner.trained().keys() == dict(network.named_parameters()).keys()
+
+    def test_the_golden_folder_holds_both_kinds_of_prefix(self) -> None:
+        assert sorted(path.parent.name for path in GOLDEN.glob("*/prefix_pytorch_model.bin")) == [
+            "chatglm1-ptuning",
+            "chatglm1-ptuning-projection",
+        ]
