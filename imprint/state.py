@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import new_folder, write_json
+from imprint.runs import step_of
 from imprint.runtime import rng_state, set_rng_state
 from imprint.tune.tuner import Tuner
 
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, UnpicklingError, SafetensorError)
 FILES = ("position.json", "trained.safetensors", "optimizer.pt", "random.pt")
 
 
@@ -49,13 +51,14 @@ def load_state(folder: Path, tuner: Tuner, engine: Engine) -> Position:
     """Bring tuner, optimizer and random numbers to where a state folder was written; a damaged folder is a UserError."""
     try:
         position = Position(**json.loads((folder / FILES[0]).read_text(encoding="utf-8")))
+        if position.step != step_of(folder):
+            raise ValueError(f"{FILES[0]} is of step {position.step}")
         tuner.restore(load_file(folder / FILES[1]))
-        optimizer: dict[str, Any] = torch.load(folder / FILES[2], weights_only=True)
-        random: dict[str, Any] = torch.load(folder / FILES[3], weights_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        engine.restore_optimizer(torch.load(folder / FILES[2], map_location="cpu", weights_only=True))
+        set_rng_state(torch.load(folder / FILES[3], map_location="cpu", weights_only=True))
+    except DAMAGE as error:
+        what = str(error).partition("\n")[0][:120] or type(error).__name__
         raise UserError(
-            f"{folder}: this saved state is damaged ({str(error)[:120]}). Delete the folder; the run goes on from the one before."
+            f"{folder}: this saved state is damaged ({what}). Delete the folder; the run goes on from the one before."
         ) from error
-    engine.restore_optimizer(optimizer)
-    set_rng_state(random)
     return position

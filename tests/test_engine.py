@@ -1,0 +1,123 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from imprint.engine import Engine, OptimizerSection
+
+STEPS = 12
+WARMUP = 2
+
+
+def engine_of(parameter: nn.Parameter, section: OptimizerSection, steps: int = STEPS) -> Engine:
+    """An engine that trains one parameter on the CPU."""
+    engine = Engine(torch.device("cpu"))
+    engine.prepare(nn.ParameterList([parameter]), {"weight": parameter}, section, steps)
+    return engine
+
+
+def section_of(schedule: str = "constant", *, clip: float = 1e9, weight_decay: float = 0.0) -> OptimizerSection:
+    fields = {"learning_rate": 0.5, "schedule": schedule, "warmup_steps": WARMUP, "clip": clip, "weight_decay": weight_decay}
+    return OptimizerSection.model_validate(fields)
+
+
+@pytest.fixture
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "third", "middle", "last"),
+    [
+        ("constant", 0.5 / 3, 0.5, 0.5, 0.5),
+        ("linear", 0.5 / 3, 0.5, 0.25, 0.05),
+        ("cosine", 0.5 / 3, 0.5, 0.25, 0.25 - 0.25 * math.cos(math.pi * 0.1)),
+    ],
+)
+def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
+    schedule: str, first: float, third: float, middle: float, last: float, weight: nn.Parameter
+) -> None:
+    engine = engine_of(weight, section_of(schedule))
+    assert [engine.rate(step) for step in (1, 3, 8, STEPS)] == pytest.approx([first, third, middle, last])
+    rates = [engine.rate(step) for step in range(1, STEPS + 1)]
+    assert max(rates) == 0.5
+    assert all(rate > 0 for rate in rates)
+    assert rates[WARMUP:] == sorted(rates[WARMUP:], reverse=True)
+
+
+def test_a_warm_up_longer_than_the_run_only_rises(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of("cosine"), steps=2)
+    assert 0 < engine.rate(1) < engine.rate(2) < 0.5
+
+
+def test_an_update_moves_by_the_rate_of_its_step(weight: nn.Parameter) -> None:
+    engine, before = engine_of(weight, section_of()), weight.detach().clone()
+    engine.backward((weight * torch.tensor([1.0, -1.0, 2.0])).sum(), last=True)
+    norm, applied = engine.update(1, apply=True)
+    assert applied
+    assert norm == pytest.approx(math.sqrt(6))
+    assert torch.allclose(before - weight.detach(), torch.tensor([1.0, -1.0, 1.0]) * 0.5 / 3, atol=1e-6)  # Adam's first step: the sign
+    assert weight.grad is None
+
+
+def test_gradients_add_up_until_the_last_one(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of())
+    engine.backward(weight.sum(), last=False)
+    engine.backward(2 * weight.sum(), last=True)
+    assert engine.update(1, apply=True)[0] == pytest.approx(3 * math.sqrt(3))
+
+
+def test_a_large_gradient_is_clipped_to_the_norm_and_told_unclipped(weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(weight, section_of(clip=0.1))
+    seen: list[float] = []
+    monkeypatch.setattr(
+        type(engine.optimizer), "step", lambda optimizer: seen.append(float(weight.grad.norm())) if weight.grad is not None else 0
+    )
+    engine.backward((weight * 40).sum(), last=True)
+    assert engine.update(1, apply=True)[0] == pytest.approx(40 * math.sqrt(3))
+    assert seen == [pytest.approx(0.1, rel=1e-4)]
+
+
+def test_what_must_not_be_applied_changes_nothing_and_leaves_no_gradient(weight: nn.Parameter) -> None:
+    engine, before = engine_of(weight, section_of(weight_decay=0.1)), weight.detach().clone()
+    engine.backward(weight.square().sum(), last=True)
+    state = repr(engine.optimizer_state())
+    assert not engine.update(1, apply=False)[1]
+    assert torch.equal(weight, before)
+    assert weight.grad is None
+    assert repr(engine.optimizer_state()) == state
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_never_applied(bad: float, weight: nn.Parameter) -> None:
+    engine, before = engine_of(weight, section_of()), weight.detach().clone()
+    engine.backward((weight * torch.tensor([1.0, bad, 1.0])).sum(), last=True)
+    norm, applied = engine.update(1, apply=True)
+    assert not math.isfinite(norm)
+    assert not applied
+    assert torch.equal(weight, before)
+    engine.backward(weight.sum(), last=True)
+    assert engine.update(2, apply=True)[1]
+    assert torch.isfinite(weight).all()
+
+
+def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> None:
+    other = nn.Parameter(weight.detach().clone())
+    one, two = engine_of(weight, section_of()), engine_of(other, section_of())
+    for step in range(1, 5):
+        one.backward(weight.pow(3).sum(), last=True)
+        one.update(step, apply=True)
+        if step == 2:
+            other.data.copy_(weight.detach())
+            two.restore_optimizer(copy.deepcopy(one.optimizer_state()))
+        if step > 2:
+            two.backward(other.pow(3).sum(), last=True)
+            two.update(step, apply=True)
+    assert torch.equal(weight, other)
+
+
+def test_one_process_leads_and_sums_alone(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of())
+    assert (engine.processes, engine.rank, engine.leads, engine.total(1.5)) == (1, 0, True, 1.5)

@@ -1,0 +1,49 @@
+"""A recipe on the tiny model, and what its run leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from imprint.files import read_lines
+from imprint.runs import RunFolder
+from imprint.train import train
+from tests.tiny import tiny_base, tiny_rows
+
+TIMES = ("seconds", "tokens_per_second", "memory_gib")
+RECIPE = """\
+output: {folder}/run
+model: {{path: {folder}/base, device: cpu}}
+data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
+tune: {{method: prefix, length: 4, text: 类型, dropout: 0.1}}
+optimizer: {{learning_rate: 0.1, warmup_steps: 2}}
+train: {{steps: 6, batch_size: 4, micro_batch_size: 4, save_every: 1, keep_states: 9, evaluate_every: 3, watch_every: 3}}
+"""
+
+
+def tiny_recipe(folder: Path) -> Path:
+    """A recipe with its base and rows, for runs of six steps in `folder/run`."""
+    tiny_base(folder / "base")
+    tiny_rows(folder / "rows.jsonl")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    return recipe
+
+
+def tiny_run(recipe: Path, name: str, *overrides: str) -> RunFolder:
+    """Train in the folder of that name beside the recipe."""
+    return train(recipe, [f"output={recipe.parent / name}", *overrides])
+
+
+def log_of(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of a log without times and memory."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_lines(run.log)]
+
+
+def losses(run: RunFolder, name: str = "loss") -> list[float | None]:
+    """The numbers of that name in a log."""
+    return [line[name] for line in read_lines(run.log) if name in line]
+
+
+def described(run: RunFolder) -> dict[str, Any]:
+    """What adapter.json says."""
+    return dict(json.loads((run.adapter / "adapter.json").read_text(encoding="utf-8")))
