@@ -99,18 +99,22 @@ def generate(
 ) -> list[list[int]]:
     """New ids of every prompt, up to and without the end id.
 
-    `limits` are rows' own bounds below `max_new_tokens`; `on_token(row, id)` is called for each token as it comes. Rows that are done leave
-    the batch.
+    `limits` are rows' own bounds below `max_new_tokens`; `on_token(row, id)` is called for each token as it comes, with beams
+    when a row's search has ended. Rows that are done leave the batch.
     """
-    if sampling.num_beams > 1:
-        return [
-            _beam_search(network, prompt, sampling, prefix, limits[i] if limits else sampling.max_new_tokens)
-            for i, prompt in enumerate(prompts)
-        ]
-    answers: list[list[int]] = [[] for _ in prompts]
     bounds = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
+    tell = on_token or (lambda _row, _token: None)
+    if not prompts:
+        return answers
+    if sampling.num_beams > 1:
+        for row, (prompt, bound) in enumerate(zip(prompts, bounds, strict=True)):
+            answers[row] = _beam_search(network, prompt, sampling.num_beams, prefix, bound)
+            for token in answers[row]:
+                tell(row, token)
+        return answers
     running = list(range(len(prompts)))
-    rows = Rows(network, prompts, max(bounds, default=0))
+    rows = Rows(network, prompts, max(bounds))
     choose = _chooser(sampling, rows.lengths.device)
     logits = rows.read_prompts(network, prefix)
     while running:
@@ -118,8 +122,7 @@ def generate(
         for row, token in zip(running, tokens.tolist(), strict=True):
             if token != network.end_id and bounds[row] > 0:
                 answers[row].append(token)
-                if on_token is not None:
-                    on_token(row, token)
+                tell(row, token)
         alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and int(tokens[place]) != network.end_id]
         if len(alive) < len(running):
             running = [running[place] for place in alive]
@@ -168,11 +171,11 @@ def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Ten
     return draw
 
 
-def _beam_search(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, prefix: Prefix | None, limit: int) -> list[int]:
-    """The answer with the highest mean log-probability per token; the end token counts."""
-    beams = sampling.num_beams
-    bound = min(limit, sampling.max_new_tokens)
+def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Prefix | None, bound: int) -> list[int]:
+    """The answer of up to `bound` tokens with the highest mean log-probability per token; the end token counts."""
     rows = Rows(network, [prompt], bound)
+    if bound < 1:
+        return []
     logits = rows.read_prompts(network, prefix)
     rows.keep(torch.zeros(beams, dtype=torch.long, device=logits.device))
     scores = logits.new_full((beams,), float("-inf"), dtype=torch.float32)
