@@ -85,12 +85,12 @@ def small_fields(*, vocabulary: int = 40, layers: int = 2) -> dict[str, object]:
     }
 
 
-def small_network(*, seed: int = 0, vocabulary: int = 40, layers: int = 2, std: float = 0.3) -> ChatGLM:
+def small_network(*, seed: int = 0, vocabulary: int = 40, layers: int = 2, std: float = 0.6) -> ChatGLM:
     """A frozen network of random weights, large enough that every part of it matters to the result."""
     torch.manual_seed(seed)
     network = ChatGLM(ChatGLMConfig.read(small_fields(vocabulary=vocabulary, layers=layers)))
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=std)
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float(name.endswith("layernorm.weight")), std=std if parameter.dim() > 1 else 0.1)
         parameter.requires_grad_(False)
     return network.eval()
 
