@@ -47,3 +47,12 @@ def losses(run: RunFolder, name: str = "loss") -> list[float | None]:
 def described(run: RunFolder) -> dict[str, Any]:
     """What adapter.json says."""
     return dict(json.loads((run.adapter / "adapter.json").read_text(encoding="utf-8")))
+
+
+def talking_run(folder: Path) -> RunFolder:
+    """A prefix run on a base that answers the tiny rows: at once the tiny base, tuned as a whole, and no chance answers."""
+    recipe = tiny_recipe(folder)
+    ends = [f"train.{name}_every=120" for name in ("save", "evaluate", "watch")]
+    knobs = ["tune={method: full}", "optimizer.learning_rate=0.01", "train.steps=120", "train.batch_size=8", "data.dev_share=0", *ends]
+    base = tiny_run(recipe, "talk", *knobs).model
+    return tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=1.0")

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import imprint.evaluate as evaluation
+from imprint.cli import main
+from imprint.files import read_lines
+from imprint.runs import RunFolder
+from tests.tinyrun import talking_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return talking_run(tmp_path_factory.mktemp("compare"))
+
+
+@pytest.fixture(scope="module")
+def rows(run: RunFolder) -> Path:
+    return run.path.parent / "rows.jsonl"
+
+
+def test_both_pages_show_label_and_both_answers(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "6"]) == 0
+    markdown = (run.path / "compare.md").read_text(encoding="utf-8")
+    page = (run.path / "compare.html").read_text(encoding="utf-8")
+    base, tuned = (read_lines(run.evaluations / name / "predictions.jsonl") for name in ("rows-base", "rows"))
+    assert len(base) == len(tuned) == 6
+    assert any(one["prediction"] != other["prediction"] for one, other in zip(base, tuned, strict=True))
+    for one, other in zip(base, tuned, strict=True):
+        assert all(text in markdown for text in (one["label"], one["prediction"], other["prediction"]))
+        assert one["label"] in page
+    said = capsys.readouterr().out
+    assert f"6 rows compared; open {run.path / 'compare.html'}" in said
+    assert "rouge-l" in said
+    assert all(metric in markdown and metric.upper() in page for metric in ("rouge-1", "rouge-2", "rouge-l", "bleu-4"))
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+
+
+def test_answers_that_an_evaluation_left_are_taken(run: RunFolder, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in ("true", "false"):
+        assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "5", f"base={base}"]) == 0
+
+    def refuse(*arguments: object) -> list[list[int]]:
+        raise AssertionError("answered again")
+
+    monkeypatch.setattr(evaluation, "_answer", refuse)
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "5"]) == 0
+
+
+def test_without_a_file_the_held_out_rows_are_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run.path)]) == 0
+    assert "5 rows compared" in capsys.readouterr().out
+    assert main(["compare", str(run.path), "--limit", "2"]) == 0
+    assert "2 rows compared" in capsys.readouterr().out
+
+
+def test_sampling_is_told_on_the_page(run: RunFolder, rows: Path) -> None:
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", "temperature=0.9", "top_p=0.8", "seed=4"]) == 0
+    assert "sampled, temperature 0.9, top\\_p 0.8" in (run.path / "compare.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{model}"], "is a model folder, and there is nothing to compare it with. Give a run folder."),
+        (["nowhere"], "nowhere: there is no such folder."),
+        (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+        (["{run}", "tempature=1"], "tempature"),
+        (["{talk}"], "this run holds out no rows. Name a file with --data."),
+    ],
+)
+def test_what_cannot_be_compared_is_a_sentence(words: list[str], sentence: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = run.path.parent / "talk"
+    places = {"run": run.path, "model": talk / "model", "talk": talk}
+    assert main(["compare", *(word.format_map(places) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_a_run_that_tuned_the_whole_network_is_compared_with_its_base(run: RunFolder, rows: Path) -> None:
+    talk = RunFolder(run.path.parent / "talk")
+    assert main(["compare", str(talk.path), "--data", str(rows), "--limit", "3"]) == 0
+    assert "*(empty)*" in (talk.path / "compare.md").read_text(encoding="utf-8")  # the base could not talk yet
+    settings = json.loads((talk.evaluations / "rows" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    other = json.loads((talk.evaluations / "rows-base" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert settings["model"] != other["model"]
