@@ -31,6 +31,8 @@ History = list[tuple[str, str]]
 """Earlier (question, answer) turns, oldest first."""
 ANSWER_ROOM = 0.25
 """The share of `max_length` that a long history leaves for the answer."""
+LEAST_LENGTH = 3
+"""Ids of the shortest chat: [gMASK], <sop>, and one token of an answer."""
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 
 
@@ -201,7 +203,9 @@ class Model:
             yield text, [*history, (query, text)]
 
     def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], max_length: int) -> list[int]:
-        room = max_length - int(max_length * ANSWER_ROOM)
+        if max_length < LEAST_LENGTH:
+            raise UserError(f"max_length: must be at least {LEAST_LENGTH} ([gMASK], <sop> and one token of an answer), got {max_length}.")
+        room = max_length - max(int(max_length * ANSWER_ROOM), 1)
         return encode_prompt(self.tokenizer, query, history, max_source_length=room)
 
 
