@@ -1,0 +1,102 @@
+import random
+
+import pytest
+import torch
+
+from imprint.data.batch import grouped_by_length, pack, sorted_by_length
+from tests.cases import small_network
+
+NETWORK = small_network(layers=1)
+CONTROL = NETWORK.config.control
+LENGTHS = [1 + place * 7919 % 199 for place in range(1003)]
+MASK, GMASK, SOP = CONTROL.mask, CONTROL.gmask, CONTROL.sop
+
+
+class TestPack:
+    def test_rows_lie_end_to_end(self) -> None:
+        found = pack([[1, 2, GMASK, SOP, 3], [GMASK, SOP], [4, SOP, 5]], NETWORK)
+
+        assert found.ids.tolist() == [1, 2, GMASK, SOP, 3, GMASK, SOP, 4, SOP, 5]
+        assert found.row.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
+        assert found.column.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2]
+        assert found.lengths == (5, 2, 3)
+        assert found.rows == 3
+        assert found.target_tokens == 0
+
+    @pytest.mark.parametrize(
+        ("row", "first", "second", "visible"),
+        [
+            ([1, 2, GMASK, SOP, 3, 4], [0, 1, 2, 2, 2, 2], [0, 0, 0, 1, 2, 3], [3, 3, 3, 4, 5, 6]),
+            ([1, MASK, 2, SOP, 3], [0, 1, 2, 1, 1], [0, 0, 0, 1, 2], [3, 3, 3, 4, 5]),
+            ([1, 2, SOP, 3], [0, 1, 1, 1], [0, 0, 1, 2], [2, 2, 3, 4]),
+            ([1, 2, 3], [0, 1, 2], [0, 0, 0], [3, 3, 3]),
+            ([SOP, 1], [0, 0], [1, 2], [1, 2]),
+        ],
+        ids=["gmask", "mask", "no mask", "no sop", "sop alone"],
+    )
+    def test_positions_and_sight(self, row: list[int], first: list[int], second: list[int], visible: list[int]) -> None:
+        for rows in ([row], [[9, 9, SOP, 9], row]):
+            found = pack(rows, NETWORK)
+
+            assert found.positions[:, -len(row) :].tolist() == [first, second]
+            assert found.visible[-len(row) :].tolist() == visible
+
+    def test_labels_are_shifted_inside_each_row(self) -> None:
+        rows = [[1, GMASK, SOP, 5, 6], [2, GMASK, SOP, 7]]
+        labels = [[-100, -100, -100, 5, 6], [-100, -100, -100, 7]]
+
+        found = pack(rows, NETWORK, labels)
+
+        assert found.targets.tolist() == [2, 3, 7]  # the places in front of the scored tokens
+        assert found.labels.tolist() == [5, 6, 7]
+        assert found.target_tokens == 3
+
+    def test_the_label_of_a_first_token_is_never_used(self) -> None:
+        found = pack([[1, 2], [3, 4]], NETWORK, [[1, -100], [3, 4]])
+
+        assert found.targets.tolist() == [2]
+        assert found.labels.tolist() == [4]
+
+    def test_labels_may_differ_from_the_ids(self) -> None:
+        assert pack([[1, 2, 3]], NETWORK, [[-100, 9, 8]]).labels.tolist() == [9, 8]
+
+    def test_another_device_gets_everything(self) -> None:
+        moved = pack([[1, GMASK, SOP, 5]], NETWORK, [[-100, -100, -100, 5]]).to("meta")
+
+        tensors = (moved.ids, moved.positions, moved.row, moved.column, moved.visible, moved.targets, moved.labels)
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert {tensor.dtype for tensor in tensors} == {torch.int64}
+        assert moved.lengths == (4,)
+
+
+class TestBatches:
+    @pytest.mark.parametrize("size", [1, 4, 16, 2000])
+    def test_every_row_comes_once_in_batches_of_that_size(self, size: int) -> None:
+        for batches in (list(grouped_by_length(LENGTHS, size, generator=random.Random(1))), sorted_by_length(LENGTHS, size)):
+            assert sorted(row for batch in batches for row in batch) == list(range(1003))
+            assert sorted((len(batch) for batch in batches), reverse=True)[:-1] == [size] * ((1003 - 1) // size)
+
+    def test_grouping_follows_the_random_state_alone(self) -> None:
+        first, same, other = (list(grouped_by_length(LENGTHS, 8, generator=random.Random(seed))) for seed in (1, 1, 2))
+
+        assert first == same
+        assert first != other
+
+    def test_rows_of_a_group_are_of_similar_length_yet_groups_are_not_in_order(self) -> None:
+        batches = list(grouped_by_length(LENGTHS, 8, generator=random.Random(1)))
+        padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for batch in batches)
+        longest = [max(LENGTHS[row] for row in batch) for batch in batches]
+
+        assert padded < 1.1 * sum(LENGTHS)
+        assert longest not in (sorted(longest), sorted(longest, reverse=True))
+
+    def test_sorted_batches_begin_with_the_longest_rows(self) -> None:
+        batches = sorted_by_length(LENGTHS, 16)
+        flat = [LENGTHS[row] for batch in batches for row in batch]
+
+        assert flat == sorted(LENGTHS, reverse=True)
+        assert batches == sorted_by_length(LENGTHS, 16)
+
+    def test_no_rows_are_no_batches(self) -> None:
+        assert list(grouped_by_length([], 4, generator=random.Random(0))) == []
+        assert sorted_by_length([], 4) == []

@@ -1,0 +1,278 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+import imprint
+from imprint.data.encode import encode_prompt
+from imprint.errors import UserError
+from imprint.generate import Sampling, generate
+from imprint.model import Model, ModelSection, polish
+from imprint.tokenizers import FILE_NAME
+from imprint.tune.adapter import Description, fingerprint, save_adapter
+from imprint.tune.prefix import PrefixShape, start_prefix
+from tests.cases import TUNED, Case, difference, prompt, small_model
+from tests.tiny import tiny_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a tokenizer."""
+    return tiny_base(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture
+def talker(base: Path) -> Model:
+    return imprint.load(base, device="cpu")
+
+
+class TestLoad:
+    def test_a_folder_is_given_as_text_or_as_a_path(self, base: Path) -> None:
+        rows = [[1, 2, 3]]
+
+        assert torch.equal(imprint.load(str(base), device="cpu").logits(rows)[0], imprint.load(base, device="cpu").logits(rows)[0])
+
+    @pytest.mark.parametrize(
+        ("name", "dtype"),
+        [(None, torch.float32), ("float32", torch.float32), ("float16", torch.float16), ("bf16", torch.bfloat16), ("half", torch.float16)],
+    )
+    def test_types_have_their_usual_names(self, base: Path, name: str | None, dtype: torch.dtype) -> None:
+        model = imprint.load(base, dtype=name, device="cpu")
+
+        assert {parameter.dtype for parameter in model.network.parameters()} == {dtype}
+
+    def test_another_type_is_refused_with_those_there_are(self, base: Path) -> None:
+        with pytest.raises(UserError, match=r"int8.*float32"):
+            imprint.load(base, dtype="int8", device="cpu")
+
+    def test_another_device_is_refused(self, base: Path) -> None:
+        with pytest.raises(UserError, match="abacus"):
+            imprint.load(base, device="abacus")
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_quantising_says_that_it_is_not_there_yet(self, base: Path, bits: int) -> None:
+        with pytest.raises(
+            UserError, match=rf"^quantize: {bits} is not available in this version; allowed: None\. Load the model in 16 bit"
+        ):
+            imprint.load(base, quantize=bits)
+
+    def test_a_folder_without_tokenizer_computes_but_cannot_talk(self, tmp_path: Path) -> None:
+        folder = tiny_base(tmp_path / "base")
+        (folder / FILE_NAME).unlink()
+        model = imprint.load(folder, device="cpu")
+
+        assert model.logits([[1, 2, 3]])[0].shape[0] == 3
+        with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file into the folder\."):
+            model.chat("你好")
+        with pytest.raises(UserError, match="has no tokenizer"):
+            next(model.stream_chat("你好"))
+
+    def test_the_embedded_base_has_a_name_of_its_own(self) -> None:
+        model = imprint.load("embedded", device="cpu")
+
+        assert model.tokenizer.decode(model.tokenizer.encode("这件上衣")) == "这件上衣"
+
+    def test_an_adapter_of_another_base_is_refused(self, base: Path) -> None:
+        with pytest.raises(UserError, match=r"Load the prefix together with the base it was trained on\."):
+            imprint.load(base, adapter=Case(TUNED[0]).adapter, device="cpu")
+
+    def test_no_weight_asks_for_a_gradient_but_the_prefix_does(self) -> None:
+        model = Case(TUNED[0]).load()
+
+        assert not any(parameter.requires_grad for parameter in model.network.parameters())
+        assert all(parameter.requires_grad for parameter in model.prefix_parameters().values())
+        assert small_model().prefix_parameters() == {}
+
+
+class TestNumbers:
+    def test_logits_and_hidden_states_are_one_tensor_a_row(self) -> None:
+        model = small_model()
+        rows = [prompt(model.network, 1, 2, 3), prompt(model.network, 4)]
+
+        assert [logits.shape for logits in model.logits(rows)] == [(5, 40), (3, 40)]
+        assert [[state.shape for state in row] for row in model.hidden_states(rows)] == [[(5, 32)] * 3, [(3, 32)] * 3]
+        assert not model.logits(rows)[0].requires_grad
+
+    def test_the_last_hidden_state_gives_the_logits(self) -> None:
+        model = small_model()
+        rows = [prompt(model.network, 1, 2, 3), prompt(model.network, 4)]
+
+        for states, logits in zip(model.hidden_states(rows), model.logits(rows), strict=True):
+            assert difference(model.network.logits(states[-1]), logits) < 1e-5
+
+    def test_the_loss_is_the_mean_over_scored_tokens(self) -> None:
+        model = small_model()
+        rows = [[*prompt(model.network, 1, 2), 3, 4, 5], [*prompt(model.network, 4), 6]]
+        labels = [[-100] * 4 + [3, 4, 5], [-100] * 3 + [6]]
+        chances = [logits.log_softmax(-1) for logits in model.logits(rows)]
+        expected = -(chances[0][3, 3] + chances[0][4, 4] + chances[0][5, 5] + chances[1][2, 6]) / 4
+
+        assert difference(model.loss(rows, labels), expected) < 1e-5
+
+    def test_the_first_label_of_a_row_is_never_scored(self) -> None:
+        model = small_model()
+        row = [*prompt(model.network, 1, 2), 3]
+
+        assert torch.equal(model.loss([row], [row]), model.loss([row], [[-100, *row[1:]]]))
+
+    @pytest.mark.parametrize("labels", [[-100] * 5, [7, -100, -100, -100, -100]])
+    def test_labels_that_score_nothing_are_refused(self, labels: list[int]) -> None:
+        model = small_model()
+
+        with pytest.raises(UserError, match=r"^labels: no token is scored\. Give at least one label other than -100"):
+            model.loss([[*prompt(model.network, 1, 2), 3]], [labels])
+
+    def test_generate_is_greedy_unless_a_temperature_is_given(self) -> None:
+        model = small_model()
+        ids = [prompt(model.network, 1, 2), prompt(model.network, 3)]
+
+        assert model.generate(ids, max_new_tokens=5) == generate(model.network, ids, Sampling(5))
+        assert model.generate(ids, 5, 0.8, 0.9, seed=4) == generate(model.network, ids, Sampling(5, 0.8, 0.9, seed=4))
+        assert model.generate(ids, 5, num_beams=3) == generate(model.network, ids, Sampling(5, num_beams=3))
+
+
+class TestAdapterOff:
+    def test_the_adapter_comes_back_also_after_an_error(self) -> None:
+        model = Case(TUNED[0]).load()
+        with pytest.raises(ZeroDivisionError), model.adapter_off():
+            assert model.prefix() is None
+            raise ZeroDivisionError
+
+        assert model.prefix() is not None
+
+    def test_blocks_may_lie_in_each_other(self) -> None:
+        model = Case(TUNED[0]).load()
+        with model.adapter_off():
+            with model.adapter_off():
+                assert model.prefix() is None
+            assert model.prefix() is None
+
+        assert model.prefix() is not None
+
+
+class TestChat:
+    def test_the_history_grows_by_the_turn(self, talker: Model) -> None:
+        history = [("你好", "你好！")]
+
+        answer, longer = talker.chat("上衣是什么颜色？", history, max_length=40, seed=1)
+
+        assert longer == [("你好", "你好！"), ("上衣是什么颜色？", answer)]
+        assert history == [("你好", "你好！")]
+
+    def test_it_is_the_polished_answer_to_the_rounds(self, talker: Model) -> None:
+        history = [("你好", "你好！")]
+        ids = encode_prompt(talker.tokenizer, "白色", history, max_source_length=75)
+
+        answer, _ = talker.chat("白色", history, max_length=100, seed=5)
+
+        (expected,) = talker.generate([ids], 100 - len(ids), 0.95, 0.7, seed=5)
+        assert answer == polish(talker.tokenizer.decode(expected))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_last_word_of_a_stream_is_the_answer_of_a_chat(self, talker: Model, seed: int) -> None:
+        history = [("你好", "你好！")]
+
+        *_, (text, longer) = talker.stream_chat("白色上衣", history, max_length=60, temperature=1.5, top_p=1.0, seed=seed)
+
+        assert (text, longer) == talker.chat("白色上衣", history, max_length=60, temperature=1.5, top_p=1.0, seed=seed)
+
+    def test_a_stream_shows_something_new_each_time(self, talker: Model) -> None:
+        shown = [text for text, _ in talker.stream_chat("白色上衣", max_length=60, temperature=1.5, top_p=1.0, seed=1)]
+
+        assert len(shown) > 5
+        assert all(one != other for one, other in pairwise(shown))
+
+    def test_an_answer_of_nothing_is_shown_once(self, talker: Model) -> None:
+        talker.network.transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[talker.network.end_id])
+
+        assert list(talker.stream_chat("你好", seed=1)) == [("", [("你好", "")])]
+        assert talker.chat("你好", seed=1) == ("", [("你好", "")])
+
+    def test_a_long_history_leaves_a_quarter_for_the_answer(self, talker: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        history = [("这件上衣的颜色是白色" * 3, "版型很宽松")] * 30
+        asked: list[tuple[int, int]] = []
+
+        def note(_network: object, prompts: list[list[int]], sampling: Sampling, *, prefix: object) -> list[list[int]]:
+            asked.append((len(prompts[0]), sampling.max_new_tokens))
+            return [[]]
+
+        monkeypatch.setattr("imprint.model.generate", note)
+        talker.chat("你好", history, max_length=200)
+
+        ((length, room),) = asked
+        assert length + room == 200
+        assert room >= 50
+
+    def test_beams_are_searched_without_sampling(self, talker: Model) -> None:
+        first, second = (talker.chat("你好", max_length=20, num_beams=2, seed=seed)[0] for seed in (1, 2))
+
+        assert first == second
+
+    def test_the_adapter_speaks_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
+        encoder = start_prefix(talker.network, PrefixShape.of(talker.network, 4, projection=False), "random", [])
+        encoder.embedding.weight.data *= 100
+        save_adapter(tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), 4, False, "random", "chatglm"))
+        tuned = imprint.load(base, adapter=tmp_path / "adapter", device="cpu")
+        questions = ("你好", "上衣", "白色", "版型")
+
+        plain = [talker.chat(question, max_length=30, temperature=0)[0] for question in questions]
+        with tuned.adapter_off():
+            off = [tuned.chat(question, max_length=30, temperature=0)[0] for question in questions]
+
+        assert off == plain
+        assert [tuned.chat(question, max_length=30, temperature=0)[0] for question in questions] != plain
+
+    @pytest.mark.parametrize("length", [-5, 0, 1, 2])
+    def test_no_room_at_all_is_a_sentence(self, talker: Model, length: int) -> None:
+        with pytest.raises(UserError, match=rf"^max_length: must be at least 3.*, got {length}\."):
+            talker.chat("你好", max_length=length)
+        with pytest.raises(UserError, match="max_length"):
+            next(talker.stream_chat("你好", max_length=length))
+
+    @pytest.mark.parametrize("length", [3, 4, 9])
+    def test_little_room_still_answers(self, talker: Model, length: int) -> None:
+        answer, history = talker.chat("这件上衣的颜色是白色", max_length=length, seed=0)
+
+        assert history == [("这件上衣的颜色是白色", answer)]
+
+
+class TestPolish:
+    @pytest.mark.parametrize(
+        ("raw", "shown"),
+        [
+            ("  你好 \n", "你好"),
+            ("训练于[[训练时间]]", "训练于2023年"),
+            ("你好,世界", "你好，世界"),
+            ("你好!", "你好！"),
+            ("!好", "！好"),
+            ("颜色:白色;版型:宽松?", "颜色：白色；版型：宽松？"),
+            ("ok, fine! 3:4; why?", "ok, fine! 3:4; why?"),
+            ("是A,B,还是C?", "是A,B，还是C?"),
+            ("价格3,000元", "价格3,000元"),
+            ("好,,好", "好，，好"),
+            ("好,,,好", "好，,，好"),
+            ("好.", "好."),
+            ("你好，世界！", "你好，世界！"),
+            ("", ""),
+            ("好 , 好", "好 , 好"),
+        ],
+    )
+    def test_punctuation_beside_chinese_becomes_full_width(self, raw: str, shown: str) -> None:
+        assert polish(raw) == shown
+
+
+class TestSection:
+    def test_only_the_folder_must_be_said(self) -> None:
+        assert ModelSection(path="base").model_dump() == {"path": "base", "dtype": None, "device": None}
+
+    @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantise": 4}])
+    def test_impossible_values_are_refused(self, fields: dict[str, object]) -> None:
+        with pytest.raises(ValidationError):
+            ModelSection.model_validate(fields)
+
+
+def test_the_folder_of_a_saved_model_describes_itself(base: Path) -> None:
+    assert json.loads((base / "config.json").read_text())["torch_dtype"] == "float32"
