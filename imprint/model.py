@@ -192,14 +192,14 @@ class Model:
     ) -> Iterator[tuple[str, History]]:
         """Like `chat`, yielding the answer so far and its history whenever it has grown."""
         prompt = self._chat_prompt(query, history, max_length)
-        decoder, raw, shown = TextStream(self.tokenizer), "", None
+        decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in stream(self.network, prompt, Sampling(max_length - len(prompt), temperature, top_p, seed=seed), prefix=self.prefix()):
             raw += decoder.push(token)
             if (text := polish(raw)) != shown:
                 shown = text
                 yield text, [*history, (query, text)]
         text = polish(raw + decoder.finish())
-        if text != shown:
+        if text != shown or not text:
             yield text, [*history, (query, text)]
 
     def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], max_length: int) -> list[int]:
