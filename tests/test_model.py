@@ -70,10 +70,18 @@ class TestLoad:
         with pytest.raises(UserError, match="has no tokenizer"):
             next(model.stream_chat("你好"))
 
-    def test_the_embedded_base_has_a_name_of_its_own(self) -> None:
-        model = imprint.load("embedded", device="cpu")
+    def test_the_embedded_base_lies_in_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Found(Exception):  # noqa: N818
+            pass
 
-        assert model.tokenizer.decode(model.tokenizer.encode("这件上衣")) == "这件上衣"
+        def note(folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
+            raise Found(folder)
+
+        monkeypatch.setattr("imprint.model.load_network", note)
+        with pytest.raises(Found) as caught:
+            imprint.load("embedded", device="cpu")
+
+        assert caught.value.args == (Path(imprint.__file__).parent / "demo" / "base",)
 
     def test_an_adapter_of_another_base_is_refused(self, base: Path) -> None:
         with pytest.raises(UserError, match=r"Load the prefix together with the base it was trained on\."):
@@ -184,6 +192,16 @@ class TestChat:
 
         assert len(shown) > 5
         assert all(one != other for one, other in pairwise(shown))
+
+    def test_a_character_that_was_never_finished_is_shown_at_the_end(self, talker: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        cut = talker.tokenizer.encode("好龘")[:-1]
+        monkeypatch.setattr("imprint.model.stream", lambda *_args, **_named: iter(cut))
+
+        shown = [text for text, _ in talker.stream_chat("你好")]
+
+        assert shown[0] == "好"
+        assert shown[-1] == talker.tokenizer.decode(cut)
+        assert shown[-1].endswith("\ufffd")
 
     def test_an_answer_of_nothing_is_shown_once(self, talker: Model) -> None:
         talker.network.transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[talker.network.end_id])

@@ -1,11 +1,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import imprint
 from imprint.data.batch import Pack, pack
@@ -54,6 +56,20 @@ def train(tuner: Tuner, packs: Iterable[Pack], section: OptimizerSection, steps:
     return losses
 
 
+class Products(TorchDispatchMode):
+    """Notes the shapes of all matrix products inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if "mm" in func.__name__:
+            self.shapes.add(tuple(out.shape))
+        return out
+
+
 class TestTrajectory:
     @pytest.mark.parametrize("checkpointing", [False, True])
     def test_twenty_steps_are_those_of_the_original(self, checkpointing: bool) -> None:  # noqa: FBT001
@@ -89,6 +105,16 @@ class TestPrefix:
         assert all(parameter.grad is None for parameter in network.parameters())
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
         assert difference(next(iter(tuner.trained().values())), prefix) > 0.01
+
+    def test_no_gradient_of_a_frozen_weight_is_even_computed(self) -> None:
+        found = []
+        for trained in (prefix_tuner(small_network()), full_tuner(small_network())):
+            sizes = {tuple(parameter.shape) for parameter in trained.network.parameters() if parameter.dim() == 2}
+            with Products() as products:
+                trained.train()(batch(trained.network)).backward()
+            found.append(bool(products.shapes & (sizes | {size[::-1] for size in sizes})))
+
+        assert found == [False, True]
 
     def test_only_the_prefix_is_trained(self) -> None:
         tuner = prefix_tuner(small_network())
