@@ -27,7 +27,7 @@ HELD_OUT_DOCUMENTS: Final = 2_000
 HELD_OUT_SEED: Final = 1
 
 
-def pretrain(folder: Path, *, texts: int = 400_000, overrides: tuple[str, ...] = ()) -> Path:
+def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] = ()) -> Path:
     """Write a pre-trained base of about six million parameters to `folder`/base; takes minutes on a GPU, hours without one.
 
     `texts` documents of the embedded world are read; `overrides` change the recipe beside this file. A stopped run goes on.

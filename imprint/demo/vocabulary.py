@@ -120,6 +120,7 @@ def _lay_out(content: bytes, whitespace: list[str]) -> bytes:
     del model.pieces[:]
     model.pieces.extend(ordered)
     model.normalizer_spec.add_dummy_prefix = True
-    model.trainer_spec.ClearField("seed_sentencepieces_file")  # where it lay is nobody's business, and would change the bytes
+    if "seed_sentencepieces_file" in model.trainer_spec.DESCRIPTOR.fields_by_name:
+        model.trainer_spec.ClearField("seed_sentencepieces_file")  # where it lay is nobody's business, and would change the bytes
     laid_out: bytes = model.SerializeToString(deterministic=True)
     return laid_out

@@ -1,0 +1,154 @@
+"""Training steps and answers of a network of ChatGLM-6B's exact shape with random weights, on one GPU.
+
+    python benchmarks/full_size.py [--out FILE]
+
+Rows are as those the original was measured on: 24 to 59 prompt tokens, 64 scored ones. Prints one JSON line a case.
+"""
+
+import argparse
+import gc
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from imprint.data.batch import pack
+from imprint.engine import Engine, OptimizerSection
+from imprint.generate import Sampling, generate
+from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.tokenizers import EDITIONS
+from imprint.tune.prefix import PrefixSection, PrefixShape, start_prefix
+from imprint.tune.tuner import Tuner
+
+CONFIG = ChatGLMConfig(
+    vocab_size=130528,
+    hidden_size=4096,
+    num_layers=28,
+    num_attention_heads=32,
+    inner_hidden_size=16384,
+    layernorm_epsilon=1e-5,
+    max_sequence_length=2048,
+    control=EDITIONS[130528],
+)
+LENGTH = 128
+WARM_UP, STEPS = 5, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    out = parser.parse_args().out
+    device = torch.device("cuda")
+
+    def tell(**values: object) -> None:
+        line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
+        print(line, flush=True)
+        if out:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    for dtype in (torch.bfloat16, torch.float16):
+        network = random_network(dtype, device)
+        for micro_batch, checkpointing in ((16, False), (16, True), (1, False), (1, True)):
+            tell(**train_steps(network, micro_batch, checkpointing=checkpointing))
+        for batch in (1, 64):
+            tell(**answer(network, batch))
+        del network
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def random_network(dtype: torch.dtype, device: torch.device) -> ChatGLM:
+    """6.17 billion random numbers, made where they are used."""
+    with torch.device("meta"):
+        network = ChatGLM(CONFIG).to(dtype)
+    network = network.to_empty(device=device).requires_grad_(False).eval()
+    torch.manual_seed(0)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(std=0.02)
+        else:
+            parameter.fill_(1.0 if name.endswith("layernorm.weight") else 0.0)
+    return network
+
+
+def random_rows(count: int, chance: random.Random) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
+    rows, labels = [], []
+    control = CONFIG.control
+    for _ in range(count):
+        prompt = [chance.randrange(1000, 120_000) for _ in range(chance.randrange(24, 60))]
+        answer = [chance.randrange(1000, 120_000) for _ in range(63)]
+        rows.append([*prompt, control.gmask, control.sop, *answer])
+        labels.append([-100] * (len(prompt) + 1) + [control.sop, *answer])
+    return rows, labels
+
+
+def train_steps(network: ChatGLM, micro_batch: int, *, checkpointing: bool) -> dict[str, object]:
+    """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
+    section = PrefixSection(length=LENGTH, start="random", dropout=0.1)
+    encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
+    tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
+    engine = Engine(torch.device("cuda"))
+    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), WARM_UP + STEPS)
+    chance = random.Random(0)
+
+    def step(number: int) -> float:
+        rows, labels = random_rows(16, chance)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        tokens = 16 * 64
+        for start in range(0, 16, micro_batch):
+            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to("cuda")
+            engine.backward(tuner(batch) / tokens, last=start + micro_batch == 16)
+        engine.update(number, apply=True)
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    torch.cuda.reset_peak_memory_stats()
+    seconds = [step(number) for number in range(1, WARM_UP + STEPS + 1)][WARM_UP:]
+    middle = statistics.median(seconds)
+    return {
+        "case": "P-Tuning v2 step of 16 rows",
+        "dtype": str(network.head_weight.dtype).removeprefix("torch."),
+        "micro_batch": f"{micro_batch} x {16 // micro_batch}",
+        "checkpointing": checkpointing,
+        "ms": round(1e3 * middle, 1),
+        "rows_per_second": round(16 / middle, 1),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+    }
+
+
+def answer(network: ChatGLM, batch: int) -> dict[str, object]:
+    """64 new tokens for `batch` prompts, greedy, with a prefix."""
+    encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
+    prefix = encoder.prefix(network.head_weight.dtype)
+    prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] for row in random_rows(batch, random.Random(1))[0]]
+    torch.cuda.reset_peak_memory_stats()
+    tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))))
+    return {
+        "case": "64 new tokens, greedy",
+        "dtype": str(network.head_weight.dtype).removeprefix("torch."),
+        "batch": batch,
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+    }
+
+
+def timed(work: Callable[[], int]) -> tuple[int, float]:
+    """The result of the second of two runs, and its seconds."""
+    work()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = work()
+    torch.cuda.synchronize()
+    return result, time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The main job from the first to the last step, on the toy base that comes with Imprint. Each line is a command that you can type yourself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+imprint=${IMPRINT:-imprint}
+say() { printf '\n== %s\n   %s\n' "$1" "$2"; }
+
+say "1/5  make rows: attribute lists and ad copy" "生成数据：商品属性和广告文案"
+$imprint demo rows runs/demo-data
+say "2/5  P-Tuning v2: only a prefix is trained, the base stays as it is" "P-Tuning v2：只训练前缀，底座不变"
+$imprint train recipes/demo.yaml
+say "3/5  the untouched base on held-out rows" "微调前：在留出数据上打分"
+$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl base=true
+say "4/5  the tuned model on the same rows" "微调后：在同样的数据上打分"
+$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl
+say "5/5  before and after, side by side" "微调前后对照"
+$imprint compare runs/demo --data runs/demo-data/dev.jsonl
+
+cat <<'TEXT'
+
+Open  runs/demo/compare.html   what tuning changed, answer by answer / 微调前后逐条对照
+      runs/demo/loss.png       how it learned / 损失曲线
+Next  edit recipes/demo.yaml (try tune.start=random, tune.length=8), or give it your own rows:
+      imprint train recipes/demo.yaml data.train=YOURS.jsonl data.dev=null output=runs/mine
+      Your own ChatGLM-6B folder goes into model.path. / 把 model.path 换成官方 ChatGLM-6B 目录即可。
+TEXT
