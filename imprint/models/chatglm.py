@@ -242,6 +242,5 @@ def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Te
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn (T, H, D): the first half of D by the first axis, the second by the other; pairs lie half a half apart."""
-    split = x.view(*x.shape[:2], 2, 2, -1)
-    first, second = split[..., 0, :], split[..., 1, :]
+    first, second = x.view(*x.shape[:2], 2, 2, -1).unbind(-2)
     return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).view(x.shape)

@@ -86,7 +86,8 @@ class PrefixEncoder(nn.Module):
         table = functional.dropout(table, dropout) if dropout else table
         shape = self.shape
         layered = table.to(dtype).view(shape.length, shape.layers, 2, shape.heads, shape.head_size)
-        return [(layered[:, layer, 0], layered[:, layer, 1]) for layer in range(shape.layers)]
+        pairs = (layer.unbind(1) for layer in layered.unbind(1))  # unbind: its gradient is one stack, not a table of zeros for each slice
+        return [(keys, values) for keys, values in pairs]
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
         """The parameters under the original's full names."""
