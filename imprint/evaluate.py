@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from imprint.config import Field, Section, read_overrides, read_recipe
 from imprint.data.batch import sorted_by_length
+from imprint.data.dataset import load_samples
 from imprint.data.encode import encode_original_evaluation, encode_prompt
 from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
@@ -28,7 +29,11 @@ class EvaluateSection(Section):
 
     base: bool = Field(False, description="Evaluate the untouched base of a run instead of what was tuned.")
     batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
-    max_new_tokens: int | None = Field(None, ge=1, description="Most tokens of an answer; null takes data.max_target_length.")
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Most tokens of an answer; null takes data.max_target_length, or the original's bound on prompt and answer together.",
+    )
     temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
     top_p: float = Field(
         1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
@@ -99,10 +104,10 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     recipe = read_run(path)
     section = resolve(section, recipe)
     samples = read_data(section, data, limit)
+    known = [sample.answer for sample in load_samples(recipe.data)[0]] if recipe is not None and recipe.data.train.is_file() else []
     model = open_model(path, recipe, section)
     output = section.output or answers_folder(path, recipe, data, section)
     answers = answer_all(model, samples, section, output)
-    known = training_texts(recipe)
     report = scores_report(answers, section, known, data)
     write_json(output / "scores.json", report)
     for line in told(answers, report, output):
@@ -125,7 +130,9 @@ def resolve(section: EvaluateSection, recipe: Recipe | None) -> EvaluateSection:
     known = {name: getattr(recipe.data, name) if recipe else value for name, value in DATA_DEFAULTS.items()}
     open_knobs = {name: value for name, value in known.items() if getattr(section, name) is None}
     section = section.model_copy(update=open_knobs)
-    return section if section.max_new_tokens else section.model_copy(update={"max_new_tokens": section.max_target_length})
+    if section.max_new_tokens is None and section.truncation != "original":
+        section = section.model_copy(update={"max_new_tokens": section.max_target_length})
+    return section
 
 
 def open_model(path: Path, recipe: Recipe | None, section: EvaluateSection) -> Model:
@@ -136,8 +143,8 @@ def open_model(path: Path, recipe: Recipe | None, section: EvaluateSection) -> M
     dtype, device = section.dtype or recipe.model.dtype, section.device or recipe.model.device
     if section.base:
         return load(recipe.model.path, dtype=dtype, device=device)
-    if find_folder(run.model) is not None:
-        return load(run.model, dtype=dtype, device=device)
+    if (whole := find_folder(run.model)) is not None:
+        return load(whole, dtype=dtype, device=device)
     if find_folder(run.adapter) is None:
         raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
     return load(recipe.model.path, adapter=run.adapter, dtype=dtype, device=device)
@@ -176,18 +183,18 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         append_line(kept, settings)
         before = []
     done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:]}
-    with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(done)) as progress:
-        for batch in sorted_by_length([len(question.ids) for question in questions], section.batch_size):
-            if all(row in done for row in batch):
-                continue
-            began = time.monotonic()
-            for row, answer in zip(batch, _answer([questions[row] for row in batch], model, section, batch[0]), strict=True):
-                line = {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer)}
-                line["finished"] = len(answer) < questions[row].limit
-                append_line(kept, line)
-                done[row] = line
-            tokens = sum(done[row]["tokens"] for row in batch)
-            progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - began):,.0f}"})
+    batches = sorted_by_length([len(question.ids) for question in questions], section.batch_size)
+    open_batches = [batch for batch in batches if not all(row in done for row in batch)]
+    if open_batches:
+        with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(samples) - sum(map(len, open_batches))) as progress:
+            for batch in open_batches:
+                began = time.monotonic()
+                lines = _answer(batch, questions, model, section)
+                for line in lines:
+                    append_line(kept, line)
+                    done[line["row"]] = line
+                tokens = sum(line["tokens"] for line in lines)
+                progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - began):,.0f}"})
     predictions = [done[row]["prediction"] for row in range(len(samples))]
     references = [question.reference for question in questions]
     _write_predictions(output, samples, references, predictions)
@@ -198,21 +205,27 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
 def _question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
     """A sample's prompt, reference and bound under the section's truncation."""
     source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
-    assert source is not None
+    assert source is not None, "resolve() fills what was left open"
     assert target is not None
-    assert bound is not None, "resolve() fills what was left open"
     if section.truncation == "original":
         ids, reference = encode_original_evaluation(model.tokenizer, sample.query, sample.answer, sample.history, source, target)
-        return Question(ids, reference, source + target + 1 - len(ids))
+        rest = source + target + 1 - len(ids)
+        return Question(ids, reference, rest if bound is None else min(rest, bound))
+    assert bound is not None
     ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source)
     return Question(ids, sample.answer, bound)
 
 
-def _answer(questions: list[Question], model: Model, section: EvaluateSection, first: int) -> list[list[int]]:
-    """New ids of one batch; its seed follows from its first row, so that a resumed command draws what an unbroken one draws."""
-    limits = [question.limit for question in questions]
-    sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + first)
-    return generate(model.network, [question.ids for question in questions], sampling, prefix=model.prefix(), limits=limits)
+def _answer(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+    """The lines of one batch; its seed follows from its first row, so that a resumed command draws what an unbroken one draws."""
+    asked = [questions[row] for row in batch]
+    limits = [question.limit for question in asked]
+    sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + batch[0])
+    answers = generate(model.network, [question.ids for question in asked], sampling, prefix=model.prefix(), limits=limits)
+    return [
+        {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer), "finished": len(answer) < limit}
+        for row, answer, limit in zip(batch, answers, limits, strict=True)
+    ]
 
 
 def _write_predictions(output: Path, samples: list[Sample], references: list[str], predictions: list[str]) -> None:
@@ -225,17 +238,6 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
         ),
     ):
         write_text(output / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def training_texts(recipe: Recipe | None) -> list[str]:
-    """The answers a run learned from, to count copies; none where the file is gone."""
-    if recipe is None or not recipe.data.train.is_file():
-        return []
-    data = recipe.data
-    rows = read_samples(
-        data.train, prompt_column=data.prompt_column, response_column=data.response_column, history_column=data.history_column
-    )
-    return [row.answer for row in rows]
 
 
 def scores_report(answers: Answers, section: EvaluateSection, known: list[str], data: Path) -> dict[str, Any]:

@@ -50,9 +50,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     answer = evaluation._answer
 
-    def counted(questions: Any, model: Any, section: Any, first: int) -> list[list[int]]:
-        seen.append(len(questions))
-        return answer(questions, model, section, first)
+    def counted(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
+        seen.append(len(batch))
+        return answer(batch, questions, model, section)
 
     monkeypatch.setattr(evaluation, "_answer", counted)
     return seen
@@ -210,10 +210,10 @@ def test_a_stopped_evaluation_goes_on_behind_its_answers(ask: Ask, batches: list
     assert batches == [5, 5, 5, 5, 4]
     counted = evaluation._answer
 
-    def stopped(questions: Any, model: Any, section: Any, first: int) -> list[list[int]]:
+    def stopped(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
         if len(batches) == 7:
             raise KeyboardInterrupt
-        return counted(questions, model, section, first)
+        return counted(batch, questions, model, section)
 
     monkeypatch.setattr(evaluation, "_answer", stopped)
     with pytest.raises(AssertionError):  # the command ends with 130, not 0

@@ -105,7 +105,7 @@ class TestCache:
 
 
 class TestGreedy:
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(8))
     @pytest.mark.parametrize("with_prefix", [False, True])
     def test_a_batch_answers_as_each_row_does_alone_without_a_cache(self, seed: int, with_prefix: bool) -> None:  # noqa: FBT001
         network = ending_network(seed)
@@ -117,7 +117,7 @@ class TestGreedy:
         assert answers == [greedy(network, row, 7, prefix) for row in prompts]
 
     def test_rows_end_at_different_times(self) -> None:
-        lengths = {len(answer) for seed in range(4) for answer in generate(ending_network(seed), rows_of(ending_network()), Sampling(7))}
+        lengths = {len(answer) for seed in range(8) for answer in generate(ending_network(seed), rows_of(ending_network()), Sampling(7))}
 
         assert {0, 7} <= lengths  # so that the test above has seen rows leave the batch, some at once
         assert len(lengths) >= 4
@@ -245,7 +245,7 @@ class TestSampling:
 class TestBeams:
     def test_wide_enough_they_find_the_best_answer_of_all(self) -> None:
         lengths = set()
-        for seed in (1, 4, 6, 10, 11):
+        for seed in (6, 18, 25, 27, 29):
             network = ending_network(seed, vocabulary=7)
             network.transformer.final_layernorm.bias.add_(0.5 * network.head_weight[network.end_id])  # short answers win, too
             for row in (prompt(network, 1), prompt(network, 0, 1)):

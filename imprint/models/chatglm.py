@@ -90,7 +90,8 @@ class ChatGLM(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """(V, C): the vocabulary head is the embedding itself."""
-        return self.transformer.word_embeddings.weight
+        weight: Tensor = self.transformer.word_embeddings.weight
+        return weight
 
     @property
     def end_id(self) -> int:
@@ -149,7 +150,8 @@ class Transformer(nn.Module):
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        # not nn.Embedding(...), which draws numbers: on the meta device that costs 1.3 s of imports
+        self.word_embeddings = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 

@@ -73,7 +73,8 @@ class PrefixEncoder(nn.Module):
     def __init__(self, shape: PrefixShape) -> None:
         super().__init__()
         self.shape = shape
-        self.embedding = nn.Embedding(shape.length, shape.hidden if shape.projection else shape.width)
+        table = torch.empty(shape.length, shape.hidden if shape.projection else shape.width)
+        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)  # filled by `start_prefix` or from a file
         self.trans = (
             nn.Sequential(nn.Linear(shape.hidden, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
             if shape.projection
@@ -108,6 +109,7 @@ def start_prefix(network: ChatGLM, shape: PrefixShape, start: str, text_ids: Seq
     device = network.head_weight.device
     encoder = PrefixEncoder(shape).to(device)
     with torch.no_grad():
+        encoder.embedding.weight.normal_()
         if start == "zeros":
             last = encoder.embedding if encoder.trans is None else encoder.trans[2]
             for parameter in last.parameters():
