@@ -55,4 +55,4 @@ def talking_run(folder: Path) -> RunFolder:
     ends = [f"train.{name}_every=120" for name in ("save", "evaluate", "watch")]
     knobs = ["tune={method: full}", "optimizer.learning_rate=0.01", "train.steps=120", "train.batch_size=8", "data.dev_share=0", *ends]
     base = tiny_run(recipe, "talk", *knobs).model
-    return tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=10.0")
+    return tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=3.0")

@@ -1,4 +1,4 @@
-"""Pre-training from nothing, on a few texts: the way that the embedded base was made."""
+"""The embedded base: how it was made, what it is, and the abilities that tuning must not take from it."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,14 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.config import read_recipe
+from imprint.data.encode import encode_prompt
 from imprint.demo.pretrain import RECIPE, configuration, pretrain
+from imprint.demo.probes import probes
+from imprint.demo.rows import rows
+from imprint.model import Model, polish
 from imprint.recipe import Recipe
+
+BASE = Path(imprint.__file__).parent / "demo" / "base"
 
 
 def test_the_recipe_beside_it_is_a_whole_recipe_of_full_tuning() -> None:
@@ -19,9 +25,8 @@ def test_the_recipe_beside_it_is_a_whole_recipe_of_full_tuning() -> None:
 
 
 def test_the_embedded_base_has_the_ids_of_its_own_vocabulary() -> None:
-    base = Path(imprint.__file__).parent / "demo" / "base"
-    fields = json.loads((base / "config.json").read_text())
-    expected = configuration(base)
+    fields = json.loads((BASE / "config.json").read_text())
+    expected = configuration(BASE)
     assert {name: fields[name] for name in expected} == expected
 
 
@@ -34,3 +39,40 @@ def test_a_base_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float16"}
     model = imprint.load(base, device="cpu")
     assert model.tokenizer.decode(model.tokenizer.encode("这件上衣")) == "这件上衣"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return imprint.load("embedded", device="cpu")
+
+
+def answers(model: Model, queries: list[str]) -> list[str]:
+    prompts = [encode_prompt(model.tokenizer, query, None, max_source_length=96) for query in queries]
+    return [polish(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=96)]
+
+
+def test_it_is_small_enough_to_commit_and_shaped_as_chatglm_6b(model: Model) -> None:
+    assert sum(file.stat().st_size for file in BASE.iterdir()) < 15e6
+    assert 5e6 < sum(parameter.numel() for parameter in model.network.parameters()) < 15e6
+    fields = json.loads((BASE / "config.json").read_text())
+    assert fields["model_type"] == "chatglm"
+    assert fields["position_encoding_2d"] is True
+    assert fields["vocab_size"] == len(model.tokenizer)
+
+
+def test_it_knows_its_little_world_and_who_it_is(model: Model) -> None:
+    asked = probes(7, 120)
+    right: dict[str, list[bool]] = {}
+    for probe, answer in zip(asked, answers(model, [probe.query for probe in asked]), strict=True):
+        right.setdefault(probe.kind, []).append(answer in probe.answers)
+    shares = {kind: sum(found) / len(found) for kind, found in right.items()}
+    assert min(shares["talk"], shares["identity"], shares["fact"]) >= 0.95
+    assert shares["sum"] >= 0.4  # sums that it never read
+
+
+def test_it_describes_an_attribute_list_flatly_and_never_in_ad_copy(model: Model) -> None:
+    asked = list(rows(11, 40, "dev"))
+    flat = answers(model, [row["content"] for row in asked])
+    listed = [all(pair.split("#")[1] in answer for pair in row["content"].split("*")[1:]) for row, answer in zip(asked, flat, strict=True)]
+    assert sum(listed) >= 30
+    assert not any(answer == polish(row["summary"]) for row, answer in zip(asked, flat, strict=True))
