@@ -14,7 +14,7 @@ from imprint.model import Model, ModelSection, polish
 from imprint.tokenizers import FILE_NAME
 from imprint.tune.adapter import Description, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
-from tests.cases import TUNED, Case, difference, prompt, small_model
+from tests.cases import CASES, TUNED, Case, difference, prompt, small_model
 from tests.tiny import tiny_base
 
 
@@ -294,3 +294,34 @@ class TestSection:
 
 def test_the_folder_of_a_saved_model_describes_itself(base: Path) -> None:
     assert json.loads((base / "config.json").read_text())["torch_dtype"] == "float32"
+
+
+@pytest.mark.gpu
+class TestOnAGpu:
+    """The same numbers as on the CPU: the golden ones in float32, near them in 16 bit."""
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_logits_loss_gradients_and_greedy_ids_are_the_originals(self, name: str) -> None:
+        case = Case(name)
+        model = imprint.load(case.folder, adapter=case.adapter, dtype="float32", device="cuda")
+        for found, expected in zip(model.logits(case.rows), case.per_row("logits"), strict=True):
+            assert difference(found.cpu(), expected) < 1e-4
+        loss = model.loss(case.rows, case.labels, checkpointing=True)
+        assert abs(float(loss) - float(case.expected["loss"])) < 1e-4
+        if case.adapter:
+            loss.backward()
+            for full_name, parameter in model.prefix_parameters().items():
+                expected = case.expected[f"grad.{full_name}"]
+                assert parameter.grad is not None
+                assert difference(parameter.grad.cpu(), expected) < 1e-4 * float(expected.abs().max())
+        on_cpu = case.load().generate(case.prompts, max_new_tokens=10)
+        assert model.generate(case.prompts, max_new_tokens=10) == on_cpu
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_in_16_bit_the_loss_is_near(self, dtype: str) -> None:
+        case = Case("chatglm1-ptuning")
+        model = imprint.load(case.folder, adapter=case.adapter, dtype=dtype, device="cuda")
+        loss = model.loss(case.rows, case.labels)
+        loss.backward()
+        assert abs(float(loss) - float(case.expected["loss"])) < 0.05
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.prefix_parameters().values())

@@ -4,6 +4,7 @@ Legend: T packed tokens, B rows, L the longest row, S keys of a row, P prefix le
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -57,13 +58,15 @@ class Grid:
     @classmethod
     def of(cls, pack: Pack, keys: int | None = None) -> "Grid":
         """The grid of a pack; `keys` is the number of cached keys a row may see, None without a cache."""
-        rows, length = pack.rows, max(pack.lengths)
-        first = torch.cat([torch.arange(n) for n in pack.lengths]).to(pack.ids.device)
-        index = None if rows * length == pack.ids.numel() else pack.row * length + first
-        visible = pack.visible
-        if index is not None:  # padding looks at one key, so that no row of scores is empty
+        rows, length, device = pack.rows, max(pack.lengths), pack.ids.device
+        index, visible = None, pack.visible
+        if rows * length != pack.ids.numel():
+            before = [0, *accumulate(pack.lengths)][:-1]
+            first = torch.tensor([row * length - start for row, start in enumerate(before)], device=device)
+            index = first[pack.row] + torch.arange(pack.ids.numel(), device=device)
+            # padding looks at one key, so that no row of scores is empty
             visible = visible.new_ones(rows * length).index_copy_(0, index, visible)
-        seen = torch.arange(length if keys is None else keys, device=pack.ids.device)
+        seen = torch.arange(length if keys is None else keys, device=device)
         return cls(index, rows, length, seen >= visible.view(rows, 1, length, 1))
 
     def spread(self, packed: Tensor) -> Tensor:
