@@ -90,7 +90,7 @@ def random_rows(count: int, chance: random.Random) -> tuple[list[list[int]], lis
 
 def train_steps(network: ChatGLM, micro_batch: int, *, checkpointing: bool) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
-    section = PrefixSection(length=LENGTH, start="random", dropout=0.1)
+    section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
     encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
     engine = Engine(torch.device("cuda"))

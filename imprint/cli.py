@@ -25,7 +25,7 @@ first steps / 从这里开始:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` name and return its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made training 3 x slower.
+    # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made it 3 x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
     options, late = parser.parse_known_args(arguments)  # argparse gives up on overrides that come after an option

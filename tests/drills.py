@@ -37,11 +37,11 @@ RECIPE = """\
 output: {folder}/run
 model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
-tune: {{method: prefix, length: 4, start: random, dropout: 0.1}}
+tune: {{method: prefix, length: 4, start: random, prefix_dropout: 0.1}}
 optimizer: {{learning_rate: 0.5, warmup_steps: 2}}
 train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1}}
 """
-TOGETHER = ["train.steps=4", "train.batch_size=6", "tune.dropout=0", "train.evaluate_every=2", "train.watch_prompts=0"]
+TOGETHER = ["train.steps=4", "train.batch_size=6", "tune.prefix_dropout=0", "train.evaluate_every=2", "train.watch_prompts=0"]
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")

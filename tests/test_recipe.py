@@ -53,7 +53,7 @@ def test_a_method_takes_its_own_knobs_only(tmp_path: Path) -> None:
         "optimizer.learning_rate=0",
         "optimizer.schedule=step",
         "optimizer.clip=0",
-        "tune.dropout=1",
+        "tune.prefix_dropout=1",
         "tune.start=ones",
         "data.dev_share=0.9",
     ],

@@ -30,7 +30,7 @@ from imprint.tune.tuner import Tuner
 from tests.tiny import tiny_rows
 from tests.tinyrun import described, log_of, losses, tiny_recipe, tiny_run
 
-ALONE = ["tune.dropout=0", "train.evaluate_every=6", "train.watch_prompts=0", "train.save_every=6"]
+ALONE = ["tune.prefix_dropout=0", "train.evaluate_every=6", "train.watch_prompts=0", "train.save_every=6"]
 
 
 @pytest.fixture(scope="module")

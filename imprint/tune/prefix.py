@@ -35,7 +35,9 @@ class PrefixSection(Section):
         min_length=1,
         description="The text that a `text` start reads: the task's instruction; repeated where it is shorter than the prefix.",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1.")
+    prefix_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
+    )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Tuner(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """Summed cross-entropy of the pack's targets, with the prefix's dropout while training."""
-        dropout = self.section.dropout if self.training and isinstance(self.section, PrefixSection) else 0.0
+        dropout = self.section.prefix_dropout if self.training and isinstance(self.section, PrefixSection) else 0.0
         hidden = self.network(pack, prefix=self.prefix(dropout=dropout), checkpointing=self.checkpointing and self.training)
         return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels)
 

@@ -34,7 +34,7 @@ def batch(network: ChatGLM) -> Pack:
 
 def prefix_tuner(network: ChatGLM, *, dropout: float = 0.0, checkpointing: bool = False) -> Tuner:
     encoder = start_prefix(network, PrefixShape.of(network, 4, projection=False), "random", [])
-    return Tuner(network, PrefixSection(length=4, start="random", dropout=dropout), encoder, checkpointing=checkpointing)
+    return Tuner(network, PrefixSection(length=4, start="random", prefix_dropout=dropout), encoder, checkpointing=checkpointing)
 
 
 def full_tuner(network: ChatGLM) -> Tuner:
