@@ -1,4 +1,4 @@
-"""Everything that the README tells its reader to type, typed in order in an empty folder.
+"""Everything that the README, and the pages about its commands, tell to type, typed in order in an empty folder.
 
 Three things differ from what a reader has. A `make` target is looked up and not made: `.ci/run` makes them. `imprint` takes two steps
 and asks two rows: `SMALL` stands behind each of its commands. Where the README says /path/to/chatglm-6b there is a tiny one.
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
+from imprint.evaluate import EvaluateSection
 from tests.tiny import tiny_base
 
 ROOT = Path(__file__).parents[1]
@@ -57,15 +58,28 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_all_that_the_readme_tells_to_type_works(desk: Path) -> None:
-    for language, block in blocks(ROOT / "README.md"):
+def type_all(page: Path, desk: Path) -> None:
+    """Do what a page tells to type, from its first block to its last."""
+    for language, block in blocks(page):
         text = block.replace("/path/to/chatglm-6b", str(desk / "chatglm-6b"))
         if language == "python":
-            exec(compile(text, "README.md", "exec"), {"__name__": "README"})
+            exec(compile(text, page.name, "exec"), {"__name__": page.name})
             continue
         for command in typed(text, desk):
-            assert main([*command, *SMALL.get(command[0], [])]) == 0, " ".join(command)
+            assert main([*command, *SMALL.get(command[0], [])]) == 0, f"{page.name}: {' '.join(command)}"
+
+
+def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works(desk: Path) -> None:
+    type_all(ROOT / "README.md", desk)
     assert (desk / "runs" / "demo" / "compare.html").is_file()
+    for name in ("training.md", "evaluation.md", "metrics.md", "models.md"):
+        type_all(ROOT / "docs" / name, desk)
+    assert (desk / "runs" / "as-the-original" / "scores.json").is_file()
+
+
+def test_the_page_about_evaluation_has_every_knob() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert [knob for knob in EvaluateSection.model_fields if f"`{knob}`" not in page] == []
 
 
 def test_both_readmes_have_the_same_python() -> None:
