@@ -71,13 +71,12 @@ class RunFolder:
         found = [entry for entry in self.path.iterdir() if STATE.fullmatch(entry.name) and entry.is_dir()]
         return sorted(found, key=step_of, reverse=True)
 
-    def keep_newest(self, count: int, *, also: Path | None = None) -> None:
-        """Delete all states but the newest `count` and `also`, such as the best one; oldest first, each under a leftover's name."""
+    def keep_newest(self, count: int) -> None:
+        """Delete all states but the newest `count`; oldest first, each under a leftover's name."""
         for state in reversed(self.states()[count:]):
-            if state != also:
-                doomed = state.with_name(f".{state.name}.part")
-                state.rename(doomed)
-                shutil.rmtree(doomed)
+            doomed = state.with_name(f".{state.name}.part")
+            state.rename(doomed)
+            shutil.rmtree(doomed)
 
 
 def step_of(state: Path) -> int:

@@ -1,10 +1,8 @@
-"""The machine: which device and type to compute in, the random state, memory, and what to note down about them."""
+"""The machine: which device and type to compute in, the random state, and memory."""
 
-import platform
 import random
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -22,24 +20,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
 }
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What a result depends on besides the recipe; stands in the run folder beside the scores."""
-
-    imprint: str
-    """Version of this package."""
-    python: str
-    """Version of Python."""
-    torch: str
-    """Version of PyTorch with its build."""
-    system: str
-    """Operating system and processor type."""
-    device: str
-    """Name of the accelerator, or of none the number of CPU threads in use."""
-    memory_bytes: int
-    """Memory of the device; of the machine on the CPU."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -108,13 +88,6 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         np.random.set_state(tuple(state["numpy"]))
 
 
-def memory_bytes(device: torch.device) -> int:
-    """Memory in use now: by tensors on a GPU, by this process on the CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory in use so far: by tensors on a GPU since the last reset, by this process on the CPU."""
     if device.type == "cuda":
@@ -125,16 +98,3 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def describe_environment(device: torch.device) -> Environment:
-    """What a result on `device` depends on besides the recipe."""
-    from imprint import __version__
-
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        name, memory = properties.name, properties.total_memory
-    else:
-        name, memory = f"CPU, {torch.get_num_threads()} threads", psutil.virtual_memory().total
-    system = f"{platform.system()} {platform.machine()}"
-    return Environment(__version__, platform.python_version(), torch.__version__, system, name, memory)

@@ -101,11 +101,6 @@ class ChatGLMTokenizer:
         """How many pieces the vocabulary file has, image tokens not counted."""
         return len(self._processor)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Every id that `encode` returns is below this number."""
-        return self._shift + len(self._processor)
-
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without control ids.
 

@@ -27,11 +27,11 @@ def test_a_run_that_has_not_begun_has_no_states(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "absent").states() == []
 
 
-def test_old_states_go_and_the_best_one_stays(run: RunFolder) -> None:
-    run.keep_newest(2, also=run.state(20))
-    assert [step_of(state) for state in run.states()] == [1_000_500, 1000, 20]
+def test_old_states_go_and_the_newest_stay(run: RunFolder) -> None:
+    run.keep_newest(2)
+    assert [step_of(state) for state in run.states()] == [1_000_500, 1000]
     run.keep_newest(5)
-    assert len(run.states()) == 3
+    assert len(run.states()) == 2
 
 
 def test_a_state_that_is_being_deleted_is_no_state(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

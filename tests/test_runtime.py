@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import imprint
 from imprint import runtime
 from imprint.errors import UserError
 
@@ -88,17 +87,9 @@ def test_the_random_state_of_the_gpu_comes_back() -> None:
     assert torch.equal(torch.rand(3, device=GPU), expected)
 
 
-def test_memory_is_in_bytes() -> None:
-    before = runtime.memory_bytes(CPU)
-    held = torch.ones(16 << 20)
-    grown = runtime.memory_bytes(CPU) - before
-    assert 0.9 * held.nbytes < grown < 2 * held.nbytes
-    assert runtime.peak_memory_bytes(CPU) >= 0.9 * (before + held.nbytes)
-
-
-def test_the_environment_is_described() -> None:
-    environment = runtime.describe_environment(CPU)
-    assert environment.imprint == imprint.__version__
-    assert environment.torch == torch.__version__
-    assert "threads" in environment.device
-    assert environment.memory_bytes > runtime.peak_memory_bytes(CPU)
+def test_the_peak_of_memory_is_in_bytes_and_never_falls() -> None:
+    held = torch.ones(64 << 20)
+    peak = runtime.peak_memory_bytes(CPU)
+    assert held.nbytes < peak < 2**40
+    del held
+    assert runtime.peak_memory_bytes(CPU) >= peak

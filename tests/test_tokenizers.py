@@ -69,7 +69,6 @@ class TestOfficialVocabulary:
         tokenizer = read_official(edition)
 
         assert len(tokenizer) == 130344
-        assert tokenizer.vocabulary_size == 130344 + shift
 
 
 def test_control_ids_are_read_from_the_config() -> None:
@@ -176,11 +175,9 @@ def test_half_of_a_surrogate_pair_does_not_break_encoding() -> None:
 
 def test_a_stream_shows_what_decoding_shows() -> None:
     tokenizer, generator = tiny_tokenizer(shift=20), random.Random(3)
-    bytes_from = tokenizer.vocabulary_size - 256
+    end = 20 + len(tokenizer)
     for _ in range(500):
-        ids = [
-            generator.randrange(generator.choice([0, bytes_from]), tokenizer.vocabulary_size + 3) for _ in range(generator.randint(0, 12))
-        ]
+        ids = [generator.randrange(generator.choice([0, end - 256]), end + 3) for _ in range(generator.randint(0, 12))]
         stream = TextStream(tokenizer)
         shown = "".join(stream.push(token) for token in ids) + stream.finish()
 

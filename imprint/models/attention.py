@@ -52,7 +52,7 @@ class Grid:
     """(T,) place of each token in the flattened grid; None where the pack is the grid already."""
     rows: int
     length: int
-    hidden: Tensor
+    masked: Tensor
     """(B, 1, L, S) True where a key must not be seen."""
 
     @classmethod
@@ -106,7 +106,7 @@ def attend(
             spread_query[i : i + rows_at_once],
             key[i : i + rows_at_once],
             value[i : i + rows_at_once],
-            grid.hidden[i : i + rows_at_once],
+            grid.masked[i : i + rows_at_once],
             prefix_key,
             prefix_value,
             damping,
@@ -128,41 +128,41 @@ class SharedPrefixAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        hidden: Tensor,
+        masked: Tensor,
         prefix_key: Tensor | None,
         prefix_value: Tensor | None,
         damping: float,
     ) -> Tensor:
-        """Take query (B, H, L, D), key and value (B, H, S, D), hidden (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
+        """Take query (B, H, L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
         query = query / (query.shape[-1] ** 0.5 * damping)
-        scores = _scores(query, key, hidden, damping)
+        scores = _scores(query, key, masked, damping)
         if prefix_key is not None and prefix_value is not None:
             prefix_scores = _prefix_scores(query, prefix_key, damping)
-            total = _softmax_(scores, prefix_scores)
+            log_sum = _softmax_(scores, prefix_scores)
             out = _over_prefix(prefix_scores.to(query.dtype), prefix_value)
             out += scores.to(query.dtype) @ value
         else:
-            total = _softmax_(scores)
+            log_sum = _softmax_(scores)
             out = scores.to(query.dtype) @ value
         ctx.damping = damping
-        ctx.save_for_backward(query, key, value, hidden, prefix_key, prefix_value, out, total)
+        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, out, log_sum)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Gradients to query, key, value and the two prefix tensors."""
         (grad,) = grads
-        query, key, value, hidden, prefix_key, prefix_value, out, total = ctx.saved_tensors
+        query, key, value, masked, prefix_key, prefix_value, out, log_sum = ctx.saved_tensors
         damping = ctx.damping
         centre = (grad.float() * out.float()).sum(-1, keepdim=True)
-        weights = _scores(query, key, hidden, damping).sub_(total).exp_()
+        weights = _scores(query, key, masked, damping).sub_(log_sum).exp_()
         grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
         grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(centre)).mul_(damping).to(query.dtype)
         grad_query = grad_scores @ key
         grad_key = grad_scores.transpose(-1, -2) @ query
         grad_prefix_key = grad_prefix_value = None
         if prefix_key is not None:
-            weights = _prefix_scores(query, prefix_key, damping).sub_(total).exp_()
+            weights = _prefix_scores(query, prefix_key, damping).sub_(log_sum).exp_()
             grad_prefix_value = _by_head(weights.to(value.dtype)).transpose(-1, -2) @ _by_head(grad)
             grad_weights = _over_prefix(grad, prefix_value.transpose(-1, -2)).float()
             grad_scores = weights.mul_(grad_weights.sub_(centre)).mul_(damping).to(query.dtype)
@@ -171,10 +171,10 @@ class SharedPrefixAttention(torch.autograd.Function):
         return grad_query / (query.shape[-1] ** 0.5 * damping), grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None
 
 
-def _scores(query: Tensor, key: Tensor, hidden: Tensor, damping: float) -> Tensor:
+def _scores(query: Tensor, key: Tensor, masked: Tensor, damping: float) -> Tensor:
     """fp32 scores (B, H, L, S) of a row's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
-    return (scores if damping == 1 else scores * damping).masked_fill_(hidden, float("-inf"))
+    return (scores if damping == 1 else scores * damping).masked_fill_(masked, float("-inf"))
 
 
 def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float) -> Tensor:

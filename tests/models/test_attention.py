@@ -172,7 +172,7 @@ def test_no_scores_are_kept_for_the_backward_pass() -> None:
     assert (HEADS, prefix, SIZE) in shapes  # the prefix itself
     assert all(shape[-1] != prefix and shape.count(prefix) <= 1 for shape in shapes)
     floats = [shape for shape in shapes if shape[-2:] == (6, 6)]
-    assert floats == [(3, 1, 6, 6)]  # what is hidden: one bit a pair, shared by the heads
+    assert floats == [(3, 1, 6, 6)]  # what is masked: one bit a pair, shared by the heads
 
 
 def test_a_cache_gives_what_one_pass_gives() -> None:
