@@ -35,12 +35,16 @@ DISK_PROBLEMS = {
     errno.EEXIST: "a part of the path is a file, not a folder. Choose another place",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another place",
     errno.EISDIR: "a folder is in its place. Move it away, or choose another name",
+    errno.ENOENT: "its folder is gone, or none can be made there. Choose another place",
+    errno.ENAMETOOLONG: "the name is too long for the disk. Choose a shorter one",
 }
+# safetensors and torch report a full disk in their own exceptions; torch's has not even the system's words inside.
+FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), "unexpected pos", "PytorchStreamWriter failed writing")
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file at `path` by `text` (UTF-8); the folder is made if need be, and the old file stays until the new one is complete."""
-    with _disk_sentences(path):
+    with disk_sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _aside(path, PART)
         with part.open("w", encoding="utf-8", newline="\n") as file:
@@ -59,7 +63,7 @@ def write_json(path: Path, value: object) -> None:
 def append_line(path: Path, value: object) -> None:
     """Add `value` as one line of JSON, dropping first what a killed process left of an unfinished line."""
     line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n"
-    with _disk_sentences(path):
+    with disk_sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             file.truncate(_end_of_last_line(path))
@@ -84,7 +88,7 @@ def read_lines(path: Path) -> list[Any]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it takes the name `path`, replacing what was there; on an error nothing changes."""
     part = _aside(path, PART)
-    with _disk_sentences(path):
+    with disk_sentences(path):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
@@ -103,18 +107,32 @@ def find_folder(path: Path) -> Path | None:
 
 def remove_leftovers(parent: Path) -> None:
     """Undo what a killed process left half done in `parent`; only the one process that writes there may call it."""
-    if not parent.is_dir():
-        return
-    for entry in sorted(parent.iterdir()):
-        if entry.name.startswith(".") and entry.name.endswith(OLD):
-            original = parent / entry.name[1 : -len(OLD)]
-            if original.exists():
+    with disk_sentences(parent):
+        if not parent.is_dir():
+            return
+        for entry in sorted(parent.iterdir()):
+            if entry.name.startswith(".") and entry.name.endswith(OLD):
+                original = parent / entry.name[1 : -len(OLD)]
+                if original.exists():
+                    _remove(entry)
+                else:
+                    entry.rename(original)
+            elif entry.name.startswith(".") and entry.name.endswith(PART):
                 _remove(entry)
-            else:
-                entry.rename(original)
-        elif entry.name.startswith(".") and entry.name.endswith(PART):
-            _remove(entry)
-    _sync(parent)
+        _sync(parent)
+
+
+@contextmanager
+def disk_sentences(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses while `path` is written into a UserError; for what writes by itself, such as a library."""
+    try:
+        yield
+    except Exception as error:
+        full = any(words in str(error) for words in FULL_DISK_WORDS)
+        code = errno.ENOSPC if full else error.errno if isinstance(error, OSError) else None
+        if code not in DISK_PROBLEMS:
+            raise
+        raise UserError(f"{path}: cannot be written: {DISK_PROBLEMS[code]}.") from error
 
 
 def _put_in_place(part: Path, path: Path) -> None:
@@ -179,17 +197,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _disk_sentences(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses while `path` is written into a sentence."""
-    try:
-        yield
-    except Exception as error:
-        # safetensors and torch report a full disk in their own exceptions, with the system's words inside.
-        full = os.strerror(errno.ENOSPC) in str(error)
-        code = errno.ENOSPC if full else error.errno if isinstance(error, OSError) else None
-        if code not in DISK_PROBLEMS:
-            raise
-        raise UserError(f"{path}: cannot be written: {DISK_PROBLEMS[code]}.") from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from imprint import files
 from imprint.errors import UserError
@@ -131,6 +132,12 @@ def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> 
     [
         (OSError(errno.ENOSPC, "No space left on device"), "no space is left on the disk. Free some space"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no space is left on the disk. Free some space"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+            "no space is left on the disk. Free some space",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), "the name is too long for the disk. Choose a shorter one"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "its folder is gone, or none can be made there. Choose another place"),
         (OSError(errno.EROFS, "Read-only file system"), "the disk is read-only. Choose a folder that can be written"),
     ],
 )
@@ -145,3 +152,19 @@ def test_a_file_in_the_way_of_a_folder_is_told_in_a_sentence(tmp_path: Path) -> 
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match=r"cannot be written: a part of the path is a file"):
         files.write_text(tmp_path / "run" / "config.yaml", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which is full at once")
+def test_torch_too_tells_a_full_disk_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written: no space is left on the disk"), files.new_folder(tmp_path / "state") as folder:
+        (folder / "weights").symlink_to("/dev/full")
+        torch.save({"weights": torch.zeros(1000)}, folder / "weights")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(UserError, match=r"the name is too long for the disk"):
+        files.remove_leftovers(path)
+    with pytest.raises(UserError, match=r"the name is too long for the disk"):
+        files.write_text(path / "config.yaml", "")

@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from imprint.files import disk_sentences
+
 # The palette of Okabe and Ito, which stays apart under every kind of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 INK, FAINT = "#2B2B2B", "#D9D9D9"
@@ -46,7 +48,7 @@ def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str) ->
     axes = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[6] + [1] * len(slim))[:, 0]
     figure.subplots_adjust(left=0.085, right=0.975, top=0.91, bottom=0.095, hspace=0.36)
     family = _family(title)
-    figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=family, fontweight="bold")
+    figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=family, fontweight="bold", parse_math=False)
     _draw_loss(axes[0], by_name["loss"], by_name["eval_loss"])
     for panel, name in zip(axes[1:], slim, strict=True):
         _draw_slim(panel, by_name[name], name)
@@ -140,9 +142,9 @@ def _family(title: str) -> list[str]:
 
 def _save(figure: Figure, out: Path) -> None:
     """Write aside and rename. Not brought to the disk by force: the next refresh replaces it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
-    with warnings.catch_warnings():
+    with disk_sentences(out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a title in a script that no installed font has
+        out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(part, format="png", metadata={"Software": "Imprint"})
-    part.replace(out)
+        part.replace(out)

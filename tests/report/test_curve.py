@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from imprint.errors import UserError
 from imprint.report import loss_curve
 
 BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
@@ -84,6 +85,20 @@ def test_a_chinese_title_needs_no_font(tmp_path: Path) -> None:
     loss_curve(points(20), out, title="思想钢印 𓀀")
 
     assert imread(out).shape[:2] == (660, 1080)
+
+
+@pytest.mark.parametrize("title", ["a$b$c", "$\\frac$", "$$"])
+def test_a_dollar_in_a_title_is_a_dollar(tmp_path: Path, title: str) -> None:
+    loss_curve(points(20), tmp_path / "loss.png", title=title)
+
+    assert imread(tmp_path / "loss.png").shape[:2] == (660, 1080)
+
+
+def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+
+    with pytest.raises(UserError, match=r"loss\.png: cannot be written: a part of the path is a file, not a folder"):
+        loss_curve(points(20), tmp_path / "run" / "loss.png", title="a run")
 
 
 def test_a_refresh_replaces_the_picture_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
