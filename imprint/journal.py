@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from imprint.files import append_line, read_lines, write_text
+from imprint.errors import UserError
+from imprint.files import append_line, disk_sentences, read_lines, write_text
 from imprint.progress import Progress
 from imprint.report import loss_curve
 from imprint.runs import RunFolder
@@ -25,7 +26,8 @@ class Journal:
         self.run = run
         self.points: list[dict[str, Any]] = _cut(run.log, step)
         _cut(run.samples, step)
-        self.events = SummaryWriter(str(run.events), purge_step=step + 1)  # also of a run killed before its first state
+        with disk_sentences(run.events):
+            self.events = SummaryWriter(str(run.events), purge_step=step + 1)  # also of a run killed before its first state
         self.bar = Progress("training", steps, "step", start=step)
         self.drawn = time.monotonic()
         self.smoothed: float | None = None
@@ -37,18 +39,22 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Draw the picture once more and close everything."""
-        self.draw()
-        self.events.close()
-        self.bar.__exit__(kind, error, trace)
+        try:
+            self.draw()
+            with disk_sentences(self.run.events):
+                self.events.close()
+        finally:
+            self.bar.__exit__(kind, error, trace)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Log one line; every number goes to TensorBoard too."""
         point = dict(values)
         append_line(self.run.log, point)
         self.points.append(point)
-        for name, value in point.items():
-            if name != "step" and isinstance(value, int | float):
-                self.events.add_scalar(f"train/{name}", value, point["step"])
+        with disk_sentences(self.run.events):
+            for name, value in point.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.events.add_scalar(f"train/{name}", value, point["step"])
 
     def step(self, values: Mapping[str, Any]) -> None:
         """Log a training step and move the bar."""
@@ -64,7 +70,8 @@ class Journal:
     def sample(self, step: int, prompt: str, answer: str) -> None:
         """Keep and show what the model answers now."""
         append_line(self.run.samples, {"step": step, "prompt": prompt, "answer": answer})
-        self.events.add_text("sample", f"{prompt}\n\n{answer}", step)
+        with disk_sentences(self.run.events):
+            self.events.add_text("sample", f"{prompt}\n\n{answer}", step)
         self.bar.say(f"  {prompt}\n  -> {answer}")
 
     def draw(self) -> None:
@@ -76,7 +83,11 @@ class Journal:
 
 def _cut(path: Path, step: int) -> list[dict[str, Any]]:
     """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
-    kept = [line for line in read_lines(path) if line["step"] <= step]
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(f'{path}:{number}: this line has no "step", a whole number. Mend or delete the line, then run again.')
+    kept = [line for line in lines if line["step"] <= step]
     if path.exists():
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
     return kept

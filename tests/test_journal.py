@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 import imprint.journal as journals
+from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.journal import Journal
 from imprint.runs import RunFolder
@@ -100,6 +103,24 @@ def test_a_line_that_a_kill_tore_is_forgotten(run: RunFolder) -> None:
         file.write('{"step": 3, "loss": 1.')
     write(run, 3, 3)
     assert [one["step"] for one in read_lines(run.log) if "loss" in one] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", ['{"loss": 1.0}', '{"step": "3"}', "3", "[]", "null"])
+def test_a_line_without_a_step_is_named_with_its_number(run: RunFolder, bad: str) -> None:
+    write(run, 1, 1)
+    with run.log.open("a", encoding="utf-8") as file:
+        file.write(f"{bad}\n")
+    with pytest.raises(UserError, match=re.escape(f'{run.log}:2: this line has no "step", a whole number. Mend or delete the line')):
+        Journal(run, step=1, steps=8)
+
+
+def test_a_disk_that_refuses_the_events_is_told_in_a_sentence(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="events: cannot be written: no space is left"), Journal(run, step=0, steps=8) as journal:
+        monkeypatch.setattr(journal.events, "add_scalar", full)
+        journal.step(line(1))
 
 
 def test_cutting_a_log_never_leaves_it_shorter_than_the_state(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
