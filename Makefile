@@ -34,7 +34,7 @@ check: $(READY)  ## format, lint, types, import order
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-timing > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+	@$(BIN)/lint-imports > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 	@echo "check: format, lint, types and import order are good"
 
 format: $(READY)  ## put the code into shape
@@ -50,5 +50,5 @@ bench: $(READY)  ## measure speed and memory
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:  ## remove what the targets made, but for .venv
-	@rm -rf build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

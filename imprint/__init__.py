@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imprint import data, metrics
     from imprint.model import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "data", "load", "metrics"]
 __version__ = "0.1.0"
 
 
@@ -14,4 +15,6 @@ def __getattr__(name: str) -> object:
     """Import what is heavy when it is asked for (PEP 562), so that `import imprint` and `imprint --help` are quick."""
     if name == "load":
         return import_module("imprint.model").load
+    if name in ("data", "metrics"):
+        return import_module(f"imprint.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

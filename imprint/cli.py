@@ -14,6 +14,10 @@ DESCRIPTION = """\
 Teach a Chinese chat model your own words, on the one machine you have.
 思想钢印：用手边的一台机器，把你的话教给中文对话模型。
 """
+OUT_OF_MEMORY = """\
+the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1 (the batch stays the same) and
+       train.checkpointing=true when training, batch_size=8 when evaluating; or take a smaller model.dtype. What was saved is kept.
+       显存或内存不足：训练时减小 train.micro_batch_size、打开 train.checkpointing；评测时减小 batch_size。已保存的内容不受影响。"""
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项
@@ -38,10 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command again goes on where it can / 已停止；再次运行同一命令即可继续", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "stopped; the same command again goes on where it can / 已停止；再次运行同一命令即可继续"
+        print("\n" + said, file=sys.stderr)
         return 130
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether it says so; by name and words, for torch may not even be imported here."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_overrides(compare)
 
     recipe = _add(commands, "recipe", _recipe, "list all knobs of a recipe / 列出配方的全部选项")
+    recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
 
     _add_demo(commands)
@@ -78,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> None:
     from imprint.train import train
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes in one run are not supported by this version. Run `imprint train` by itself, without torchrun.")
     train(options.recipe, options.overrides)
 
 
@@ -95,9 +113,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace) -> None:
     from imprint.config import as_markdown, as_text, describe
+    from imprint.evaluate import EvaluateSection
     from imprint.recipe import Recipe
 
-    knobs = describe(Recipe)
+    knobs = describe(EvaluateSection if options.evaluate else Recipe)
     print(as_markdown(knobs) if options.markdown else as_text(knobs), end="")
 
 

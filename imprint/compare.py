@@ -6,7 +6,17 @@ from pathlib import Path
 from imprint.config import read_overrides
 from imprint.data.dataset import load_samples
 from imprint.errors import UserError
-from imprint.evaluate import Answers, EvaluateSection, answer_all, answers_folder, open_model, read_data, read_run, resolve
+from imprint.evaluate import (
+    Answers,
+    EvaluateSection,
+    answer_all,
+    answers_folder,
+    open_model,
+    read_data,
+    read_run,
+    resolve,
+    write_scores,
+)
 from imprint.metrics import gains
 from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.runs import RunFolder
@@ -19,19 +29,21 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
 
     Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown.
     """
-    run, recipe = RunFolder(path), read_run(path)
-    if recipe is None:
+    folder, run = RunFolder(path), read_run(path)
+    if run is None:
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
-    section = resolve(read_overrides(overrides, EvaluateSection), recipe)
-    source = data or recipe.data.dev or recipe.data.train
-    samples = load_samples(recipe.data)[1][:limit] if data is None else read_data(section, data, limit)
+    section = resolve(read_overrides(overrides, EvaluateSection), run)
+    source = data or run.data.dev or run.data.train
+    samples = load_samples(run.data)[1][:limit] if data is None else read_data(section, data, limit)
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
+    name = ("held-out" if data is None else data.stem) + (f"-first-{limit}" if limit else "")
     said: list[Answers] = []
     for base in (True, False):
         chosen = section.model_copy(update={"base": base})
-        output = answers_folder(path, recipe, source, chosen)
-        said.append(answer_all(open_model(path, recipe, chosen), samples, chosen, output))
+        output = answers_folder(path, run, chosen, name)
+        said.append(answer_all(open_model(path, run, chosen), samples, chosen, output))
+        write_scores(said[-1], chosen, run, source, output)
     before, after = said
     rows = [
         Compared(sample.query, reference, old, new, old_scores, new_scores)
@@ -39,22 +51,28 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
             samples, before.references, before.predictions, after.predictions, before.scores, after.scores, strict=True
         )
     ]
-    decoding = "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature}, top_p {section.top_p}"
     comparison = Comparison(
         title=path.name,
-        base_name=str(recipe.model.path),
+        base_name=str(run.model.path),
         tuned_name=path.name,
         rows=tuple(rows[:SHOWN_ROWS]),
         base_summary=before.summary(),
         tuned_summary=after.summary(),
-        facts={"data": str(source), "decoding": decoding, "seed": str(section.seed)},
+        facts={"data": str(source), "decoding": decoding(section), "seed": str(section.seed)},
         gains=gains(before.scores, after.scores),
     )
-    page = run.comparison.with_suffix(".html")
-    write_markdown(comparison, run.comparison.with_suffix(".md"))
+    page = folder.comparison.with_suffix(".html")
+    write_markdown(comparison, folder.comparison.with_suffix(".md"))
     write_html(comparison, page)
     for metric, old in comparison.base_summary.means.items():
         new = comparison.tuned_summary.means[metric]
         print(f"{metric:10}{old.value:7.2f} -> {new.value:6.2f}")  # noqa: T201
     print(f"{len(samples)} rows compared; open {page}")  # noqa: T201
     return page
+
+
+def decoding(section: EvaluateSection) -> str:
+    """How answers were chosen, in words."""
+    if section.num_beams > 1:
+        return f"{section.num_beams} beams"
+    return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"

@@ -18,7 +18,7 @@ class OptimizerSection(Section):
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "cosine", description="How the rate falls after the warm-up: to 0 by the last step, or not at all."
     )
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0.")
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0; at most half of the run.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
 
@@ -64,11 +64,14 @@ class Engine:
             with self.accelerator.no_sync(self.module):
                 self.accelerator.backward(loss * self.processes)
 
-    def update(self, step: int, *, apply: bool) -> tuple[float, bool]:
-        """Clip and apply the gradients as optimizer step `step` (from 1); returns the norm before clipping, and whether it was applied.
+    def update(self, step: int, *, apply: bool, scale: float = 1.0) -> tuple[float, bool]:
+        """Scale, clip and apply the gradients as optimizer step `step` (from 1).
 
-        Nothing is applied where the caller says so, or where the norm is not finite.
+        Returns the norm before clipping, and whether it was applied: not where the caller says so, or where the norm is not finite.
+        `scale` brings a sum to a mean here and not in the loss, so that a 16-bit backward pass works with the larger numbers.
         """
+        if scale != 1:
+            torch._foreach_mul_([parameter.grad for parameter in self.parameters if parameter.grad is not None], scale)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.section.clip))
         applied = apply and math.isfinite(norm)
         if applied:
@@ -81,7 +84,7 @@ class Engine:
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1."""
         done = step - 1
-        peak, warmup = self.section.learning_rate, self.section.warmup_steps
+        peak, warmup = self.section.learning_rate, min(self.section.warmup_steps, self.steps // 2)
         if done < warmup:
             return peak * (done + 1) / (warmup + 1)
         left = 1 - (done - warmup) / max(self.steps - warmup, 1)

@@ -8,19 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from imprint.config import Field, Section, read_overrides, read_recipe
 from imprint.data.batch import sorted_by_length
-from imprint.data.dataset import load_samples
+from imprint.data.dataset import DataSection, load_samples
 from imprint.data.encode import encode_original_evaluation, encode_prompt
 from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
+from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
 from imprint.files import append_line, find_folder, read_lines, write_json, write_text
 from imprint.generate import Sampling, generate
 from imprint.metrics import RowScore, Summary, copied_share, repeated_share, score_rows, summary
-from imprint.model import Model, load
+from imprint.model import EMBEDDED, Model, ModelSection, load
 from imprint.progress import Progress
-from imprint.recipe import Recipe
 from imprint.runs import RunFolder
 
 
@@ -28,6 +30,7 @@ class EvaluateSection(Section):
     """How answers are made and scored; null takes what the run was trained with."""
 
     base: bool = Field(False, description="Evaluate the untouched base of a run instead of what was tuned.")
+    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
     batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
     max_new_tokens: int | None = Field(
         None,
@@ -56,14 +59,16 @@ class EvaluateSection(Section):
 
 
 ANSWERS = "answers.jsonl"
-DATA_DEFAULTS: dict[str, Any] = {
-    "truncation": "oldest_first",
-    "prompt_column": "content",
-    "response_column": "summary",
-    "history_column": None,
-    "max_source_length": 64,
-    "max_target_length": 64,
-}
+FROM_DATA = ("truncation", "prompt_column", "response_column", "history_column", "max_source_length", "max_target_length")
+"""Knobs that are taken from a run's data section where they are left open."""
+
+
+class Trained(Section):
+    """What evaluation needs of a run's recipe; its other sections may be of another version."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: ModelSection = Field(description="The base.")
+    data: DataSection = Field(description="What it learned from.")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Question:
     """What it is scored against."""
     limit: int
     """Most tokens the answer may have."""
+    cut: bool
+    """Whether the prompt lost a part."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class Answers:
     """What the model said."""
     unfinished: int
     """How many answers were ended by the limit and not by the model."""
+    cut_prompts: int
+    """How many prompts were too long and lost a part."""
     scores: list[RowScore]
     """One score a row."""
 
@@ -101,70 +110,73 @@ class Answers:
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
     """Answer and score the rows of `data` with a run or a model folder."""
     section = read_overrides(overrides, EvaluateSection)
-    recipe = read_run(path)
-    section = resolve(section, recipe)
+    run = read_run(path)
+    section = resolve(section, run)
     samples = read_data(section, data, limit)
-    known = [sample.answer for sample in load_samples(recipe.data)[0]] if recipe is not None and recipe.data.train.is_file() else []
-    model = open_model(path, recipe, section)
-    output = section.output or answers_folder(path, recipe, data, section)
-    answers = answer_all(model, samples, section, output)
-    report = scores_report(answers, section, known, data)
-    write_json(output / "scores.json", report)
+    name = data.stem + (f"-first-{limit}" if limit else "")
+    output = section.output or answers_folder(path, run, section, name)
+    answers = answer_all(open_model(path, run, section), samples, section, output)
+    report = write_scores(answers, section, run, data, output)
     for line in told(answers, report, output):
         print(line)  # noqa: T201
     return answers
 
 
-def read_run(path: Path) -> Recipe | None:
-    """The recipe of a run folder; None for a model folder."""
+def read_run(path: Path) -> Trained | None:
+    """What a run folder's recipe says; None for a model folder."""
     run = RunFolder(path)
     if run.config.is_file():
-        return read_recipe(run.config, [], Recipe)
-    if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder. Give a run folder (the `output` of a recipe) or a model folder.")
+        return read_recipe(run.config, [], Trained)
+    if str(path) != EMBEDDED and not (path / "config.json").is_file():
+        found = "there is no such folder" if not path.is_dir() else "has neither config.yaml nor config.json"
+        raise UserError(
+            f'{path}: {found}. Give a run folder (the `output` of a recipe), a model folder, or "{EMBEDDED}"; '
+            "adapter=... puts an adapter on it."
+        )
     return None
 
 
-def resolve(section: EvaluateSection, recipe: Recipe | None) -> EvaluateSection:
-    """Fill what was left open from the run, else from the defaults of ADGEN."""
-    known = {name: getattr(recipe.data, name) if recipe else value for name, value in DATA_DEFAULTS.items()}
-    open_knobs = {name: value for name, value in known.items() if getattr(section, name) is None}
-    section = section.model_copy(update=open_knobs)
+def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
+    """Fill what was left open from the run, else from the defaults of a recipe."""
+    known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
+    section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.max_new_tokens is None and section.truncation != "original":
         section = section.model_copy(update={"max_new_tokens": section.max_target_length})
     return section
 
 
-def open_model(path: Path, recipe: Recipe | None, section: EvaluateSection) -> Model:
+def open_model(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
     """The model of a run, with what was tuned on top unless the base is asked for; or a model folder as it is."""
-    if recipe is None:
-        return load(path, dtype=section.dtype, device=section.device)
-    run = RunFolder(path)
-    dtype, device = section.dtype or recipe.model.dtype, section.device or recipe.model.device
+    if run is None:
+        return load(path, adapter=section.adapter, dtype=section.dtype, device=section.device)
+    folder = RunFolder(path)
+    dtype, device = section.dtype or run.model.dtype, section.device or run.model.device
     if section.base:
-        return load(recipe.model.path, dtype=dtype, device=device)
-    if (whole := find_folder(run.model)) is not None:
+        return load(run.model.path, dtype=dtype, device=device)
+    if (whole := find_folder(folder.model)) is not None:
         return load(whole, dtype=dtype, device=device)
-    if find_folder(run.adapter) is None:
+    if find_folder(folder.adapter) is None:
         raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
-    return load(recipe.model.path, adapter=run.adapter, dtype=dtype, device=device)
+    return load(run.model.path, adapter=folder.adapter, dtype=dtype, device=device)
 
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[Sample]:
     """The rows to answer."""
+    assert section.prompt_column is not None, "resolve() fills what was left open"
+    assert section.response_column is not None
     return read_samples(
         data,
-        prompt_column=section.prompt_column or "content",
-        response_column=section.response_column or "summary",
+        prompt_column=section.prompt_column,
+        response_column=section.response_column,
         history_column=section.history_column,
         limit=limit,
     )
 
 
-def answers_folder(path: Path, recipe: Recipe | None, data: Path, section: EvaluateSection) -> Path:
-    """Where the answers to a file go: into the run folder, or for a model folder beside the command."""
-    home = RunFolder(path).evaluations if recipe is not None else Path("evaluations") / path.name
-    return home / (data.stem + ("-base" if section.base else ""))
+def answers_folder(path: Path, run: Trained | None, section: EvaluateSection, name: str) -> Path:
+    """Where answers go: into the run folder, or for a model folder beside the command."""
+    home = RunFolder(path).evaluations if run is not None else Path("evaluations") / path.name
+    return home / (name + ("-base" if section.base else ""))
 
 
 def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:
@@ -175,7 +187,8 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     """
     questions = [_question(model, sample, section) for sample in samples]
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
-    settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude={"output", "base"})}
+    aside = {"output", "base", "adapter", *(["batch_size"] if section.temperature == 0 else [])}  # what changes no answer
+    settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside)}
     kept = output / ANSWERS
     before = read_lines(kept)
     if before[:1] != [settings]:
@@ -199,7 +212,8 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     references = [question.reference for question in questions]
     _write_predictions(output, samples, references, predictions)
     unfinished = sum(not done[row]["finished"] for row in range(len(samples)))
-    return Answers(samples, references, predictions, unfinished, score_rows(predictions, references, section.protocol))
+    cut = sum(question.cut for question in questions)
+    return Answers(samples, references, predictions, unfinished, cut, score_rows(predictions, references, section.protocol))
 
 
 def _question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
@@ -207,13 +221,14 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
     source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
     assert source is not None, "resolve() fills what was left open"
     assert target is not None
+    whole = len(model.tokenizer.encode(chatglm_prompt(sample.query, sample.history))) + 2
     if section.truncation == "original":
         ids, reference = encode_original_evaluation(model.tokenizer, sample.query, sample.answer, sample.history, source, target)
         rest = source + target + 1 - len(ids)
-        return Question(ids, reference, rest if bound is None else min(rest, bound))
+        return Question(ids, reference, rest if bound is None else min(rest, bound), len(ids) < whole)
     assert bound is not None
     ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source)
-    return Question(ids, sample.answer, bound)
+    return Question(ids, sample.answer, bound, len(ids) < whole)
 
 
 def _answer(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
@@ -240,15 +255,28 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
         write_text(output / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def scores_report(answers: Answers, section: EvaluateSection, known: list[str], data: Path) -> dict[str, Any]:
-    """What scores.json says."""
+def write_scores(answers: Answers, section: EvaluateSection, run: Trained | None, data: Path, output: Path) -> dict[str, Any]:
+    """Write scores.json and return what it says."""
     found = answers.summary()
     rows = len(answers.predictions)
     report: dict[str, Any] = {"protocol": found.protocol, "data": str(data), "rows": rows, **{k: asdict(v) for k, v in found.means.items()}}
     report |= {"empty": found.empty, "unfinished_share": answers.unfinished / rows, "repeated_share": repeated_share(answers.predictions)}
-    if known:
+    report |= {"cut_prompts": answers.cut_prompts}
+    if known := learned_answers(run):
         report["copied_share"] = copied_share(answers.predictions, known)
-    return report | {"settings": section.model_dump(mode="json")}
+    report |= {"settings": section.model_dump(mode="json")}
+    write_json(output / "scores.json", report)
+    return report
+
+
+def learned_answers(run: Trained | None) -> list[str]:
+    """The answers that a run learned from, to count copies; none where its data cannot be read any more."""
+    if run is None:
+        return []
+    try:
+        return [sample.answer for sample in load_samples(run.data)[0]]
+    except UserError:
+        return []
 
 
 def told(answers: Answers, report: dict[str, Any], output: Path) -> list[str]:
@@ -263,4 +291,6 @@ def told(answers: Answers, report: dict[str, Any], output: Path) -> list[str]:
     ]
     if "copied_share" in report:
         shares.append(f"{report['copied_share']:.1%} copied from the training rows")
+    if answers.cut_prompts:
+        shares.append(f"{answers.cut_prompts} prompts were cut to max_source_length={report['settings']['max_source_length']}")
     return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]

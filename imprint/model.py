@@ -24,7 +24,7 @@ from imprint.models.families import read_config
 from imprint.models.loss import target_loss
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
-from imprint.tune.adapter import Description, fingerprint, load_adapter
+from imprint.tune.adapter import Description, load_adapter
 from imprint.tune.prefix import PrefixEncoder
 
 History = list[tuple[str, str]]
@@ -99,11 +99,17 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """A short digest of the base's fingerprint and all numbers of the adapter: answers of equal models may be kept."""
-        digest = hashlib.sha256(repr(fingerprint(self.network)).encode())
-        for name, parameter in sorted(self.prefix_parameters().items()):
-            digest.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+        """A short digest of all weights, by their sums, and of the adapter: answers of an equal model may be kept."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted({**dict(self.network.named_parameters()), **self.prefix_parameters()}.items()):
+            flat = parameter.detach().flatten()
+            sums = [float(part.sum(dtype=torch.float64)) for part in (flat, flat[::2], flat[: len(flat) // 2])]
+            digest.update(repr((name, str(flat.dtype), sums)).encode())
         return digest.hexdigest()[:16]
+
+    def prompt(self, query: str, history: Sequence[tuple[str, str]] = (), *, max_source_length: int = 2048) -> list[int]:
+        """Ids to answer, up to and with [gMASK] <sop>, as `generate` takes them; a history that is too long loses its oldest turns."""
+        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 import hashlib
 import math
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,6 +78,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
     job = Job(recipe, run, model, split, tuner, engine, batches, steps)
     position = resume(job)
+    write_text(run.config, dump(recipe))  # not before: a recipe that cannot run shall not bind its folder
     with Journal(run, step=position.step, steps=steps) as journal, stop_on_signal() as stop:
         announce(job, position, journal)
         for step in range(position.step + 1, steps + 1):
@@ -85,20 +88,18 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
                 save_state(run.state(step), tuner, engine, position)
                 run.keep_newest(recipe.train.keep_states)
             if stop and step < steps:
-                journal.bar.say(f"stopped and saved at step {step}. Run the same command again to go on.")
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"stopped and saved at step {step}. Run the same command again to go on.")
         conclude(job, position, journal)
     return run
 
 
 def open_run(recipe: Recipe) -> RunFolder:
-    """The run folder with its config.yaml written; an existing one must have been made by the same recipe."""
+    """The run folder; one that training has begun in must have been made by the same recipe."""
     run = RunFolder(recipe.output)
     remove_leftovers(run.path)
     text = dump(recipe)
-    if not run.config.is_file():
-        write_text(run.config, text)
-    elif (before := run.config.read_text(encoding="utf-8")) != text:
+    begun = run.config.is_file() and (run.log.is_file() or run.states())
+    if begun and (before := run.config.read_text(encoding="utf-8")) != text:
         old, new = set(before.splitlines()), set(text.splitlines())
         changed = "; ".join(f"{line.strip()}" for line in text.splitlines() if line in new - old) or "a knob is gone"
         raise UserError(
@@ -139,7 +140,12 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
 
 
 def conclude(job: Job, position: Position, journal: Journal) -> None:
-    """Say that the run is finished, where its best is, and what to do with it."""
+    """Say that the run is finished, where its best is, and what to do with it; a run that learned nothing ends in a UserError."""
+    if not position.best_step:
+        raise UserError(
+            f"{job.run.path}: no evaluation loss was ever finite, so nothing is kept. Lower optimizer.learning_rate, "
+            "use model.dtype=float32, or check the base's weights; then train in a new folder."
+        )
     path, place = job.run.path, job.run.adapter if job.tuner.encoder is not None else job.run.model
     loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
     journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
@@ -158,13 +164,13 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     for number, (part, weight) in enumerate(parts, 1):
         encoded = [job.split.train[row] for row in part]
         batch = pack([row.ids for row in encoded], job.model.network, [row.labels for row in encoded]).to(job.model.device)
-        share = 1 / tokens if section.loss_average == "token" else 1 / (batch.target_tokens * len(parts) * engine.processes)
+        share = 1.0 if section.loss_average == "token" else tokens / (batch.target_tokens * len(parts) * engine.processes)
         part_loss: Tensor = engine.module(batch) * (share * weight)
         engine.backward(part_loss, last=number == len(parts))
         loss += part_loss.detach()
-    value = engine.total(float(loss))
+    value = engine.total(float(loss)) / tokens
     rate = engine.rate(position.step)
-    norm, applied = engine.update(position.step, apply=math.isfinite(value))
+    norm, applied = engine.update(position.step, apply=math.isfinite(value), scale=1 / tokens)
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
     seen = sum(len(job.split.train[row].ids) for row in rows)
@@ -202,9 +208,8 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
         if loss is not None:
             journal.record({"step": position.step, "eval_loss": loss})
             journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
-        if loss is None or position.best_loss is None or loss < position.best_loss:
-            finite = loss is not None and math.isfinite(loss)  # else any later loss is better
-            position = replace(position, best_loss=loss if finite else None, best_step=position.step)
+        if loss is None or (math.isfinite(loss) and (position.best_loss is None or loss < position.best_loss)):
+            position = replace(position, best_loss=loss, best_step=position.step)
             save_result(job, position)
     if job.split.dev and (last or position.step % (section.watch_every or max(1, job.steps // 5)) == 0):
         watch(job, position.step, journal)
@@ -247,11 +252,15 @@ def watch(job: Job, step: int, journal: Journal) -> None:
 def stop_on_signal() -> Iterator[list[int]]:
     """A list that becomes true on Ctrl-C or SIGTERM, so that the step in progress ends and is saved; a second one stops at once."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
+        yield received
+        return
 
     def note(number: int, _frame: object) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -31,6 +31,7 @@ from imprint.engine import Engine
 from imprint.files import find_folder, read_lines
 from imprint.metrics import score
 from imprint.runs import RunFolder
+from imprint.train import train
 from tests.tiny import tiny_base, tiny_rows
 
 RECIPE = """\
@@ -85,7 +86,11 @@ def start(command: list[str], screen: Path, prepare: Prepare | None = None) -> i
         os.dup2(handle, 2)
         if prepare is not None:
             prepare()
-        status = main(command)
+        if "WORLD_SIZE" in os.environ:  # the command refuses several processes, the loop itself is ready for them
+            train(Path(command[1]), command[2:])
+            status = 0
+        else:
+            status = main(command)
         sys.stdout.flush()
     finally:
         os._exit(status)

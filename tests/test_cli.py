@@ -18,7 +18,7 @@ SURFACE = {
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--limit", "a.b=c"},
-    "recipe": {"--help", "--markdown"},
+    "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "OUT"},
     "demo pretrain": {"--help", "OUT"},
@@ -52,6 +52,26 @@ def surface(parser: argparse.ArgumentParser, name: str = "") -> dict[str, set[st
 
 def test_the_surface_does_not_grow_by_accident() -> None:
     assert surface(build_parser()) == SURFACE
+
+
+def test_running_out_of_memory_is_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch names its own."""
+
+    def fail(*_arguments: object) -> None:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    stand_in("imprint.train", "train", fail)
+    assert main(["train", "recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1")
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand_in("imprint.train", "train", lambda *_arguments: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "recipe.yaml"]) == 2
+    assert "several processes in one run are not supported by this version" in capsys.readouterr().err
 
 
 def test_every_help_line_is_in_both_languages() -> None:

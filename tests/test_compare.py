@@ -25,7 +25,7 @@ def test_both_pages_show_label_and_both_answers(run: RunFolder, rows: Path, caps
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "6"]) == 0
     markdown = (run.path / "compare.md").read_text(encoding="utf-8")
     page = (run.path / "compare.html").read_text(encoding="utf-8")
-    base, tuned = (read_lines(run.evaluations / name / "predictions.jsonl") for name in ("rows-base", "rows"))
+    base, tuned = (read_lines(run.evaluations / name / "predictions.jsonl") for name in ("rows-first-6-base", "rows-first-6"))
     assert len(base) == len(tuned) == 6
     assert any(one["prediction"] != other["prediction"] for one, other in zip(base, tuned, strict=True))
     for one, other in zip(base, tuned, strict=True):
@@ -61,6 +61,20 @@ def test_sampling_is_told_on_the_page(run: RunFolder, rows: Path) -> None:
     assert "sampled, temperature 0.9, top\\_p 0.8" in (run.path / "compare.md").read_text(encoding="utf-8")
 
 
+def test_beams_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "2", "num_beams=2"]) == 0
+    assert "decoding: 2 beams" in (run.path / "compare.md").read_text(encoding="utf-8")
+
+
+def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) -> None:
+    assert main(["evaluate", str(run.path), "--data", str(rows)]) == 0
+    before = {file.name: file.read_bytes() for file in (run.evaluations / "rows").iterdir()}
+    assert main(["compare", str(run.path)]) == 0
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "2"]) == 0
+    assert {file.name: file.read_bytes() for file in (run.evaluations / "rows").iterdir()} == before
+    assert (run.evaluations / "held-out" / "scores.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -85,6 +99,6 @@ def test_a_run_that_tuned_the_whole_network_is_compared_with_its_base(run: RunFo
     talk = RunFolder(run.path.parent / "talk")
     assert main(["compare", str(talk.path), "--data", str(rows), "--limit", "3"]) == 0
     assert "*(empty)*" in (talk.path / "compare.md").read_text(encoding="utf-8")  # the base could not talk yet
-    settings = json.loads((talk.evaluations / "rows" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    other = json.loads((talk.evaluations / "rows-base" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    settings = json.loads((talk.evaluations / "rows-first-3" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    other = json.loads((talk.evaluations / "rows-first-3-base" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert settings["model"] != other["model"]

@@ -47,9 +47,16 @@ def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
     assert rates[WARMUP:] == sorted(rates[WARMUP:], reverse=True)
 
 
-def test_a_warm_up_longer_than_the_run_only_rises(weight: nn.Parameter) -> None:
-    engine = engine_of(weight, section_of("cosine"), steps=2)
-    assert 0 < engine.rate(1) < engine.rate(2) < 0.5
+def test_a_warm_up_takes_half_of_a_short_run_at_most(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of("linear"), steps=4)
+    assert 0 < engine.rate(1) < engine.rate(2) < engine.rate(3) == 0.5
+    assert 0 < engine.rate(4) < 0.5
+
+
+def test_the_scale_is_that_of_the_gradients_before_they_are_clipped(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of())
+    engine.backward((weight * torch.tensor([1.0, -1.0, 2.0])).sum() * 8, last=True)
+    assert engine.update(1, apply=True, scale=1 / 8)[0] == pytest.approx(math.sqrt(6))
 
 
 def test_an_update_moves_by_the_rate_of_its_step(weight: nn.Parameter) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import imprint
 import imprint.evaluate as evaluation
@@ -117,7 +119,7 @@ def test_the_scores_are_told(ask: Ask, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_a_folder_answers_go_into_the_run(run: RunFolder, rows: Path) -> None:
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2"]) == 0
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2", "base=true"]) == 0
-    assert sorted(folder.name for folder in run.evaluations.iterdir()) == ["rows", "rows-base"]
+    assert sorted(folder.name for folder in run.evaluations.iterdir()) == ["rows-first-2", "rows-first-2-base"]
 
 
 def test_limit_takes_the_first_rows_of_the_file(ask: Ask, rows: Path) -> None:
@@ -137,7 +139,42 @@ def test_a_model_folder_is_answered_as_it_is(ask: Ask, run: RunFolder, rows: Pat
     assert answers == predictions(ask("base=true", name="base", limit=4))
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", str(model), "--data", str(rows), "--limit", "4", "max_new_tokens=24"]) == 0
-    assert predictions(tmp_path / "evaluations" / "model" / "rows") == answers
+    assert predictions(tmp_path / "evaluations" / "model" / "rows-first-4") == answers
+
+
+def test_an_adapter_is_put_on_a_model_folder(ask: Ask, run: RunFolder) -> None:
+    model = run.path.parent / "talk" / "model"
+    assert predictions(ask(f"adapter={run.adapter}", folder=model, name="put-on", limit=4)) == predictions(ask(limit=4))
+
+
+def test_changed_weights_are_asked_anew(ask: Ask, run: RunFolder, tmp_path: Path, batches: list[int]) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(run.path.parent / "talk" / "model", model)
+    ask(folder=model, name="answers", limit=2)
+    tensors = load_file(model / "model.safetensors")
+    tensors["transformer.layers.1.mlp.dense_4h_to_h.weight"][5, 3] += 1e-3
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    ask(folder=model, name="answers", limit=2)
+    assert batches == [2, 2]
+
+
+def test_a_smaller_batch_keeps_greedy_answers(ask: Ask, batches: list[int]) -> None:
+    ask("batch_size=24")
+    ask("batch_size=4")
+    assert batches == [24]
+
+
+def test_prompts_that_were_cut_are_counted(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scores(ask("max_source_length=6", limit=3))["cut_prompts"] == 3
+    assert "3 prompts were cut to max_source_length=6" in capsys.readouterr().out
+
+
+def test_a_run_of_another_version_can_still_be_evaluated(ask: Ask, run: RunFolder, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    config = other / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("prefix_dropout", "dropout"), encoding="utf-8")
+    assert predictions(ask(folder=other, name="other", limit=2)) == predictions(ask(limit=2))
 
 
 def test_a_run_that_tuned_the_whole_network_is_answered_by_what_it_wrote(ask: Ask, run: RunFolder) -> None:

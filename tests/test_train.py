@@ -109,11 +109,11 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(recipe: Path) -> None:
     while len(read_lines(run.log)) < 3 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate()
+    _, errors = process.communicate()
     step = max(line["step"] for line in read_lines(run.log))
     assert process.returncode == 130
-    assert f"stopped and saved at step {step}. Run the same command again to go on." in said
-    assert "stopped; the same command again goes on" in errors
+    assert f"stopped and saved at step {step}. Run the same command again to go on." in errors
+    assert "stopping after this step" in errors
     assert "Traceback" not in errors
     assert run.states() == [run.state(step)]
     assert step < 200

@@ -21,9 +21,8 @@ DESCRIPTION = "adapter.json"
 TENSORS = "prefix.safetensors"
 ORIGINAL = "pytorch_model.bin"
 FORMAT = 1
-FINGERPRINT_NUMBERS = 16
-PRECISION_LOSS = 0.08
-"""What four bits can take from a number, as a share of the largest."""
+PRECISION_LOSS = 0.01
+"""What rounding may take from a number; bfloat16 takes 0.004 of it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Description:
     base: str
     """Folder of the base as the run named it."""
     base_fingerprint: list[float]
-    """Some of the base's numbers, by which it is recognised."""
+    """One number for each of the base's weights, by which it is recognised."""
     length: int
     """Prefix length in tokens."""
     projection: bool
@@ -53,17 +52,19 @@ class Description:
 
 
 def fingerprint(network: ChatGLM) -> list[float]:
-    """Sixteen numbers of the base's weights, to be compared with `same_base`: a hash would change with the precision they are held in."""
-    norm, embedding = network.transformer.final_layernorm.weight, network.head_weight[network.end_id]
-    places = torch.linspace(0, len(norm) - 1, FINGERPRINT_NUMBERS // 2, device=norm.device).long()
-    return [round(float(number), 6) for number in torch.cat((norm[places], embedding[places]))]
+    """One number for each weight: the largest magnitude in its first row, which every precision keeps; a hash would change with it."""
+    largest = [
+        parameter.reshape(len(parameter), -1)[0].abs().max() for _, parameter in sorted(network.named_parameters()) if parameter.dim() > 1
+    ]
+    largest += [parameter.abs().max() for _, parameter in sorted(network.named_parameters()) if parameter.dim() == 1]
+    return [round(float(number), 6) for number in torch.stack(largest).float().cpu()]
 
 
 def same_base(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two fingerprints are of the same base, held at whatever precision."""
-    half = FINGERPRINT_NUMBERS // 2
-    groups = [(torch.tensor(one[part]), torch.tensor(other[part])) for part in (slice(None, half), slice(half, None))]
-    return all(a.shape == b.shape and bool((a - b).abs().max() <= PRECISION_LOSS * b.abs().max()) for a, b in groups)
+    return len(one) == len(other) and all(
+        abs(a - b) <= PRECISION_LOSS * max(abs(a), abs(b)) + 1e-5 for a, b in zip(one, other, strict=True)
+    )
 
 
 def save_adapter(folder: Path, encoder: PrefixEncoder, description: Description, *, original: bool = False) -> None:
@@ -116,8 +117,10 @@ def read_description(folder: Path) -> Description:
             raise UserError(
                 f'{path}: "format" is {fields.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
             )
+        if fields.get("method", "prefix") != "prefix":
+            raise UserError(f'{path}: "method" is {fields.get("method")!r}, this version loads adapters of the method "prefix" only.')
         numbers = fields["base_fingerprint"]
-        if not isinstance(numbers, list) or not all(isinstance(number, float | int) for number in numbers):
+        if not isinstance(numbers, list) or not all(isinstance(number, float | int) and not isinstance(number, bool) for number in numbers):
             raise TypeError('"base_fingerprint" must be a list of numbers')
         return Description(**fields)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:

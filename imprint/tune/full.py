@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import torch
+
 from imprint.config import Field, Section
+from imprint.errors import UserError
 from imprint.models.chatglm import ChatGLM
 
 
@@ -13,7 +16,12 @@ class FullSection(Section):
 
 
 def unfreeze(network: ChatGLM) -> None:
-    """Make every parameter trainable, each in memory of its own: a frozen base may still be mapped to its file."""
+    """Make every parameter trainable, each in memory of its own: a frozen base may still be mapped to its file.
+
+    Raises UserError for float16, in which Adam's small numbers become zero and the weights infinite.
+    """
+    if network.head_weight.dtype == torch.float16:
+        raise UserError('model.dtype: "float16" cannot be tuned as a whole: its range is too small. Set it to float32 or bfloat16.')
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +18,10 @@ from imprint.errors import UserError
 from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
 
+NO_TEXT_WITH_PROJECTION = (
+    '"text" cannot start a prefix with a projection, whose keys and values are computed from other numbers; '
+    'set tune.start to "random" or "zeros", or tune.projection to false'
+)
 NAME = "transformer.prefix_encoder."
 """What the original puts before the names of the prefix's tensors."""
 
@@ -38,6 +43,13 @@ class PrefixSection(Section):
     prefix_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
     )
+
+    @field_validator("start")
+    @classmethod
+    def _text_has_no_projection(cls, start: str, info: ValidationInfo) -> str:
+        if start == "text" and info.data.get("projection"):
+            raise ValueError(NO_TEXT_WITH_PROJECTION)
+        return start
 
 
 @dataclass(frozen=True)
@@ -104,10 +116,7 @@ def start_prefix(network: ChatGLM, shape: PrefixShape, start: str, text_ids: Seq
     the base computes for `text_ids`, repeated to the prefix's length. Raises UserError for `text` together with the projection.
     """
     if start == "text" and shape.projection:
-        raise UserError(
-            'tune.start: "text" cannot start a prefix with a projection, whose keys and values are computed from other numbers. '
-            'Set tune.start to "random" or "zeros", or tune.projection to false.'
-        )
+        raise UserError(f"tune.start: {NO_TEXT_WITH_PROJECTION}.")
     device = network.head_weight.device
     encoder = PrefixEncoder(shape).to(device)
     with torch.no_grad():

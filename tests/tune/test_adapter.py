@@ -213,11 +213,11 @@ class TestRefusals:
 
 
 class TestFingerprint:
-    def test_it_is_sixteen_numbers_that_precision_hardly_moves(self) -> None:
+    def test_it_has_a_number_for_each_weight_which_precision_hardly_moves(self) -> None:
         network = small_network()
         exact = fingerprint(network)
 
-        assert len(exact) == 16
+        assert len(exact) == len(list(network.parameters()))
         assert same_base(exact, exact)
         assert same_base(exact, fingerprint(network.bfloat16()))
 
@@ -226,6 +226,9 @@ class TestFingerprint:
 
         assert not same_base(exact, fingerprint(small_network(seed=1)))
         assert not same_base(exact, exact[:8])
+        changed = small_network()
+        changed.get_parameter("transformer.layers.1.mlp.dense_4h_to_h.weight").zero_()
+        assert not same_base(exact, fingerprint(changed))
         assert not same_base(exact, [])
 
     def test_the_adapter_is_held_in_32_bits_on_disk(self, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class TestTextStart:
         assert {tensor.dtype for pair in encoder.prefix(torch.float16) for tensor in pair} == {torch.float16}
 
     def test_it_is_refused_together_with_the_projection(self) -> None:
-        with pytest.raises(UserError, match=r'tune\.start: "text" cannot start a prefix with a projection.*Set tune\.start to "random"'):
+        with pytest.raises(UserError, match=r'tune\.start: "text" cannot start a prefix with a projection.*set tune\.start to "random"'):
             start(small_network(), "text", projection=True)
 
     def test_an_empty_text_is_refused(self) -> None:
