@@ -26,6 +26,7 @@ from imprint.errors import UserError
 
 PART = ".part"
 OLD = ".old"
+LFS_START = b"version https://git-lfs"
 DISK_PROBLEMS = {
     errno.ENOSPC: "no space is left on the disk. Free some space, or choose a folder on another disk",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose a folder on another disk",
@@ -102,7 +103,20 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def find_folder(path: Path) -> Path | None:
     """Where the complete folder of this name is: `path`, the folder it was about to replace when a process was killed, or nowhere."""
-    return next((place for place in (path, _aside(path, OLD)) if place.is_dir()), None)
+    if path.is_dir() or not path.name:  # "." and "/" have no name, and nothing beside them
+        return path
+    return old if (old := _aside(path, OLD)).is_dir() else None
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise UserError where `path` is what Git LFS left in place of a large file; what cannot be read is its reader's business."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_START))
+    except OSError:
+        return
+    if start == LFS_START:
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.")
 
 
 def remove_leftovers(parent: Path) -> None:

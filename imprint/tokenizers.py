@@ -17,6 +17,7 @@ from typing import Final
 from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
+from imprint.files import refuse_pointer
 
 FILE_NAME: Final = "ice_text.model"
 CONTROL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
@@ -204,10 +205,7 @@ def _read_model(file: Path) -> SentencePieceProcessor:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    if content.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{file} is a Git LFS pointer, not the tokenizer itself. Run `git lfs pull` in its folder, or download the file again."
-        )
+    refuse_pointer(file)
     if not content:
         raise UserError(f"{file} is empty, where a SentencePiece model is needed. Download the file again.")
     try:

@@ -117,6 +117,22 @@ def test_a_complete_folder_is_found_wherever_the_process_is_killed(tmp_path: Pat
     assert os.listdir(tmp_path) == ["adapter"]
 
 
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_folder_without_a_name_is_found_too(path: str) -> None:
+    assert files.find_folder(Path(path)) == Path(path)
+
+
+def test_a_git_lfs_pointer_is_refused_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for content in (b"", b"version", b"version https://git"):
+        path.write_bytes(content)
+        files.refuse_pointer(path)
+    files.refuse_pointer(tmp_path / "absent")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=re.escape(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`")):
+        files.refuse_pointer(path)
+
+
 def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".scores.json.part").write_text("half")
     (tmp_path / ".state-000500.part").mkdir()

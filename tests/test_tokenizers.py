@@ -221,7 +221,7 @@ def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
         (b"<html>not found</html>", "(22 bytes) is no SentencePiece model, or is cut short. Download the file again."),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-            "is a Git LFS pointer, not the tokenizer itself. Run `git lfs pull` in its folder, or download the file again.",
+            "is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.",
         ),
     ],
 )

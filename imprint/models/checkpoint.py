@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.files import new_folder, write_json
+from imprint.files import new_folder, refuse_pointer, write_json
 from imprint.models.chatglm import ChatGLM
 from imprint.models.families import build_network, listing, read_config
 
@@ -23,6 +24,7 @@ HEAD = "lm_head.weight"
 IGNORED_ENDINGS = ("rotary_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
 SHARD_BYTES = 2 * 10**9
+COMPARED_ROWS = 16
 
 
 def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> ChatGLM:
@@ -34,9 +36,18 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> C
     with torch.device("meta"):
         network = build_network(read_config(folder), folder)
     missing = dict(network.named_parameters())
+    head = None
     for name, tensor in read_tensors(folder):
-        if name == HEAD or name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
-            continue  # the head is the embedding, stored twice; a full checkpoint's prefix is an adapter's business
+        if name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
+            continue  # a full checkpoint's prefix is an adapter's business
+        if not tensor.is_floating_point():
+            raise UserError(
+                f"{folder}: {name!r} holds {tensor.dtype} numbers, perhaps quantised; this version reads unquantised weights only. "
+                "Use the 16-bit folder of the same model."
+            )
+        if name == HEAD:
+            head = _spread_rows(tensor).to(dtype)
+            continue
         if name not in missing:
             raise UserError(
                 f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them."
@@ -52,7 +63,23 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> C
         setattr(place, name.rpartition(".")[2], parameter)
     if missing:
         raise UserError(f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.")
+    if head is not None and not _same(head, _spread_rows(network.head_weight).cpu()):
+        raise UserError(
+            f"{folder}: {HEAD!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
+            f"Save the model with its head tied, or take {HEAD!r} out of the weights if the embedding is the good one."
+        )
     return network.eval()
+
+
+def _spread_rows(tensor: Tensor) -> Tensor:
+    """Some rows from the first to the last, copied, by which two large tensors are told apart."""
+    rows = torch.atleast_1d(tensor.detach())
+    return rows[torch.linspace(0, max(len(rows) - 1, 0), COMPARED_ROWS, device=rows.device).long()[: len(rows)]]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether they are equal but for rounding to 16 bit, since the two may have been stored in different types."""
+    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=2**-7, atol=1e-6, equal_nan=True)
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -78,7 +105,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise UserError(f'{index}: must be a JSON object with a "weight_map" of tensor names to files. Download the file again.') from error
     if outside:
         raise UserError(f"{index}: names a file outside its folder, {outside[0]!r}. Do not use this folder unless you trust its origin.")
@@ -90,6 +117,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -118,8 +146,11 @@ def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.bin` file, by name, mapped where the format allows; nothing in the file is ever executed."""
+    refuse_pointer(path)
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle's version and the like: it is either read or refused
+            found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
     except Exception as error:  # damaged bytes can ask the reader for anything
         reason = str(error).split("\n")[0][:160]
         raise UserError(

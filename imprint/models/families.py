@@ -21,7 +21,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
     if not isinstance(fields, dict):
         raise UserError(f"{path}: must hold one JSON object, found {type(fields).__name__}. Download the file again.")

@@ -1,8 +1,10 @@
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,46 @@ class TestBrokenFolders:
 
         assert "the weights hold 'transformer.layers.2.mlp.dense_h_to_4h.bias', which config.json does not call for" in sentence
 
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+    def test_a_git_lfs_pointer_is_called_so(self, tmp_path: Path, name: str) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+        assert f"{folder / name} is a Git LFS pointer, not the file itself. Run `git lfs pull`" in refusal(folder)
+
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+    @pytest.mark.parametrize("name", [EMBEDDING, HEAD])
+    def test_weights_that_are_no_floating_point_numbers_are_refused(self, tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+        tensors = weights()
+
+        sentence = refusal(base(tmp_path / "base", {**tensors, name: torch.ones(tensors[name].shape, dtype=dtype)}))
+
+        assert f"{name!r} holds {dtype} numbers, perhaps quantised; this version reads unquantised weights only." in sentence
+
+    @pytest.mark.parametrize("row", [0, 39])
+    def test_a_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, row: int) -> None:
+        head = weights()[HEAD].clone()
+        head[row] += 1
+
+        assert "'lm_head.weight' is not the embedding, but in this architecture they are one" in refusal(
+            base(tmp_path / "base", {**weights(), HEAD: head})
+        )
+        for number, other in enumerate((head[:39, :8], head[0, 0], head[:0])):
+            assert "'lm_head.weight' is not the embedding" in refusal(base(tmp_path / str(number), {**weights(), HEAD: other.clone()}))
+
+    def test_a_head_stored_in_another_type_is_the_embedding(self, tmp_path: Path) -> None:
+        assert equal(read(base(tmp_path / "base", {**weights(), HEAD: weights()[HEAD].bfloat16()})), weights())
+
+    def test_plain_pickle_is_refused_without_a_warning(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": [1.0]}, protocol=4))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+
+            assert "cannot be read as plain weights" in refusal(folder)
+
+        assert told == []
+
     @pytest.mark.parametrize("name", ["../outside.bin", "/etc/hostname", "sub/inside.bin"])
     def test_an_index_names_no_file_outside_its_folder(self, tmp_path: Path, name: str) -> None:
         folder = write_config(tmp_path / "base", small_fields())
@@ -172,7 +214,7 @@ class TestBrokenFolders:
         assert f"names a file outside its folder, {name!r}." in refusal(folder)
 
     @pytest.mark.parametrize(
-        "content", ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 5}}', '{"weight_map": {"a": []}}']
+        "content", ["", "{", "[]", "{}", "[" * 100_000, '{"weight_map": []}', '{"weight_map": {"a": 5}}', '{"weight_map": {"a": []}}']
     )
     def test_a_broken_index_is_named(self, tmp_path: Path, content: str) -> None:
         folder = write_config(tmp_path / "base", small_fields())

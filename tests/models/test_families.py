@@ -40,6 +40,7 @@ def test_a_folder_without_a_config_says_what_it_holds(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (b'{"model_type": ', "cannot be read as JSON"),
+        (b'{"model_type": ' + b"[" * 100_000, "cannot be read as JSON"),
         (b"\xff\xfe", "cannot be read as JSON"),
         (b"[1, 2]", "must hold one JSON object, found list"),
     ],
