@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -325,3 +327,9 @@ class TestOnAGpu:
         loss.backward()
         assert abs(float(loss) - float(case.expected["loss"])) < 0.05
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.prefix_parameters().values())
+
+
+def test_what_the_package_offers_by_name_is_there_after_a_plain_import() -> None:
+    script = "import imprint as i; print(i.metrics.score(['好'], ['好'])['rouge-1'], i.data.encode_original.__name__, i.load.__name__)"
+    said = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["100.0", "encode_original", "load"]

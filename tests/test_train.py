@@ -1,8 +1,10 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import imprint
@@ -438,3 +440,46 @@ def test_what_cannot_be_trained_is_a_sentence(
     assert said.startswith("error: ")
     assert sentence in said
     assert "Traceback" not in said
+
+
+# A run that cannot begin, and one that learns nothing
+
+
+def test_a_recipe_that_cannot_run_does_not_bind_its_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = recipe.parent / "mistaken"
+    assert main(["train", str(recipe), f"output={folder}", "model.path=nowhere"]) == 2
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
+    assert main(["train", str(recipe), f"output={folder}", "train.steps=1"]) == 0
+
+
+def test_a_text_start_with_a_projection_is_told_with_the_recipes_other_problems(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), "tune.projection=true", "train.steps=0"]) == 2
+    said = capsys.readouterr().err
+    assert "train.steps" in said
+    assert '"text" cannot start a prefix with a projection' in said
+
+
+def test_full_tuning_in_float16_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    knobs = ["tune={method: full}", "model.dtype=float16", f"output={recipe.parent / 'half'}"]
+    assert main(["train", str(recipe), *knobs]) == 2
+    assert 'model.dtype: "float16" cannot be tuned as a whole' in capsys.readouterr().err
+
+
+def test_a_run_whose_losses_are_never_finite_keeps_nothing_and_says_so(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = recipe.parent / "broken-base"
+    shutil.copytree(recipe.parent / "base", base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["transformer.final_layernorm.bias"][0] = float("inf")
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    run = RunFolder(recipe.parent / "nothing")
+    assert main(["train", str(recipe), f"output={run.path}", f"model.path={base}"]) == 2
+    assert "no evaluation loss was ever finite, so nothing is kept" in capsys.readouterr().err
+    assert not run.adapter.exists()
+
+
+def test_a_run_may_be_started_beside_the_main_thread(recipe: Path) -> None:
+    runs: list[RunFolder] = []
+    thread = threading.Thread(target=lambda: runs.append(tiny_run(recipe, "threaded", "train.steps=1")))
+    thread.start()
+    thread.join()
+    assert losses(runs[0])
