@@ -36,7 +36,11 @@ def _check(values: dict[str, Any], overrides: Sequence[str], schema: type[S], pl
         _apply(values, override)
     try:
         # By way of JSON, pydantic's strict mode takes lists for tuples and text for paths, and still no text for numbers.
-        return schema.model_validate_json(json.dumps(values))
+        text = json.dumps(values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{place or 'overrides'}: cannot be a recipe: a value holds itself, or is nested too deeply.") from error
+    try:
+        return schema.model_validate_json(text)
     except ValidationError as error:
         found = problems(error.errors(include_url=False), schema)
     raise UserError("\n".join(f"{_origin(problem, place, overrides)}: {problem.text}" for problem in found))
@@ -56,6 +60,8 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: this is a folder. Give a recipe, a file that ends in .yaml.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: this is not UTF-8 text. Save the recipe as UTF-8, then run again.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Check the path; recipes end in .yaml.") from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -69,7 +75,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             raise UserError(f"override {override}: {parent} holds {show(values)}, not a section; set it as a whole: {parent}=...")
-    values[last] = parse_scalar(text, f"override {override}")
+    values[last] = parse_scalar(text, f"override {override if len(override) <= 80 else override[:80] + '...'}")
 
 
 def _origin(problem: Problem, place: str, overrides: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
 """The base of every section of a recipe, and how to look into one."""
 
 import types
+from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = ["Field", "Section", "choices", "sections", "tags"]
 
@@ -12,6 +13,13 @@ class Section(BaseModel):
     """A frozen group of knobs; an unknown key is an error, text is never taken for a number, NaN is no number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: object) -> object:
+        if isinstance(value, str | Path) and "\0" in str(value):
+            raise ValueError("holds a NUL character, which no file name and no text of a recipe may hold; take it out")
+        return value
 
 
 def choices(annotation: object) -> list[object]:

@@ -1,6 +1,8 @@
 """YAML as people expect it: `1e-3` is a number, `yes` and `2024-01-01` are text, a key that is there twice is an error."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -15,6 +17,7 @@ SCALARS = (
     ("float", r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)", (*DIGITS, ".")),
     ("null", r"~|null|Null|", ("~", "n", "N", "")),
 )
+KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 Rules = dict[str, list[tuple[str, re.Pattern[str]]]]
 
 
@@ -39,13 +42,17 @@ class Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         """Refuse a key that is there twice, where PyYAML would silently keep the last."""
         seen = set()
-        for key, _value in node.value:
+        for key in [key for key, _value in node.value if isinstance(key, yaml.ScalarNode)] if isinstance(node, yaml.MappingNode) else ():
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
-    yaml_constructors = {**yaml.SafeLoader.yaml_constructors, "tag:yaml.org,2002:int": construct_yaml_int}  # noqa: RUF012
+    # Only what JSON has too: no !!binary, !!set or !!timestamp.
+    yaml_constructors = {  # noqa: RUF012
+        **{tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag.rpartition(":")[2] in KINDS},
+        "tag:yaml.org,2002:int": construct_yaml_int,
+    }
 
 
 class Dumper(yaml.SafeDumper):
@@ -56,14 +63,8 @@ class Dumper(yaml.SafeDumper):
 
 def parse(text: str, place: str) -> Any:
     """The value of a YAML text; UserError with line and column where it is not YAML."""
-    try:
+    with _sentences(place):
         return yaml.load(text, Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
-        raise UserError(f"{where}: this is not valid YAML: {error.problem}.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{place}: this is not valid YAML: {error}.") from error
 
 
 def parse_scalar(text: str, place: str) -> Any:
@@ -72,10 +73,26 @@ def parse_scalar(text: str, place: str) -> Any:
         return parse(text, place)
     loader = Loader("")
     try:
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-        return loader.construct_object(yaml.ScalarNode(tag, text))
+        with _sentences(place):
+            tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+            return loader.construct_object(yaml.ScalarNode(tag, text))
     finally:
         loader.dispose()
+
+
+@contextmanager
+def _sentences(place: str) -> Iterator[None]:
+    """Turn what PyYAML raises into a UserError with line and column, where it knows them."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
+        raise UserError(f"{where}: this is not valid YAML: {error.problem}.") from error
+    except RecursionError:
+        raise UserError(f"{place}: this is nested too deeply for a recipe.") from None
+    except (yaml.YAMLError, ValueError, LookupError) as error:
+        raise UserError(f"{place}: this is not valid YAML: {error}.") from error
 
 
 def render(value: object) -> str:

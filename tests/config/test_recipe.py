@@ -146,6 +146,10 @@ def test_a_value_of_the_wrong_kind_is_shown(recipe: Path, text: str, sentence: s
         ("train..batch_size=1", "override train..batch_size=1: must look like section.key=value, for instance train.steps=200"),
         ("data.path=1", 'override data.path=1: data holds "a", not a section; set it as a whole: data=...'),
         ("tune={method", "override tune={method:1:8: this is not valid YAML: expected ',' or '}', but got '<stream end>'."),
+        ("train=" + "[" * 3000, f"override train={'[' * 74}...: this is nested too deeply for a recipe."),
+        ("train={a: &a [*a]}", "recipe.yaml: cannot be a recipe: a value holds itself, or is nested too deeply."),
+        ("note=a\0b", "override note=a\0b: holds a NUL character, which no file name and no text of a recipe may hold; take it out"),
+        ("data=a\0b", "override data=a\0b: holds a NUL character, which no file name and no text of a recipe may hold; take it out"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, sentence: str) -> None:
@@ -159,6 +163,8 @@ def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, se
         ("data: a\ndata: b\n", "recipe.yaml:2:1: this is not valid YAML: the key 'data' is there twice."),
         ("- data\n", 'recipe.yaml: must hold `key: value` lines, got ["data"]'),
         ("data: \x00", "recipe.yaml: this is not valid YAML: unacceptable character"),
+        ("data: &a [*a]\n", "recipe.yaml: cannot be a recipe: a value holds itself, or is nested too deeply."),
+        ("data: " + "[" * 300 + "]" * 300, "recipe.yaml: Invalid JSON: recursion limit exceeded"),
     ],
 )
 def test_a_text_that_is_no_recipe_is_told(recipe: Path, text: str, sentence: str) -> None:
@@ -170,6 +176,14 @@ def test_a_recipe_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     for name, sentence in {"absent.yaml": "there is no such recipe", ".": "this is a folder", "gb.yaml": "this is not UTF-8 text"}.items():
         with pytest.raises(UserError, match=re.escape(f"{tmp_path / name}: {sentence}")):
             read_recipe(tmp_path / name, [], Recipe)
+    for name in ("gb.yaml/recipe.yaml", "x" * 300):
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / name}: cannot be read: ")):
+            read_recipe(tmp_path / name, [], Recipe)
+
+
+def test_a_number_of_thousands_of_digits_is_told_and_not_shown_whole(recipe: Path) -> None:
+    (line,) = complaint(recipe, "data: a", "train.batch_size=" + "9" * 5000)
+    assert line.startswith(f"override train.batch_size={'9' * 63}...: this is not valid YAML: ")
 
 
 @pytest.mark.parametrize(

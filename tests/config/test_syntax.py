@@ -42,6 +42,16 @@ def test_keys_keep_their_order_and_chinese_stays_readable() -> None:
         ("a:\n  b: 1\n  b: 2", "here:3:3: this is not valid YAML: the key 'b' is there twice"),
         ("a: !!python/object:os.system x", "here:1:4: this is not valid YAML: could not determine a constructor"),
         ("a: \x00", "here: this is not valid YAML: unacceptable character"),
+        ("? [a, b]\n: 1", "here:1:3: this is not valid YAML: found unhashable key"),
+        ("a: !!map xy", "here:1:4: this is not valid YAML: expected a mapping node"),
+        *(
+            (f"a: !!{kind} x", "here:1:4: this is not valid YAML: could not determine a constructor")
+            for kind in ("binary", "timestamp", "set")
+        ),
+        ("a: !!bool maybe", "here: this is not valid YAML: 'maybe'"),
+        ("a: !!float ''", "here: this is not valid YAML: "),
+        ("a: " + "9" * 5000, "here: this is not valid YAML: Exceeds the limit"),
+        ("[" * 2000, "here: this is nested too deeply for a recipe"),
     ],
 )
 def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> None:
