@@ -73,7 +73,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> C
 
 def _spread_rows(tensor: Tensor) -> Tensor:
     """Some rows from the first to the last, copied, by which two large tensors are told apart."""
-    rows = torch.atleast_1d(tensor.detach())
+    rows: Tensor = torch.atleast_1d(tensor.detach())
     return rows[torch.linspace(0, max(len(rows) - 1, 0), COMPARED_ROWS, device=rows.device).long()[: len(rows)]]
 
 
