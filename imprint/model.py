@@ -53,13 +53,13 @@ def load(
     *,
     adapter: str | Path | None = None,
     quantize: int | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: str | None = None,
 ) -> "Model":
     """Load a model folder, with or without tokenizer files, and an adapter on top.
 
-    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype` defaults to float32 on the CPU and
-    bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
+    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype`, torch's or its name, defaults to float32
+    on the CPU and bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
     """
     if quantize is not None:
         raise UserError(
@@ -168,7 +168,7 @@ class Model:
     def chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str]] | None = None,
         *,
         max_length: int = 2048,
         top_p: float = 0.7,
@@ -180,6 +180,7 @@ class Model:
 
         `max_length` bounds prompt and answer together, in tokens; the oldest turns are dropped where a history is too long.
         """
+        history = history or ()
         prompt = self._chat_prompt(query, history, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
@@ -189,7 +190,7 @@ class Model:
     def stream_chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str]] | None = None,
         *,
         max_length: int = 2048,
         top_p: float = 0.7,
@@ -197,6 +198,7 @@ class Model:
         seed: int | None = None,
     ) -> Iterator[tuple[str, History]]:
         """Like `chat`, yielding the answer so far and its history whenever it has grown."""
+        history = history or ()
         prompt = self._chat_prompt(query, history, max_length)
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in stream(self.network, prompt, Sampling(max_length - len(prompt), temperature, top_p, seed=seed), prefix=self.prefix()):

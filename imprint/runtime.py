@@ -41,13 +41,13 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The floating-point type called `name`; without a name float32 on the CPU, on a GPU bfloat16 where it has it, else float16."""
+def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The floating-point type of that name; without one float32 on the CPU, on a GPU bfloat16 where it has it, else float16."""
     if name is None:
         if device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    dtype = DTYPES.get(name.removeprefix("torch.").lower())
+    dtype = DTYPES.get(str(name).removeprefix("torch.").lower())
     if dtype is None:
         raise UserError(f'"{name}" is not a type to compute in; allowed are {", ".join(DTYPES)}.')
     return dtype

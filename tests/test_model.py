@@ -50,6 +50,14 @@ class TestLoad:
         with pytest.raises(UserError, match=r"int8.*float32"):
             imprint.load(base, dtype="int8", device="cpu")
 
+    def test_a_type_of_torch_is_taken_too(self, base: Path) -> None:
+        assert imprint.load(base, dtype=torch.float16, device="cpu").network.head_weight.dtype == torch.float16
+
+    @pytest.mark.parametrize("adapter", [".", "/"])
+    def test_a_folder_without_a_name_holds_no_adapter(self, base: Path, adapter: str) -> None:
+        with pytest.raises(UserError, match="holds no adapter"):
+            imprint.load(base, adapter=adapter, device="cpu")
+
     def test_another_device_is_refused(self, base: Path) -> None:
         with pytest.raises(UserError, match="abacus"):
             imprint.load(base, device="abacus")
@@ -135,6 +143,21 @@ class TestNumbers:
         with pytest.raises(UserError, match=r"^labels: no token is scored\. Give at least one label other than -100"):
             model.loss([[*prompt(model.network, 1, 2), 3]], [labels])
 
+    def test_rows_that_cannot_be_computed_are_sentences(self) -> None:
+        model = small_model()
+        row = [*prompt(model.network, 1, 2), 3]
+        wrong: list[tuple[list[list[int]], str]] = [([], "no row"), ([[]], r"ids\[0\]: is empty"), ([[40]], r"ids\[0\]: holds 40")]
+        for rows, sentence in wrong:
+            with pytest.raises(UserError, match=sentence):
+                model.logits(rows)
+            with pytest.raises(UserError, match=sentence):
+                model.hidden_states(rows)
+        for ids, labels, sentence in (([], [], "there is no row"), ([row], [row[1:]], r"labels\[0\]: 4 labels for 5 ids")):
+            with pytest.raises(UserError, match=sentence):
+                model.loss(ids, labels)
+        with pytest.raises(UserError, match=r"ids\[0\]: holds 99"):
+            model.generate([prompt(model.network, 99)], max_new_tokens=2)
+
     def test_generate_is_greedy_unless_a_temperature_is_given(self) -> None:
         model = small_model()
         ids = [prompt(model.network, 1, 2), prompt(model.network, 3)]
@@ -171,6 +194,12 @@ class TestChat:
 
         assert longer == [("你好", "你好！"), ("上衣是什么颜色？", answer)]
         assert history == [("你好", "你好！")]
+
+    def test_no_history_may_be_said_as_none(self, talker: Model) -> None:
+        answer, longer = talker.chat("你好", None, max_length=40, seed=1)
+
+        assert (answer, longer) == talker.chat("你好", [], max_length=40, seed=1)
+        assert list(talker.stream_chat("你好", None, max_length=40, seed=1))[-1] == (answer, longer)
 
     def test_it_is_the_polished_answer_to_the_rounds(self, talker: Model) -> None:
         history = [("你好", "你好！")]

@@ -54,8 +54,10 @@ def test_the_type_follows_the_device(device: torch.device, bf16: bool, dtype: to
 
 def test_a_type_has_several_names_and_an_unknown_one_is_told() -> None:
     assert {runtime.choose_dtype(name, CPU) for name in ("float16", "fp16", "half", "torch.float16", "FP16")} == {torch.float16}
-    with pytest.raises(UserError, match='"int4" is not a type to compute in; allowed are float32, fp32'):
-        runtime.choose_dtype("int4", CPU)
+    assert runtime.choose_dtype(torch.bfloat16, CPU) == torch.bfloat16
+    for wrong in ("int4", torch.int8):
+        with pytest.raises(UserError, match=f'"{wrong}" is not a type to compute in; allowed are float32, fp32'):
+            runtime.choose_dtype(wrong, CPU)
 
 
 def test_equal_seeds_draw_equal_numbers() -> None:

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from imprint.errors import UserError
+
 NOT_SCORED = -100
 
 
@@ -27,7 +29,11 @@ class Layout:
 
 
 class Counting(Protocol):
-    """How an architecture counts positions; every network here has these two."""
+    """How an architecture counts ids and positions; every network here has these three."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Every id is below this number."""
 
     def layout(self, ids: Sequence[int]) -> Layout:
         """Find a row's context."""
@@ -89,8 +95,9 @@ def pack(rows: Sequence[Sequence[int]], counting: Counting, labels: Sequence[Seq
     """Lay rows of ids end to end.
 
     `labels` are aligned with the ids (-100 = not scored); the shift to "predict the next token" happens here, so the label of a row's first
-    token is never used.
+    token is never used. Raises UserError for no rows, an empty row, ids outside the vocabulary, and labels of another length than the ids.
     """
+    _refuse_impossible(rows, labels, counting.vocabulary)
     lengths = tuple(len(row) for row in rows)
     sizes = torch.tensor(lengths)
     row = torch.repeat_interleave(torch.arange(len(rows)), sizes)
@@ -106,6 +113,29 @@ def pack(rows: Sequence[Sequence[int]], counting: Counting, labels: Sequence[Seq
         wanted = shifted[targets]
     visible = torch.where(column < context, context, column + 1)
     return Pack(ids, counting.positions(column, context, anchor), row, column, visible, lengths, targets, wanted)
+
+
+def _refuse_impossible(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocabulary: int) -> None:
+    """Look at Python's numbers, before a device sees them: a GPU would fail as a whole."""
+    aligned = f"Give one label for each id, {NOT_SCORED} where it is not scored."
+    if not len(rows):
+        raise UserError("ids: there is no row. Give at least one list of token ids.")
+    if labels is not None and len(labels) != len(rows):
+        raise UserError(f"labels: {len(labels)} rows of labels for {len(rows)} rows of ids. {aligned}")
+    for number, row in enumerate(rows):
+        if not len(row):
+            raise UserError(f"ids[{number}]: is empty. Give at least one token id.")
+        _refuse_outside(f"ids[{number}]", row, vocabulary)
+        if labels is not None:
+            if len(labels[number]) != len(row):
+                raise UserError(f"labels[{number}]: {len(labels[number])} labels for {len(row)} ids. {aligned}")
+            _refuse_outside(f"labels[{number}]", [label for label in labels[number] if label != NOT_SCORED], vocabulary)
+
+
+def _refuse_outside(place: str, ids: Sequence[int], vocabulary: int) -> None:
+    if len(ids) and not 0 <= min(ids) <= max(ids) < vocabulary:
+        wrong = next(token for token in ids if not 0 <= token < vocabulary)
+        raise UserError(f"{place}: holds {int(wrong)}, allowed are the ids 0 to {vocabulary - 1}. Encode with this model's own tokenizer.")
 
 
 def grouped_by_length(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:

@@ -94,6 +94,11 @@ class ChatGLM(nn.Module):
         return weight
 
     @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.config.vocab_size
+
+    @property
     def end_id(self) -> int:
         """The id that ends an answer."""
         return self.config.control.eop

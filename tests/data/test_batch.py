@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from imprint.data.batch import grouped_by_length, pack, sorted_by_length
+from imprint.errors import UserError
 from tests.cases import small_network
 
 NETWORK = small_network(layers=1)
@@ -60,6 +61,34 @@ class TestPack:
 
     def test_labels_may_differ_from_the_ids(self) -> None:
         assert pack([[1, 2, 3]], NETWORK, [[-100, 9, 8]]).labels.tolist() == [9, 8]
+
+    @pytest.mark.parametrize(
+        ("rows", "labels", "sentence"),
+        [
+            ([], None, "ids: there is no row. Give at least one list of token ids."),
+            ([], [], "ids: there is no row. Give at least one list of token ids."),
+            ([[]], None, "ids[0]: is empty. Give at least one token id."),
+            ([[1, SOP], []], None, "ids[1]: is empty. Give at least one token id."),
+            ([[1, SOP], [2, 40, 41]], None, "ids[1]: holds 40, allowed are the ids 0 to 39. Encode with this model's own tokenizer."),
+            ([[1, -1]], None, "ids[0]: holds -1, allowed are the ids 0 to 39. Encode with this model's own tokenizer."),
+            ([[1, 2]], [[-100, 40]], "labels[0]: holds 40, allowed are the ids 0 to 39. Encode with this model's own tokenizer."),
+            ([[1, 2]], [[-100, -1]], "labels[0]: holds -1, allowed are the ids 0 to 39. Encode with this model's own tokenizer."),
+            ([[1, 2]], [], "labels: 0 rows of labels for 1 rows of ids. Give one label for each id, -100 where it is not scored."),
+            (
+                [[1, 2], [3]],
+                [[1], [2, 3]],  # as many labels as ids, but not row by row
+                "labels[0]: 1 labels for 2 ids. Give one label for each id, -100 where it is not scored.",
+            ),
+        ],
+    )
+    def test_rows_that_cannot_be_computed_are_told(self, rows: list[list[int]], labels: list[list[int]] | None, sentence: str) -> None:
+        with pytest.raises(UserError) as caught:
+            pack(rows, NETWORK, labels)
+
+        assert str(caught.value) == sentence
+
+    def test_rows_of_a_tensor_are_rows_too(self) -> None:
+        assert pack(torch.tensor([[1, SOP], [2, SOP]]), NETWORK).ids.tolist() == [1, SOP, 2, SOP]  # type: ignore[arg-type]
 
     def test_another_device_gets_everything(self) -> None:
         moved = pack([[1, GMASK, SOP, 5]], NETWORK, [[-100, -100, -100, 5]]).to("meta")
