@@ -198,7 +198,9 @@ def _finite(value: object) -> object:
 def _sync_tree(folder: Path) -> None:
     for root, _folders, names in os.walk(folder):
         for name in names:
-            _sync(Path(root, name))
+            file = Path(root, name)
+            file.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for its owner only
+            _sync(file)
         _sync(Path(root))
 
 
