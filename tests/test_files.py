@@ -23,7 +23,7 @@ def fill(path: Path, text: str) -> None:
 
 
 def test_a_file_in_a_new_folder_may_be_read_by_whoever_may_read_the_folder(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "adapter") as part:
+    with files.new_folder(tmp_path / "adapter") as part:
         (part / "weights").write_text("1")
         (part / "weights").chmod(0o600)
     assert (tmp_path / "adapter" / "weights").stat().st_mode & 0o777 == (tmp_path / "adapter").stat().st_mode & 0o666
