@@ -3,6 +3,7 @@
 Knows token ids only. Legend: B rows still running, A position axes, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,18 @@ from imprint.models.attention import Cache, Prefix
 from imprint.models.chatglm import ChatGLM
 
 GREEDY_BELOW = 1e-5
+NOTHING = -1
+"""Stands in place of a chosen token where there is none to choose."""
+
+
+class NotFiniteError(UserError):
+    """Raised where a row's logits hold NaN or infinity: there is no most probable token."""
+
+    def __init__(self, row: int, rows: int) -> None:
+        super().__init__(
+            f"prompt {row + 1} of {rows}: the network computes numbers that are not finite, so no token can be chosen. Use float32 or "
+            "bfloat16 as dtype, since float16 ends at 65504; if it stays so, try without the adapter, then download the weights again."
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ def generate(
     """New ids of every prompt, up to and without the end id.
 
     `limits` are rows' own bounds below `max_new_tokens`; `on_token(row, id)` is called for each token as it comes, with beams
-    when a row's search has ended. Rows that are done leave the batch.
+    when a row's search has ended. Rows that are done leave the batch. Raises NotFiniteError where a row's logits are not finite.
     """
     bounds = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -108,9 +121,9 @@ def generate(
     if not prompts:
         return answers
     if sampling.num_beams > 1:
-        for row, (prompt, bound) in enumerate(zip(prompts, bounds, strict=True)):
-            answers[row] = _beam_search(network, prompt, sampling.num_beams, prefix, bound)
-            for token in answers[row]:
+        for row, answer in enumerate(_search_each(network, prompts, sampling.num_beams, prefix, bounds)):
+            answers[row] = answer
+            for token in answer:
                 tell(row, token)
         return answers
     running = list(range(len(prompts)))
@@ -119,11 +132,12 @@ def generate(
     logits = rows.read_prompts(network, prefix)
     while running:
         tokens = choose(logits)
-        for row, token in zip(running, tokens.tolist(), strict=True):
+        chosen = _ids(tokens, running, len(prompts))
+        for row, token in zip(running, chosen, strict=True):
             if token != network.end_id and bounds[row] > 0:
                 answers[row].append(token)
                 tell(row, token)
-        alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and int(tokens[place]) != network.end_id]
+        alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and chosen[place] != network.end_id]
         if len(alive) < len(running):
             running = [running[place] for place in alive]
             if not running:
@@ -143,17 +157,23 @@ def stream(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, *, prefi
     logits = rows.read_prompts(network, prefix)
     for count in range(1, sampling.max_new_tokens + 1):
         token = choose(logits)
-        if int(token) == network.end_id:
+        (chosen,) = _ids(token, [0], 1)
+        if chosen == network.end_id:
             return
-        yield int(token)
+        yield chosen
         if count < sampling.max_new_tokens:
             logits = rows.step(network, prefix, token)
 
 
 def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Logits (B, V) -> token ids (B,)."""
+    """Logits (B, V) -> token ids (B,); NOTHING where a row's largest logit is not finite, and NaN counts as the largest."""
+
+    def greedy(logits: Tensor) -> Tensor:
+        largest, tokens = logits.max(-1)
+        return tokens.where(largest.isfinite(), NOTHING)
+
     if sampling.temperature <= GREEDY_BELOW:
-        return lambda logits: logits.argmax(-1)
+        return greedy
     generator = torch.Generator(device)
     if sampling.seed is None:
         generator.seed()
@@ -161,18 +181,39 @@ def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Ten
         generator.manual_seed(sampling.seed)
 
     def draw(logits: Tensor) -> Tensor:
+        finite = logits.amax(-1).isfinite()
+        logits = logits.where(finite[:, None], 0)  # a GPU would fail as a whole
         probabilities = (logits.float() / sampling.temperature).softmax(-1)
         if sampling.top_p < 1:
             ordered, ids = probabilities.sort(-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
             probabilities = torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0].where(finite, NOTHING)
 
     return draw
 
 
-def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Prefix | None, bound: int) -> list[int]:
-    """The answer of up to `bound` tokens with the highest mean log-probability per token; the end token counts."""
+def _ids(tokens: Tensor, rows: Sequence[int], count: int) -> list[int]:
+    """What was chosen (B,) for these of `count` rows, fetched from the device once a step."""
+    ids: list[int] = tokens.tolist()
+    if NOTHING in ids:
+        raise NotFiniteError(rows[ids.index(NOTHING)], count)
+    return ids
+
+
+def _search_each(
+    network: ChatGLM, prompts: Sequence[Sequence[int]], beams: int, prefix: Prefix | None, bounds: Sequence[int]
+) -> Iterator[list[int]]:
+    """The answers by beams, one after the other."""
+    for row, (prompt, bound) in enumerate(zip(prompts, bounds, strict=True)):
+        found = _beam_search(network, prompt, beams, prefix, bound)
+        if found is None:
+            raise NotFiniteError(row, len(prompts))
+        yield found
+
+
+def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Prefix | None, bound: int) -> list[int] | None:
+    """The answer of up to `bound` tokens with the highest mean log-probability per token (the end counts); None where that is NaN."""
     rows = Rows(network, [prompt], bound)
     if bound < 1:
         return []
@@ -186,7 +227,9 @@ def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Pr
     for length in range(1, bound + 1):
         total = scores[:, None] + logits.float().log_softmax(-1)
         best, places = total.flatten().topk(2 * beams)
-        candidates = list(zip(best.tolist(), (places // total.shape[1]).tolist(), (places % total.shape[1]).tolist(), strict=True))
+        if any(map(math.isnan, kept := best.tolist())):
+            return None
+        candidates = list(zip(kept, (places // total.shape[1]).tolist(), (places % total.shape[1]).tolist(), strict=True))
         done += [(score / length, texts[beam]) for score, beam, token in candidates[:beams] if token == network.end_id]
         going = [(score, beam, token) for score, beam, token in candidates if token != network.end_id][:beams]
         texts = [[*texts[beam], token] for _, beam, token in going]

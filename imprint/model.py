@@ -58,8 +58,8 @@ def load(
 ) -> "Model":
     """Load a model folder, with or without tokenizer files, and an adapter on top.
 
-    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype`, torch's or its name, defaults to float32
-    on the CPU and bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
+    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype`, torch's or its name, defaults to
+    float32 on the CPU and bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
     """
     if quantize is not None:
         raise UserError(

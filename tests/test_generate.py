@@ -7,7 +7,7 @@ import torch
 import imprint.generate
 from imprint.data.batch import pack
 from imprint.errors import UserError
-from imprint.generate import Rows, Sampling, generate, stream
+from imprint.generate import NotFiniteError, Rows, Sampling, generate, stream
 from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
 from imprint.tune.prefix import PrefixShape, start_prefix
@@ -292,6 +292,63 @@ class TestBeams:
         prompts = rows_of(network)
 
         assert generate(network, prompts, Sampling(5, num_beams=2), prefix=prefix) != generate(network, prompts, Sampling(5, num_beams=2))
+
+
+EVERY_WAY = {"greedy": Sampling(6), "sampled": Sampling(6, 1.0, 0.9, seed=1), "beams": Sampling(6, num_beams=3)}
+
+
+class TestNumbersThatAreNotFinite:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("sampling", EVERY_WAY.values(), ids=EVERY_WAY)
+    def test_the_row_is_named_and_what_to_do(self, sampling: Sampling, value: float) -> None:
+        network = small_network()
+        prompts = [prompt(network, 1), prompt(network, 2, 3), prompt(network, 4)]
+        assert len(generate(network, prompts, sampling)) == 3
+        step = network.logits
+
+        def broken(hidden: torch.Tensor) -> torch.Tensor:
+            logits = step(hidden)
+            logits[len(logits) // 2, 5] = value
+            return logits
+
+        network.logits = broken  # type: ignore[method-assign]
+        place = "prompt 1 of 3" if sampling.num_beams > 1 else "prompt 2 of 3"
+        with pytest.raises(NotFiniteError, match=f"^{place}: the network computes numbers that are not finite.*Use float32 or bfloat16"):
+            generate(network, prompts, sampling)
+
+    @pytest.mark.parametrize("sampling", [EVERY_WAY["greedy"], EVERY_WAY["sampled"]], ids=["greedy", "sampled"])
+    def test_it_is_told_in_the_middle_of_an_answer_too(self, sampling: Sampling) -> None:
+        network = small_network()
+        whole = list(stream(network, prompt(network, 1), sampling))
+        calls: list[int] = []
+        step = network.logits
+
+        def broken(hidden: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            return step(hidden) * (float("nan") if len(calls) == 3 else 1)
+
+        network.logits = broken  # type: ignore[method-assign]
+        told: list[int] = []
+        with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
+            for token in stream(network, prompt(network, 1), sampling):
+                told.append(token)
+        calls.clear()
+        with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
+            generate(network, [prompt(network, 1)], sampling, on_token=lambda _, token: told.append(token))
+        assert told == [*whole[:2], *whole[:2]]
+
+    def test_a_word_that_is_impossible_is_no_harm(self) -> None:
+        network = small_network()
+        step = network.logits
+
+        def without_a_word(hidden: torch.Tensor) -> torch.Tensor:
+            logits = step(hidden)
+            logits[:, 5] = float("-inf")
+            return logits
+
+        network.logits = without_a_word  # type: ignore[method-assign]
+        for sampling in EVERY_WAY.values():
+            assert 5 not in generate(network, [prompt(network, 1)], sampling)[0]
 
 
 class TestRefusals:
