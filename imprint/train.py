@@ -22,7 +22,7 @@ from imprint.data.encode import Encoded, encode_prompt
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import remove_leftovers, write_text
-from imprint.generate import Sampling, generate
+from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.journal import Journal
 from imprint.model import Model, load
 from imprint.recipe import Recipe
@@ -243,7 +243,11 @@ def watch(job: Job, step: int, journal: Journal) -> None:
         return
     tokenizer, section = job.model.tokenizer, job.recipe.data
     prompts = [encode_prompt(tokenizer, one.query, one.history, max_source_length=section.max_source_length) for one in samples]
-    answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
+    try:
+        answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
+    except NotFiniteError as error:  # the losses tell; looking on shall not end the run
+        journal.bar.say(f"step {step}: {error}")
+        return
     for sample, answer in zip(samples, answers, strict=True):
         journal.sample(step, sample.query, tokenizer.decode(answer))
 
