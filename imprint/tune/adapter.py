@@ -123,5 +123,5 @@ def read_description(folder: Path) -> Description:
         if not isinstance(numbers, list) or not all(isinstance(number, float | int) and not isinstance(number, bool) for number in numbers):
             raise TypeError('"base_fingerprint" must be a list of numbers')
         return Description(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
         raise UserError(f"{path}: is not the description of an adapter ({error}). Copy the adapter folder again, whole.") from error

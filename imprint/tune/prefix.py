@@ -156,8 +156,8 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: 
     with torch.device("meta"):
         encoder = PrefixEncoder(shape)
     for name, parameter in encoder.named_parameters():
-        if name not in found or found[name].shape != parameter.shape:
-            size = tuple(found[name].shape) if name in found else "nothing"
+        if name not in found or found[name].shape != parameter.shape or not found[name].is_floating_point():
+            size = f"{tuple(found[name].shape)} of {found[name].dtype}" if name in found else "nothing"
             raise UserError(
                 f"{place}: {NAME}{name} is {size}, this base needs {tuple(parameter.shape)} "
                 f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."

@@ -101,7 +101,9 @@ class TestOurFolder:
         deeper = small_network(layers=3)
         change(tmp_path / "adapter", base_fingerprint=fingerprint(deeper))
 
-        assert "embedding.weight is (5, 128), this base needs (5, 192) (3 layers, hidden size 32)" in refusal(tmp_path / "adapter", deeper)
+        assert "embedding.weight is (5, 128) of torch.float32, this base needs (5, 192) (3 layers, hidden size 32)" in refusal(
+            tmp_path / "adapter", deeper
+        )
 
     def test_the_adapter_a_killed_save_was_about_to_replace_is_found(self, tmp_path: Path) -> None:
         network = small_network()
@@ -181,7 +183,7 @@ class TestRefusals:
         file.unlink()
         assert f"{file}: cannot be read" in refusal(tmp_path / "adapter", network)
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "colour": "red"}'])
+    @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "colour": "red"}', "[" * 100_000])
     def test_a_damaged_description(self, tmp_path: Path, content: str) -> None:
         network = small_network()
         saved(tmp_path / "adapter", network)

@@ -184,10 +184,16 @@ class TestReading:
         with pytest.raises(UserError) as caught:
             prefix_from_tensors(tensors, small_network(), "file.bin")
 
-        assert (
-            "file.bin: transformer.prefix_encoder.embedding.weight is (6, 192), this base needs (6, 128) (2 layers, hidden size 32)"
-            in str(caught.value)
-        )
+        said = str(caught.value)
+        assert "file.bin: transformer.prefix_encoder.embedding.weight is (6, 192) of torch.float32" in said
+        assert "this base needs (6, 128) (2 layers, hidden size 32)" in said
+
+    def test_a_prefix_of_integers_is_refused(self) -> None:
+        network = small_network()
+        tensors = {name: tensor.detach().long() for name, tensor in start(network, "zeros").named_tensors().items()}
+
+        with pytest.raises(UserError, match=r"embedding\.weight is \(\d+, 128\) of torch\.int64"):
+            prefix_from_tensors(tensors, network, "file.bin")
 
     @pytest.mark.parametrize("name", ["trans.0.bias", "trans.2.weight"])
     def test_half_a_projection_is_named(self, name: str) -> None:
