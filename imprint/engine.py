@@ -42,11 +42,6 @@ class Engine:
         """Which of them this is."""
         return int(self.accelerator.process_index)
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the run folder."""
-        return bool(self.accelerator.is_main_process)
-
     def prepare(self, module: nn.Module, parameters: Mapping[str, nn.Parameter], section: OptimizerSection, steps: int) -> None:
         """Take the module and the parameters that learn; a frozen parameter never gets a gradient."""
         self.section, self.steps = section, steps

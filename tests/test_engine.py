@@ -125,6 +125,6 @@ def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> Non
     assert torch.equal(weight, other)
 
 
-def test_one_process_leads_and_sums_alone(weight: nn.Parameter) -> None:
+def test_one_process_sums_alone(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
-    assert (engine.processes, engine.rank, engine.leads, engine.total(1.5)) == (1, 0, True, 1.5)
+    assert (engine.processes, engine.rank, engine.total(1.5)) == (1, 0, 1.5)
