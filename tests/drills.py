@@ -196,7 +196,7 @@ def halves(run: RunFolder) -> list[str]:
         if len(list(state.iterdir())) != 4:
             wrong.append(f"{state.name} is incomplete")
     adapter = find_folder(run.adapter)
-    if adapter is not None and len(list(adapter.iterdir())) != 3:
+    if adapter is not None and len(list(adapter.iterdir())) != 2:
         wrong.append("adapter is incomplete")
     return wrong
 

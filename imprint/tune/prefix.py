@@ -44,6 +44,8 @@ class PrefixSection(Section):
         0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
     )
 
+    original_file: bool = Field(False, description="Write the prefix as the original's pytorch_model.bin too, beside ours in `adapter/`.")
+
     @field_validator("start")
     @classmethod
     def _text_has_no_projection(cls, start: str, info: ValidationInfo) -> str:

@@ -66,7 +66,7 @@ class Tuner(nn.Module):
             folder,
             self.encoder,
             Description(base, fingerprint(self.network), shape.length, shape.projection, self.section.start, "chatglm", step, scores),
-            original=True,
+            original=self.section.original_file,
         )
 
 

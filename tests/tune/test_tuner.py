@@ -32,9 +32,10 @@ def batch(network: ChatGLM) -> Pack:
     return pack(rows, network, [[-100] * (len(row) - 2) + row[-2:] for row in rows])
 
 
-def prefix_tuner(network: ChatGLM, *, dropout: float = 0.0, checkpointing: bool = False) -> Tuner:
+def prefix_tuner(network: ChatGLM, *, dropout: float = 0.0, checkpointing: bool = False, original_file: bool = False) -> Tuner:
     encoder = start_prefix(network, PrefixShape.of(network, 4, projection=False), "random", [])
-    return Tuner(network, PrefixSection(length=4, start="random", prefix_dropout=dropout), encoder, checkpointing=checkpointing)
+    section = PrefixSection(length=4, start="random", prefix_dropout=dropout, original_file=original_file)
+    return Tuner(network, section, encoder, checkpointing=checkpointing)
 
 
 def full_tuner(network: ChatGLM) -> Tuner:
@@ -184,10 +185,16 @@ class TestState:
 
 
 class TestSaving:
+    def test_the_originals_file_is_written_on_request_only(self, tmp_path: Path) -> None:
+        case = Case("chatglm1-base")
+        prefix_tuner(case.load().network).save(tmp_path / "adapter", base="", base_folder=case.folder, step=1, scores={})
+
+        assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == ["adapter.json", "prefix.safetensors"]
+
     def test_a_prefix_becomes_an_adapter_with_the_originals_file(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
         model = case.load()
-        tuner = prefix_tuner(model.network)
+        tuner = prefix_tuner(model.network, original_file=True)
 
         tuner.save(tmp_path / "adapter", base="bases/tiny", base_folder=case.folder, step=7, scores={"loss": 2.5})
 
