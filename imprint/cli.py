@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether it says so; by name and words, for torch may not even be imported here."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    """Whether it says so, in the words of CUDA, of cuBLAS or of the CPU."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -33,15 +33,17 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
     if run is None:
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
     section = resolve(read_overrides(overrides, EvaluateSection), run)
+    if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
+        raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
     source = data or run.data.dev or run.data.train
     samples = load_samples(run.data)[1][:limit] if data is None else read_data(section, data, limit)
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
-    name = ("held-out" if data is None else data.stem) + (f"-first-{limit}" if limit else "")
+    name = "held-out" if data is None else data.stem
     said: list[Answers] = []
     for base in (True, False):
         chosen = section.model_copy(update={"base": base})
-        output = answers_folder(path, run, chosen, name)
+        output = answers_folder(path, run, chosen, name, limit)
         said.append(answer_all(open_model(path, run, chosen), samples, chosen, output))
         write_scores(said[-1], chosen, run, source, output)
     before, after = said
@@ -56,8 +58,8 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
         base_name=str(run.model.path),
         tuned_name=path.name,
         rows=tuple(rows[:SHOWN_ROWS]),
-        base_summary=before.summary(),
-        tuned_summary=after.summary(),
+        base_summary=before.summary,
+        tuned_summary=after.summary,
         facts={"data": str(source), "decoding": decoding(section), "seed": str(section.seed)},
         gains=gains(before.scores, after.scores),
     )

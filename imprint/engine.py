@@ -65,8 +65,9 @@ class Engine:
         Returns the norm before clipping, and whether it was applied: not where the caller says so, or where the norm is not finite.
         `scale` brings a sum to a mean here and not in the loss, so that a 16-bit backward pass works with the larger numbers.
         """
-        if scale != 1:
-            torch._foreach_mul_([parameter.grad for parameter in self.parameters if parameter.grad is not None], scale)
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.section.clip))
         applied = apply and math.isfinite(norm)
         if applied:

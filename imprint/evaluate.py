@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from imprint.config import Field, Section, read_overrides, read_recipe
 from imprint.data.batch import sorted_by_length
@@ -19,8 +19,8 @@ from imprint.data.sample import Sample
 from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
 from imprint.files import append_line, find_folder, read_lines, write_json, write_text
-from imprint.generate import Sampling, generate
-from imprint.metrics import RowScore, Summary, copied_share, repeated_share, score_rows, summary
+from imprint.generate import NotFiniteError, Sampling, generate
+from imprint.metrics import METRICS, RowScore, Summary, copied_share, repeated_share, score_rows, summary
 from imprint.model import EMBEDDED, Model, ModelSection, load
 from imprint.progress import Progress
 from imprint.runs import RunFolder
@@ -42,7 +42,7 @@ class EvaluateSection(Section):
         1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
     )
     num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
-    seed: int = Field(0, ge=0, description="Seed of sampling.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
     protocol: Literal["chatglm-6b"] = Field("chatglm-6b", description="How scores are counted.")
     truncation: Literal["oldest_first", "original"] | None = Field(
         None,
@@ -56,6 +56,13 @@ class EvaluateSection(Section):
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
+
+    @field_validator("num_beams")
+    @classmethod
+    def _beams_are_not_sampled(cls, num_beams: int, info: ValidationInfo) -> int:
+        if num_beams > 1 and info.data.get("temperature"):
+            raise ValueError(f"{num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1")
+        return num_beams
 
 
 ANSWERS = "answers.jsonl"
@@ -89,8 +96,6 @@ class Question:
 class Answers:
     """What a model said to all rows of a file, in the file's order, with the scores."""
 
-    samples: list[Sample]
-    """The rows asked."""
     references: list[str]
     """What they were scored against."""
     predictions: list[str]
@@ -101,10 +106,8 @@ class Answers:
     """How many prompts were too long and lost a part."""
     scores: list[RowScore]
     """One score a row."""
-
-    def summary(self) -> Summary:
-        """The means with their intervals."""
-        return summary(self.scores)
+    summary: Summary
+    """Their means with intervals."""
 
 
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
@@ -113,11 +116,10 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     run = read_run(path)
     section = resolve(section, run)
     samples = read_data(section, data, limit)
-    name = data.stem + (f"-first-{limit}" if limit else "")
-    output = section.output or answers_folder(path, run, section, name)
+    output = section.output or answers_folder(path, run, section, data.stem, limit)
     answers = answer_all(open_model(path, run, section), samples, section, output)
     report = write_scores(answers, section, run, data, output)
-    for line in told(answers, report, output):
+    for line in told(report, output):
         print(line)  # noqa: T201
     return answers
 
@@ -149,6 +151,8 @@ def open_model(path: Path, run: Trained | None, section: EvaluateSection) -> Mod
     """The model of a run, with what was tuned on top unless the base is asked for; or a model folder as it is."""
     if run is None:
         return load(path, adapter=section.adapter, dtype=section.dtype, device=section.device)
+    if section.adapter is not None:
+        raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {section.adapter} on it.")
     folder = RunFolder(path)
     dtype, device = section.dtype or run.model.dtype, section.device or run.model.device
     if section.base:
@@ -173,10 +177,12 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[S
     )
 
 
-def answers_folder(path: Path, run: Trained | None, section: EvaluateSection, name: str) -> Path:
-    """Where answers go: into the run folder, or for a model folder beside the command."""
+def answers_folder(path: Path, run: Trained | None, section: EvaluateSection, name: str, limit: int | None) -> Path:
+    """Where answers go: into the run folder, or for a model folder beside the command; other rows and other models go elsewhere."""
     home = RunFolder(path).evaluations if run is not None else Path("evaluations") / path.name
-    return home / (name + ("-base" if section.base else ""))
+    first = f"-first-{limit}" if limit else ""
+    model = "-base" if section.base else f"-{section.adapter.name}" if section.adapter else ""
+    return home / (name + first + model)
 
 
 def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:
@@ -202,7 +208,10 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(samples) - sum(map(len, open_batches))) as progress:
             for batch in open_batches:
                 began = time.monotonic()
-                lines = _answer(batch, questions, model, section)
+                try:
+                    lines = _answer(batch, questions, model, section)
+                except NotFiniteError as error:
+                    raise UserError(f"{samples[batch[error.row]].place}: {error}") from error
                 for line in lines:
                     append_line(kept, line)
                     done[line["row"]] = line
@@ -213,7 +222,8 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     _write_predictions(output, samples, references, predictions)
     unfinished = sum(not done[row]["finished"] for row in range(len(samples)))
     cut = sum(question.cut for question in questions)
-    return Answers(samples, references, predictions, unfinished, cut, score_rows(predictions, references, section.protocol))
+    scores = score_rows(predictions, references, section.protocol)
+    return Answers(references, predictions, unfinished, cut, scores, summary(scores, section.protocol))
 
 
 def _question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
@@ -257,7 +267,7 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
 
 def write_scores(answers: Answers, section: EvaluateSection, run: Trained | None, data: Path, output: Path) -> dict[str, Any]:
     """Write scores.json and return what it says."""
-    found = answers.summary()
+    found = answers.summary
     rows = len(answers.predictions)
     report: dict[str, Any] = {"protocol": found.protocol, "data": str(data), "rows": rows, **{k: asdict(v) for k, v in found.means.items()}}
     report |= {"empty": found.empty, "unfinished_share": answers.unfinished / rows, "repeated_share": repeated_share(answers.predictions)}
@@ -279,11 +289,12 @@ def learned_answers(run: Trained | None) -> list[str]:
         return []
 
 
-def told(answers: Answers, report: dict[str, Any], output: Path) -> list[str]:
+def told(report: dict[str, Any], output: Path) -> list[str]:
     """The scores as lines for a person."""
     lines = [f"{'':10}{'mean':>7}   95 % interval"]
-    for name, mean in answers.summary().means.items():
-        lines.append(f"{name:10}{mean.value:7.2f}   {mean.low:.2f} - {mean.high:.2f}")
+    for name in METRICS:
+        mean = report[name]
+        lines.append(f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}")
     shares = [
         f"{report['empty']} empty",
         f"{report['unfinished_share']:.1%} not ended",
@@ -291,6 +302,6 @@ def told(answers: Answers, report: dict[str, Any], output: Path) -> list[str]:
     ]
     if "copied_share" in report:
         shares.append(f"{report['copied_share']:.1%} copied from the training rows")
-    if answers.cut_prompts:
-        shares.append(f"{answers.cut_prompts} prompts were cut to max_source_length={report['settings']['max_source_length']}")
+    if report["cut_prompts"]:
+        shares.append(f"{report['cut_prompts']} prompts were cut to max_source_length={report['settings']['max_source_length']}")
     return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]

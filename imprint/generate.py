@@ -24,6 +24,7 @@ class NotFiniteError(UserError):
     """Raised where a row's logits hold NaN or infinity: there is no most probable token."""
 
     def __init__(self, row: int, rows: int) -> None:
+        self.row = row
         super().__init__(
             f"prompt {row + 1} of {rows}: the network computes numbers that are not finite, so no token can be chosen. Use float32 or "
             "bfloat16 as dtype, since float16 ends at 65504; if it stays so, try without the adapter, then download the weights again."

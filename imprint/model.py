@@ -107,7 +107,7 @@ class Model:
             digest.update(repr((name, str(flat.dtype), sums)).encode())
         return digest.hexdigest()[:16]
 
-    def prompt(self, query: str, history: Sequence[tuple[str, str]] = (), *, max_source_length: int = 2048) -> list[int]:
+    def prompt(self, query: str, history: Sequence[tuple[str, str]] | None = None, *, max_source_length: int = 2048) -> list[int]:
         """Ids to answer, up to and with [gMASK] <sop>, as `generate` takes them; a history that is too long loses its oldest turns."""
         return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length)
 

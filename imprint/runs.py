@@ -17,7 +17,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The recipe with every knob resolved, written first; a folder without it is no run."""
+        """The recipe with every knob resolved, written when training begins; a folder without it is no run."""
         return self.path / "config.yaml"
 
     @property

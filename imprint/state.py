@@ -17,7 +17,7 @@ from imprint.runtime import rng_state, set_rng_state
 from imprint.tune.tuner import Tuner
 
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, UnpicklingError, SafetensorError)
-FILES = ("position.json", "trained.safetensors", "optimizer.pt", "random.pt")
+POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.pt", "random.pt"
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Position:
 def save_state(folder: Path, tuner: Tuner, engine: Engine, position: Position) -> None:
     """Write a state folder, complete or not at all."""
     with new_folder(folder) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuner.trained().items()}, part / FILES[1])
-        torch.save(engine.optimizer_state(), part / FILES[2])
-        torch.save(rng_state(), part / FILES[3])
-        write_json(part / FILES[0], asdict(position))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuner.trained().items()}, part / TRAINED)
+        torch.save(engine.optimizer_state(), part / OPTIMIZER)
+        torch.save(rng_state(), part / RANDOM)
+        write_json(part / POSITION, asdict(position))
 
 
 def load_state(folder: Path, tuner: Tuner, engine: Engine) -> Position:
     """Bring tuner, optimizer and random numbers to where a state folder was written; a damaged folder is a UserError."""
     try:
-        position = Position(**json.loads((folder / FILES[0]).read_text(encoding="utf-8")))
+        position = Position(**json.loads((folder / POSITION).read_text(encoding="utf-8")))
         if position.step != step_of(folder):
-            raise ValueError(f"{FILES[0]} is of step {position.step}")
-        tuner.restore(load_file(folder / FILES[1]))
-        engine.restore_optimizer(torch.load(folder / FILES[2], map_location="cpu", weights_only=True))
-        set_rng_state(torch.load(folder / FILES[3], map_location="cpu", weights_only=True))
+            raise ValueError(f"{POSITION} is of step {position.step}")
+        tuner.restore(load_file(folder / TRAINED))
+        engine.restore_optimizer(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
+        set_rng_state(torch.load(folder / RANDOM, map_location="cpu", weights_only=True))
     except DAMAGE as error:
         what = str(error).partition("\n")[0][:120] or type(error).__name__
         raise UserError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from imprint.config import dump, read_recipe
 from imprint.data.batch import NOT_SCORED, Batches, pack, sorted_by_length
 from imprint.data.dataset import Split, load_split
-from imprint.data.encode import Encoded, encode_prompt
+from imprint.data.encode import Encoded
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import remove_leftovers, write_text
@@ -241,15 +241,15 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
         return
-    tokenizer, section = job.model.tokenizer, job.recipe.data
-    prompts = [encode_prompt(tokenizer, one.query, one.history, max_source_length=section.max_source_length) for one in samples]
+    section = job.recipe.data
+    prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length) for one in samples]
     try:
         answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
     except NotFiniteError as error:  # the losses tell; looking on shall not end the run
         journal.bar.say(f"step {step}: {error}")
         return
     for sample, answer in zip(samples, answers, strict=True):
-        journal.sample(step, sample.query, tokenizer.decode(answer))
+        journal.sample(step, sample.query, job.model.tokenizer.decode(answer))
 
 
 @contextmanager

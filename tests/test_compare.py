@@ -66,6 +66,12 @@ def test_beams_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
     assert "decoding: 2 beams" in (run.path / "compare.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("knob", ["base=true", "adapter=elsewhere", "output=elsewhere"])
+def test_what_the_comparison_decides_cannot_be_set(knob: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run.path), knob]) == 2
+    assert f"{knob.split('=')[0]}: is decided by the comparison itself" in capsys.readouterr().err
+
+
 def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) -> None:
     assert main(["evaluate", str(run.path), "--data", str(rows)]) == 0
     before = {file.name: file.read_bytes() for file in (run.evaluations / "rows").iterdir()}

@@ -16,6 +16,7 @@ from imprint.data import encode_original_evaluation
 from imprint.data.encode import encode_prompt
 from imprint.data.formats import read_samples
 from imprint.files import read_lines
+from imprint.generate import NotFiniteError
 from imprint.metrics import score
 from imprint.runs import RunFolder
 from tests.tinyrun import talking_run, tiny_run
@@ -162,6 +163,33 @@ def test_a_smaller_batch_keeps_greedy_answers(ask: Ask, batches: list[int]) -> N
     ask("batch_size=24")
     ask("batch_size=4")
     assert batches == [24]
+
+
+def test_a_mistaken_knob_costs_no_answer(ask: Ask, batches: list[int]) -> None:
+    folder = ask(limit=3)
+    with pytest.raises(AssertionError):  # the command ends with 2, not 0
+        ask("num_beams=2", "temperature=1", limit=3)
+    assert len(read_lines(folder / "answers.jsonl")) == 1 + 3
+    ask(limit=3)
+    assert batches == [3]
+
+
+def test_an_adapter_for_a_run_is_refused(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run.path), "--data", str(rows), "adapter=elsewhere"]) == 2
+    assert "is a run, which has its own. Give a model folder to put elsewhere on it." in capsys.readouterr().err
+
+
+def test_numbers_that_are_not_finite_are_told_with_the_line_of_the_file(
+    run: RunFolder, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_arguments: object, **_knobs: object) -> None:
+        raise NotFiniteError(1, 3)
+
+    monkeypatch.setattr(evaluation, "generate", fail)
+    assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "3", f"output={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert "rows.jsonl:" in said
+    assert "numbers that are not finite" in said
 
 
 def test_prompts_that_were_cut_are_counted(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,7 +343,7 @@ def test_killed_evaluations_end_as_one_that_nobody_killed(repo: Path, tmp_path: 
         (["{run}", "--data", "{rows}", "prompt_column=question"], "question"),
         (["{run}", "--data", "{rows}", "temprature=1"], "temprature"),
         (["{run}", "--data", "{rows}", "top_p=1.5"], "top_p"),
-        (["{run}", "--data", "{rows}", "num_beams=2", "temperature=1"], "num_beams: 2 beams are searched without sampling"),
+        (["{run}", "--data", "{rows}", "num_beams=2", "temperature=1"], "num_beams=2: 2 beams are searched without sampling"),
         (["{run}", "--data", "{rows}", "protocol=bleu"], "protocol"),
         (["{run}", "--data", "{rows}", "truncation=newest"], "truncation"),
         (["{run}", "--data", "{rows}", "device=gpu"], 'there is no device called "gpu"'),

@@ -9,10 +9,12 @@ import imprint
 from imprint.engine import Engine, OptimizerSection
 from imprint.errors import UserError
 from imprint.runtime import seed_everything
-from imprint.state import FILES, Position, load_state, save_state
+from imprint.state import OPTIMIZER, POSITION, RANDOM, TRAINED, Position, load_state, save_state
 from imprint.tune.prefix import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.tiny import tiny_base
+
+FILES = (POSITION, TRAINED, OPTIMIZER, RANDOM)
 
 
 def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:

@@ -20,7 +20,7 @@ NOT_SCORED = -100
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a row's context ends, as its architecture counts; tensors (R,) when several rows are meant."""
+    """Where a row's context ends, as its architecture counts."""
 
     context: int
     """How many leading tokens see each other in both directions; 0 in a causal model."""

@@ -32,7 +32,7 @@ class DataSection(Section):
     dev_share: float = Field(
         0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
     )
-    dev_seed: int = Field(0, ge=0, description="Seed that chooses the rows held out, whatever the seed of the run.")
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the rows held out, whatever the seed of the run.")
 
 
 @dataclass(frozen=True)
