@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imprint.config import read_overrides
-from imprint.data.dataset import load_samples
+from imprint.data.dataset import load_held_out
 from imprint.errors import UserError
 from imprint.evaluate import (
     Answers,
@@ -36,7 +36,7 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
     source = data or run.data.dev or run.data.train
-    samples = load_samples(run.data)[1][:limit] if data is None else read_data(section, data, limit)
+    samples = load_held_out(run.data)[:limit] if data is None else read_data(section, data, limit)
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
     name = "held-out" if data is None else data.stem

@@ -34,8 +34,6 @@ ANSWER_ROOM = 0.25
 LEAST_LENGTH = 3
 """Ids of the shortest chat: [gMASK], <sop>, and one token of an answer."""
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
-
-
 EMBEDDED = "embedded"
 """Names the toy base that comes with Imprint."""
 
@@ -120,11 +118,11 @@ class Model:
         finally:
             self._adapter_on = before
 
-    def prefix(self, *, dropout: float = 0.0) -> Prefix | None:
+    def prefix(self) -> Prefix | None:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
         if self.encoder is None or not self._adapter_on:
             return None
-        return self.encoder.prefix(self.network.head_weight.dtype, dropout=dropout)
+        return self.encoder.prefix(self.network.head_weight.dtype)
 
     @torch.no_grad()
     def logits(self, ids: list[list[int]]) -> list[Tensor]:

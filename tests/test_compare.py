@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_beams_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
 def test_what_the_comparison_decides_cannot_be_set(knob: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run.path), knob]) == 2
     assert f"{knob.split('=')[0]}: is decided by the comparison itself" in capsys.readouterr().err
+
+
+def test_the_rows_it_learned_from_need_not_be_there_any_more(run: RunFolder, rows: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    config = (other / "config.yaml").read_text(encoding="utf-8")
+    config = (
+        config.replace(f"train: {rows}", "train: gone.jsonl").replace("dev: null", f"dev: {rows}").replace("dev_rows: null", "dev_rows: 2")
+    )
+    (other / "config.yaml").write_text(config, encoding="utf-8")
+    assert main(["compare", str(other)]) == 0
+    assert "gone.jsonl" in config
+    assert len(read_lines(other / "evaluations" / "held-out" / "predictions.jsonl")) == 2
 
 
 def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) -> None:

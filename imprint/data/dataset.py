@@ -86,8 +86,6 @@ class Split:
     """The rows of `dev` as text, for the prompts that are answered during the run."""
     train_report: CutReport
     """What the length limits cost in `train`."""
-    dev_report: CutReport
-    """What the length limits cost in `dev`."""
 
 
 def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
@@ -98,7 +96,7 @@ def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
     train_samples, dev_samples = load_samples(section)
     train = encode_samples(section, tokenizer, train_samples)
     dev = encode_samples(section, tokenizer, dev_samples)
-    return Split(train, dev, dev_samples, CutReport.of(train), CutReport.of(dev))
+    return Split(train, dev, dev_samples, CutReport.of(train))
 
 
 def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
@@ -107,6 +105,11 @@ def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
     if section.dev is None:
         return _hold_out(section, samples)
     return samples, _read(section, section.dev, section.dev_rows)
+
+
+def load_held_out(section: DataSection) -> list[Sample]:
+    """The held-out rows of a run alone: where they have a file of their own, the one it learned from need not be there any more."""
+    return load_samples(section)[1] if section.dev is None else _read(section, section.dev, section.dev_rows)
 
 
 def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: Iterable[Sample]) -> list[Encoded]:

@@ -40,7 +40,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     train = encode_samples(recipe.data, tokenizer, islice(documents(0), texts))
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
     dev = encode_samples(recipe.data, tokenizer, held_out)
-    train_recipe(recipe, split=Split(train, dev, held_out, CutReport.of(train), CutReport.of(dev)))
+    train_recipe(recipe, split=Split(train, dev, held_out, CutReport.of(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)
     return folder / "base"

@@ -10,8 +10,6 @@ from imprint.demo.dice import Dice
 from imprint.demo.goods import read_goods
 from imprint.files import write_text
 
-INSTRUCTION: Final = "根据商品的关键词，写一段吸引人的广告文案。"
-"""What the rows ask for, in words; a prefix can start from it."""
 Split = Literal["train", "dev"]
 SEED_STRIDE: Final = 7_919
 """Keeps the choices for the two files, and for the corpus, apart."""
@@ -27,9 +25,8 @@ def rows(seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
 
 
 def write_rows(folder: Path, *, train: int = 3000, dev: int = 400, seed: int = 0) -> None:
-    """Write train.jsonl, dev.jsonl and instruction.txt into a folder that exists."""
+    """Write train.jsonl and dev.jsonl into a folder."""
     counts: dict[Split, int] = {"train": train, "dev": dev}
     for split, count in counts.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows(seed, count, split)]
         write_text(folder / f"{split}.jsonl", "".join(lines))
-    write_text(folder / "instruction.txt", INSTRUCTION + "\n")

@@ -28,7 +28,6 @@ class Cache:
         shape = (rows, heads, capacity, head_size)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.capacity = capacity
         self.used = 0
         """Columns in use by the longest row: attention reads no further."""
 

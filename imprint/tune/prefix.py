@@ -43,7 +43,6 @@ class PrefixSection(Section):
     prefix_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
     )
-
     original_file: bool = Field(False, description="Write the prefix as the original's pytorch_model.bin too, beside ours in `adapter/`.")
 
     @field_validator("start")

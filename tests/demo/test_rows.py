@@ -5,7 +5,7 @@ from pathlib import Path
 
 from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
-from imprint.demo.rows import INSTRUCTION, rows, write_rows
+from imprint.demo.rows import rows, write_rows
 
 
 def pairs(content: str) -> set[tuple[str, str]]:
@@ -44,9 +44,9 @@ def test_training_and_dev_rows_share_no_copy() -> None:
     assert not [row for row in rows(0, 400, "dev") if row["summary"] in train]
 
 
-def test_files_hold_the_rows_and_the_instruction(tmp_path: Path) -> None:
+def test_the_two_files_hold_the_rows_and_nothing_stands_beside_them(tmp_path: Path) -> None:
     write_rows(tmp_path, train=5, dev=3, seed=1)
     lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == list(rows(1, 5, "train"))
     assert len((tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()) == 3
-    assert (tmp_path / "instruction.txt").read_text(encoding="utf-8").strip() == INSTRUCTION
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["dev.jsonl", "train.jsonl"]
