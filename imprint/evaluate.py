@@ -201,7 +201,8 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         write_text(kept, "")
         append_line(kept, settings)
         before = []
-    done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:]}
+    whole = {"row", "prediction", "tokens", "finished"}
+    done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:] if line.keys() >= whole}
     batches = sorted_by_length([len(question.ids) for question in questions], section.batch_size)
     open_batches = [batch for batch in batches if not all(row in done for row in batch)]
     if open_batches:

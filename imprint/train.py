@@ -98,7 +98,11 @@ def open_run(recipe: Recipe) -> RunFolder:
     run = RunFolder(recipe.output)
     remove_leftovers(run.path)
     text = dump(recipe)
-    begun = run.config.is_file() and (run.log.is_file() or run.states())
+    begun = run.log.is_file() or run.states()
+    if begun and not run.config.is_file():
+        raise UserError(
+            f"{run.path}: a run was begun here, but its config.yaml is gone. Put it back, or choose another folder (output=...)."
+        )
     if begun and (before := run.config.read_text(encoding="utf-8")) != text:
         old, new = set(before.splitlines()), set(text.splitlines())
         changed = "; ".join(f"{line.strip()}" for line in text.splitlines() if line in new - old) or "a knob is gone"

@@ -445,6 +445,13 @@ def test_what_cannot_be_trained_is_a_sentence(
 # A run that cannot begin, and one that learns nothing
 
 
+def test_a_run_without_its_recipe_is_not_gone_on_with(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run(recipe, "bereft", "train.steps=1")
+    run.config.unlink()
+    assert main(["train", str(recipe), f"output={run.path}", "optimizer.learning_rate=0.5"]) == 2
+    assert "its config.yaml is gone. Put it back" in capsys.readouterr().err
+
+
 def test_a_recipe_that_cannot_run_does_not_bind_its_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = recipe.parent / "mistaken"
     assert main(["train", str(recipe), f"output={folder}", "model.path=nowhere"]) == 2
