@@ -11,15 +11,15 @@ from imprint.evaluate import (
     EvaluateSection,
     answer_all,
     answers_folder,
-    open_model,
+    open_asked,
     read_data,
-    read_run,
     resolve,
     write_scores,
 )
 from imprint.metrics import gains
 from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.runs import RunFolder
+from imprint.trained import read_run
 
 SHOWN_ROWS = 100
 
@@ -44,7 +44,7 @@ def compare(path: Path, *, data: Path | None = None, limit: int | None = None, o
     for base in (True, False):
         chosen = section.model_copy(update={"base": base})
         output = answers_folder(path, run, chosen, name, limit)
-        said.append(answer_all(open_model(path, run, chosen), samples, chosen, output))
+        said.append(answer_all(open_asked(path, run, chosen), samples, chosen, output))
         write_scores(said[-1], chosen, run, source, output)
     before, after = said
     rows = [

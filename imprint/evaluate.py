@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
-from imprint.config import Field, Section, read_overrides, read_recipe
+from imprint.config import Field, Section, read_overrides
 from imprint.data.batch import sorted_by_length
 from imprint.data.dataset import DataSection, load_samples
 from imprint.data.encode import encode_original_evaluation, encode_prompt
@@ -18,12 +18,13 @@ from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
 from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
-from imprint.files import append_line, find_folder, read_lines, write_json, write_text
+from imprint.files import append_line, read_lines, write_json, write_text
 from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.metrics import METRICS, RowScore, Summary, copied_share, repeated_share, score_rows, summary
-from imprint.model import EMBEDDED, Model, ModelSection, load
+from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
+from imprint.trained import Trained, open_model, read_run
 
 
 class EvaluateSection(Section):
@@ -53,6 +54,7 @@ class EvaluateSection(Section):
     history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
     max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
+    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
@@ -68,14 +70,6 @@ class EvaluateSection(Section):
 ANSWERS = "answers.jsonl"
 FROM_DATA = ("truncation", "prompt_column", "response_column", "history_column", "max_source_length", "max_target_length")
 """Knobs that are taken from a run's data section where they are left open."""
-
-
-class Trained(Section):
-    """What evaluation needs of a run's recipe; its other sections may be of another version."""
-
-    model_config = ConfigDict(extra="ignore")
-    model: ModelSection = Field(description="The base.")
-    data: DataSection = Field(description="What it learned from.")
 
 
 @dataclass(frozen=True)
@@ -117,25 +111,11 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     section = resolve(section, run)
     samples = read_data(section, data, limit)
     output = section.output or answers_folder(path, run, section, data.stem, limit)
-    answers = answer_all(open_model(path, run, section), samples, section, output)
+    answers = answer_all(open_asked(path, run, section), samples, section, output)
     report = write_scores(answers, section, run, data, output)
     for line in told(report, output):
         print(line)  # noqa: T201
     return answers
-
-
-def read_run(path: Path) -> Trained | None:
-    """What a run folder's recipe says; None for a model folder."""
-    run = RunFolder(path)
-    if run.config.is_file():
-        return read_recipe(run.config, [], Trained)
-    if str(path) != EMBEDDED and not (path / "config.json").is_file():
-        found = "there is no such folder" if not path.is_dir() else "has neither config.yaml nor config.json"
-        raise UserError(
-            f'{path}: {found}. Give a run folder (the `output` of a recipe), a model folder, or "{EMBEDDED}"; '
-            "adapter=... puts an adapter on it."
-        )
-    return None
 
 
 def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
@@ -147,21 +127,11 @@ def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
     return section
 
 
-def open_model(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
-    """The model of a run, with what was tuned on top unless the base is asked for; or a model folder as it is."""
-    if run is None:
-        return load(path, adapter=section.adapter, dtype=section.dtype, device=section.device)
-    if section.adapter is not None:
-        raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {section.adapter} on it.")
-    folder = RunFolder(path)
-    dtype, device = section.dtype or run.model.dtype, section.device or run.model.device
-    if section.base:
-        return load(run.model.path, dtype=dtype, device=device)
-    if (whole := find_folder(folder.model)) is not None:
-        return load(whole, dtype=dtype, device=device)
-    if find_folder(folder.adapter) is None:
-        raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
-    return load(run.model.path, adapter=folder.adapter, dtype=dtype, device=device)
+def open_asked(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
+    """The model that a section asks for."""
+    return open_model(
+        path, run, base=section.base, adapter=section.adapter, quantize=section.quantize, dtype=section.dtype, device=section.device
+    )
 
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[Sample]:

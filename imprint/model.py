@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,9 @@ class ModelSection(Section):
     """The base that is tuned."""
 
     path: str = Field(min_length=1, description='Folder of the base, or "embedded": the toy base that comes with Imprint.')
+    quantize: Literal[4, 8] | None = Field(
+        None, description="Round the base's weights to so many bits, as the original's quantization_bit; null takes them as they are."
+    )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
 

@@ -69,7 +69,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
     """
     run = open_run(recipe)
     seed_everything(recipe.train.seed)
-    model = load(recipe.model.path, dtype=recipe.model.dtype, device=recipe.model.device)
+    model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
     split = split or load_split(recipe.data, model.tokenizer)
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
