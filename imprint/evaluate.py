@@ -202,13 +202,15 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
     source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
     assert source is not None, "resolve() fills what was left open"
     assert target is not None
-    whole = len(model.tokenizer.encode(chatglm_prompt(sample.query, sample.history))) + 2
+    whole = len(model.tokenizer.encode(chatglm_prompt(sample.query, sample.history, sample.system))) + 2
     if section.truncation == "original":
-        ids, reference = encode_original_evaluation(model.tokenizer, sample.query, sample.answer, sample.history, source, target)
+        ids, reference = encode_original_evaluation(
+            model.tokenizer, sample.query, sample.answer, sample.history, source, target, sample.system
+        )
         rest = source + target + 1 - len(ids)
         return Question(ids, reference, rest if bound is None else min(rest, bound), len(ids) < whole)
     assert bound is not None
-    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source)
+    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source, system=sample.system)
     return Question(ids, sample.answer, bound, len(ids) < whole)
 
 

@@ -109,9 +109,16 @@ class Model:
             digest.update(repr((name, str(flat.dtype), sums)).encode())
         return digest.hexdigest()[:16]
 
-    def prompt(self, query: str, history: Sequence[tuple[str, str]] | None = None, *, max_source_length: int = 2048) -> list[int]:
+    def prompt(
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] | None = None,
+        *,
+        max_source_length: int = 2048,
+        system: str | None = None,
+    ) -> list[int]:
         """Ids to answer, up to and with [gMASK] <sop>, as `generate` takes them; a history that is too long loses its oldest turns."""
-        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length)
+        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length, system=system)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -177,13 +184,15 @@ class Model:
         temperature: float = 0.95,
         num_beams: int = 1,
         seed: int | None = None,
+        system: str | None = None,
     ) -> tuple[str, History]:
         """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
 
-        `max_length` bounds prompt and answer together, in tokens; the oldest turns are dropped where a history is too long.
+        `max_length` bounds prompt and answer together, in tokens; the oldest turns are dropped where a history is too long. `system` is
+        said before the conversation and never dropped.
         """
         history = history or ()
-        prompt = self._chat_prompt(query, history, max_length)
+        prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
         text = polish(self.tokenizer.decode(answer))
@@ -198,10 +207,11 @@ class Model:
         top_p: float = 0.7,
         temperature: float = 0.95,
         seed: int | None = None,
+        system: str | None = None,
     ) -> Iterator[tuple[str, History]]:
         """Like `chat`, yielding the answer so far and its history whenever it has grown."""
         history = history or ()
-        prompt = self._chat_prompt(query, history, max_length)
+        prompt = self._chat_prompt(query, history, system, max_length)
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in stream(self.network, prompt, Sampling(max_length - len(prompt), temperature, top_p, seed=seed), prefix=self.prefix()):
             raw += decoder.push(token)
@@ -212,11 +222,11 @@ class Model:
         if text != shown or not text:
             yield text, [*history, (query, text)]
 
-    def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], max_length: int) -> list[int]:
+    def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], system: str | None, max_length: int) -> list[int]:
         if max_length < LEAST_LENGTH:
             raise UserError(f"max_length: must be at least {LEAST_LENGTH} ([gMASK], <sop> and one token of an answer), got {max_length}.")
         room = max_length - max(int(max_length * ANSWER_ROOM), 1)
-        return encode_prompt(self.tokenizer, query, history, max_source_length=room)
+        return self.prompt(query, history, max_source_length=room, system=system)
 
 
 def polish(answer: str) -> str:

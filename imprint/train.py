@@ -246,7 +246,7 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     if not samples:
         return
     section = job.recipe.data
-    prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length) for one in samples]
+    prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length, system=one.system) for one in samples]
     try:
         answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
     except NotFiniteError as error:  # the losses tell; looking on shall not end the run

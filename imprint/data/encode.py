@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imprint.data.batch import NOT_SCORED
 from imprint.data.sample import Sample
-from imprint.data.templates import Turns, chatglm_prompt, rounds
+from imprint.data.templates import Turns, chatglm_prompt, led, rounds
 from imprint.tokenizers import ChatGLMTokenizer
 
 
@@ -40,7 +40,7 @@ def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_len
     that is too long by itself loses its middle. The answer with `<eop>` has at most `max_target_length` ids: its end is cut, `<eop>` never.
     An empty history is the bare query, as in a chat. Scored are the answer and `<eop>`, but not `<sop>`: it is the same in every row.
     """
-    source, dropped, cut_query = _fit_prompt(tokenizer, sample.query, sample.history or (), max_source_length)
+    source, dropped, cut_query = _fit_prompt(tokenizer, sample.query, sample.history or (), sample.system, max_source_length)
     answer = tokenizer.encode(sample.answer)
     target = [*answer[: max_target_length - 1], tokenizer.control.eop]
     return Encoded(
@@ -52,9 +52,11 @@ def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_len
     )
 
 
-def encode_prompt(tokenizer: ChatGLMTokenizer, query: str, history: Turns | None, *, max_source_length: int) -> list[int]:
+def encode_prompt(
+    tokenizer: ChatGLMTokenizer, query: str, history: Turns | None, *, max_source_length: int, system: str | None = None
+) -> list[int]:
     """Encode what the model shall answer, up to and with `[gMASK] <sop>`: exactly the part of a training row that is not scored."""
-    return _fit_prompt(tokenizer, query, history or (), max_source_length)[0]
+    return _fit_prompt(tokenizer, query, history or (), system, max_source_length)[0]
 
 
 def encode_sample_original(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_length: int, max_target_length: int) -> Encoded:
@@ -66,7 +68,8 @@ def encode_sample_original(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_s
     Source: preprocess_function_train in ptuning/main.py, THUDM/ChatGLM-6B.
     """
     control = tokenizer.control
-    whole_prompt = tokenizer.encode(sample.query if sample.history is None else rounds(sample.query, sample.history))
+    text = sample.query if sample.history is None else rounds(sample.query, sample.history)
+    whole_prompt = tokenizer.encode(led(text, sample.system))
     whole_answer = tokenizer.encode(sample.answer)
     prompt, answer = whole_prompt[: max_source_length - 1], whole_answer[: max_target_length - 2]
     scored = [control.sop, *answer, control.eop]
@@ -91,7 +94,13 @@ def encode_original(
 
 
 def encode_original_evaluation(
-    tokenizer: ChatGLMTokenizer, query: str, answer: str, history: Turns | None, max_source_length: int, max_target_length: int
+    tokenizer: ChatGLMTokenizer,
+    query: str,
+    answer: str,
+    history: Turns | None,
+    max_source_length: int,
+    max_target_length: int,
+    system: str | None = None,
 ) -> tuple[list[int], str]:
     """The prompt's ids and the reference text as the original evaluates them.
 
@@ -101,18 +110,20 @@ def encode_original_evaluation(
     Source: preprocess_function_eval in ptuning/main.py, THUDM/ChatGLM-6B.
     """
     control = tokenizer.control
-    prompt = tokenizer.encode(chatglm_prompt(query, history))[: max_source_length - 2]
+    prompt = tokenizer.encode(chatglm_prompt(query, history, system))[: max_source_length - 2]
     reference = tokenizer.decode(tokenizer.encode(answer)[: max_target_length - 2])
     return [*prompt, control.gmask, control.sop], reference
 
 
-def _fit_prompt(tokenizer: ChatGLMTokenizer, query: str, history: Turns, max_source_length: int) -> tuple[list[int], int, int]:
+def _fit_prompt(
+    tokenizer: ChatGLMTokenizer, query: str, history: Turns, system: str | None, max_source_length: int
+) -> tuple[list[int], int, int]:
     """A prompt with `[gMASK] <sop>` of at most `max_source_length` ids, how many turns it lost, how many ids the question lost."""
     room = max_source_length - 2
     ends = [tokenizer.control.gmask, tokenizer.control.sop]
 
     def prompt(dropped: int) -> list[int]:
-        return tokenizer.encode(chatglm_prompt(query, history[dropped:]))
+        return tokenizer.encode(chatglm_prompt(query, history[dropped:], system))
 
     whole = prompt(0)
     if len(whole) <= room:

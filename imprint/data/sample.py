@@ -15,3 +15,5 @@ class Sample:
     """Earlier (question, answer) turns, oldest first; None where the data has no history column."""
     place: str
     """Where the row stands: "file:line"."""
+    system: str | None = None
+    """What the model is told before the conversation, where the data says so."""

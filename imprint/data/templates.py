@@ -9,9 +9,14 @@ Turns = Sequence[tuple[str, str]]
 """Earlier (question, answer) turns, oldest first."""
 
 
-def chatglm_prompt(query: str, history: Turns | None) -> str:
-    """The prompt of a chat: the bare query where nothing was said before, rounds otherwise."""
-    return rounds(query, history) if history else query
+def chatglm_prompt(query: str, history: Turns | None, system: str | None = None) -> str:
+    """The prompt of a chat: the bare query where nothing was said before, rounds otherwise; a system text is a paragraph before it."""
+    return led(rounds(query, history) if history else query, system)
+
+
+def led(prompt: str, system: str | None) -> str:
+    """The prompt behind what the model is told first; ChatGLM-6B knows no role for it."""
+    return f"{system}\n\n{prompt}" if system else prompt
 
 
 def rounds(query: str, history: Turns) -> str:

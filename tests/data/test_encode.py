@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_a_long_prompt_loses_its_oldest_turns_first() -> None:
     assert row.dropped_turns == 1
     assert row.cut_prompt_tokens == 0
     assert tokenizer.decode(row.ids[:room]) == chatglm_prompt("类型#上衣", TURNS[1:]).replace("：", ":")
+
+
+def test_a_system_text_outlives_old_turns() -> None:
+    tokenizer = tiny_tokenizer()
+    room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色")))
+
+    row = encode_sample(tokenizer, replace(sample(history=TURNS), system="颜色"), max_source_length=room + 2, max_target_length=64)
+
+    assert row.dropped_turns == 2
+    assert list(row.ids[:room]) == tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色"))
+    assert list(row.ids[: room + 2]) == encode_prompt(tokenizer, "类型#上衣", TURNS, max_source_length=room + 2, system="颜色")
 
 
 def test_all_turns_go_before_the_question_does() -> None:

@@ -18,3 +18,9 @@ def test_rounds_of_an_empty_history_start_at_zero() -> None:
 
 def test_braces_in_a_question_are_text() -> None:
     assert rounds("{query} {0}", []) == "[Round 0]\n问：{query} {0}\n答："
+
+
+def test_a_system_text_is_a_paragraph_before_everything_else() -> None:
+    assert chatglm_prompt("你好", None, "你是店员。") == "你是店员。\n\n你好"
+    assert chatglm_prompt("再见", [("你好", "你好！")], "你是店员。").startswith("你是店员。\n\n[Round 0]\n问：你好")
+    assert chatglm_prompt("你好", None, "") == "你好"
