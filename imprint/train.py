@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,8 +62,8 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     return train_recipe(read_recipe(path, overrides, Recipe))
 
 
-def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
-    """Run a recipe, on its own data or on rows that are already encoded.
+def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: Callable[[Job, Position], None] | None = None) -> RunFolder:
+    """Run a recipe, on its own data or on rows that are already encoded; `on_save` is called before each state is written.
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
     """
@@ -73,7 +73,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
     split = split or load_split(recipe.data, model.tokenizer)
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
-    batches = Batches([len(row.ids) for row in split.train], recipe.train.batch_size, seed=recipe.train.seed)
+    lengths = [len(row.ids) for row in split.train]
+    batches = Batches(lengths, recipe.train.batch_size, seed=recipe.train.seed, group_by_length=recipe.train.group_by_length)
     steps = recipe.train.steps or max(1, round(recipe.train.epochs * batches.per_epoch))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
     job = Job(recipe, run, model, split, tuner, engine, batches, steps)
@@ -85,6 +86,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None) -> RunFolder:
             position = train_step(job, replace(position, step=step), journal)
             position = look(job, position, journal)
             if step % recipe.train.save_every == 0 or step == steps or stop:
+                if on_save is not None:
+                    on_save(job, position)
                 save_state(run.state(step), tuner, engine, position)
                 run.keep_newest(recipe.train.keep_states)
             if stop and step < steps:

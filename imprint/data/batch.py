@@ -154,13 +154,22 @@ def grouped_by_length(lengths: Sequence[int], size: int, *, generator: random.Ra
     yield from batches
 
 
+def shuffled(count: int, size: int, *, generator: random.Random) -> Iterator[list[int]]:
+    """Shuffle `count` row numbers into batches of `size` rows, whatever their lengths."""
+    order = list(range(count))
+    generator.shuffle(order)
+    for start in range(0, count, size):
+        yield order[start : start + size]
+
+
 class Batches:
     """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else."""
 
-    def __init__(self, lengths: Sequence[int], size: int, *, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], size: int, *, seed: int, group_by_length: bool = True) -> None:
         self.lengths = lengths
         self.size = size
         self.seed = seed
+        self.group_by_length = group_by_length
         self.per_epoch = math.ceil(len(lengths) / size)
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
@@ -169,7 +178,8 @@ class Batches:
         epoch, place = divmod(step - 1, self.per_epoch)
         if self._epoch[0] != epoch:
             chance = random.Random(f"{self.seed}/{epoch}")
-            self._epoch = (epoch, list(grouped_by_length(self.lengths, self.size, generator=chance)))
+            grouped = grouped_by_length(self.lengths, self.size, generator=chance)
+            self._epoch = (epoch, list(grouped if self.group_by_length else shuffled(len(self.lengths), self.size, generator=chance)))
         return self._epoch[1][place]
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from imprint.data.batch import grouped_by_length, pack, sorted_by_length
+from imprint.data.batch import Batches, grouped_by_length, pack, sorted_by_length
 from imprint.errors import UserError
 from tests.cases import small_network
 
@@ -127,6 +127,24 @@ class TestBatches:
 
         assert flat == sorted(LENGTHS, reverse=True)
         assert batches == sorted_by_length(LENGTHS, 16)
+
+    @pytest.mark.parametrize("group_by_length", [True, False])
+    def test_the_rows_of_a_step_follow_from_seed_and_step_alone(self, *, group_by_length: bool) -> None:
+        one, other = (Batches(LENGTHS, 8, seed=3, group_by_length=group_by_length) for _ in range(2))
+
+        steps = [one.of_step(step) for step in range(1, 300)]
+
+        assert [other.of_step(step) for step in (270, 5)] == [steps[269], steps[4]]  # as after a resume
+        assert sorted(row for batch in steps[: one.per_epoch] for row in batch) == list(range(1003))
+        assert Batches(LENGTHS, 8, seed=4, group_by_length=group_by_length).of_step(1) != steps[0]
+
+    def test_rows_that_are_not_grouped_are_shuffled_whatever_their_length(self) -> None:
+        batches = Batches(LENGTHS, 8, seed=3, group_by_length=False)
+        steps = [batches.of_step(step) for step in range(1, batches.per_epoch + 1)]
+        padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for batch in steps)
+
+        assert padded > 1.3 * sum(LENGTHS)
+        assert [len(batch) for batch in steps] == [8] * 125 + [3]
 
     def test_no_rows_are_no_batches(self) -> None:
         assert list(grouped_by_length([], 4, generator=random.Random(0))) == []
