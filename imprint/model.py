@@ -50,6 +50,11 @@ class ModelSection(Section):
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
 
 
+def base_folder(path: str | Path) -> Path:
+    """The folder of a base, also of the one that comes with Imprint."""
+    return Path(__file__).parent / "demo" / "base" if str(path) == EMBEDDED else Path(path)
+
+
 def load(
     folder: str | Path,
     *,
@@ -67,7 +72,7 @@ def load(
         raise UserError(
             f"quantize: {quantize!r} is not available in this version; allowed: None. Load the model in 16 bit (dtype='float16')."
         )
-    folder = Path(__file__).parent / "demo" / "base" if str(folder) == EMBEDDED else Path(folder)
+    folder = base_folder(folder)
     place = choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, place), device=place)
     model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
