@@ -86,6 +86,22 @@ def read_lines(path: Path) -> list[Any]:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on success it takes the name `path`, replacing what was there; on an error nothing changes."""
+    part = _aside(path, PART)
+    with disk_sentences(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            _sync(part)
+            part.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it takes the name `path`, replacing what was there; on an error nothing changes."""
     part = _aside(path, PART)

@@ -191,3 +191,16 @@ def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path: Pa
         files.remove_leftovers(path)
     with pytest.raises(UserError, match=r"the name is too long for the disk"):
         files.write_text(path / "config.yaml", "")
+
+
+def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "rows.jsonl"
+    with files.new_file(path) as part:
+        part.write_text("old")
+        assert not path.exists()
+
+    with pytest.raises(KeyboardInterrupt), files.new_file(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+    assert (path.read_text(), os.listdir(path.parent)) == ("old", ["rows.jsonl"])
