@@ -1,0 +1,111 @@
+"""What one text shows of the way it has come: control tokens, lost and garbled characters, its language, its repetitions."""
+
+import re
+from typing import Final
+
+CONTROL_TOKEN: Final = re.compile(
+    r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|/?INST)\]"
+    r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK)>|<</?SYS>>"
+    r"|<\|(?:user|assistant|system|observation|endoftext|im_start|im_end|begin_of_text|end_of_text|eot_id)\|>"
+    r"|\[Round \d+\]\s*问："
+)
+"""What steers a model, ours or another: in a text it was typed, so it stays text, and the data has been through another tool."""
+LOST: Final = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯|锘縖|â€[™œ“”]")
+"""What is left of characters that a wrong conversion has destroyed."""
+STRAY: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
+"""Control characters (carriage return among them), byte-order marks, zero-width spaces, halves of characters; newline and tab are text."""
+OPEN_END: Final = re.compile(r"[，、,;；:：（(《“‘【]\s*$")
+"""How a text ends that goes on somewhere else."""
+REPEATED_RUN: Final = 4
+"""Characters of a run that counts as said again."""
+LEAST_RUNS: Final = 24
+"""Runs a text must have before its repetitions mean anything."""
+
+HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
+KANA: Final = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d]")
+HANGUL: Final = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
+LATIN_WORD: Final = re.compile("[A-Za-z\u00c0-\u024f]+")
+CYRILLIC_WORD: Final = re.compile("[\u0400-\u04ff]+")
+LANGUAGES: Final = ("zh", "en", "ja", "ko", "ru", "mixed", "other")
+MAIN_SHARE: Final = 0.7
+"""The share of a text's characters and words from which on it is in one language."""
+
+
+def language(text: str) -> str:
+    """The language that a text's letters tell, one of `LANGUAGES`: a Chinese character counts as much as a Latin word."""
+    if text.isascii():
+        return "en" if LATIN_WORD.search(text) else "other"
+    counts = {"zh": len(HAN.findall(text)), "en": len(LATIN_WORD.findall(text)), "ru": len(CYRILLIC_WORD.findall(text))}
+    counts |= {"ja": len(KANA.findall(text)), "ko": len(HANGUL.findall(text))}
+    if counts["ja"] * 10 > counts["zh"]:
+        counts["ja"] += counts.pop("zh")  # Japanese writes kanji too
+    whole = sum(counts.values())
+    if not whole:
+        return "other"
+    name, most = max(counts.items(), key=lambda item: item[1])
+    return name if most >= MAIN_SHARE * whole else "mixed"
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether more than half of a text has been said before in it, counted in runs of four characters, whitespace aside."""
+    plain = "".join(text.split())
+    runs = len(plain) - REPEATED_RUN + 1
+    if runs < LEAST_RUNS:
+        return False
+    return 2 * len({plain[place : place + REPEATED_RUN] for place in range(runs)}) < runs
+
+
+def breaks_off(text: str) -> bool:
+    """Whether a text ends where no sentence does: on a comma, a colon, an opening bracket."""
+    return OPEN_END.search(text) is not None
+
+
+def ungarbled(text: str) -> str | None:
+    """The text that was meant, where UTF-8 was read as Latin-1 (ä½å¥½) or as GB18030 (浣犲ソ); None for every other text.
+
+    Garbled text gives whole characters back, all of them in scripts we know: of other texts that is next to impossible.
+    """
+    if text.isascii():
+        return None
+    for encoding in ("gb18030", "cp1252", "latin-1"):
+        try:
+            meant = text.encode(encoding).decode()
+        except UnicodeError:
+            continue
+        letters = [character for character in meant if not character.isascii()]
+        if encoding != "gb18030" or (len(letters) > 1 and all(_expected(character) for character in letters)):
+            return meant
+    return None
+
+
+def tidy(text: str) -> str:
+    """The text without what nobody typed: stray characters, blanks around it, Windows' line ends, templates' tokens at its ends."""
+    if STRAY.search(text):
+        text = STRAY.sub("", _joined(text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = text.strip()
+    while "]" in text[-8:] or ">" in text[-16:] or text[:1] in ("[", "<"):
+        shorter = _without_edges(text)
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def _without_edges(text: str) -> str:
+    found = CONTROL_TOKEN.match(text)
+    if found and not found[0].startswith("[Round"):
+        text = text[found.end() :]
+    for found in CONTROL_TOKEN.finditer(text, max(len(text) - 16, 0)):
+        if found.end() == len(text):
+            text = text[: found.start()]
+    return text.strip()
+
+
+def _joined(text: str) -> str:
+    """The text with the halves of each surrogate pair joined; lone halves stay."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _expected(character: str) -> bool:
+    """Whether a Chinese text may well hold it: Chinese, kana, and their punctuation."""
+    return bool(HAN.match(character) or KANA.match(character)) or character in "，。！？、：；“”‘’（）《》【】…—·～「」『』　"
