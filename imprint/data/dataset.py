@@ -22,6 +22,7 @@ class DataSection(Section):
     prompt_column: str = Field("content", min_length=1, description="Column of the question.")
     response_column: str = Field("summary", min_length=1, description="Column of the answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
+    source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
     max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, the two that end it included.")
     max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
     truncation: Literal["oldest_first", "original"] = Field(
@@ -115,8 +116,8 @@ def load_held_out(section: DataSection) -> list[Sample]:
 def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: Iterable[Sample]) -> list[Encoded]:
     """Encode samples with the truncation and the lengths of a section."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
-    source, target = section.max_source_length, section.max_target_length
-    return [encode(tokenizer, sample, max_source_length=source, max_target_length=target) for sample in samples]
+    source, target, before = section.max_source_length, section.max_target_length, section.source_prefix
+    return [encode(tokenizer, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
 
 
 def _read(section: DataSection, path: Path, limit: int | None) -> list[Sample]:

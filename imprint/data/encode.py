@@ -33,14 +33,18 @@ class Encoded:
         return bool(self.dropped_turns or self.cut_prompt_tokens or self.cut_answer_tokens)
 
 
-def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_length: int, max_target_length: int) -> Encoded:
+def encode_sample(
+    tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
+) -> Encoded:
     """Encode a training row; what is too long loses its least important part.
 
     The prompt with `[gMASK] <sop>` has at most `max_source_length` ids: the oldest turns go first, as many as it takes, and only a question
     that is too long by itself loses its middle. The answer with `<eop>` has at most `max_target_length` ids: its end is cut, `<eop>` never.
     An empty history is the bare query, as in a chat. Scored are the answer and `<eop>`, but not `<sop>`: it is the same in every row.
+    `source_prefix` is put before the whole prompt.
     """
-    source, dropped, cut_query = _fit_prompt(tokenizer, sample.query, sample.history or (), sample.system, max_source_length)
+    turns = sample.history or ()
+    source, dropped, cut_query = _fit_prompt(tokenizer, sample.query, turns, sample.system, max_source_length, source_prefix)
     answer = tokenizer.encode(sample.answer)
     target = [*answer[: max_target_length - 1], tokenizer.control.eop]
     return Encoded(
@@ -53,13 +57,21 @@ def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_len
 
 
 def encode_prompt(
-    tokenizer: ChatGLMTokenizer, query: str, history: Turns | None, *, max_source_length: int, system: str | None = None
+    tokenizer: ChatGLMTokenizer,
+    query: str,
+    history: Turns | None,
+    *,
+    max_source_length: int,
+    system: str | None = None,
+    source_prefix: str = "",
 ) -> list[int]:
     """Encode what the model shall answer, up to and with `[gMASK] <sop>`: exactly the part of a training row that is not scored."""
-    return _fit_prompt(tokenizer, query, history or (), system, max_source_length)[0]
+    return _fit_prompt(tokenizer, query, history or (), system, max_source_length, source_prefix)[0]
 
 
-def encode_sample_original(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_length: int, max_target_length: int) -> Encoded:
+def encode_sample_original(
+    tokenizer: ChatGLMTokenizer, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
+) -> Encoded:
     """Encode a training row exactly as the original does, its padding left out.
 
     A prompt of more than `max_source_length - 1` ids loses its end, and with it perhaps the question; the answer keeps
@@ -69,7 +81,7 @@ def encode_sample_original(tokenizer: ChatGLMTokenizer, sample: Sample, *, max_s
     """
     control = tokenizer.control
     text = sample.query if sample.history is None else rounds(sample.query, sample.history)
-    whole_prompt = tokenizer.encode(led(text, sample.system))
+    whole_prompt = tokenizer.encode(source_prefix + led(text, sample.system))
     whole_answer = tokenizer.encode(sample.answer)
     prompt, answer = whole_prompt[: max_source_length - 1], whole_answer[: max_target_length - 2]
     scored = [control.sop, *answer, control.eop]
@@ -101,6 +113,7 @@ def encode_original_evaluation(
     max_source_length: int,
     max_target_length: int,
     system: str | None = None,
+    source_prefix: str = "",
 ) -> tuple[list[int], str]:
     """The prompt's ids and the reference text as the original evaluates them.
 
@@ -110,20 +123,20 @@ def encode_original_evaluation(
     Source: preprocess_function_eval in ptuning/main.py, THUDM/ChatGLM-6B.
     """
     control = tokenizer.control
-    prompt = tokenizer.encode(chatglm_prompt(query, history, system))[: max_source_length - 2]
+    prompt = tokenizer.encode(source_prefix + chatglm_prompt(query, history, system))[: max_source_length - 2]
     reference = tokenizer.decode(tokenizer.encode(answer)[: max_target_length - 2])
     return [*prompt, control.gmask, control.sop], reference
 
 
 def _fit_prompt(
-    tokenizer: ChatGLMTokenizer, query: str, history: Turns, system: str | None, max_source_length: int
+    tokenizer: ChatGLMTokenizer, query: str, history: Turns, system: str | None, max_source_length: int, source_prefix: str
 ) -> tuple[list[int], int, int]:
     """A prompt with `[gMASK] <sop>` of at most `max_source_length` ids, how many turns it lost, how many ids the question lost."""
     room = max_source_length - 2
     ends = [tokenizer.control.gmask, tokenizer.control.sop]
 
     def prompt(dropped: int) -> list[int]:
-        return tokenizer.encode(chatglm_prompt(query, history[dropped:], system))
+        return tokenizer.encode(source_prefix + chatglm_prompt(query, history[dropped:], system))
 
     whole = prompt(0)
     if len(whole) <= room:

@@ -13,13 +13,14 @@ from torch import Tensor
 from imprint.errors import UserError
 from imprint.files import find_folder, new_folder, write_json
 from imprint.models.chatglm import ChatGLM
-from imprint.models.checkpoint import load_pickle
+from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
 from imprint.models.families import listing
 from imprint.tune.prefix import PrefixEncoder, prefix_from_tensors
 
 DESCRIPTION = "adapter.json"
 TENSORS = "prefix.safetensors"
 ORIGINAL = "pytorch_model.bin"
+INDEXES = ("pytorch_model.bin.index.json", "model.safetensors.index.json")
 FORMAT = 1
 PRECISION_LOSS = 0.01
 """What rounding may take from a number; bfloat16 takes 0.004 of it."""
@@ -38,7 +39,7 @@ class Description:
     projection: bool
     """Whether the prefix goes through two linear layers."""
     start: str
-    """Where the prefix started: text, zeros, random, or original for a converted file."""
+    """Where the prefix started: text, zeros, random, adapter for one that was gone on with, or original for a converted file."""
     template: str
     """How a question becomes a prompt."""
     step: int = 0
@@ -82,6 +83,9 @@ def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Descripti
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION).is_file():
         return _load_own(folder, network)
+    if folder is not None and any((folder / index).is_file() for index in INDEXES):  # all weights, as the original saved at first
+        shards = {name: tensor for name, tensor in read_tensors(folder) if PREFIX_PART in name}
+        return _described(prefix_from_tensors(shards, network, str(folder)), network)
     if folder is not None and not (folder / ORIGINAL).is_file():
         raise UserError(
             f"{path}: holds no adapter; found {listing(folder)}. Allowed: {DESCRIPTION} with {TENSORS}, or the original's {ORIGINAL}."
@@ -89,7 +93,11 @@ def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Descripti
     file = path if folder is None else folder / ORIGINAL
     if not file.is_file():
         raise UserError(f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.")
-    encoder = prefix_from_tensors(load_pickle(file), network, str(file))
+    return _described(prefix_from_tensors(load_pickle(file), network, str(file)), network)
+
+
+def _described(encoder: PrefixEncoder, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+    """An original prefix, which says nothing of itself, with what can be said of it."""
     shape = encoder.shape
     return encoder, Description("", fingerprint(network), shape.length, shape.projection, "original", "chatglm")
 

@@ -14,9 +14,9 @@ from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
 from imprint.tokenizers import ChatGLMTokenizer
-from imprint.tune.adapter import Description, fingerprint, save_adapter
+from imprint.tune.adapter import Description, fingerprint, load_adapter, save_adapter
 from imprint.tune.full import FullSection, unfreeze
-from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
+from imprint.tune.prefix import LENGTH, PrefixEncoder, PrefixSection, PrefixShape, start_prefix
 
 TuneSection = Annotated[PrefixSection | FullSection, Field(discriminator="method", description="What is trained.")]
 
@@ -61,20 +61,39 @@ class Tuner(nn.Module):
         if self.encoder is None or not isinstance(self.section, PrefixSection):
             save_network(self.network, base_folder, folder)
             return
-        shape = self.encoder.shape
+        shape, start = self.encoder.shape, self.section.start if self.section.adapter is None else "adapter"
         save_adapter(
             folder,
             self.encoder,
-            Description(base, fingerprint(self.network), shape.length, shape.projection, self.section.start, "chatglm", step, scores),
+            Description(base, fingerprint(self.network), shape.length, shape.projection, start, "chatglm", step, scores),
             original=self.section.original_file,
         )
 
 
 def start_tuner(network: ChatGLM, section: PrefixSection | FullSection, tokenizer: ChatGLMTokenizer, *, checkpointing: bool) -> Tuner:
-    """The network made ready for a method; with a text start, the prefix begins as the base's reading of that text."""
+    """The network made ready for a method.
+
+    A prefix begins as an adapter left it, as the base's reading of a text, or as numbers. Raises UserError where an adapter is another
+    one than the recipe says.
+    """
     if isinstance(section, FullSection):
         unfreeze(network)
         return Tuner(network, section, None, checkpointing=checkpointing)
-    shape = PrefixShape.of(network, section.length, projection=section.projection)
+    if section.adapter is not None:
+        return Tuner(network, section, _taken_up(section, section.adapter, network), checkpointing=checkpointing)
+    shape = PrefixShape.of(network, section.length or LENGTH, projection=bool(section.projection))
     text_ids = tokenizer.encode(section.text) if section.start == "text" else []
     return Tuner(network, section, start_prefix(network, shape, section.start, text_ids), checkpointing=checkpointing)
+
+
+def _taken_up(section: PrefixSection, adapter: Path, network: ChatGLM) -> PrefixEncoder:
+    """The prefix of an adapter, which must be as long and as deep as the recipe says, where it says so."""
+    encoder, _ = load_adapter(adapter, network)
+    for knob, wanted, found in (
+        ("length", section.length, encoder.shape.length),
+        ("projection", section.projection, encoder.shape.projection),
+    ):
+        if wanted is not None and wanted != found:
+            said, is_so = (str(value).lower() for value in (wanted, found))
+            raise UserError(f"tune.{knob}: {said}, but it is {is_so} in {adapter}, which tune.adapter names. Leave tune.{knob} out.")
+    return encoder

@@ -205,3 +205,16 @@ def test_random_rows_keep_every_promise() -> None:
         ]
         assert row.ids[-1] == row.labels[-1] == control.eop
         assert row.labels[start:] == row.ids[start:]
+
+
+@pytest.mark.parametrize("history", [None, (), TURNS])
+def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str, str], ...] | None) -> None:
+    tokenizer, row = tiny_tokenizer(), sample(history=history)
+    limits = {"max_source_length": 400, "max_target_length": 40}
+    before = tokenizer.encode("写广告" + chatglm_prompt(row.query, history))
+    ends = [tokenizer.control.gmask, tokenizer.control.sop]
+    assert list(encode_sample(tokenizer, row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
+    assert encode_prompt(tokenizer, row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
+    assert encode_original_evaluation(tokenizer, row.query, row.answer, history, 400, 40, None, "写广告")[0] == [*before, *ends]
+    trained = encode_sample_original(tokenizer, row, **limits, source_prefix="写广告").ids
+    assert tokenizer.decode(trained).startswith("写广告[Round 0]" if history is not None else f"写广告{row.query}")

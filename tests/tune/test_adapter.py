@@ -237,3 +237,16 @@ class TestFingerprint:
         saved(tmp_path / "adapter", small_network().half())
 
         assert {tensor.dtype for tensor in load_file(tmp_path / "adapter" / TENSORS).values()} == {torch.float32}
+
+
+def test_the_prefix_inside_a_sharded_checkpoint_of_all_weights_is_found(tmp_path: Path) -> None:
+    network = small_network()
+    encoder = encoder_for(network)
+    shards = {"pytorch_model-00001-of-00002.bin": {"lm_head.weight": torch.zeros(2, 2)}}
+    shards["pytorch_model-00002-of-00002.bin"] = {name: tensor.detach() for name, tensor in encoder.named_tensors().items()}
+    for name, tensors in shards.items():
+        torch.save(tensors, tmp_path / name)
+    weight_map = {key: name for name, tensors in shards.items() for key in tensors}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    assert same(load_adapter(tmp_path, network)[0], encoder)

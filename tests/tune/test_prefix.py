@@ -222,7 +222,7 @@ class TestSection:
     def test_the_default_start_is_the_tasks_instruction(self) -> None:
         section = PrefixSection()
 
-        assert (section.start, section.length, section.projection, section.prefix_dropout) == ("text", 128, False, 0.0)
+        assert (section.start, section.length, section.projection, section.prefix_dropout) == ("text", None, None, 0.0)
         assert "广告" in section.text
 
     @pytest.mark.parametrize("change", [{"length": 0}, {"prefix_dropout": 1.0}, {"start": "warm"}, {"text": ""}, {"rank": 8}])

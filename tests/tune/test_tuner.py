@@ -19,7 +19,7 @@ from imprint.tokenizers import read_tokenizer
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
 from imprint.tune.tuner import Tuner, start_tuner
-from tests.cases import GOLDEN, Case, difference, ends, prompt, small_network, without_padding
+from tests.cases import GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
 from tests.tiny import tiny_base
 
 CPU = torch.device("cpu")
@@ -232,6 +232,29 @@ class TestStart:
         assert tuner.encoder is not None
         assert torch.equal(tuner.encoder.embedding.weight, expected.embedding.weight)
         assert tuner.checkpointing
+
+    @pytest.mark.parametrize("name", TUNED)
+    def test_an_adapter_is_gone_on_with_whatever_its_length(self, name: str, tmp_path: Path) -> None:
+        case = Case(name)
+        assert case.adapter is not None
+        wanted = torch.load(case.adapter, weights_only=True)
+        for adapter in (case.adapter, tmp_path / "again"):
+            tuner = start_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
+
+            found = tuner.trained()
+            assert found.keys() == wanted.keys()
+            assert all(torch.equal(found[key], wanted[key]) and found[key].requires_grad for key in found)
+            tuner.save(tmp_path / "again", base="base", base_folder=case.folder, step=0, scores={})
+        description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
+        assert description is not None
+        assert description.start == "adapter"
+
+    @pytest.mark.parametrize(("knob", "said"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
+    def test_an_adapter_that_is_not_what_the_recipe_says_is_refused(self, knob: str, said: str) -> None:
+        case = Case("chatglm1-ptuning")
+        section = PrefixSection.model_validate({"adapter": case.adapter, knob: {"length": 9, "projection": True}[knob]})
+        with pytest.raises(UserError, match=rf"tune\.{knob}: {said} in .*, which tune\.adapter names\. Leave tune\.{knob} out\."):
+            start_tuner(case.load().network, section, None, checkpointing=False)  # type: ignore[arg-type]
 
     def test_full_tuning_has_no_prefix(self) -> None:
         network = small_network()
