@@ -53,7 +53,11 @@ class EvaluateSection(Section):
     response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
     max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
+    source_prefix: str | None = Field(None, description="Text put before every prompt.")
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
+    max_length: int | None = Field(
+        None, ge=5, description="Most tokens of prompt and answer together, where truncation is `original`; null adds up the two lengths."
+    )
     quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
@@ -68,7 +72,7 @@ class EvaluateSection(Section):
 
 
 ANSWERS = "answers.jsonl"
-FROM_DATA = ("truncation", "prompt_column", "response_column", "history_column", "max_source_length", "max_target_length")
+FROM_DATA = ("truncation", "prompt_column", "response_column", "history_column", "source_prefix", "max_source_length", "max_target_length")
 """Knobs that are taken from a run's data section where they are left open."""
 
 
@@ -202,15 +206,16 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
     source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
     assert source is not None, "resolve() fills what was left open"
     assert target is not None
-    whole = len(model.tokenizer.encode(chatglm_prompt(sample.query, sample.history, sample.system))) + 2
+    before = section.source_prefix or ""
+    whole = len(model.tokenizer.encode(before + chatglm_prompt(sample.query, sample.history, sample.system))) + 2
     if section.truncation == "original":
         ids, reference = encode_original_evaluation(
-            model.tokenizer, sample.query, sample.answer, sample.history, source, target, sample.system
+            model.tokenizer, sample.query, sample.answer, sample.history, source, target, sample.system, before
         )
-        rest = source + target + 1 - len(ids)
+        rest = max(1, (section.max_length or source + target + 1) - len(ids))
         return Question(ids, reference, rest if bound is None else min(rest, bound), len(ids) < whole)
     assert bound is not None
-    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source, system=sample.system)
+    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source, system=sample.system, source_prefix=before)
     return Question(ids, sample.answer, bound, len(ids) < whole)
 
 
