@@ -20,7 +20,7 @@ from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, write_json, write_text
 from imprint.generate import NotFiniteError, Sampling, generate
-from imprint.metrics import METRICS, RowScore, Summary, copied_share, repeated_share, score_rows, summary
+from imprint.metrics import METRICS, ProtocolName, RowScore, Summary, copied_share, repeated_share, score_rows, summary
 from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
@@ -44,7 +44,7 @@ class EvaluateSection(Section):
     )
     num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
-    protocol: Literal["chatglm-6b"] = Field("chatglm-6b", description="How scores are counted.")
+    protocol: ProtocolName = Field("chatglm-6b", description="How scores are counted; docs/metrics.md says what each counts.")
     truncation: Literal["oldest_first", "original"] | None = Field(
         None,
         description="How prompts are cut; `original` also cuts references and bounds prompt and answer together, as ChatGLM-6B's script.",

@@ -1,0 +1,129 @@
+"""The named protocols: what a score counts, so that two numbers of one name can be compared and two of different names are not.
+
+All of them score each row alone with nltk's sentence BLEU (runs of one to four tokens, equal weights, smoothing method 3) and ROUGE F over
+words of jieba, and take the mean of the rows. In what they differ, the same answers get BLEU-4s that are twice as high or low.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from imprint.errors import UserError
+
+ProtocolName = Literal["chatglm-6b", "words", "llamafactory", "swift"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one way of scoring counts."""
+
+    name: ProtocolName
+    """What it is called here."""
+    bleu_tokens: Literal["characters", "words"]
+    """What BLEU counts runs of."""
+    rouge_tokens: Literal["words"]
+    """What ROUGE counts."""
+    rouge: Literal["rouge-chinese", "rouge"]
+    """The package whose ROUGE it is: `rouge` cuts sentences at the ASCII full stop, and its ROUGE-L counts distinct words."""
+    smoothing: Literal["method3"]
+    """What nltk does where no run of some length is shared."""
+    empties: Literal["zero", "measured", "dropped"]
+    """An empty answer or reference scores 0 on everything, or 0 on ROUGE and whatever nltk says on BLEU, or is left out of the mean."""
+    decimals: int | None
+    """To how many decimals a row's scores are rounded before the mean is taken; None does not round."""
+    scale: Literal[1, 100]
+    """What its tool calls a perfect BLEU-4; here it is 100 under every protocol."""
+    references: Literal["cut", "whole"]
+    """Whether its tool cuts references to its length limit before it scores and writes them, or is told to keep them whole."""
+    sentence: str
+    """What it counts, for a person."""
+    chinese: str
+    """The same in Chinese."""
+
+
+_LISTED: Final = (
+    Protocol(
+        name="chatglm-6b",
+        bleu_tokens="characters",
+        rouge_tokens="words",
+        rouge="rouge-chinese",
+        smoothing="method3",
+        empties="zero",
+        decimals=4,
+        scale=100,
+        references="cut",
+        sentence="BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as ChatGLM-6B's ptuning/main.py, "
+        "which also samples its answers and cuts the references to its length limit before it writes and scores them.",
+        chinese="BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 ChatGLM-6B 的 ptuning/main.py，"
+        "原版另外采样生成，并先按长度上限截断参考答案再打分。",
+    ),
+    Protocol(
+        name="words",
+        bleu_tokens="words",
+        rouge_tokens="words",
+        rouge="rouge-chinese",
+        smoothing="method3",
+        empties="zero",
+        decimals=4,
+        scale=1,
+        references="whole",
+        sentence="BLEU-4 and ROUGE over jieba words, an empty answer scores 0; as the demos of ChatGLM3 and GLM-4, "
+        "whose BLEU-4 goes from 0 to 1: theirs times 100 is ours.",
+        chinese="BLEU-4 与 ROUGE 都按 jieba 词，空回答计 0 分；同 ChatGLM3、GLM-4 的微调示例，"
+        "其 BLEU-4 范围是 0 到 1，乘以 100 即此处的数。",
+    ),
+    Protocol(
+        name="llamafactory",
+        bleu_tokens="characters",
+        rouge_tokens="words",
+        rouge="rouge-chinese",
+        smoothing="method3",
+        empties="measured",
+        decimals=4,
+        scale=100,
+        references="whole",
+        sentence="BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as LLaMA-Factory, "
+        "equal to chatglm-6b on the same answers and references.",
+        chinese="BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 LLaMA-Factory，回答与参考答案相同时与 chatglm-6b 相等。",
+    ),
+    Protocol(
+        name="swift",
+        bleu_tokens="words",
+        rouge_tokens="words",
+        rouge="rouge",
+        smoothing="method3",
+        empties="dropped",
+        decimals=None,
+        scale=100,
+        references="whole",
+        sentence="BLEU-4 over jieba words without spaces, ROUGE of the package `rouge` over the same, ROUGE-L over distinct words, "
+        "rows with an empty answer or reference are left out of the mean; as ms-swift.",
+        chinese="BLEU-4 按去掉空格的 jieba 词，ROUGE 用 rouge 包（ROUGE-L 按不重复的词），空回答或空参考答案的行不计入均值；同 ms-swift。",
+    ),
+)
+
+PROTOCOLS: Final[Mapping[ProtocolName, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _LISTED})
+"""Name -> what it counts.
+
+Sources, read for what they compute:
+
+* `chatglm-6b`: compute_metrics in ptuning/main.py, THUDM/ChatGLM-6B (its first version did not smooth). Where the
+  original crashes, on an answer without words, a row scores 0.
+* `words`: compute_metrics in finetune_demo/finetune_hf.py, THUDM/ChatGLM3, and in finetune_demo/finetune.py, THUDM/GLM-4.
+* `llamafactory`: ComputeSimilarity in src/llamafactory/train/sft/metric.py and compute_metrics in scripts/eval_bleu_rouge.py,
+  hiyouga/LLaMA-Factory, which do the same.
+* `swift`: compute_rouge_bleu in swift/plugin/metric.py, later swift/metrics/nlg.py, modelscope/ms-swift. Releases before it counted words
+  counted characters; its latest revision drops rows with an empty reference only and scores an empty answer 0.
+"""
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of that name. Raises UserError for an unknown one."""
+    for protocol in PROTOCOLS.values():
+        if protocol.name == name:
+            return protocol
+    close = difflib.get_close_matches(name.lower(), PROTOCOLS, n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise UserError(f'There is no metric protocol "{name}". Allowed: {", ".join(PROTOCOLS)}.{hint}')

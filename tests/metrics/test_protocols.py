@@ -1,0 +1,40 @@
+"""Each protocol says what it counts, and does as it says."""
+
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+
+from imprint import metrics
+from imprint.errors import UserError
+from imprint.evaluate import EvaluateSection
+from imprint.metrics.protocols import ProtocolName
+
+
+def test_the_knob_of_an_evaluation_takes_every_protocol() -> None:
+    assert get_args(ProtocolName) == tuple(metrics.PROTOCOLS)
+    assert [EvaluateSection(protocol=name).protocol for name in metrics.PROTOCOLS] == list(metrics.PROTOCOLS)
+
+
+@pytest.mark.parametrize("protocol", metrics.PROTOCOLS.values(), ids=lambda protocol: protocol.name)
+def test_a_protocol_says_what_it_counts_in_both_languages(protocol: metrics.Protocol) -> None:
+    assert (
+        f"BLEU-4 over {protocol.bleu_tokens}" in protocol.sentence
+        or "BLEU-4 and ROUGE over jieba words" in protocol.sentence
+        or ("BLEU-4 over jieba words" in protocol.sentence and protocol.bleu_tokens == "words")
+    )
+    assert ("按字" in protocol.chinese) == (protocol.bleu_tokens == "characters")
+    assert ("left out of the mean" in protocol.sentence) == (protocol.empties == "dropped") == ("不计入均值" in protocol.chinese)
+    assert ("cuts the references" in protocol.sentence) == (protocol.references == "cut") == ("截断参考答案" in protocol.chinese)
+    assert protocol.sentence.endswith(".")
+    assert all(getattr(protocol, field.name) != "" for field in fields(protocol))
+
+
+def test_an_unknown_protocol_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r'no metric protocol "bleu"\. Allowed: chatglm-6b, words, llamafactory, swift\.'):
+        metrics.score(["好"], ["好"], protocol="bleu")
+
+
+def test_a_mistyped_protocol_is_suggested() -> None:
+    with pytest.raises(UserError, match=r'Did you mean "llamafactory"\?'):
+        metrics.protocol_named("LLaMA-Factory")
