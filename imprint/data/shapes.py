@@ -1,0 +1,285 @@
+"""From a row to samples: named columns where the first row has them, else the shapes in which such data is published.
+
+Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/response/history), Stanford Alpaca
+(instruction/input/output), ShareGPT (conversations of from/value), OpenAI and ChatGLM3's finetune_demo (messages or conversations of
+role/content), ChatGLM-Tuning (context/target).
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from imprint.data.badrows import BadRowError, describe_value, quote
+from imprint.data.sample import Sample
+
+CONVERSATIONS: Final = ("messages", "conversations", "conversation")
+PAIRS: Final = (
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("query", "response"),
+    ("question", "answer"),
+    ("context", "target"),
+)
+SPEAKERS: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+}
+TOOL_ROLES: Final = ("tool", "function", "observation", "function_call", "tool_call", "function_response", "tool_response")
+TOOL_KEYS: Final = ("metadata", "tool_calls", "function_call")
+"""Where an assistant's turn is a call of a tool: ChatGLM3's key, and OpenAI's two."""
+NO_TOOLS: Final = "and ChatGLM-6B knows no tools. Leave this conversation out, or write the turn as plain text."
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a recipe names."""
+
+    prompt: str = "content"
+    """The column of the question."""
+    response: str = "summary"
+    """The column of the answer."""
+    history: str | None = None
+    """The column of the earlier turns, if there is one."""
+
+    @property
+    def by_default(self) -> bool:
+        """Whether nobody named the question or the answer, so that other shapes may be what is meant."""
+        return (self.prompt, self.response) == ("content", "summary")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which columns of a row make its samples."""
+
+    kind: Literal["named", "pair", "alpaca", "conversation"]
+    """How they are read."""
+    prompt: str
+    """The column of the question; of a conversation, the column of its turns."""
+    response: str = ""
+    """The column of the answer; a conversation has none."""
+    history: str | None = None
+    """The column of the earlier turns if a recipe names one: every row must have it."""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The columns that are read where they are there."""
+        earlier = () if self.history else ("history",)
+        return {"named": (), "pair": (*earlier, "system"), "alpaca": (*earlier, "system"), "conversation": ("system",)}[self.kind]
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        question = (self.prompt, "input") if self.kind == "alpaca" else (self.prompt,)
+        return (*question, *(name for name in (self.response, self.history) if name), *self.optional)
+
+    def sentence(self) -> str:
+        """How the columns are read, for a person."""
+        if self.kind == "conversation":
+            return f'"{self.prompt}" holds the turns of a conversation, each answer is a row'
+        asked = '"instruction" and "input" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
+        return f'{asked}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
+
+
+def shape_of(row: Mapping[str, object], columns: Columns) -> Shape:
+    """The shape of a file by its first row: the named columns if they are there or somebody named them, else a known shape that fits.
+
+    Where nothing fits, it is that of the named columns, so that `samples_of` says what is missing.
+    """
+    named = Shape("named", columns.prompt, columns.response, columns.history)
+    if not columns.by_default or (columns.prompt in row and columns.response in row):
+        return named
+    return known_shape(row, columns.history) or named
+
+
+def known_shape(row: Mapping[str, object], history: str | None = None) -> Shape | None:
+    """The first of the published shapes that a row has."""
+    for name in CONVERSATIONS:
+        if isinstance(_parsed(row.get(name)), list):
+            return Shape("conversation", name)
+    if {"instruction", "output"} <= row.keys():
+        return Shape("alpaca", "instruction", "output", history)
+    for prompt, response in PAIRS:
+        if prompt in row and response in row:
+            return Shape("pair", prompt, response, history)
+    return None
+
+
+def samples_of(row: object, shape: Shape, place: str) -> list[Sample]:
+    """The samples of a row: one, or of a conversation one for each answer, with the turns before it as its history.
+
+    Raises BadRowError, also where `row` is one already.
+    """
+    if isinstance(row, BadRowError):
+        raise row
+    if not isinstance(row, dict):
+        raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
+    if shape.kind == "conversation":
+        return _conversation(row, shape.prompt, place)
+    answer_of = "response_column" if shape.kind == "named" else None
+    if shape.kind == "alpaca":
+        query = _instruction(row)
+    else:
+        query = _text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
+    answer = _text(_column(row, shape.response, answer_of), shape.response)
+    if shape.history is not None:
+        history = _history(_column(row, shape.history, "history_column"), shape.history)
+    else:
+        history = _history(row.get("history"), "history") if "history" in shape.optional else None
+    return [Sample(query, answer, history, place, _system(row) if "system" in shape.optional else None)]
+
+
+def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
+    if name in row:
+        return row[name]
+    there = ", ".join(f'"{key}"' for key in row) or "none"
+    spelled = {key.lower(): key for key in row}
+    close = difflib.get_close_matches(name.lower(), spelled, n=1)
+    hint = f' Did you mean "{spelled[close[0]]}"?' if close else ""
+    if knob is None:
+        raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {there}.{hint}')
+    if not hint and (known := known_shape(row)):
+        hint = f" The row is one of a known shape ({known.sentence()}): leave {knob} out to have it read."
+    raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {there}.{hint}')
+
+
+def _text(value: object, column: str) -> str:
+    if not isinstance(value, str):
+        raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
+    if not value.strip():
+        raise BadRowError(f'"{column}" must not be empty, got {describe_value(value)}.')
+    return _encodable(value, column)
+
+
+def _instruction(row: Mapping[str, object]) -> str:
+    """The question of an alpaca row: its instruction, and its input on the next line where there is one."""
+    parts = [row.get("instruction"), row.get("input")]
+    texts = [_encodable(part, name) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
+    for part, name in zip(parts, ("instruction", "input"), strict=True):
+        if part is not None and not isinstance(part, str):
+            raise BadRowError(f'"{name}" must be a text, got {describe_value(part)}.')
+    query = "\n".join(text for text in texts if text.strip())
+    return query or _text(_column(row, "instruction", None), "instruction")
+
+
+def _system(row: Mapping[str, object]) -> str | None:
+    value = row.get("system")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return _text(value, "system")
+
+
+def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
+    """The turns of a history; null and, in a table, an empty cell are a row without one."""
+    turns_list = _parsed(value)
+    if turns_list is None:
+        return None
+    if not isinstance(turns_list, list):
+        raise BadRowError(f'"{column}" must be a list of [question, answer] pairs, got {describe_value(value)}.')
+    turns = []
+    for number, turn in enumerate(turns_list, start=1):
+        match turn:
+            case [str(question), str(answer)]:
+                turns.append((_encodable(question, column), _encodable(answer, column)))
+            case _:
+                raise BadRowError(f'turn {number} of "{column}" must be a [question, answer] pair of texts, got {describe_value(turn)}.')
+    return tuple(turns)
+
+
+def _parsed(value: object) -> object:
+    """A list that a cell of a table holds as JSON text; anything else as it is, and a blank text as nothing."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _conversation(row: Mapping[str, object], column: str, place: str) -> list[Sample]:
+    turns = _parsed(_column(row, column, None))
+    if not isinstance(turns, list):
+        raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
+    system, said = _without_system(_system(row), [_Turn.of(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
+    if not said:
+        raise BadRowError(f'"{column}" holds no question and no answer.')
+    samples: list[Sample] = []
+    history: tuple[tuple[str, str], ...] = ()
+    for index, turn in enumerate(said):
+        expected = "assistant" if index % 2 else "user"
+        if turn.speaker != expected:
+            raise BadRowError(
+                f'turn {turn.number} of "{column}" is by the {turn.speaker}, but user and assistant must take turns, the user first.'
+            )
+        if expected == "assistant":
+            question = said[index - 1].text
+            if turn.learned:
+                samples.append(Sample(question, turn.text, history or None, place, system))
+            history = (*history, (question, turn.text))
+    if len(said) % 2:
+        raise BadRowError(f'"{column}" ends with the user (turn {said[-1].number}), so an answer is missing.')
+    return samples
+
+
+@dataclass(frozen=True)
+class _Turn:
+    number: int
+    speaker: Literal["user", "assistant", "system"]
+    text: str
+    learned: bool
+
+    @classmethod
+    def of(cls, turn: object, number: int, column: str) -> "_Turn":
+        """One turn as either of role/content and from/value says it."""
+        if not isinstance(turn, dict) or not ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys()):
+            raise BadRowError(
+                f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
+            )
+        who, what = ("role", "content") if "role" in turn else ("from", "value")
+        role = turn[who]
+        if role in TOOL_ROLES or any(isinstance(turn.get(key), str | list | dict) and turn[key] for key in TOOL_KEYS):
+            raise BadRowError(f'turn {number} of "{column}" is a call or an answer of a tool, {NO_TOOLS}')
+        if not isinstance(role, str) or role.lower() not in SPEAKERS:
+            allowed = ", ".join(SPEAKERS)
+            raise BadRowError(f'turn {number} of "{column}": "{who}" must be one of {allowed}, got {describe_value(role)}.')
+        text = _text(_joined(turn[what]), f"{what} of turn {number}")
+        return cls(number, SPEAKERS[role.lower()], text, turn.get("loss") is not False and turn.get("weight") != 0)
+
+
+def _joined(content: object) -> object:
+    """The text of a content that comes in parts, as OpenAI allows."""
+    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _without_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
+    """What the model is told first, by a column or by the first turn, and the turns after it."""
+    if turns and turns[0].speaker == "system":
+        if system is not None and system != turns[0].text:
+            raise BadRowError(
+                f'"system" and turn 1 of "{column}" tell the model different things, {quote(system)} and {quote(turns[0].text)}.'
+            )
+        system, turns = turns[0].text, turns[1:]
+    for turn in turns:
+        if turn.speaker == "system":
+            raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only speak first.')
+    return system, turns
+
+
+def _encodable(text: str, column: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise BadRowError(f'"{column}" holds half a character, {half}, without its other half. Write the whole character.') from error
+    return text
