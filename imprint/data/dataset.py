@@ -87,6 +87,8 @@ class Split:
     """The rows of `dev` as text, for the prompts that are answered during the run."""
     train_report: CutReport
     """What the length limits cost in `train`."""
+    places: tuple[str, ...] = ()
+    """Where each row of `train` stands, `file:line`; empty where nobody knows."""
 
 
 def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
@@ -97,7 +99,7 @@ def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
     train_samples, dev_samples = load_samples(section)
     train = encode_samples(section, tokenizer, train_samples)
     dev = encode_samples(section, tokenizer, dev_samples)
-    return Split(train, dev, dev_samples, CutReport.of(train))
+    return Split(train, dev, dev_samples, CutReport.of(train), places=tuple(sample.place for sample in train_samples))
 
 
 def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
