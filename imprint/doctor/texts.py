@@ -1,15 +1,18 @@
 """What one text shows of the way it has come: control tokens, lost and garbled characters, its language, its repetitions."""
 
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
-CONTROL_TOKEN: Final = re.compile(
+TOKEN: Final = (
     r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|/?INST)\]"
     r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK)>|<</?SYS>>"
     r"|<\|(?:user|assistant|system|observation|endoftext|im_start|im_end|begin_of_text|end_of_text|eot_id)\|>"
-    r"|\[Round \d+\]\s*问："
 )
+CONTROL_TOKEN: Final = re.compile(TOKEN + r"|\[Round \d+\]\s*问：")
 """What steers a model, ours or another: in a text it was typed, so it stays text, and the data has been through another tool."""
+EDGE_TOKENS: Final = re.compile(rf"(?:\s*(?:{TOKEN}))*(.*?)(?:(?:{TOKEN})\s*)*", re.DOTALL)
 LOST: Final = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯|锘縖|â€[™œ“”]")
 """What is left of characters that a wrong conversion has destroyed."""
 STRAY: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
@@ -21,9 +24,9 @@ REPEATED_RUN: Final = 4
 LEAST_RUNS: Final = 24
 """Runs a text must have before its repetitions mean anything."""
 
-HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
-KANA: Final = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d]")
-HANGUL: Final = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
+HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]+")
+KANA: Final = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d]+")
+HANGUL: Final = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]+")
 LATIN_WORD: Final = re.compile("[A-Za-z\u00c0-\u024f]+")
 CYRILLIC_WORD: Final = re.compile("[\u0400-\u04ff]+")
 LANGUAGES: Final = ("zh", "en", "ja", "ko", "ru", "mixed", "other")
@@ -35,8 +38,11 @@ def language(text: str) -> str:
     """The language that a text's letters tell, one of `LANGUAGES`: a Chinese character counts as much as a Latin word."""
     if text.isascii():
         return "en" if LATIN_WORD.search(text) else "other"
-    counts = {"zh": len(HAN.findall(text)), "en": len(LATIN_WORD.findall(text)), "ru": len(CYRILLIC_WORD.findall(text))}
-    counts |= {"ja": len(KANA.findall(text)), "ko": len(HANGUL.findall(text))}
+    counts: dict[str, int] = {}
+    for name, script in (("zh", HAN), ("ja", KANA), ("ko", HANGUL)):
+        rest = script.sub("", text)
+        counts[name], text = len(text) - len(rest), rest
+    counts |= {"en": len(LATIN_WORD.findall(text)), "ru": len(CYRILLIC_WORD.findall(text))}
     if counts["ja"] * 10 > counts["zh"]:
         counts["ja"] += counts.pop("zh")  # Japanese writes kanji too
     whole = sum(counts.values())
@@ -78,34 +84,44 @@ def ungarbled(text: str) -> str | None:
     return None
 
 
-def tidy(text: str) -> str:
-    """The text without what nobody typed: stray characters, blanks around it, Windows' line ends, templates' tokens at its ends."""
-    if STRAY.search(text):
-        text = STRAY.sub("", _joined(text.replace("\r\n", "\n").replace("\r", "\n")))
-    text = text.strip()
-    while "]" in text[-8:] or ">" in text[-16:] or text[:1] in ("[", "<"):
-        shorter = _without_edges(text)
-        if shorter == text:
-            break
-        text = shorter
-    return text
+def tidy(text: str) -> tuple[str, list[str]]:
+    """The text as it was meant, and the names of what had to be mended, of `MENDS`; a tidy text is itself."""
+    done = []
+    for name, mend in MENDS.items():
+        if (mended := mend(text)) != text:
+            text = mended
+            done.append(name)
+    return text, done
 
 
-def _without_edges(text: str) -> str:
-    found = CONTROL_TOKEN.match(text)
-    if found and not found[0].startswith("[Round"):
-        text = text[found.end() :]
-    for found in CONTROL_TOKEN.finditer(text, max(len(text) - 16, 0)):
-        if found.end() == len(text):
-            text = text[: found.start()]
-    return text.strip()
+def _without_stray(text: str) -> str:
+    """Windows' line ends become newlines, the halves of a character are joined, other stray characters go."""
+    if not STRAY.search(text):
+        return text
+    whole = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return STRAY.sub("", whole)
 
 
-def _joined(text: str) -> str:
-    """The text with the halves of each surrogate pair joined; lone halves stay."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+def _without_edge_tokens(text: str) -> str:
+    """The text without control tokens in front of it and behind it: a template has left them there."""
+    if not (text.lstrip()[:1] in ("[", "<") or "]" in text[-16:] or ">" in text[-16:]):
+        return text
+    found = EDGE_TOKENS.fullmatch(text)
+    assert found is not None, "every text matches"
+    return found[1]
 
 
 def _expected(character: str) -> bool:
     """Whether a Chinese text may well hold it: Chinese, kana, and their punctuation."""
     return bool(HAN.match(character) or KANA.match(character)) or character in "，。！？、：；“”‘’（）《》【】…—·～「」『』　"
+
+
+MENDS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
+    {
+        "garbled": lambda text: ungarbled(text) or text,
+        "stray": _without_stray,
+        "tokens": _without_edge_tokens,
+        "blanks": str.strip,
+    }
+)
+"""What can be mended in a text -> how, in the order in which it must be done."""

@@ -67,22 +67,25 @@ def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "clean"),
+    ("text", "clean", "kinds"),
     [
-        ("  你好 \n", "你好"),
-        ("一\r\n二\r三", "一\n二\n三"),
-        ("\ufeff你\0好\u200b", "你好"),
-        ("\ud83d\udc4d和\ud83d", "👍和"),
-        ("你好<eop>", "你好"),
-        ("你好 <eop></s>\n", "你好"),
-        ("[gMASK]<sop>你好", "你好"),
-        ("<|user|>你好<|im_end|>", "你好"),
-        ("什么是 <eop> 标记？", "什么是 <eop> 标记？"),
-        ("列表[1]", "列表[1]"),
-        ("<div>", "<div>"),
-        ("a\tb\n\nc  d", "a\tb\n\nc  d"),
+        ("  你好 \n", "你好", ["blanks"]),
+        ("一\r\n二\r三", "一\n二\n三", ["stray"]),
+        ("\ufeff你\0好\u200b", "你好", ["stray"]),
+        ("\ud83d\udc4d和\ud83d", "👍和", ["stray"]),
+        ("你好<eop>", "你好", ["tokens"]),
+        ("你好 <eop></s>\n", "你好", ["tokens", "blanks"]),
+        ("[gMASK]<sop>你好", "你好", ["tokens"]),
+        ("<|user|>你好<|im_end|>", "你好", ["tokens"]),
+        ("ä½\xa0å¥½ ", "你好", ["garbled", "blanks"]),
+        ("什么是 <eop> 标记？", "什么是 <eop> 标记？", []),
+        ("列表[1]", "列表[1]", []),
+        ("<div>", "<div>", []),
+        ("a\tb\n\nc  d", "a\tb\n\nc  d", []),
+        ("<eop>", "", ["tokens"]),
+        ("", "", []),
     ],
 )
-def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str) -> None:
-    assert tidy(text) == clean
-    assert tidy(clean) == clean
+def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
+    assert tidy(text) == (clean, kinds)
+    assert tidy(clean) == (clean, [])

@@ -1,0 +1,62 @@
+"""What can be wrong with data: each kind of finding with its weight, its words, and the rows that show it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+EXAMPLES: Final = 3
+"""How many rows of each kind are shown."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One thing that can be found."""
+
+    weight: Literal["wrong", "advice"]
+    """Whether it is a mistake, for which the command ends with status 1, or something to know."""
+    english: str
+    """What is counted, in the plural."""
+    chinese: str
+    """The same in Chinese."""
+    mend: str = ""
+    """What `--fix` does about it; empty where that is for a person to decide."""
+
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "bad": Kind("wrong", "bad rows", "坏行", "mends what it can, rejects the rest"),
+        "lost": Kind("wrong", "rows that have lost characters (U+FFFD and the like)", "丢失字符的行", "rejects them"),
+        "garbled": Kind("wrong", "rows of garbled text: UTF-8 read as something else", "乱码行", "turns them back"),
+        "stray": Kind("wrong", "rows with stray characters: NUL, U+FEFF, \\r, half characters", "含杂散字符的行", "takes them out"),
+        "tokens": Kind("wrong", "rows with control tokens typed at the end of a text", "文本首尾有控制符的行", "takes them off"),
+        "repeated": Kind("wrong", "rows that repeat an earlier row word for word", "完全重复的行", "drops them"),
+        "leaked": Kind("wrong", "rows that the held-out file has too", "留出数据中也有的行", "drops them"),
+        "unended": Kind("wrong", "rows that do not end in <eop>", "没有结束符的行"),
+        "blanks": Kind("advice", "rows with blanks around a text", "文本首尾有空白的行", "trims them"),
+        "inside": Kind("advice", "rows with control tokens within a text, which stay text", "文本中夹有控制符的行"),
+        "contradicting": Kind("advice", "rows that answer an earlier question otherwise", "同问不同答的行"),
+        "leaked_questions": Kind("advice", "rows whose question the held-out file answers otherwise", "问题与留出数据相同的行"),
+        "loops": Kind("advice", "answers that mostly repeat themselves", "大段自我重复的回答"),
+        "breaks_off": Kind("advice", "answers that end on a comma, a colon or an open bracket", "没说完的回答"),
+        "half": Kind("advice", "answers that data.max_target_length ends in mid-sentence", "被长度上限截在半句的回答"),
+        "nothing": Kind("advice", "rows without an answer to learn", "没有可学内容的行"),
+    }
+)
+"""Name -> kind, the gravest first."""
+
+
+@dataclass
+class Tally:
+    """How often something was found, and where first."""
+
+    count: int = 0
+    """How often."""
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """The first places, each with what stands there."""
+
+    def add(self, place: str, text: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append((place, text))

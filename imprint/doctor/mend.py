@@ -1,0 +1,100 @@
+"""Rows as they were meant: what can be mended in one, what was done for it, and why others cannot be."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from imprint.data.badrows import BadRowError
+from imprint.data.sample import Sample
+from imprint.data.shapes import Shape, samples_of
+from imprint.doctor.texts import LOST, tidy
+
+DEEPEST = 20
+"""Levels of lists and objects in a row; what is deeper is no row."""
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A row after all that can be done for it."""
+
+    row: dict[str, object]
+    """The row, every text in it tidied; empty where it is no object."""
+    samples: list[Sample]
+    """What it gives to learn from; none where it stays bad."""
+    done: frozenset[str]
+    """What was mended: kinds of findings, and `columns`, `numbers` and `unanswered`."""
+    problem: str
+    """Why it stays bad; empty where it does not."""
+
+
+def mend_row(value: object, shape: Shape, place: str) -> Mended:
+    """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer."""
+    done: set[str] = set()
+    if not isinstance(value, dict):
+        problem = value if isinstance(value, BadRowError) else BadRowError("must be a JSON object with columns.")
+        return Mended({}, [], frozenset(), str(problem))
+    row = _with_texts(_tidied_columns(value, done), shape, done)
+    if shape.kind == "conversation":
+        row = _answered(row, shape.prompt, done)
+    try:
+        samples = samples_of(row, shape, place)
+    except BadRowError as problem:
+        return Mended(row, [], frozenset(), str(problem))
+    if not samples:
+        return Mended(row, [], frozenset(), "has no answer to learn from.")
+    for text in texts_of(samples[-1]):
+        if lost := LOST.search(text):
+            around = text[max(lost.start() - 10, 0) : lost.end() + 10]
+            return Mended(row, [], frozenset(), f'has lost a character, in "{around}". Export the row again from where it came.')
+    return Mended(row, samples, frozenset(done), "")
+
+
+def texts_of(sample: Sample) -> Iterator[str]:
+    """The texts of a sample in the order in which they are said: system, turns, question, answer."""
+    yield sample.system or ""
+    for turn in sample.history or ():
+        yield from turn
+    yield sample.query
+    yield sample.answer
+
+
+def _tidied(value: object, done: set[str], depth: int = 0) -> object:
+    """The value with every text in it tidied, and every name without blanks."""
+    if isinstance(value, str):
+        mended, kinds = tidy(value)
+        done.update(kinds)
+        return mended
+    if isinstance(value, list) and depth < DEEPEST:
+        return [_tidied(item, done, depth + 1) for item in value]
+    if isinstance(value, dict) and depth < DEEPEST:
+        return _tidied_columns(value, done, depth + 1)
+    return value
+
+
+def _tidied_columns(row: Mapping[str, object], done: set[str], depth: int = 0) -> dict[str, object]:
+    names = {name: tidy(name)[0] for name in row}
+    if len(set(names.values())) < len(names):
+        names = {name: name for name in row}  # two columns would become one
+    if any(name != tidied for name, tidied in names.items()):
+        done.add("columns")
+    return {names[name]: _tidied(item, done, depth) for name, item in row.items()}
+
+
+def _with_texts(row: dict[str, object], shape: Shape, done: set[str]) -> dict[str, object]:
+    """The row with numbers in the columns of its question and its answer written as text."""
+    mended = dict(row)
+    for name in (shape.prompt, shape.response):
+        if isinstance(value := row.get(name), int | float) and not isinstance(value, bool):
+            mended[name] = str(value)
+            done.add("numbers")
+    return mended
+
+
+def _answered(row: dict[str, object], column: str, done: set[str]) -> dict[str, object]:
+    """The conversation without a last question that nobody answers."""
+    turns = row.get(column)
+    if not isinstance(turns, list) or len(turns) < 3 or not isinstance(turns[-1], dict):
+        return row
+    if turns[-1].get("role", turns[-1].get("from")) not in ("user", "human"):
+        return row
+    done.add("unanswered")
+    return {**row, column: turns[:-1]}

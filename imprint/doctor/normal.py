@@ -1,0 +1,47 @@
+"""One form for rows of all shapes, so that rows of different files can stand in one file and are read as before."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns, Shape
+
+
+@dataclass(frozen=True)
+class Form:
+    """How rows are written."""
+
+    columns: Columns
+    """The columns that were asked for."""
+    kinds: Set[str]
+    """The kinds of shapes that the rows come in."""
+    left_out: set[str] = field(default_factory=set)
+    """Columns that were there and are not written."""
+
+    def row(self, row: Mapping[str, object], shape: Shape, samples: Sequence[Sample]) -> dict[str, object]:
+        """A row that gives the same samples: columns as they are named, else `prompt` and `response`; of conversations `messages`.
+
+        Where all rows have named columns they keep their other columns, which are not read; elsewhere those might be taken for something.
+        """
+        last = samples[-1]
+        if self.kinds == {"named"}:
+            mended: dict[str, object] = {**row, shape.prompt: last.query, shape.response: last.answer}
+            return mended if shape.history is None else mended | {shape.history: last.history}
+        self.left_out.update(name for name in row if name not in shape.read)
+        if "conversation" in self.kinds:
+            return {"messages": _messages(samples)}
+        spoken: dict[str, object] = {"prompt": last.query, "response": last.answer}
+        if last.history is not None or self.columns.history is not None:
+            spoken[self.columns.history or "history"] = last.history
+        return spoken | ({"system": last.system} if last.system else {})
+
+
+def _messages(samples: Sequence[Sample]) -> list[dict[str, object]]:
+    """The turns of a conversation; an answer that is no sample is read and not learned."""
+    last = samples[-1]
+    learned = {len(sample.history or ()) for sample in samples}
+    turns: list[dict[str, object]] = [{"role": "system", "content": last.system}] if last.system else []
+    for number, (question, answer) in enumerate([*(last.history or ()), (last.query, last.answer)]):
+        turns.append({"role": "user", "content": question})
+        turns.append({"role": "assistant", "content": answer} | ({} if number in learned else {"loss": False}))
+    return turns

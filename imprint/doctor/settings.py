@@ -1,0 +1,101 @@
+"""What data is measured with: whose tokens, which columns, which limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imprint.config import Field, Section, read_overrides
+from imprint.data.dataset import DataSection
+from imprint.data.encode import Encoded, encode_sample, encode_sample_original
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns
+from imprint.errors import UserError
+from imprint.files import find_folder
+from imprint.model import EMBEDDED, base_folder
+from imprint.models.families import read_config
+from imprint.runs import RunFolder
+from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
+from imprint.trained import Trained, read_run
+
+UNLIMITED = 10**9
+
+
+class CheckSection(Section):
+    """How rows are read and cut; null takes what the run was trained with, or a recipe's defaults."""
+
+    prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
+    response_column: str | None = Field(None, min_length=1, description="Column of the answer.")
+    history_column: str | None = Field(None, min_length=1, description="Column of the earlier turns.")
+    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt, the two that end it included.")
+    max_target_length: int | None = Field(None, ge=4, description="Most tokens of an answer, the one that ends it included.")
+    truncation: Literal["oldest_first", "original"] | None = Field(None, description="What a row that is too long loses.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a row becomes."""
+
+    tokenizer: ChatGLMTokenizer
+    """Whose tokens are counted."""
+    name: str
+    """What the user calls the model with this tokenizer."""
+    prompt_column: str
+    """Column of the question."""
+    response_column: str
+    """Column of the answer."""
+    history_column: str | None
+    """Column of the earlier turns, if one is named."""
+    max_source_length: int
+    """Most tokens of a prompt."""
+    max_target_length: int
+    """Most tokens of an answer."""
+    truncation: Literal["oldest_first", "original"]
+    """What a row that is too long loses."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns to read."""
+        return Columns(self.prompt_column, self.response_column, self.history_column)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """The row as training takes it."""
+        return self._encode(sample, self.max_source_length, self.max_target_length)
+
+    def encode_whole(self, sample: Sample) -> Encoded:
+        """The row as training would take it without limits."""
+        return self._encode(sample, UNLIMITED, UNLIMITED)
+
+    def told(self) -> str:
+        """The settings for a person."""
+        limits = f"data.max_source_length={self.max_source_length} data.max_target_length={self.max_target_length}"
+        return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
+
+    def _encode(self, sample: Sample, source: int, target: int) -> Encoded:
+        encode = encode_sample_original if self.truncation == "original" else encode_sample
+        return encode(self.tokenizer, sample, max_source_length=source, max_target_length=target)
+
+
+def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
+    """The settings of a run or a model folder with overrides, which may be written as a recipe's (`data.max_source_length=128`).
+
+    No weights are read. Raises UserError for a mistaken override, and where there is no tokenizer.
+    """
+    section = read_overrides([override.removeprefix("data.") for override in overrides], CheckSection)
+    path = Path(model or EMBEDDED)
+    run = read_run(path)
+    known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in CheckSection.model_fields}
+    chosen = known | section.model_dump(exclude_none=True)
+    return Settings(tokenizer=_tokenizer(path, run), name=_name(model), **chosen)
+
+
+def _tokenizer(path: Path, run: Trained | None) -> ChatGLMTokenizer:
+    folder = base_folder(path) if run is None else find_folder(RunFolder(path).model) or base_folder(run.model.path)
+    tokenizer = read_tokenizer(folder, read_config(folder))
+    if tokenizer is None:
+        raise UserError(f"{folder}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
+    return tokenizer
+
+
+def _name(model: str | None) -> str:
+    return model or f'"{EMBEDDED}" (the toy base; --model FOLDER counts those of another)'

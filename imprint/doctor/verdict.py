@@ -1,0 +1,76 @@
+"""What to do next with data that was checked, as commands to type."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imprint.doctor.checkup import Checkup
+from imprint.doctor.findings import KINDS, Tally
+from imprint.doctor.lengths import CUT_SHARE, Lengths
+from imprint.doctor.report import heading
+from imprint.doctor.terminal import Ink
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user has typed."""
+
+    files: Sequence[str]
+    """The files to check."""
+    dev: str | None
+    """The held-out file."""
+    model: str | None
+    """Whose tokens are counted."""
+    overrides: Sequence[str]
+    """Knobs."""
+
+    def command(self, *words: str) -> str:
+        """A command with the same held-out file, model and knobs."""
+        options = [*(["--dev", self.dev] if self.dev else []), *(["--model", self.model] if self.model else []), *self.overrides]
+        return shlex.join(["imprint", "data", "check", *words, *options])
+
+
+def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable: int, fixed: Path | None, ink: Ink) -> Iterator[str]:
+    """One line that says whether something is wrong, and the commands that come next."""
+    wrong = [name for name in found if KINDS[name].weight == "wrong"]
+    yield heading("verdict", "结论", ink)
+    yield "  " + _sentence(seen, found, wrong, unreadable, ink)
+    next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 else None
+    if fixed is None and any(KINDS[name].mend for name in found):
+        stem = Path(asked.files[0].rpartition("#")[0] or asked.files[0])
+        out = stem.with_name(f"{stem.stem}.mended.jsonl").name
+        yield from _next(asked.command(*asked.files, "--fix", out), "mends what can be mended, lists the rest", "修复能修的，列出其余", ink)
+        next_file = next_file if not wrong else None
+    elif fixed is not None:
+        yield from _next(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
+    if next_file is None:
+        return
+    model = ["--model", asked.model] if asked.model else []
+    yield from _next(
+        shlex.join(["imprint", "data", "show", next_file, *model]), "shows what is read and what is learned", "看哪些词元被学习", ink
+    )
+    knobs = [f"data.train={next_file}", *([f"data.dev={asked.dev}"] if asked.dev else []), *raised(seen.source, seen.target)]
+    yield from _next(shlex.join(["imprint", "train", "recipe.yaml", *knobs]), "learns from it", "开始训练", ink)
+
+
+def raised(source: Lengths, target: Lengths) -> list[str]:
+    """The limits that must be raised to cut no more than one row in a hundred."""
+    sides = (("data.max_source_length", source), ("data.max_target_length", target))
+    return [f"{knob}={side.limit_for(CUT_SHARE)}" for knob, side in sides if side.cut > CUT_SHARE * side.total]
+
+
+def _sentence(seen: Checkup, found: Mapping[str, Tally], wrong: Sequence[str], unreadable: int, ink: Ink) -> str:
+    files = f"{unreadable} of the files cannot be read; " if unreadable else ""
+    if not seen.samples:
+        return ink(f"✗ {files}there is nothing to learn from / 没有可学的内容", "red", "bold")
+    if wrong or unreadable:
+        told = ", ".join(f"{found[name].count:,} {KINDS[name].english}" for name in wrong)
+        return ink("✗ something is wrong / 有问题：", "red", "bold") + files + told
+    advice = " The lines with ! are for you to judge / 带 ! 的请自行判断。" if found else ""
+    return ink("✓ nothing is wrong / 没有发现错误。", "green", "bold") + advice
+
+
+def _next(command: str, english: str, chinese: str, ink: Ink) -> Iterator[str]:
+    yield "  " + ink(f"# {english} / {chinese}", "dim")
+    yield "  " + ink(command, "cyan")
