@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imprint import data, metrics
+    from imprint.export import quantize
     from imprint.model import load
 
-__all__ = ["__version__", "data", "load", "metrics"]
+__all__ = ["__version__", "data", "load", "metrics", "quantize"]
 __version__ = "0.1.0"
 
 
@@ -15,6 +16,8 @@ def __getattr__(name: str) -> object:
     """Import what is heavy when it is asked for (PEP 562), so that `import imprint` and `imprint --help` are quick."""
     if name == "load":
         return import_module("imprint.model").load
+    if name == "quantize":
+        return import_module("imprint.export").quantize
     if name in ("data", "metrics"):
         return import_module(f"imprint.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,7 +64,7 @@ class Rows:
     """The running rows of one batch: their cache, their places, and the pack of their next step."""
 
     def __init__(self, network: ChatGLM, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-        device = network.head_weight.device
+        device = network.device
         layouts = [network.layout(prompt) for prompt in prompts]
         for prompt, layout in zip(prompts, layouts, strict=True):
             if layout.context >= len(prompt):

@@ -23,6 +23,7 @@ from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import load_network
 from imprint.models.families import read_config
 from imprint.models.loss import target_loss
+from imprint.quant import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
 from imprint.tune.adapter import Description, load_adapter
@@ -65,16 +66,15 @@ def load(
 ) -> "Model":
     """Load a model folder, with or without tokenizer files, and an adapter on top.
 
-    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `dtype`, torch's or its name, defaults to
-    float32 on the CPU and bfloat16 or float16 on a GPU. Raises UserError for whatever is wrong with a folder.
+    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `quantize`, 8 or 4, rounds the weights of
+    the blocks to so many bits as they are read; a folder that is quantised already says so itself. `dtype`, torch's or its name, is what is
+    computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. Raises UserError for whatever is wrong with a folder.
     """
-    if quantize is not None:
-        raise UserError(
-            f"quantize: {quantize!r} is not available in this version; allowed: None. Load the model in 16 bit (dtype='float16')."
-        )
+    if quantize not in (None, *BITS):
+        raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
     folder = base_folder(folder)
     place = choose_device(device)
-    network = load_network(folder, dtype=choose_dtype(dtype, place), device=place)
+    network = load_network(folder, dtype=choose_dtype(dtype, place), device=place, bits=quantize)
     model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
     if adapter is not None:
         model.encoder, model.description = load_adapter(Path(adapter), network)
@@ -102,14 +102,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.head_weight.device
+        return self.network.device
 
     @property
     def identity(self) -> str:
         """A short digest of all weights, by their sums, and of the adapter: answers of an equal model may be kept."""
         digest = hashlib.sha256()
-        for name, parameter in sorted({**dict(self.network.named_parameters()), **self.prefix_parameters()}.items()):
-            flat = parameter.detach().flatten()
+        for name, tensor in sorted({**self.network.state_dict(), **self.prefix_parameters()}.items()):
+            flat = tensor.detach().flatten()
             sums = [float(part.sum(dtype=torch.float64)) for part in (flat, flat[::2], flat[: len(flat) // 2])]
             digest.update(repr((name, str(flat.dtype), sums)).encode())
         return digest.hexdigest()[:16]
@@ -138,7 +138,7 @@ class Model:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
         if self.encoder is None or not self._adapter_on:
             return None
-        return self.encoder.prefix(self.network.head_weight.dtype)
+        return self.encoder.prefix(self.network.dtype)
 
     @torch.no_grad()
     def logits(self, ids: list[list[int]]) -> list[Tensor]:

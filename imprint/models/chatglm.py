@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from imprint.data.batch import Layout, Pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -34,6 +35,10 @@ class ChatGLMConfig:
     layernorm_epsilon: float
     max_sequence_length: int
     control: ControlIds
+    quantization_bit: int | None = None
+    """Bits of the four linears of a block, 8 or 4; None where they are plain numbers."""
+    quantization_embeddings: bool = False
+    """Whether the embedding, which is the head too, is quantised like them."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":
@@ -61,7 +66,14 @@ class ChatGLMConfig:
                 'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
                 "Use the official folder."
             )
-        return cls(layernorm_epsilon=float(epsilon), control=ControlIds.from_config(fields), **found)
+        bits, embeddings = _quantization(fields, found)
+        return cls(
+            layernorm_epsilon=float(epsilon),
+            control=ControlIds.from_config(fields),
+            quantization_bit=bits,
+            quantization_embeddings=embeddings,
+            **found,
+        )
 
     @property
     def head_size(self) -> int:
@@ -79,6 +91,18 @@ SHAPE_FIELDS: dict[str, int | None] = {
 }
 
 
+def _quantization(fields: dict[str, Any], shape: dict[str, int]) -> tuple[int | None, bool]:
+    """Bits of the weights, and whether the embedding has them too; 0 and null say that nothing is quantised."""
+    bits = fields.get("quantization_bit") or None
+    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
+        raise UserError(
+            f'config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.'
+        )
+    if bits == 4 and shape["inner_hidden_size"] % 2:
+        raise UserError(f'config.json: "inner_hidden_size" {shape["inner_hidden_size"]} is odd, but at 4 bits two columns share a byte.')
+    return bits, bits is not None and bool(fields.get("quantization_embeddings"))
+
+
 class ChatGLM(nn.Module):
     """The network: ids of a pack -> hidden states, and hidden states -> logits, as two calls."""
 
@@ -88,10 +112,20 @@ class ChatGLM(nn.Module):
         self.transformer = Transformer(config)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the network computes; a quantised weight is stored in another one."""
+        return self.transformer.final_layernorm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.transformer.final_layernorm.weight.device
+
+    @property
     def head_weight(self) -> Tensor:
-        """(V, C): the vocabulary head is the embedding itself."""
-        weight: Tensor = self.transformer.word_embeddings.weight
-        return weight
+        """(V, C): the vocabulary head is the embedding itself; a quantised one is made into numbers at each call."""
+        embedding = self.transformer.word_embeddings
+        return embedding.numbers(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 
     @property
     def vocabulary(self) -> int:
@@ -105,19 +139,19 @@ class ChatGLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
-        return functional.linear(hidden, self.head_weight)
+        embedding = self.transformer.word_embeddings
+        return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else functional.linear(hidden, embedding.weight)
 
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache in the network's own dtype and on its device."""
-        weight = self.head_weight
         return Cache(
             layers=self.config.num_layers,
             rows=rows,
             capacity=capacity,
             heads=self.config.num_attention_heads,
             head_size=self.config.head_size,
-            dtype=weight.dtype,
-            device=weight.device,
+            dtype=self.dtype,
+            device=self.device,
         )
 
     def forward(
@@ -155,14 +189,13 @@ class Transformer(nn.Module):
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
         self.config = config
-        # not nn.Embedding(...), which draws numbers: on the meta device that costs 1.3 s of imports
-        self.word_embeddings = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
+        self.word_embeddings = _embedding(config)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, pack: Pack, *, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
         """See ChatGLM.forward."""
-        hidden: Tensor = self.word_embeddings(pack.ids)
+        hidden: Tensor = self.word_embeddings(pack.ids).to(self.final_layernorm.weight.dtype)
         grid = Grid.of(pack, None if cache is None else cache.used)
         cos, sin = rotary(pack.positions, self.config.head_size // 2, hidden.dtype)
         for index, block in enumerate(self.layers):
@@ -206,8 +239,8 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.num_attention_heads
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = _linear(config, config.hidden_size, 3 * config.hidden_size)
+        self.dense = _linear(config, config.hidden_size, config.hidden_size)
 
     def forward(
         self, x: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
@@ -227,13 +260,25 @@ class MLP(nn.Module):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
-        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+        self.dense_h_to_4h = _linear(config, config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = _linear(config, config.inner_hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         out: Tensor = self.dense_4h_to_h(functional.gelu(self.dense_h_to_4h(x), approximate="tanh"))
         return out
+
+
+def _linear(config: ChatGLMConfig, inputs: int, outputs: int) -> nn.Linear | QuantizedLinear:
+    return QuantizedLinear(inputs, outputs, config.quantization_bit) if config.quantization_bit else nn.Linear(inputs, outputs)
+
+
+def _embedding(config: ChatGLMConfig) -> nn.Embedding | QuantizedEmbedding:
+    if config.quantization_bit and config.quantization_embeddings:
+        return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
+    # not nn.Embedding(...), which draws numbers: on the meta device that costs 1.3 s of imports
+    plain: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
+    return plain
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

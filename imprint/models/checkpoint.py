@@ -1,10 +1,10 @@
-"""Weights of a model folder: official shards read with one copy in memory, and the same layout written back."""
+"""Weights of a model folder: official shards read with one copy in memory, plain or quantised, and the same layout written back."""
 
 import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,58 +17,141 @@ from imprint.errors import UserError
 from imprint.files import new_folder, refuse_pointer, write_json
 from imprint.models.chatglm import ChatGLM
 from imprint.models.families import build_network, listing, read_config
+from imprint.quant import SCALE, QuantizedWeight, quantize
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped anew after this many bytes, so that pages already copied do not add up in memory."""
 HEAD = "lm_head.weight"
+HEAD_PART, EMBEDDING_PART = "lm_head.", "transformer.word_embeddings."
 IGNORED_ENDINGS = ("rotary_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
 SHARD_BYTES = 2 * 10**9
 COMPARED_ROWS = 16
 
 
-def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device) -> ChatGLM:
+def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> ChatGLM:
     """The network of a model folder, frozen, in evaluation mode.
 
-    Weights stay mapped to their file where neither type nor device changes. Raises UserError for a missing shard or tensor, a wrong shape,
-    a damaged or unsafe file.
+    Weights stay mapped to their file where neither type nor device changes. `bits`, 8 or 4, quantises the blocks' weights, each as it is
+    read and from the type it is stored in. Raises UserError for a missing shard or tensor, a wrong shape, a damaged or unsafe file, and
+    where the folder is quantised to another number of bits.
     """
+    fields = read_config(folder)
     with torch.device("meta"):
-        network = build_network(read_config(folder), folder)
-    missing = dict(network.named_parameters())
-    head = None
+        network = build_network(quantized_fields(fields, bits, folder), folder)
+    plain = {} if fields.get("quantization_bit") else quantized_layers(network)
+    expected, head = network.state_dict(), {}
+    missing = set(expected)
     for name, tensor in read_tensors(folder):
         if name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
             continue  # a full checkpoint's prefix is an adapter's business
-        if not tensor.is_floating_point():
-            raise UserError(
-                f"{folder}: {name!r} holds {tensor.dtype} numbers, perhaps quantised; this version reads unquantised weights only. "
-                "Use the 16-bit folder of the same model."
-            )
-        if name == HEAD:
-            head = _spread_rows(tensor).to(dtype)
-            continue
-        if name not in missing:
-            raise UserError(
-                f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them."
-            )
-        expected = tuple(missing.pop(name).shape)
-        if tuple(tensor.shape) != expected:
-            raise UserError(
-                f"{folder}: {name!r} has the shape {tuple(tensor.shape)}, config.json calls for {expected}. "
-                "Check that config.json belongs to these weights."
-            )
-        place = network.get_submodule(name.rpartition(".")[0])
-        parameter = torch.nn.Parameter(tensor.to(device=device, dtype=dtype), requires_grad=False)
-        setattr(place, name.rpartition(".")[2], parameter)
-    if missing:
-        raise UserError(f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.")
-    if head is not None and not _same(head, _spread_rows(network.head_weight).cpu()):
+        if (twin := twin_of(folder, name, expected)) != name:
+            _check_type(folder, name, tensor, expected[twin])
+            head[twin] = _spread_rows(tensor)
+        elif name in plain:
+            parts = quantize_read(folder, name, tensor.to(device), plain[name])
+            missing -= parts.keys()
+            for part, value in parts.items():
+                _place(network, part, value)
+        else:
+            _check_type(folder, name, tensor, expected[name])
+            _check_shape(folder, name, tensor, expected[name].shape)
+            missing.discard(name)
+            _place(network, name, tensor.to(device, stored_type(name, tensor, dtype)))
+    refuse_missing(folder, missing)
+    read = network.state_dict()
+    if not all(_same(rows.to(read[twin].dtype), _spread_rows(read[twin]).cpu()) for twin, rows in head.items()):
         raise UserError(
             f"{folder}: {HEAD!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
             f"Save the model with its head tied, or take {HEAD!r} out of the weights if the embedding is the good one."
         )
     return network.eval()
+
+
+def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> dict[str, Any]:
+    """The fields of config.json for a network of so many bits; None leaves them. Raises UserError where the folder has other bits."""
+    there = fields.get("quantization_bit")
+    if bits is None or there == bits:
+        return fields
+    if there:
+        raise UserError(
+            f"{folder}: is quantised to {there} bits already, and {bits} are asked for. Leave `quantize` out, or give the folder of the "
+            "same model that is not quantised."
+        )
+    return {**fields, "quantization_bit": bits, "quantization_embeddings": False}
+
+
+def quantized_layers(network: ChatGLM) -> dict[str, QuantizedWeight]:
+    """The layers that hold integers, by the names of their weights."""
+    return {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
+
+
+def quantize_read(folder: Path, name: str, weight: Tensor, layer: QuantizedWeight) -> dict[str, Tensor]:
+    """Integers and scales, by their names, of a weight as a folder holds it. Raises UserError where it does not fit the layer."""
+    if not weight.is_floating_point():
+        raise UserError(
+            f'{folder}: {name!r} holds {weight.dtype} numbers, but config.json has no "quantization_bit". Take config.json from the '
+            "folder the weights come from."
+        )
+    _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
+    integers, scale = quantize(weight, layer.bits)
+    if not scale.isfinite().all():
+        raise UserError(f"{folder}: {name!r} holds numbers that are not finite, or too large for fp16 scales. Download the weights again.")
+    return {name: integers, scale_of(name): scale}
+
+
+def scale_of(name: str) -> str:
+    """What the scales of a quantised weight are called."""
+    return name.removesuffix("weight") + SCALE
+
+
+def twin_of(folder: Path, name: str, expected: Collection[str]) -> str:
+    """The name of a read tensor in the network: its own, or for the head the embedding's. Raises UserError where there is none."""
+    twin = name.replace(HEAD_PART, EMBEDDING_PART)
+    if twin not in expected:
+        raise UserError(
+            f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them."
+        )
+    return twin
+
+
+def refuse_missing(folder: Path, missing: Collection[str]) -> None:
+    """Raise UserError where something is missing."""
+    if missing:
+        raise UserError(f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.")
+
+
+def stored_type(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The type in which a tensor is held by a network that computes in `dtype`: integers and their scales have their own."""
+    if not tensor.is_floating_point():
+        return tensor.dtype
+    return torch.float16 if name.endswith(SCALE) else dtype
+
+
+def _place(network: ChatGLM, name: str, tensor: Tensor) -> None:
+    """Put a tensor where the network has one of this name: a buffer of integers or scales, or a frozen parameter."""
+    place, _, last = name.rpartition(".")
+    layer = network.get_submodule(place)
+    setattr(layer, last, torch.nn.Parameter(tensor, requires_grad=False) if last in dict(layer.named_parameters(recurse=False)) else tensor)
+
+
+def _check_type(folder: Path, name: str, tensor: Tensor, expected: Tensor) -> None:
+    """A UserError unless both are numbers with a fraction, or both are int8."""
+    if tensor.is_floating_point() == expected.is_floating_point() and (tensor.is_floating_point() or tensor.dtype == expected.dtype):
+        return
+    wanted = "floating-point numbers" if expected.is_floating_point() else "torch.int8 numbers"
+    raise UserError(
+        f'{folder}: {name!r} holds {tensor.dtype} numbers, config.json calls for {wanted} ("quantization_bit" says whether weights are '
+        "quantised). Take config.json from the folder the weights come from."
+    )
+
+
+def _check_shape(folder: Path, name: str, tensor: Tensor, expected: torch.Size) -> None:
+    if tensor.shape != expected:
+        raise UserError(
+            f"{folder}: {name!r} has the shape {tuple(tensor.shape)}, config.json calls for {tuple(expected)}. "
+            "Check that config.json belongs to these weights."
+        )
 
 
 def _spread_rows(tensor: Tensor) -> Tensor:
@@ -185,34 +268,49 @@ def save_network(
     `source` gives config.json and the other small files; `dtype` None keeps the network's; shards of at most `shard_bytes` with an index,
     or one file where that is enough; `tied_once` leaves out the head's copy of the embedding. The folder appears complete or not at all.
     """
-    fields = read_config(source)
-    tensors = dict(network.state_dict())
+    dtype = dtype or network.dtype
+    tensors = network.state_dict()
     if not tied_once:
-        tensors[HEAD] = network.head_weight.detach()
-    dtype = dtype or network.head_weight.dtype
+        tensors |= {HEAD_PART + part: tensor for part, tensor in network.transformer.word_embeddings.state_dict().items()}
+    types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}
     stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
-    shards = _divide(tensors, shard_bytes, dtype)
-    names = [f"{stem}.{ending}"] if len(shards) == 1 else [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.{ending}" for i in range(len(shards))]
+    sizes = {name: tensor.numel() * types[name].itemsize for name, tensor in tensors.items()}
+    shards = divide(sizes, shard_bytes)
+    names = shard_names(stem, ending, len(shards))
     with new_folder(folder) as part:
-        for small in source.iterdir():
-            if small.is_file() and small.suffix not in {".bin", ".safetensors"} and not small.name.endswith(".index.json"):
-                shutil.copyfile(small, part / small.name)
-        write_json(part / "config.json", {**fields, "torch_dtype": str(dtype).removeprefix("torch.")})
+        copy_small_files(source, part)
+        fields = {**read_config(source), "torch_dtype": str(dtype).removeprefix("torch.")}
+        write_json(part / "config.json", quantized_fields(fields, network.config.quantization_bit, source))
         for name, shard in zip(names, shards, strict=True):
-            content = {key: tensors[key].to("cpu", dtype).clone().contiguous() for key in shard}
+            content = {key: tensors[key].to("cpu", types[key]).clone().contiguous() for key in shard}
             torch.save(content, part / name) if as_bin else save_file(content, part / name, {"format": "pt"})
         if len(shards) > 1:
-            total = sum(tensor.numel() * dtype.itemsize for tensor in tensors.values())
-            weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-            write_json(part / f"{stem}.{ending}.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+            write_index(part / f"{stem}.{ending}.index.json", dict(zip(names, shards, strict=True)), sum(sizes.values()))
 
 
-def _divide(tensors: dict[str, Tensor], shard_bytes: int, dtype: torch.dtype) -> list[list[str]]:
+def copy_small_files(source: Path, folder: Path) -> None:
+    """Everything of a model folder but its weights."""
+    for small in source.iterdir():
+        if small.is_file() and small.suffix not in {".bin", ".safetensors"} and not small.name.endswith(".index.json"):
+            shutil.copyfile(small, folder / small.name)
+
+
+def write_index(path: Path, shards: Mapping[str, Iterable[str]], total_bytes: int) -> None:
+    """The file that tells which shard holds which tensor."""
+    weight_map = {key: name for name, shard in shards.items() for key in shard}
+    write_json(path, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map})
+
+
+def shard_names(stem: str, ending: str, count: int) -> list[str]:
+    """The official names of so many files."""
+    return [f"{stem}.{ending}"] if count == 1 else [f"{stem}-{i + 1:05d}-of-{count:05d}.{ending}" for i in range(count)]
+
+
+def divide(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
     """Tensor names in groups of at most `shard_bytes`, in order; a larger tensor stands alone."""
     groups: list[list[str]] = []
     room = 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * dtype.itemsize
+    for name, size in sizes.items():
         if not groups or size > room:
             groups.append([])
             room = shard_bytes

@@ -31,11 +31,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 def build_network(fields: dict[str, Any], folder: Path) -> ChatGLM:
     """The network for these fields, its weights not yet there (on the meta device when the caller says so)."""
     kind = fields.get("model_type")
-    if fields.get("quantization_bit"):
-        raise UserError(
-            f'{folder}/config.json: "quantization_bit" is {fields["quantization_bit"]!r}, a quantised folder; '
-            "this version reads unquantised weights only. Use the 16-bit folder of the same model."
-        )
     if kind == "chatglm" and "multi_query_group_num" in fields:
         raise UserError(
             f"{folder}/config.json: this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet. It reads {NATIVE}."

@@ -13,7 +13,7 @@ from torch import Tensor
 from imprint.errors import UserError
 from imprint.files import find_folder, new_folder, write_json
 from imprint.models.chatglm import ChatGLM
-from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
+from imprint.models.checkpoint import PREFIX_PART, load_pickle, quantized_layers, read_tensors
 from imprint.models.families import listing
 from imprint.tune.prefix import PrefixEncoder, prefix_from_tensors
 
@@ -53,12 +53,15 @@ class Description:
 
 
 def fingerprint(network: ChatGLM) -> list[float]:
-    """One number for each weight: the largest magnitude in its first row, which every precision keeps; a hash would change with it."""
-    largest = [
-        parameter.reshape(len(parameter), -1)[0].abs().max() for _, parameter in sorted(network.named_parameters()) if parameter.dim() > 1
-    ]
-    largest += [parameter.abs().max() for _, parameter in sorted(network.named_parameters()) if parameter.dim() == 1]
-    return [round(float(number), 6) for number in torch.stack(largest).float().cpu()]
+    """One number for each weight: the largest magnitude in its first row, which every precision keeps; a hash would change with it.
+
+    A quantised weight counts as the numbers it stands for: its largest integer times its scale is the largest number it was made from.
+    """
+    first = {name: parameter[:1] for name, parameter in network.named_parameters() if parameter.dim() > 1}
+    first |= {name: layer.numbers(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}
+    vectors = {name: parameter for name, parameter in network.named_parameters() if parameter.dim() == 1}
+    largest = [tensor.abs().max().float() for _, tensor in (*sorted(first.items()), *sorted(vectors.items()))]
+    return [round(float(number), 6) for number in torch.stack(largest).cpu()]
 
 
 def same_base(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -179,7 +179,8 @@ class TestBrokenFolders:
 
         sentence = refusal(base(tmp_path / "base", {**tensors, name: torch.ones(tensors[name].shape, dtype=dtype)}))
 
-        assert f"{name!r} holds {dtype} numbers, perhaps quantised; this version reads unquantised weights only." in sentence
+        assert f'{name!r} holds {dtype} numbers, config.json calls for floating-point numbers ("quantization_bit" says' in sentence
+        assert "Take config.json from the folder the weights come from." in sentence
 
     @pytest.mark.parametrize("row", [0, 39])
     def test_a_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, row: int) -> None:

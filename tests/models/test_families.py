@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from imprint.errors import UserError
 from imprint.models.families import build_network, listing, read_config
+from imprint.quant import QuantizedWeight
 from tests.cases import small_fields, write_config
 
 CHATGLM2 = {"model_type": "chatglm", "multi_query_group_num": 2, "num_layers": 28, "ffn_hidden_size": 13696}
@@ -80,12 +82,34 @@ def test_chatglm2_is_called_by_its_name(tmp_path: Path) -> None:
     assert "this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet" in refusal(tmp_path, CHATGLM2)
 
 
-def test_a_quantised_folder_is_refused_with_what_to_use(tmp_path: Path) -> None:
-    sentence = refusal(tmp_path, {**small_fields(), "quantization_bit": 4})
+@pytest.mark.parametrize(("bits", "embeddings"), [(8, False), (4, False), (4, True)])
+def test_a_quantised_folder_is_known_by_its_fields(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+    network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": embeddings}, tmp_path)
 
-    assert '"quantization_bit" is 4, a quantised folder' in sentence
-    assert "Use the 16-bit folder of the same model." in sentence
-    assert build_network({**small_fields(), "quantization_bit": 0}, tmp_path).config.num_layers == 2
+    held = {name for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
+
+    assert len(held) == 2 * 4 + embeddings
+    assert ("transformer.word_embeddings" in held) == embeddings
+    assert {type(layer) for layer in network.modules()} & {nn.Linear} == set()
+
+
+@pytest.mark.parametrize("bits", [0, None])
+def test_no_bits_are_no_quantisation(tmp_path: Path, bits: object) -> None:
+    network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": True}, tmp_path)
+
+    assert not any(isinstance(layer, QuantizedWeight) for layer in network.modules())
+
+
+@pytest.mark.parametrize("bits", [16, 3, -4, "4", True, [8]])
+def test_other_bits_are_refused(tmp_path: Path, bits: object) -> None:
+    assert '"quantization_bit" must be 8, 4 or null' in refusal(tmp_path, {**small_fields(), "quantization_bit": bits})
+
+
+def test_an_odd_width_cannot_share_bytes(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, {**small_fields(), "inner_hidden_size": 49, "quantization_bit": 4})
+
+    assert '"inner_hidden_size" 49 is odd, but at 4 bits two columns share a byte' in sentence
+    assert build_network({**small_fields(), "inner_hidden_size": 49, "quantization_bit": 8}, tmp_path).config.quantization_bit == 8
 
 
 def test_a_listing_stays_short(tmp_path: Path) -> None:

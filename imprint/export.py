@@ -1,0 +1,156 @@
+"""`imprint quantize MODEL OUT`: a model folder in the original's 8 or 4 bits, written as it is read."""
+
+import math
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imprint.errors import UserError
+from imprint.files import new_folder, write_json
+from imprint.model import base_folder
+from imprint.models.chatglm import ChatGLM
+from imprint.models.checkpoint import (
+    IGNORED_ENDINGS,
+    PREFIX_PART,
+    copy_small_files,
+    divide,
+    quantize_read,
+    quantized_fields,
+    quantized_layers,
+    read_tensors,
+    refuse_missing,
+    scale_of,
+    shard_names,
+    twin_of,
+    write_index,
+)
+from imprint.models.families import build_network, read_config
+from imprint.progress import Progress
+from imprint.quant import BITS, QuantizedWeight
+
+SHARD_BYTES = 10**9
+"""A shard is gathered in memory before it is written."""
+DISK_RESERVE = 2**20
+"""Bytes for config.json, tokenizer and the like."""
+
+
+def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
+    """Write the model of `folder` to the folder `out`, its blocks' weights quantised to 8 or 4 bits under the original's names.
+
+    Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
+    Raises UserError for a folder that is quantised already or damaged, and for a place or a disk that will not do.
+    """
+    if bits not in BITS:
+        raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
+    source, out = base_folder(folder), Path(out)
+    out = out if out.name else out.resolve()  # "." has no name to write beside
+    fields = read_config(source)
+    if fields.get("quantization_bit"):
+        raise UserError(f"{source}: is quantised to {fields['quantization_bit']} bits already. Give the folder it was made from.")
+    _check_place(source, out)
+    fields = quantized_fields(fields, bits, source)
+    with torch.device("meta"):
+        network = build_network(fields, source)
+    layers = quantized_layers(network)
+    before, sizes = _plan(source, network, layers)
+    after = sum(sizes.values())
+    _check_disk(out, after)
+    shards = divide(sizes, SHARD_BYTES)
+    files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
+    megabytes = math.ceil(before / 10**6)
+    with Progress("quantising", megabytes, "MB") as bar, new_folder(out) as part:
+        copy_small_files(source, part)
+        checksums: dict[str, int] = {}
+        told = 0
+        for done, written in _write(source, layers, part, files):
+            checksums |= written
+            bar.advance(megabytes * done // before - told)
+            told = megabytes * done // before
+        if len(files) > 1:
+            write_index(part / "model.safetensors.index.json", files, after)
+        write_json(part / "config.json", fields)
+        _read_back(part, checksums)
+    bar.say(f"{out}: {bits} bits, {_size(after)} instead of {_size(before)}; read back without a difference / 已写入并校验")
+    return out
+
+
+def _check_place(source: Path, out: Path) -> None:
+    """Only a new folder, an empty one, or what this command wrote before may be written."""
+    if source.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{out}: holds the model that is read. Give a folder of its own to write to.")
+    if out.is_file():
+        raise UserError(f"{out}: is a file. Give the name of a folder to write to.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "config.json").is_file() or not read_config(out).get("quantization_bit"):
+        raise UserError(f"{out}: is there already and holds no quantised model, so it is not replaced. Give a new folder to write to.")
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    there = next(parent for parent in out.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed + DISK_RESERVE:
+        raise UserError(
+            f"{out}: {_size(needed)} will be written, and the disk has {_size(free)} left. Free some space, or choose a folder "
+            "on another disk."
+        )
+
+
+def _plan(source: Path, network: ChatGLM, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
+    """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
+    before, sizes, missing = 0, {}, set(network.state_dict())
+    for name, tensor in _tensors(source):
+        before += tensor.nbytes
+        if PREFIX_PART not in name:
+            twin_of(source, name, network.state_dict())
+        sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
+        if name in layers:
+            sizes[scale_of(name)] = layers[name].weight_scale.nbytes
+    refuse_missing(source, missing - sizes.keys())
+    return before, sizes
+
+
+def _write(
+    source: Path, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """Fill the shards one after the other; yields the bytes read so far, and checksums of what was made of the last of them."""
+    waiting, shard, done = iter(files.items()), {}, 0
+    file, names = next(waiting)
+    for name, tensor in _tensors(source):
+        parts = quantize_read(source, name, tensor, layers[name]) if name in layers else {name: tensor}
+        checksums = {}
+        for key, value in parts.items():
+            shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may be one piece of memory
+            checksums[key] = _checksum(shard[key])
+            if len(shard) == len(names):
+                save_file(shard, part / file, {"format": "pt"})
+                shard = {}
+                file, names = next(waiting, ("", []))
+        done += tensor.nbytes
+        yield done, checksums
+
+
+def _read_back(part: Path, checksums: Mapping[str, int]) -> None:
+    found = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
+    if found != checksums:
+        wrong = min(name for name in checksums if found.get(name) != checksums[name])
+        raise UserError(
+            f"{part.parent}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk."
+        )
+
+
+def _tensors(source: Path) -> Iterator[tuple[str, Tensor]]:
+    return ((name, tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 10**7 else f"{count / 1e6:.2f} MB"

@@ -1,0 +1,128 @@
+"""ChatGLM-6B's quantised weights: small integers with one fp16 scale a row, made into numbers again where they are used.
+
+Plain PyTorch, so it runs wherever PyTorch does; nothing is compiled. Legend: N rows (outputs), K columns (inputs), V vocabulary, C hidden
+size, T tokens. Source of the format: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BITS = (8, 4)
+SCALE = "weight_scale"
+"""What the scales of a `weight` are called beside it."""
+QUANTIZED_AT_ONCE = 2**22
+"""Weights that are divided at once: what the division needs beside the result stays small."""
+ROWS_AT_ONCE = 2**14
+"""Rows of a vocabulary head that are numbers at one time."""
+
+
+def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Integers and fp16 scales (N,) of a weight (N, K): int8 (N, K), or at 4 bits (N, K / 2), two columns a byte, the first one high.
+
+    The scale is the row's largest magnitude over the largest integer. Divided in the weight's own type, as the original does: fp16 and
+    fp32 give other integers here and there; bf16 over fp16 is computed in fp32. A scale is not finite where a weight is not.
+    """
+    parts = [_quantize_rows(rows, bits) for rows in weight.split(max(1, QUANTIZED_AT_ONCE // weight.shape[1]))]
+    return torch.cat([integers for integers, _ in parts]), torch.cat([scale for _, scale in parts])
+
+
+def _quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    assert bits in BITS
+    if weight.dtype == torch.bfloat16:
+        weight = weight.float()
+    largest = 2 ** (bits - 1) - 1
+    scale = (weight.abs().amax(-1) / largest).half()
+    # a row of zeros is 0 / 0; and a scale near fp16's smallest is so coarse that the quotient leaves the range, which would wrap around
+    integers = (weight / scale[:, None]).round_().nan_to_num_(0).clamp_(-largest, largest).to(torch.int8)
+    return integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15), scale
+
+
+def dequantize(integers: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """The weight (N, K) in `dtype`: integer times scale, rounded to fp16 as in the original's kernels."""
+    if bits == 8:
+        return (integers * scale[:, None]).to(dtype)
+    # Both nibbles are taken at 16 times their value, which needs one step each; the product is exact in fp32 and rounded once, to fp16.
+    sixteenth = scale.float()[:, None] / 16
+    product = torch.empty((*integers.shape, 2), dtype=torch.float16, device=integers.device)
+    torch.mul(integers & -16, sixteenth, out=product[..., 0])
+    torch.mul(integers << 4, sixteenth, out=product[..., 1])
+    return product.flatten(-2).to(dtype)
+
+
+class QuantizedWeight(nn.Module):
+    """A frozen weight (N, K) held as integers and scales, under the original's names."""
+
+    weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, rows: int, columns: int, bits: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.columns = columns
+        self.bits = bits
+        self.register_buffer("weight", torch.empty(rows, columns * bits // 8, dtype=torch.int8))
+        self.register_buffer(SCALE, torch.empty(rows, dtype=torch.float16))
+
+    def numbers(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
+        """These rows as numbers, (N, K)."""
+        return dequantize(self.weight[rows], self.weight_scale[rows], self.bits, dtype)
+
+    def extra_repr(self) -> str:
+        """What stands between the brackets when a network is printed."""
+        return f"{self.rows}, {self.columns}, bits={self.bits}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """Move as every module does, but keep the scales fp16: `network.bfloat16()` is about what is computed, not about the format."""
+        scale = self.weight_scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.weight_scale.dtype != scale.dtype:
+            self.weight_scale = scale.to(self.weight_scale.device)
+        return self
+
+
+class QuantizedLinear(QuantizedWeight):
+    """A linear layer whose weight is quantised and which passes on a gradient to its input alone."""
+
+    def __init__(self, columns: int, rows: int, bits: int) -> None:
+        super().__init__(rows, columns, bits)
+        self.bias = nn.Parameter(torch.empty(rows), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, K) -> (T, N)."""
+        out: Tensor = _Product.apply(x, self.weight, self.weight_scale, self.bits, self.bias)  # type: ignore[no-untyped-call]
+        return out
+
+
+class QuantizedEmbedding(QuantizedWeight):
+    """The vocabulary (V, C), quantised: the rows of ids, and the head that is tied to them."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(T,) -> (T, C), fp16."""
+        return self.numbers(torch.float16, ids)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(T, C) -> (T, V), a part of the vocabulary at a time."""
+        parts = zip(self.weight.split(ROWS_AT_ONCE), self.weight_scale.split(ROWS_AT_ONCE), strict=True)
+        return torch.cat([_Product.apply(hidden, *part, self.bits, None) for part in parts], -1)  # type: ignore[no-untyped-call]
+
+
+class _Product(torch.autograd.Function):
+    """x times the dequantised weight; the numbers live as long as the product takes, and are made again for the gradient.
+
+    What backward needs lies in the layer itself, so nothing is saved: under activation checkpointing no product is computed again for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, integers: Tensor, scale: Tensor, bits: int, bias: Tensor | None) -> Tensor:
+        ctx.integers, ctx.scale, ctx.bits = integers, scale, bits
+        return functional.linear(x, dequantize(integers, scale, bits, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """The gradient of the input; the weight, the scale and the bias are frozen."""
+        (grad,) = grads
+        return grad @ dequantize(ctx.integers, ctx.scale, ctx.bits, grad.dtype), None, None, None, None
