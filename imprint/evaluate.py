@@ -16,11 +16,24 @@ from imprint.data.dataset import DataSection, load_samples
 from imprint.data.encode import encode_original_evaluation, encode_prompt
 from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
+from imprint.data.sources import find_source
 from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, write_json, write_text
 from imprint.generate import NotFiniteError, Sampling, generate
-from imprint.metrics import METRICS, ProtocolName, RowScore, Summary, copied_share, repeated_share, score_rows, summary
+from imprint.metrics import (
+    METRICS,
+    PROTOCOLS,
+    ProtocolName,
+    Rates,
+    RowScore,
+    Summary,
+    copied_share,
+    rates_of,
+    score_rows,
+    summary,
+    warnings_of,
+)
 from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
@@ -103,9 +116,19 @@ class Answers:
     cut_prompts: int
     """How many prompts were too long and lost a part."""
     scores: list[RowScore]
-    """One score a row."""
+    """One score a row; of questions without references they are all 0 and say nothing."""
     summary: Summary
     """Their means with intervals."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is anything to score against."""
+        return any(reference.strip() for reference in self.references)
+
+    @property
+    def rates(self) -> Rates:
+        """What the means hide."""
+        return rates_of(self.predictions, self.unfinished)
 
 
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
@@ -114,7 +137,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     run = read_run(path)
     section = resolve(section, run)
     samples = read_data(section, data, limit)
-    output = section.output or answers_folder(path, run, section, data.stem, limit)
+    output = section.output or answers_folder(path, run, section, name_of(data), limit)
     answers = answer_all(open_asked(path, run, section), samples, section, output)
     report = write_scores(answers, section, run, data, output)
     for line in told(report, output):
@@ -151,6 +174,12 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[S
     )
 
 
+def name_of(data: Path) -> str:
+    """What the answers to a file or folder of rows are called; so many rows drawn from it are not the whole of it."""
+    source = find_source(data)
+    return source.path.stem + (f"-drawn-{source.count}" if source.count else "")
+
+
 def answers_folder(path: Path, run: Trained | None, section: EvaluateSection, name: str, limit: int | None) -> Path:
     """Where answers go: into the run folder, or for a model folder beside the command; other rows and other models go elsewhere."""
     home = RunFolder(path).evaluations if run is not None else Path("evaluations") / path.name
@@ -167,7 +196,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     """
     questions = [_question(model, sample, section) for sample in samples]
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
-    aside = {"output", "base", "adapter", *(["batch_size"] if section.temperature == 0 else [])}  # what changes no answer
+    aside = {"output", "base", "adapter", "protocol", *(["batch_size"] if section.temperature == 0 else [])}  # what changes no answer
     settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside)}
     kept = output / ANSWERS
     before = read_lines(kept)
@@ -207,16 +236,24 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
     assert source is not None, "resolve() fills what was left open"
     assert target is not None
     before = section.source_prefix or ""
-    whole = len(model.tokenizer.encode(before + chatglm_prompt(sample.query, sample.history, sample.system))) + 2
     if section.truncation == "original":
         ids, reference = encode_original_evaluation(
             model.tokenizer, sample.query, sample.answer, sample.history, source, target, sample.system, before
         )
         rest = max(1, (section.max_length or source + target + 1) - len(ids))
-        return Question(ids, reference, rest if bound is None else min(rest, bound), len(ids) < whole)
+        return Question(ids, reference, rest if bound is None else min(rest, bound), _is_cut(ids, model, sample, section))
     assert bound is not None
     ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source, system=sample.system, source_prefix=before)
-    return Question(ids, sample.answer, bound, len(ids) < whole)
+    return Question(ids, sample.answer, bound, _is_cut(ids, model, sample, section))
+
+
+def _is_cut(ids: list[int], model: Model, sample: Sample, section: EvaluateSection) -> bool:
+    """Whether a prompt lost a part; one below its limit that has no turns to lose is whole, and need not be encoded again."""
+    assert section.max_source_length is not None, "resolve() fills what was left open"
+    if len(ids) < section.max_source_length and not sample.history:
+        return False
+    whole = (section.source_prefix or "") + chatglm_prompt(sample.query, sample.history, sample.system)
+    return len(ids) < len(model.tokenizer.encode(whole)) + 2
 
 
 def _answer(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
@@ -244,17 +281,32 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
 
 
 def write_scores(answers: Answers, section: EvaluateSection, run: Trained | None, data: Path, output: Path) -> dict[str, Any]:
-    """Write scores.json and return what it says."""
-    found = answers.summary
-    rows = len(answers.predictions)
-    report: dict[str, Any] = {"protocol": found.protocol, "data": str(data), "rows": rows, **{k: asdict(v) for k, v in found.means.items()}}
-    report |= {"empty": found.empty, "unfinished_share": answers.unfinished / rows, "repeated_share": repeated_share(answers.predictions)}
+    """Write scores.json and return what it says; questions without references have rates and no scores."""
+    found, rates = answers.summary, answers.rates
+    report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
+    if answers.scored:
+        report |= {"protocol": found.protocol, **{name: asdict(mean) for name, mean in found.means.items()}}
+        report |= {"dropped": found.dropped, "references_cut_to": reference_limit(section)}
+    report |= {"empty": found.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
     report |= {"cut_prompts": answers.cut_prompts}
     if known := learned_answers(run):
         report["copied_share"] = copied_share(answers.predictions, known)
     report |= {"settings": section.model_dump(mode="json")}
     write_json(output / "scores.json", report)
     return report
+
+
+def reference_limit(section: EvaluateSection) -> int | None:
+    """To how many tokens references are cut before they are scored; None where they are whole."""
+    if section.truncation != "original":
+        return None
+    assert section.max_target_length is not None, "resolve() fills what was left open"
+    return section.max_target_length - 2
+
+
+def references_told(limit: int | None) -> str:
+    """Whether references were cut, for a person."""
+    return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
 def learned_answers(run: Trained | None) -> list[str]:
@@ -268,11 +320,18 @@ def learned_answers(run: Trained | None) -> list[str]:
 
 
 def told(report: dict[str, Any], output: Path) -> list[str]:
-    """The scores as lines for a person."""
-    lines = [f"{'':10}{'mean':>7}   95 % interval"]
-    for name in METRICS:
-        mean = report[name]
-        lines.append(f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}")
+    """The scores as lines for a person, what is wrong with many answers on top."""
+    rates = Rates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
+    lines = [line for warned in warnings_of(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
+    if "protocol" in report:
+        lines.append(f"{'':10}{'mean':>7}   95 % interval")
+        for name in METRICS:
+            mean = report[name]
+            lines.append(f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}")
+        protocol = PROTOCOLS[report["protocol"]]
+        dropped = f", {report['dropped']} rows left out of the means" if report["dropped"] else ""
+        references = references_told(report["references_cut_to"])
+        lines.append(f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references}{dropped}")
     shares = [
         f"{report['empty']} empty",
         f"{report['unfinished_share']:.1%} not ended",

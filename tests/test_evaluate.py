@@ -17,8 +17,9 @@ from imprint.data.encode import encode_prompt
 from imprint.data.formats import read_samples
 from imprint.files import read_lines
 from imprint.generate import NotFiniteError
-from imprint.metrics import score
+from imprint.metrics import PROTOCOLS, score
 from imprint.runs import RunFolder
+from imprint.tokenizers import ChatGLMTokenizer
 from tests.tinyrun import talking_run, tiny_run
 
 FILES = ("generated_predictions.txt", "predictions.jsonl", "scores.json", "answers.jsonl")
@@ -117,10 +118,78 @@ def test_the_scores_are_told(ask: Ask, capsys: pytest.CaptureFixture[str]) -> No
     assert f"written to {folder}" in said
 
 
+def test_it_is_told_under_which_protocol_and_whether_references_were_cut(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ask(limit=3)
+    assert "protocol chatglm-6b: BLEU-4 over characters, references whole" in capsys.readouterr().out
+    assert scores(whole)["references_cut_to"] is None
+    cut = ask("truncation=original", "max_target_length=10", "protocol=words", limit=3, name="cut")
+    assert "protocol words: BLEU-4 over words, references cut to 8 tokens, as ChatGLM-6B's script cuts them" in capsys.readouterr().out
+    assert scores(cut)["references_cut_to"] == 8
+
+
+def test_another_protocol_asks_nothing_anew(ask: Ask, batches: list[int]) -> None:
+    found = {}
+    for name in PROTOCOLS:
+        lines = read_lines(ask(f"protocol={name}", limit=6) / "predictions.jsonl")
+        found[name] = scores(ask(f"protocol={name}", limit=6))["bleu-4"]["value"]
+        assert found[name] == pytest.approx(
+            score([line["prediction"] for line in lines], [line["label"] for line in lines], name)["bleu-4"]
+        )
+    assert batches == [6]
+    assert found["words"] != found["chatglm-6b"]
+
+
+def test_rows_that_the_protocol_leaves_out_are_told(ask: Ask, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = scores(ask("protocol=swift", folder=run.path.parent / "base", limit=4))  # the base before it learned to talk
+    assert (found["dropped"], found["empty"]) == (4, 4)
+    assert "4 rows left out of the means" in capsys.readouterr().out
+
+
+def test_many_bad_answers_are_warned_of_on_top(ask: Ask, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ask(folder=run.path.parent / "base", limit=4)
+    said = capsys.readouterr().out
+    assert said.index("warning: 100% of the answers are empty: the model ends at once.") < said.index("rouge-1")
+    assert "警告：100% 的回答是空的" in said
+    ask("max_new_tokens=2", limit=4, name="short")
+    said = capsys.readouterr().out
+    assert "warning: 100% of the answers never stop: their limit ended them." in said
+    assert "are empty:" not in said
+    assert "warning" not in (folder / "scores.json").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_scores_as_its_files_are_scored_again(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ask("max_new_tokens=3", "truncation=original", "max_target_length=12")
+    for name in ("predictions.jsonl", "generated_predictions.txt"):
+        assert main(["score", str(folder / name), "--protocol", "chatglm-6b", "--output", str(tmp_path / "again.json")]) == 0
+        again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
+        assert again["protocols"]["chatglm-6b"]["bleu-4"] == scores(folder)["bleu-4"]
+        assert again["protocols"]["chatglm-6b"]["references_cut_to"] == 10
+        assert again["unfinished_share"] == scores(folder)["unfinished_share"] == 1.0
+        assert "`imprint evaluate` had cut them to 10 tokens" in capsys.readouterr().out
+
+
+def test_a_prompt_that_nothing_was_cut_from_is_encoded_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = ChatGLMTokenizer.encode
+
+    def counted(tokenizer: ChatGLMTokenizer, text: str) -> list[int]:
+        encoded.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(ChatGLMTokenizer, "encode", counted)
+    ask(limit=3)
+    assert len(encoded) == len(set(encoded)) == 3
+
+
 def test_without_a_folder_answers_go_into_the_run(run: RunFolder, rows: Path) -> None:
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2"]) == 0
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2", "base=true"]) == 0
     assert sorted(folder.name for folder in run.evaluations.iterdir()) == ["rows-first-2", "rows-first-2-base"]
+
+
+def test_rows_drawn_from_a_file_are_kept_beside_those_of_the_whole(run: RunFolder, rows: Path) -> None:
+    assert main(["evaluate", str(run.path), "--data", f"{rows}#3"]) == 0
+    assert len(read_lines(run.evaluations / "rows-drawn-3" / "predictions.jsonl")) == 3
 
 
 def test_limit_takes_the_first_rows_of_the_file(ask: Ask, rows: Path) -> None:
@@ -339,7 +408,7 @@ def test_killed_evaluations_end_as_one_that_nobody_killed(repo: Path, tmp_path: 
         (["{rows}", "--data", "{rows}"], "rows.jsonl: there is no such folder. Give a run folder"),
         (["{empty}", "--data", "{rows}"], "{empty}"),
         (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
-        (["{run}", "--data", "{run}"], "is a folder. Give the path of a file"),
+        (["{run}", "--data", "{empty}"], "is a folder without a data file. Give a file"),
         (["{run}", "--data", "{rows}", "prompt_column=question"], "question"),
         (["{run}", "--data", "{rows}", "temprature=1"], "temprature"),
         (["{run}", "--data", "{rows}", "top_p=1.5"], "top_p"),
