@@ -5,7 +5,6 @@ A byte that the encoding does not know becomes half a character, U+DC00 + the by
 """
 
 import codecs
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ LONGEST_ROW: Final = 2**24
 """Characters of a row; what is longer is no row but a file without newlines, and would fill the memory."""
 BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 NAMES: Final = {"utf-8": "UTF-8", "gb18030": "GB18030", "utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}
-ESCAPED: Final = re.compile("[\udc00-\udcff]")
 
 Consumed = Callable[[int], None]
 """Told how many more bytes have been read."""
@@ -100,7 +98,7 @@ def undecodable(text: str, encoding: Encoding) -> BadRowError | None:
         text.encode()  # several times faster than a search
     except UnicodeEncodeError as error:
         half = text[error.start]
-        shown = f"byte 0x{ord(half) - 0xDC00:02X}" if ESCAPED.match(half) else "half a character"
+        shown = f"byte 0x{ord(half) - 0xDC00:02X}" if half >= "\udc00" else "half a character"
         return BadRowError(f"{shown} at column {error.start + 1} is not {NAMES[encoding.codec]}, as the rest of the file is.")
     return None
 
@@ -125,6 +123,6 @@ def _wide(head: bytes) -> str | None:
 def _misfit(sample: bytes, codec: str) -> float:
     """The share of what is beyond ASCII in a sample that a codec cannot read."""
     text = codecs.getincrementaldecoder(codec)("surrogateescape").decode(sample)
-    wrong = len(ESCAPED.findall(text))
-    beyond = len(re.findall(r"[^\x00-\x7f]", text))
+    wrong = len(text) - len(text.encode("utf-8", "ignore").decode())
+    beyond = len(text) - len(text.encode("ascii", "ignore"))
     return wrong / beyond if beyond else 0.0

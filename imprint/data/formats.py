@@ -32,7 +32,7 @@ def read_samples(
         else:
             problems.good += 1
             samples += made
-    problems.raise_any("Mend")
+    problems.raise_any("Mend {}; nothing was read.")
     if not samples:
         example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
         raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
@@ -63,7 +63,7 @@ def file_of(place: str) -> str:
 
 
 class Problems:
-    """The bad rows of a source, of which only the first are kept."""
+    """The bad rows of a source, of which only the first are kept, and how many good ones there are."""
 
     def __init__(self, source: Path | str) -> None:
         self._source = source
@@ -78,11 +78,11 @@ class Problems:
             self._listed.append(f"{place}: {problem}")
 
     def raise_any(self, remedy: str) -> None:
-        """Raise one UserError for all of them; `remedy` is what to do, as the verb of a sentence."""
+        """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""
         if not self._bad:
             return
         if self._bad == 1:
-            raise UserError(f"{self._listed[0]} {remedy} this row; nothing was read.")
+            raise UserError(f"{self._listed[0]} {remedy.replace('{}', 'this row')}")
         more = f"\nand {self._bad - LISTED} more." if self._bad > LISTED else ""
-        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy} them; nothing was read."
+        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.replace('{}', 'them')}"
         raise UserError("\n".join([head, *self._listed]) + more)

@@ -111,14 +111,16 @@ class _Array:
 
     def _element(self) -> object:
         """The element that starts here; more text is fetched until it is complete."""
+        whole = False
         while True:
             try:
                 value, end = self._decoder.decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 open_end = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_WORD
                 size = len(self._text) - self._place
-                if not open_end or size > LONGEST_ROW or not self._fetch(size):
+                if whole or not open_end or size > LONGEST_ROW:
                     raise
+                whole = not self._fetch(size)  # then once more: the error counts from where the text begins, which moves
             else:
                 if end < len(self._text) or not self._fetch(1):
                     text = self._text[self._place : end]

@@ -85,7 +85,7 @@ def describe(source: str | Path, columns: Columns | None = None) -> str:
         said = f"{_listed(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
         others = [str(path.relative_to(found.path)) for path in left_out(found.path)]
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{found.path}: {files}, {said}" + (f"; no data, not read: {_listed(others)}" if others else "")
+        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {_listed(others)}" if others else "")
     else:
         text = f"{found.path}: {told[0]}"
     return text + (f"; {found.count} rows of it are drawn at random." if found.count else ".")

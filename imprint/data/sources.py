@@ -12,6 +12,7 @@ from imprint.files import refuse_pointer
 
 Kind = Literal["JSON lines", "a JSON array", "CSV", "TSV", "an Excel workbook", "Parquet"]
 KINDS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
+BINARY_SAMPLE: Final = 4096
 JSON_NAMES: Final = (".json", ".jsonl", ".ndjson")
 DATA_NAMES: Final = (*JSON_NAMES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
 METADATA: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -135,6 +136,12 @@ def _zipped(path: Path) -> DataFile:
     return DataFile(path, "an Excel workbook", None)
 
 
+def _is_binary(text: str) -> bool:
+    """Whether what should be text is full of control characters and of bytes that no encoding knows."""
+    strange = sum((sign < " " and sign not in "\t\r\n\f") or "\ud800" <= sign <= "\udfff" for sign in text)
+    return 20 * strange > len(text)
+
+
 def _text_file(path: Path) -> DataFile:
     encoding = detect(path)
     start = ""
@@ -142,13 +149,13 @@ def _text_file(path: Path) -> DataFile:
         start = (start + text).lstrip("\ufeff \t\r\n")
         if start:
             break
+    if _is_binary(start[:BINARY_SAMPLE]):
+        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}.")
     name = path.suffix.lower()
     if start.startswith("["):
         return DataFile(path, "a JSON array", encoding)
     if not start or start.startswith("{") or name in JSON_NAMES:
         return DataFile(path, "JSON lines", encoding)
-    if "\0" in start:
-        raise UserError(f"{path} is no text: it holds NUL bytes. Give a file of rows: {KINDS}.")
     header = start.split(encoding.newline)[0]
     delimiter = max("\t,;", key=header.count) if any(sign in header for sign in "\t,;") else "\t" if name == ".tsv" else ","
     if delimiter not in header and name not in (".csv", ".tsv"):

@@ -1,6 +1,7 @@
 """Rows of Excel workbooks and of Parquet, read through openpyxl and pyarrow where these are installed."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from datetime import date, datetime, time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BATCH_ROWS: Final = 1000
 EXCEL_ROWS: Final = 2**20
 """Rows that a sheet can have."""
+ESCAPE: Final = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
+UNESCAPE: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
 FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
 
 
@@ -77,11 +80,22 @@ def _padded(texts: list[str], header: Header) -> list[str]:
     return texts + [""] * (len(header.names) - len(texts))
 
 
+def escape_cell(text: str) -> str:
+    """A text as a workbook holds it, whose XML knows no control characters. Source: ST_Xstring in ECMA-376-1, 22.9.2.19."""
+    return ESCAPE.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+
+
+def _unescape(text: str) -> str:
+    return UNESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
+
+
 def _cell_text(value: object) -> str:
     """The text of a cell; Excel takes what looks like a number or a date for one, also where words are meant."""
     match value:
         case None:
             return ""
+        case str():
+            return _unescape(value)
         case bool():
             return str(value).upper()
         case float() if value.is_integer():

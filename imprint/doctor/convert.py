@@ -1,0 +1,117 @@
+"""`imprint data convert FILE OUT`: the rows of any source in one normal form, in the format that the ending of OUT names."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imprint.config import Field, Section, read_overrides
+from imprint.data.badrows import BadRowError
+from imprint.data.formats import Problems, read_each
+from imprint.data.rows import describe, source_bytes
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns
+from imprint.data.sources import find_source
+from imprint.data.writing import ending, write_samples
+from imprint.errors import UserError
+from imprint.progress import Progress
+
+KIB = 1024
+ROWS_BETWEEN_UPDATES = 1000
+
+
+class ConvertSection(Section):
+    """The knobs of `imprint data convert`."""
+
+    prompt_column: str = Field("content", min_length=1, description="Column of the question; a known shape is found by itself.")
+    response_column: str = Field("summary", min_length=1, description="Column of the answer; a known shape is found by itself.")
+    history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
+
+
+@dataclass
+class Found:
+    """What a first look at all rows has shown."""
+
+    samples: int = 0
+    """How many there are; a conversation has one for each answer."""
+    history: bool = False
+    """Whether any has earlier turns."""
+    system: bool = False
+    """Whether any has a text that the model is told first."""
+
+
+def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> None:
+    """Check all rows of a source, then write them; where one is bad or cannot be written, `output` stays as it was."""
+    section = read_overrides(overrides, ConvertSection)
+    columns = Columns(section.prompt_column, section.response_column, section.history_column)
+    ending(output)
+    _refuse_itself(find_source(file).path, output)
+    print(describe(file, columns))  # noqa: T201
+    found = look_through(file, columns)
+    with Progress(f"writing {output.name}", found.samples, "rows") as bar:
+        write_samples(output, _counted(_samples(file, columns), bar.advance), history=found.history, system=found.system)
+    print(f"{output} holds {found.samples} rows / 已写入 {found.samples} 行")  # noqa: T201
+
+
+def look_through(file: str, columns: Columns) -> Found:
+    """Read all rows once; raises one UserError for all bad ones."""
+    found, problems = Found(), Problems(file)
+    with Progress(f"checking {Path(file).name}", source_bytes(file) // KIB, "KiB") as bar:
+        tally = _Kibibytes(bar.advance)
+        for _place, made in read_each(file, columns, consumed=tally.add):
+            if isinstance(made, BadRowError):
+                problems.add(_place, made)
+                continue
+            problems.good += 1
+            found.samples += len(made)
+            found.history = found.history or any(sample.history is not None for sample in made)
+            found.system = found.system or any(sample.system is not None for sample in made)
+    problems.raise_any(
+        f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended. / "
+        "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。"
+    )
+    if not found.samples:
+        raise UserError(f"{file} holds no rows, so there is nothing to write.")
+    return found
+
+
+class _Kibibytes:
+    """Bytes as they are read, told in whole kibibytes."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._left = 0
+
+    def add(self, count: int) -> None:
+        """Count so many bytes more."""
+        whole, self._left = divmod(self._left + count, KIB)
+        self._advance(whole)
+
+
+def _samples(file: str, columns: Columns) -> Iterator[Sample]:
+    for place, made in read_each(file, columns):
+        if isinstance(made, BadRowError):
+            raise UserError(f"{place}: {made} The file has changed while it was read; nothing was written.")
+        yield from made
+
+
+def _counted(samples: Iterator[Sample], advance: Callable[[int], None]) -> Iterator[Sample]:
+    waiting = 0
+    for sample in samples:
+        yield sample
+        waiting += 1
+        if waiting == ROWS_BETWEEN_UPDATES:
+            advance(waiting)
+            waiting = 0
+    advance(waiting)
+
+
+def _refuse_itself(source: Path, output: Path) -> None:
+    place, into = source.resolve(), output.resolve()
+    if into == place:
+        raise UserError(f"{output} is the file that is read. Give another name.")
+    if place.is_dir() and into.is_relative_to(place):
+        raise UserError(
+            f"{output} is in the folder that is read, and would be one of its files the next time. Choose a place outside {source}."
+        )
+    if into.is_dir():
+        raise UserError(f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.")
