@@ -8,7 +8,7 @@ from imprint.data.rows import describe
 from imprint.data.shapes import Columns
 from imprint.doctor.checkup import Checkup
 from imprint.doctor.findings import KINDS
-from imprint.doctor.mending import told, write_mended
+from imprint.doctor.fix import told, write_mended
 from imprint.doctor.reading import bar_for, shaped_rows
 from imprint.doctor.report import finding_lines, language_line, length_lines, shortened, tallies
 from imprint.doctor.settings import read_settings

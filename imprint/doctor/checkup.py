@@ -18,8 +18,10 @@ from imprint.doctor.settings import Settings
 from imprint.doctor.texts import CONTROL_TOKEN, LOST, breaks_off, language, repeats_itself, tidy
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
-NAMED: Final = re.compile(r'turn \d+|"[^"]*"|\d+')
-"""What makes the same mistake look different in each row."""
+REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
+"""Where a reason stops being the same in other rows."""
+EMPTY: Final = "must not be empty"
+"""How a row without a question or an answer is told."""
 MOST_REASONS: Final = 50
 EXCERPT: Final = 24
 """Characters around what was found."""
@@ -41,6 +43,8 @@ class Checkup:
         """How many rows `--fix` would change."""
         self.reasons: Counter[str] = Counter()
         """Why rows are bad -> how many."""
+        self.empty: Counter[str] = Counter()
+        """The same for those without a question or an answer."""
         self.source = Lengths(settings.max_source_length)
         self.target = Lengths(settings.max_target_length)
         self.kinds: set[str] = set()
@@ -61,8 +65,7 @@ class Checkup:
             samples = samples_of(value, shape, place)
         except BadRowError as problem:
             self.bad += 1
-            reason = NAMED.sub("…", str(problem).partition(", got ")[0])
-            self.reasons[reason if reason in self.reasons or len(self.reasons) < MOST_REASONS else "others"] += 1
+            self._count_reason(str(problem))
             self.mendable += self._keep(place, mend_row(value, shape, place))
             return problem
         self.samples += len(samples)
@@ -79,6 +82,12 @@ class Checkup:
             for sample in samples:
                 self._measure(sample)
         return None
+
+    def _count_reason(self, problem: str) -> None:
+        """Count an empty text apart from what cannot be read, and each by its reason."""
+        reasons = self.empty if EMPTY in problem else self.reasons
+        reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "others"] += 1
 
     def _keep(self, place: str, mended: Mended) -> bool:
         """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""

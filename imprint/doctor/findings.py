@@ -26,6 +26,7 @@ class Kind:
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "bad": Kind("wrong", "bad rows", "坏行", "mends what it can, rejects the rest"),
+        "empty": Kind("wrong", "rows with an empty question or answer", "空提问或空回答", "rejects them"),
         "lost": Kind("wrong", "rows that have lost characters (U+FFFD and the like)", "丢失字符的行", "rejects them"),
         "garbled": Kind("wrong", "rows of garbled text: UTF-8 read as something else", "乱码行", "turns them back"),
         "stray": Kind("wrong", "rows with stray characters: NUL, U+FEFF, \\r, half characters", "含杂散字符的行", "takes them out"),

@@ -87,7 +87,8 @@ def _between(lengths: Lengths, low: int, high: int) -> int:
 def _bounds(lengths: Lengths) -> list[int]:
     """Where the ranges of a histogram start: even steps up to where nearly all rows are, one last range for the rest."""
     shortest, longest = lengths.quantile(0), lengths.quantile(1)
-    far = min(lengths.quantile(0.995), 3 * lengths.quantile(0.9))  # of few rows, one long one is the 99.5 % quantile
+    most = min(lengths.quantile(0.995), 2 * lengths.quantile(0.9))  # of few rows, one long one is the 99.5 % quantile
+    far = max(length for length in lengths.counts if length <= most)
     step = next((step for step in STEPS if (far - shortest) // step < LINES - 1), STEPS[-1])
     bounds = list(range(shortest - shortest % step, far + 1, step))
     return [*bounds, bounds[-1] + step] if bounds[-1] + step <= longest else bounds

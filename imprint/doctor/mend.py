@@ -80,10 +80,15 @@ def _tidied_columns(row: Mapping[str, object], done: set[str], depth: int = 0) -
 
 
 def _with_texts(row: dict[str, object], shape: Shape, done: set[str]) -> dict[str, object]:
-    """The row with numbers in the columns of its question and its answer written as text."""
-    mended = dict(row)
+    """The row with its columns in the case of the first row's, and numbers for a question or an answer written as text."""
+    wanted = {name.lower(): name for name in shape.read if name not in row}
+    mended = {wanted.get(name.lower(), name): value for name, value in row.items()}
+    if len(mended) < len(row):
+        mended = dict(row)  # two columns would become one
+    if mended.keys() != row.keys():
+        done.add("columns")
     for name in (shape.prompt, shape.response):
-        if isinstance(value := row.get(name), int | float) and not isinstance(value, bool):
+        if isinstance(value := mended.get(name), int | float) and not isinstance(value, bool):
             mended[name] = str(value)
             done.add("numbers")
     return mended

@@ -1,16 +1,18 @@
 """A training row as the eye can follow it: every token, whether it is read or learned, and what the limits cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
+from types import MappingProxyType
+from typing import Final
 
 from imprint.data.batch import NOT_SCORED
 from imprint.data.encode import Encoded
 from imprint.doctor.terminal import Ink, left, printable, width
 from imprint.tokenizers import WHITESPACE, ChatGLMTokenizer
 
-BORDER = "│"
+BORDER: Final = "│"
 
 
 class Mark(Enum):
@@ -21,9 +23,14 @@ class Mark(Enum):
     CUT = "cut / 截去"
 
 
-COLOURS = {Mark.READ: ("dim",), Mark.LEARNED: ("green", "bold"), Mark.CUT: ("red",)}
-CONTROL_COLOUR = ("yellow",)
-LABEL = max(width(mark.value) for mark in Mark)
+COLOURS: Final[Mapping[Mark, tuple[str, ...]]] = MappingProxyType(
+    {Mark.READ: ("blue",), Mark.LEARNED: ("green", "bold"), Mark.CUT: ("red", "dim")}
+)
+CONTROL_COLOUR: Final = ("yellow",)
+CONTROL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {"mask": "[MASK]", "gmask": "[gMASK]", "sop": "<sop>", "eop": "<eop>", "pad": "<pad>"}
+)
+LABEL: Final = max(width(mark.value) for mark in Mark)
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ def pieces(tokenizer: ChatGLMTokenizer, row: Encoded, whole: Encoded) -> list[Pi
         there = list(zip(kept, marks[start:end], strict=True))
         found += [_piece(tokenizer, token, mark) for token, mark in (*there[:head], *cut, *there[head:])]
     return found
+
+
+def names_of_marks(ink: Ink) -> str:
+    """The legend."""
+    marks = " · ".join(ink(mark.value, *COLOURS[mark]) for mark in Mark)
+    return f"{marks} · {ink('<sop> control / 控制符', *CONTROL_COLOUR)} · ▁ space / 空格 · ⏎ newline / 换行 · <0x..> byte / 字节"
 
 
 def lines(found: Sequence[Piece], ink: Ink, columns: int) -> Iterator[str]:
@@ -92,6 +105,3 @@ def _piece(tokenizer: ChatGLMTokenizer, token: int, mark: Mark) -> Piece:
     if typed is not None:
         return Piece("⇥" if typed == "\t" else f"␣×{len(typed)}", mark, control=False)
     return Piece(printable(piece) or f"#{token}", mark, control=False)
-
-
-CONTROL_NAMES = {"mask": "[MASK]", "gmask": "[gMASK]", "sop": "<sop>", "eop": "<eop>", "pad": "<pad>"}

@@ -30,7 +30,8 @@ def shaped_rows(source: str, columns: Columns, progress: Progress | None = None)
         if file not in shapes and isinstance(row, dict):
             shapes[file] = shape_of(row, columns)
         yield place, row, shapes.get(file, nothing)
-    consumed(0)
+    if progress is not None:
+        progress.advance(0)
 
 
 def bar_for(source: str, words: str) -> Progress:

@@ -1,6 +1,7 @@
 """What a check of data has found, as lines for a terminal."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -34,18 +35,23 @@ def shortened(sources: Sequence[str]) -> Callable[[str], str]:
 def tallies(seen: Checkup, dev: Checkup | None, short: Callable[[str], str]) -> dict[str, Tally]:
     """All findings by their kinds, those that compare rows among them."""
     found = dict(seen.found)
-    bad = Tally(seen.bad + (dev.bad if dev else 0), [("", f"{count:,} × {reason}") for reason, count in seen.reasons.most_common(EXAMPLES)])
+    bad, empty = seen.reasons + (dev.reasons if dev else Counter()), seen.empty + (dev.empty if dev else Counter())
 
     def paired(pairs: Pairs, others: Digests, words: str) -> Tally:
         shown = list(zip(pairs.rows[:EXAMPLES], pairs.like[:EXAMPLES], strict=True))
         return Tally(len(pairs), [(seen.digests.places[row], f"{words} {short(others.places[like])}") for row, like in shown])
 
-    found |= {"bad": bad, "repeated": paired(repeated(seen.digests), seen.digests, "repeats")}
+    found |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
+    found |= {"repeated": paired(repeated(seen.digests), seen.digests, "repeats")}
     found["contradicting"] = paired(contradicting(seen.digests), seen.digests, "asks what is asked in")
     if dev is not None:
         found["leaked"] = paired(leaked(seen.digests, dev.digests), dev.digests, "is")
         found["leaked_questions"] = paired(leaked_questions(seen.digests, dev.digests), dev.digests, "asks what is asked in")
     return {name: found[name] for name in KINDS if name in found and found[name].count}
+
+
+def _by_reason(reasons: Counter[str]) -> Tally:
+    return Tally(reasons.total(), [("", f"{count:,} × {reason}") for reason, count in reasons.most_common(EXAMPLES)])
 
 
 def length_lines(seen: Checkup, ink: Ink) -> Iterator[str]:
@@ -82,7 +88,7 @@ def finding_lines(found: Mapping[str, Tally], short: Callable[[str], str], *, co
     for name, tally in found.items():
         kind = KINDS[name]
         sign = ink("✗", "red", "bold") if kind.weight == "wrong" else ink("!", "yellow", "bold")
-        mend = ink(f"  --fix {kind.mend}", "dim") if kind.mend else ""
+        mend = ink(f"  · --fix {kind.mend}", "dim") if kind.mend else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
         for place, text in tally.examples:
             shown = f"{short(place)}  {clipped(text, SHOWN)}" if place else clipped(text, LINE)

@@ -65,8 +65,8 @@ def _sentence(seen: Checkup, found: Mapping[str, Tally], wrong: Sequence[str], u
     if not seen.samples:
         return ink(f"✗ {files}there is nothing to learn from / 没有可学的内容", "red", "bold")
     if wrong or unreadable:
-        told = ", ".join(f"{found[name].count:,} {KINDS[name].english}" for name in wrong)
-        return ink("✗ something is wrong / 有问题：", "red", "bold") + files + told
+        kinds = f"{len(wrong)} kind{'s' * (len(wrong) != 1)} of mistakes, marked ✗ above / {len(wrong)} 类错误，见上 ✗" if wrong else ""
+        return ink("✗ something is wrong / 有问题: ", "red", "bold") + files + kinds
     advice = " The lines with ! are for you to judge / 带 ! 的请自行判断。" if found else ""
     return ink("✓ nothing is wrong / 没有发现错误。", "green", "bold") + advice
 

@@ -32,9 +32,7 @@ CHANGES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What was mended in a row -> its words."""
-REASONS: Final[Mapping[str, str]] = MappingProxyType(
-    {"repeated": "repeat an earlier row", "leaked": "are held-out rows", "bad": "cannot be mended"}
-)
+REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "leaked": "held out", "bad": "beyond mending"})
 """Why a row is left out -> its words."""
 
 
@@ -117,10 +115,10 @@ def told(outcome: Outcome, out: Path, ink: Ink) -> Iterator[str]:
     """What became of the rows, for a person."""
     yield heading("mended", "修复", ink)
     changed = ", ".join(f"{CHANGES[name]} in {count:,}" for name, count in outcome.changed.most_common())
-    yield f"  {ink(str(out), 'bold')}: {outcome.written:,} rows written / 写入 {outcome.written:,} 行" + (f"; {changed}" if changed else "")
+    yield f"  {ink(str(out), 'bold')}: {outcome.written:,} rows / 写入 {outcome.written:,} 行" + (f"; {changed}" if changed else "")
     if outcome.left_out:
         why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())
         count = outcome.left_out.total()
-        yield f"  {ink(str(rejected_file(out)), 'bold')}: {count:,} rows left out, with the reason / 剔除 {count:,} 行及原因; {why}"
+        yield f"  {ink(str(rejected_file(out)), 'bold')}: {count:,} rows left out, with their reasons / 剔除 {count:,} 行及原因: {why}"
     if outcome.columns:
         yield f"  columns that are not read were not written / 未写入不读的列: {', '.join(outcome.columns)}"

@@ -1,0 +1,54 @@
+"""`imprint data show FILE`: rows as the tokens that training sees, what is learned of them, and what the limits cut."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from imprint.data.badrows import BadRowError
+from imprint.data.batch import NOT_SCORED
+from imprint.data.rows import describe
+from imprint.data.sample import Sample
+from imprint.data.shapes import samples_of
+from imprint.doctor.pieces import lines, names_of_marks, pieces
+from imprint.doctor.reading import shaped_rows
+from imprint.doctor.report import heading
+from imprint.doctor.settings import Settings, read_settings
+from imprint.doctor.terminal import Ink, ink_for
+
+COLUMNS = 100
+"""Columns of a line where the output is no terminal."""
+
+
+def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
+    """Print the first `limit` rows of `file` as tokens; a bad row is told in its place.
+
+    Raises UserError for what cannot be read, and for mistaken arguments.
+    """
+    settings = read_settings(model, overrides)
+    ink = ink_for(sys.stdout)
+    columns = shutil.get_terminal_size((COLUMNS, 0)).columns if sys.stdout.isatty() else COLUMNS
+    print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
+    for line in (f"  {settings.told()}", f"  {describe(file, settings.columns)}", f"  {names_of_marks(ink)}"):
+        print(line)  # noqa: T201
+    for place, row, shape in islice(shaped_rows(file, settings.columns), limit):
+        try:
+            samples = samples_of(row, shape, place)
+        except BadRowError as problem:
+            print(f"\n{ink('✗', 'red', 'bold')} {place}: {problem}")  # noqa: T201
+            continue
+        for number, sample in enumerate(samples, start=1):
+            turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
+            for line in _shown(settings, sample, turn, ink, columns):
+                print(line)  # noqa: T201
+
+
+def _shown(settings: Settings, sample: Sample, turn: str, ink: Ink, columns: int) -> Iterator[str]:
+    """One training row: how long it is, what it lost, and its tokens."""
+    row, whole = settings.encode(sample), settings.encode_whole(sample)
+    learned = sum(label != NOT_SCORED for label in row.labels)
+    cut = len(whole.ids) - len(row.ids)
+    counts = f"{len(row.ids)} tokens / 词元: {len(row.ids) - learned} read / 只读, {learned} learned / 学习"
+    yield ""
+    yield ink(f"{sample.place}{turn}", "bold") + f"  {counts}" + (ink(f", {cut} cut / 截去", "red") if cut else "")
+    yield from lines(pieces(settings.tokenizer, row, whole), ink, columns)
