@@ -1,0 +1,85 @@
+"""The model's side of a chat: a request answered as a text that grows, and what it cost."""
+
+from collections.abc import Generator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from imprint.chat.conversation import Request
+from imprint.data.encode import Encoded, encode_sample
+from imprint.data.sample import Sample
+from imprint.model import ANSWER_ROOM, FULL_WIDTH, Model
+
+USUAL_LENGTH: Final = 2048
+TRAINING_TIME: Final = "[[训练时间]]"
+"""What `polish` fills in; it may come in pieces."""
+MEMORY_WORDS: Final = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""How CUDA, the CPU and cuBLAS say it."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a request fits into the context."""
+
+    max_length: int
+    """Most tokens of prompt and answer together."""
+    prompt_tokens: int
+    """Tokens of the prompt, with the two that end it."""
+    dropped_turns: int
+    """How many of the oldest turns had to be left out."""
+    cut_tokens: int
+    """How many tokens the question lost, being too long by itself."""
+
+
+def fit(model: Model, request: Request) -> Fit:
+    """How much of the conversation the model will see."""
+    length = max_length(model, request)
+    row: Encoded = encode_sample(
+        model.tokenizer,
+        Sample(request.question, "", tuple(request.before.history), place="", system=request.before.system),
+        max_source_length=length - max(int(length * ANSWER_ROOM), 1),
+        max_target_length=1,
+    )
+    return Fit(length, len(row.ids) - 1, row.dropped_turns, row.cut_prompt_tokens)
+
+
+def max_length(model: Model, request: Request) -> int:
+    """Most tokens of prompt and answer together; unless said, no more than the base was made for."""
+    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.config.max_sequence_length)
+
+
+def answer(model: Model, request: Request) -> Generator[str, None, None]:
+    """The answer so far whenever it has grown, as `Model.stream_chat` gives it; with the prefix off it is the base's, bit for bit.
+
+    Close it when done: until then the prefix stays off.
+    """
+    before, settings = request.before, request.before.settings
+    with nullcontext() if before.adapter_on else model.adapter_off():
+        for text, _history in model.stream_chat(
+            request.question,
+            before.history,
+            max_length=max_length(model, request),
+            top_p=settings.top_p,
+            temperature=settings.temperature,
+            seed=request.seed,
+            system=before.system,
+        ):
+            yield text
+
+
+def settled(text: str) -> str:
+    """The beginning of an unfinished answer that no further token changes.
+
+    `polish` looks at both neighbours of a half-width mark and at the whole of what it fills in, so their ends have to wait.
+    """
+    start = text.rfind("[[")
+    if start >= 0 and TRAINING_TIME.startswith(text[start:]):
+        return text[:start]
+    return text[:-1] if text.endswith(("[", *FULL_WIDTH)) else text
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a device or of the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)

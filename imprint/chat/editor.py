@@ -1,0 +1,97 @@
+"""The line that is typed into: prompt_toolkit, which knows how wide Chinese is. Past lines are private and stay in memory."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from imprint.chat.slash import COMMANDS, is_command
+
+
+class Editor:
+    """Reads a question or a command, of one line or several."""
+
+    def __init__(self) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            multiline=True,  # Enter sends nevertheless, see `_keys`; what is pasted may have many lines
+            key_bindings=_keys(),
+            completer=Commands(),
+            complete_while_typing=Condition(lambda: is_command(get_app().current_buffer.text)),
+            history=InMemoryHistory(),
+            prompt_continuation=lambda width, _line, _wraps: " " * width,
+            reserve_space_for_menu=len(COMMANDS) + 1,
+            enable_suspend=True,
+        )
+
+    def read(self, mark: str, /) -> str:
+        """What was typed behind `mark`; EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C where nothing is typed."""
+        return self._session.prompt([("bold", mark)])
+
+
+@contextmanager
+def hidden_keys() -> Iterator[None]:
+    """Inside this block the terminal does not show what is typed; the next line begins with it. Ctrl-C works as ever."""
+    if sys.platform == "win32":
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+class Commands(Completer):
+    """Completes the commands and the words that they take."""
+
+    def get_completions(self, document: Document, _event: CompleteEvent) -> Iterable[Completion]:
+        """The commands that begin as what is typed does, or the words that may stand behind one."""
+        typed = document.text_before_cursor
+        if not is_command(typed):
+            return
+        name, space, argument = typed[1:].partition(" ")
+        if not space:
+            for known, command in COMMANDS.items():
+                if known.startswith(name.lower()):
+                    ending = " " if command.takes else ""
+                    yield Completion(f"/{known}{ending}", -len(typed), display=f"/{known}", display_meta=command.sentence)
+            return
+        choices = COMMANDS[name.lower()].choices if name.lower() in COMMANDS else ()
+        yield from (Completion(word, -len(argument)) for word in choices if word.startswith(argument))
+
+
+def _keys() -> KeyBindings:
+    """Enter sends and Alt-Enter begins a new line; Ctrl-C empties the line, and on an empty one is told to the caller."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _empty(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    return keys

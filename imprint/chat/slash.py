@@ -1,0 +1,163 @@
+"""The commands of a chat, as text that begins with a slash: each makes the next conversation and says what it did."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from imprint.chat.conversation import Conversation, Request, SamplingSection
+from imprint.chat.transcript import save
+from imprint.config import describe
+from imprint.errors import UserError
+
+SLASHES: Final = ("/", "／")
+"""What a command begins with; the second is what a Chinese input method types."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    conversation: Conversation
+    """The conversation from now on."""
+    said: str = ""
+    """What to tell the person."""
+    request: Request | None = None
+    """A question to answer now."""
+    leave: bool = False
+    """Whether the chat ends."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of /help."""
+
+    takes: str
+    """What is typed behind it."""
+    sentence: str
+    """What it does."""
+    run: Callable[[Conversation, str], Outcome]
+    """Called with the conversation and what is typed behind the name."""
+    choices: tuple[str, ...] = ()
+    """Words that may be typed behind it."""
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is a command and no question; two slashes begin a question with one."""
+    return text.startswith(SLASHES) and not text.startswith("//")
+
+
+def question(text: str) -> str:
+    """The question that a text is: //... stands for /..."""
+    return text[1:] if text.startswith("//") else text
+
+
+def run(text: str, conversation: Conversation) -> Outcome:
+    """Do what a command says; UserError where it cannot be done."""
+    name, *behind = text[1:].split(maxsplit=1) or [""]
+    command = COMMANDS.get(name.lower())
+    if command is None:
+        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        hint = f"did you mean /{near[0]}? " if near else ""
+        raise UserError(
+            f"/{name} is no command; {hint}/help lists them. A question that begins with / is typed with //. "
+            f"/ 没有这个命令{f'，是否想用 /{near[0]}' if near else ''}；/help 查看全部命令。"
+        )
+    return command.run(conversation, "".join(behind).strip())
+
+
+def _clear(conversation: Conversation, _argument: str) -> Outcome:
+    return Outcome(conversation.clear(), f"{_turns(len(conversation.turns))} forgotten / 已清空对话")
+
+
+def _retry(conversation: Conversation, _argument: str) -> Outcome:
+    request = conversation.retry()
+    said = f"again / 重新回答: {_short(request.question)}"
+    if request.tries and not conversation.settings.temperature:
+        said += "\ntemperature is 0, so the answer will be the same; /set temperature 0.95 draws others / 温度为 0，回答不会变"
+    return Outcome(conversation, said, request)
+
+
+def _undo(conversation: Conversation, _argument: str) -> Outcome:
+    left, turn = conversation.undo()
+    return Outcome(left, f"taken back / 已撤回: {_short(turn.question)} ({_turns(len(left.turns))} left / 还剩 {len(left.turns)} 轮)")
+
+
+def _system(conversation: Conversation, argument: str) -> Outcome:
+    if not argument:
+        return Outcome(conversation, conversation.system or "no system text; /system TEXT sets one / 没有系统提示；/system 文字 可设置")
+    if argument.lower() == "off":
+        return Outcome(conversation.tell(None), "no system text from the next answer on / 下一个回答起不用系统提示")
+    return Outcome(conversation.tell(argument), "the model is told this from the next answer on / 下一个回答起使用这段系统提示")
+
+
+def _prefix(conversation: Conversation, argument: str) -> Outcome:
+    state = argument.lower()
+    if state not in ("", "on", "off"):
+        raise UserError(f'/prefix: must be on or off, got "{argument}". / 请用 on 或 off。')
+    changed = conversation.switch(on=state == "on" if state else conversation.adapter_on)
+    if changed.adapter_on:
+        return Outcome(changed, "the prefix is on: the tuned model answers / 前缀已开：由微调后的模型回答")
+    return Outcome(changed, "the prefix is off: the base answers / 前缀已关：由底座模型回答")
+
+
+def _set(conversation: Conversation, argument: str) -> Outcome:
+    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    asked = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
+    if asked:
+        settings = conversation.settings
+        return Outcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.sentence}" for knob in asked))
+    changed = conversation.set(name, value.strip())
+    return Outcome(changed, f"{name} is {_value(changed.settings, name)} / 已设置")
+
+
+def _save(conversation: Conversation, argument: str) -> Outcome:
+    path, left_out = save(conversation, argument)
+    saved = replace(conversation, saved=(*conversation.saved, path))
+    told = f"; {_turns(left_out)} without an answer left out / 略去 {left_out} 轮没有回答的" if left_out else ""
+    return Outcome(saved, f"written to / 已写入 {path} ({_turns(len(conversation.turns) - left_out)}){told}")
+
+
+def _help(conversation: Conversation, _argument: str) -> Outcome:
+    lines = [f"{f'/{name} {command.takes}':20}{command.sentence}" for name, command in COMMANDS.items()]
+    keys = (
+        "Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer",
+        "回车发送，Alt-Enter 换行，Ctrl-C 停止回答",
+        "//... asks a question that begins with / / 以 // 开头，可以问以 / 开头的问题",
+    )
+    return Outcome(conversation, "\n".join([*lines, *keys]))
+
+
+def _quit(conversation: Conversation, _argument: str) -> Outcome:
+    return Outcome(conversation, leave=True)
+
+
+def _turns(count: int) -> str:
+    return f"{count} turn{'' if count == 1 else 's'}"
+
+
+def _value(settings: SamplingSection, name: str) -> str:
+    value = getattr(settings, name)
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else line[:39] + "…"
+
+
+KNOBS: Final = tuple(describe(SamplingSection))
+COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
+    {
+        "clear": Command("", "forget the conversation / 清空对话", _clear),
+        "retry": Command("", "answer the last question again / 重新回答上一个问题", _retry),
+        "undo": Command("", "take the last turn back / 撤回上一轮", _undo),
+        "system": Command("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
+        "prefix": Command("[on|off]", "off: the base answers / 关闭前缀即由底座回答", _prefix, ("on", "off")),
+        "set": Command("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
+        "save": Command("FILE", "write the conversation: .jsonl to train on, .md to read / 保存对话", _save),
+        "help": Command("", "list the commands / 列出命令", _help),
+        "quit": Command("", "leave; Ctrl-D too / 退出", _quit),
+    }
+)

@@ -1,0 +1,84 @@
+"""`imprint chat RUN|MODEL`: load what is asked for, say what it is, and talk."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from imprint.chat.console import Chat, Lines, Reader, Screen
+from imprint.chat.conversation import Conversation, SamplingSection
+from imprint.config import Field, read_overrides
+from imprint.errors import UserError
+from imprint.model import Model
+from imprint.trained import Trained, open_model, read_run
+
+WELCOME: Final = "/help lists the commands, Ctrl-D leaves / 输入 /help 查看命令，Ctrl-D 退出"
+
+
+class ChatSection(SamplingSection):
+    """What is talked to and how; null takes what the run was trained with."""
+
+    base: bool = Field(False, description="Talk to the untouched base of a run instead of what was tuned.")
+    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
+    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
+    dtype: str | None = Field(None, description="Precision of the base.")
+    device: str | None = Field(None, description="Where to compute.")
+    system: str | None = Field(None, description="What the model is told before the conversation.")
+
+
+def chat_command(path: Path, overrides: Sequence[str]) -> None:
+    """Talk to a run or a model folder: on a terminal with a line editor, in a pipe one question a line and its answer for each."""
+    section = read_overrides(overrides, ChatSection)
+    run = read_run(path)
+    live = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
+    screen.note(f"loading {path} ... / 正在加载")
+    began = time.monotonic()
+    model = open_model(
+        path, run, base=section.base, adapter=section.adapter, quantize=section.quantize, dtype=section.dtype, device=section.device
+    )
+    assert model.tokenizer, "raises where there is none"
+    screen.note(loaded(model, path, run, section, time.monotonic() - began))
+    settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
+    chat = Chat(model, Conversation(settings, section.system, has_adapter=model.encoder is not None), screen)
+    if live:
+        _talk_on_terminal(chat)
+    elif sys.stdin is not None:
+        _answer_lines(chat, Lines(sys.stdin.buffer))
+
+
+def loaded(model: Model, path: Path, run: Trained | None, section: ChatSection, seconds: float) -> str:
+    """What was loaded, for a person: base, adapter, precision, device, and how long it took."""
+    base = run.model.path if run is not None else str(path)
+    adapter = "no adapter 无适配器"
+    if model.description is not None:
+        step = f", step {model.description.step}" if model.description.step else ""
+        adapter = f"prefix 前缀 {section.adapter or path} ({model.description.length} tokens{step})"
+    elif run is not None and not section.base:
+        base, adapter = model.name, f"all parameters tuned 全参数微调 (from {base})"
+    bits = model.network.config.quantization_bit
+    precision = (f"int{bits}, " if bits else "") + str(model.network.dtype).removeprefix("torch.")
+    return f"loaded 已加载: base 底座 {base} · {adapter} · {precision} · {model.device} · {seconds:.1f} s"
+
+
+def _talk_on_terminal(chat: Chat) -> None:
+    from imprint.chat.editor import Editor, hidden_keys
+
+    chat.hidden_keys = hidden_keys
+    chat.screen.note(WELCOME)
+    with suppress(KeyboardInterrupt):  # the second one at an empty line
+        chat.talk(Editor())
+    chat.screen.note("bye / 再见")
+
+
+def _answer_lines(chat: Chat, reader: Reader) -> None:
+    try:
+        chat.talk(reader)
+    except BrokenPipeError:  # who read the answers has left; nothing may be written at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if chat.failures:
+        raise UserError(f"{chat.failures} of the lines given could not be answered, as said above. / 有 {chat.failures} 行未能处理，见上。")

@@ -1,0 +1,51 @@
+"""A conversation as a file: JSON lines that can be trained on, or Markdown to read."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from imprint.chat.conversation import Conversation
+from imprint.errors import UserError
+from imprint.files import write_text
+
+ENDINGS: Final = (".jsonl", ".json", ".md")
+
+
+def save(conversation: Conversation, name: str) -> tuple[Path, int]:
+    """Write the conversation to a file; its path, and how many turns without an answer were left out.
+
+    A name without an ending gets .jsonl. Raises UserError where nothing was said, for another ending, and for a file that is there already,
+    unless it holds this conversation as it was earlier.
+    """
+    if not name:
+        raise UserError("/save: give a file, for instance /save chat.jsonl or /save chat.md. / 请给出文件名。")
+    path = Path(name).expanduser()
+    path = path if path.suffix else path.with_name(f"{path.name}.jsonl")
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"{path}: must end in .jsonl (to train on) or .md (to read). / 请用 .jsonl 或 .md 结尾。")
+    if path.exists() and path not in conversation.saved:
+        raise UserError(f"{path}: is there already. Choose another name; nothing was written. / 文件已存在，请换一个名字。")
+    if not any(turn.answer for turn in conversation.turns):
+        raise UserError("/save: there is no answer to save yet. / 还没有可以保存的回答。")
+    write_text(path, as_markdown(conversation) if path.suffix.lower() == ".md" else as_row(conversation))
+    return path, sum(not turn.answer for turn in conversation.turns)
+
+
+def as_row(conversation: Conversation) -> str:
+    """One line of JSON, in the shape of ChatGLM3's data; a stopped answer is marked as one not to learn, in that shape's own way."""
+    said: list[dict[str, object]] = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    for turn in conversation.turns:
+        if turn.answer:
+            said.append({"role": "user", "content": turn.question})
+            said.append({"role": "assistant", "content": turn.answer} | ({"loss": False} if turn.stopped else {}))
+    return json.dumps({"conversations": said}, ensure_ascii=False) + "\n"
+
+
+def as_markdown(conversation: Conversation) -> str:
+    """The conversation for a person."""
+    parts = [f"> {line}" for line in (conversation.system or "").splitlines()]
+    for turn in conversation.turns:
+        if turn.answer:
+            mark = " *(stopped / 已停止)*" if turn.stopped else ""
+            parts += ["", f"**问 / Q:** {turn.question}", "", f"**答 / A:** {turn.answer}{mark}"]
+    return "\n".join(parts).strip("\n") + "\n"
