@@ -29,6 +29,8 @@ class Engine:
     def __init__(self, device: torch.device) -> None:
         self.accelerator = Accelerator(cpu=device.type == "cpu")
         self.device = device
+        self.rate_scale = 1.0
+        """What the schedule's rate is multiplied by: less than 1 after the guard has stepped in."""
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # fp32 weights, as in full tuning, use TF32 units
 
@@ -74,13 +76,17 @@ class Engine:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(step)
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         return norm, applied
+
+    def forget_gradients(self) -> None:
+        """Throw away what the backward passes have left."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1."""
         done = step - 1
-        peak, warmup = self.section.learning_rate, min(self.section.warmup_steps, self.steps // 2)
+        peak, warmup = self.section.learning_rate * self.rate_scale, min(self.section.warmup_steps, self.steps // 2)
         if done < warmup:
             return peak * (done + 1) / (warmup + 1)
         left = 1 - (done - warmup) / max(self.steps - warmup, 1)

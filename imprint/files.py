@@ -37,10 +37,14 @@ DISK_PROBLEMS = {
     errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another place",
     errno.EISDIR: "a folder is in its place. Move it away, or choose another name",
     errno.ENOENT: "its folder is gone, or none can be made there. Choose another place",
+    errno.EFBIG: "the file would be larger than this disk or `ulimit -f` allows. Choose a folder on another disk, or raise the limit",
+    errno.EIO: "the disk reports an error. Choose a folder on another disk, and look after this one",
+    errno.ESTALE: "the network disk has lost it. Mount it again, or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for the disk. Choose a shorter one",
 }
 # safetensors and torch report a full disk in their own exceptions; torch's has not even the system's words inside.
-FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), "unexpected pos", "PytorchStreamWriter failed writing")
+FULL_DISK_WORDS = ("unexpected pos", "PytorchStreamWriter failed writing")
+SAID_BY_LIBRARIES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,12 +62,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replace the file at `path` by `value` as indented JSON; a number that is not finite becomes null."""
-    write_text(path, json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def append_line(path: Path, value: object) -> None:
     """Add `value` as one line of JSON, dropping first what a killed process left of an unfinished line."""
-    line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n"
     with disk_sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -87,7 +91,7 @@ def read_lines(path: Path) -> list[Any]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it takes the name `path`, replacing what was there; on an error nothing changes."""
+    """Yield a path beside `path` to write to; on success it takes its name, replacing what was there; on an error nothing changes."""
     part = _aside(path, PART)
     with disk_sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,11 +162,17 @@ def disk_sentences(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = any(words in str(error) for words in FULL_DISK_WORDS)
-        code = errno.ENOSPC if full else error.errno if isinstance(error, OSError) else None
+        code = getattr(error, "errno", None) or _code(str(error))
         if code not in DISK_PROBLEMS:
             raise
         raise UserError(f"{path}: cannot be written: {DISK_PROBLEMS[code]}.") from error
+
+
+def _code(words: str) -> int | None:
+    """What a library's own exception says of the disk."""
+    if any(sign in words for sign in FULL_DISK_WORDS):
+        return errno.ENOSPC
+    return next((code for code in SAID_BY_LIBRARIES if os.strerror(code) in words), None)
 
 
 def _put_in_place(part: Path, path: Path) -> None:
@@ -200,14 +210,14 @@ def _end_of_last_line(path: Path) -> int:
     return 0
 
 
-def _finite(value: object) -> object:
+def finite(value: Any) -> Any:
     """`value` with null for what JSON cannot say: NaN and the infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from torch.utils.tensorboard import SummaryWriter
-
 from imprint.errors import UserError
-from imprint.files import append_line, disk_sentences, read_lines, write_text
+from imprint.events import Events
+from imprint.files import append_line, finite, read_lines, write_text
 from imprint.progress import Progress
 from imprint.report import loss_curve
 from imprint.runs import RunFolder
@@ -25,9 +25,8 @@ class Journal:
     def __init__(self, run: RunFolder, *, step: int, steps: int) -> None:
         self.run = run
         self.points: list[dict[str, Any]] = _cut(run.log, step)
-        _cut(run.samples, step)
-        with disk_sentences(run.events):
-            self.events = SummaryWriter(str(run.events), purge_step=step + 1)  # also of a run killed before its first state
+        self.samples: list[dict[str, Any]] = _cut(run.samples, step)
+        self.events = Events(run.events, step=step + 1)  # also of a run killed before its first state
         self.bar = Progress("training", steps, "step", start=step)
         self.drawn = time.monotonic()
         self.smoothed: float | None = None
@@ -41,20 +40,29 @@ class Journal:
         """Draw the picture once more and close everything."""
         try:
             self.draw()
-            with disk_sentences(self.run.events):
-                self.events.close()
+            self.events.close()
+        except UserError:
+            if error is None:  # else that is what must be told
+                raise
         finally:
             self.bar.__exit__(kind, error, trace)
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Log one line; every number goes to TensorBoard too."""
-        point = dict(values)
-        append_line(self.run.log, point)
+        """Log one line; every number goes to TensorBoard too. A log that was deleted meanwhile is written anew."""
+        point = {name: finite(value) for name, value in values.items()}
         self.points.append(point)
-        with disk_sentences(self.run.events):
-            for name, value in point.items():
-                if name != "step" and isinstance(value, int | float):
-                    self.events.add_scalar(f"train/{name}", value, point["step"])
+        if self.run.log.exists() or len(self.points) == 1:
+            append_line(self.run.log, point)
+        else:
+            _write(self.run.log, self.points)
+        self.events.numbers(
+            point["step"],
+            {f"train/{name}": value for name, value in point.items() if name != "step" and isinstance(value, int | float)},
+        )
+
+    def points_of(self, step: int) -> list[dict[str, Any]]:
+        """The newest lines, where they are of that step."""
+        return list(takewhile(lambda point: point["step"] == step, reversed(self.points)))[::-1]
 
     def step(self, values: Mapping[str, Any]) -> None:
         """Log a training step and move the bar."""
@@ -69,9 +77,9 @@ class Journal:
 
     def sample(self, step: int, prompt: str, answer: str) -> None:
         """Keep and show what the model answers now."""
-        append_line(self.run.samples, {"step": step, "prompt": prompt, "answer": answer})
-        with disk_sentences(self.run.events):
-            self.events.add_text("sample", f"{prompt}\n\n{answer}", step)
+        self.samples.append({"step": step, "prompt": prompt, "answer": answer})
+        append_line(self.run.samples, self.samples[-1])
+        self.events.text(step, "sample", f"{prompt}\n\n{answer}")
         self.bar.say(f"  {prompt}\n  -> {answer}")
 
     def draw(self) -> None:
@@ -89,5 +97,9 @@ def _cut(path: Path, step: int) -> list[dict[str, Any]]:
             raise UserError(f'{path}:{number}: this line has no "step", a whole number. Mend or delete the line, then run again.')
     kept = [line for line in lines if line["step"] <= step]
     if path.exists():
-        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        _write(path, kept)
     return kept
+
+
+def _write(path: Path, lines: Iterable[object]) -> None:
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -51,6 +51,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def say(text: str) -> None:
+    """Print `text` on lines of its own, as it is."""
+    Console().print(Text(text), soft_wrap=True)
+
+
 class Progress:
     """A context that shows `description`, done and total, rate, time left and free fields while a job advances.
 

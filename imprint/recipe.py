@@ -24,6 +24,9 @@ class TrainSection(Section):
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
     )
     checkpointing: bool = Field(False, description="Compute activations again in the backward pass: less memory, about a third slower.")
+    guard: bool = Field(
+        True, description="Watch the loss: where it breaks, go back to a good state with a lower rate, at most three times."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of data order, random starts and dropout.")
     evaluate_every: int | None = Field(None, ge=1, description="Steps between evaluation losses; null takes a tenth of the run.")
     save_every: int = Field(100, ge=1, description="Steps between saved states.")

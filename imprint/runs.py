@@ -1,9 +1,17 @@
 """The run folder: the hand-over between commands, and the only place that knows the names of what is in it."""
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from imprint.errors import UserError
+from imprint.files import disk_sentences
 
 STATE = re.compile(r"state-(\d{6,})")
 
@@ -51,6 +59,11 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def rescues(self) -> Path:
+        """What the guard did to keep the run alive, one line of JSON for each time."""
+        return self.path / "rescues.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         """A folder for each evaluation of this run: predictions and scores."""
         return self.path / "evaluations"
@@ -71,12 +84,63 @@ class RunFolder:
         found = [entry for entry in self.path.iterdir() if STATE.fullmatch(entry.name) and entry.is_dir()]
         return sorted(found, key=step_of, reverse=True)
 
-    def keep_newest(self, count: int) -> None:
-        """Delete all states but the newest `count`; oldest first, each under a leftover's name."""
-        for state in reversed(self.states()[count:]):
-            doomed = state.with_name(f".{state.name}.part")
-            state.rename(doomed)
-            shutil.rmtree(doomed)
+    def keep_newest(self, count: int, *, good: int | None = None) -> None:
+        """Delete all states but the newest `count`, and the newest of step `good` or before; oldest first."""
+        states = self.states()
+        spared = [state for state in states if good is not None and step_of(state) <= good][:1]
+        for state in reversed(states[count:]):
+            if state not in spared:
+                drop_state(state)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one process that writes here; the system gives the folder free when the process ends, however it ends.
+
+        Raises UserError where another process has it.
+        """
+        path = self.path / "lock"
+        with disk_sentences(path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, blocking=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"{self.path}: {_holder(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
+                    "Evaluating and comparing work meanwhile.\n"
+                    "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评测和对照。"
+                ) from None
+            path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if [entry.name for entry in self.path.iterdir()] == [path.name]:  # nothing came of it: leave no folder behind
+                    path.unlink()
+                    self.path.rmdir()
+            lock.release()
+
+
+def drop_state(state: Path) -> None:
+    """Delete a state, under a leftover's name first: a kill leaves no half of it."""
+    doomed = state.with_name(f".{state.name}.part")
+    state.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def set_aside(state: Path) -> Path:
+    """Give a damaged state a name under which nobody goes on from it; returns the new place."""
+    place = state.with_name(f"{state.name}.damaged")
+    if place.exists():
+        shutil.rmtree(place)
+    return state.rename(place)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return f"process {int(lock.read_text(encoding='ascii'))}"
+    except (OSError, ValueError):  # written in this moment, or on a system where no other may read it
+        return "another process"
 
 
 def step_of(state: Path) -> int:

@@ -1,6 +1,5 @@
 """`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
 
-import hashlib
 import math
 import signal
 import sys
@@ -8,31 +7,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from imprint.config import dump, read_recipe
-from imprint.data.batch import NOT_SCORED, Batches, pack, sorted_by_length
+from imprint.data.batch import Batches
 from imprint.data.dataset import Split, load_split
-from imprint.data.encode import Encoded
 from imprint.engine import Engine
 from imprint.errors import UserError
-from imprint.files import remove_leftovers, write_text
+from imprint.files import write_text
+from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, out_of_memory, probe, refuse_full_disk, scored
 from imprint.generate import NotFiniteError, Sampling, generate
+from imprint.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
 from imprint.journal import Journal
 from imprint.model import Model, load
+from imprint.progress import say
 from imprint.recipe import Recipe
-from imprint.runs import RunFolder
+from imprint.resume import (
+    Rescue,
+    after_rescues,
+    data_digest,
+    newest_state,
+    open_run,
+    read_rescues,
+    refuse_other_rows,
+    write_rescue,
+)
+from imprint.runs import RunFolder, step_of
 from imprint.runtime import peak_memory_bytes, seed_everything
-from imprint.state import Position, load_state, save_state
+from imprint.state import Position, save_state
 from imprint.tune.tuner import Tuner, start_tuner
+from imprint.verdict import Course, next_commands, verdict
 
-SKIPPED_IN_A_ROW = 10
-GIB = 2**30
+NAMED_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,11 @@ class Job:
     """Which rows a step takes."""
     steps: int
     """Optimizer steps in all."""
+    room: Room = field(default_factory=Room)
+    """How much is computed at once."""
+
+
+OnSave = Callable[[Job, Position], None] | None
 
 
 def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
@@ -62,92 +77,109 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     return train_recipe(read_recipe(path, overrides, Recipe))
 
 
-def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: Callable[[Job, Position], None] | None = None) -> RunFolder:
+def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave = None) -> RunFolder:
     """Run a recipe, on its own data or on rows that are already encoded; `on_save` is called before each state is written.
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
     """
-    run = open_run(recipe)
-    seed_everything(recipe.train.seed)
-    model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
-    split = split or load_split(recipe.data, model.tokenizer)
+    with open_run(recipe, say) as run:
+        finished = False
+        while not finished:  # again after each rescue, exactly as a new process would begin
+            seed_everything(recipe.train.seed)
+            model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
+            split = split or load_split(recipe.data, model.tokenizer)
+            job = prepare(recipe, run, model, split)
+            del model  # of two bases only one fits
+            finished = go_on(job, on_save)
+            del job
+    return run
+
+
+def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
+    """Tuner, engine and batches of a run."""
+    if not any(map(scored, split.train)):
+        raise UserError(
+            f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
+            f'data.response_column ("{recipe.data.response_column}") holds the answers.\n没有任何要学习的词元：请检查 '
+            "data.response_column 是否是回答所在的列。"
+        )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
     lengths = [len(row.ids) for row in split.train]
     batches = Batches(lengths, recipe.train.batch_size, seed=recipe.train.seed, group_by_length=recipe.train.group_by_length)
     steps = recipe.train.steps or max(1, round(recipe.train.epochs * batches.per_epoch))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
-    job = Job(recipe, run, model, split, tuner, engine, batches, steps)
+    return Job(recipe, run, model, split, tuner, engine, batches, steps)
+
+
+def go_on(job: Job, on_save: OnSave) -> bool:
+    """The loop, from the newest good state to the end: True; or to where the guard goes back: False."""
+    run, section = job.run, job.recipe.train
     position = resume(job)
-    write_text(run.config, dump(recipe))  # not before: a recipe that cannot run shall not bind its folder
-    with Journal(run, step=position.step, steps=steps) as journal, stop_on_signal() as stop:
+    refuse_full_disk(run, job.tuner, section.keep_states, say)
+    write_text(run.config, dump(job.recipe))  # not before: a recipe that cannot run shall not bind its folder
+    with Journal(run, step=position.step, steps=job.steps) as journal, stop_on_signal() as stop:
+        guard = Guard.of(journal.points, journal.samples, job.steps)
+        prune(job, guard)  # a process killed right behind its last save deleted none
         announce(job, position, journal)
-        for step in range(position.step + 1, steps + 1):
+        for step in range(position.step + 1, job.steps + 1):
             position = train_step(job, replace(position, step=step), journal)
             position = look(job, position, journal)
-            if step % recipe.train.save_every == 0 or step == steps or stop:
+            if section.guard and rescued(job, position, journal, guard):
+                if stop:
+                    raise KeyboardInterrupt("stopped. Run the same command again to go on.")
+                return False
+            if step % section.save_every == 0 or step == job.steps or stop:
                 if on_save is not None:
                     on_save(job, position)
-                save_state(run.state(step), tuner, engine, position)
-                run.keep_newest(recipe.train.keep_states)
-            if stop and step < steps:
+                save_state(run.state(step), job.tuner, job.engine, position)
+                prune(job, guard)
+            if stop and step < job.steps:
                 raise KeyboardInterrupt(f"stopped and saved at step {step}. Run the same command again to go on.")
         conclude(job, position, journal)
-    return run
+    return True
 
 
-def open_run(recipe: Recipe) -> RunFolder:
-    """The run folder; one that training has begun in must have been made by the same recipe."""
-    run = RunFolder(recipe.output)
-    remove_leftovers(run.path)
-    text = dump(recipe)
-    begun = run.log.is_file() or run.states()
-    if begun and not run.config.is_file():
-        raise UserError(
-            f"{run.path}: a run was begun here, but its config.yaml is gone. Put it back, or choose another folder (output=...)."
-        )
-    if begun and (before := run.config.read_text(encoding="utf-8")) != text:
-        old, new = set(before.splitlines()), set(text.splitlines())
-        changed = "; ".join(f"{line.strip()}" for line in text.splitlines() if line in new - old) or "a knob is gone"
-        raise UserError(
-            f"{run.path}: was begun with another recipe; new here: {changed}. Take back the change, or choose another folder (output=...)."
-        )
-    return run
+def prune(job: Job, guard: Guard) -> None:
+    """Keep the newest states, and while the run is uneasy the newest good one too."""
+    job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.uneasy else None)
 
 
 def resume(job: Job) -> Position:
-    """Bring everything to the newest saved state, or to the start."""
+    """Bring everything to the newest good state, or leave it at the start."""
     digest = data_digest(job.split)
-    for state in job.run.states():
-        position = load_state(state, job.tuner, job.engine)
-        if position.data != digest:
-            files = " or ".join(str(file) for file in (job.recipe.data.train, job.recipe.data.dev) if file)
-            raise UserError(f"{files}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
-        job.run.keep_newest(job.recipe.train.keep_states)  # a process killed right behind its last save deleted none
-        return position
-    return Position(data=digest)
-
-
-def data_digest(split: Split) -> str:
-    """What the encoded rows of both sides are recognised by."""
-    digest = hashlib.sha256()
-    for row in (*split.train, *split.dev):
-        digest.update(repr((row.ids, row.labels)).encode())
-    return digest.hexdigest()[:16]
+    position = Position(data=digest)
+    state = newest_state(job.run, say)
+    if state is not None:
+        refuse_other_rows(state.position, digest, [file for file in (job.recipe.data.train, job.recipe.data.dev) if file])
+        position = state.restore(job.tuner, job.engine)
+        if position.step > job.steps:
+            raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
+    position = after_rescues(position, read_rescues(job.run))
+    job.engine.rate_scale, job.room.tokens = position.rate_scale, position.piece_tokens
+    return position
 
 
 def announce(job: Job, position: Position, journal: Journal) -> None:
-    """Say in a few lines what is about to happen."""
+    """Say in a few lines what is about to happen, try the longest rows where memory is a device's, and measure the loss before tuning."""
     trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
     everything = sum(parameter.numel() for parameter in job.model.network.parameters())
-    journal.bar.say(f"base {job.model.name}: {everything / 1e6:.1f} M parameters on {job.model.device}; {trained / 1e6:.2f} M are trained")
-    journal.bar.say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    say(f"base {job.model.name}: {everything / 1e6:.1f} M parameters on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    if position.rate_scale != 1:
+        say(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < position.step < job.steps:
-        journal.bar.say(f"going on after step {position.step} of {job.steps}")
+        say(f"going on after step {position.step} of {job.steps}")
+    if job.model.device.type == "cuda" and position.step < job.steps:
+        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+    if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
+        loss = evaluation_loss(job, journal)
+        journal.record({"step": 0, "eval_loss": loss})
+        say(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
 
 
 def conclude(job: Job, position: Position, journal: Journal) -> None:
-    """Say that the run is finished, where its best is, and what to do with it; a run that learned nothing ends in a UserError."""
+    """Say that the run is finished, what came of it, and what to do with it; a run that learned nothing ends in a UserError."""
     if not position.best_step:
         raise UserError(
             f"{job.run.path}: no evaluation loss was ever finite, so nothing is kept. Lower optimizer.learning_rate, "
@@ -156,54 +188,103 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     path, place = job.run.path, job.run.adapter if job.tuner.encoder is not None else job.run.model
     loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
     journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
-    journal.bar.say(f"next: `imprint evaluate {path} --data FILE` for scores, `imprint compare {path}` for before and after")
+    rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
+    course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps)
+    for line in (*verdict(course), *next_commands(str(path), None if job.recipe.data.dev is None else str(job.recipe.data.dev))):
+        journal.bar.say(line)
 
 
 def train_step(job: Job, position: Position, journal: Journal) -> Position:
-    """One optimizer step over one batch; a loss or gradient that is not finite never reaches the weights."""
+    """One optimizer step over one batch; a loss or gradient that is not finite never reaches the weights, and its rows are named."""
     began = time.monotonic()
-    engine, section = job.engine, job.recipe.train
+    engine = job.engine
     job.tuner.train()
     rows = job.batches.of_step(position.step)
     tokens = sum(scored(job.split.train[row]) for row in rows)
-    loss = torch.zeros((), device=job.model.device)
-    parts = list(micro_batches(rows, section.micro_batch_size, engine))
-    for number, (part, weight) in enumerate(parts, 1):
-        encoded = [job.split.train[row] for row in part]
-        batch = pack([row.ids for row in encoded], job.model.network, [row.labels for row in encoded]).to(job.model.device)
-        share = 1.0 if section.loss_average == "token" else tokens / (batch.target_tokens * len(parts) * engine.processes)
-        part_loss: Tensor = engine.module(batch) * (share * weight)
-        engine.backward(part_loss, last=number == len(parts))
-        loss += part_loss.detach()
-    value = engine.total(float(loss)) / tokens
+    value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
     rate = engine.rate(position.step)
-    norm, applied = engine.update(position.step, apply=math.isfinite(value), scale=1 / tokens)
+    norm, applied = engine.update(position.step, apply=math.isfinite(value), scale=1 / max(tokens, 1))
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
     seen = sum(len(job.split.train[row].ids) for row in rows)
     line: dict[str, Any] = {"step": position.step, "loss": value if applied else None, "learning_rate": rate, "gradient_norm": norm}
     line |= {"tokens_per_second": seen / seconds, "memory_gib": peak_memory_bytes(job.model.device) / GIB, "seconds": position.seconds}
-    journal.step(line if applied else line | {"skipped_rows": rows})
-    if position.skipped >= SKIPPED_IN_A_ROW:
-        raise UserError(
-            f"step {position.step}: loss or gradient was not finite {SKIPPED_IN_A_ROW} times in a row; none of it reached the weights. "
-            f"Lower optimizer.learning_rate (now {job.recipe.optimizer.learning_rate:g}), or use model.dtype=float32, in a new folder."
+    if not applied:
+        broken = [row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.train[row]], 1, job.room, journal.bar.say))]
+        line |= {"skipped_rows": rows, "broken_rows": broken}
+        where = "the loss of these rows is not finite" if broken else "the gradient of these rows is not finite"
+        journal.bar.say(
+            f"step {position.step}: thrown away, {where}: {named(job, broken or rows)} / 本步已丢弃：这些行的损失或梯度不是有限值"
         )
-    return position
+    journal.step(line)
+    return replace(position, piece_tokens=job.room.tokens)
 
 
-def scored(row: Encoded) -> int:
-    """How many tokens of a row are predicted; the first has nothing before it."""
-    return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
+def parts_of(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
+    """The micro-batches of a step; where no token of it is a target there is nothing to compute."""
+    cut = list(micro_batches(rows, job.recipe.train.micro_batch_size, job.engine)) if tokens else []
+    found = []
+    for part, weight in cut:
+        encoded = [job.split.train[row] for row in part]
+        share = weight
+        if job.recipe.train.loss_average == "micro_batch":
+            share *= tokens / (max(1, sum(map(scored, encoded))) * len(cut) * job.engine.processes)
+        found.append(Part(encoded, share))
+    return found
 
 
-def micro_batches(rows: Sequence[int], size: int, engine: Engine) -> Iterator[tuple[Sequence[int], float]]:
-    """Cut the rows of this process into pieces, each with its weight: 0 for a stand-in where there are fewer rows than processes."""
-    mine = rows[engine.rank :: engine.processes]
-    if not mine:
-        yield rows[:1], 0.0
-    for start in range(0, len(mine), size):
-        yield mine[start : start + size], 1.0
+def named(job: Job, rows: Sequence[int]) -> str:
+    """Where rows stand, the first few of them."""
+    places = [job.split.places[row] if job.split.places else f"row {row}" for row in rows]
+    more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
+    return ", ".join(places[:NAMED_ROWS]) + more
+
+
+def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> bool:
+    """Let the guard see what this step has logged; True where the run must go back, which is then on record.
+
+    Raises UserError where going back does not help, or did not help often enough.
+    """
+    found: list[Verdict] = [guard.see(point) for point in journal.points_of(position.step)]
+    found.append(guard.answers([sample["answer"] for sample in journal.samples if sample["step"] == position.step]))
+    for one in found:
+        if isinstance(one, Suspicion):
+            rows = [job.split.train[row] for step in one.steps for row in job.batches.of_step(step)]
+            now = mean_loss(job.tuner, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+            one = guard.confirmed(one, now, position.step)
+        if isinstance(one, Notice):
+            journal.bar.say(one.words)
+        if isinstance(one, Hopeless):
+            raise UserError(f"{job.run.path}: {one.words}\n{named(job, job.batches.of_step(position.step))}")
+        if isinstance(one, Broken):
+            go_back(job, position, journal, one)
+            return True
+    return False
+
+
+def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> None:
+    """Put on record that the run goes back to a good state, with a lower rate. Raises UserError after the last time."""
+    before = read_rescues(job.run)
+    rows = job.batches.of_step(broken.good + 1)
+    if len(before) >= RESCUES:
+        rate, warmup = job.engine.section.learning_rate * position.rate_scale, job.engine.section.warmup_steps
+        dtype = str(job.tuner.network.head_weight.dtype).removeprefix("torch.")
+        raise UserError(f"{job.run.path}: " + farewell(broken.reason, rate=rate, warmup=warmup, dtype=dtype, rows=named(job, rows)))
+    back_to = next((step for step in map(step_of, job.run.states()) if step <= broken.good), 0)
+    if [rescue.back_to for rescue in before[-2:]] == [back_to] * 2:
+        back_to = 0  # this state is not as good as it looks
+    scale = lowered(position.rate_scale, back_to)
+    places = tuple(job.split.places[row] if job.split.places else f"row {row}" for row in rows)
+    rescue = Rescue(position.step, back_to, scale, broken.reason, places, position.best_step, position.best_loss)
+    write_rescue(job.run, rescue)
+    peak = job.engine.section.learning_rate * scale
+    journal.bar.say(
+        f"step {position.step}: {broken.reason}. It began after step {broken.good}, with {named(job, rows)}. The run goes back to "
+        f"{f'the state of step {back_to}' if back_to else 'its start'} with a peak learning rate of {peak:.2g} "
+        f"(rescue {len(before) + 1} of {RESCUES}; {job.run.rescues} keeps it).\n"
+        f"训练已失控：回到{f'第 {back_to} 步的状态' if back_to else '起点'}，峰值学习率降为 {peak:.2g}（第 {len(before) + 1} "
+        f"次，最多 {RESCUES} 次）。"
+    )
 
 
 def look(job: Job, position: Position, journal: Journal) -> Position:
@@ -211,7 +292,7 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
     section, last = job.recipe.train, position.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
     if last or position.step % every == 0:
-        loss = evaluation_loss(job) if job.split.dev else None
+        loss = evaluation_loss(job, journal) if job.split.dev else None
         if loss is not None:
             journal.record({"step": position.step, "eval_loss": loss})
             journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
@@ -223,15 +304,9 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
     return position
 
 
-@torch.no_grad()
-def evaluation_loss(job: Job) -> float:
+def evaluation_loss(job: Job, journal: Journal) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    tuner, rows = job.tuner.eval(), job.split.dev
-    total = 0.0
-    for batch in sorted_by_length([len(row.ids) for row in rows], job.recipe.train.micro_batch_size):
-        packed = pack([rows[i].ids for i in batch], job.model.network, [rows[i].labels for i in batch])
-        total += float(tuner(packed.to(job.model.device)))
-    return total / sum(map(scored, rows))
+    return mean_loss(job.tuner, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
 
 
 def save_result(job: Job, position: Position) -> None:
@@ -252,7 +327,9 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length, system=one.system) for one in samples]
     try:
         answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
-    except NotFiniteError as error:  # the losses tell; looking on shall not end the run
+    except (NotFiniteError, RuntimeError, MemoryError) as error:  # the losses tell; looking on shall not end the run
+        if not isinstance(error, NotFiniteError) and not out_of_memory(error):
+            raise
         journal.bar.say(f"step {step}: {error}")
         return
     for sample, answer in zip(samples, answers, strict=True):

@@ -1,3 +1,4 @@
+import json
 import random
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import imprint
 from imprint.engine import Engine, OptimizerSection
 from imprint.errors import UserError
 from imprint.runtime import seed_everything
-from imprint.state import OPTIMIZER, POSITION, RANDOM, TRAINED, Position, load_state, save_state
+from imprint.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, Position, read_position, read_state, save_state
 from imprint.tune.prefix import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.tiny import tiny_base
@@ -59,7 +60,7 @@ def test_a_state_brings_back_everything_that_decides_the_next_steps(saved: Path,
         seed_everything(seed)
         tuner, engine = begin(base)
         step(tuner, engine, 1)
-        position = load_state(saved, tuner, engine)
+        position = read_state(saved).restore(tuner, engine)
         assert position == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
         step(tuner, engine, 3)
         ends.append((values(tuner), torch.rand(3), random.random()))
@@ -89,11 +90,29 @@ def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [None, b"", b"{}", b"[1]", b"\x80\x02garbage"])
-def test_any_damage_is_a_sentence_with_the_folder_and_the_way_out(name: str, damage: bytes | None, saved: Path, base: Path) -> None:
+def test_any_damage_is_found_before_anything_is_changed(name: str, damage: bytes | None, saved: Path) -> None:
     (saved / name).unlink() if damage is None else (saved / name).write_bytes(damage)
-    tuner, engine = begin(base)
-    with pytest.raises(UserError, match=r"state-000002: this saved state is damaged \(.*\)\. Delete the folder; the run goes on from"):
-        load_state(saved, tuner, engine)
+    before = torch.get_rng_state()
+    with pytest.raises(DamagedStateError, match=r"."):
+        read_state(saved)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", [TRAINED, OPTIMIZER, RANDOM])
+def test_a_single_bit_that_fell_over_is_found(name: str, saved: Path) -> None:
+    content = bytearray((saved / name).read_bytes())
+    content[-40] ^= 4
+    (saved / name).write_bytes(content)
+    with pytest.raises(DamagedStateError, match=f"{name} is not what was written"):
+        read_state(saved)
+
+
+def test_a_state_of_the_first_version_has_no_checksums_and_is_read(saved: Path) -> None:
+    old = json.loads((saved / POSITION).read_text(encoding="utf-8"))
+    for name in ("checksums", "rescues", "rate_scale", "piece_tokens"):
+        del old[name]
+    (saved / POSITION).write_text(json.dumps(old), encoding="utf-8")
+    assert read_state(saved).position == read_position(saved) == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
 
 
 def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None:
@@ -101,4 +120,4 @@ def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None
     with pytest.raises(
         UserError, match=r"the saved state does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape"
     ):
-        load_state(saved, tuner, engine)
+        read_state(saved).restore(tuner, engine)

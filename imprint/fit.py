@@ -1,0 +1,207 @@
+"""What fits: a step in smaller pieces once memory runs out, with the same loss and gradient; and a run on the disk.
+
+A micro-batch stays what it is: one mean under `loss_average: micro_batch`, one drawing of the prefix's dropout. Its pieces are computed one
+after the other, each from the same random state, and their gradients add up to that of the whole.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imprint.data.batch import NOT_SCORED, pack, sorted_by_length
+from imprint.data.encode import Encoded
+from imprint.engine import Engine
+from imprint.errors import UserError
+from imprint.runs import RunFolder
+from imprint.runtime import peak_memory_bytes
+from imprint.tune.tuner import Tuner
+
+Say = Callable[[str], None]
+GIB = 2**30
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""How CUDA, the CPU and cuBLAS say it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch, and what its summed loss counts for in that of the step."""
+
+    rows: Sequence[Encoded]
+    """Its rows."""
+    share: float
+    """Its weight: 0 for a stand-in where there are fewer rows than processes."""
+
+
+@dataclass
+class Room:
+    """How much is computed at once: what memory has taught so far."""
+
+    tokens: int | None = None
+    """The most tokens of a piece; None: nothing ran out yet. One row is a piece however long it is."""
+
+    def pieces(self, rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+        """Cut rows into runs of neighbours that fit."""
+        limit = self.tokens
+        found: list[list[Encoded]] = []
+        held = 0
+        for row in rows:
+            if not found or (limit is not None and held + len(row.ids) > limit):
+                found.append([])
+                held = 0
+            found[-1].append(row)
+            held += len(row.ids)
+        return list(found)
+
+    def shrink(self, piece: Sequence[Encoded], say: Say) -> None:
+        """Compute half as much at once as the piece that did not fit. Raises UserError where it was one row."""
+        tokens = sum(len(row.ids) for row in piece)
+        if len(piece) == 1:
+            raise UserError(
+                f"out of memory with a single row of {tokens} tokens; what was saved is kept. Set train.checkpointing=true, lower "
+                "data.max_source_length or data.max_target_length, or take model.dtype=bfloat16 or model.quantize=4.\n"
+                f"只算一行（{tokens} 个词元）显存或内存也不够；已保存的内容不受影响。请打开 train.checkpointing，减小 "
+                "data.max_source_length、"
+                "data.max_target_length，或使用 model.dtype=bfloat16、model.quantize=4。"
+            )
+        self.tokens = tokens // 2
+        say(
+            f"out of memory with {len(piece)} rows ({tokens} tokens) at once: from here on at most {self.tokens} tokens at once. "
+            "Batch, loss and gradient stay the same; a step takes a little longer.\n"
+            f"显存或内存不足：此后每次最多算 {self.tokens} 个词元；批大小、损失和梯度都不变，只是稍慢。"
+        )
+
+
+def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, say: Say) -> float:
+    """Leave the gradient of a step in the parameters and return its loss, both summed over the shares of this process.
+
+    Where memory runs out, everything is thrown away and computed again in smaller pieces, from the same random state.
+    """
+    start = _draws(engine.device)
+    while True:
+        tried: list[Sequence[Encoded]] = []
+        try:
+            return _attempt(tuner, engine, parts, room, tried)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or engine.processes > 1:
+                raise
+        # Only here is the exception gone, and with it the frames that held the tensors.
+        engine.forget_gradients()
+        _free(engine.device)
+        room.shrink(tried[-1], say)
+        _draw_again(start, engine.device)
+
+
+def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tried: list[Sequence[Encoded]]) -> float:
+    loss = torch.zeros((), device=engine.device)
+    for number, part in enumerate(parts, 1):
+        before = _draws(engine.device)
+        pieces = room.pieces(part.rows)
+        for place, piece in enumerate(pieces, 1):
+            tried[:] = [piece]
+            if place > 1:
+                _draw_again(before, engine.device)
+            batch = pack([row.ids for row in piece], tuner.network, [row.labels for row in piece]).to(engine.device)
+            piece_loss: Tensor = engine.module(batch) * part.share
+            engine.backward(piece_loss, last=number == len(parts) and place == len(pieces))
+            loss += piece_loss.detach()
+    return float(loss)
+
+
+def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> None:
+    """Compute the heaviest micro-batch that there can be and forget its gradient: too little memory shows now, not after an hour."""
+    heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
+    start = _draws(engine.device)
+    tuner.train()
+    gradients(tuner, engine, [Part(heaviest, 0.0)], room, say)
+    engine.forget_gradients()
+    _draw_again(start, engine.device)
+    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
+    have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
+    say(f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
+
+
+@torch.no_grad()
+def mean_loss(tuner: Tuner, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> float:
+    """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out."""
+    tuner.eval()
+    total = 0.0
+    for batch in sorted_by_length([len(row.ids) for row in rows], size):
+        total += _summed([rows[i] for i in batch], tuner, room, say)
+    return total / max(1, sum(map(scored, rows)))
+
+
+def _summed(rows: Sequence[Encoded], tuner: Tuner, room: Room, say: Say) -> float:
+    device = tuner.network.head_weight.device
+    while True:
+        tried: Sequence[Encoded] = rows
+        try:
+            total = 0.0
+            for tried in room.pieces(rows):
+                total += float(tuner(pack([row.ids for row in tried], tuner.network, [row.labels for row in tried]).to(device)))
+            return total
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        _free(device)
+        room.shrink(tried, say)
+
+
+def scored(row: Encoded) -> int:
+    """How many tokens of a row are predicted; the first has nothing before it."""
+    return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a device or of the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
+
+
+def refuse_full_disk(run: RunFolder, tuner: Tuner, keep_states: int, say: Say) -> None:
+    """Compare what a run will write with what is free: UserError where not even one state fits, words where not all will."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in tuner.trained().values())
+    state, result = 3 * weights, weights  # AdamW keeps two numbers for each that is learned
+    there = sum(file.stat().st_size for folder in (*run.states(), run.adapter, run.model) for file in folder.rglob("*") if file.is_file())
+    free = shutil.disk_usage(run.path).free
+    least, most = max(0, state + result - there), max(0, (keep_states + 1) * state + 2 * result - there)
+    numbers = (
+        f"{run.path}: a saved state takes {state / GIB:.2f} GiB and the result {result / GIB:.2f} GiB, but {free / GIB:.2f} GiB are free"
+    )
+    if least > free:
+        raise UserError(
+            f"{numbers}. Free some space, or choose a folder on another disk (output=...).\n磁盘空间不足：请清理，或把 output "
+            "放到另一块磁盘。"
+        )
+    if most > free:
+        say(
+            f"{numbers}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; "
+            f"where the disk is full the run stops with what was saved.\n磁盘可能不够：全程约需 {most / GIB:.2f} GiB，可减小 "
+            "train.keep_states。"
+        )
+
+
+def _draws(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The random state that dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _draw_again(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def _free(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def micro_batches(rows: Sequence[int], size: int, engine: Engine) -> Iterator[tuple[Sequence[int], float]]:
+    """Cut the rows of this process into pieces, each with its weight: 0 for a stand-in where there are fewer rows than processes."""
+    mine = rows[engine.rank :: engine.processes]
+    if not mine:
+        yield rows[:1], 0.0
+    for start in range(0, len(mine), size):
+        yield mine[start : start + size], 1.0

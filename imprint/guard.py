@@ -1,0 +1,264 @@
+"""Watches a run's numbers and answers, and says what to do: nothing, a word to the person, back to a good state, or an end with advice.
+
+Decisions on numbers and texts alone; who asks does what they say. The guard knows nothing but the lines of the log, so a run that goes on
+after a kill reads them again and decides as if nobody had killed it.
+
+A loss has exploded when each of the latest steps lies well above the best stretch of the run, and when the very rows of that stretch have
+become as much worse: noisy batches, harder rows and a rough start do the first, and only broken weights do the second.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+RESCUES = 3
+WORSE = 1.5
+"""How much worse, in nats a token, is broken: every right token less than a quarter as likely."""
+STRETCH = 10
+"""Steps of the best stretch."""
+NOT_FINITE = 5
+"""Steps in a row without a finite loss or gradient, where rows alone are not at fault."""
+HOPELESS = 10
+"""Steps in a row that teach nothing: no loss of the run was ever finite or above 0, or each batch has a row that spoils it."""
+SAME = 20
+"""Losses in a row without a change."""
+LOWER, MUCH_LOWER = 0.3, 0.1
+"""What the rate is multiplied by in a rescue; the second where the run begins again."""
+MANY_REPEATS = 4
+LONGEST_UNIT = 16
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Worth a sentence; the run goes on."""
+
+    words: str
+    """What it says."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Losses so high that the rows of the best stretch must be computed again; `Guard.confirmed` then decides."""
+
+    steps: tuple[int, ...]
+    """The steps of that stretch."""
+    before: float
+    """Their mean loss then."""
+    reason: str
+    """What was seen, for the rescue."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The weights are broken, or about to be: go back to a state of step `good` or before."""
+
+    good: int
+    """The newest step whose weights were seen to be good."""
+    reason: str
+    """What was seen."""
+
+
+@dataclass(frozen=True)
+class Hopeless:
+    """No rate would help: end with this advice."""
+
+    words: str
+    """What was seen and what to change."""
+
+
+Verdict = Notice | Suspicion | Broken | Hopeless | None
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    steps: tuple[int, ...]
+    loss: float
+
+
+class Guard:
+    """Sees each line of a log in its order, and the watched answers."""
+
+    def __init__(self, steps: int) -> None:
+        self.patience = max(6, min(20, steps // 8))
+        self.good = 0
+        """The newest step whose weights are known to be good: the step after it went well."""
+        self._stretch: deque[tuple[int, float]] = deque(maxlen=STRETCH)
+        self._best: _Stretch | None = None
+        self._latest: deque[float] = deque(maxlen=self.patience)
+        self._same: deque[tuple[float, float]] = deque(maxlen=SAME)
+        self._not_finite: list[tuple[int, bool]] = []
+        self._zeros: list[int] = []
+        self._last_loss: float | None = None
+        self._evaluations: list[tuple[float, int]] = []
+        self._answered_well = False
+
+    @classmethod
+    def of(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
+        """A guard that has seen a log; whatever it said to that was dealt with then."""
+        guard = cls(steps)
+        for point, after in zip(points, [*points[1:], {"step": None}], strict=False):
+            if isinstance(guard.see(point), Suspicion):
+                guard.dismiss(point["step"])
+            if after["step"] != point["step"]:
+                guard.answers([one["answer"] for one in samples if one["step"] == point["step"]])
+        return guard
+
+    @property
+    def uneasy(self) -> bool:
+        """Whether the latest steps were not like a good run's: no state that is good may be deleted now."""
+        return bool(self._not_finite or self._zeros) or self._high()
+
+    def see(self, point: Mapping[str, Any]) -> Verdict:
+        """Take in a line of the log: a step or an evaluation."""
+        if "loss" not in point:
+            if (evaluation := point.get("eval_loss")) is not None and math.isfinite(evaluation):
+                self._evaluations.append((evaluation, int(point["step"])))
+            return None
+        step, loss = int(point["step"]), point["loss"]
+        if loss is None:
+            bad, rows = point.get("broken_rows", []), point.get("skipped_rows", [])
+            return self._without_loss(step, by_rows=0 < len(bad) < len(rows))
+        self._not_finite.clear()
+        if loss == 0:
+            return self._zero(step)
+        self._zeros.clear()
+        self._last_loss = loss
+        self._same.append((loss, point.get("gradient_norm") or 0.0))
+        return self._compare(step, loss) or self._unchanging()
+
+    def answers(self, texts: Sequence[str]) -> Verdict:
+        """Take in the answers to the watched prompts."""
+        if not texts:
+            return None
+        if not all(map(broken_answer, texts)):
+            self._answered_well = True
+            return None
+        if not self._answered_well:  # a prefix that starts at random cannot talk yet
+            return None
+        reason = "the watched answers have become endless repetition or unknown characters"
+        (best, good), (now, _step) = min(self._evaluations, default=(0.0, 0)), (self._evaluations or [(0.0, 0)])[-1]
+        if now > best + WORSE:
+            return Broken(good, f"{reason}, and the evaluation loss rose from {best:.2f} to {now:.2f}")
+        return Notice(
+            f"{reason}. Should that stay so, lower optimizer.learning_rate or train.steps.\n"
+            "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。"
+        )
+
+    def confirmed(self, suspicion: Suspicion, now: float, step: int) -> Broken | None:
+        """Decide on a suspicion, given the mean loss of its rows now; the guard goes on as if it had never been where it was unfounded."""
+        if math.isfinite(now) and now <= suspicion.before + WORSE:
+            self.dismiss(step)
+            return None
+        return Broken(self.good, f"{suspicion.reason}, and on the rows of its best steps from {suspicion.before:.2f} to {now:.2f}")
+
+    def dismiss(self, step: int) -> None:
+        """Take the weights of a step for good after all."""
+        self._latest.clear()
+        self.good = step
+
+    def _high(self) -> bool:
+        return self._best is not None and bool(self._latest) and self._latest[-1] > self._best.loss + WORSE
+
+    def _compare(self, step: int, loss: float) -> Verdict:
+        """Keep the best stretch, and suspect an explosion where all of the latest losses lie far above it."""
+        self._stretch.append((step, loss))
+        self._latest.append(loss)
+        mean = sum(one for _step, one in self._stretch) / len(self._stretch)
+        if self._best is None or mean < self._best.loss:
+            self._best = _Stretch(tuple(one for one, _loss in self._stretch), mean)
+        if not self._high():
+            self.good = max(self.good, step - 1)
+        return self._suspicion() if len(self._latest) == self.patience else None
+
+    def _suspicion(self) -> Verdict:
+        if self._best is None or min(self._latest) <= self._best.loss + WORSE:
+            return None
+        now = sum(self._latest) / len(self._latest)
+        return Suspicion(self._best.steps, self._best.loss, f"the loss rose from {self._best.loss:.2f} to {now:.2f}")
+
+    def _without_loss(self, step: int, *, by_rows: bool) -> Verdict:
+        """A step that was thrown away: of no matter by itself, for its rows may be at fault; of matter where it goes on so."""
+        self._not_finite.append((step, by_rows))
+        count, of_rows = len(self._not_finite), sum(found for _step, found in self._not_finite)
+        if self._last_loss is None and count >= HOPELESS:
+            return Hopeless(
+                f"loss or gradient was not finite in the first {count} steps, before anything was learned: the base itself "
+                "cannot be computed "
+                "in this precision, or its weights are damaged. Use model.dtype=float32, or check the base; then train in a new folder.\n"
+                "从第一步起损失或梯度就不是有限值：底座在该精度下无法计算，或其权重已损坏。请用 model.dtype=float32 "
+                "或检查底座，并换一个新目录训练。"
+            )
+        if count >= HOPELESS and of_rows == count:
+            return Hopeless(
+                f"each of the last {count} steps had rows whose loss is not finite while the other rows of the step are well. "
+                "Take these rows out of the data (`imprint data check FILE` looks at them), or use model.dtype=float32; then "
+                "train in a new "
+                "folder.\n最近每一步都有损失不是有限值的行，同批的其他行正常。请从数据中去掉这些行，或用 model.dtype=float32，"
+                "并换一个新目录训练。"
+            )
+        if self._last_loss is not None and (count - of_rows >= NOT_FINITE or (count >= HOPELESS and of_rows < count)):
+            return Broken(min(self.good, self._not_finite[0][0] - 2), f"loss or gradient was not finite {count} times in a row")
+        return None
+
+    def _zero(self, step: int) -> Verdict:
+        self._zeros.append(step)
+        if len(self._zeros) != HOPELESS:
+            return None
+        if self._last_loss is None:
+            return Hopeless(
+                f"the loss was 0 in each of the first {HOPELESS} steps: nothing is learned. Either no token of these rows is a target "
+                "(an empty answer column: see data.response_column), or the base's weights are damaged.\n"
+                "从第一步起损失就是 0：什么也学不到。请检查 data.response_column 是否为空，或底座权重是否损坏。"
+            )
+        if self._last_loss > 0.1:
+            return Broken(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
+        return Notice(
+            f"the loss is 0 since step {self._zeros[0]}: the rows are known by heart, and more steps teach nothing. Use more "
+            "rows or fewer steps.\n"
+            "损失已为 0：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。"
+        )
+
+    def _unchanging(self) -> Verdict:
+        losses = [loss for loss, _norm in self._same]
+        if len(losses) < SAME or max(losses) - min(losses) > 1e-5 * max(losses):
+            return None
+        flows = any(norm for _loss, norm in self._same)
+        self._same.clear()
+        why = "the steps are too small: raise optimizer.learning_rate" if flows else "no gradient arrives: check model.dtype and the base"
+        return Notice(
+            f"the loss has been {losses[-1]:.4f} for {SAME} steps without any change; {why}, or the data is one row over and over.\n"
+            f"损失连续 {SAME} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。"
+        )
+
+
+def broken_answer(text: str) -> bool:
+    """Whether an answer ends in the same characters over and over, or holds what is no text (but for a last character cut in half)."""
+    compact = "".join(text.split())
+    if any(sign in compact.rstrip("\ufffd") for sign in ("\ufffd", "<unk>", "\u2047")):
+        return True
+    for size in range(1, LONGEST_UNIT + 1):
+        unit, times = compact[-size:], 1
+        while len(unit) == size and compact.endswith(unit * (times + 1)):
+            times += 1
+        if times >= MANY_REPEATS and times * size >= max(12, len(compact) / 2):
+            return True
+    return False
+
+
+def lowered(rate_scale: float, back_to: int) -> float:
+    """The scale of the learning rate after a rescue."""
+    return rate_scale * (LOWER if back_to else MUCH_LOWER)
+
+
+def farewell(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> str:
+    """What to change once the guard has lowered the rate as often as it may; `rate` is the peak it was at last."""
+    return (
+        f"{reason}, and that after {RESCUES} times back to a good state and a lower rate. In a new folder set "
+        f"optimizer.learning_rate={LOWER * rate:.1g} (it was {rate:.1g} at last) and "
+        f"optimizer.warmup_steps={max(20, 2 * warmup)} (now {warmup})"
+        f"{'' if dtype == 'float32' else f', and model.dtype=float32 (now {dtype})'}; look at the rows learned when it began: {rows}.\n"
+        f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 optimizer.learning_rate={LOWER * rate:.1g}、"
+        f"optimizer.warmup_steps={max(20, 2 * warmup)}、model.dtype=float32，并检查上述数据行。"
+    )

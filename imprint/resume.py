@@ -1,0 +1,171 @@
+"""A run folder taken up: by one process at a time, with the recipe it was begun with, from its newest state that is good."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from imprint.config import dump, read_recipe
+from imprint.data.dataset import Split
+from imprint.errors import UserError
+from imprint.files import append_line, read_lines, remove_leftovers
+from imprint.recipe import Recipe
+from imprint.runs import RunFolder, drop_state, set_aside
+from imprint.state import DamagedStateError, Position, State, read_position, read_state
+
+Say = Callable[[str], None]
+HARMLESS = {
+    "output",
+    "data.train",  # what is in the files is compared by itself
+    "data.dev",
+    "tune.original_file",
+    "train.checkpointing",
+    "train.evaluate_every",
+    "train.save_every",
+    "train.keep_states",
+    "train.watch_every",
+    "train.watch_prompts",
+    "train.guard",
+}
+LENGTH = {"train.steps", "train.epochs"}
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """One time that the guard brought a run back: a line of rescues.jsonl, written before anything else is changed."""
+
+    step: int
+    """The step after which it was done."""
+    back_to: int
+    """The step whose state the run went on from; 0 is the start."""
+    rate_scale: float
+    """What the learning rate is multiplied by from there on."""
+    reason: str
+    """What was seen."""
+    rows: tuple[str, ...]
+    """Places of the rows that were learned when it began."""
+    best_step: int
+    """The step whose adapter was kept then, which may be later than `back_to`."""
+    best_loss: float | None
+    """Evaluation loss at that step."""
+
+
+def read_rescues(run: RunFolder) -> list[Rescue]:
+    """What the guard has done in a run so far."""
+    try:
+        return [Rescue(**{**line, "rows": tuple(line["rows"])}) for line in read_lines(run.rescues)]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{run.rescues}: is not what Imprint wrote ({error}). Put the old file back, or choose another folder.") from error
+
+
+def write_rescue(run: RunFolder, rescue: Rescue) -> None:
+    """Put a rescue on record: from now on no start goes on from a state that it gave up."""
+    append_line(run.rescues, asdict(rescue))
+
+
+@contextmanager
+def open_run(recipe: Recipe, say: Say) -> Iterator[RunFolder]:
+    """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number."""
+    run = RunFolder(recipe.output)
+    with run.held():
+        remove_leftovers(run.path)
+        begun = run.log.is_file() or run.states()
+        if begun and not run.config.is_file():
+            raise UserError(
+                f"{run.path}: a run was begun here, but its config.yaml is gone. Put it back, or choose another folder (output=...)."
+            )
+        if begun and run.config.read_text(encoding="utf-8") != dump(recipe):
+            _compare(read_recipe(run.config, [], Recipe), recipe, run, say)
+        if begun and run.states() and not run.log.is_file():
+            say(f"{run.log} is gone: it goes on with the steps from here; nothing else depends on it / 日志文件不见了，将从这一步继续记录")
+        yield run
+
+
+def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
+    """Say what is new in the recipe and changes nothing that was learned; refuse the rest."""
+    old, new = _knobs(before), _knobs(now)
+    changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
+    harmless = HARMLESS | LENGTH | (_free_micro_batch(now) & _free_micro_batch(before))
+    told = {name: f"{name}: {was} -> {is_now}" for name, (was, is_now) in changed.items()}
+    if refused := [told[name] for name in changed if name not in harmless]:
+        raise UserError(
+            f"{run.path}: was begun with another recipe: {'; '.join(refused)}. "
+            "Take back the change, or choose another folder (output=...). While a run goes on, only its length (train.steps, "
+            "train.epochs), "
+            "train.checkpointing, the guard, and how often it saves, evaluates and answers may change."
+        )
+    if changed:
+        say(f"changed since the run began / 与开始时不同: {'; '.join(told.values())}")
+    if LENGTH & set(changed):
+        say("the learning rate follows the schedule of the new length from here on / 学习率从此按新的总步数变化")
+
+
+def _free_micro_batch(recipe: Recipe) -> set[str]:
+    """The size of a micro-batch, where no number depends on it."""
+    dropout = getattr(recipe.tune, "prefix_dropout", 0.0)
+    return {"train.micro_batch_size"} if recipe.train.loss_average == "token" and not dropout else set()
+
+
+def _knobs(recipe: Recipe) -> dict[str, Any]:
+    """Every knob with its value, under its dotted name."""
+    found: dict[str, Any] = {}
+
+    def gather(values: Mapping[str, Any], place: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                gather(value, f"{place}{name}.")
+            else:
+                found[place + name] = value
+
+    gather(recipe.model_dump(mode="json"), "")
+    return found
+
+
+def newest_state(run: RunFolder, say: Say) -> State | None:
+    """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew."""
+    rescues = read_rescues(run)
+    damaged = False
+    for folder in run.states():
+        try:
+            position = read_position(folder)
+            if any(position.step > rescue.back_to for rescue in rescues[position.rescues :]):
+                drop_state(folder)
+                continue
+            return read_state(folder)
+        except DamagedStateError as error:
+            damaged = True
+            place = set_aside(folder)
+            say(
+                f"{folder}: this saved state is damaged ({error}); it is now {place.name}, and the run goes on from the one before.\n"
+                f"保存的状态已损坏，已改名为 {place.name}；将从更早的状态继续。"
+            )
+    if damaged:
+        say("no undamaged state is left: the run begins again from its start / 没有完好的状态，从头开始")
+    return None
+
+
+def after_rescues(position: Position, rescues: list[Rescue]) -> Position:
+    """A position with what the guard has decided since it was written."""
+    if position.rescues >= len(rescues):
+        return position
+    last = rescues[-1]
+    return replace(
+        position, rescues=len(rescues), rate_scale=last.rate_scale, best_step=last.best_step, best_loss=last.best_loss, skipped=0
+    )
+
+
+def refuse_other_rows(position: Position, digest: str, files: list[Path]) -> None:
+    """Raise UserError where the rows are not those that the run was begun with."""
+    if position.data != digest:
+        told = " or ".join(map(str, files))
+        raise UserError(f"{told}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
+
+
+def data_digest(split: Split) -> str:
+    """What the encoded rows of both sides are recognised by."""
+    digest = hashlib.sha256()
+    for row in (*split.train, *split.dev):
+        digest.update(repr((row.ids, row.labels)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""What a finished run has come to, in plain language: is its loss normal, is it still falling, and what to try next."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FLAT_SHARE = 0.01
+"""Changes of the evaluation loss below this share of it are none."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the verdict is about."""
+
+    evaluations: Sequence[tuple[int, float]]
+    """(step, evaluation loss), finite, in their order; step 0 is before tuning."""
+    epochs: float
+    """How often each row was learned from."""
+    rows: int
+    """How many rows there are to learn from."""
+    held_out: int
+    """How many rows the evaluation loss is of."""
+    steps: int
+    """Steps of the run."""
+    skipped: int
+    """How many of them were thrown away."""
+
+    @classmethod
+    def of(cls, points: Sequence[Mapping[str, Any]], *, rows: int, held_out: int, batch_size: int, steps: int) -> "Course":
+        """Read from the lines of a log."""
+        losses = {int(point["step"]): point["eval_loss"] for point in points if point.get("eval_loss") is not None}
+        evaluations = [(step, loss) for step, loss in sorted(losses.items()) if math.isfinite(loss)]
+        skipped = sum("loss" in point and point["loss"] is None for point in points)
+        return cls(evaluations, min(steps * batch_size / rows, steps), rows, held_out, steps, skipped)
+
+
+def verdict(course: Course) -> list[str]:
+    """A few lines in two languages."""
+    lines = [*_quality(course), *_trend(course)]
+    if course.skipped:
+        lines.append(
+            f"{course.skipped} of {course.steps} steps were thrown away because their loss or gradient was not finite; "
+            "log.jsonl names the rows.\n"
+            f"有 {course.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。"
+        )
+    return lines
+
+
+def _quality(course: Course) -> list[str]:
+    covered = f"each of {course.rows} rows was learned from {course.epochs:.1f} times"
+    chinese = f"每行数据学了 {course.epochs:.1f} 遍"
+    if not course.evaluations:
+        return [
+            (
+                f"verdict: {covered}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.\n"
+                f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。"
+            )
+        ]
+    first, (step, best) = course.evaluations[0], min(course.evaluations, key=lambda one: one[1])
+    start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
+    choices = f"{math.exp(min(best, 20)):,.{0 if best > 2.3 else 1}f}"
+    few = f" ({course.held_out} rows are few: take it as a hint)" if course.held_out < 20 else ""
+    return [
+        (
+            f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure "
+            "of each token "
+            f"as of a choice among {choices}; compare losses on the same rows only{few}.\n"
+            f"结论：评测损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。"
+        )
+    ]
+
+
+def _trend(course: Course) -> list[str]:
+    """Where the loss was heading, and what that asks for."""
+    if len(course.evaluations) < 2:
+        return []
+    (step, best), (last_step, last) = min(course.evaluations, key=lambda one: one[1]), course.evaluations[-1]
+    if step == 0:
+        return [
+            (
+                "it was best before tuning: this rate or this data makes it worse. Try a tenth of optimizer.learning_rate, and "
+                "look at the rows with `imprint data show FILE`.\n"
+                "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。"
+            )
+        ]
+    first_step, first = course.evaluations[0]
+    if first_step == 0 and best > first * (1 - FLAT_SHARE):
+        return [
+            (
+                "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
+                "optimizer.learning_rate.\n几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。"
+            )
+        ]
+    if last > best * (1 + FLAT_SHARE) and step < last_step:
+        return [
+            (
+                f"rising since step {step}: the rows are being learned by heart. The result is that of step {step}; to do better "
+                "use more rows, "
+                f"fewer steps (train.steps={step}) or a lower rate.\n从第 {step} 步起上升（过拟合）：保留的是第 {step} 步；"
+                "可增加数据、减少步数或降低学习率。"
+            )
+        ]
+    before = [loss for at, loss in course.evaluations if at <= last_step * 2 / 3]
+    if before and last < min(before) * (1 - FLAT_SHARE):
+        return [
+            (
+                f"still falling: more steps would help, for instance train.steps={2 * course.steps} with the same command.\n"
+                f"仍在下降：可以训练更久，例如 train.steps={2 * course.steps}，命令不变。"
+            )
+        ]
+    return [
+        (
+            "flat at the end: more steps would change little; for less, try more or better rows, another tune.length or "
+            "optimizer.learning_rate.\n"
+            "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune.length、optimizer.learning_rate。"
+        )
+    ]
+
+
+def next_commands(run: str, data: str | None) -> list[str]:
+    """What to type now; `data` is a file of held-out rows."""
+    return [
+        "next / 接下来:",
+        f"  imprint chat {run}    talk to it / 与它对话",
+        f"  imprint evaluate {run} --data {data or 'FILE'}    scores on held-out rows / 在留出数据上打分",
+        f"  imprint compare {run}    before and after, side by side / 微调前后并排对照",
+    ]
