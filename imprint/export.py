@@ -103,11 +103,12 @@ def _check_disk(out: Path, needed: int) -> None:
 
 def _plan(source: Path, network: ChatGLM, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
     """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
-    before, sizes, missing = 0, {}, set(network.state_dict())
+    expected = network.state_dict()
+    before, sizes, missing = 0, {}, expected.keys() - set(map(scale_of, layers))
     for name, tensor in _tensors(source):
         before += tensor.nbytes
         if PREFIX_PART not in name:
-            twin_of(source, name, network.state_dict())
+            twin_of(source, name, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
             sizes[scale_of(name)] = layers[name].weight_scale.nbytes

@@ -1,7 +1,7 @@
 """The golden cases as rows without padding, and networks small enough to search every answer."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from torch import Tensor
 import imprint
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.checkpoint import quantized_layers
+from imprint.quant import SCALE, quantize
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("chatglm1-base", "chatglm1-ptuning", "chatglm1-ptuning-projection")
@@ -104,6 +106,28 @@ def prompt(network: ChatGLM, *text: int) -> list[int]:
     """Text ids with [gMASK] <sop> behind them."""
     control = network.config.control
     return [*text, control.gmask, control.sop]
+
+
+def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Path:
+    """The golden base as the original's quantised folders are: packed integers and scales in a pytorch_model.bin, the head stored too."""
+    base = Case("chatglm1-base").folder
+    tensors = load_file(base / "model.safetensors")
+    tensors |= {name: tensor for name, tensor in load_file(base / f"int{bits}.safetensors").items() if not name.startswith("expected")}
+    if embeddings:
+        for name in ("transformer.word_embeddings.weight", "lm_head.weight"):
+            tensors[name], tensors[f"{name}_scale"] = quantize(tensors[name], bits)
+    fields = json.loads((base / "config.json").read_text())
+    write_config(folder, {**fields, "quantization_bit": bits, "quantization_embeddings": embeddings})
+    torch.save(tensors, folder / "pytorch_model.bin")
+    return folder
+
+
+def plain_twin(network: ChatGLM) -> ChatGLM:
+    """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
+    twin = ChatGLM(replace(network.config, quantization_bit=None, quantization_embeddings=False))
+    numbers = {name: layer.numbers(torch.float32) for name, layer in quantized_layers(network).items()}
+    twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
+    return twin.requires_grad_(requires_grad=False).eval()
 
 
 def write_config(folder: Path, fields: dict[str, object]) -> Path:

@@ -41,22 +41,20 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
         network = build_network(quantized_fields(fields, bits, folder), folder)
     plain = {} if fields.get("quantization_bit") else quantized_layers(network)
     expected, head = network.state_dict(), {}
-    missing = set(expected)
+    missing = expected.keys() - set(map(scale_of, plain))
     for name, tensor in read_tensors(folder):
         if name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
             continue  # a full checkpoint's prefix is an adapter's business
+        missing.discard(name)
         if (twin := twin_of(folder, name, expected)) != name:
             _check_type(folder, name, tensor, expected[twin])
             head[twin] = _spread_rows(tensor)
         elif name in plain:
-            parts = quantize_read(folder, name, tensor.to(device), plain[name])
-            missing -= parts.keys()
-            for part, value in parts.items():
+            for part, value in quantize_read(folder, name, tensor.to(device), plain[name]).items():
                 _place(network, part, value)
         else:
             _check_type(folder, name, tensor, expected[name])
             _check_shape(folder, name, tensor, expected[name].shape)
-            missing.discard(name)
             _place(network, name, tensor.to(device, stored_type(name, tensor, dtype)))
     refuse_missing(folder, missing)
     read = network.state_dict()

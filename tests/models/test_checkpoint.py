@@ -16,12 +16,14 @@ from torch import Tensor
 from imprint.errors import UserError
 from imprint.models import checkpoint
 from imprint.models.chatglm import ChatGLM
-from imprint.models.checkpoint import HEAD, load_network, load_pickle, read_tensors, save_network, weight_files
+from imprint.models.checkpoint import HEAD, load_network, load_pickle, quantized_layers, read_tensors, save_network, weight_files
 from imprint.models.families import build_network
-from tests.cases import small_fields, small_network, write_config
+from imprint.quant import BITS, quantize
+from tests.cases import quantized_folder, small_fields, small_network, write_config
 
 CPU = torch.device("cpu")
 EMBEDDING = "transformer.word_embeddings.weight"
+HEAD_SCALE = f"{HEAD}_scale"
 SHARD = 20_000
 """Bytes: some five shards."""
 
@@ -49,7 +51,7 @@ def sharded(folder: Path, *, as_bin: bool = True) -> Path:
 
 def equal(network: ChatGLM, tensors: dict[str, Tensor]) -> bool:
     state = network.state_dict()
-    return state.keys() == tensors.keys() - {HEAD} and all(torch.equal(state[name], tensors[name]) for name in state)
+    return state.keys() == tensors.keys() - {HEAD, HEAD_SCALE} and all(torch.equal(state[name], tensors[name]) for name in state)
 
 
 def refusal(folder: Path) -> str:
@@ -350,6 +352,103 @@ class TestSaving:
         control = loaded.config.control
         assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + place for place in (0, 1, 4, 5))
         assert loaded.end_id == size - 523
+
+
+@pytest.mark.parametrize("bits", BITS)
+class TestQuantised:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_weights_are_quantised_from_the_type_they_are_stored_in(self, tmp_path: Path, bits: int, dtype: torch.dtype) -> None:
+        tensors = {name: tensor.half() for name, tensor in weights().items()}
+
+        network = load_network(base(tmp_path / "base", tensors), dtype=dtype, device=CPU, bits=bits)
+
+        layers = quantized_layers(network)
+        assert len(layers) == 8
+        for name, layer in layers.items():
+            integers, scale = quantize(tensors[name], bits)
+            assert torch.equal(layer.weight, integers)
+            assert torch.equal(layer.weight_scale, scale)
+        assert {parameter.dtype for parameter in network.parameters()} == {dtype}
+        assert not any(tensor.requires_grad for tensor in network.state_dict().values())
+
+    @pytest.mark.parametrize("embeddings", [False, True])
+    def test_a_quantised_folder_is_read_as_it_is(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+        folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
+        tensors = load_pickle(folder / "pytorch_model.bin")
+
+        for asked in (None, bits):
+            assert equal(load_network(folder, dtype=torch.float32, device=CPU, bits=asked), tensors)
+
+    def test_other_bits_than_the_folders_are_refused(self, tmp_path: Path, bits: int) -> None:
+        folder = quantized_folder(tmp_path / "base", bits)
+
+        with pytest.raises(UserError) as caught:
+            load_network(folder, dtype=torch.float32, device=CPU, bits=12 - bits)
+
+        assert f"{folder}: is quantised to {bits} bits already, and {12 - bits} are asked for. Leave `quantize` out" in str(caught.value)
+
+    def test_a_config_of_another_folder_is_noticed(self, tmp_path: Path, bits: int) -> None:
+        folder = quantized_folder(tmp_path / "base", bits)
+        fields = json.loads((folder / "config.json").read_text())
+
+        write_config(folder, {**fields, "quantization_bit": None})
+        assert "weight' holds torch.int8 numbers, config.json calls for floating-point numbers" in refusal(folder)
+        with pytest.raises(UserError, match=r'holds torch\.int8 numbers, but config.json has no "quantization_bit"'):
+            load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
+        write_config(folder, {**fields, "quantization_bit": 12 - bits})
+        assert "has the shape" in refusal(folder)
+        write_config(folder, {**fields, "quantization_embeddings": True})
+        assert "holds torch.float32 numbers, config.json calls for torch.int8 numbers" in refusal(folder)
+        write_config(base(tmp_path / "plain", weights()), {**small_fields(), "quantization_bit": bits})
+        assert "weight' holds torch.float32 numbers, config.json calls for torch.int8 numbers" in refusal(tmp_path / "plain")
+
+    def test_scales_that_are_missing_are_named(self, tmp_path: Path, bits: int) -> None:
+        folder = quantized_folder(tmp_path / "base", bits)
+        tensors = {key: tensor.clone() for key, tensor in read_tensors(folder)}  # what is mapped must not be written over
+        name = "transformer.layers.1.mlp.dense_4h_to_h.weight_scale"
+        torch.save({key: tensor for key, tensor in tensors.items() if key != name}, folder / "pytorch_model.bin")
+
+        assert f"1 tensors are missing, the first is {name!r}" in refusal(folder)
+
+    def test_weights_that_are_not_finite_or_of_another_shape_are_named(self, tmp_path: Path, bits: int) -> None:
+        name = "transformer.layers.1.attention.dense.weight"
+        wrong = weights()[name].clone()
+        wrong[3, 5] = float("nan")
+        for tensor, sentence in ((wrong, "numbers that are not finite"), (torch.zeros(32, 30), r"has the shape \(32, 30\)")):
+            with pytest.raises(UserError, match=f"'{name}' (holds )?{sentence}"):
+                load_network(base(tmp_path / "base", {**weights(), name: tensor}), dtype=torch.float32, device=CPU, bits=bits)
+
+    def test_a_quantised_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, bits: int) -> None:
+        folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
+        tensors = {key: tensor.clone() for key, tensor in read_tensors(folder)}
+        for name in (HEAD, f"{HEAD}_scale"):
+            changed = tensors[name].clone()
+            changed[0] += 1
+            torch.save({**tensors, name: changed}, folder / "pytorch_model.bin")
+            assert "'lm_head.weight' is not the embedding" in refusal(folder)
+
+    @pytest.mark.parametrize("embeddings", [False, True])
+    @pytest.mark.parametrize("as_bin", [True, False])
+    def test_what_is_saved_is_what_was_loaded(self, tmp_path: Path, bits: int, embeddings: bool, as_bin: bool) -> None:  # noqa: FBT001
+        source = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
+
+        save_network(read(source), source, tmp_path / "saved", dtype=torch.float16, as_bin=as_bin, shard_bytes=SHARD)
+
+        written = dict(read_tensors(tmp_path / "saved"))
+        expected = load_pickle(source / "pytorch_model.bin")
+        assert written.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(written[name], tensor if tensor.dtype == torch.int8 else tensor.half())
+        assert json.loads((tmp_path / "saved" / "config.json").read_text())["quantization_bit"] == bits
+
+    def test_what_was_quantised_as_it_was_read_is_saved_as_a_quantised_folder(self, tmp_path: Path, bits: int) -> None:
+        source = base(tmp_path / "base", weights())
+        network = load_network(source, dtype=torch.float32, device=CPU, bits=bits)
+
+        save_network(network, source, tmp_path / "saved")
+
+        assert equal(read(tmp_path / "saved"), network.state_dict())
+        assert json.loads((tmp_path / "saved" / "config.json").read_text())["quantization_bit"] == bits
 
 
 @pytest.mark.long

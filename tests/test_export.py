@@ -1,0 +1,166 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import imprint
+from imprint import export
+from imprint.cli import main
+from imprint.errors import UserError
+from imprint.models.checkpoint import read_tensors
+from imprint.quant import BITS
+from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config
+from tests.tiny import tiny_base
+
+CASE = Case("chatglm1-base")
+
+
+def stored(folder: Path, dtype: torch.dtype) -> Path:
+    """The golden base in a type of the caller's."""
+    fields = json.loads((CASE.folder / "config.json").read_text())
+    write_config(folder, {**fields, "torch_dtype": str(dtype).removeprefix("torch.")})
+    torch.save(
+        {name: tensor.to(dtype) for name, tensor in load_file(CASE.folder / "model.safetensors").items()}, folder / "pytorch_model.bin"
+    )
+    return folder
+
+
+def refusal(folder: Path, out: Path, bits: int = 4) -> str:
+    with pytest.raises(UserError) as caught:
+        imprint.quantize(folder, out, bits)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("bits", BITS)
+class TestWhatIsWritten:
+    @pytest.mark.parametrize(("dtype", "name"), [(torch.float32, ""), (torch.float16, "-from-fp16")])
+    def test_integers_and_scales_are_the_originals_and_the_rest_stays(
+        self, tmp_path: Path, bits: int, dtype: torch.dtype, name: str
+    ) -> None:
+        source = stored(tmp_path / "base", dtype)
+
+        imprint.quantize(str(source), str(tmp_path / "out"), bits)
+
+        golden = load_file(CASE.folder / f"int{bits}{name}.safetensors")
+        written, before = dict(read_tensors(tmp_path / "out")), dict(read_tensors(source))
+        assert written.keys() == before.keys() | {key for key in golden if not key.startswith("expected")}
+        assert all(torch.equal(tensor, golden.get(key, before.get(key, tensor[:0]))) for key, tensor in written.items())
+        assert all(tensor.dtype in (torch.int8, torch.float16) for key, tensor in written.items() if key in golden)
+
+    @pytest.mark.parametrize("shard_bytes", [10**9, 10**5])
+    def test_the_folder_loads_and_computes_what_the_original_does(
+        self, tmp_path: Path, bits: int, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export, "SHARD_BYTES", shard_bytes)
+        expected = load_file(CASE.folder / f"int{bits}.safetensors")["expected.logits"]
+
+        folder = imprint.quantize(CASE.folder, tmp_path / "out", bits)
+
+        model = imprint.load(folder, dtype="float32", device="cpu")
+        for row, logits in enumerate(model.logits(CASE.rows)):
+            assert difference(logits, expected[row, -len(logits) :]) <= 1e-4
+        assert json.loads((folder / "config.json").read_text())["quantization_bit"] == bits
+        assert len(list(folder.glob("*.safetensors"))) == {(10**9, 8): 1, (10**9, 4): 1, (10**5, 8): 6, (10**5, 4): 4}[shard_bytes, bits]
+
+    def test_it_is_what_loading_in_these_bits_gives(self, tmp_path: Path, bits: int) -> None:
+        source = tiny_base(tmp_path / "base")
+
+        imprint.quantize(source, tmp_path / "out", bits)
+
+        found = imprint.load(tmp_path / "out", device="cpu")
+        assert found.identity == imprint.load(source, quantize=bits, device="cpu").identity
+        assert found.identity != imprint.load(source, device="cpu").identity
+        assert found.tokenizer.decode(found.tokenizer.encode("白色上衣")) == "白色上衣"
+
+
+class TestTheCommand:
+    def test_it_says_both_sizes_and_that_it_was_read_back(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["quantize", str(CASE.folder), str(tmp_path / "out"), "--bits", "8"]) == 0
+
+        said = capsys.readouterr().out
+        assert "out: 8 bits, 0.48 MB instead of 1.47 MB; read back without a difference" in said
+        assert "quantising: 2/2" in said
+
+    def test_its_own_folder_may_be_written_again(self, tmp_path: Path) -> None:
+        for bits in (8, 4):
+            imprint.quantize(CASE.folder, tmp_path / "out", bits)
+
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_bit"] == 4
+
+    def test_head_and_embedding_that_share_their_memory_are_written_both(self, tmp_path: Path) -> None:
+        network = small_network()
+        tensors = {**network.state_dict(), "lm_head.weight": network.head_weight}
+        torch.save(tensors, write_config(tmp_path / "base", small_fields()) / "pytorch_model.bin")
+
+        imprint.quantize(tmp_path / "base", tmp_path / "out", 4)
+
+        assert torch.equal(dict(read_tensors(tmp_path / "out"))["lm_head.weight"], network.head_weight)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("bits", [2, 16, "4"])
+    def test_other_bits(self, tmp_path: Path, bits: int) -> None:
+        assert refusal(CASE.folder, tmp_path / "out", bits) == f"bits: must be 8 or 4, got {bits!r}."
+
+    def test_a_folder_that_is_quantised_already(self, tmp_path: Path) -> None:
+        source = quantized_folder(tmp_path / "base", 8)
+
+        assert f"{source}: is quantised to 8 bits already. Give the folder it was made from." in refusal(source, tmp_path / "out")
+
+    @pytest.mark.parametrize("place", ["base", ".", "base/../base"])
+    def test_the_folder_that_is_read(self, tmp_path: Path, place: str) -> None:
+        source = stored(tmp_path / "base", torch.float16)
+        before = sorted(tmp_path.rglob("*"))
+
+        assert "holds the model that is read. Give a folder of its own" in refusal(source, tmp_path / place)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_places_that_hold_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "thesis.doc").touch()
+        other = stored(tmp_path / "other", torch.float16)
+
+        assert "file: is a file." in refusal(CASE.folder, tmp_path / "file")
+        for place in (tmp_path / "folder", other):
+            assert f"{place}: is there already and holds no quantised model, so it is not replaced." in refusal(CASE.folder, place)
+        assert (tmp_path / "folder" / "thesis.doc").exists()
+
+    def test_a_disk_without_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        full: Callable[[object], object] = lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000)  # noqa: E731
+        monkeypatch.setattr("imprint.export.shutil.disk_usage", full)
+
+        sentence = refusal(CASE.folder, tmp_path / "deep" / "out")
+
+        assert "out: 0.31 MB will be written, and the disk has 0.00 MB left. Free some space" in sentence
+        assert not (tmp_path / "deep").exists()
+
+    @pytest.mark.parametrize("name", ["transformer.layers.2.mlp.dense_h_to_4h.weight", "transformer.final_layernorm.bias"])
+    def test_a_tensor_that_is_missing_or_unknown(self, tmp_path: Path, name: str) -> None:
+        source = stored(tmp_path / "base", torch.float16)
+        tensors = {key: tensor.clone() for key, tensor in read_tensors(source)}  # what is mapped to a file must not be written over
+        torch.save({key: tensor for key, tensor in tensors.items() if key != name}, source / "pytorch_model.bin")
+        assert f"1 tensors are missing, the first is {name!r}" in refusal(source, tmp_path / "out")
+
+        torch.save({**tensors, f"{name}.more": torch.zeros(1)}, source / "pytorch_model.bin")
+        assert f"the weights hold '{name}.more', which config.json does not call for" in refusal(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_disk_that_gives_back_other_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def careless(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+            save_file(
+                {name: tensor + 1 if name.endswith("layers.1.mlp.dense_4h_to_h.weight") else tensor for name, tensor in tensors.items()},
+                path,
+                metadata,
+            )
+
+        monkeypatch.setattr(export, "save_file", careless)
+
+        assert "'transformer.layers.1.mlp.dense_4h_to_h.weight' reads back other than it was written" in refusal(
+            CASE.folder, tmp_path / "out"
+        )
+        assert list(tmp_path.iterdir()) == []
