@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -7,23 +8,33 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 import imprint
 from imprint.data.encode import encode_prompt
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
 from imprint.model import Model, ModelSection, polish
+from imprint.runs import RunFolder
 from imprint.tokenizers import FILE_NAME
+from imprint.trained import open_model, read_run
 from imprint.tune.adapter import Description, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, TUNED, Case, difference, prompt, small_model
 from tests.tiny import tiny_base
+from tests.tinyrun import losses, tiny_recipe, tiny_run
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a tokenizer."""
     return tiny_base(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on a base that is quantised as it is read."""
+    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("quantised")), "run", "model.quantize=4")
 
 
 @pytest.fixture
@@ -309,6 +320,56 @@ class TestPolish:
     )
     def test_punctuation_beside_chinese_becomes_full_width(self, raw: str, shown: str) -> None:
         assert polish(raw) == shown
+
+
+class TestQuantisedRuns:
+    """Saving, resuming and evaluating keep the precision a run began with."""
+
+    def test_a_run_that_was_stopped_goes_on_in_its_precision(self, run: RunFolder) -> None:
+        other = shutil.copytree(run.path, run.path.with_name("other"))
+        for step in (4, 5, 6):
+            shutil.rmtree(RunFolder(other).state(step))
+        recipe = run.path.parent / "recipe.yaml"
+        lines = run.config.read_text(encoding="utf-8").replace(str(run.path), str(other))
+        (other / "config.yaml").write_text(lines, encoding="utf-8")
+
+        resumed = tiny_run(recipe, "other", "model.quantize=4")
+
+        one, two = (load_file(folder.state(6) / "trained.safetensors") for folder in (run, resumed))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        with pytest.raises(UserError, match="quantize"):
+            tiny_run(recipe, "other", "model.quantize=8")
+
+    def test_its_steps_are_not_those_of_the_plain_base(self, run: RunFolder) -> None:
+        plain = tiny_run(run.path.parent / "recipe.yaml", "plain")
+
+        assert losses(plain) != losses(run)
+        assert all(abs((one or 0) - (other or 0)) < 0.1 for one, other in zip(losses(plain), losses(run), strict=True))
+
+    def test_it_is_evaluated_in_its_precision(self, run: RunFolder) -> None:
+        model = open_model(run.path, read_run(run.path), device="cpu")
+
+        assert model.network.config.quantization_bit == 4
+        assert model.encoder is not None
+        assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
+        assert open_model(run.path, read_run(run.path), base=True).network.config.quantization_bit == 4
+
+    def test_its_adapter_may_be_put_on_the_plain_base(self, run: RunFolder) -> None:
+        model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
+
+        assert model.network.config.quantization_bit is None
+        assert model.encoder is not None
+
+    def test_a_folder_that_is_quantised_trains_the_same(self, run: RunFolder) -> None:
+        imprint.quantize(run.path.parent / "base", run.path.parent / "int4", 4)
+
+        other = tiny_run(run.path.parent / "recipe.yaml", "ready", f"model.path={run.path.parent / 'int4'}")
+
+        assert losses(other) == losses(run)
+
+    def test_nothing_but_a_prefix_is_tuned_on_it(self, run: RunFolder) -> None:
+        with pytest.raises(UserError, match="a base quantised to 8 bits cannot be tuned as a whole"):
+            tiny_run(run.path.parent / "recipe.yaml", "full", "tune={method: full}", "model.quantize=8")
 
 
 class TestSection:

@@ -1,10 +1,17 @@
+from copy import deepcopy
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import imprint
 from imprint.data.batch import Layout, pack
 from imprint.errors import UserError
+from imprint.model import Model
 from imprint.models.chatglm import ChatGLMConfig, rotary, rotate
-from tests.cases import CASES, TUNED, Case, difference, prompt, small_fields, small_network
+from imprint.quant import BITS
+from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_fields, small_network
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -143,6 +150,84 @@ class TestConfig:
         control = ChatGLMConfig.read({**fields, "vocab_size": size}).control
 
         assert (control.gmask, control.eop) == (gmask, eop)
+
+
+@pytest.mark.parametrize("bits", BITS)
+class TestQuantised:
+    @pytest.mark.parametrize("ready", [False, True])
+    def test_logits_and_loss_are_those_of_the_original(self, tmp_path: Path, bits: int, ready: bool) -> None:  # noqa: FBT001
+        case = Case("chatglm1-base")
+        golden = load_file(case.folder / f"int{bits}.safetensors")
+        folder = quantized_folder(tmp_path / "base", bits) if ready else case.folder
+
+        model = imprint.load(folder, quantize=None if ready else bits, dtype="float32", device="cpu")
+
+        for row, logits in enumerate(model.logits(case.rows)):
+            assert difference(logits, golden["expected.logits"][row, -len(logits) :]) <= 1e-4
+        assert difference(model.loss(case.rows, case.labels), golden["expected.loss"]) <= 1e-4
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize("embeddings", [False, True])
+    @pytest.mark.parametrize("name", TUNED)
+    def test_gradients_of_a_prefix_are_those_of_autograd_on_the_numbers(
+        self, tmp_path: Path, *, bits: int, embeddings: bool, checkpointing: bool, name: str
+    ) -> None:
+        case = Case(name)
+        folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
+        ours = imprint.load(folder, adapter=case.adapter, dtype="float32", device="cpu")
+        plain = Model(plain_twin(ours.network), None, "plain")
+        plain.encoder = deepcopy(ours.encoder)
+
+        losses = [model.loss(case.rows, case.labels, checkpointing=checkpointing) for model in (ours, plain)]
+        for loss in losses:
+            loss.backward()
+
+        assert difference(*losses) <= 1e-5
+        for key, parameter in ours.prefix_parameters().items():
+            expected = plain.prefix_parameters()[key].grad
+            assert parameter.grad is not None
+            assert expected is not None
+            assert difference(parameter.grad, expected) <= 1e-5 * float(expected.abs().max())
+
+    @pytest.mark.parametrize("embeddings", [False, True])
+    def test_it_answers_as_the_numbers_do(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+        case = Case("chatglm1-base")
+        ours = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype="float32", device="cpu")
+        plain = Model(plain_twin(ours.network), None, "plain")
+
+        assert ours.generate(case.prompts, max_new_tokens=10) == plain.generate(case.prompts, max_new_tokens=10)
+        for found, expected in zip(ours.logits(case.rows), plain.logits(case.rows), strict=True):
+            assert difference(found, expected) <= 1e-5
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    @pytest.mark.parametrize("embeddings", [False, True])
+    def test_it_computes_in_the_type_that_was_asked_for(self, tmp_path: Path, *, bits: int, dtype: torch.dtype, embeddings: bool) -> None:
+        model = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype=dtype, device="cpu")
+        network, rows = model.network, Case("chatglm1-base").rows
+
+        assert network.dtype is dtype
+        assert network.device == network.new_cache(1, 4).keys[0].device == torch.device("cpu")
+        assert network.head_weight.dtype is network.new_cache(1, 4).keys[0].dtype is dtype
+        assert {logits.dtype for logits in model.logits(rows)} == {dtype}
+
+    @pytest.mark.gpu
+    def test_a_gpu_computes_the_same(self, tmp_path: Path, bits: int) -> None:
+        case = Case(TUNED[0])
+        folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
+        found = []
+        for device in ("cpu", "cuda"):
+            model = imprint.load(folder, adapter=case.adapter, dtype="float32", device=device)
+            loss = model.loss(case.rows, case.labels, checkpointing=True)
+            loss.backward()
+            gradient = next(iter(model.prefix_parameters().values())).grad
+            assert gradient is not None
+            found.append((torch.cat(model.logits(case.rows)).cpu(), loss.detach().cpu(), gradient.cpu(), model.generate(case.prompts, 10)))
+
+        (logits, loss, gradient, ids), (other_logits, other_loss, other_gradient, other_ids) = found
+        assert difference(other_logits, logits) <= 1e-4
+        assert difference(other_loss, loss) <= 1e-4
+        assert difference(other_gradient, gradient) <= 1e-4 * float(gradient.abs().max())
+        assert other_ids == ids
 
 
 class TestParts:

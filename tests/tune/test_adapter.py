@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 import imprint
 from imprint.errors import UserError
 from imprint.models.chatglm import ChatGLM
+from imprint.quant import BITS
 from imprint.tune.adapter import DESCRIPTION, ORIGINAL, TENSORS, Description, fingerprint, load_adapter, same_base, save_adapter
 from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, start_prefix
-from tests.cases import TUNED, Case, difference, small_network
+from tests.cases import TUNED, Case, difference, quantized_folder, small_network
 
 
 class Canary:
@@ -232,6 +233,28 @@ class TestFingerprint:
         changed.get_parameter("transformer.layers.1.mlp.dense_4h_to_h.weight").zero_()
         assert not same_base(exact, fingerprint(changed))
         assert not same_base(exact, [])
+
+    @pytest.mark.parametrize("embeddings", [False, True])
+    @pytest.mark.parametrize("bits", BITS)
+    def test_a_quantised_base_is_still_the_same(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+        case = Case("chatglm1-base")
+        exact = fingerprint(case.load().network)
+        folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
+
+        found = fingerprint(imprint.load(folder, dtype="float16", device="cpu").network)
+
+        assert len(found) == len(exact)
+        assert same_base(exact, found)
+        assert not same_base(fingerprint(small_network()), found)
+
+    @pytest.mark.parametrize("bits", BITS)
+    def test_an_adapter_goes_from_a_plain_base_to_a_quantised_one_and_back(self, tmp_path: Path, bits: int) -> None:
+        case = Case("chatglm1-base")
+        plain, quantized = case.load().network, imprint.load(case.folder, quantize=bits, dtype="float32", device="cpu").network
+
+        for number, (one, other) in enumerate(((plain, quantized), (quantized, plain))):
+            encoder = saved(tmp_path / str(number), one)
+            assert same(load_adapter(tmp_path / str(number), other)[0], encoder)
 
     def test_the_adapter_is_held_in_32_bits_on_disk(self, tmp_path: Path) -> None:
         saved(tmp_path / "adapter", small_network().half())

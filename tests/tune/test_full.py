@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn import functional
 
 from imprint.data.batch import pack
 from imprint.engine import Engine, OptimizerSection
+from imprint.errors import UserError
 from imprint.models.checkpoint import load_network, save_network
 from imprint.tune.full import FullSection, unfreeze
 from imprint.tune.tuner import Tuner
@@ -44,6 +46,15 @@ def test_every_parameter_is_trained() -> None:
     assert applied
     assert norm > 0
     assert [name for name, parameter in network.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
+def test_a_quantised_base_is_refused() -> None:
+    network = load_network(Case("chatglm1-base").folder, dtype=torch.float32, device=CPU, bits=4)
+
+    with pytest.raises(
+        UserError, match=r"^tune\.method: a base quantised to 4 bits cannot be tuned as a whole.*Set model\.quantize to null"
+    ):
+        unfreeze(network)
 
 
 def test_gradients_are_those_of_the_whole_network_written_out() -> None:
