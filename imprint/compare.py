@@ -1,76 +1,137 @@
 """`imprint compare RUN`: the same prompts through the base and the tuned model, side by side on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.config import read_overrides
 from imprint.data.dataset import load_held_out
+from imprint.data.questions import read_questions
+from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.evaluate import (
     Answers,
     EvaluateSection,
     answer_all,
     answers_folder,
+    name_of,
     open_asked,
     read_data,
+    reference_limit,
+    references_told,
     resolve,
     write_scores,
 )
 from imprint.metrics import gains
 from imprint.report import Compared, Comparison, write_html, write_markdown
+from imprint.report.comparison import rate_lines, warned_of
 from imprint.runs import RunFolder
-from imprint.trained import read_run
+from imprint.trained import Trained, read_run
 
 SHOWN_ROWS = 100
 
 
-def compare(path: Path, *, data: Path | None = None, limit: int | None = None, overrides: Sequence[str] = ()) -> Path:
+def compare(
+    path: Path, *, data: Path | None = None, prompts: Path | None = None, limit: int | None = None, overrides: Sequence[str] = ()
+) -> Path:
     """Write compare.md and compare.html into a run folder; returns the page.
 
-    Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown.
+    Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown. `prompts` are questions without
+    references: nothing is scored, and compare-NAME.html stands beside the comparison of the held-out rows.
     """
-    folder, run = RunFolder(path), read_run(path)
+    run = read_run(path)
     if run is None:
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
+    if data is not None and prompts is not None:
+        raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
     section = resolve(read_overrides(overrides, EvaluateSection), run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
-    source = data or run.data.dev or run.data.train
-    samples = load_held_out(run.data)[:limit] if data is None else read_data(section, data, limit)
+    asked = _asked(path, run, section, data, prompts, limit)
+    before, after = (_answers(path, run, section.model_copy(update={"base": base}), asked, limit) for base in (True, False))
+    comparison = _comparison(path, run, section, asked, before, after)
+    page = RunFolder(path).comparison.with_name(f"{asked.page}.html")
+    write_markdown(comparison, page.with_name(f"{asked.page}.md"))
+    write_html(comparison, page)
+    for line in _told(comparison, before, after):
+        print(line)  # noqa: T201
+    print(f"{len(asked.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")  # noqa: T201
+    return page
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What both models are asked."""
+
+    samples: list[Sample]
+    """The questions, with references or without."""
+    source: Path
+    """Where they were read."""
+    name: str
+    """What the folders of answers are called."""
+    page: str
+    """What the pages are called."""
+
+
+def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None) -> _Asked:
+    page = RunFolder(path).comparison.name
+    if prompts is not None:
+        assert section.prompt_column is not None, "resolve() fills what was left open"
+        questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
+        return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
+    if data is not None:
+        return _Asked(read_data(section, data, limit), data, name_of(data), page)
+    samples = load_held_out(run.data)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
-    name = "held-out" if data is None else data.stem
-    said: list[Answers] = []
-    for base in (True, False):
-        chosen = section.model_copy(update={"base": base})
-        output = answers_folder(path, run, chosen, name, limit)
-        said.append(answer_all(open_asked(path, run, chosen), samples, chosen, output))
-        write_scores(said[-1], chosen, run, source, output)
-    before, after = said
+    return _Asked(samples, run.data.dev or run.data.train, "held-out", page)
+
+
+def _answers(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, limit: int | None) -> Answers:
+    """What one of the two models says, and the files of its evaluation."""
+    output = answers_folder(path, run, section, asked.name, limit)
+    answers = answer_all(open_asked(path, run, section), asked.samples, section, output)
+    write_scores(answers, section, run, asked.source, output)
+    return answers
+
+
+def _comparison(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers) -> Comparison:
     rows = [
         Compared(sample.query, reference, old, new, old_scores, new_scores)
         for sample, reference, old, new, old_scores, new_scores in zip(
-            samples, before.references, before.predictions, after.predictions, before.scores, after.scores, strict=True
+            asked.samples, before.references, before.predictions, after.predictions, before.scores, after.scores, strict=True
         )
     ]
-    comparison = Comparison(
+    facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
+    if before.scored:
+        facts["references"] = references_told(reference_limit(section)).removeprefix("references ")
+    else:
+        facts["questions"] = f"{len(rows):,}"
+    return Comparison(
         title=path.name,
         base_name=str(run.model.path),
         tuned_name=path.name,
         rows=tuple(rows[:SHOWN_ROWS]),
-        base_summary=before.summary,
-        tuned_summary=after.summary,
-        facts={"data": str(source), "decoding": decoding(section), "seed": str(section.seed)},
-        gains=gains(before.scores, after.scores),
+        base_summary=before.summary if before.scored else None,
+        tuned_summary=after.summary if before.scored else None,
+        base_rates=before.rates,
+        tuned_rates=after.rates,
+        facts=facts,
+        gains=gains(before.scores, after.scores) if before.scored else {},
     )
-    page = folder.comparison.with_suffix(".html")
-    write_markdown(comparison, folder.comparison.with_suffix(".md"))
-    write_html(comparison, page)
-    for metric, old in comparison.base_summary.means.items():
-        new = comparison.tuned_summary.means[metric]
-        print(f"{metric:10}{old.value:7.2f} -> {new.value:6.2f}")  # noqa: T201
-    print(f"{len(samples)} rows compared; open {page}")  # noqa: T201
-    return page
+
+
+def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[str]:
+    """The means, where there are any, and the rates of both models; what is wrong with many answers of the tuned one on top."""
+    for warned in warned_of(comparison):
+        yield f"warning: {warned.english}"
+        yield f"警告：{warned.chinese}"
+    if before.scored:
+        for metric, old in before.summary.means.items():
+            yield f"{metric:22}{old.value:7.2f} -> {after.summary.means[metric].value:6.2f}"
+    for line in rate_lines(comparison):
+        if line.base is not None and line.tuned is not None:
+            yield f"{line.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"
 
 
 def decoding(section: EvaluateSection) -> str:

@@ -67,6 +67,52 @@ def test_beams_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
     assert "decoding: 2 beams" in (run.path / "compare.md").read_text(encoding="utf-8")
 
 
+def test_questions_of_ones_own_are_answered_by_both_and_not_scored(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(run.path)]) == 0
+    held_out = (run.path / "compare.html").read_bytes()
+    (tmp_path / "mine.txt").write_bytes("类型#上衣*颜色#白色\n\n类型#裤*颜色#黑色\n".encode("gb18030"))
+    capsys.readouterr()
+    assert main(["compare", str(run.path), "--prompts", str(tmp_path / "mine.txt")]) == 0
+    said = capsys.readouterr().out
+    assert f"2 questions compared; open {run.path / 'compare-mine.html'}" in said
+    assert "never-ending answers" in said
+    assert (run.path / "compare.html").read_bytes() == held_out
+    page, markdown = ((run.path / f"compare-mine.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
+    for text in (page, markdown):
+        assert not any(word in text.lower() for word in ("rouge", "bleu", "chatglm-6b"))
+    for name in ("prompts-mine-base", "prompts-mine"):
+        for line in read_lines(run.evaluations / name / "predictions.jsonl"):
+            assert line["prediction"] in markdown
+            assert line["label"] == ""
+    scores = json.loads((run.evaluations / "prompts-mine" / "scores.json").read_text(encoding="utf-8"))
+    assert "protocol" not in scores
+    assert (scores["rows"], scores["unfinished_share"]) == (2, 0.0)
+
+
+def test_rows_of_data_ask_their_questions_only(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run.path), "--prompts", str(rows), "--limit", "3"]) == 0
+    assert "3 questions compared" in capsys.readouterr().out
+    assert "rouge" not in (run.path / "compare-rows.md").read_text(encoding="utf-8")
+
+
+def test_another_protocol_and_cut_references_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
+    knobs = ["protocol=swift", "truncation=original", "max_target_length=12"]
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", *knobs]) == 0
+    text = (run.path / "compare.md").read_text(encoding="utf-8")
+    assert "| swift |" in text
+    assert "references: cut to 10 tokens, as ChatGLM-6B's script cuts them" in text
+
+
+def test_answers_that_never_stop_are_warned_of(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", "max_new_tokens=2"]) == 0
+    sentence = "100% of the answers never stop"
+    assert f"warning: Tuned: {sentence}" in capsys.readouterr().out
+    assert sentence in (run.path / "compare.html").read_text(encoding="utf-8")
+    assert sentence in (run.path / "compare.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("knob", ["base=true", "adapter=elsewhere", "output=elsewhere"])
 def test_what_the_comparison_decides_cannot_be_set(knob: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run.path), knob]) == 2
@@ -102,6 +148,8 @@ def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) ->
         (["nowhere"], "nowhere: there is no such folder."),
         (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (["{run}", "tempature=1"], "tempature"),
+        (["{run}", "--data", "{run}/config.yaml", "--prompts", "{run}/config.yaml"], "--data and --prompts: give one of them."),
+        (["{run}", "--prompts", "nowhere.txt"], "nowhere.txt: there is no such file. Give a text with one question a line"),
         (["{talk}"], "this run holds out no rows. Name a file with --data."),
     ],
 )

@@ -10,7 +10,7 @@ class Sample:
     query: str
     """What is asked, never empty."""
     answer: str
-    """What should be answered, never empty."""
+    """What should be answered; empty only for a question that nobody has answered yet."""
     history: tuple[tuple[str, str], ...] | None
     """Earlier (question, answer) turns, oldest first; None where the data has no history column."""
     place: str

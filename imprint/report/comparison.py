@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imprint.metrics import Mean, RowScore, Summary
+from imprint.metrics import Mean, Rates, RowScore, Summary, Warned, warnings_of
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,14 @@ class Comparison:
     """What the tuned model is called: the run or the adapter."""
     rows: tuple[Compared, ...]
     """The prompts to show, in the order of the data."""
-    base_summary: Summary
-    """What the untouched model scored, over all scored rows, which may be more than are shown."""
-    tuned_summary: Summary
+    base_summary: Summary | None
+    """What the untouched model scored, over all scored rows, which may be more than are shown; None where there was no reference."""
+    tuned_summary: Summary | None
     """What the tuned model scored, over the same rows."""
+    base_rates: Rates
+    """How many of the untouched model's answers went wrong in a way that a mean hides, over all rows."""
+    tuned_rates: Rates
+    """The same of the tuned model; where it is too many, the report warns."""
     facts: Mapping[str, str]
     """What one must know to read the scores, such as data file, decoding and seed: name -> value."""
     gains: Mapping[str, Mean] = field(default_factory=dict)
@@ -63,7 +67,9 @@ class MetricLine:
 
 
 def metric_lines(comparison: Comparison) -> list[MetricLine]:
-    """The table of scores, one line for each metric that both summaries have."""
+    """The table of scores, one line for each metric that both summaries have; none where nothing was scored."""
+    if comparison.base_summary is None or comparison.tuned_summary is None:
+        return []
     base, tuned = comparison.base_summary.means, comparison.tuned_summary.means
     lines = []
     for metric in (metric for metric in base if metric in tuned):
@@ -71,6 +77,35 @@ def metric_lines(comparison: Comparison) -> list[MetricLine]:
         bounds = (gain.low, gain.high) if gain else None
         lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, bounds))
     return lines
+
+
+@dataclass(frozen=True)
+class RateLine:
+    """One line of the table of what means hide."""
+
+    english: str
+    """What is counted."""
+    chinese: str
+    """The same in Chinese."""
+    base: float | None
+    """The share (0-1) of the untouched model's answers; None where it is not known."""
+    tuned: float | None
+    """The share of the tuned model's answers."""
+
+
+def rate_lines(comparison: Comparison) -> list[RateLine]:
+    """The table of what means hide."""
+    base, tuned = comparison.base_rates, comparison.tuned_rates
+    return [
+        RateLine("empty answers", "空回答", base.empty, tuned.empty),
+        RateLine("repeating answers", "重复的回答", base.repeated, tuned.repeated),
+        RateLine("never-ending answers", "停不下来的回答", base.unfinished, tuned.unfinished),
+    ]
+
+
+def warned_of(comparison: Comparison) -> list[Warned]:
+    """What is wrong with many of the tuned model's answers."""
+    return [Warned(f"Tuned: {one.english}", f"微调后：{one.chinese}") for one in warnings_of(comparison.tuned_rates)]
 
 
 def attributes(prompt: str) -> list[tuple[str, str]]:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from imprint.files import write_text
 from imprint.metrics import METRICS, Mean, RowScore
-from imprint.report.comparison import Compared, Comparison, metric_lines, signed
+from imprint.report.comparison import Compared, Comparison, metric_lines, rate_lines, signed, warned_of
 
 MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
     """Write the report to `path` (UTF-8), aside and renamed."""
-    parts = [f"# {_cell(comparison.title)}", _facts(comparison), _summary(comparison)]
+    parts = [f"# {_cell(comparison.title)}", _facts(comparison), _warnings(comparison), _summary(comparison)]
     parts += [_row(number, row, comparison) for number, row in enumerate(comparison.rows, start=1)]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
@@ -21,17 +21,22 @@ def _facts(comparison: Comparison) -> str:
     return "\n".join(f"* {_cell(name)}: {_cell(value)}" for name, value in comparison.facts.items())
 
 
+def _warnings(comparison: Comparison) -> str:
+    return "\n\n".join(f"> **Warning.** {_cell(warned.english)}<br>**警告。** {_cell(warned.chinese)}" for warned in warned_of(comparison))
+
+
 def _summary(comparison: Comparison) -> str:
-    base, tuned = comparison.base_summary, comparison.tuned_summary
+    protocol = comparison.base_summary.protocol if comparison.base_summary else "answers"
     lines = [
-        f"| {base.protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |",
+        f"| {protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |",
         "|---|---:|---:|---:|",
     ]
-    for line in metric_lines(comparison):
+    scored = metric_lines(comparison)
+    for line in scored:
         bounds = f" ({signed(line.bounds[0], 2)} to {signed(line.bounds[1], 2)})" if line.bounds else ""
         lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |")
-    lines.append(f"| empty answers | {base.empty} of {base.rows} | {tuned.empty} of {tuned.rows} | |")
-    return "\n".join(lines) + "\n\nIn brackets: 95 % bootstrap intervals of the mean."
+    lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |" for rate in rate_lines(comparison)]
+    return "\n".join(lines) + ("\n\nIn brackets: 95 % bootstrap intervals of the mean." if scored else "")
 
 
 def _row(number: int, row: Compared, comparison: Comparison) -> str:
@@ -44,6 +49,10 @@ def _row(number: int, row: Compared, comparison: Comparison) -> str:
     table = [["", "text", *scored], ["---", "---", *["---:"] * len(scored)]]
     table += [[who, _cell(text), *scores] for who, text, scores in lines]
     return f"## {number}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
 
 
 def _mean(mean: Mean) -> str:

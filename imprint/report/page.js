@@ -21,10 +21,10 @@
   };
   const show = () => {
     const wanted = find.value.trim().toLowerCase();
-    const key = keys[order.value];
+    const key = keys[order ? order.value : "file"];
     let shown = 0;
     for (const row of rows) {
-      const fits = filter.value === "all" || row.dataset.kind === filter.value;
+      const fits = !filter || filter.value === "all" || row.dataset.kind === filter.value;
       row.hidden = !(fits && texts.get(row).includes(wanted));
       shown += !row.hidden;
     }
@@ -32,7 +32,7 @@
     count.textContent = `${shown} / ${rows.length}`;
     document.getElementById("none").hidden = shown > 0;
   };
-  for (const control of [filter, order, find]) control.addEventListener("input", show);
+  for (const control of [filter, order, find]) control?.addEventListener("input", show);
   tools.addEventListener("submit", (event) => event.preventDefault());
   tools.hidden = false;
   show();

@@ -6,13 +6,24 @@ style and one script, so nothing else in it can run even if that were forgotten 
 
 import base64
 import hashlib
+import re
 from html import escape
 from importlib import resources
 from pathlib import Path
 
 from imprint.files import write_text
 from imprint.metrics import Mean, RowScore
-from imprint.report.comparison import Compared, Comparison, MetricLine, attributes, metric_lines, signed
+from imprint.report.comparison import (
+    Compared,
+    Comparison,
+    MetricLine,
+    RateLine,
+    attributes,
+    metric_lines,
+    rate_lines,
+    signed,
+    warned_of,
+)
 from imprint.report.marks import shared_runs
 
 
@@ -72,33 +83,56 @@ def _top(comparison: Comparison) -> str:
 
 
 def _scores(comparison: Comparison) -> str:
-    base, tuned = comparison.base_summary, comparison.tuned_summary
-    lines = metric_lines(comparison)
+    """The tables of scores and of what means hide, what is wrong with many answers above them, and how it was all measured below."""
+    lines, base, tuned = metric_lines(comparison), comparison.base_summary, comparison.tuned_summary
     top = max([10.0, *(mean.high for line in lines for mean in (line.base, line.tuned))])
-    body = "\n".join(_metric(line, top) for line in lines)
-    facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"}
+    body = "\n".join([*(_metric(line, top) for line in lines), *(_rate(line, plotted=bool(lines)) for line in rate_lines(comparison))])
+    facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
     facts |= {escape(name): value for name, value in comparison.facts.items()}
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    warned = "".join(f'<p class="warning">{_both(_shown(one.english), _shown(one.chinese))}</p>' for one in warned_of(comparison))
+    scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""
+    heading = _both("Scores", "评分") if lines else _both("At a glance", "概览")
     return f"""<section aria-labelledby="scores">
-<h2 id="scores">{_both("Scores", "评分")}</h2>
+<h2 id="scores">{heading}</h2>
+{warned}
 <table class="scores">
-<thead><tr><th scope="col">{_both("metric", "指标")}</th><th scope="col">{_both("base", "原模型")}</th>
+<thead><tr><th scope="col">{_both("metric", "指标") if lines else _both("share", "比例")}</th>
+<th scope="col">{_both("base", "原模型")}</th>
 <th scope="col">{_both("tuned", "微调后")}</th><th scope="col">{_both("difference", "变化")}</th>
-<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td></tr></thead>
+{scale}</tr></thead>
 <tbody>
 {body}
-<tr class="empties"><th scope="row">{_both("empty answers", "空回答")}</th><td>{base.empty}</td><td>{tuned.empty}</td>
-<td>{signed(tuned.empty - base.empty, 0)}</td><td class="plot" aria-hidden="true"></td></tr>
 </tbody>
 </table>
-<p class="note">{
-        _both(
-            "0 to 100, higher is nearer to the label. Small print: 95 % bootstrap interval of the mean over the rows.",
-            "0 到 100，越高越接近参考答案。小字：对样本做自助法（bootstrap）得到的均值 95% 区间。",
-        )
-    }</p>
+{_notes(comparison)}
 <dl class="facts">{listed}</dl>
 </section>"""
+
+
+def _notes(comparison: Comparison) -> str:
+    """How to read the tables."""
+    scored = _both(
+        "0 to 100, higher is nearer to the label. Small print: 95 % bootstrap interval of the mean over the rows. ",
+        "0 到 100，越高越接近参考答案。小字：对样本做自助法（bootstrap）得到的均值 95% 区间。",
+    )
+    rated = _both(
+        "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
+        "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
+    )
+    return f'<p class="note">{scored if metric_lines(comparison) else ""}{rated}</p>'
+
+
+def _shown(sentence: str) -> str:
+    """A sentence of ours as HTML, with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
+def _rate(line: RateLine, *, plotted: bool) -> str:
+    shares = "".join(f"<td>{'–' if share is None else f'{share:.1%}'}</td>" for share in (line.base, line.tuned))
+    rise = "" if line.base is None or line.tuned is None else signed(100 * (line.tuned - line.base), 1)
+    plot = '<td class="plot" aria-hidden="true"></td>' if plotted else ""
+    return f'<tr class="rates"><th scope="row">{_both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{plot}</tr>'
 
 
 def _metric(line: MetricLine, top: float) -> str:
@@ -147,17 +181,20 @@ def _tools(rows: tuple[Compared, ...]) -> str:
     """Sorting and filtering, hidden until the script is there to serve them. Options hold both languages: no style reaches in."""
     if len(rows) < 2:
         return ""
-    return f"""<form class="tools" id="tools" hidden>
-<label>{_both("Show", "显示")} <select id="filter">
+    labelled = any(row.label for row in rows)
+    choices = f"""<label>{_both("Show", "显示")} <select id="filter">
 <option value="all">all · 全部</option><option value="up">nearer · 更接近</option>
 <option value="down">farther · 更远</option><option value="even">as near · 相同</option></select></label>
 <label>{_both("Order", "排序")} <select id="order">
 <option value="file">as in the data · 原顺序</option><option value="gain">largest gain · 提升最大</option>
-<option value="loss">largest loss · 下降最大</option></select></label>
+<option value="loss">largest loss · 下降最大</option></select></label>"""
+    marks = _both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
+    return f"""<form class="tools" id="tools" hidden>
+{choices if labelled else ""}
 <label class="find">{_both("Find", "查找")} <input type="search" id="find" autocomplete="off"></label>
-<output id="count" for="filter order find"></output>
+<output id="count" for="{"filter order find" if labelled else "find"}"></output>
 </form>
-<p class="note">{_both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")}</p>"""
+{f'<p class="note">{marks}</p>' if labelled else ""}"""
 
 
 def _row(number: int, row: Compared) -> str:

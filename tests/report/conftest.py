@@ -1,8 +1,10 @@
 """A small comparison with everything in it that could break a report."""
 
+from dataclasses import replace
+
 import pytest
 
-from imprint.metrics import gains, score_rows, summary
+from imprint.metrics import Rates, gains, rates_of, score_rows, summary
 from imprint.report import Compared, Comparison
 
 TEXTS = (
@@ -28,6 +30,16 @@ def comparison() -> Comparison:
         rows=tuple(rows),
         base_summary=summary(before_rows),
         tuned_summary=summary(after_rows),
+        base_rates=rates_of([row.base for row in rows[:3]], unfinished=0),
+        tuned_rates=rates_of([row.tuned for row in rows[:3]], unfinished=None),
         facts={"data": "dev.jsonl", "decoding": "greedy <n>"},
         gains=gains(before_rows, after_rows),
     )
+
+
+@pytest.fixture(scope="session")
+def questions(comparison: Comparison) -> Comparison:
+    """The same prompts where nobody gave a reference, answered worse."""
+    rows = tuple(replace(row, label="") for row in comparison.rows)
+    rates = Rates(empty=0.25, repeated=0.5, unfinished=0.75)
+    return replace(comparison, rows=rows, base_summary=None, tuned_summary=None, gains={}, tuned_rates=rates)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from imprint.report import Comparison
-from imprint.report.comparison import attributes, metric_lines, signed
+from imprint.report.comparison import attributes, metric_lines, rate_lines, signed, warned_of
 
 
 def test_a_line_of_scores_has_the_difference_of_the_means_and_its_interval(comparison: Comparison) -> None:
@@ -17,6 +17,21 @@ def test_a_line_of_scores_has_the_difference_of_the_means_and_its_interval(compa
         assert line.gain == pytest.approx(comparison.gains[line.metric].value)
         assert line.bounds[0] <= line.gain <= line.bounds[1]
     assert [line.bounds for line in metric_lines(replace(comparison, gains={}))] == [None] * 4
+
+
+def test_where_nothing_was_scored_there_are_rates_and_no_lines_of_scores(comparison: Comparison, questions: Comparison) -> None:
+    assert metric_lines(questions) == []
+    assert [(line.english, line.tuned) for line in rate_lines(questions)] == [
+        ("empty answers", 0.25),
+        ("repeating answers", 0.5),
+        ("never-ending answers", 0.75),
+    ]
+    assert rate_lines(comparison)[2].tuned is None
+
+
+def test_the_tuned_model_is_warned_of_and_not_the_base(questions: Comparison) -> None:
+    assert len(warned_of(questions)) == 3
+    assert warned_of(replace(questions, base_rates=questions.tuned_rates, tuned_rates=questions.base_rates)) == []
 
 
 def test_an_attribute_list_is_read_as_pairs() -> None:

@@ -114,3 +114,33 @@ def test_the_sentence_counts_who_is_nearer(page: str) -> None:
     counts = re.findall(r'<b class="gain (\w+)">(\d+)</b>', page)
 
     assert counts == [("up", "2"), ("even", "0"), ("down", "1")] * 2  # in English and in Chinese
+
+
+def test_questions_without_references_have_rates_and_no_scores(questions: Comparison, tmp_path: Path) -> None:
+    write_html(questions, tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    parsed = Outline()
+    parsed.feed(page)
+    parsed.close()
+
+    assert parsed.open == []
+    assert not any(
+        word in page for word in ("ROUGE", "BLEU", "chatglm-6b", 'class="figures"', 'class="label"', 'id="filter"', 'class="plot"')
+    )
+    assert "At a glance" in page
+    assert 'id="find"' in page
+    assert page.count("<article") == 4
+    assert re.search(r"repeating answers</span>.*?<td>0\.0%</td><td>50\.0%</td><td>\+50\.0</td>", page)
+
+
+def test_many_bad_answers_of_the_tuned_model_are_warned_of_in_both_languages(
+    comparison: Comparison, questions: Comparison, tmp_path: Path
+) -> None:
+    write_html(questions, tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+    assert page.count('<p class="warning">') == 3
+    assert page.index("75% of the answers never stop") < page.index("<table")
+    assert "75% 的回答停不下来" in page
+    write_html(replace(comparison, tuned_rates=comparison.base_rates), tmp_path / "compare.html")
+    assert 'class="warning"' not in (tmp_path / "compare.html").read_text(encoding="utf-8")
