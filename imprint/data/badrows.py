@@ -6,6 +6,9 @@ import json
 class BadRowError(ValueError):
     """What is wrong with one row, as the end of a sentence that starts with its place."""
 
+    text: str = ""
+    """The line as it stands in the file, where it is one that cannot be taken apart."""
+
 
 def describe_value(value: object) -> str:
     """The kind of a value and its beginning: `a string ("...")`."""

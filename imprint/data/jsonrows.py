@@ -20,7 +20,10 @@ def line_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) 
         if isinstance(line, BadRowError):
             yield number, line
         elif text := line.strip(BLANKS):  # marks of byte order stand where files were joined
-            yield number, undecodable(line, encoding) or _line_row(decoder, text, line)
+            row = undecodable(line, encoding) or _line_row(decoder, text, line)
+            if isinstance(row, BadRowError):
+                row.text = line
+            yield number, row
 
 
 def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
@@ -30,7 +33,7 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
         column = error.colno + len(line) - len(line.lstrip(BLANKS))
-        return BadRowError(f"is no JSON: {error.msg} at column {column}, in {quote(line)}. Each line must be one JSON object.")
+        return BadRowError(f"is no JSON: {_said(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
     except (ValueError, RecursionError):
         return BadRowError(f"is no JSON that can be read, too deep or with too long a number: {quote(line)}.")
     return decoder.row(value)
@@ -38,7 +41,16 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
 
 def array_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, object) of each element of one array; what is behind an element that is no JSON cannot be read."""
-    return _Array(path, encoding, consumed).rows()
+    return _Window("array", path, encoding, consumed).elements()
+
+
+def object_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
+    """The (line where it starts, object) of objects that stand one after another, each over as many lines as it likes."""
+    return _Window("object", path, encoding, consumed).objects()
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    return error.msg.removesuffix(" at")
 
 
 class _Decoder:
@@ -70,20 +82,22 @@ class _Decoder:
         return made
 
 
-class _Array:
-    """A window over the text of an array: more is fetched while an element is not complete, and what was read is dropped then."""
+class _Window:
+    """A window over a text of JSON: more is fetched while an element is not complete, and what was read is dropped then."""
 
-    def __init__(self, path: Path, encoding: Encoding, consumed: Consumed | None) -> None:
+    def __init__(self, what: str, path: Path, encoding: Encoding, consumed: Consumed | None) -> None:
         self._chunks = chunks(path, encoding, consumed)
+        self._what = what
         self._encoding = encoding
         self._decoder = _Decoder()
         self._text = ""
+        self._broken = False
         self._place = 0
         self._first_line, self._first_column = 1, 1  # where the text begins in the file
         self._line, self._counted = 1, 0  # the line of the place up to which newlines are counted
 
-    def rows(self) -> Iterator[tuple[int, object]]:
-        """Each element with its line, and what is wrong behind the last one that could be read."""
+    def elements(self) -> Iterator[tuple[int, object]]:
+        """Each element of an array with its line, and what is wrong behind the last one that could be read."""
         self._skip_blanks()
         self._place += 1  # the bracket
         first = True
@@ -95,19 +109,30 @@ class _Array:
                     return
                 self._place += 1
                 self._skip_blanks()
-            first, line = False, self._line_here()
-            try:
-                row = self._element()
-            except json.JSONDecodeError as error:
-                yield self._told(error)
+            first = False
+            yield self._row()
+            if self._broken:
                 return
-            except (ValueError, RecursionError):
-                yield line, BadRowError("is no JSON that can be read, too deep or with too long a number.")
-                return
-            yield line, row
         self._place += 1
         if self._skip_blanks():
             yield self._line_here(), BadRowError(f"behind the `]` of the array nothing may follow, got {self._rest()}.")
+
+    def objects(self) -> Iterator[tuple[int, object]]:
+        """Each object with its line, and what is wrong behind the last one that could be read."""
+        while self._skip_blanks() and not self._broken:
+            yield self._row()
+
+    def _row(self) -> tuple[int, object]:
+        """What starts here with its line; behind what is no JSON nothing can be read."""
+        line = self._line_here()
+        try:
+            return line, self._element()
+        except json.JSONDecodeError as error:
+            self._broken = True
+            return self._told(error)
+        except (ValueError, RecursionError):
+            self._broken = True
+            return line, BadRowError("is no JSON that can be read, too deep or with too long a number.")
 
     def _element(self) -> object:
         """The element that starts here; more text is fetched until it is complete."""
@@ -130,7 +155,9 @@ class _Array:
     def _told(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
         """A syntax error in the lines and columns of the file."""
         column = error.colno + (self._first_column - 1 if error.lineno == 1 else 0)
-        return self._first_line + error.lineno - 1, BadRowError(f"the array is no JSON from here on: {error.msg} at column {column}.")
+        return self._first_line + error.lineno - 1, BadRowError(
+            f"the {self._what} is no JSON from here on: {_said(error)} at column {column}."
+        )
 
     def _here(self) -> str:
         return self._text[self._place : self._place + 1]

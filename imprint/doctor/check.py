@@ -49,7 +49,7 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
         raise UserError(f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.")
     if fix is None:
         return
-    if fix.suffix.lower() not in (".jsonl", ".json"):
+    if fix.suffix.lower() != ".jsonl":
         raise UserError(f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.")
     inputs = [Path(file.rpartition("#")[0] or file) for file in files] + [Path(file) for file in [*files, *([dev] if dev else [])]]
     if any(fix.exists() and file.exists() and fix.samefile(file) for file in inputs):

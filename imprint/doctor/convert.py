@@ -6,16 +6,16 @@ from pathlib import Path
 
 from imprint.config import Field, Section, read_overrides
 from imprint.data.badrows import BadRowError
-from imprint.data.formats import Problems, read_each
-from imprint.data.rows import describe, source_bytes
+from imprint.data.formats import Problems
+from imprint.data.rows import describe
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns
+from imprint.data.shapes import Columns, samples_of
 from imprint.data.sources import find_source
 from imprint.data.writing import ending, write_samples
+from imprint.doctor.reading import bar_for, shaped_rows
 from imprint.errors import UserError
 from imprint.progress import Progress
 
-KIB = 1024
 ROWS_BETWEEN_UPDATES = 1000
 
 
@@ -55,16 +55,17 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
 def look_through(file: str, columns: Columns) -> Found:
     """Read all rows once; raises one UserError for all bad ones."""
     found, problems = Found(), Problems(file)
-    with Progress(f"checking {Path(file).name}", source_bytes(file) // KIB, "KiB") as bar:
-        tally = _Kibibytes(bar.advance)
-        for _place, made in read_each(file, columns, consumed=tally.add):
-            if isinstance(made, BadRowError):
-                problems.add(_place, made)
+    with bar_for(file, "checking") as bar:
+        for place, row, shape in shaped_rows(file, columns, bar):
+            try:
+                samples = samples_of(row, shape, place)
+            except BadRowError as problem:
+                problems.add(place, problem)
                 continue
             problems.good += 1
-            found.samples += len(made)
-            found.history = found.history or any(sample.history is not None for sample in made)
-            found.system = found.system or any(sample.system is not None for sample in made)
+            found.samples += len(samples)
+            found.history = found.history or any(sample.history is not None for sample in samples)
+            found.system = found.system or any(sample.system is not None for sample in samples)
     problems.raise_any(
         f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended. / "
         "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。"
@@ -74,24 +75,12 @@ def look_through(file: str, columns: Columns) -> Found:
     return found
 
 
-class _Kibibytes:
-    """Bytes as they are read, told in whole kibibytes."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance = advance
-        self._left = 0
-
-    def add(self, count: int) -> None:
-        """Count so many bytes more."""
-        whole, self._left = divmod(self._left + count, KIB)
-        self._advance(whole)
-
-
 def _samples(file: str, columns: Columns) -> Iterator[Sample]:
-    for place, made in read_each(file, columns):
-        if isinstance(made, BadRowError):
-            raise UserError(f"{place}: {made} The file has changed while it was read; nothing was written.")
-        yield from made
+    for place, row, shape in shaped_rows(file, columns):
+        try:
+            yield from samples_of(row, shape, place)
+        except BadRowError as problem:
+            raise UserError(f"{place}: {problem} The file has changed while it was read; nothing was written.") from problem
 
 
 def _counted(samples: Iterator[Sample], advance: Callable[[int], None]) -> Iterator[Sample]:

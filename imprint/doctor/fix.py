@@ -26,6 +26,8 @@ CHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "stray": "stray characters taken out",
         "tokens": "control tokens taken off",
         "blanks": "blanks trimmed",
+        "json": "broken JSON read all the same",
+        "encoding": "a line turned into the encoding of the others",
         "columns": "names of columns tidied",
         "numbers": "numbers written as text",
         "unanswered": "a last question without an answer left out",
@@ -67,7 +69,10 @@ def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checku
     form = Form(columns, frozenset(seen.kinds))
     outcome, number = Outcome(), 0
     with new_file(out) as part, new_file(rejected_file(out)) as rejected:
-        with part.open("w", encoding="utf-8", newline="\n") as kept, rejected.open("w", encoding="utf-8", newline="\n") as left_out:
+        with (
+            part.open("w", encoding="utf-8", newline="\n") as kept,
+            rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
+        ):
             for source in files:
                 number = _write(source, form, kept, left_out, why, number, outcome)
         if not outcome.written:
@@ -96,7 +101,7 @@ def _write(
                 number += bool(mended.samples)
                 if reason is not None:
                     outcome.left_out[reason[0]] += 1
-                    row = None if isinstance(value, BadRowError) else value
+                    row = value.text if isinstance(value, BadRowError) else value
                     _line(left_out, {"place": place, "reason": reason[1], "row": row})
                     continue
                 outcome.written += 1

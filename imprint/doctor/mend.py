@@ -1,15 +1,25 @@
 """Rows as they were meant: what can be mended in one, what was done for it, and why others cannot be."""
 
+import ast
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from imprint.data.badrows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Shape, samples_of
 from imprint.doctor.texts import LOST, tidy
 
-DEEPEST = 20
-"""Levels of lists and objects in a row; what is deeper is no row."""
+DEEPEST: Final = 20
+"""Levels of lists and objects in which texts are tidied."""
+ESCAPED: Final = re.compile("[\udc00-\udcff]")
+"""Bytes that the encoding of a file does not know, as the reader hands them on."""
+PYTHON: Final = re.compile(r"\{\s*'")
+"""How an object starts that Python has printed."""
+LONGEST_LITERAL: Final = 1_000_000
+"""Characters of a broken line that is worth reading."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Mended:
     samples: list[Sample]
     """What it gives to learn from; none where it stays bad."""
     done: frozenset[str]
-    """What was mended: kinds of findings, and `columns`, `numbers` and `unanswered`."""
+    """What was mended: kinds of findings, and `json`, `encoding`, `columns`, `numbers` and `unanswered`."""
     problem: str
     """Why it stays bad; empty where it does not."""
 
@@ -29,16 +39,19 @@ class Mended:
 def mend_row(value: object, shape: Shape, place: str) -> Mended:
     """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer."""
     done: set[str] = set()
-    if not isinstance(value, dict):
-        problem = value if isinstance(value, BadRowError) else BadRowError("must be a JSON object with columns.")
-        return Mended({}, [], frozenset(), str(problem))
+    if isinstance(value, BadRowError):
+        problem = str(value)
+        value = _taken_apart(value.text, done)
+        if value is None:
+            return Mended({}, [], frozenset(), problem)
+    assert isinstance(value, dict), "a reader gives objects and what is wrong with other rows"
     row = _with_texts(_tidied_columns(value, done), shape, done)
     if shape.kind == "conversation":
         row = _answered(row, shape.prompt, done)
     try:
         samples = samples_of(row, shape, place)
-    except BadRowError as problem:
-        return Mended(row, [], frozenset(), str(problem))
+    except BadRowError as error:
+        return Mended(row, [], frozenset(), str(error))
     if not samples:
         return Mended(row, [], frozenset(), "has no answer to learn from.")
     for text in texts_of(samples[-1]):
@@ -46,6 +59,45 @@ def mend_row(value: object, shape: Shape, place: str) -> Mended:
             around = text[max(lost.start() - 10, 0) : lost.end() + 10]
             return Mended(row, [], frozenset(), f'has lost a character, in "{around}". Export the row again from where it came.')
     return Mended(row, samples, frozenset(done), "")
+
+
+def _taken_apart(line: str, done: set[str]) -> dict[str, object] | None:
+    """The object of a line that is no JSON for a reason that leaves no doubt of what is meant.
+
+    Such are another encoding than that of the file, raw control characters in a text, a comma behind it, and Python's way of writing.
+    """
+    encoded = _in_another_encoding(line)
+    text = (encoded or line).strip().removesuffix(",")
+    if not text.startswith("{") or len(text) > LONGEST_LITERAL or ESCAPED.search(text):
+        return None
+    try:
+        value = ast.literal_eval(text) if PYTHON.match(text) else json.loads(text, strict=False, object_pairs_hook=_without_repetition)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return None
+    done.add("encoding" if encoded else "json")
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("which of two values is meant is for a person to decide")
+    return made
+
+
+def _in_another_encoding(line: str) -> str | None:
+    """The line in the other of UTF-8 and GB18030, where most of what is not ASCII does not fit the encoding of the file."""
+    escaped = len(ESCAPED.findall(line))
+    if not escaped or 2 * escaped < sum(not character.isascii() for character in line):
+        return None
+    for codec, other in (("utf-8", "gb18030"), ("gb18030", "utf-8")):
+        try:
+            return line.encode(codec, "surrogateescape").decode(other)
+        except UnicodeError:
+            continue
+    return None
 
 
 def texts_of(sample: Sample) -> Iterator[str]:

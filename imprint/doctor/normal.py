@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, Shape
+from imprint.data.writing import HISTORY, as_row
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Form:
     """Columns that were there and are not written."""
 
     def row(self, row: Mapping[str, object], shape: Shape, samples: Sequence[Sample]) -> dict[str, object]:
-        """A row that gives the same samples: columns as they are named, else `prompt` and `response`; of conversations `messages`.
+        """A row that gives the same samples: columns as they are named, else the normal form; of conversations `messages`.
 
         Where all rows have named columns they keep their other columns, which are not read; elsewhere those might be taken for something.
         """
@@ -30,10 +31,12 @@ class Form:
         self.left_out.update(name for name in row if name not in shape.read)
         if "conversation" in self.kinds:
             return {"messages": _messages(samples)}
-        spoken: dict[str, object] = {"prompt": last.query, "response": last.answer}
-        if last.history is not None or self.columns.history is not None:
-            spoken[self.columns.history or "history"] = last.history
-        return spoken | ({"system": last.system} if last.system else {})
+        said = as_row(last)
+        return (
+            said
+            if self.columns.history is None
+            else {name: said[name] for name in said if name != HISTORY} | {self.columns.history: last.history}
+        )
 
 
 def _messages(samples: Sequence[Sample]) -> list[dict[str, object]]:
