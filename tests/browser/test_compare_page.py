@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from imprint.metrics import RowScore, score_rows, summary
+from imprint.metrics import Rates, RowScore, rates_of, score_rows, summary
 from imprint.report import Compared, Comparison, write_html
 
 if TYPE_CHECKING:
@@ -36,9 +36,18 @@ def comparison() -> Comparison:
         rows=tuple(rows),
         base_summary=summary([row.base_scores for row in rows]),
         tuned_summary=best,
+        base_rates=rates_of([row.base for row in rows], unfinished=1),
+        tuned_rates=rates_of([row.tuned for row in rows], unfinished=0),
         facts={"data": "a/long/path/" * 12 + "dev.jsonl"},
         gains=best.means,
     )
+
+
+def questions() -> Comparison:
+    """The same without references, and a tuned model that has come to grief."""
+    found = comparison()
+    rows = tuple(replace(row, label="") for row in found.rows)
+    return replace(found, rows=rows, base_summary=None, tuned_summary=None, gains={}, tuned_rates=Rates(0.12, 0.4, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +63,31 @@ def browser() -> "Iterator[Browser]":
         browser.close()
 
 
-@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=lambda value: f"{value[0]}-{value[1]}")
-def page(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
-    write_html(comparison(), tmp_path / "compare.html")
-    width, scheme = request.param
+def opened(browser: "Browser", shown: Comparison, folder: Path, width: int, scheme: Literal["light", "dark"]) -> "Iterator[Page]":
+    """The page of a comparison; nothing may be complained of while it is open."""
+    write_html(shown, folder / "compare.html")
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme, locale="en-US")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
-    page.goto((tmp_path / "compare.html").as_uri())
+    page.goto((folder / "compare.html").as_uri())
     yield page
     page.close()
     assert complaints == []
+
+
+VIEWS = [pytest.param((width, scheme), id=f"{width}-{scheme}") for width in (1280, 390) for scheme in ("light", "dark")]
+
+
+@pytest.fixture(params=VIEWS)
+def page(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+    yield from opened(browser, comparison(), tmp_path, *request.param)
+
+
+@pytest.fixture(params=VIEWS)
+def asked(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+    yield from opened(browser, questions(), tmp_path, *request.param)
 
 
 def test_both_answers_are_seen_with_what_they_share_marked(page: "Page") -> None:
@@ -126,9 +147,9 @@ def test_rows_are_filtered_sorted_and_found(page: "Page") -> None:
     assert page.locator("#none").is_visible()
 
 
-def test_text_stands_out_from_what_is_behind_it(page: "Page") -> None:
-    """WCAG 2.2, success criterion 1.4.3: a contrast of at least 4.5."""
-    contrasts = page.evaluate(
+def contrasts(page: "Page") -> list[list[Any]]:
+    """The contrast of each text to what is behind it, and which text that is."""
+    found: list[list[Any]] = page.evaluate(
         """() => {
           const light = (colour) => {
             const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
@@ -148,9 +169,44 @@ def test_text_stands_out_from_what_is_behind_it(page: "Page") -> None:
           });
         }"""
     )
+    return found
 
-    assert len(contrasts) > 50
-    assert min(contrasts)[0] >= 4.5, min(contrasts)
+
+def test_text_stands_out_from_what_is_behind_it(page: "Page") -> None:
+    """WCAG 2.2, success criterion 1.4.3: a contrast of at least 4.5."""
+    found = contrasts(page)
+
+    assert len(found) > 50
+    assert min(found)[0] >= 4.5, min(found)
+
+
+def test_questions_without_references_are_shown_without_scores(asked: "Page") -> None:
+    assert asked.locator("#scores").inner_text() == "At a glance"
+    assert asked.locator(".figures, .label, .plot, #filter, #order").count() == 0
+    assert asked.locator(".rates").all_inner_texts()[1].split("\t")[-3:] == ["0.0%", "40.0%", "+40.0"]
+    assert asked.locator("#row-1 .answer.tuned p").inner_text() == TEXTS[0][3]
+
+
+def test_warnings_stand_above_everything_and_can_be_read(asked: "Page") -> None:
+    warnings = asked.locator(".warning")
+    table = asked.locator("table.scores").bounding_box()
+    last = warnings.nth(2).bounding_box()
+
+    assert warnings.count() == 3
+    assert warnings.nth(0).inner_text().startswith("Tuned: 12% of the answers are empty")
+    assert table is not None
+    assert last is not None
+    assert last["y"] + last["height"] <= table["y"]
+    assert min(contrasts(asked))[0] >= 4.5
+
+
+def test_questions_never_scroll_sideways_and_are_found(asked: "Page") -> None:
+    for language in ("zh", "en"):
+        asked.locator(f"#ui-{language}").check()
+        assert asked.evaluate("document.documentElement.scrollWidth") <= asked.evaluate("window.innerWidth")
+    asked.locator("#find").fill("小助手")
+    assert asked.locator("#count").inner_text() == "1 / 3"
+    assert [row.get_attribute("id") for row in asked.locator("article").all() if row.is_visible()] == ["row-2"]
 
 
 def test_paper_is_white_and_without_controls_also_where_the_screen_is_dark(page: "Page") -> None:
