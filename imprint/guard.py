@@ -93,6 +93,7 @@ class Guard:
         self._last_loss: float | None = None
         self._evaluations: list[tuple[float, int]] = []
         self._answered_well = False
+        self._told: set[str] = set()
 
     @classmethod
     def of(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
@@ -141,9 +142,10 @@ class Guard:
         (best, good), (now, _step) = min(self._evaluations, default=(0.0, 0)), (self._evaluations or [(0.0, 0)])[-1]
         if now > best + WORSE:
             return Broken(good, f"{reason}, and the evaluation loss rose from {best:.2f} to {now:.2f}")
-        return Notice(
+        return self._notice(
+            "answers",
             f"{reason}. Should that stay so, lower optimizer.learning_rate or train.steps.\n"
-            "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。"
+            "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。",
         )
 
     def confirmed(self, suspicion: Suspicion, now: float, step: int) -> Broken | None:
@@ -157,6 +159,13 @@ class Guard:
         """Take the weights of a step for good after all."""
         self._latest.clear()
         self.good = step
+
+    def _notice(self, kind: str, words: str) -> Notice | None:
+        """Say a thing of this kind once."""
+        if kind in self._told:
+            return None
+        self._told.add(kind)
+        return Notice(words)
 
     def _high(self) -> bool:
         return self._best is not None and bool(self._latest) and self._latest[-1] > self._best.loss + WORSE
@@ -214,10 +223,11 @@ class Guard:
             )
         if self._last_loss > 0.1:
             return Broken(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
-        return Notice(
+        return self._notice(
+            "zero",
             f"the loss is 0 since step {self._zeros[0]}: the rows are known by heart, and more steps teach nothing. Use more "
             "rows or fewer steps.\n"
-            "损失已为 0：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。"
+            "损失已为 0：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
         )
 
     def _unchanging(self) -> Verdict:
@@ -227,9 +237,10 @@ class Guard:
         flows = any(norm for _loss, norm in self._same)
         self._same.clear()
         why = "the steps are too small: raise optimizer.learning_rate" if flows else "no gradient arrives: check model.dtype and the base"
-        return Notice(
+        return self._notice(
+            "unchanging",
             f"the loss has been {losses[-1]:.4f} for {SAME} steps without any change; {why}, or the data is one row over and over.\n"
-            f"损失连续 {SAME} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。"
+            f"损失连续 {SAME} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。",
         )
 
 
