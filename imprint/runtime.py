@@ -88,6 +88,12 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         np.random.set_state(tuple(state["numpy"]))
 
 
+def memory_bytes() -> tuple[int, int]:
+    """Main memory of this machine, and how much of it programs may still take."""
+    memory = psutil.virtual_memory()
+    return int(memory.total), int(memory.available)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory in use so far: by tensors on a GPU since the last reset, by this process on the CPU."""
     if device.type == "cuda":

@@ -95,3 +95,8 @@ def test_the_peak_of_memory_is_in_bytes_and_never_falls() -> None:
     assert held.nbytes < peak < 2**40
     del held
     assert runtime.peak_memory_bytes(CPU) >= peak
+
+
+def test_some_of_the_memory_is_left() -> None:
+    total, free = runtime.memory_bytes()
+    assert 0 < free <= total

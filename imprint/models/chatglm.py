@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from imprint.data.batch import Layout, Pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Grid, Prefix, attend
-from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear
+from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear, QuantizedWeight
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -126,6 +126,12 @@ class ChatGLM(nn.Module):
         """(V, C): the vocabulary head is the embedding itself; a quantised one is made into numbers at each call."""
         embedding = self.transformer.word_embeddings
         return embedding.numbers(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
+
+    @property
+    def weights(self) -> int:
+        """How many numbers it consists of; a quantised one counts as the number it stands for."""
+        quantized = sum(layer.rows * layer.columns for layer in self.modules() if isinstance(layer, QuantizedWeight))
+        return quantized + sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def vocabulary(self) -> int:

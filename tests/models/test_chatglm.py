@@ -205,6 +205,7 @@ class TestQuantised:
         model = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype=dtype, device="cpu")
         network, rows = model.network, Case("chatglm1-base").rows
 
+        assert network.weights == plain_twin(network).weights == sum(map(torch.numel, plain_twin(network).parameters()))
         assert network.dtype is dtype
         assert network.device == network.new_cache(1, 4).keys[0].device == torch.device("cpu")
         assert network.head_weight.dtype is network.new_cache(1, 4).keys[0].dtype is dtype
