@@ -17,7 +17,7 @@ from imprint.files import find_folder
 from imprint.model import EMBEDDED, ModelSection
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, weight_files
 from imprint.recipe import Recipe, TrainSection
-from imprint.tune.adapter import DESCRIPTION, INDEXES, ORIGINAL, read_description
+from imprint.tune.adapter import DESCRIPTION, INDEXES, ORIGINAL, holds_all_weights, read_description
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import NAME, PrefixSection
 
@@ -202,7 +202,7 @@ def _length(path: Path) -> int | None:
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION).is_file():
         return read_description(folder).length
-    if folder is not None and any((folder / index).is_file() for index in INDEXES):
+    if folder is not None and holds_all_weights(folder):
         return _first_length(read_tensors(folder))
     file = path if folder is None else folder / ORIGINAL
     return _first_length(load_pickle(file).items()) if file.is_file() else None

@@ -86,7 +86,7 @@ def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Descripti
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION).is_file():
         return _load_own(folder, network)
-    if folder is not None and any((folder / index).is_file() for index in INDEXES):  # all weights, as the original saved at first
+    if folder is not None and holds_all_weights(folder):
         shards = {name: tensor for name, tensor in read_tensors(folder) if PREFIX_PART in name}
         return _described(prefix_from_tensors(shards, network, str(folder)), network)
     if folder is not None and not (folder / ORIGINAL).is_file():
@@ -97,6 +97,11 @@ def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Descripti
     if not file.is_file():
         raise UserError(f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.")
     return _described(prefix_from_tensors(load_pickle(file), network, str(file)), network)
+
+
+def holds_all_weights(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of all weights in a form that is not one `.bin` file; the original saved a prefix so at first."""
+    return any((folder / name).is_file() for name in (*INDEXES, "model.safetensors"))
 
 
 def _described(encoder: PrefixEncoder, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
