@@ -163,8 +163,9 @@ def resume(job: Job) -> Position:
 def announce(job: Job, position: Position, journal: Journal) -> None:
     """Say in a few lines what is about to happen, try the longest rows where memory is a device's, and measure the loss before tuning."""
     trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
-    everything = sum(parameter.numel() for parameter in job.model.network.parameters())
-    say(f"base {job.model.name}: {everything / 1e6:.1f} M parameters on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    network = job.model.network
+    bits = f" in {network.config.quantization_bit} bits" if network.config.quantization_bit else ""
+    say(f"base {job.model.name}: {network.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
     say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
     if position.rate_scale != 1:
         say(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
