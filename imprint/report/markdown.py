@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from imprint.files import write_text
-from imprint.metrics import METRICS, Mean, RowScore
+from imprint.metrics import METRICS, Mean, RowScore, protocol_named
 from imprint.report.comparison import Compared, Comparison, metric_lines, rate_lines, signed, warned_of
 
 MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")
@@ -36,7 +36,10 @@ def _summary(comparison: Comparison) -> str:
         bounds = f" ({signed(line.bounds[0], 2)} to {signed(line.bounds[1], 2)})" if line.bounds else ""
         lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |")
     lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |" for rate in rate_lines(comparison)]
-    return "\n".join(lines) + ("\n\nIn brackets: 95 % bootstrap intervals of the mean." if scored else "")
+    notes = (
+        ["In brackets: 95 % bootstrap intervals of the mean.", f"{protocol}: {_cell(protocol_named(protocol).sentence)}"] if scored else []
+    )
+    return "\n\n".join(["\n".join(lines), *notes])
 
 
 def _row(number: int, row: Compared, comparison: Comparison) -> str:

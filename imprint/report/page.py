@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from imprint.files import write_text
-from imprint.metrics import Mean, RowScore
+from imprint.metrics import Mean, RowScore, protocol_named
 from imprint.report.comparison import (
     Compared,
     Comparison,
@@ -120,7 +120,11 @@ def _notes(comparison: Comparison) -> str:
         "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
         "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
     )
-    return f'<p class="note">{scored if metric_lines(comparison) else ""}{rated}</p>'
+    if comparison.tuned_summary is None:
+        return f'<p class="note">{rated}</p>'
+    protocol = protocol_named(comparison.tuned_summary.protocol)
+    counted = _both(escape(f"{protocol.name}: {protocol.sentence}"), escape(f"{protocol.name}：{protocol.chinese}"))
+    return f'<p class="note">{scored}{rated}</p>\n<p class="note">{counted}</p>'
 
 
 def _shown(sentence: str) -> str:

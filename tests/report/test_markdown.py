@@ -42,6 +42,7 @@ def test_the_table_of_scores_has_means_intervals_and_differences(comparison: Com
     assert f"{abs(gain.value):.2f}**" in line
     assert "| empty answers | 0.0% | 33.3% | |" in text
     assert "| never-ending answers | 0.0% | not known | |" in text
+    assert "chatglm-6b: BLEU-4 over characters, ROUGE over jieba words" in text
 
 
 def test_without_paired_gains_the_difference_stands_alone(comparison: Comparison, tmp_path: Path) -> None:

@@ -110,6 +110,11 @@ def test_a_row_without_a_label_has_no_scores(comparison: Comparison, tmp_path: P
     assert 'id="tools"' not in page
 
 
+def test_what_the_protocol_counts_is_told_in_both_languages(page: str) -> None:
+    assert "chatglm-6b: BLEU-4 over characters, ROUGE over jieba words" in page
+    assert "chatglm-6b：BLEU-4 按字" in page
+
+
 def test_the_sentence_counts_who_is_nearer(page: str) -> None:
     counts = re.findall(r'<b class="gain (\w+)">(\d+)</b>', page)
 
