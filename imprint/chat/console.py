@@ -67,9 +67,10 @@ class Screen:
         self._shown = text
 
     def end(self, mark: str = "") -> None:
-        """End the line of an answer; the next one starts anew."""
-        self._answers.write(f" {mark}\n" if mark and self.live else "\n")
-        self._answers.flush()
+        """End the line of an answer; a pipe gets a line for each, also an empty one."""
+        if self._shown or not self.live:
+            self._answers.write(f"{mark}\n")
+            self._answers.flush()
         self._shown = ""
 
     def note(self, text: str) -> None:
@@ -131,7 +132,7 @@ class Chat:
 
     def take(self, text: str) -> bool:
         """Answer a question or do a command; whether the chat goes on. Raises UserError for what cannot be done."""
-        text = text.strip()
+        text = text.strip().encode(errors="replace").decode()  # a terminal hands on bytes that are no UTF-8 as halves of characters
         if is_command(text):
             outcome = run(text, self.conversation)
             self.conversation = outcome.conversation
@@ -171,18 +172,18 @@ class Chat:
         tokens = len(self.model.tokenizer.encode(text))
         told = losses(fitted, tokens)
         if self.screen.live:
-            told = [f"{tokens} tokens 词元 · {tokens / (time.monotonic() - began):.0f} tokens/s", *told]
+            pace = f"{tokens} tokens 词元 · {tokens / (time.monotonic() - began):.0f} tokens/s" if text else "an empty answer / 空回答"
+            told = [pace, *told]
         if told:
             self.screen.note(" · ".join(told) + "\n" * self.screen.live)
 
     def _stopped(self, request: Request, text: str) -> None:
         """Keep what came of an answer before Ctrl-C; nothing where nothing came."""
         if not text:
-            self.screen.end()
             self.screen.note(NOT_KEPT)
             return
         self.screen.grow(text)
-        self.screen.end("[stopped / 已停止]\n")
+        self.screen.end(" [stopped / 已停止]\n")
         self.conversation = request.answered(text, stopped=True)
 
 

@@ -156,7 +156,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "system": Command("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
         "prefix": Command("[on|off]", "off: the base answers / 关闭前缀即由底座回答", _prefix, ("on", "off")),
         "set": Command("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
-        "save": Command("FILE", "write the conversation: .jsonl to train on, .md to read / 保存对话", _save),
+        "save": Command("FILE", "keep it: .jsonl to train on, .md to read / 保存对话", _save),
         "help": Command("", "list the commands / 列出命令", _help),
         "quit": Command("", "leave; Ctrl-D too / 退出", _quit),
     }

@@ -40,7 +40,7 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     model = open_model(
         path, run, base=section.base, adapter=section.adapter, quantize=section.quantize, dtype=section.dtype, device=section.device
     )
-    assert model.tokenizer, "raises where there is none"
+    _ = model.tokenizer  # a folder without one is told now, not at the first question
     screen.note(loaded(model, path, run, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
     chat = Chat(model, Conversation(settings, section.system, has_adapter=model.encoder is not None), screen)

@@ -1,0 +1,26 @@
+"""A run on the embedded base, made without training: its prefix is what the base reads in a text of other words."""
+
+from pathlib import Path
+
+import torch
+
+import imprint
+from imprint.runs import RunFolder
+from imprint.tune.adapter import Description, fingerprint, save_adapter
+from imprint.tune.prefix import PrefixShape, start_prefix
+
+TEXT = "晚安！明天见。"
+LENGTH = 16
+
+
+def prefix_run(folder: Path) -> RunFolder:
+    """A run folder as training leaves it, as far as a chat needs it."""
+    run = RunFolder(folder / "run")
+    run.path.mkdir()
+    run.config.write_text(f"model: {{path: embedded, device: cpu}}\ndata: {{train: {folder}/rows.jsonl}}\n", encoding="utf-8")
+    model = imprint.load("embedded", device="cpu")
+    torch.manual_seed(0)
+    shape = PrefixShape.of(model.network, LENGTH, projection=False)
+    encoder = start_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
+    save_adapter(run.adapter, encoder, Description("embedded", fingerprint(model.network), LENGTH, False, "text", "chatglm", step=7))
+    return run

@@ -1,0 +1,86 @@
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+
+import imprint
+from imprint.chat.answer import answer, fit, out_of_memory, settled
+from imprint.chat.conversation import Conversation, SamplingSection
+from imprint.model import Model, polish
+
+GREEDY = Conversation(SamplingSection(temperature=0.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return imprint.load("embedded", device="cpu")
+
+
+def test_an_answer_grows_to_what_the_model_says(model: Model) -> None:
+    conversation = GREEDY.ask("你好").answered("你好呀！")
+    texts = list(answer(model, conversation.ask("你是谁？")))
+    assert texts[-1] == model.chat("你是谁？", [("你好", "你好呀！")], temperature=0)[0]
+    assert len(texts) > 3
+    assert all(later.startswith(settled(text)) for text, later in pairwise(texts))
+
+
+def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def stream(_question: str, _history: object, **settings: object) -> Iterator[tuple[str, list[object]]]:
+        given.update(settings)
+        yield "好", []
+
+    monkeypatch.setattr(model, "stream_chat", stream)
+    conversation = Conversation(SamplingSection(temperature=0.5, top_p=0.9, max_length=99, seed=3), "你是诗人。")
+    assert list(answer(model, conversation.ask("你好").answered("好").retry())) == ["好"]
+    assert given == {"max_length": 99, "top_p": 0.9, "temperature": 0.5, "seed": 4, "system": "你是诗人。"}
+
+
+def test_the_context_is_what_the_base_was_made_for_unless_more_is_asked_for(model: Model) -> None:
+    assert fit(model, GREEDY.ask("你好")).max_length == model.network.config.max_sequence_length == 512
+    assert fit(model, GREEDY.set("max_length", "600").ask("你好")).max_length == 600
+
+
+def test_old_turns_that_are_no_longer_seen_are_counted_as_the_model_drops_them(model: Model) -> None:
+    conversation = GREEDY.set("max_length", "60")
+    for number in range(5):
+        conversation = conversation.ask(f"第{number}个问题").answered("这是一个回答。")
+    fitted = fit(model, conversation.ask("你好"))
+    assert 0 < fitted.dropped_turns < 5
+    assert fitted.prompt_tokens <= 45
+    seen = model.prompt("你好", conversation.history[fitted.dropped_turns :])
+    assert len(seen) == fitted.prompt_tokens
+    assert model.prompt("你好", conversation.history, max_source_length=45) == seen
+    assert fit(model, GREEDY.ask("你好")).dropped_turns == 0
+
+
+def test_a_question_that_is_too_long_is_counted_too(model: Model) -> None:
+    fitted = fit(model, GREEDY.set("max_length", "40").ask("白色的长裙很好看" * 20))
+    assert fitted.cut_tokens > 0
+    assert fitted.prompt_tokens == 30
+
+
+def test_what_is_settled_never_changes_whatever_follows() -> None:
+    dice = random.Random(0)
+    parts = ["中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "[", "时间]]", "[["]
+    for _ in range(3000):
+        raw = "".join(dice.choices(parts, k=dice.randint(1, 8)))
+        whole = polish(raw)
+        for end in range(len(raw)):
+            assert whole.startswith(settled(polish(raw[:end]))), (raw, end)
+
+
+def test_most_of_an_answer_is_settled_at_once() -> None:
+    assert settled("你好，世界") == "你好，世界"
+    assert settled("你好!") == "你好"
+    assert settled("在[[训练时") == "在"
+    assert settled("在[[训练营") == "在[[训练营"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_running_out_of_memory_is_recognised(error: Exception) -> None:
+    assert out_of_memory(error)
+    assert not out_of_memory(RuntimeError("shapes differ"))
