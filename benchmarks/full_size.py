@@ -20,6 +20,7 @@ from imprint.data.batch import pack
 from imprint.engine import Engine, OptimizerSection
 from imprint.generate import Sampling, generate
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
 from imprint.tune.prefix import PrefixSection, PrefixShape, start_prefix
 from imprint.tune.tuner import Tuner
@@ -93,66 +94,80 @@ def random_rows(count: int, chance: random.Random) -> tuple[list[list[int]], lis
     return rows, labels
 
 
-def train_steps(network: ChatGLM, micro_batch: int, *, checkpointing: bool) -> dict[str, object]:
+def train_steps(
+    network: ChatGLM, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS
+) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
     section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
     encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
-    engine = Engine(torch.device("cuda"))
-    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), WARM_UP + STEPS)
+    engine = Engine(network.device)
+    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), warm_up + steps)
     chance = random.Random(0)
 
     def step(number: int) -> float:
         rows, labels = random_rows(16, chance)
-        torch.cuda.synchronize()
+        settle(network.device)
         began = time.perf_counter()
         tokens = 16 * 64
         for start in range(0, 16, micro_batch):
-            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to("cuda")
+            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to(network.device)
             engine.backward(tuner(batch) / tokens, last=start + micro_batch == 16)
         engine.update(number, apply=True)
-        torch.cuda.synchronize()
+        settle(network.device)
         return time.perf_counter() - began
 
-    torch.cuda.reset_peak_memory_stats()
-    seconds = [step(number) for number in range(1, WARM_UP + STEPS + 1)][WARM_UP:]
+    forget_peak(network.device)
+    seconds = [step(number) for number in range(1, warm_up + steps + 1)][warm_up:]
     middle = statistics.median(seconds)
     return {
         "case": "P-Tuning v2 step of 16 rows",
-        "dtype": str(network.head_weight.dtype).removeprefix("torch."),
+        "dtype": str(network.dtype).removeprefix("torch."),
         "micro_batch": f"{micro_batch} x {16 // micro_batch}",
         "checkpointing": checkpointing,
         "ms": round(1e3 * middle, 1),
         "rows_per_second": round(16 / middle, 1),
-        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
     }
 
 
 def answer(network: ChatGLM, batch: int) -> dict[str, object]:
     """64 new tokens for `batch` prompts, greedy, with a prefix."""
     encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
-    prefix = encoder.prefix(network.head_weight.dtype)
+    prefix = encoder.prefix(network.dtype)
     prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] for row in random_rows(batch, random.Random(1))[0]]
-    torch.cuda.reset_peak_memory_stats()
-    tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))))
+    forget_peak(network.device)
+    tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))), network.device)
     return {
         "case": "64 new tokens, greedy",
-        "dtype": str(network.head_weight.dtype).removeprefix("torch."),
+        "dtype": str(network.dtype).removeprefix("torch."),
         "batch": batch,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1),
-        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
     }
 
 
-def timed(work: Callable[[], int]) -> tuple[int, float]:
+def timed(work: Callable[[], int], device: torch.device) -> tuple[int, float]:
     """The result of the second of two runs, and its seconds."""
     work()
-    torch.cuda.synchronize()
+    settle(device)
     began = time.perf_counter()
     result = work()
-    torch.cuda.synchronize()
+    settle(device)
     return result, time.perf_counter() - began
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Count peak memory from here on; a process on the CPU cannot forget its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 if __name__ == "__main__":

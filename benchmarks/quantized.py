@@ -1,0 +1,95 @@
+"""Training steps and answers on a quantised base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
+
+    python benchmarks/quantized.py [--out FILE] [--tiny] [--bits 4]
+
+Rows and steps are those of full_size.py. `--tiny`, which is what a machine without a GPU gets, shows that it runs and measures nothing.
+Prints one JSON line a case.
+"""
+
+import argparse
+import gc
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from full_size import CONFIG, answer, settle, timed, train_steps
+
+from imprint.models.chatglm import ChatGLM
+from imprint.quant import SCALE, dequantize, quantize
+
+CASES = ((16, True), (16, False), (1, True), (1, False))
+"""Rows computed at once, and whether activations are computed again."""
+TINY = replace(CONFIG, hidden_size=32, num_layers=2, num_attention_heads=2, inner_hidden_size=64)
+STD = 0.02
+"""Of the random weights, in whatever bits they are held."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--tiny", action="store_true", help="a network of no size, a step of each kind")
+    parser.add_argument("--bits", type=int, choices=(16, 8, 4), action="append", help="these alone; may be repeated")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="what is computed in; float16 on a GPU")
+    arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
+    dtype = getattr(torch, arguments.dtype or ("float16" if gpu else "float32"))
+
+    def tell(**values: object) -> None:
+        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
+        print(line, flush=True)
+        if arguments.out:
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    for bits in arguments.bits or (16, 8, 4):
+        if bits < 16:
+            tell(bits=bits, **conversion(bits, dtype, device, tiny=tiny))
+        network = random_network(bits, dtype, device, tiny=tiny)
+        held = sum(tensor.nbytes for tensor in network.state_dict().values())
+        tell(bits=bits, case="weights in memory", gb=round(held / 1e9, 3))
+        for micro_batch, checkpointing in CASES:
+            steps = 1 if tiny else 20 if micro_batch == 16 else 6
+            tell(bits=bits, **train_steps(network, micro_batch, checkpointing=checkpointing, warm_up=min(steps, 3), steps=steps))
+        for batch in (1, 4 if tiny else 64):
+            tell(bits=bits, **answer(network, batch))
+        del network
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> ChatGLM:
+    """Random numbers, made where they are used; at 8 and 4 bits, random integers."""
+    config = TINY if tiny else CONFIG
+    with torch.device("meta"):
+        network = ChatGLM(config if bits == 16 else replace(config, quantization_bit=bits)).to(dtype)
+    network = network.to_empty(device=device).requires_grad_(False).eval()
+    torch.manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if tensor.dtype == torch.int8:
+            tensor.random_(-128, 128)
+        elif name.endswith(SCALE):
+            tensor.fill_(STD * 12**0.5 / 2**bits)  # numbers evenly spread over 2^bits steps have this deviation
+        elif tensor.dim() > 1:
+            tensor.normal_(std=STD)
+        else:
+            tensor.fill_(1.0 if name.endswith("layernorm.weight") else 0.0)
+    return network
+
+
+def conversion(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> dict[str, object]:
+    """The largest weight of a block: made into integers, and into numbers again."""
+    config = TINY if tiny else CONFIG
+    weight = torch.randn(config.inner_hidden_size, config.hidden_size, device=device).to(dtype) * STD
+    integers, scale = quantize(weight, bits)
+    times = {}
+    for name, work in (("quantize", lambda: quantize(weight, bits)), ("dequantize", lambda: dequantize(integers, scale, bits, dtype))):
+        settle(device)
+        count, seconds = timed(lambda work=work: sum(len(work()) > 0 for _ in range(10)), device)
+        times[f"{name}_us"] = round(1e6 * seconds / count, 1)
+    return {"case": f"a weight of {weight.shape[0]} x {weight.shape[1]}", "dtype": str(dtype).removeprefix("torch."), **times}
+
+
+if __name__ == "__main__":
+    main()
