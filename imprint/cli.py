@@ -10,6 +10,7 @@ from typing import NoReturn
 from imprint import __version__
 from imprint.errors import UserError
 
+Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = """\
 Teach a Chinese chat model your own words, on the one machine you have.
 思想钢印：用手边的一台机器，把你的话教给中文对话模型。
@@ -24,11 +25,15 @@ first steps / 从这里开始:
   imprint train recipe.yaml train.steps=200     a recipe, and a knob set here / 配方，并在此改一个选项
   imprint evaluate RUN --data dev.jsonl         scores on held-out rows / 在留出数据上打分
   imprint compare RUN                           before and after, side by side / 微调前后并排对照
+  imprint chat RUN                              talk to it / 与模型对话
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name and return its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run the command that `arguments` name.
+
+    Returns its exit status: 0, 1 where `data check` found something, 2 for what the user can mend, 130 after Ctrl-C.
+    """
     # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made it 3 x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
@@ -36,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if late and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     options.overrides = [*getattr(options, "overrides", []), *late]
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Command = options.command
     try:
-        command(options)
+        return command(options) or 0
     except UserError as error:
         print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
         return 2
@@ -51,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -82,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare = _add(commands, "compare", _compare, "show base and tuned model side by side / 并排对照微调前后")
     compare.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
     compare.add_argument("--data", type=Path, metavar="FILE", help="ask these rows; the run's held-out rows if not given / 默认用留出数据")
+    compare.add_argument("--prompts", type=Path, metavar="FILE", help="ask these questions, one a line / 改问这些问题，每行一个")
     compare.add_argument("--limit", type=_count, metavar="N", help="the first N rows only / 只用前 N 行")
     _add_overrides(compare)
 
@@ -89,6 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
 
+    _add_talking(commands)
+    _add_data(commands)
+    _add_conversion(commands)
     _add_demo(commands)
     return parser
 
@@ -110,7 +118,61 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from imprint.compare import compare
 
-    compare(options.run, data=options.data, limit=options.limit, overrides=options.overrides)
+    compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from imprint.score import score_command
+
+    score_command(options.file, protocols=options.protocol, output=options.output)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from imprint.chat import chat_command
+
+    chat_command(options.folder, options.overrides)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from imprint.doctor.check import check_command
+
+    return check_command(options.files, dev=options.dev, model=options.model, fix=options.fix, overrides=options.overrides)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from imprint.doctor.show import show_command
+
+    show_command(options.file, model=options.model, limit=options.limit, overrides=options.overrides)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from imprint.doctor.convert import convert_command
+
+    convert_command(options.file, options.output, overrides=options.overrides)
+
+
+def _doctor(_options: argparse.Namespace) -> None:
+    from imprint.doctor.machine import machine_command
+
+    machine_command()
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    from imprint.export import quantize
+
+    quantize(options.folder, options.output, options.bits)
+
+
+def _main(options: argparse.Namespace) -> None:
+    from imprint.compat.run import run_original
+
+    run_original(options.flags)
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    from imprint.compat.migrate import migrate_command
+
+    migrate_command(options.script, options.output)
 
 
 def _recipe(options: argparse.Namespace) -> None:
@@ -142,9 +204,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}. Run `{self.prog} --help` to see what can be given.\n")
 
 
-def _add(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, command: Callable[[argparse.Namespace], None], sentence: str
-) -> argparse.ArgumentParser:
+def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, sentence: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=sentence, description=sentence)
     parser.set_defaults(command=command)
     return parser
@@ -152,6 +212,53 @@ def _add(
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="knobs to set here; `imprint recipe` lists them / 在此修改选项")
+
+
+def _add_talking(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    chat = _add(commands, "chat", _chat, "talk to a run or a model / 与微调结果或模型对话")
+    chat.add_argument("folder", type=Path, metavar="RUN|MODEL", help="a run folder, or a model folder / 训练结果或模型目录")
+    _add_overrides(chat)
+
+    score = _add(commands, "score", _score, "score a predictions file of any tool / 给任何工具的预测文件打分")
+    score.add_argument("file", type=Path, metavar="PREDICTIONS", help="answers with their references / 预测与参考答案")
+    score.add_argument("--protocol", action="append", metavar="NAME", help="how scores are counted; may be repeated / 计分方式，可重复")
+    score.add_argument("--output", type=Path, metavar="FILE", help="write the scores there as JSON too / 另存为 JSON")
+
+
+def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    sentence = "check, show and convert data files / 检查、查看、转换数据"
+    parts = commands.add_parser("data", help=sentence, description=sentence).add_subparsers(
+        title="parts / 部分", metavar="PART", required=True
+    )
+    check = _add(parts, "check", _check, "find what is wrong with data files / 找出数据里的问题")
+    check.add_argument("files", type=str, nargs="+", metavar="FILE", help="files or folders of rows, FILE#500 takes 500 / 数据文件或目录")
+    check.add_argument("--dev", type=str, metavar="FILE", help="held-out rows, to find those in both / 留出数据，查找重复")
+    check.add_argument("--fix", type=Path, metavar="OUT", help="write what can be mended there / 修好的数据写到这里")
+    show = _add(parts, "show", _show, "show rows as the tokens that are learned / 显示每行的词元与学习部分")
+    show.add_argument("file", type=str, metavar="FILE", help="a file of rows / 数据文件")
+    show.add_argument("--limit", type=_count, default=3, metavar="N", help="how many rows / 显示几行")
+    convert = _add(parts, "convert", _convert, "write any file as JSON lines / 转换为 JSON lines")
+    convert.add_argument("file", type=str, metavar="FILE", help="a file or folder of rows / 数据文件或目录")
+    convert.add_argument("output", type=Path, metavar="OUT", help="the file to write: .jsonl, .csv, .tsv, .xlsx, .parquet / 输出文件")
+    for part in (check, show):
+        part.add_argument("--model", metavar="RUN|MODEL", help="whose tokens are counted; the toy base if not given / 用谁的词表")
+    for part in (check, show, convert):
+        _add_overrides(part)
+    _add(commands, "doctor", _doctor, "say what this machine has and what is used / 检查这台机器的环境")
+
+
+def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    quantize = _add(commands, "quantize", _quantize, "write a base in 4 or 8 bits / 把底座量化为 4 或 8 位")
+    quantize.add_argument("folder", type=Path, metavar="MODEL", help="a model folder / 模型目录")
+    quantize.add_argument("output", type=Path, metavar="OUT", help="the folder to write / 输出目录")
+    quantize.add_argument("--bits", type=int, choices=(4, 8), default=4, help="bits of a weight; 4 if not given / 每个权重的位数")
+
+    original = _add(commands, "main", _main, "run with the flags of ChatGLM-6B's ptuning/main.py / 兼容原版 main.py 的参数")
+    original.add_argument("flags", nargs=argparse.REMAINDER, metavar="--flag value", help="as in the original train.sh / 同原版 train.sh")
+
+    migrate = _add(commands, "migrate", _migrate, "print the recipe that an old train.sh amounts to / 把旧 train.sh 转成配方")
+    migrate.add_argument("script", type=Path, metavar="train.sh", help="the old script, or its JSON of arguments / 旧脚本或参数 JSON")
+    migrate.add_argument("output", type=Path, nargs="?", metavar="RECIPE.yaml", help="write it there instead / 写入文件")
 
 
 def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:

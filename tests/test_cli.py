@@ -17,7 +17,17 @@ SURFACE = {
     "": {"--help", "--version"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
-    "compare": {"--help", "RUN", "--data", "--limit", "a.b=c"},
+    "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
+    "chat": {"--help", "RUN|MODEL", "a.b=c"},
+    "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
+    "data": {"--help"},
+    "data check": {"--help", "FILE", "--dev", "--fix", "--model", "a.b=c"},
+    "data show": {"--help", "FILE", "--limit", "--model", "a.b=c"},
+    "data convert": {"--help", "FILE", "OUT", "a.b=c"},
+    "doctor": {"--help"},
+    "quantize": {"--help", "MODEL", "OUT", "--bits"},
+    "main": {"--help", "--flag value"},
+    "migrate": {"--help", "train.sh", "RECIPE.yaml"},
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "OUT"},
@@ -74,7 +84,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, stand_in
 
 def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
-    assert len(help_lines) == 1 + 5 + 5
+    assert len(help_lines) == 1 + 12 + 6
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
 
 
