@@ -111,8 +111,8 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], pace: Pace, *, step: int, 
     rates = {line["step"]: line["learning_rate"] for line in lines if "learning_rate" in line} | {step + 1: next_rate}
     waiting: list[float] = []
     for line in lines:
-        if line["step"] > step:
-            break
+        if not 0 < line["step"] <= step:  # the loss before the first step is ours alone
+            continue
         about = {"epoch": round(pace.epoch(line["step"]), 2), "step": line["step"]}
         if "eval_loss" in line:
             history.append(about | {"eval_loss": line["eval_loss"]})

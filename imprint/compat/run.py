@@ -41,7 +41,7 @@ def run_original(arguments: Sequence[str]) -> None:
     flags, answered = read_flags(words)
     check(flags)
     _refuse_several_processes()
-    for sentence in (*answered, *_about_devices(flags)):
+    for sentence in (*answered, *about_devices(flags)):
         _say(sentence)
     if flags.do_train:
         train_original(flags)
@@ -163,7 +163,7 @@ def _refuse_several_processes() -> None:
         )
 
 
-def _about_devices(flags: OriginalFlags) -> list[str]:
+def about_devices(flags: OriginalFlags) -> list[str]:
     """What to say of GPUs that are there and not used."""
     gpus = 0 if flags.no_cuda else torch.cuda.device_count()
     if gpus < 2:
