@@ -127,6 +127,7 @@ def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[s
         yield f"warning: {warned.english}"
         yield f"警告：{warned.chinese}"
     if before.scored:
+        yield f"protocol {before.summary.protocol}, references {comparison.facts['references']}"
         for metric, old in before.summary.means.items():
             yield f"{metric:22}{old.value:7.2f} -> {after.summary.means[metric].value:6.2f}"
     for line in rate_lines(comparison):

@@ -97,12 +97,13 @@ def test_rows_of_data_ask_their_questions_only(run: RunFolder, rows: Path, capsy
     assert "rouge" not in (run.path / "compare-rows.md").read_text(encoding="utf-8")
 
 
-def test_another_protocol_and_cut_references_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
+def test_another_protocol_and_cut_references_are_told(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     knobs = ["protocol=swift", "truncation=original", "max_target_length=12"]
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", *knobs]) == 0
     text = (run.path / "compare.md").read_text(encoding="utf-8")
     assert "| swift |" in text
     assert "references: cut to 10 tokens, as ChatGLM-6B's script cuts them" in text
+    assert "protocol swift, references cut to 10 tokens" in capsys.readouterr().out
 
 
 def test_answers_that_never_stop_are_warned_of(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
