@@ -1,8 +1,10 @@
 """`imprint data check`: everything that is wrong with data, before a model learns from it."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from imprint.data.rows import describe
 from imprint.data.shapes import Columns
@@ -16,12 +18,15 @@ from imprint.doctor.terminal import Ink, ink_for
 from imprint.doctor.verdict import Asked, verdict
 from imprint.errors import UserError
 
+OVERRIDE: Final = re.compile(r"[a-z_.]+=")
+
 
 def check_command(files: Sequence[str], *, dev: str | None, model: str | None, fix: Path | None, overrides: Sequence[str]) -> int:
     """Check files and print what was found; with `fix` also write what can be mended. Returns 0 where nothing is wrong, else 1.
 
     A file that cannot be read is told, and the others are checked. Raises UserError where none can be read, and for mistaken arguments.
     """
+    files, overrides = _apart([*files, *overrides])
     asked = Asked(files, dev, model, overrides)
     settings = read_settings(model, overrides)
     _refuse_same(files, dev, fix)
@@ -42,6 +47,15 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     _print(verdict(asked, seen, found, len(unreadable), fix, ink))
     wrong = unreadable or not seen.samples or any(KINDS[name].weight == "wrong" for name in found)
     return 1 if wrong else 0
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files and overrides, which the command line hands over in one heap; what exists is a file whatever its name."""
+    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    files = [word for word in words if word not in overrides]
+    if not files:
+        raise UserError("there is no file to check. Name one or more: imprint data check train.jsonl")
+    return files, overrides
 
 
 def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> None:

@@ -39,7 +39,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "contradicting": Kind("advice", "rows that answer an earlier question otherwise", "同问不同答的行"),
         "leaked_questions": Kind("advice", "rows whose question the held-out file answers otherwise", "问题与留出数据相同的行"),
         "loops": Kind("advice", "answers that mostly repeat themselves", "大段自我重复的回答"),
-        "breaks_off": Kind("advice", "answers that end on a comma, a colon or an open bracket", "没说完的回答"),
+        "breaks_off": Kind("advice", "answers that end on a comma, a colon or the like", "没说完的回答"),
         "half": Kind("advice", "answers that data.max_target_length ends in mid-sentence", "被长度上限截在半句的回答"),
         "nothing": Kind("advice", "rows without an answer to learn", "没有可学内容的行"),
     }

@@ -62,7 +62,7 @@ def repeats_itself(text: str) -> bool:
 
 
 def breaks_off(text: str) -> bool:
-    """Whether a text ends where no sentence does: on a comma, a colon, an opening bracket."""
+    """Whether a text ends where no sentence does: on a comma, a semicolon, a colon, an opening bracket."""
     return OPEN_END.search(text) is not None
 
 

@@ -30,28 +30,40 @@ class Asked:
         options = [*(["--dev", self.dev] if self.dev else []), *(["--model", self.model] if self.model else []), *self.overrides]
         return shlex.join(["imprint", "data", "check", *words, *options])
 
+    def knobs(self) -> list[str]:
+        """What was set for reading, as overrides of a recipe."""
+        return [f"data.{override.removeprefix('data.')}" for override in self.overrides]
+
 
 def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable: int, fixed: Path | None, ink: Ink) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
     wrong = [name for name in found if KINDS[name].weight == "wrong"]
     yield heading("verdict", "结论", ink)
     yield "  " + _sentence(seen, found, wrong, unreadable, ink)
-    next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 else None
-    if fixed is None and any(KINDS[name].mend for name in found):
-        stem = Path(asked.files[0].rpartition("#")[0] or asked.files[0])
-        out = stem.with_name(f"{stem.stem}.mended.jsonl").name
-        yield from _next(asked.command(*asked.files, "--fix", out), "mends what can be mended, lists the rest", "修复能修的，列出其余", ink)
-        next_file = next_file if not wrong else None
-    elif fixed is not None:
+    next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 and not (wrong or unreadable) else None
+    if fixed is not None:
         yield from _next(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
-    if next_file is None:
+    elif len(asked.files) > 1 or any(KINDS[name].mend for name in found):
+        words = (
+            ("mends what can be mended and lists the rest", "修复能修的，列出其余")
+            if wrong
+            else ("writes one clean file", "整理成一个文件")
+        )
+        yield from _next(asked.command(*asked.files, "--fix", f"{_stem(asked.files[0])}.mended.jsonl"), *words, ink)
+    if next_file is None or not seen.samples:
         return
     model = ["--model", asked.model] if asked.model else []
-    yield from _next(
-        shlex.join(["imprint", "data", "show", next_file, *model]), "shows what is read and what is learned", "看哪些词元被学习", ink
-    )
-    knobs = [f"data.train={next_file}", *([f"data.dev={asked.dev}"] if asked.dev else []), *raised(seen.source, seen.target)]
+    show = shlex.join(["imprint", "data", "show", next_file, *model, *asked.overrides])
+    yield from _next(show, "shows what is read and what is learned", "看哪些词元被学习", ink)
+    dev = [f"data.dev={asked.dev}"] if asked.dev else []
+    limits = raised(seen.source, seen.target)
+    kept = [knob for knob in asked.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
+    knobs = [f"data.train={next_file}", *dev, *kept, *limits]
     yield from _next(shlex.join(["imprint", "train", "recipe.yaml", *knobs]), "learns from it", "开始训练", ink)
+
+
+def _stem(source: str) -> str:
+    return Path(source.rpartition("#")[0] or source).stem
 
 
 def raised(source: Lengths, target: Lengths) -> list[str]:
