@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Self
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+SENT = "\x1b[?2004l"
+"""And off when it has read."""
 READY = "\x1b[?2004h"
 """An editor turns bracketed paste on when it begins to read."""
 OWN_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -66,6 +68,13 @@ class Terminal:
     def prompt(self) -> str:
         """Wait until a line can be typed; what was shown before."""
         return self.until(READY)
+
+    def more(self, characters: int) -> None:
+        """Wait until so many characters have come since the last call ended."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while len(self.raw) - self._seen < characters:
+            assert time.monotonic() < end, f"no more than {self.raw[self._seen :]!r} came"
+            self._read()
 
     def ended(self) -> int:
         """Wait for the end; the exit status."""

@@ -76,8 +76,8 @@ def test_the_prefix_of_a_run_switched_off_is_the_base_bit_for_bit(piped: Piped, 
 
 def test_a_trained_run_folder_is_enough(piped: Piped, tmp_path: Path) -> None:
     tuned = tiny_run(tiny_recipe(tmp_path), "run")
-    result = piped("你好\n/system 你是诗人\n上衣\n/save " + str(tmp_path / "say.md"), str(tuned.path), "max_length=40", "seed=1")
-    assert (result.status, "prefix 前缀" in result.notes) in ((0, True), (2, True))
+    result = piped("你好\n/system 你是诗人\n上衣\n", str(tuned.path), "max_length=40", "seed=1")
+    assert (result.status, "prefix 前缀" in result.notes) == (0, True)
     assert "loaded 已加载: base 底座 " + str(tmp_path / "base") in result.notes
     assert "the model is told this from the next answer on" in result.notes
 
