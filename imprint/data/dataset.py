@@ -9,7 +9,9 @@ from typing import Literal
 from imprint.config import Field, Section
 from imprint.data.encode import Encoded, encode_sample, encode_sample_original
 from imprint.data.formats import read_samples
+from imprint.data.rows import describe
 from imprint.data.sample import Sample
+from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.tokenizers import ChatGLMTokenizer
 
@@ -17,10 +19,14 @@ from imprint.tokenizers import ChatGLMTokenizer
 class DataSection(Section):
     """The `data` section of a recipe."""
 
-    train: Path = Field(description="File to learn from: JSON lines or one JSON array.")
-    dev: Path | None = Field(None, description="File to measure the evaluation loss on; without it, rows of `train` are held out.")
-    prompt_column: str = Field("content", min_length=1, description="Column of the question.")
-    response_column: str = Field("summary", min_length=1, description="Column of the answer.")
+    train: Path = Field(description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it.")
+    dev: Path | None = Field(None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out.")
+    prompt_column: str = Field(
+        "content", min_length=1, description="Column of the question; where nobody names it, known shapes are read too."
+    )
+    response_column: str = Field(
+        "summary", min_length=1, description="Column of the answer; where nobody names it, known shapes are read too."
+    )
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
     source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
     max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, the two that end it included.")
@@ -89,6 +95,8 @@ class Split:
     """What the length limits cost in `train`."""
     places: tuple[str, ...] = ()
     """Where each row of `train` stands, `file:line`; empty where nobody knows."""
+    sources: tuple[str, ...] = ()
+    """What was read, a sentence for each of `train` and `dev`: format, encoding, columns."""
 
 
 def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
@@ -99,7 +107,10 @@ def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
     train_samples, dev_samples = load_samples(section)
     train = encode_samples(section, tokenizer, train_samples)
     dev = encode_samples(section, tokenizer, dev_samples)
-    return Split(train, dev, dev_samples, CutReport.of(train), places=tuple(sample.place for sample in train_samples))
+    columns = Columns(section.prompt_column, section.response_column, section.history_column)
+    sources = tuple(describe(path, columns) for path in (section.train, section.dev) if path is not None)
+    places = tuple(sample.place for sample in train_samples)
+    return Split(train, dev, dev_samples, CutReport.of(train), places, sources)
 
 
 def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:

@@ -61,7 +61,7 @@ def detect(path: Path) -> Encoding:
         sample += file.read(SAMPLE_BYTES - CHUNK_BYTES)
     # Much of broken UTF-8 is good GB18030, but hardly any GB18030 is good UTF-8.
     misfit = _misfit(sample, "utf-8")
-    return Encoding("gb18030" if misfit > 0.5 and _misfit(sample, "gb18030") < misfit else "utf-8", 0, newline)
+    return Encoding("gb18030" if misfit > 0.5 and 2 * _misfit(sample, "gb18030") < misfit else "utf-8", 0, newline)
 
 
 def lines(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, str | BadRowError]]:
@@ -115,7 +115,7 @@ def _newline(head: bytes, codec: str) -> str:
 def _wide(head: bytes) -> str | None:
     """UTF-16 without a byte order mark: the ASCII in it has NUL bytes on one side only."""
     odd, even = head[1::2].count(0), head[::2].count(0)
-    if 50 * max(odd, even) < len(head) or min(odd, even) * 8 > max(odd, even):
+    if 50 * max(odd, even) <= len(head) or min(odd, even) * 8 > max(odd, even):
         return None
     return "utf-16-le" if odd > even else "utf-16-be"
 

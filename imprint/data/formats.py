@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 from imprint.data.badrows import BadRowError
-from imprint.data.encodings import Consumed
 from imprint.data.rows import read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, Shape, samples_of, shape_of
@@ -39,13 +38,11 @@ def read_samples(
     return samples
 
 
-def read_each(
-    source: Path | str, columns: Columns, *, consumed: Consumed | None = None
-) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
+def read_each(source: Path | str, columns: Columns) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, samples) of each row, or what is wrong with it, in bounded memory; the first good row of each file decides its shape."""
     shape: Shape | None = None
     last = ""
-    for place, row in read_rows(source, consumed=consumed):
+    for place, row in read_rows(source):
         if (file := file_of(place)) != last:
             last, shape = file, None
         if shape is None and isinstance(row, dict):

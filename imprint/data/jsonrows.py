@@ -91,6 +91,7 @@ class _Window:
         self._encoding = encoding
         self._decoder = _Decoder()
         self._text = ""
+        self._whole = False
         self._broken = False
         self._place = 0
         self._first_line, self._first_column = 1, 1  # where the text begins in the file
@@ -129,6 +130,9 @@ class _Window:
             return line, self._element()
         except json.JSONDecodeError as error:
             self._broken = True
+            cut_off = self._whole and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
+            if cut_off and self._here():
+                return line, BadRowError("begins here and is not complete when the file ends. Was the file cut off?")
             return self._told(error)
         except (ValueError, RecursionError):
             self._broken = True
@@ -136,16 +140,15 @@ class _Window:
 
     def _element(self) -> object:
         """The element that starts here; more text is fetched until it is complete."""
-        whole = False
         while True:
             try:
                 value, end = self._decoder.decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 open_end = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_WORD
                 size = len(self._text) - self._place
-                if whole or not open_end or size > LONGEST_ROW:
+                if self._whole or not open_end or size > LONGEST_ROW:
                     raise
-                whole = not self._fetch(size)  # then once more: the error counts from where the text begins, which moves
+                self._whole = not self._fetch(size)  # then once more: the error counts from where the text begins, which moves
             else:
                 if end < len(self._text) or not self._fetch(1):
                     text = self._text[self._place : end]
@@ -184,7 +187,7 @@ class _Window:
         newline = self._text.rfind("\n", 0, self._place)
         self._first_column = self._place - newline if newline >= 0 else self._first_column + self._place
         pieces = [self._text[self._place :]]
-        while least > 0 and (piece := next(self._chunks, "")):
+        while least > 0 and (piece := next(self._chunks, None)) is not None:
             pieces.append(piece)
             least -= len(piece)
         self._text, self._place, self._counted = "".join(pieces), 0, 0

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from imprint.data.badrows import BadRowError, quote
 from imprint.data.encodings import Consumed
-from imprint.data.jsonrows import array_rows, line_rows
+from imprint.data.jsonrows import array_rows, line_rows, object_rows
 from imprint.data.shapes import Columns, shape_of
 from imprint.data.sources import DataFile, data_files, find_source, left_out, look_into
 from imprint.data.tables import delimited_rows
@@ -16,6 +18,7 @@ from imprint.errors import UserError
 __all__ = ["BadRowError", "describe", "read_rows", "source_bytes"]
 
 SAMPLE_SEED = 0
+JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})
 NAMED = 5
 """How many files or columns a sentence names before it only counts."""
 
@@ -41,7 +44,7 @@ def file_rows(file: DataFile, consumed: Consumed | None = None) -> Iterator[tupl
         if file.kind in ("CSV", "TSV"):
             numbered = delimited_rows(file.path, file.encoding, file.delimiter, consumed)
         else:
-            numbered = (array_rows if file.kind == "a JSON array" else line_rows)(file.path, file.encoding, consumed)
+            numbered = JSON_READERS[file.kind](file.path, file.encoding, consumed)
         for line, row in numbered:
             yield f"{file.path}:{line}", row
     except OSError as error:

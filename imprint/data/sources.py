@@ -1,5 +1,6 @@
 """What a source of rows is: a file, a folder of files, or so many rows of either, and in which format each file is."""
 
+import json
 import re
 import zipfile
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from imprint.data.encodings import Encoding, chunks, detect
 from imprint.errors import UserError
 from imprint.files import refuse_pointer
 
-Kind = Literal["JSON lines", "a JSON array", "CSV", "TSV", "an Excel workbook", "Parquet"]
+Kind = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
 KINDS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
 BINARY_SAMPLE: Final = 4096
 JSON_NAMES: Final = (".json", ".jsonl", ".ndjson")
@@ -61,6 +62,8 @@ class DataFile:
 
 def find_source(source: str | Path) -> Source:
     """Take `path#500` apart; a file that is really called so wins. Raises UserError for what is not there."""
+    if "\0" in str(source):
+        raise UserError(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.")
     path = Path(source)
     count = re.fullmatch(r"(?s)(.+)#([^#/\\]*)", str(source))
     try:
@@ -136,6 +139,17 @@ def _zipped(path: Path) -> DataFile:
     return DataFile(path, "an Excel workbook", None)
 
 
+def _spans_lines(start: str, first_line: str) -> bool:
+    """Whether the first object of a file goes on behind its first line."""
+    if first_line.strip() == "{":
+        return True
+    try:
+        _value, end = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return False
+    return end > len(first_line)
+
+
 def _is_binary(text: str) -> bool:
     """Whether what should be text is full of control characters and of bytes that no encoding knows."""
     strange = sum((sign < " " and sign not in "\t\r\n\f") or "\ud800" <= sign <= "\udfff" for sign in text)
@@ -149,14 +163,16 @@ def _text_file(path: Path) -> DataFile:
         start = (start + text).lstrip("\ufeff \t\r\n")
         if start:
             break
-    if _is_binary(start[:BINARY_SAMPLE]):
-        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}.")
     name = path.suffix.lower()
     if start.startswith("["):
         return DataFile(path, "a JSON array", encoding)
-    if not start or start.startswith("{") or name in JSON_NAMES:
+    header = start.split(encoding.newline, 1)[0]
+    if start.startswith("{"):
+        return DataFile(path, "JSON objects" if _spans_lines(start, header) else "JSON lines", encoding)
+    if _is_binary(start[:BINARY_SAMPLE]):
+        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}.")
+    if not start or name in JSON_NAMES:
         return DataFile(path, "JSON lines", encoding)
-    header = start.split(encoding.newline)[0]
     delimiter = max("\t,;", key=header.count) if any(sign in header for sign in "\t,;") else "\t" if name == ".tsv" else ","
     if delimiter not in header and name not in (".csv", ".tsv"):
         raise UserError(f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {KINDS}.")

@@ -126,3 +126,16 @@ def test_every_knob_stands_in_the_docs_with_its_default() -> None:
     documented = {name: default for names, default in rows for name in names.split(", ")}
 
     assert documented == {knob.path: knob.default.replace("required", "") for knob in describe(DataSection)}
+
+
+def test_a_split_says_what_was_read(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", 9)
+    (tmp_path / "dev.csv").write_bytes("问,question,answer\n一,q,a\n".encode("gb18030"))
+
+    split = load_split(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_tokenizer())
+
+    assert (len(split.train), len(split.dev)) == (5, 1)
+    assert split.sources == (
+        f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; 5 rows of it are drawn at random.',
+        f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问".',
+    )

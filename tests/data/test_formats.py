@@ -5,6 +5,7 @@ import pytest
 
 from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
+from imprint.data.sources import KINDS
 from imprint.errors import UserError
 
 GOOD = '{"content": "类型#上衣", "summary": "这件上衣很好看。"}'
@@ -144,23 +145,16 @@ def test_a_file_without_rows_is_refused(file: Path, text: str) -> None:
     assert refusal(file, text) == 'train.json holds no rows. It needs at least one, such as {"content": "...", "summary": "..."}.'
 
 
-def test_a_file_in_gb18030_is_recognised(file: Path) -> None:
-    assert refusal(file, GOOD.encode("gb18030")) == (
-        "train.json:1: byte 0xC0 at offset 13 is not UTF-8, and the file must be UTF-8. It seems to be GB18030 (or GBK). "
-        "Convert it with `iconv -f GB18030 -t UTF-8 train.json > train.utf8.json` and name the new file."
-    )
+@pytest.mark.parametrize("codec", ["gb18030", "gbk", "utf-16", "utf-16-le", "utf-8-sig"])
+def test_a_file_in_another_encoding_is_read_as_the_same_rows(file: Path, codec: str) -> None:
+    file.write_bytes(GOOD.encode(codec))
+
+    assert read(file) == [Sample("类型#上衣", "这件上衣很好看。", None, f"{file}:1")]
 
 
-def test_a_file_in_utf_16_is_recognised(file: Path) -> None:
-    assert refusal(file, GOOD.encode("utf-16")) == (
-        "train.json is UTF-16, but must be UTF-8. "
-        "Convert it with `iconv -f UTF-16 -t UTF-8 train.json > train.utf8.json` and name the new file."
-    )
-
-
-def test_a_damaged_byte_in_utf_8_is_named_with_its_line(file: Path) -> None:
+def test_damaged_bytes_in_utf_8_are_named_with_their_lines(file: Path) -> None:
     assert refusal(file, f"{GOOD}\n{GOOD}\n".encode() + b'{"content": "\xff') == (
-        "train.json:3: byte 0xFF at offset 149 is not UTF-8, and the file must be UTF-8. Mend this line or export the file again."
+        "train.json:3: byte 0xFF at column 14 is not UTF-8, as the rest of the file is. Mend this row; nothing was read."
     )
 
 
@@ -168,14 +162,55 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path / "none.jsonl")
 
-    assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give the path of a file of JSON lines or of one JSON array."
+    assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({KINDS}), or a folder of such files."
 
 
-def test_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("no rows")
+
     with pytest.raises(UserError) as error:
         read(tmp_path)
 
-    assert str(error.value) == f"{tmp_path} is a folder. Give the path of a file of JSON lines or of one JSON array in it."
+    assert str(error.value) == f"{tmp_path} is a folder without a data file. Give a file, or a folder with files of rows: {KINDS}."
+
+
+def test_a_folder_is_all_its_files_each_in_its_own_shape(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(GOOD)
+    (tmp_path / "b.csv").write_text("question,answer\nq,a\n")
+
+    assert [(sample.query, sample.place) for sample in read(tmp_path)] == [
+        ("类型#上衣", f"{tmp_path}/a.jsonl:1"),
+        ("q", f"{tmp_path}/b.csv:2"),
+    ]
+
+
+def test_a_conversation_is_a_sample_for_each_answer_and_one_row_of_a_limit(file: Path) -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2"))]
+    file.write_text(json.dumps([{"messages": turns}] * 3))
+
+    assert [(sample.query, sample.history) for sample in read(file, limit=1)] == [("q1", None), ("q2", (("q1", "a1"),))]
+
+
+def test_a_column_that_somebody_named_is_not_replaced_by_a_shape_that_fits(file: Path) -> None:
+    file.write_text('{"prompt": "q", "response": "a"}')
+
+    with pytest.raises(UserError) as error:
+        read_samples(file, prompt_column="ask", response_column="response")
+
+    assert str(error.value) == (
+        f'{file}:1: there is no column "ask", which prompt_column names; the columns are: "prompt", "response". '
+        'The row is one of a known shape ("prompt" is the question, "response" the answer): leave prompt_column out to have it read. '
+        "Mend this row; nothing was read."
+    )
+
+
+def test_real_rows_are_read_in_every_encoding_and_shape_they_come_in(shared: Path) -> None:
+    counts = {"adgen/dev.jsonl": 1070, "adgen/dev.gb18030.json": 200, "identity": 98, "instruct/oasst_zh.json": 689}
+
+    assert {name: len(read(shared / "data" / name)) for name in counts} == counts
+    assert [sample.query for sample in read(shared / "data" / "adgen" / "dev.gb18030.json")] == [
+        sample.query for sample in read(shared / "data" / "adgen" / "dev.jsonl", limit=200)
+    ]
 
 
 def test_a_path_through_a_file_is_told(file: Path) -> None:

@@ -1,0 +1,196 @@
+import json
+from typing import Any
+
+import pytest
+
+from imprint.data.badrows import BadRowError
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns, samples_of, shape_of
+
+
+TOOL_TURN = (
+    'turn 2 of "messages" is a call or an answer of a tool, and ChatGLM-6B knows no tools. '
+    "Leave this conversation out, or write the turn as plain text."
+)
+
+
+def read(row: dict[str, Any], columns: Columns | None = None) -> list[Sample]:
+    return samples_of(row, shape_of(row, columns or Columns()), "f:1")
+
+
+def complaint(row: object, first: dict[str, object] | None = None, columns: Columns | None = None) -> str:
+    """What is said about a row of a file whose first row is `first`."""
+    with pytest.raises(BadRowError) as error:
+        samples_of(row, shape_of(first or (row if isinstance(row, dict) else {}), columns or Columns()), "f:1")
+    return str(error.value)
+
+
+def spoken(*turns: str) -> list[dict[str, str]]:
+    """Turns such as "user: hello"."""
+    return [{"role": role, "content": text} for role, text in (turn.split(": ", 1) for turn in turns)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("content", "summary"),
+        ("prompt", "response"),
+        ("prompt", "completion"),
+        ("query", "response"),
+        ("question", "answer"),
+        ("context", "target"),
+        ("instruction", "output"),
+    ],
+)
+def test_a_pair_is_read_under_the_names_in_which_it_is_published(prompt: str, response: str) -> None:
+    assert read({prompt: "问", response: "答", "id": 7}) == [Sample("问", "答", None, "f:1")]
+
+
+def test_named_columns_win_over_every_shape() -> None:
+    row = {"content": "a", "summary": "b", "prompt": "c", "response": "d", "messages": []}
+
+    assert read(row) == [Sample("a", "b", None, "f:1")]
+    assert read(row, Columns("prompt", "summary")) == [Sample("c", "b", None, "f:1")]
+
+
+def test_history_and_system_of_a_known_shape_are_read_where_they_are() -> None:
+    row = {"prompt": "q", "response": "a", "history": [["x", "y"]], "system": "s"}
+
+    assert read(row) == [Sample("q", "a", (("x", "y"),), "f:1", "s")]
+    assert read(row | {"history": [], "system": " "}) == [Sample("q", "a", (), "f:1")]
+    assert read(row | {"history": None, "system": None}) == [Sample("q", "a", None, "f:1")]
+
+
+def test_a_history_in_a_cell_of_a_table_is_json_text() -> None:
+    row = {"prompt": "q", "response": "a", "history": '[["x", "y"]]'}
+
+    assert read(row)[0].history == (("x", "y"),)
+    assert read(row | {"history": "  "})[0].history is None
+    assert complaint(row | {"history": "[oops"}) == '"history" must be a list of [question, answer] pairs, got a string ("[oops").'
+
+
+def test_a_history_column_that_is_named_must_be_there_in_every_row() -> None:
+    columns = Columns(history="turns")
+
+    assert read({"prompt": "q", "response": "a", "turns": [["x", "y"]]}, columns)[0].history == (("x", "y"),)
+    assert complaint({"prompt": "q", "response": "a"}, columns=columns) == (
+        'there is no column "turns", which history_column names; the columns are: "prompt", "response". '
+        'The row is one of a known shape ("prompt" is the question, "response" the answer): leave history_column out to have it read.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("instruction", "more", "query"),
+    [("翻译", "你好", "翻译\n你好"), ("翻译", "", "翻译"), ("翻译", None, "翻译"), ("", "你好", "你好")],
+)
+def test_an_alpaca_question_is_its_instruction_with_its_input_below(instruction: str, more: str | None, query: str) -> None:
+    assert read({"instruction": instruction, "input": more, "output": "hello"}) == [Sample(query, "hello", None, "f:1")]
+
+
+def test_an_alpaca_row_without_a_question_is_told() -> None:
+    assert complaint({"instruction": "", "input": " ", "output": "a"}) == '"instruction" must not be empty, got a string ("").'
+    assert complaint({"instruction": "q", "input": 7, "output": "a"}) == '"input" must be a text, got a number (7).'
+
+
+def test_a_conversation_is_a_sample_for_each_answer_with_the_turns_before_it() -> None:
+    turns = spoken("system: s", "user: q1", "assistant: a1", "user: q2", "assistant: a2")
+
+    expected = [Sample("q1", "a1", None, "f:1", "s"), Sample("q2", "a2", (("q1", "a1"),), "f:1", "s")]
+
+    assert read({"messages": turns}) == expected
+    assert read({"conversations": turns, "tools": []}) == expected
+    assert read({"conversations": turns[1:], "system": "s"}) == expected
+    assert read({"messages": json.dumps(turns)}) == expected
+
+
+def test_sharegpt_says_from_and_value() -> None:
+    turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+
+    assert read({"id": "x", "conversations": turns}) == [Sample("q", "a", None, "f:1", "s")]
+
+
+def test_contents_in_parts_are_joined() -> None:
+    turns = [{"role": "user", "content": [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]}, *spoken("assistant: a")]
+
+    assert read({"messages": turns})[0].query == "你好"
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, *spoken("assistant: a")]
+    assert complaint({"messages": picture}).startswith('"content of turn 1" must be a text, got a list ([{"type": "image_url"')
+
+
+@pytest.mark.parametrize("mark", [{"loss": False}, {"weight": 0}])
+def test_an_answer_that_shall_not_be_learned_is_only_history(mark: dict[str, object]) -> None:
+    first, answer, *rest = spoken("user: q1", "assistant: a1", "user: q2", "assistant: a2")
+
+    assert read({"messages": [first, answer | mark, *rest]}) == [Sample("q2", "a2", (("q1", "a1"),), "f:1")]
+
+
+@pytest.mark.parametrize(
+    ("turns", "sentence"),
+    [
+        ([], '"messages" holds no question and no answer.'),
+        (spoken("system: s"), '"messages" holds no question and no answer.'),
+        (spoken("user: q"), '"messages" ends with the user (turn 1), so an answer is missing.'),
+        (
+            spoken("assistant: hello", "user: q"),
+            'turn 1 of "messages" is by the assistant, but user and assistant must take turns, the user first.',
+        ),
+        (
+            spoken("user: q", "user: r", "assistant: a"),
+            'turn 2 of "messages" is by the user, but user and assistant must take turns, the user first.',
+        ),
+        (spoken("user: q", "system: s", "assistant: a"), 'turn 2 of "messages" is by the system, which may only speak first.'),
+        (
+            spoken("user: q", "tool: 42", "assistant: a"),
+            TOOL_TURN,
+        ),
+        (
+            [*spoken("user: q"), {"role": "assistant", "metadata": "get_weather", "content": "x"}],
+            TOOL_TURN,
+        ),
+        (
+            spoken("user: q", "robot: a"),
+            'turn 2 of "messages": "role" must be one of user, human, assistant, gpt, chatgpt, system, got a string ("robot").',
+        ),
+        (spoken("user: q", "assistant: "), '"content of turn 2" must not be empty, got a string ("").'),
+        (
+            [*spoken("user: q"), {"role": "assistant", "content": None}],
+            '"content of turn 2" must be a text, got null.',
+        ),
+        (["q", "a"], 'turn 1 of "messages" must have "role" and "content" (or "from" and "value"), got a string ("q").'),
+        (
+            [{"role": "user"}],
+            'turn 1 of "messages" must have "role" and "content" (or "from" and "value"), got an object ({"role": "user"}).',
+        ),
+    ],
+)
+def test_a_conversation_that_cannot_be_learned_from_is_told(turns: list[object], sentence: str) -> None:
+    assert complaint({"messages": turns}) == sentence
+
+
+def test_two_different_system_texts_are_told() -> None:
+    row = {"messages": spoken("system: s", "user: q", "assistant: a"), "system": "t"}
+
+    assert complaint(row) == '"system" and turn 1 of "messages" tell the model different things, "t" and "s".'
+
+
+def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_told() -> None:
+    first: dict[str, object] = {"messages": spoken("user: q", "assistant: a")}
+
+    assert complaint({"prompt": "q"}, first) == 'there is no column "messages", which the first row has; the columns are: "prompt".'
+    assert complaint({"messages": "hello"}, first) == '"messages" must be a list of turns, got a string ("hello").'
+    assert complaint({"Answer": "a", "question": "q"}, {"question": "q", "answer": "a"}) == (
+        'there is no column "answer", which the first row has; the columns are: "Answer", "question". Did you mean "Answer"?'
+    )
+    assert complaint(BadRowError("is no JSON."), first) == "is no JSON."
+    assert complaint([1], first) == "must be a JSON object with columns, got a list ([1])."
+
+
+def test_nothing_known_is_a_missing_column() -> None:
+    assert complaint({"text": "..."}) == 'there is no column "content", which prompt_column names; the columns are: "text".'
+
+
+def test_a_shape_says_what_is_read() -> None:
+    assert shape_of({"messages": []}, Columns()).sentence() == '"messages" holds the turns of a conversation, each answer is a row'
+    alpaca = shape_of({"instruction": "", "output": "", "turns": []}, Columns(history="turns"))
+    assert alpaca.sentence() == '"instruction" and "input" are the question, "output" the answer, "turns" the earlier turns'
+    assert alpaca.read == ("instruction", "input", "output", "turns", "system")
