@@ -1,6 +1,7 @@
 """The scripts, run as a person runs them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from tests.oldproject import old_project, said
+
+SHORT = ["--max_steps", "4", "--save_steps", "2", "--logging_steps", "2", "--gradient_accumulation_steps", "2", "--no_cuda"]
+SCORES = ("predict_bleu-4", "predict_rouge-1", "predict_rouge-2", "predict_rouge-l")
 
 
 def scores(folder: Path) -> dict[str, Any]:
@@ -37,3 +44,82 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
     for name in ("compare.html", "compare.md", "loss.png", "adapter/adapter.json", "evaluations/dev/generated_predictions.txt"):
         assert (tmp_path / "runs/demo" / name).is_file()
     assert "runs/demo/compare.html" in said
+
+
+# The steps of the README of ChatGLM-6B's ptuning, one after the other
+
+
+def bash(project: Path, script: Path, *more: str, **variables: str) -> str:
+    """Run a script as a person does, in the folder of the project."""
+    environment = {**os.environ, "IMPRINT": f"{sys.executable} -m imprint", "MODEL": "chatglm-6b", **variables}
+    done = subprocess.run(
+        ["bash", str(script), *more], cwd=project, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(checkpoint / "pytorch_model.bin", weights_only=True))
+
+
+def assert_evaluated(folder: Path) -> None:
+    """Everything is there that an evaluation of four rows leaves."""
+    rows = [json.loads(line) for line in (folder / "generated_predictions.txt").read_text(encoding="utf-8").splitlines()]
+    assert [sorted(row) for row in rows] == [["labels", "predict"]] * 4
+    assert set(SCORES) < set(said(folder / "predict_results.json"))
+    assert set(SCORES) < set(said(folder / "all_results.json"))
+
+
+def test_p_tuning_and_its_evaluation_leave_every_file_that_the_readme_names(repo: Path, tmp_path: Path) -> None:
+    project = old_project(tmp_path / "project")
+    bash(project, repo / "scripts" / "train.sh", *SHORT, PRE_SEQ_LEN="4", LR="1e-2")
+    folder = project / "output" / "adgen-chatglm-6b-pt-4-1e-2"
+    for step in (2, 4):
+        (name,) = tensors(folder / f"checkpoint-{step}")
+        assert name == "transformer.prefix_encoder.embedding.weight"
+    assert [entry["step"] for entry in said(folder / "trainer_state.json")["log_history"]] == [2, 4, 4]
+    where = {"CHECKPOINT": folder.name, "STEP": "4", "PRE_SEQ_LEN": "4"}
+    told = bash(project, repo / "scripts" / "evaluate.sh", "--no_cuda", "--max_target_length", "12", **where)
+    assert "predict_bleu-4" in told
+    assert_evaluated(folder)
+    assert said(folder / "all_results.json")["train_samples"] == 10
+
+
+@pytest.mark.long
+def test_the_other_steps_of_the_readme_leave_their_files_too(repo: Path, tmp_path: Path) -> None:
+    project = old_project(tmp_path / "project")
+    chat = {"CHAT_TRAIN_DATA": "chat.json", "CHAT_VAL_DATA": "chat.json", "CHECKPOINT_NAME": "output/chat", "PRE_SEQ_LEN": "4"}
+    bash(project, repo / "scripts" / "train_chat.sh", *SHORT, **chat)
+    assert len(next(iter(tensors(project / "output" / "chat" / "checkpoint-4").values()))) == 4
+
+    files = ["--do_train", "--train_file", "AdvertiseGen/train.json", "--prompt_column", "content", "--response_column", "summary"]
+    home = ["--model_name_or_path", "chatglm-6b", "--output_dir", "./output/adgen-chatglm-6b-ft-1e-4", "--learning_rate", "1e-4"]
+    shutil.copyfile(repo / "scripts" / "main.py", project / "main.py")
+    old = project / "ft.sh"
+    old.write_text(f"{sys.executable} main.py --deepspeed deepspeed.json --fp16 {' '.join([*files, *home, *SHORT])}\n")
+    assert "--deepspeed: comes in a later version" in bash(project, old)
+    folder = project / "output" / "adgen-chatglm-6b-ft-1e-4"
+    assert "lm_head.weight" in tensors(folder / "checkpoint-4")
+    bash(project, repo / "scripts" / "evaluate_finetune.sh", "--no_cuda", "--max_target_length", "12", STEP="4")
+    assert_evaluated(folder)
+
+
+def test_an_old_script_runs_unchanged_where_main_py_is_ours(repo: Path, tmp_path: Path) -> None:
+    shutil.copyfile(repo / "scripts" / "main.py", tmp_path / "main.py")
+    old = tmp_path / "train.sh"
+    old.write_text(
+        f"PRE_SEQ_LEN=0\n\nCUDA_VISIBLE_DEVICES=0 {sys.executable} main.py \\\n    --do_train \\\n    --pre_seq_len $PRE_SEQ_LEN\n"
+    )
+    done = subprocess.run(["bash", str(old)], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --")
+    assert "--pre_seq_len must be at least 1, got 0" in done.stderr
+
+
+def test_a_script_says_which_variable_it_needs(repo: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+    script = ["bash", str(repo / "scripts" / "train_chat.sh")]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode != 0
+    assert "CHAT_TRAIN_DATA: name the file of rows to learn from" in done.stderr

@@ -5,7 +5,7 @@ beyond that (loops, functions, `$(...)`) is passed over as long as no flag needs
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,28 +83,29 @@ def _arguments(words: list[Word], path: Path) -> list[str]:
     return [word.text for word in words if word.text != "--"]
 
 
-def _split(line: str, known: Mapping[str, str]) -> list[list[Word]]:
-    """The words of each command on a line, expanded."""
-    found: list[list[Word]] = [[]]
+def _split(line: str, known: Mapping[str, str]) -> Iterator[list[Word]]:
+    """The words of each command on a line, expanded; what one command assigns, the next one may use."""
+    words: list[Word] = []
     word, place, quoted = Word(), 0, False
     while match := (QUOTED if quoted else PLAIN).match(line, place):
         kind, place = str(match.lastgroup), match.end()
         if kind == "comment" and not word.begun:
             break
         if kind in ("blank", "aside", "end"):
-            word = _end(word, found[-1])
+            word = _end(word, words)
             if kind == "end":
-                found.append([])
+                yield words
+                words = []
         elif kind == "quote":
             quoted, word.begun = not quoted, True
         elif kind == "variable":
-            _expand(match[0], word, known, found[-1], quoted=quoted)
+            _expand(match[0], word, known, words, quoted=quoted)
         elif kind == "given":
             word.given = True
         else:
             word.text, word.begun = word.text + (UNKNOWN if kind == "hidden" else match[kind]), True
-    _end(word, found[-1])
-    return found
+    _end(word, words)
+    yield words
 
 
 def _end(word: Word, words: list[Word]) -> Word:

@@ -216,7 +216,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
             logits = model.network.logits(hidden)
             micro.append(functional.cross_entropy(logits[:-1], torch.tensor(row.labels[1:])))
         loss = torch.stack(micro).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -1,0 +1,106 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imprint.cli import build_parser
+from imprint.compat.migrate import migrate_command
+from imprint.compat.run import run_original
+from imprint.config import read_overrides, read_recipe
+from imprint.errors import UserError
+from imprint.evaluate import EvaluateSection
+from imprint.recipe import Recipe
+from imprint.runs import RunFolder
+from imprint.train import train
+from tests.oldproject import PREFIX, old_project, predicting, training
+
+MORE = ["--history_column", "history", "--source_prefix", "写广告：", "--prompt_column", "prompt", "--response_column", "response"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return old_project(tmp_path_factory.mktemp("migrate"))
+
+
+def script(folder: Path, *words: str) -> Path:
+    file = folder / "train.sh"
+    file.write_text(f"CUDA_VISIBLE_DEVICES=0 python3 main.py {shlex.join(words)}\n", encoding="utf-8")
+    return file
+
+
+def test_the_recipe_trains_as_the_old_command_line_does(project: Path, tmp_path: Path) -> None:
+    words = training(project, "old", *PREFIX, *MORE)
+    words[words.index("--train_file") + 1] = str(project / "chat.json")
+    run_original(words)
+    migrate_command(script(tmp_path, *words), tmp_path / "recipe.yaml")
+    new = train(tmp_path / "recipe.yaml", [f"output={tmp_path / 'new'}"])
+    one, two = (load_file(run.state(4) / "trained.safetensors") for run in (RunFolder(project / "output" / "old"), new))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_recipe_is_printed_with_a_sentence_for_each_flag_without_a_counterpart(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    migrate_command(script(tmp_path, *training(project, "x", *PREFIX, "--overwrite_cache", "--overwrite_output_dir")), None)
+    told = capsys.readouterr().out
+    assert "# --overwrite_cache: rows are read anew" in told
+    assert "# --logging_steps: log.jsonl has every step" in told
+    assert "# --overwrite_output_dir: a run that was stopped goes on" in told
+    (tmp_path / "recipe.yaml").write_text(told, encoding="utf-8")
+    assert read_recipe(tmp_path / "recipe.yaml", [], Recipe).train.steps == 4
+
+
+def test_an_evaluation_becomes_the_command_that_evaluates_so(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = predicting(project, "x", "--ptuning_checkpoint", "output/x/checkpoint-4", "--max_predict_samples", "2")
+    migrate_command(script(tmp_path, *words), None)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# evaluation: ")]
+    command = shlex.split(line.removeprefix("# evaluation: "))
+    options, overrides = build_parser().parse_known_args(command[1:])
+    section = read_overrides([*options.overrides, *overrides], EvaluateSection)
+    assert (options.folder, options.limit) == (project / "chatglm-6b", 2)
+    assert (section.adapter, section.truncation, section.top_p) == (Path("output/x/checkpoint-4"), "original", 0.7)
+
+
+def test_a_json_file_of_arguments_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "arguments.json"
+    given = {"do_train": True, "train_file": "a.json", "prompt_column": "p", "response_column": "r"}
+    file.write_text(json.dumps({**given, "model_name_or_path": "THUDM/chatglm-6b", "output_dir": "out", "pre_seq_len": 128}))
+    migrate_command(file, None)
+    told = capsys.readouterr().out
+    assert "path: THUDM/chatglm-6b" in told
+    assert "length: 128" in told
+
+
+def test_every_script_of_ours_is_one_that_can_be_migrated(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CHAT_TRAIN_DATA", "CHAT_VAL_DATA", "CHECKPOINT_NAME"):
+        monkeypatch.setenv(name, name.lower())
+    monkeypatch.setenv("LR", "1e-3")
+    for name in ("train.sh", "train_chat.sh"):
+        migrate_command(repo / "scripts" / name, tmp_path / "recipe.yaml")
+        recipe = read_recipe(tmp_path / "recipe.yaml", [], Recipe)
+        assert (recipe.optimizer.learning_rate, recipe.model.quantize, recipe.train.batch_size) == (1e-3, 4, 16)
+    for name in ("evaluate.sh", "evaluate_finetune.sh"):
+        migrate_command(repo / "scripts" / name, None)
+        assert "# evaluation: imprint evaluate " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("echo hello", "calls no main.py"),
+        ("python main.py --do_train --model_name_or_path a --output_dir b", "--do_train needs --train_file"),
+        ("python main.py --do_trian --model_name_or_path a --output_dir b", "Did you mean --do_train?"),
+    ],
+)
+def test_a_script_that_amounts_to_nothing_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.sh"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        migrate_command(file, None)
+    assert sentence in str(caught.value)
