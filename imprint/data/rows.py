@@ -101,7 +101,7 @@ def _described(file: DataFile, columns: Columns) -> str:
         return f"{form}, without a row"
     shape = shape_of(first, columns)
     too = [f'"{name}"' for name in shape.optional if name in first]
-    others = [f'"{name}"' for name in first if name not in shape.read]
+    others = [quote(name) for name in first if name not in shape.read]
     read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
     return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {_listed(others)}" if others else "")
 

@@ -137,10 +137,10 @@ def samples_of(row: object, shape: Shape, place: str) -> list[Sample]:
 def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     if name in row:
         return row[name]
-    there = ", ".join(f'"{key}"' for key in row) or "none"
+    there = ", ".join(map(quote, row)) or "none"
     spelled = {key.lower(): key for key in row}
     close = difflib.get_close_matches(name.lower(), spelled, n=1)
-    hint = f' Did you mean "{spelled[close[0]]}"?' if close else ""
+    hint = f" Did you mean {quote(spelled[close[0]])}?" if close else ""
     if knob is None:
         raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {there}.{hint}')
     if not hint and (known := known_shape(row)):

@@ -40,7 +40,7 @@ class Header:
         while len(filled) > len(self.names) and not filled[-1]:
             filled.pop()
         if len(filled) != len(self.names):
-            named = ", ".join(f'"{name}"' for name in self.names)
+            named = ", ".join(map(quote, self.names))
             return BadRowError(f"has {len(filled)} cells, but the header has {len(self.names)} columns: {named}.")
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
             return BadRowError("is the header once more. Delete it.")

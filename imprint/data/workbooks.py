@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from imprint.data.badrows import BadRowError
+from imprint.data.badrows import BadRowError, clip
 from imprint.data.encodings import Consumed
 from imprint.data.tables import Header
 from imprint.errors import UserError
@@ -172,4 +172,4 @@ def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple
 def _short(error: Exception) -> str:
     """The first line of what a library says."""
     text = str(error).strip()
-    return (text.splitlines()[0][:120] if text else type(error).__name__).rstrip(".")
+    return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")

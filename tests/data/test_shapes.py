@@ -7,7 +7,6 @@ from imprint.data.badrows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of, shape_of
 
-
 TOOL_TURN = (
     'turn 2 of "messages" is a call or an answer of a tool, and ChatGLM-6B knows no tools. '
     "Leave this conversation out, or write the turn as plain text."
@@ -194,3 +193,7 @@ def test_a_shape_says_what_is_read() -> None:
     alpaca = shape_of({"instruction": "", "output": "", "turns": []}, Columns(history="turns"))
     assert alpaca.sentence() == '"instruction" and "input" are the question, "output" the answer, "turns" the earlier turns'
     assert alpaca.read == ("instruction", "input", "output", "turns", "system")
+
+
+def test_names_of_columns_that_cannot_be_printed_are_escaped() -> None:
+    assert complaint({"\ud800a\n": 1}) == 'there is no column "content", which prompt_column names; the columns are: "\\ud800a\\n".'
