@@ -45,8 +45,14 @@ def check(flags: OriginalFlags) -> None:
     wrong += [
         f"--{name} is missing: which column of the rows?" for name in ("prompt_column", "response_column") if not getattr(flags, name)
     ]
-    if str(flags.model_name_or_path) != EMBEDDED and not Path(flags.model_name_or_path).is_dir():
+    if flags.model_name_or_path != EMBEDDED and not Path(flags.model_name_or_path).is_dir():
         wrong.append(f"--model_name_or_path {flags.model_name_or_path}: there is no such folder, and {DOWNLOAD}")
+    elif flags.model_name_or_path != EMBEDDED and _holds_prefix(Path(flags.model_name_or_path), alone=True):
+        wrong.append(
+            f"--model_name_or_path {flags.model_name_or_path}: holds a prefix alone, a few MB. Give it as --ptuning_checkpoint, and the "
+            "base it was trained on as --model_name_or_path.\n"
+            "该目录只有前缀：请用 --ptuning_checkpoint 指定它，用 --model_name_or_path 指定底座。"
+        )
     if flags.do_train and tunes_all(flags) and flags.quantization_bit:
         wrong.append("--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len, or take --quantization_bit out.")
     if flags.warmup_ratio and not flags.warmup_steps and flags.max_steps < 1:
@@ -194,7 +200,13 @@ def prefix_file(flags: OriginalFlags) -> Path | None:
     if flags.ptuning_checkpoint is not None or flags.pre_seq_len is None or flags.model_name_or_path == EMBEDDED:
         return flags.ptuning_checkpoint
     folder = Path(flags.model_name_or_path)
-    return folder if folder.is_dir() and any(PREFIX_PART in name for name in _tensor_names(folder)) else None
+    return folder if folder.is_dir() and _holds_prefix(folder) else None
+
+
+def _holds_prefix(folder: Path, *, alone: bool = False) -> bool:
+    """Whether a prefix is among a folder's weights, or is all that is there."""
+    inside = [PREFIX_PART in name for name in _tensor_names(folder)]
+    return (all if alone else any)(inside)
 
 
 def _length(path: Path) -> int | None:

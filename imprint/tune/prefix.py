@@ -128,7 +128,7 @@ def start_prefix(network: ChatGLM, shape: PrefixShape, start: str, text_ids: Seq
     """
     if start == "text" and shape.projection:
         raise UserError(f"tune.start: {NO_TEXT_WITH_PROJECTION}.")
-    device = network.head_weight.device
+    device = network.device
     encoder = PrefixEncoder(shape).to(device)
     with torch.no_grad():
         encoder.embedding.weight.normal_()
@@ -148,7 +148,7 @@ def _keys_and_values(network: ChatGLM, text_ids: Sequence[int], shape: PrefixSha
     repeated = [text_ids[i % len(text_ids)] for i in range(shape.length)]
     cache = network.new_cache(1, shape.length)
     cache.used = shape.length
-    network(pack([repeated], network).to(network.head_weight.device), cache=cache)
+    network(pack([repeated], network).to(network.device), cache=cache)
     layers = [torch.stack((key[0], value[0]), 0) for key, value in zip(cache.keys, cache.values, strict=True)]  # K x (2, H, P, D)
     return torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(shape.length, -1).float()
 
@@ -173,6 +173,6 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: 
                 f"{place}: {NAME}{name} is {size}, this base needs {tuple(parameter.shape)} "
                 f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."
             )
-    encoder = encoder.to_empty(device=network.head_weight.device)
+    encoder = encoder.to_empty(device=network.device)
     encoder.load_state_dict({name: found[name] for name, _ in encoder.named_parameters()})
     return encoder

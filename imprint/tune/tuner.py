@@ -41,7 +41,7 @@ class Tuner(nn.Module):
 
     def prefix(self, *, dropout: float = 0.0) -> Prefix | None:
         """What generation needs beside the network: the prefix as it stands, or nothing."""
-        return None if self.encoder is None else self.encoder.prefix(self.network.head_weight.dtype, dropout=dropout)
+        return None if self.encoder is None else self.encoder.prefix(self.network.dtype, dropout=dropout)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, under the original's names."""

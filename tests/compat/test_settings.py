@@ -213,6 +213,15 @@ def test_a_prefix_of_another_length_than_asked_for_is_told_with_its_length(name:
         check(flags_of(*given, "--pre_seq_len", "128")[0])
 
 
+def test_a_checkpoint_that_holds_a_prefix_alone_is_no_model(tmp_path: Path) -> None:
+    case = Case("chatglm1-ptuning")
+    assert case.adapter is not None
+    folder = write_config(tmp_path / "checkpoint-3000", {})
+    (folder / "pytorch_model.bin").write_bytes(case.adapter.read_bytes())
+    with pytest.raises(UserError, match=r"holds a prefix alone, a few MB\. Give it as --ptuning_checkpoint, and the base"):
+        check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
+
+
 # Checkpoints of all weights, as the original saved before April 2023
 
 
