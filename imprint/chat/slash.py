@@ -75,7 +75,7 @@ def _retry(conversation: Conversation, _argument: str) -> Outcome:
     request = conversation.retry()
     said = f"again / 重新回答: {_short(request.question)}"
     if request.tries and not conversation.settings.temperature:
-        said += "\ntemperature is 0, so the answer will be the same; /set temperature 0.95 draws others / 温度为 0，回答不会变"
+        said += "\nat temperature 0 only other settings change an answer; /set temperature 0.95 draws others / 温度为 0：设置不变，回答不变"
     return Outcome(conversation, said, request)
 
 

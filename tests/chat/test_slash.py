@@ -37,7 +37,7 @@ def test_retry_asks_again_and_says_where_the_answer_cannot_change() -> None:
     outcome = run("/retry", SPOKEN)
     assert outcome.request == SPOKEN.retry()
     assert outcome.said == "again / 重新回答: 你是谁？"
-    assert "temperature is 0, so the answer will be the same" in run("/retry", SPOKEN.set("temperature", "0")).said
+    assert "at temperature 0 only other settings change an answer" in run("/retry", SPOKEN.set("temperature", "0")).said
     unanswered = START.set("temperature", "0").ask("你好").otherwise
     assert run("/retry", unanswered).said == "again / 重新回答: 你好"
 
