@@ -111,5 +111,5 @@ def _wrapped(head: str, words: Sequence[str]) -> Iterator[str]:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share as people read it: 12.5 %."""
-    return f"{100 * part / whole:.1f} %"
+    """A share as people read it: 12.5 %; what is there is never told as nothing."""
+    return "< 0.1 %" if 0 < part < 0.0005 * whole else f"{100 * part / whole:.1f} %"

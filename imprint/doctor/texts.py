@@ -13,7 +13,7 @@ TOKEN: Final = (
 CONTROL_TOKEN: Final = re.compile(TOKEN + r"|\[Round \d+\]\s*问：")
 """What steers a model, ours or another: in a text it was typed, so it stays text, and the data has been through another tool."""
 EDGE_TOKENS: Final = re.compile(rf"(?:\s*(?:{TOKEN}))*(.*?)(?:(?:{TOKEN})\s*)*", re.DOTALL)
-LOST: Final = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯|锘縖|â€[™œ“”]")
+LOST: Final = re.compile("\ufffd|(?:锟斤拷){2}|â€[™œ“”]")
 """What is left of characters that a wrong conversion has destroyed."""
 STRAY: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
 """Control characters (carriage return among them), byte-order marks, zero-width spaces, halves of characters; newline and tab are text."""

@@ -83,6 +83,6 @@ def test_places_lose_the_folders_that_all_have() -> None:
     assert shortened(["a.jsonl", str(Path("/data/b.jsonl"))])("/data/b.jsonl:7") == "/data/b.jsonl:7"
 
 
-@pytest.mark.parametrize(("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 3, "0.0 %"), (3, 3, "100.0 %")])
+@pytest.mark.parametrize(("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 3, "0.0 %"), (3, 3, "100.0 %"), (1, 9_999, "< 0.1 %")])
 def test_shares_are_told_in_percent(part: int, whole: int, text: str) -> None:
     assert percent(part, whole) == text

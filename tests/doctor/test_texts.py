@@ -52,6 +52,10 @@ def test_a_sound_text_is_left_alone(text: str) -> None:
     assert ungarbled(text) is None
 
 
+def test_a_text_about_lost_characters_has_lost_none() -> None:
+    assert LOST.search("“锟斤拷”是怎么来的？") is None
+
+
 def test_a_text_that_says_everything_again_repeats_itself() -> None:
     assert repeats_itself("这件衣服很好看。" * 6)
     assert not repeats_itself("这件衣服很好看。" * 2)
