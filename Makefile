@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 PAGE := docs/recipe.md
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format docs bench clean
+.PHONY: help setup demo test test-long drills check format docs bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,13 @@ test: $(READY)  ## all tests but the long ones
 
 test-long: $(READY)  ## the long tests: kill and resume, the demo from end to end
 	@$(BIN)/python -m pytest -q -m long
+
+drills: $(READY)  ## 100 random kills over training, rescues, evaluating, quantizing and converting, and a disk that refuses
+	@rm -rf runs/drills
+	@echo "            runs  kills  within other  seconds"
+	@$(BIN)/python -m tests.drills all runs/drills --kills 100
+	@$(BIN)/python -m tests.drills disk runs/drills/disk --every 3
+	@rm -rf runs/drills
 
 check: $(READY)  ## format, lint, types, import order
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; echo "run: make format"; exit 1; }

@@ -123,17 +123,19 @@ class RunFolder:
 
 def drop_state(state: Path) -> None:
     """Delete a state, under a leftover's name first: a kill leaves no half of it."""
-    doomed = state.with_name(f".{state.name}.part")
-    state.rename(doomed)
-    shutil.rmtree(doomed)
+    with disk_sentences(state):
+        doomed = state.with_name(f".{state.name}.part")
+        state.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def set_aside(state: Path) -> Path:
     """Give a damaged state a name under which nobody goes on from it; returns the new place."""
-    place = state.with_name(f"{state.name}.damaged")
-    if place.exists():
-        shutil.rmtree(place)
-    return state.rename(place)
+    with disk_sentences(state):
+        place = state.with_name(f"{state.name}.damaged")
+        if place.exists():
+            shutil.rmtree(place)
+        return state.rename(place)
 
 
 def _holder(lock: Path) -> str:

@@ -2,14 +2,20 @@
 
     python -m tests.drills train FOLDER --kills 60 --seed 0     training, killed at random moments
     python -m tests.drills sweep FOLDER                         a short run, killed once before every single change on the disk
+    python -m tests.drills rescue FOLDER --kills 20             training that explodes in its middle and goes back to a good state, killed
     python -m tests.drills evaluate FOLDER --kills 10           answering, killed at random moments
+    python -m tests.drills quantize FOLDER --kills 10           a base written in 4 bits, killed at random moments
+    python -m tests.drills convert FOLDER --kills 10            a file of rows written as another, killed at random moments
+    python -m tests.drills disk FOLDER --every 5                no kills: the disk refuses every fifth change, or files above a size
     python -m tests.drills processes FOLDER                     no kills: two processes together against one alone
+    python -m tests.drills all FOLDER --kills 100                so many kills over training, rescue, evaluating, quantizing and converting
 
 Each prints one line of JSON. Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
 Training drops parts of the prefix at random and starts from random numbers, so that a random state that is lost changes the losses.
 """
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -26,12 +32,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imprint.cli import main
 from imprint.engine import Engine
 from imprint.files import find_folder, read_lines
 from imprint.metrics import score
 from imprint.runs import RunFolder
-from imprint.train import train
+from tests.killing import REFUSED, Prepare, end, kill_before_change, killed, line_count, refuse_changes, slow_disk, small_files, start
 from tests.tiny import tiny_base, tiny_rows
 
 RECIPE = """\
@@ -44,12 +49,12 @@ train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_
 """
 TOGETHER = ["train.steps=4", "train.batch_size=6", "tune.prefix_dropout=0", "train.evaluate_every=2", "train.watch_prompts=0"]
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
+RESCUED = ["model.path=embedded", "optimizer.learning_rate=0.05", "train.steps=18", "train.evaluate_every=6", "train.watch_prompts=0"]
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
-SLOWER_SECONDS = 0.004
-IMPORTED_ONCE = ("imprint.train", "imprint.evaluate", "torch._dynamo", "PIL.PngImagePlugin")
+JOLTED_STEP = 8
+SIZES = (2000, 9000, 40000)
+IMPORTED_ONCE = ("imprint.train", "imprint.evaluate", "torch._dynamo", "PIL.PngImagePlugin", "imprint.export", "imprint.doctor.convert")
 
-Prepare = Callable[[], None]
 Ending = dict[str, Any]
 
 
@@ -73,98 +78,6 @@ class Drill:
     """How long it took."""
 
 
-def start(command: list[str], screen: Path, prepare: Prepare | None = None) -> int:
-    """Fork a process that runs `imprint COMMAND`; returns its number."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return child
-    status = 99
-    try:
-        handle = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        if prepare is not None:
-            prepare()
-        if "WORLD_SIZE" in os.environ:  # the command refuses several processes, the loop itself is ready for them
-            train(Path(command[1]), command[2:])
-            status = 0
-        else:
-            status = main(command)
-        sys.stdout.flush()
-    finally:
-        os._exit(status)
-
-
-def end(child: int) -> int:
-    """Wait for a process; its exit status, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def killed(child: int, log: Path, lines: int, seconds: float) -> bool:
-    """Kill a process so many seconds after `log` has grown to so many lines; False if it was done before."""
-    until = None
-    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        if until is None and line_count(log) >= lines:
-            until = time.monotonic() + seconds
-        if until is not None and time.monotonic() >= until:
-            os.kill(child, signal.SIGKILL)
-            break
-        time.sleep(0.0005)
-    return end(child) == -signal.SIGKILL
-
-
-def line_count(log: Path) -> int:
-    """The lines of a file, which need not be there."""
-    try:
-        return log.read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
-def kill_before_change(number: int, folder: Path) -> Prepare:
-    """In the child: die right before the change on the disk that has this number, counted from 1."""
-    seen = 0
-
-    def count() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in CHANGES or (event == "open" and _writes(arguments, folder)):
-            count()
-
-    def prepare() -> None:
-        sync = os.fsync
-
-        def counted(fd: Any) -> None:
-            count()
-            sync(fd)
-
-        os.fsync = counted
-        sys.addaudithook(hook)
-
-    return prepare
-
-
-def slow_disk() -> None:
-    """In the child: every fsync takes longer, so that a random kill hits a save more often."""
-    sync = os.fsync
-
-    def slow(fd: Any) -> None:
-        time.sleep(SLOWER_SECONDS)
-        sync(fd)
-
-    os.fsync = slow
-
-
-def _writes(arguments: tuple[Any, ...], folder: Path) -> bool:
-    path, mode, _flags = arguments
-    return isinstance(path, str | Path) and str(path).startswith(str(folder)) and isinstance(mode, str) and any(x in mode for x in "wax+")
-
-
 def prepare_folder(folder: Path) -> Path:
     """Base, rows and recipe; returns the recipe's path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +99,8 @@ def ending_of(run: RunFolder) -> Ending:
             else:
                 files[f"{folder.name}/{file.name}"] = file.read_bytes().hex()
     others = [entry.name for entry in run.path.iterdir() if entry.name.startswith(".")]
-    return {"log": log, "samples": read_lines(run.samples), "files": files, "leftovers": others}
+    told = {"samples": read_lines(run.samples), "rescues": read_lines(run.rescues)}
+    return {"log": log, **told, "files": files, "leftovers": others}
 
 
 def halves(run: RunFolder) -> list[str]:
@@ -272,7 +186,11 @@ class TrainDrill:
 
 def train_drill(folder: Path, kills: int, seed: int) -> Drill:
     """Runs that are killed three to six times each, until there were so many kills."""
-    drill = TrainDrill(folder, seed, [])
+    return killed_runs(TrainDrill(folder, seed, []), kills)
+
+
+def killed_runs(drill: TrainDrill, kills: int) -> Drill:
+    """Go on until there were so many kills or something is broken."""
     while drill.drill.kills < kills and not drill.drill.broken:
         name = f"run-{drill.drill.runs}"
         for _time in range(drill.chance.randint(3, 6)):
@@ -294,6 +212,95 @@ def sweep_drill(folder: Path, seed: int) -> Drill:
         drill.finish(name)
         number += 1
     return drill.drill
+
+
+def jolt() -> None:
+    """Break the weights once in every run: from now on a run explodes in its middle, until the guard has stepped in."""
+    update = Engine.update
+
+    def jolted(engine: Engine, step: int, *, apply: bool, scale: float = 1.0) -> tuple[float, bool]:
+        done = update(engine, step, apply=apply, scale=scale)
+        if step == JOLTED_STEP and engine.rate_scale == 1:
+            for parameter in engine.parameters:
+                parameter.data += 100 * torch.randn_like(parameter)
+        return done
+
+    setattr(Engine, "update", jolted)  # noqa: B010
+
+
+def rescue_drill(folder: Path, kills: int, seed: int) -> Drill:
+    """As `train_drill`, with a rescue in the middle of each run."""
+    update = Engine.update
+    jolt()
+    try:
+        drill = killed_runs(TrainDrill(folder, seed, RESCUED), kills)
+    finally:
+        setattr(Engine, "update", update)  # noqa: B010
+    rescues = read_lines(RunFolder(folder / "whole").rescues)
+    if [rescue["back_to"] > 0 for rescue in rescues] != [True]:
+        drill.broken.append(f"not the one rescue from the middle that was meant: {rescues}")
+    return drill
+
+
+def disk_drill(folder: Path, every: int) -> Drill:
+    """Short runs on a disk that is full or read-only from some change on, or has no room for larger files; then with room again."""
+    drill = TrainDrill(folder, 0, SHORT)
+    troubles: list[tuple[str, Callable[[Path], Prepare]]] = [
+        (f"size-{size}", lambda _folder, size=size: small_files(size))  # type: ignore[misc]
+        for size in SIZES
+    ]
+    for code in REFUSED:
+        troubles += [
+            (f"{errno.errorcode[code]}-{number}", lambda place, number=number, code=code: refuse_changes(number, place, code))  # type: ignore[misc]
+            for number in range(1, 140, every)
+        ]
+    for name, prepare in troubles:
+        status = end(start(drill.command(name), drill.screen(name), prepare(drill.folder / name)))
+        said = drill.screen(name).read_text(encoding="utf-8")
+        drill.drill.starts += 1
+        if status not in (0, 2) or "Traceback" in said or (status == 2 and ": cannot be written: " not in said):
+            drill.drill.broken.append(f"{name}: exit status {status}: {said[-600:]}")
+        drill.drill.broken += [f"{name}: {what}" for what in halves(RunFolder(drill.folder / name))]
+        drill.finish(name)
+    return drill.drill
+
+
+def written_drill(folder: Path, kills: int, seed: int, command: Callable[[Path], list[str]], ending: str = "") -> Drill:
+    """A command that writes one file or folder, killed so many times: what carries its name is complete, started again it is there."""
+    prepare_folder(folder)
+    chance, drill, whole = random.Random(seed), Drill(), folder / f"whole{ending}"
+    screen = folder / "written.txt"
+    began = time.monotonic()
+    assert end(start(command(whole), screen)) == 0, screen.read_text()
+    seconds = time.monotonic() - began
+    while drill.kills < kills and not drill.broken:
+        out = folder / f"out-{drill.runs}{ending}"
+        for _time in range(chance.randint(2, 4)):
+            drill.starts += 1
+            if chance.random() < 0.5:
+                stopped = end(start(command(out), screen, kill_before_change(chance.randint(1, 12), folder))) == -signal.SIGKILL
+            else:
+                stopped = killed(start(command(out), screen), folder / "none", 0, chance.uniform(0, seconds))
+            if not stopped:
+                break
+            drill.kills += 1
+            drill.in_a_save += any(entry.name.startswith(".") for entry in folder.iterdir())
+            if out.exists() and content_of(out) != content_of(whole):
+                drill.broken.append(f"{out.name}: carries its name and is not complete")
+        drill.starts += 1
+        drill.runs += 1
+        status = 0 if out.exists() else end(start(command(out), screen))
+        if status or content_of(out) != content_of(whole):
+            drill.broken.append(f"{out.name}: exit status {status}: {screen.read_text()[-300:]}")
+        else:
+            drill.equal += 1
+    return drill
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of each file of a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {file.name if path.is_dir() else "": file.read_bytes() for file in files}
 
 
 def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
@@ -368,28 +375,66 @@ def processes_drill(folder: Path) -> Drill:
     return drill
 
 
-def run_drill(arguments: list[str]) -> Drill:
+def drills_of(folder: Path, kills: int, seed: int, every: int = 5) -> dict[str, Callable[[], Drill]]:
+    """Every drill under its name."""
+    base, rows = str(folder / "base"), str(folder / "rows.jsonl")
+    return {
+        "train": lambda: train_drill(folder, kills, seed),
+        "sweep": lambda: sweep_drill(folder, seed),
+        "rescue": lambda: rescue_drill(folder, kills, seed),
+        "evaluate": lambda: evaluate_drill(folder, kills, seed),
+        "quantize": lambda: written_drill(folder, kills, seed, lambda out: ["quantize", base, str(out), "--bits", "4"]),
+        "convert": lambda: written_drill(folder, kills, seed, lambda out: ["data", "convert", rows, str(out)], ".csv"),
+        "disk": lambda: disk_drill(folder, every),
+        "processes": lambda: processes_drill(folder),
+    }
+
+
+def all_drills(folder: Path, kills: int, seed: int) -> dict[str, Drill]:
+    """So many kills over everything that takes long, half of them in training."""
+    parts = {"train": kills * 3 // 10, "rescue": kills // 5, "evaluate": kills // 5, "quantize": kills * 3 // 20}
+    parts["convert"] = kills - sum(parts.values())
+    return {what: timed(drills_of(folder / what, count, seed)[what]) for what, count in parts.items()}
+
+
+def timed(drill: Callable[[], Drill]) -> Drill:
+    """What came of a drill, and how long it took."""
+    began = time.monotonic()
+    done = drill()
+    done.seconds = round(time.monotonic() - began, 1)
+    return done
+
+
+def run_drill(arguments: list[str]) -> dict[str, Any]:
     """Read the command line and drill."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "sweep", "evaluate", "processes"])
+    parser.add_argument("what", choices=[*drills_of(Path(), 0, 0), "all"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # and no parallel work before a fork
     for name in IMPORTED_ONCE:
         importlib.import_module(name)
-    began = time.monotonic()
-    drills: dict[str, Callable[[], Drill]] = {
-        "train": lambda: train_drill(options.folder, options.kills, options.seed),
-        "sweep": lambda: sweep_drill(options.folder, options.seed),
-        "evaluate": lambda: evaluate_drill(options.folder, options.kills, options.seed),
-        "processes": lambda: processes_drill(options.folder),
-    }
-    drill = drills[options.what]()
-    drill.seconds = round(time.monotonic() - began, 1)
-    return drill
+    if options.what == "all":
+        return summed(all_drills(options.folder, options.kills, options.seed))
+    return asdict(timed(drills_of(options.folder, options.kills, options.seed, options.every)[options.what]))
+
+
+def summed(drills: dict[str, Drill]) -> dict[str, Any]:
+    """A table for the screen, and all of it in one."""
+    for what, drill in drills.items():
+        counts = f"{drill.runs:5d} {drill.kills:6d} {drill.in_a_save:7d} {drill.runs - drill.equal:5d} {drill.seconds:8.1f}"
+        print(f"{what:10s}{counts}", file=sys.stderr)  # noqa: T201
+    total = Drill()
+    for drill in drills.values():
+        for name, value in vars(drill).items():
+            setattr(total, name, getattr(total, name) + value)
+    return asdict(total)
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run_drill(sys.argv[1:])), ensure_ascii=False))  # noqa: T201
+    found = run_drill(sys.argv[1:])
+    print(json.dumps(found, ensure_ascii=False))  # noqa: T201
+    sys.exit(bool(found["broken"]))

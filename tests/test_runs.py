@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from imprint.errors import UserError
 from imprint.files import remove_leftovers
-from imprint.runs import RunFolder, step_of
+from imprint.runs import RunFolder, set_aside, step_of
 
 
 @pytest.fixture
@@ -32,6 +34,30 @@ def test_old_states_go_and_the_newest_stay(run: RunFolder) -> None:
     assert [step_of(state) for state in run.states()] == [1_000_500, 1000]
     run.keep_newest(5)
     assert len(run.states()) == 2
+
+
+def test_the_newest_good_state_stays_while_the_newest_are_in_doubt(run: RunFolder) -> None:
+    run.keep_newest(1, good=700)
+    assert [step_of(state) for state in run.states()] == [1_000_500, 500]
+    run.keep_newest(1, good=1_000_500)
+    assert [step_of(state) for state in run.states()] == [1_000_500]
+
+
+def test_a_damaged_state_is_set_aside_as_often_as_it_takes(run: RunFolder) -> None:
+    for _time in range(2):
+        run.state(500).mkdir(exist_ok=True)
+        assert set_aside(run.state(500)).name == "state-000500.damaged"
+    assert run.state(500) not in run.states()
+
+
+def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.held():
+        run.config.write_text("kept")
+        with pytest.raises(UserError, match=f"process {os.getpid()} trains in this folder"), run.held():
+            pass
+    with run.held():
+        assert run.config.read_text() == "kept"
 
 
 def test_a_state_that_is_being_deleted_is_no_state(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

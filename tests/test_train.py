@@ -48,7 +48,7 @@ def drill(repo: Path, what: str, folder: Path, *more: str) -> dict[str, Any]:
     """Run a drill in a process of its own, whose forks cannot disturb pytest."""
     command = [sys.executable, "-m", "tests.drills", what, str(folder), *more]
     result = subprocess.run(command, cwd=repo, capture_output=True, encoding="utf-8", check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
