@@ -85,7 +85,8 @@ class Journal:
     def draw(self) -> None:
         """Refresh the picture of the loss."""
         if self.points:
-            loss_curve(self.points, self.run.curve, title=self.run.path.name)
+            rescues = [rescue["back_to"] for rescue in read_lines(self.run.rescues)]
+            loss_curve(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
         self.drawn = time.monotonic()
 
 

@@ -162,21 +162,24 @@ def resume(job: Job) -> Position:
 
 def announce(job: Job, position: Position, journal: Journal) -> None:
     """Say in a few lines what is about to happen, try the longest rows where memory is a device's, and measure the loss before tuning."""
+    tell = journal.bar.say
     trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
     network = job.model.network
     bits = f" in {network.config.quantization_bit} bits" if network.config.quantization_bit else ""
-    say(f"base {job.model.name}: {network.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
-    say(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    tell(f"base {job.model.name}: {network.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    for source in job.split.sources:
+        tell(source)
+    tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
     if position.rate_scale != 1:
-        say(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
+        tell(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < position.step < job.steps:
-        say(f"going on after step {position.step} of {job.steps}")
+        tell(f"going on after step {position.step} of {job.steps}")
     if job.model.device.type == "cuda" and position.step < job.steps:
-        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, tell)
     if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
         loss = evaluation_loss(job, journal)
         journal.record({"step": 0, "eval_loss": loss})
-        say(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        tell(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
 
 
 def conclude(job: Job, position: Position, journal: Journal) -> None:

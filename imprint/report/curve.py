@@ -35,11 +35,12 @@ class Series:
     """The finite values at these steps."""
 
 
-def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str) -> None:
+def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, rescues: Sequence[int] = ()) -> None:
     """Draw the lines of a `log.jsonl` as a PNG of 1080 x 660 pixels; a reader of `out` sees the old picture or the new one.
 
     Read of each point: `step`, and where present `loss`, `eval_loss`, `learning_rate`, `memory_gib`. Values that are null or not
-    finite are left out; of a step that was logged twice, as after a resumed run, the later line counts.
+    finite are left out; of a step that was logged twice, as after a resumed run, the later line counts. `rescues` are
+    steps from which the run went on at a lower rate.
     """
     by_name = {name: _series(points, name) for name in ("loss", "eval_loss", "learning_rate", "memory_gib")}
     slim = [name for name in ("learning_rate", "memory_gib") if len(by_name[name].steps)]
@@ -52,6 +53,12 @@ def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str) ->
     _draw_loss(axes[0], by_name["loss"], by_name["eval_loss"])
     for panel, name in zip(axes[1:], slim, strict=True):
         _draw_slim(panel, by_name[name], name)
+    for step in rescues:
+        axes[0].axvline(
+            step, color=INK, linewidth=1, linestyle=":", label="back to a good state, lower rate" if step == rescues[0] else None
+        )
+    if rescues:
+        axes[0].legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK)
     axes[-1].set_xlabel("step", color=INK, fontsize=9)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlim(0, 1.02 * max([1.0, *(float(series.steps[-1]) for series in by_name.values() if len(series.steps))]))

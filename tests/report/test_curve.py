@@ -120,3 +120,10 @@ def test_a_refresh_is_cheap_enough_to_happen_during_training(tmp_path: Path) -> 
     loss_curve(lines, tmp_path / "loss.png", title="a run")
 
     assert time.process_time() - start < 0.5
+
+
+def test_the_step_that_a_rescue_went_back_to_is_marked(tmp_path: Path) -> None:
+    for name, rescues in (("without", ()), ("with", (40, 60))):
+        loss_curve(points(100), tmp_path / f"{name}.png", title="a run", rescues=rescues)
+
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
