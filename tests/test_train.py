@@ -85,6 +85,21 @@ def test_sixty_kills_lose_nothing(repo: Path, tmp_path: Path, seed: str) -> None
     assert found["equal"] == found["runs"]
 
 
+def test_a_run_killed_around_a_rescue_ends_as_one_that_nobody_killed(repo: Path, tmp_path: Path) -> None:
+    found = drill(repo, "rescue", tmp_path, "--kills", "3", "--seed", "5")
+    assert found["broken"] == []
+    assert found["kills"] >= 3
+    assert found["equal"] == found["runs"] > 0
+
+
+@pytest.mark.long
+def test_a_hundred_kills_over_training_rescuing_evaluating_quantizing_and_converting_lose_nothing(repo: Path, tmp_path: Path) -> None:
+    found = drill(repo, "all", tmp_path, "--kills", "100", "--seed", "3")
+    assert found["broken"] == []
+    assert found["kills"] >= 100
+    assert found["equal"] == found["runs"]
+
+
 @pytest.mark.long
 def test_a_kill_before_any_single_change_on_the_disk_loses_nothing(repo: Path, tmp_path: Path) -> None:
     found = drill(repo, "sweep", tmp_path)
