@@ -3,8 +3,8 @@
     python benchmarks/loading.py [FOLDER] [--gib 1.9] [--json]
 
 Writes random fp16 weights in shards into FOLDER (a temporary one unless given), once as `.bin` and once as safetensors, and deletes them
-again. Each is loaded in a process of its own, as it is and converted to float32. The peak is the process's largest resident memory, also
-of mapped pages, while it loads and then reads every weight once, less what it had before.
+again. Each is loaded in a process of its own: as it is, converted to float32, and quantised as it is read. The peak is the process's
+largest resident memory, also of mapped pages, while it loads and then reads every weight once, less what it had before.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 HIDDEN, VOCABULARY = 2048, 130528
 KINDS = ("bin", "safetensors")
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "int8", "int4")
 SHARDS = 5
 LINE = "{kind:24} {shards} shards  weights {weights_gib:.2f} GiB  peak {peak_gib:.2f} GiB  {share:.3f} x  {seconds:.1f} s"
 
@@ -97,11 +97,13 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.zeros(1).half().float().sum()  # what the first operation of a process loads is no weight
     before, started = peak_bytes(), time.perf_counter()
-    network = load_network(folder, dtype=getattr(torch, dtype), device=torch.device("cpu"))
+    bits = int(dtype[3:]) if dtype.startswith("int") else None
+    network = load_network(folder, dtype=getattr(torch, "float16" if bits else dtype), device=torch.device("cpu"), bits=bits)
     seconds = time.perf_counter() - started
-    for parameter in network.parameters():  # a mapped weight is in memory only once it is read
-        parameter.view(torch.uint8).flatten()[::4096].sum()
-    weights = sum(parameter.nbytes for parameter in network.parameters())
+    tensors = network.state_dict().values()
+    for tensor in tensors:  # a mapped weight is in memory only once it is read
+        tensor.view(torch.uint8).flatten()[::4096].sum()
+    weights = sum(tensor.nbytes for tensor in tensors)
     peak = peak_bytes() - before
     return {
         "shards": len(weight_files(folder)),

@@ -14,7 +14,7 @@ from torch.nn import functional
 BITS = (8, 4)
 SCALE = "weight_scale"
 """What the scales of a `weight` are called beside it."""
-QUANTIZED_AT_ONCE = 2**22
+QUANTIZED_AT_ONCE = 2**20
 """Weights that are divided at once: what the division needs beside the result stays small."""
 ROWS_AT_ONCE = 2**14
 """Rows of a vocabulary head that are numbers at one time."""

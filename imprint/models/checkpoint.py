@@ -55,7 +55,9 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
         else:
             _check_type(folder, name, tensor, expected[name])
             _check_shape(folder, name, tensor, expected[name].shape)
-            _place(network, name, tensor.to(device, stored_type(name, tensor, dtype)))
+            kept = tensor.to(device, stored_type(name, tensor, dtype))
+            # a small tensor that stays mapped would hold all that was read through the same mapping in memory
+            _place(network, name, kept.clone() if plain and kept.nbytes < MAPPED_BYTES else kept)
     refuse_missing(folder, missing)
     read = network.state_dict()
     if not all(_same(rows.to(read[twin].dtype), _spread_rows(read[twin]).cpu()) for twin, rows in head.items()):
