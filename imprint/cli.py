@@ -32,37 +32,44 @@ first steps / 从这里开始:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` name.
 
-    Returns its exit status: 0, 1 where `data check` found something, 2 for what the user can mend, 130 after Ctrl-C.
+    Returns its exit status: 0, 1 where `data check` found something, 2 for what the user can mend, 130 after Ctrl-C, 141 where who read
+    the output has left.
     """
     # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made it 3 x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = build_parser()
-    options, late = parser.parse_known_args(arguments)  # argparse gives up on overrides that come after an option
-    if late and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in late)):
-        parser.error(f"unrecognized arguments: {' '.join(late)}")
-    options.overrides = [*getattr(options, "overrides", []), *late]
+    options = _read(sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
         return command(options) or 0
     except UserError as error:
         print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # nothing may be written at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt as stop:
         said = str(stop) or "stopped; the same command again goes on where it can / 已停止；再次运行同一命令即可继续"
         print("\n" + said, file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        from imprint.runtime import out_of_memory
+
+        if not out_of_memory(error):
             raise
         print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         return 2
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether it says so, in the words of CUDA, of cuBLAS or of the CPU."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    )
+def _read(words: Sequence[str]) -> argparse.Namespace:
+    """What was typed; overrides may stand anywhere, and all that stands behind `main` is the old script's."""
+    if words[:1] == ["main"] and words[1:] not in (["-h"], ["--help"]):
+        words = ["main", "--", *words[1:]]
+    parser = build_parser()
+    options, late = parser.parse_known_args(words)  # argparse gives up on overrides that come after an option
+    if late and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    options.overrides = [*getattr(options, "overrides", []), *late]
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,13 +16,11 @@ from imprint.data.encode import Encoded
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.runs import RunFolder
-from imprint.runtime import peak_memory_bytes
+from imprint.runtime import out_of_memory, peak_memory_bytes
 from imprint.tune.tuner import Tuner
 
 Say = Callable[[str], None]
 GIB = 2**30
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""How CUDA, the CPU and cuBLAS say it."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,6 @@ def _summed(rows: Sequence[Encoded], tuner: Tuner, room: Room, say: Say) -> floa
 def scored(row: Encoded) -> int:
     """How many tokens of a row are predicted; the first has nothing before it."""
     return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of a device or of the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
 
 
 def refuse_full_disk(run: RunFolder, tuner: Tuner, keep_states: int, say: Say) -> None:

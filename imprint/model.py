@@ -89,6 +89,8 @@ class Model:
         self.name = name
         self.encoder: PrefixEncoder | None = None
         self.description: Description | None = None
+        self.source_prefix = ""
+        """Text put before every prompt, where a run was trained so."""
         self._tokenizer = tokenizer
         self._adapter_on = True
 
@@ -123,7 +125,8 @@ class Model:
         system: str | None = None,
     ) -> list[int]:
         """Ids to answer, up to and with [gMASK] <sop>, as `generate` takes them; a history that is too long loses its oldest turns."""
-        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length, system=system)
+        before = self.source_prefix
+        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -214,11 +217,18 @@ class Model:
         seed: int | None = None,
         system: str | None = None,
     ) -> Iterator[tuple[str, History]]:
-        """Like `chat`, yielding the answer so far and its history whenever it has grown."""
+        """Like `chat`, yielding the answer so far and its history whenever it has grown.
+
+        What the model is when this is called counts: an adapter switched on or off later changes nothing.
+        """
         history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
+        sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
+        return self._grow(query, history, stream(self.network, prompt, sampling, prefix=self.prefix()))
+
+    def _grow(self, query: str, history: Sequence[tuple[str, str]], tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
-        for token in stream(self.network, prompt, Sampling(max_length - len(prompt), temperature, top_p, seed=seed), prefix=self.prefix()):
+        for token in tokens:
             raw += decoder.push(token)
             if (text := polish(raw)) != shown:
                 shown = text

@@ -21,6 +21,9 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bf16": torch.bfloat16,
 }
 
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""How CUDA, the CPU and cuBLAS say that memory ran out."""
+
 
 def choose_device(name: str | None) -> torch.device:
     """The device called `name`; without a name the first GPU, else the CPU; UserError where there is no such device."""
@@ -92,6 +95,11 @@ def memory_bytes() -> tuple[int, int]:
     """Main memory of this machine, and how much of it programs may still take."""
     memory = psutil.virtual_memory()
     return int(memory.total), int(memory.available)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a device or of the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

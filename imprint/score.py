@@ -21,11 +21,9 @@ from imprint.metrics import (
     summary,
     warnings_of,
 )
-from imprint.model import base_folder
-from imprint.models.families import read_config
 from imprint.progress import Progress
-from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
-from imprint.trained import read_run
+from imprint.tokenizers import ChatGLMTokenizer
+from imprint.trained import open_tokenizer, read_run
 
 CHUNK: Final = 100
 """Rows that are scored between two looks at the clock."""
@@ -83,17 +81,7 @@ def _asked(name: str) -> Asked:
             f"--protocol {name}: to cut references, give the max_target_length (4 or more) of the original's evaluation "
             f"and a folder with its tokenizer, as in {example}."
         )
-    return Asked(protocol, int(cut[0]) - 2, _tokenizer(Path(cut[1])))
-
-
-def _tokenizer(path: Path) -> ChatGLMTokenizer:
-    """The tokenizer of a run or a model folder; no weights are read."""
-    run = read_run(path)
-    folder = base_folder(run.model.path if run else path)
-    tokenizer = read_tokenizer(folder, read_config(folder))
-    if tokenizer is None:
-        raise UserError(f"{folder}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
-    return tokenizer
+    return Asked(protocol, int(cut[0]) - 2, open_tokenizer(model := Path(cut[1]), read_run(model)))
 
 
 def _scored(found: Predictions, asked: Mapping[str, Asked]) -> dict[str, list[RowScore]]:

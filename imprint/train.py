@@ -19,7 +19,7 @@ from imprint.data.dataset import Split, load_split
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import write_text
-from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, out_of_memory, probe, refuse_full_disk, scored
+from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, scored
 from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
 from imprint.journal import Journal
@@ -37,7 +37,7 @@ from imprint.resume import (
     write_rescue,
 )
 from imprint.runs import RunFolder, step_of
-from imprint.runtime import peak_memory_bytes, seed_everything
+from imprint.runtime import out_of_memory, peak_memory_bytes, seed_everything
 from imprint.state import Position, save_state
 from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
@@ -87,6 +87,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
             model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
+            model.source_prefix = recipe.data.source_prefix
             split = split or load_split(recipe.data, model.tokenizer)
             job = prepare(recipe, run, model, split)
             del model  # of two bases only one fits

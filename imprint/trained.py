@@ -8,8 +8,10 @@ from imprint.config import Field, Section, read_recipe
 from imprint.data.dataset import DataSection
 from imprint.errors import UserError
 from imprint.files import find_folder
-from imprint.model import EMBEDDED, Model, ModelSection, load
+from imprint.model import EMBEDDED, Model, ModelSection, base_folder, load
+from imprint.models.families import read_config
 from imprint.runs import RunFolder
+from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
 
 
 class Trained(Section):
@@ -34,6 +36,15 @@ def read_run(path: Path) -> Trained | None:
     return None
 
 
+def open_tokenizer(path: Path, run: Trained | None) -> ChatGLMTokenizer:
+    """The tokenizer of a run or a model folder; no weights are read. Raises UserError where there is none."""
+    folder = base_folder(path) if run is None else find_folder(RunFolder(path).model) or base_folder(run.model.path)
+    tokenizer = read_tokenizer(folder, read_config(folder))
+    if tokenizer is None:
+        raise UserError(f"{folder}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
+    return tokenizer
+
+
 def open_model(
     path: Path,
     run: Trained | None,
@@ -52,12 +63,19 @@ def open_model(
         return load(path, adapter=adapter, quantize=quantize, dtype=dtype, device=device)
     if adapter is not None:
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
-    folder = RunFolder(path)
-    quantize, dtype, device = quantize or run.model.quantize, dtype or run.model.dtype, device or run.model.device
-    if base:
-        return load(run.model.path, quantize=quantize, dtype=dtype, device=device)
-    if (whole := find_folder(folder.model)) is not None:
-        return load(whole, quantize=quantize, dtype=dtype, device=device)
-    if find_folder(folder.adapter) is None:
-        raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
-    return load(run.model.path, adapter=folder.adapter, quantize=quantize, dtype=dtype, device=device)
+    home = RunFolder(path)
+    folder, own = (run.model.path, None) if base else _tuned(home, run)
+    model = load(
+        folder, adapter=own, quantize=quantize or run.model.quantize, dtype=dtype or run.model.dtype, device=device or run.model.device
+    )
+    model.source_prefix = run.data.source_prefix
+    return model
+
+
+def _tuned(home: RunFolder, run: Trained) -> tuple[str | Path, Path | None]:
+    """The folder of a run's network, and its adapter if that is what was tuned."""
+    if (whole := find_folder(home.model)) is not None:
+        return whole, None
+    if find_folder(home.adapter) is None:
+        raise UserError(f"{home.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+    return run.model.path, home.adapter

@@ -7,7 +7,7 @@ CHECKPOINT=${CHECKPOINT:-adgen-chatglm-6b-pt-128-2e-2}
 STEP=${STEP:-3000}
 MODEL=${MODEL:-THUDM/chatglm-6b}
 
-${IMPRINT:-imprint} main -- \
+${IMPRINT:-imprint} main \
     --do_predict \
     --validation_file AdvertiseGen/dev.json \
     --test_file AdvertiseGen/dev.json \

@@ -5,7 +5,7 @@ set -euo pipefail
 CHECKPOINT=${CHECKPOINT:-adgen-chatglm-6b-ft-1e-4}
 STEP=${STEP:-3000}
 
-${IMPRINT:-imprint} main -- \
+${IMPRINT:-imprint} main \
     --do_predict \
     --validation_file AdvertiseGen/dev.json \
     --test_file AdvertiseGen/dev.json \

@@ -5,4 +5,4 @@ import sys
 from imprint.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main(["main", "--", *sys.argv[1:]]))
+    raise SystemExit(main(["main", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ PRE_SEQ_LEN=${PRE_SEQ_LEN:-128}
 LR=${LR:-2e-2}
 MODEL=${MODEL:-THUDM/chatglm-6b}
 
-${IMPRINT:-imprint} main -- \
+${IMPRINT:-imprint} main \
     --do_train \
     --train_file AdvertiseGen/train.json \
     --validation_file AdvertiseGen/dev.json \

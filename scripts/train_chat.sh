@@ -6,7 +6,7 @@ PRE_SEQ_LEN=${PRE_SEQ_LEN:-8}
 LR=${LR:-1e-2}
 MODEL=${MODEL:-THUDM/chatglm-6b}
 
-${IMPRINT:-imprint} main -- \
+${IMPRINT:-imprint} main \
     --do_train \
     --train_file "${CHAT_TRAIN_DATA:?name the file of rows to learn from / 请设置训练数据文件}" \
     --validation_file "${CHAT_VAL_DATA:?name the file of held-out rows / 请设置验证数据文件}" \

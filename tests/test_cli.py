@@ -115,6 +115,21 @@ def test_train_gets_the_recipe_and_the_overrides(stand_in: Stand) -> None:
     assert calls == [(Path("recipe.yaml"), ["train.steps=3", "note=a=b"])]
 
 
+@pytest.mark.parametrize("words", [["--do_train", "--max_steps", "3", "--lr=1"], ["--", "--do_train"], ["arguments.json"], []])
+def test_all_that_stands_behind_main_is_left_to_the_old_flags(words: list[str], stand_in: Stand) -> None:
+    calls: list[list[str]] = []
+    stand_in("imprint.compat.run", "run_original", lambda flags: calls.append([flag for flag in flags if flag != "--"]))
+    assert main(["main", *words]) == 0
+    assert calls == [[word for word in words if word != "--"]]
+
+
+def test_a_reader_who_leaves_is_no_mistake() -> None:
+    command = f"{sys.executable} -m imprint recipe | head -n 1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=True)
+    assert result.stdout.splitlines()[-1] in ("0", "141")  # the pipe may hold all of it
+    assert result.stderr == ""
+
+
 def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(recipe: Path, overrides: list[str]) -> None:
         raise UserError("recipe.yaml: data: is missing\nrecipe.yaml: x: is unknown")

@@ -86,8 +86,8 @@ class TestLoad:
         assert model.logits([[1, 2, 3]])[0].shape[0] == 3
         with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file into the folder\."):
             model.chat("你好")
-        with pytest.raises(UserError, match="has no tokenizer"):
-            next(model.stream_chat("你好"))
+        with pytest.raises(UserError, match="has no tokenizer"):  # at once, not at the first token
+            model.stream_chat("你好")
 
     def test_the_embedded_base_lies_in_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Found(Exception):  # noqa: N818
@@ -279,8 +279,10 @@ class TestChat:
         plain = [talker.chat(question, max_length=30, temperature=0)[0] for question in questions]
         with tuned.adapter_off():
             off = [tuned.chat(question, max_length=30, temperature=0)[0] for question in questions]
+            streams = [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
 
         assert off == plain
+        assert [list(one)[-1][0] for one in streams] == plain  # what counts is when a stream was asked for
         assert [tuned.chat(question, max_length=30, temperature=0)[0] for question in questions] != plain
 
     @pytest.mark.parametrize("length", [-5, 0, 1, 2])
@@ -288,7 +290,7 @@ class TestChat:
         with pytest.raises(UserError, match=rf"^max_length: must be at least 3.*, got {length}\."):
             talker.chat("你好", max_length=length)
         with pytest.raises(UserError, match="max_length"):
-            next(talker.stream_chat("你好", max_length=length))
+            talker.stream_chat("你好", max_length=length)
 
     @pytest.mark.parametrize("length", [3, 4, 9])
     def test_little_room_still_answers(self, talker: Model, length: int) -> None:

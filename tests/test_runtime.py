@@ -100,3 +100,18 @@ def test_the_peak_of_memory_is_in_bytes_and_never_falls() -> None:
 def test_some_of_the_memory_is_left() -> None:
     total, free = runtime.memory_bytes()
     assert 0 < free <= total
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_mistakes(error: Exception, is_it: bool) -> None:  # noqa: FBT001
+    assert runtime.out_of_memory(error) is is_it

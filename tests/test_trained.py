@@ -5,7 +5,7 @@ import pytest
 from imprint.errors import UserError
 from imprint.model import EMBEDDED
 from imprint.runs import RunFolder
-from imprint.trained import open_model, read_run
+from imprint.trained import open_model, open_tokenizer, read_run
 from tests.tinyrun import tiny_recipe, tiny_run
 
 
@@ -46,3 +46,25 @@ def test_a_run_without_an_adapter_yet_is_told(run: RunFolder, tmp_path: Path) ->
     (tmp_path / "config.yaml").write_text(run.config.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(UserError, match="has no adapter yet"):
         open_model(tmp_path, read_run(tmp_path))
+
+
+def test_the_tokenizer_of_a_run_is_its_base_s_and_no_weights_are_read(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("imprint.trained.load")
+    base = run.path.parent / "base"
+    ids = open_tokenizer(base, None).encode("类型")
+    assert open_tokenizer(run.path, read_run(run.path)).encode("类型") == ids
+    assert open_tokenizer(Path(EMBEDDED), None).encode("类型")
+
+
+def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file"):
+        open_tokenizer(tmp_path, None)
+
+
+def test_a_run_is_asked_with_the_source_prefix_that_it_was_trained_with(run: RunFolder) -> None:
+    found = read_run(run.path)
+    assert found is not None
+    asked = found.model_copy(update={"data": found.data.model_copy(update={"source_prefix": "颜色"})})
+    plain, prefixed = open_model(run.path, found), open_model(run.path, asked)
+    assert prefixed.prompt("白色上衣") == plain.prompt("颜色白色上衣")

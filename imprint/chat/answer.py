@@ -5,8 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
 from imprint.chat.conversation import Request
 from imprint.data.encode import Encoded, encode_sample
 from imprint.data.sample import Sample
@@ -15,8 +13,6 @@ from imprint.model import ANSWER_ROOM, FULL_WIDTH, Model
 USUAL_LENGTH: Final = 2048
 TRAINING_TIME: Final = "[[训练时间]]"
 """What `polish` fills in; it may come in pieces."""
-MEMORY_WORDS: Final = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""How CUDA, the CPU and cuBLAS say it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ def fit(model: Model, request: Request) -> Fit:
         Sample(request.question, "", tuple(request.before.history), place="", system=request.before.system),
         max_source_length=length - max(int(length * ANSWER_ROOM), 1),
         max_target_length=1,
+        source_prefix=model.source_prefix,
     )
     return Fit(length, len(row.ids) - 1, row.dropped_turns, row.cut_prompt_tokens)
 
@@ -78,8 +75,3 @@ def settled(text: str) -> str:
     if start >= 0 and TRAINING_TIME.startswith(text[start:]):
         return text[:start]
     return text[:-1] if text.endswith(("[", *FULL_WIDTH)) else text
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of a device or of the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)

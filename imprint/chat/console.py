@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
 
-from imprint.chat.answer import Fit, answer, fit, out_of_memory, settled
+from imprint.chat.answer import Fit, answer, fit, settled
 from imprint.chat.conversation import Conversation, Request
 from imprint.chat.slash import is_command, question, run
 from imprint.errors import UserError
 from imprint.model import Model
+from imprint.runtime import out_of_memory
 
 HOW_TO_LEAVE: Final = "Ctrl-C again or Ctrl-D leaves / 再按一次 Ctrl-C 或按 Ctrl-D 退出"
 NOT_KEPT: Final = "stopped before anything came; /retry asks again / 还没有回答就停止了；/retry 重新提问"

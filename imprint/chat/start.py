@@ -1,6 +1,5 @@
 """`imprint chat RUN|MODEL`: load what is asked for, say what it is, and talk."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -75,10 +74,6 @@ def _talk_on_terminal(chat: Chat) -> None:
 
 
 def _answer_lines(chat: Chat, reader: Reader) -> None:
-    try:
-        chat.talk(reader)
-    except BrokenPipeError:  # who read the answers has left; nothing may be written at the end either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
+    chat.talk(reader)
     if chat.failures:
         raise UserError(f"{chat.failures} of the lines given could not be answered, as said above. / 有 {chat.failures} 行未能处理，见上。")

@@ -10,13 +10,9 @@ from imprint.data.dataset import DataSection
 from imprint.data.encode import Encoded, encode_sample, encode_sample_original
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
-from imprint.errors import UserError
-from imprint.files import find_folder
-from imprint.model import EMBEDDED, base_folder
-from imprint.models.families import read_config
-from imprint.runs import RunFolder
-from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
-from imprint.trained import Trained, read_run
+from imprint.model import EMBEDDED
+from imprint.tokenizers import ChatGLMTokenizer
+from imprint.trained import open_tokenizer, read_run
 
 UNLIMITED = 10**9
 
@@ -86,15 +82,7 @@ def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
     run = read_run(path)
     known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in CheckSection.model_fields}
     chosen = known | section.model_dump(exclude_none=True)
-    return Settings(tokenizer=_tokenizer(path, run), name=_name(model), **chosen)
-
-
-def _tokenizer(path: Path, run: Trained | None) -> ChatGLMTokenizer:
-    folder = base_folder(path) if run is None else find_folder(RunFolder(path).model) or base_folder(run.model.path)
-    tokenizer = read_tokenizer(folder, read_config(folder))
-    if tokenizer is None:
-        raise UserError(f"{folder}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
-    return tokenizer
+    return Settings(tokenizer=open_tokenizer(path, run), name=_name(model), **chosen)
 
 
 def _name(model: str | None) -> str:
