@@ -118,6 +118,23 @@ class TestLinear:
         assert other.grad is not None
         assert difference(x.grad, other.grad) < 1e-6
 
+    @pytest.mark.parametrize("at_once", [8, 24, 40])
+    def test_on_a_cpu_a_few_rows_at_a_time_give_the_same(self, bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for weights in (2**20, at_once):
+            monkeypatch.setattr(quant, "NUMBERS_AT_ONCE", weights)
+            torch.manual_seed(0)
+            x = torch.randn(5, 8, requires_grad=True)
+            with Products() as products:
+                out = layer(bits)(x)
+                out.sin().sum().backward()
+            assert x.grad is not None
+            found.append((out, x.grad, len(products.shapes)))
+
+        assert difference(found[0][0], found[1][0]) < 1e-6
+        assert difference(found[0][1], found[1][1]) < 1e-6
+        assert [count for *_, count in found] == [2, 2 * -(-6 // (at_once // 8))]
+
     def test_no_gradient_of_its_own_is_computed_or_asked_for(self, bits: int) -> None:
         ours = layer(bits)
         ours.bias.requires_grad_(True)
@@ -170,7 +187,7 @@ class TestLinear:
 @pytest.mark.parametrize("bits", BITS)
 class TestEmbedding:
     def test_rows_of_ids_and_the_head_are_the_same_numbers(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(quant, "ROWS_AT_ONCE", 7)
+        monkeypatch.setattr(quant, "HEAD_ROWS_AT_ONCE", 7)
         ours = QuantizedEmbedding(40, 8, bits)
         ours.weight, ours.weight_scale = quantize(torch.randn(40, 8), bits)
         ids, hidden = torch.tensor([3, 0, 39, 3]), torch.randn(5, 8, requires_grad=True)
