@@ -7,6 +7,8 @@ from typing import Any
 
 FLAT_SHARE = 0.01
 """Changes of the evaluation loss below this share of it are none."""
+LITTLE_SHARE = 0.03
+"""A run that gains less than this share of the loss has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,12 @@ def _trend(course: Course) -> list[str]:
             )
         ]
     first_step, first = course.evaluations[0]
-    if first_step == 0 and best > first * (1 - FLAT_SHARE):
+    if first_step == 0 and best > first * (1 - LITTLE_SHARE):
         return [
             (
                 "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
-                "optimizer.learning_rate.\n几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。"
+                "optimizer.learning_rate.\n"
+                "几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。"
             )
         ]
     if last > best * (1 + FLAT_SHARE) and step < last_step:
