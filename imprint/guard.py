@@ -99,11 +99,14 @@ class Guard:
     def of(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
         """A guard that has seen a log; whatever it said to that was dealt with then."""
         guard = cls(steps)
+        told: dict[int, list[str]] = {}
+        for one in samples:
+            told.setdefault(one["step"], []).append(one["answer"])
         for point, after in zip(points, [*points[1:], {"step": None}], strict=False):
             if isinstance(guard.see(point), Suspicion):
                 guard.dismiss(point["step"])
             if after["step"] != point["step"]:
-                guard.answers([one["answer"] for one in samples if one["step"] == point["step"]])
+                guard.answers(told.get(point["step"], []))
         return guard
 
     @property
