@@ -76,6 +76,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
         write_json(part / "config.json", fields)
         _read_back(part, checksums)
     bar.say(f"{out}: {bits} bits, {_size(after)} instead of {_size(before)}; read back without a difference / 已写入并校验")
+    bar.say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out
 
 
@@ -154,4 +155,4 @@ def _checksum(tensor: Tensor) -> int:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 10**7 else f"{count / 1e6:.2f} MB"
+    return f"{count / 1e9:.2f} GB" if count >= 10**9 else f"{count / 1e6:.2f} MB"
