@@ -98,6 +98,8 @@ def read_flags(arguments: Sequence[str]) -> tuple[OriginalFlags, list[str]]:
         wrong += [f"--{name} {refusal}"] if refusal else []
         said.append(f"--{name}: {RETIRED[name].reason}")
     values = {name: _typed(name, value) for name, value in given.items() if name in OriginalFlags.model_fields and value is not None}
+    empty = [name for name in values if values[name] == "" and Path in choices(OriginalFlags.model_fields[name].annotation)]
+    wrong += [f"--{name} is empty. Give a path; where it comes from a variable, set the variable." for name in empty]
     try:
         flags = OriginalFlags.model_validate_json(json.dumps(values))
     except ValidationError as error:

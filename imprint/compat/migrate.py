@@ -32,7 +32,11 @@ def migrate_command(script: Path, output: Path | None) -> None:
     calls = [[str(script)]] if script.suffix == ".json" else commands(script, os.environ)
     if not calls:
         raise UserError(f"{script}: calls no main.py. Give a script with a line such as `python3 main.py --do_train ...`.")
-    text = "\n".join(migrated(*read_flags(call), script=script) for call in calls)
+    read = [read_flags(call) for call in calls]
+    trainings = sum(flags.do_train for flags, _ in read)
+    if trainings > 1 and output is not None:
+        raise UserError(f"{script}: trains {trainings} times, and a recipe is one training. Leave --output out to see all of them.")
+    text = ("---\n" if trainings > 1 else "\n").join(migrated(*call, script=script) for call in read)
     if output is None:
         print(text, end="")  # noqa: T201
         return

@@ -1,7 +1,7 @@
 """An old shell script read without running it: its variables, and the command lines that call main.py.
 
-Understood are assignments, `$A`, `${A}`, `${A:-else}`, `${A-else}`, quotes, backslashes, comments and continued lines; what a script does
-beyond that (loops, functions, `$(...)`) is passed over as long as no flag needs it.
+Understood are assignments, `$A`, `${A}`, `${A:-else}`, `${A-else}`, `${A:?words}`, `~/`, quotes, backslashes, comments and continued lines;
+what a script does beyond that (loops, functions, `$1`, `${A%.json}`, `$(...)`) is passed over as long as no flag needs it.
 """
 
 import re
@@ -12,13 +12,16 @@ from pathlib import Path
 from imprint.errors import UserError
 
 ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?[-=]([^}]*))?\})")
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?(?:\?[^}]*|[-=]((?:[^{}]|\{[^{}]*\})*)))?\})")
 INSIDE = (
-    r"\\(?P<escaped>.)|(?P<quote>\")|(?P<hidden>`[^`]*`|\$\((?:[^()]|\([^()]*\))*\))"
-    rf"|(?P<variable>{re.sub('[(](?![?])', '(?:', VARIABLE.pattern)})|(?P<given>\$[@*])|(?P<letter>.)"
+    r"(?P<quote>\")|(?P<hidden>`[^`]*`|\$\((?:[^()]|\([^()]*\))*\))"
+    rf"|(?P<variable>{re.sub('[(](?![?])', '(?:', VARIABLE.pattern)})|(?P<given>\$[@*])"
+    r"|(?P<beyond>\$\{[^}]*\}|\$[0-9#?!$])|(?P<letter>.)"
 )
-QUOTED = re.compile(INSIDE)
-PLAIN = re.compile(rf"'(?P<literal>[^']*)'|(?P<comment>#)|(?P<aside>\d?[<>]+&?\s*[^\s;&|<>]*)|(?P<end>[&|;()])|(?P<blank>\s)|{INSIDE}")
+QUOTED = re.compile(rf"\\(?P<escaped>[$`\"\\])|{INSIDE}")
+PLAIN = re.compile(
+    rf"\\(?P<escaped>.)|'(?P<literal>[^']*)'|(?P<comment>#)|(?P<home>~(?=/))|(?P<aside>\d?[<>]+&?\s*[^\s;&|<>]*)|(?P<end>[&|;()])|(?P<blank>\s)|{INSIDE}"
+)
 UNKNOWN = "\0"
 """Stands in a word for what only running the script would tell."""
 
@@ -65,7 +68,7 @@ def _assign(words: list[Word], known: dict[str, str]) -> list[Word]:
     """Note the assignments in front of a command; what is left of it. That some hold for one command alone decides nothing here."""
     rest = words[1:] if words and words[0].text in ("export", "declare", "local", "readonly") else words
     while rest and (match := ASSIGNED.fullmatch(rest[0].text)):
-        known[match[1]] = match[2]
+        known[match[1]] = match[2] + (UNKNOWN if rest[0].unset else "")
         rest = rest[1:]
     return rest
 
@@ -102,8 +105,10 @@ def _split(line: str, known: Mapping[str, str]) -> Iterator[list[Word]]:
             _expand(match[0], word, known, words, quoted=quoted)
         elif kind == "given":
             word.given = True
+        elif kind == "home" and not word.begun:
+            word.text, word.begun = known.get("HOME", "~"), True
         else:
-            word.text, word.begun = word.text + (UNKNOWN if kind == "hidden" else match[kind]), True
+            word.text, word.begun = word.text + (UNKNOWN if kind in ("hidden", "beyond") else match[kind]), True
     _end(word, words)
     yield words
 
@@ -120,9 +125,12 @@ def _expand(variable: str, word: Word, known: Mapping[str, str], words: list[Wor
     match = VARIABLE.fullmatch(variable)
     assert match, f"{variable} is no variable"
     name = match[1] or match[2]
-    value = known.get(name) or match[3]
+    value = known.get(name)
+    if not value and match[3] is not None:
+        otherwise = next(iter(next(_split(f'"{match[3]}"', known))))
+        value, word.unset = otherwise.text, word.unset + otherwise.unset
     if value is None:
-        word.unset += [] if name in known else [name]
+        word.unset += [name]
         return
     first, *more = [value] if quoted else value.split() or [""]
     word.text, word.begun = word.text + first, word.begun or bool(first) or quoted

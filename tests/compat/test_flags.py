@@ -88,6 +88,7 @@ def test_a_json_file_that_holds_no_arguments_is_refused(content: str | None, sen
         (["--lr_scheduler_type", "inverse_sqrt"], "--lr_scheduler_type must be one of linear, cosine"),
         (["--max_source_lenght", "64"], "--max_source_lenght is no flag of the original main.py. Did you mean --max_source_length?"),
         (["--overwrite_cash"], "Did you mean --overwrite_cache?"),
+        (["--train_file", ""], "--train_file is empty. Give a path; where it comes from a variable, set the variable."),
         (["--adam_beta1", "0.8"], "--adam_beta1 can only be 0.9 here, got 0.8"),
     ],
 )

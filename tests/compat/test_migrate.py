@@ -85,6 +85,7 @@ def test_every_script_of_ours_is_one_that_can_be_migrated(
         migrate_command(repo / "scripts" / name, tmp_path / "recipe.yaml")
         recipe = read_recipe(tmp_path / "recipe.yaml", [], Recipe)
         assert (recipe.optimizer.learning_rate, recipe.model.quantize, recipe.train.batch_size) == (1e-3, 4, 16)
+        assert str(recipe.data.train) == {"train.sh": "AdvertiseGen/train.json", "train_chat.sh": "chat_train_data"}[name]
     for name in ("evaluate.sh", "evaluate_finetune.sh"):
         migrate_command(repo / "scripts" / name, None)
         assert "# evaluation: imprint evaluate " in capsys.readouterr().out
@@ -104,3 +105,15 @@ def test_a_script_that_amounts_to_nothing_is_a_sentence(text: str, sentence: str
     with pytest.raises(UserError) as caught:
         migrate_command(file, None)
     assert sentence in str(caught.value)
+
+
+def test_a_script_that_trains_twice_is_shown_as_two_recipes_and_written_as_none(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = script(tmp_path, *training(project, "one", *PREFIX))
+    file.write_text(file.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    migrate_command(file, None)
+    assert capsys.readouterr().out.split("---\n")[0].count("output: ") == 1
+    with pytest.raises(UserError, match="trains 2 times, and a recipe is one training"):
+        migrate_command(file, tmp_path / "recipe.yaml")
+    assert not (tmp_path / "recipe.yaml").exists()

@@ -45,10 +45,13 @@ def test_an_old_script_passes_what_the_shell_would_pass(tmp_path: Path) -> None:
         ("(cd x && python main.py --a 1)", ["--a", "1"]),
         ('python main.py --a "" --b', ["--a", "", "--b"]),
         ("python main.py --a b\\ c", ["--a", "b c"]),
+        ('python main.py --a "D:\\data\\a.json" --b "\\"x\\$y"', ["--a", "D:\\data\\a.json", "--b", '"x$y']),
         ('python main.py --a 1 "$@"', ["--a", "1"]),
         ("imprint main -- --a 1", ["--a", "1"]),
         ("PORT=$(shuf -n 1 -i $(echo 1)-9)\ndeepspeed --num_gpus=4 --master_port $PORT main.py --a 1", ["--a", "1"]),
         ("EXTRA=\npython main.py --a 1 $EXTRA", ["--a", "1"]),
+        ('B=1\npython main.py --a ${A:-$B/x} --b "${A:-${C:-two words}}"', ["--a", "1/x", "--b", "two words"]),
+        ("python main.py --a ${A:-} --b x~/y --c $", ["--a", "--b", "x~/y", "--c", "$"]),
     ],
 )
 def test_words_are_expanded_as_the_shell_expands_them(text: str, words: list[str], tmp_path: Path) -> None:
@@ -57,6 +60,7 @@ def test_words_are_expanded_as_the_shell_expands_them(text: str, words: list[str
 
 def test_the_environment_wins_where_the_script_says_so(tmp_path: Path) -> None:
     assert called("python main.py --a ${LR:-2e-2} --b $DATA", tmp_path, LR="1e-3", DATA="x.json") == [["--a", "1e-3", "--b", "x.json"]]
+    assert called("python main.py --a ~/a.json --b '~/b'", tmp_path, HOME="/h") == [["--a", "/h/a.json", "--b", "~/b"]]
 
 
 def test_every_call_is_found_and_other_commands_are_not(tmp_path: Path) -> None:
@@ -71,6 +75,10 @@ def test_every_call_is_found_and_other_commands_are_not(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("python main.py --train_file $CHAT_TRAIN_DATA", r"CHAT_TRAIN_DATA is set neither in the script nor in the environment\. Set it"),
+        ("DIR=$ROOT/data\npython main.py --train_file $DIR/a.json", r"the value of --train_file is known only when the script runs"),
+        ("python main.py --train_file $1", r"the value of --train_file is known only when the script runs"),
+        ("A=x.json\npython main.py --output_dir out/${A%.json}", r"the value of --output_dir is known only when the script runs"),
+        ("N=2\npython main.py --max_steps $((N * 1000))", r"the value of --max_steps is known only when the script runs"),
         ("python main.py --output_dir out-$(date)", r"the value of --output_dir is known only when the script runs"),
         ("python main.py --output_dir=out-`date`", r"the value of --output_dir is known only when the script runs"),
     ],
