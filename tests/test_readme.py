@@ -1,9 +1,12 @@
 """Everything that the README, and the pages about its commands, tell to type, typed in order in an empty folder.
 
-Three things differ from what a reader has. A `make` target is looked up and not made: `.ci/run` makes them. `imprint` takes two steps
-and asks two rows: `SMALL` stands behind each of its commands. Where the README says /path/to/chatglm-6b there is a tiny one.
+A few things differ from what a reader has. A `make` target is looked up and not made: `.ci/run` makes them. `imprint` takes two steps
+and asks two rows: `SMALL` stands behind each of its commands, also those of the scripts. What is piped into a chat is piped into it here;
+where a person would type, it is left at once. Where the pages say /path/to/chatglm-6b there is a tiny one, beside AdvertiseGen/ with
+ten rows.
 """
 
+import io
 import re
 import shutil
 import subprocess
@@ -13,20 +16,32 @@ import pytest
 
 from imprint.cli import main
 from imprint.evaluate import EvaluateSection
-from tests.tiny import tiny_base
+from tests.oldproject import old_project
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+TYPED = ("training.md", "evaluation.md", "metrics.md", "models.md", "data.md", "chat.md")
+"""Pages that are typed behind the README, in this order."""
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
+    "chat": ["max_length=64"],
+    "main": ["--max_steps", "2", "--save_steps", "2", "--gradient_accumulation_steps", "2", "--max_predict_samples", "2", "--no_cuda"],
 }
+"""What stands behind a command."""
+LAST_CHECKPOINT = ("checkpoint-3000", "checkpoint-2")
+"""The one that the original's scripts end with, and the one that is there after two steps."""
 SHELL = """\
 make() { command make --dry-run "$@" > /dev/null; }
-imprint() { printf '%s\\0' "$@" >> commands; echo >> commands; }
+imprint() {
+    printf '%s\\0' "$@" >> commands
+    if [ "$1" = chat ]; then cat >> commands; fi
+    printf '\\036' >> commands
+}
+export -f imprint
 """
 
 
@@ -35,14 +50,17 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
-def typed(block: str, folder: Path) -> list[list[str]]:
-    """Run a block in a shell; returns the arguments of each `imprint` in it."""
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", SHELL + block], cwd=folder, capture_output=True, text=True, check=False)
+def typed(block: str, folder: Path) -> list[tuple[list[str], str]]:
+    """Run a block in a shell; returns the arguments of each `imprint` in it, and what was piped into it."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", SHELL + block], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{block}\n{done.stderr}"
     noted = folder / "commands"
-    lines = noted.read_text(encoding="utf-8").splitlines() if noted.exists() else []
+    text = noted.read_text(encoding="utf-8") if noted.exists() else ""
     noted.unlink(missing_ok=True)
-    return [line.split("\0")[:-1] for line in lines]
+    found = [command.split("\0") for command in text.split("\36")[:-1]]
+    return [(arguments, piped) for *arguments, piped in found]
 
 
 @pytest.fixture
@@ -50,31 +68,37 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what a reader's clone has, and a base in the place of the official one."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for name in ("recipes", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
-    tiny_base(tmp_path / "chatglm-6b")
+    old_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def type_all(page: Path, desk: Path) -> None:
+def type_all(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do what a page tells to type, from its first block to its last."""
     for language, block in blocks(page):
         text = block.replace("/path/to/chatglm-6b", str(desk / "chatglm-6b"))
         if language == "python":
             exec(compile(text, page.name, "exec"), {"__name__": page.name})
             continue
-        for command in typed(text, desk):
-            assert main([*command, *SMALL.get(command[0], [])]) == 0, f"{page.name}: {' '.join(command)}"
+        for command, piped in typed(text, desk):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
+            words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *SMALL.get(command[0], [])]]
+            status = main(words)
+            assert status == 0 or (command[:2] == ["data", "check"] and status == 1), f"{page.name}: {' '.join(words)}"
 
 
-def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works(desk: Path) -> None:
-    type_all(ROOT / "README.md", desk)
+def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_all(ROOT / "README.md", desk, monkeypatch)
     assert (desk / "runs" / "demo" / "compare.html").is_file()
-    for name in ("training.md", "evaluation.md", "metrics.md", "models.md"):
-        type_all(ROOT / "docs" / name, desk)
-    assert (desk / "runs" / "as-the-original" / "scores.json").is_file()
+    assert (desk / "output" / "adgen-chatglm-6b-pt-128-2e-2" / "generated_predictions.txt").is_file()
+    for name in TYPED:
+        type_all(ROOT / "docs" / name, desk, monkeypatch)
+    for written in ("runs/as-the-original/scores.json", "clean.rejected.jsonl", "talk.jsonl"):
+        assert (desk / written).is_file(), written
 
 
 def test_the_page_about_evaluation_has_every_knob() -> None:
