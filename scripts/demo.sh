@@ -20,7 +20,9 @@ cat <<'TEXT'
 
 Open  runs/demo/compare.html   what tuning changed, answer by answer / 微调前后逐条对照
       runs/demo/loss.png       how it learned / 损失曲线
+Talk  imprint chat runs/demo   /prefix off lets the base answer / 与它对话，/prefix off 换回底座
 Next  edit recipes/demo.yaml (try tune.start=random, tune.length=8), or give it your own rows:
-      imprint train recipes/demo.yaml data.train=YOURS.jsonl data.dev=null output=runs/mine
+      imprint data check YOURS.jsonl                    what is wrong with it / 检查数据
+      imprint train recipes/demo.yaml data.train=YOURS.jsonl data.dev=null output=runs/yours
       Your own ChatGLM-6B folder goes into model.path. / 把 model.path 换成官方 ChatGLM-6B 目录即可。
 TEXT
