@@ -1,6 +1,7 @@
 """The command `imprint`: each command is a function that is imported when it is called."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made it 3 x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _escape_what_cannot_be_shown()
     options = _read(sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
@@ -58,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         return 2
+
+
+def _escape_what_cannot_be_shown() -> None:
+    r"""Let a terminal or a pipe without Chinese, as under LC_ALL=POSIX, show \u4f60 for it instead of ending in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:

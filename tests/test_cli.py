@@ -1,4 +1,5 @@
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -128,6 +129,14 @@ def test_a_reader_who_leaves_is_no_mistake() -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.splitlines()[-1] in ("0", "141")  # the pipe may hold all of it
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("setting", [{"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}])
+def test_a_terminal_without_chinese_gets_its_escapes_and_no_traceback(setting: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "imprint", "--help"]
+    result = subprocess.run(command, capture_output=True, encoding="ascii", env={**os.environ, **setting}, check=True)
+    assert result.stderr == ""
+    assert r"commands / \u547d\u4ee4:" in result.stdout
 
 
 def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
