@@ -18,7 +18,9 @@ class TrainSection(Section):
     batch_size: int = Field(16, ge=1, description="Rows in one optimizer step, over all processes.")
     micro_batch_size: int = Field(16, ge=1, description="Rows computed at once on one device; the rest of a batch is accumulated.")
     group_by_length: bool = Field(
-        True, description="Put rows of similar length into one batch, which is faster; false shuffles rows alone, as the original does."
+        True,
+        description="Put rows of similar length into one batch, which is faster; false shuffles rows alone, and what an epoch leaves over "
+        "begins the next step, as in the original.",
     )
     loss_average: Literal["token", "micro_batch"] = Field(
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."

@@ -107,8 +107,11 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
     lengths = [len(row.ids) for row in split.train]
-    batches = Batches(lengths, recipe.train.batch_size, seed=recipe.train.seed, group_by_length=recipe.train.group_by_length)
-    steps = recipe.train.steps or max(1, round(recipe.train.epochs * batches.per_epoch))
+    section = recipe.train
+    batches = Batches(
+        lengths, section.batch_size, seed=section.seed, group_by_length=section.group_by_length, micro_size=section.micro_batch_size
+    )
+    steps = section.steps or batches.steps(section.epochs)
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
     return Job(recipe, run, model, split, tuner, engine, batches, steps)
 

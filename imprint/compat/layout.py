@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from imprint.data.batch import Batches
 from imprint.files import new_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.models.families import read_config
@@ -32,22 +33,14 @@ LARGE = {".bin", ".safetensors", ".pt", ".pth"}
 class Pace:
     """What the Trainer's figures are counted by."""
 
-    rows: int
-    """Rows that are learned from."""
-    batch_size: int
-    """Rows of one optimizer step."""
+    batches: Batches
+    """What a step takes of the rows that are learned from."""
     steps: int
     """Optimizer steps of the whole run."""
     logging_steps: int
     """Steps between two logged losses."""
     logging_first_step: bool
     """Whether the first step is logged too."""
-
-    def epoch(self, step: int) -> float:
-        """Times through the rows after `step` optimizer steps."""
-        per_epoch = -(-self.rows // self.batch_size)
-        done, place = divmod(step - 1, per_epoch)
-        return done + min((place + 1) * self.batch_size, self.rows) / self.rows
 
     def logs(self, step: int) -> bool:
         """Whether a loss is logged at this step."""
@@ -113,7 +106,7 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], pace: Pace, *, step: int, 
     for line in lines:
         if not 0 < line["step"] <= step:  # the loss before the first step is ours alone
             continue
-        about = {"epoch": round(pace.epoch(line["step"]), 2), "step": line["step"]}
+        about = {"epoch": round(pace.batches.epochs(line["step"]), 2), "step": line["step"]}
         if "eval_loss" in line:
             history.append(about | {"eval_loss": line["eval_loss"]})
         elif "loss" in line:
@@ -122,18 +115,17 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], pace: Pace, *, step: int, 
                 loss = round(sum(waiting) / len(waiting), 4) if waiting else None
                 history.append(about | {"learning_rate": rates.get(line["step"] + 1), "loss": loss})
                 waiting = []
-    per_epoch = -(-pace.rows // pace.batch_size)
     return {
         "best_metric": None,
         "best_model_checkpoint": None,
-        "epoch": pace.epoch(step),
+        "epoch": pace.batches.epochs(step),
         "global_step": step,
         "is_hyper_param_search": False,
         "is_local_process_zero": True,
         "is_world_process_zero": True,
         "log_history": [dict(sorted(entry.items())) for entry in history],
         "max_steps": pace.steps,
-        "num_train_epochs": -(-pace.steps // per_epoch),
+        "num_train_epochs": -(-pace.steps // pace.batches.per_epoch),
         "total_flos": 0,
         "trial_name": None,
         "trial_params": None,
@@ -144,10 +136,10 @@ def training_figures(lines: Sequence[Mapping[str, Any]], pace: Pace, *, seconds:
     """The figures of train_results.json."""
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     return {
-        "epoch": round(pace.epoch(pace.steps), 2),
+        "epoch": round(pace.batches.epochs(pace.steps), 2),
         "train_loss": sum(losses) / len(losses) if losses else None,
-        "train_samples": pace.rows,
-        **_speed("train", seconds, pace.steps * pace.batch_size, pace.steps),
+        "train_samples": len(pace.batches.lengths),
+        **_speed("train", seconds, pace.steps * pace.batches.size, pace.steps),
     }
 
 

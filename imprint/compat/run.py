@@ -65,7 +65,7 @@ def _writer(flags: OriginalFlags) -> Callable[[Job, Position], None]:
         step, last = position.step, position.step == job.steps
         if step % flags.save_steps and not last:  # stopped in between
             return
-        pace = Pace(len(job.split.train), job.recipe.train.batch_size, job.steps, flags.logging_steps, flags.logging_first_step)
+        pace = Pace(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
         lines = read_lines(job.run.log)
         state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.rate(step + 1))
         layout.write_checkpoint(job.run.path / f"checkpoint-{step}", job.tuner, Path(job.model.name), state)

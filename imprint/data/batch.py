@@ -163,24 +163,53 @@ def shuffled(count: int, size: int, *, generator: random.Random) -> Iterator[lis
 
 
 class Batches:
-    """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else."""
+    """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else.
 
-    def __init__(self, lengths: Sequence[int], size: int, *, seed: int, group_by_length: bool = True) -> None:
+    Rows that are not grouped come as in the original: an epoch is shuffled and cut into micro-batches, a step takes as many as make `size`
+    rows, and what an epoch leaves over is the beginning of the next step.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], size: int, *, seed: int, group_by_length: bool = True, micro_size: int | None = None
+    ) -> None:
         self.lengths = lengths
         self.size = size
         self.seed = seed
         self.group_by_length = group_by_length
-        self.per_epoch = math.ceil(len(lengths) / size)
+        self.unit = size if group_by_length or micro_size is None or size % micro_size else micro_size
+        """Rows that stay together: a micro-batch, or the batch of a step."""
+        self.units = math.ceil(len(lengths) / self.unit)
+        """How many units an epoch has."""
+        self.per_step = min(size // self.unit, self.units)
+        """How many units a step takes."""
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps that an epoch counts as."""
+        return self.units // self.per_step
+
+    def steps(self, epochs: float) -> int:
+        """The steps of a run of so many epochs."""
+        return max(1, math.ceil(epochs * self.per_epoch))
+
+    def epochs(self, step: int) -> float:
+        """Times through the rows after so many steps."""
+        return step * self.per_step / self.units
+
     def of_step(self, step: int) -> list[int]:
-        """Row numbers of optimizer step `step`, counted from 1 on over all epochs."""
-        epoch, place = divmod(step - 1, self.per_epoch)
+        """Row numbers of optimizer step `step`, counted from 1 on over all epochs; an epoch's smaller last micro-batch stands last."""
+        taken = range((step - 1) * self.per_step, step * self.per_step)
+        units = [self._shuffled(number // self.units)[number % self.units] for number in taken]
+        return list(chain.from_iterable(sorted(units, key=lambda unit: -len(unit))))
+
+    def _shuffled(self, epoch: int) -> list[list[int]]:
+        """An epoch's rows, in what stays together."""
         if self._epoch[0] != epoch:
             chance = random.Random(f"{self.seed}/{epoch}")
-            grouped = grouped_by_length(self.lengths, self.size, generator=chance)
-            self._epoch = (epoch, list(grouped if self.group_by_length else shuffled(len(self.lengths), self.size, generator=chance)))
-        return self._epoch[1][place]
+            grouped = grouped_by_length(self.lengths, self.unit, generator=chance)
+            self._epoch = (epoch, list(grouped if self.group_by_length else shuffled(len(self.lengths), self.unit, generator=chance)))
+        return self._epoch[1]
 
 
 def sorted_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

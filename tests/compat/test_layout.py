@@ -17,6 +17,7 @@ from imprint.compat.layout import (
     write_predictions,
     write_results,
 )
+from imprint.data.batch import Batches
 from imprint.runs import RunFolder
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import PrefixSection
@@ -24,24 +25,20 @@ from imprint.tune.tuner import Tuner
 from tests.cases import Case
 from tests.oldproject import said
 
-PACE = Pace(rows=10, batch_size=4, steps=6, logging_steps=2, logging_first_step=False)
+PACE = Pace(Batches(range(10), 4, seed=0, group_by_length=False, micro_size=1), steps=6, logging_steps=2, logging_first_step=False)
 
 
 def lines(*losses: float | None) -> list[dict[str, Any]]:
     return [{"step": step, "loss": loss, "learning_rate": 1 - (step - 1) / 6} for step, loss in enumerate(losses, start=1)]
 
 
-def test_an_epoch_is_a_share_of_the_rows() -> None:
-    assert [round(PACE.epoch(step), 2) for step in range(1, 7)] == [0.4, 0.8, 1.0, 1.4, 1.8, 2.0]
-
-
 def test_the_history_is_the_mean_since_the_last_entry_with_the_rate_that_follows() -> None:
     state = trainer_state(lines(1.0, 2.0, 3.0, 4.00004, 9.0), PACE, step=4, next_rate=0.25)
     assert state["log_history"] == [
         {"epoch": 0.8, "learning_rate": pytest.approx(4 / 6), "loss": 1.5, "step": 2},
-        {"epoch": 1.4, "learning_rate": 0.25, "loss": 3.5, "step": 4},
+        {"epoch": 1.6, "learning_rate": 0.25, "loss": 3.5, "step": 4},
     ]
-    assert (state["global_step"], state["max_steps"], state["num_train_epochs"], state["epoch"]) == (4, 6, 2, 1.4)
+    assert (state["global_step"], state["max_steps"], state["num_train_epochs"], state["epoch"]) == (4, 6, 3, 1.6)
 
 
 def test_a_step_that_was_thrown_away_is_no_part_of_the_mean() -> None:
@@ -56,7 +53,7 @@ def test_evaluation_losses_stand_in_the_history_but_for_that_before_the_first_st
 
 def test_the_figures_of_training_have_the_originals_names() -> None:
     assert training_figures(lines(1.0, 3.0, None), PACE, seconds=12.0) == {
-        "epoch": 2.0,
+        "epoch": 2.4,
         "train_loss": 2.0,
         "train_samples": 10,
         "train_runtime": 12.0,

@@ -83,10 +83,10 @@ def test_trainer_state_has_the_history_of_the_loss(tuned: RunFolder) -> None:
     assert (first["step"], first["loss"]) == (2, round(sum(losses[:2]) / 2, 4))
     assert (second["step"], second["loss"]) == (4, round(sum(losses[2:]) / 2, 4))
     assert (first["learning_rate"], second["learning_rate"]) == (pytest.approx(0.01), 0.0)
-    assert (first["epoch"], second["epoch"]) == (0.6, 1.0)
+    assert (first["epoch"], second["epoch"]) == (0.6, 1.2)
     assert last["train_loss"] == pytest.approx(sum(losses) / 4)
     assert {"train_runtime", "train_samples_per_second", "train_steps_per_second", "epoch", "step"} <= set(last)
-    assert (state["global_step"], state["max_steps"], state["num_train_epochs"]) == (4, 4, 1)
+    assert (state["global_step"], state["max_steps"], state["num_train_epochs"]) == (4, 4, 2)
 
 
 def test_the_figures_stand_in_their_own_file_and_among_all(tuned: RunFolder) -> None:
@@ -136,6 +136,15 @@ def test_save_total_limit_keeps_the_newest_checkpoints(project: Path) -> None:
 def test_the_last_step_has_a_checkpoint_whatever_save_steps_is(project: Path) -> None:
     run_original(training(project, "odd", *PREFIX, "--save_steps", "3"))
     assert sorted(entry.name for entry in (project / "output" / "odd").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_epochs_are_as_many_steps_as_the_trainer_counted(project: Path) -> None:
+    run_original(training(project, "epochs", *PREFIX, "--max_steps", "-1", "--num_train_epochs", "1.5", "--save_steps", "4"))
+    folder = project / "output" / "epochs"
+    state = said(folder / "trainer_state.json")
+    assert (state["global_step"], state["max_steps"], state["num_train_epochs"]) == (5, 5, 2), "1.5 times the 3 whole steps of 10 rows"
+    assert sorted(entry.name for entry in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+    assert said(folder / "train_results.json")["epoch"] == 1.5
 
 
 def test_do_train_do_eval_and_do_predict_in_one_command_write_all_figures(project: Path) -> None:
@@ -203,7 +212,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     recipe = read_recipe(tuned.config, [], Recipe)
     model = imprint.load(project / "chatglm-6b", dtype="float32", device="cpu")
     rows = load_split(recipe.data, model.tokenizer).train
-    batches = Batches([len(row.ids) for row in rows], 3, seed=42, group_by_length=False)
+    batches = Batches([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)
     encoder = start_prefix(model.network, PrefixShape.of(model.network, 4, projection=False), "random", [])
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-2, weight_decay=0.0)

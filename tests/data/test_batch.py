@@ -146,6 +146,31 @@ class TestBatches:
         assert padded > 1.3 * sum(LENGTHS)
         assert [len(batch) for batch in steps] == [8] * 125 + [3]
 
+    def test_what_an_epoch_leaves_over_begins_the_next_step_where_rows_are_not_grouped(self) -> None:
+        batches = Batches(range(10), 3, seed=3, group_by_length=False, micro_size=1)
+        rows = [row for step in range(1, 11) for row in batches.of_step(step)]
+
+        assert [sorted(rows[start : start + 10]) for start in (0, 10, 20)] == [list(range(10))] * 3
+        assert rows[:10] != rows[10:20]
+        assert Batches(range(10), 3, seed=3, group_by_length=False, micro_size=1).of_step(4) == rows[9:12]
+        assert (batches.per_epoch, batches.steps(3), batches.steps(0.5), batches.epochs(4)) == (3, 9, 2, 1.2)
+
+    @pytest.mark.parametrize(
+        ("size", "micro_size", "steps"), [(8, 8, [8, 2, 8]), (8, 4, [8, 6, 6]), (16, 1, [10, 10, 10]), (4, 8, [4, 4, 2]), (6, 4, [6, 4, 6])]
+    )
+    def test_a_micro_batch_stays_whole_and_an_epoch_is_a_step_at_least(self, size: int, micro_size: int, steps: list[int]) -> None:
+        batches = Batches(range(10), size, seed=3, group_by_length=False, micro_size=micro_size)
+
+        assert [len(batches.of_step(step)) for step in (1, 2, 3)] == steps
+
+    def test_the_smaller_last_micro_batch_of_an_epoch_is_cut_out_of_its_step_again(self) -> None:
+        batches = Batches(range(10), 8, seed=3, group_by_length=False, micro_size=4)
+        alone = Batches(range(10), 4, seed=3, group_by_length=False)
+
+        rows = batches.of_step(2)
+
+        assert [rows[:4], rows[4:]] == [alone.of_step(4), alone.of_step(3)]
+
     def test_no_rows_are_no_batches(self) -> None:
         assert list(grouped_by_length([], 4, generator=random.Random(0))) == []
         assert sorted_by_length([], 4) == []
