@@ -201,7 +201,8 @@ class Batches:
         """Row numbers of optimizer step `step`, counted from 1 on over all epochs; an epoch's smaller last micro-batch stands last."""
         taken = range((step - 1) * self.per_step, step * self.per_step)
         units = [self._shuffled(number // self.units)[number % self.units] for number in taken]
-        return list(chain.from_iterable(sorted(units, key=lambda unit: -len(unit))))
+        units.sort(key=len, reverse=True)
+        return [row for unit in units for row in unit]
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
         """An epoch's rows, in what stays together."""
