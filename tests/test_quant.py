@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import imprint.quant as quant
 from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear, dequantize, quantize
 from tests.cases import GOLDEN, difference
+from tests.tinyrun import tiny_recipe
 
 BASE = GOLDEN / "chatglm1-base"
 
@@ -199,3 +203,18 @@ class TestEmbedding:
         assert difference(logits, hidden @ ours.numbers(torch.float32).t()) < 1e-5
         assert hidden.grad is not None
         assert difference(hidden.grad[0], ours.numbers(torch.float32).sum(0)) < 1e-4
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_steps_on_a_quantised_base_need_no_compiler_and_no_other_program(bits: int, repo: Path, tmp_path: Path) -> None:
+    recipe, nothing = tiny_recipe(tmp_path), tmp_path / "nothing"
+    nothing.mkdir()
+    quantised = [f"model.quantize={bits}", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), *quantised]
+    environment = {"PATH": str(nothing), "HOME": str(tmp_path), "LANG": "C.UTF-8"}  # no CC, no CUDA_HOME
+
+    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, encoding="utf-8", check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"in {bits} bits" in done.stdout
+    assert "finished: 1 of 1 steps are done" in done.stdout

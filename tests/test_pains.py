@@ -1,0 +1,51 @@
+"""The table of known pains in docs/when-a-run-goes-wrong.md: every row is there, and every test that it names."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "when-a-run-goes-wrong.md"
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+PAINS = (
+    "The base's abilities are gone",
+    "Loss 0, NaN or exploding",
+    "Is this loss normal?",
+    "Quantised layers do not start",
+    "An old prefix does not load",
+    "What to do with the result",
+    "Out of memory",
+    "The cut takes the wrong end",
+    "An evaluation takes hours",
+    "An empty answer ends the scoring",
+    "Answers repeat or never end",
+    "Control tokens moved",
+    "Scores cannot be compared",
+    "Rows vanish",
+)
+
+
+def rows() -> dict[str, list[tuple[str, str]]]:
+    """For each pain the (file, test) pairs that its row names."""
+    table = PAGE.read_text(encoding="utf-8").partition("| pain |")[2].partition("\n\n")[0]
+    lines = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    return {line.split("|")[1].strip(): NAMED.findall(line) for line in lines}
+
+
+def names_in(file: Path) -> set[str]:
+    """The names of all tests in a file, of its classes too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_known_pain_has_its_row() -> None:
+    assert tuple(rows()) == PAINS
+
+
+@pytest.mark.parametrize("pain", PAINS)
+def test_every_test_that_a_row_names_is_there(pain: str) -> None:
+    named = rows()[pain]
+    assert named
+    assert [f"{file}::{test}" for file, test in named if not (ROOT / file).is_file() or test not in names_in(ROOT / file)] == []
