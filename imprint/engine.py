@@ -19,7 +19,11 @@ class OptimizerSection(Section):
         "cosine", description="How the rate falls after the warm-up: to 0 by the last step, or not at all."
     )
     warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0; at most half of the run.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    warmup_share: float | None = Field(None, ge=0, le=1, description="The same as a share of the run, instead of `warmup_steps`.")
+    warmup_from_zero: bool = Field(
+        False, description="Rise as transformers does: the first step has the rate 0, and the warm-up may take more than half of the run."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices; biases and norms have none.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
 
 
@@ -49,7 +53,12 @@ class Engine:
         self.section, self.steps = section, steps
         self.parameters = list(parameters.values())
         fused = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(self.parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=fused)
+        groups = [{"params": self.parameters}]
+        if section.weight_decay:
+            vectors = [parameter for parameter in self.parameters if parameter.dim() < 2]
+            matrices = [parameter for parameter in self.parameters if parameter.dim() >= 2]
+            groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, weight_decay=section.weight_decay, fused=fused)
         self.module = self.accelerator.prepare(module) if self.processes > 1 else module
         self.optimizer: torch.optim.Optimizer = self.accelerator.prepare(optimizer)
 
@@ -85,13 +94,17 @@ class Engine:
 
     def rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1."""
-        done = step - 1
-        peak, warmup = self.section.learning_rate * self.rate_scale, min(self.section.warmup_steps, self.steps // 2)
+        section, done = self.section, step - 1
+        peak = section.learning_rate * self.rate_scale
+        warmup = section.warmup_steps if section.warmup_share is None else math.ceil(section.warmup_share * self.steps)
+        if section.warmup_from_zero and done < warmup:
+            return peak * done / warmup
+        warmup = warmup if section.warmup_from_zero else min(warmup, self.steps // 2)
         if done < warmup:
             return peak * (done + 1) / (warmup + 1)
         left = 1 - (done - warmup) / max(self.steps - warmup, 1)
         shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
-        return peak * shape[self.section.schedule]
+        return peak * shape[section.schedule]
 
     def total(self, value: float) -> float:
         """The sum of a number over all processes."""

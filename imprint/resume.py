@@ -104,8 +104,8 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
 
 def _free_micro_batch(recipe: Recipe) -> set[str]:
     """The size of a micro-batch, where no number depends on it."""
-    dropout = getattr(recipe.tune, "prefix_dropout", 0.0)
-    return {"train.micro_batch_size"} if recipe.train.loss_average == "token" and not dropout else set()
+    section, dropout = recipe.train, getattr(recipe.tune, "prefix_dropout", 0.0)
+    return {"train.micro_batch_size"} if section.loss_average == "token" and section.group_by_length and not dropout else set()
 
 
 def _knobs(recipe: Recipe) -> dict[str, Any]:

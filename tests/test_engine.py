@@ -128,3 +128,14 @@ def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> Non
 def test_one_process_sums_alone(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
     assert (engine.processes, engine.rank, engine.total(1.5)) == (1, 0, 1.5)
+
+
+def test_weight_decay_pulls_at_matrices_and_not_at_vectors(weight: nn.Parameter) -> None:
+    matrix, before = nn.Parameter(weight.detach()[None].clone()), weight.detach().clone()
+    engine = Engine(torch.device("cpu"))
+    section = OptimizerSection(learning_rate=0.5, schedule="constant", warmup_steps=0, weight_decay=0.1)
+    engine.prepare(nn.ParameterList([weight, matrix]), {"bias": weight, "weight": matrix}, section, STEPS)
+    engine.backward((weight * 0).sum() + (matrix * 0).sum(), last=True)
+    engine.update(1, apply=True)
+    assert torch.equal(weight.detach(), before)
+    assert torch.allclose(matrix.detach()[0], before * 0.95)

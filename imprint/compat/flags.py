@@ -64,7 +64,7 @@ class OriginalFlags(Section):
         "linear", description="How the rate falls: restarts (one cycle) is cosine, polynomial (power 1) is linear."
     )
     warmup_steps: int = Field(0, ge=0, description="Steps over which the rate rises.")
-    warmup_ratio: float = Field(0.0, ge=0, le=1, description="The same as a share of max_steps.")
+    warmup_ratio: float = Field(0.0, ge=0, le=1, description="The same as a share of the run.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     max_grad_norm: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 sets no limit.")
     pre_seq_len: int | None = Field(None, ge=1, le=2048, description="Length of the prefix; without it all parameters are tuned.")

@@ -1,11 +1,8 @@
 """What the original's flags amount to: a recipe for training, knobs for evaluation."""
 
-import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from imprint.compat.flags import OriginalFlags
@@ -15,9 +12,9 @@ from imprint.errors import UserError
 from imprint.evaluate import EvaluateSection
 from imprint.files import find_folder
 from imprint.model import EMBEDDED, ModelSection
-from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, weight_files
+from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.recipe import Recipe, TrainSection
-from imprint.tune.adapter import DESCRIPTION, INDEXES, ORIGINAL, holds_all_weights, read_description
+from imprint.tune.adapter import DESCRIPTION, ORIGINAL, holds_all_weights, read_description
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import NAME, PrefixSection
 
@@ -55,8 +52,6 @@ def check(flags: OriginalFlags) -> None:
         )
     if flags.do_train and tunes_all(flags) and flags.quantization_bit:
         wrong.append("--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len, or take --quantization_bit out.")
-    if flags.warmup_ratio and not flags.warmup_steps and flags.max_steps < 1:
-        wrong.append("--warmup_ratio needs --max_steps, of which it is a share. Give --max_steps, or --warmup_steps instead.")
     if not wrong and flags.pre_seq_len and (file := prefix_file(flags)) and (length := _length(file)) not in (None, flags.pre_seq_len):
         wrong.append(f"--pre_seq_len {flags.pre_seq_len}: the prefix in {file} has {length} tokens. Give {length}, or take the flag out.")
     if wrong:
@@ -123,12 +118,14 @@ def _prefix(flags: OriginalFlags) -> PrefixSection:
 
 
 def _optimizer(flags: OriginalFlags) -> OptimizerSection:
-    warmup = flags.warmup_steps or math.ceil(max(flags.max_steps, 0) * flags.warmup_ratio)
+    constant = flags.lr_scheduler_type == "constant"
     return OptimizerSection.model_validate(
         {
             "learning_rate": flags.learning_rate,
             "schedule": SCHEDULES.get(flags.lr_scheduler_type, flags.lr_scheduler_type),
-            "warmup_steps": 0 if flags.lr_scheduler_type == "constant" else warmup,
+            "warmup_steps": 0 if constant else flags.warmup_steps,
+            "warmup_share": None if constant or flags.warmup_steps else flags.warmup_ratio or None,
+            "warmup_from_zero": True,
             "weight_decay": flags.weight_decay,
             "clip": flags.max_grad_norm or NO_LIMIT,
         }
@@ -205,7 +202,7 @@ def prefix_file(flags: OriginalFlags) -> Path | None:
 
 def _holds_prefix(folder: Path, *, alone: bool = False) -> bool:
     """Whether a prefix is among a folder's weights, or is all that is there."""
-    inside = [PREFIX_PART in name for name in _tensor_names(folder)]
+    inside = [PREFIX_PART in name for name in tensor_names(folder)]
     return (all if alone else any)(inside)
 
 
@@ -222,16 +219,3 @@ def _length(path: Path) -> int | None:
 
 def _first_length(tensors: Iterable[tuple[str, Tensor]]) -> int | None:
     return next((len(tensor) for name, tensor in tensors if name.endswith(f"{NAME}embedding.weight")), None)
-
-
-def _tensor_names(folder: Path) -> list[str]:
-    """The names of a folder's weights, as they were stored."""
-    for index in INDEXES:
-        if (folder / index).is_file():
-            weight_files(folder)  # says what is wrong with it
-            return list(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"])
-    (file,) = weight_files(folder)
-    if file.suffix != ".safetensors":
-        return list(load_pickle(file))
-    with safe_open(file, framework="pt") as opened:
-        return list(opened.keys())

@@ -5,6 +5,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield from _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
+def tensor_names(folder: Path) -> list[str]:
+    """The names of everything in the folder's weight files, as they were stored."""
+    return [name for path in weight_files(folder) for name in (_stored_names(path) if path.suffix == ".safetensors" else load_pickle(path))]
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files with weights: an index's shards, or one file; safetensors before `.bin`."""
     for index, single in (("model.safetensors.index.json", "model.safetensors"), ("pytorch_model.bin.index.json", "pytorch_model.bin")):
@@ -199,11 +205,15 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _stored_names(path: Path) -> list[str]:
     refuse_pointer(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
+    with _damage_told(path), safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    names = _stored_names(path)
+    with _damage_told(path):
         while names:
             with safe_open(path, framework="pt") as file:
                 mapped = 0
@@ -212,6 +222,12 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                     mapped += tensor.nbytes
                     yield names.pop(0), tensor
                     del tensor
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: is damaged or not a safetensors file ({error}). Download the file again.") from error
 

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.settings import asked_of, check, prefix_file, recipe_of
+from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, small_network, write_config
@@ -45,7 +47,7 @@ RECIPE: dict[str, tuple[list[str], list[str], dict[str, object]]] = {
     "learning_rate": ([], ["2e-2"], {"optimizer.learning_rate": 0.02}),
     "lr_scheduler_type": ([], ["cosine_with_restarts"], {"optimizer.schedule": "cosine"}),
     "warmup_steps": ([], ["5"], {"optimizer.warmup_steps": 5}),
-    "warmup_ratio": (["--max_steps", "3000"], ["0.1"], {"optimizer.warmup_steps": 300}),
+    "warmup_ratio": ([], ["0.1"], {"optimizer.warmup_share": 0.1}),
     "weight_decay": ([], ["0.1"], {"optimizer.weight_decay": 0.1}),
     "max_grad_norm": ([], ["0.5"], {"optimizer.clip": 0.5}),
     "pre_seq_len": (TUNED_PREFIX, ["128"], {"tune.length": 128}),
@@ -167,6 +169,27 @@ def test_a_constant_rate_has_a_warm_up_only_where_its_name_says_so(kind: str, sc
     assert (found["schedule"], found["warmup_steps"]) == (schedule, warmup)
 
 
+def test_a_warm_up_counted_in_steps_wins_over_one_by_share() -> None:
+    found = recipe("--warmup_ratio", "0.1", "--warmup_steps", "9")["optimizer"]
+    assert (found["warmup_steps"], found["warmup_share"], found["warmup_from_zero"]) == (9, None, True)
+    assert recipe("--lr_scheduler_type", "constant", "--warmup_ratio", "0.1")["optimizer"]["warmup_share"] is None
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
+@pytest.mark.parametrize("warmup", [["--warmup_steps", "4"], ["--warmup_ratio", "0.37"], ["--warmup_steps", "40"], []])
+def test_every_step_has_the_rate_that_transformers_gives_it(kind: str, warmup: list[str]) -> None:
+    steps = 10
+    engine = Engine(torch.device("cpu"))
+    weight = torch.nn.Parameter(torch.zeros(1))
+    section = recipe_of(flags_of("--lr_scheduler_type", kind, "--learning_rate", "2e-2", *warmup)[0], cuda=False).optimizer
+    engine.prepare(torch.nn.ParameterList([weight]), {"weight": weight}, section, steps)
+    before = int(warmup[1]) if warmup[:1] == ["--warmup_steps"] else 4 if warmup else 0
+    past = [(done - before) / max(steps - before, 1) for done in range(steps)]
+    falls = {"linear": [1 - share for share in past], "cosine": [0.5 + 0.5 * math.cos(math.pi * share) for share in past]}
+    expected = [done / before if done < before else falls.get(kind, [1.0] * steps)[done] for done in range(steps)]
+    assert [engine.rate(step) / 2e-2 for step in range(1, steps + 1)] == pytest.approx(expected)
+
+
 def test_no_limit_of_the_gradient_is_one_that_is_never_reached() -> None:
     assert recipe("--max_grad_norm", "0")["optimizer"]["clip"] >= 1e9
 
@@ -183,7 +206,6 @@ def test_no_limit_of_the_gradient_is_one_that_is_never_reached() -> None:
         (["--do_train", "--evaluation_strategy", "steps"], "--do_eval needs --validation_file"),
         (["--do_train"], "--model_name_or_path base: there is no such folder, and this version downloads nothing."),
         (["--do_train", "--quantization_bit", "4"], "--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len"),
-        (["--do_train", "--warmup_ratio", "0.1"], "--warmup_ratio needs --max_steps"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(words: list[str], sentence: str) -> None:
@@ -219,6 +241,13 @@ def test_a_checkpoint_that_holds_a_prefix_alone_is_no_model(tmp_path: Path) -> N
     folder = write_config(tmp_path / "checkpoint-3000", {})
     (folder / "pytorch_model.bin").write_bytes(case.adapter.read_bytes())
     with pytest.raises(UserError, match=r"holds a prefix alone, a few MB\. Give it as --ptuning_checkpoint, and the base"):
+        check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
+
+
+def test_a_base_that_was_copied_half_is_a_sentence(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "base", {})
+    (folder / "model.safetensors").write_bytes((Case("chatglm1-base").folder / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model\.safetensors: is damaged or not a safetensors file"):
         check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
 
 
