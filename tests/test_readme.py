@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
+from imprint.compat.retired import RETIRED
 from imprint.evaluate import EvaluateSection
 from tests.oldproject import old_project
 
@@ -104,6 +105,11 @@ def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works
 def test_the_page_about_evaluation_has_every_knob() -> None:
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert [knob for knob in EvaluateSection.model_fields if f"`{knob}`" not in page] == []
+
+
+def test_the_page_about_migrating_names_every_retired_flag() -> None:
+    page = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    assert [flag for flag in RETIRED if f"`{flag}`" not in page] == []
 
 
 def test_both_readmes_have_the_same_python() -> None:
