@@ -22,6 +22,8 @@ NOT_FINITE = 5
 """Steps in a row without a finite loss or gradient, where rows alone are not at fault."""
 HOPELESS = 10
 """Steps in a row that teach nothing: no loss of the run was ever finite or above 0, or each batch has a row that spoils it."""
+BY_HEART = 0.02
+"""A loss, in nats a token, below which there is nothing left to learn."""
 SAME = 20
 """Losses in a row without a change."""
 LOWER, MUCH_LOWER = 0.3, 0.1
@@ -226,11 +228,13 @@ class Guard:
             )
         if self._last_loss > 0.1:
             return Broken(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
+        return self._by_heart(f"the loss is 0 since step {self._zeros[0]}")
+
+    def _by_heart(self, seen: str) -> Notice | None:
         return self._notice(
-            "zero",
-            f"the loss is 0 since step {self._zeros[0]}: the rows are known by heart, and more steps teach nothing. Use more "
-            "rows or fewer steps.\n"
-            "损失已为 0：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
+            "by heart",
+            f"{seen}: the rows are known by heart, and more steps teach nothing. Use more rows or fewer steps.\n"
+            "损失已降到 0 附近：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
         )
 
     def _unchanging(self) -> Verdict:
@@ -239,6 +243,8 @@ class Guard:
             return None
         flows = any(norm for _loss, norm in self._same)
         self._same.clear()
+        if losses[-1] < BY_HEART:
+            return self._by_heart(f"the loss has been {losses[-1]:.4f} for {SAME} steps")
         why = "the steps are too small: raise optimizer.learning_rate" if flows else "no gradient arrives: check model.dtype and the base"
         return self._notice(
             "unchanging",

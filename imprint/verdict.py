@@ -7,6 +7,8 @@ from typing import Any
 
 FLAT_SHARE = 0.01
 """Changes of the evaluation loss below this share of it are none."""
+BY_HEART = 0.02
+"""Below this loss, in nats a token, the model knows what comes."""
 LITTLE_SHARE = 0.03
 """A run that gains less than this share of the loss has hardly learned."""
 
@@ -78,7 +80,14 @@ def _trend(course: Course) -> list[str]:
     if len(course.evaluations) < 2:
         return []
     (step, best), (last_step, last) = min(course.evaluations, key=lambda one: one[1]), course.evaluations[-1]
-    if step == 0:
+    if best < BY_HEART:
+        return [
+            (
+                "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or "
+                "use fewer steps.\n几乎没有可学的了：这些数据已被背下来。请留出不同的数据来评测，或减少步数。"
+            )
+        ]
+    if step == 0 and last > best * (1 + FLAT_SHARE):
         return [
             (
                 "it was best before tuning: this rate or this data makes it worse. Try a tenth of optimizer.learning_rate, and "

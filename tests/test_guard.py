@@ -139,6 +139,11 @@ class TestLosses:
         assert isinstance(found[0][1], Notice)
         assert why in found[0][1].words
 
+    def test_a_tiny_loss_that_never_changes_is_known_by_heart(self) -> None:
+        found = fed(Guard(1000), [4.0, 1.0, *[0.001] * (2 * SAME)], norm=1.0)
+        assert [type(verdict) for _step, verdict in found] == [Notice]
+        assert "known by heart" in found[0][1].words  # type: ignore[union-attr]
+
     def test_a_guard_that_reads_the_log_again_is_the_one_that_saw_it_come(self) -> None:
         chance = random.Random(3)
         points: list[dict[str, Any]] = []

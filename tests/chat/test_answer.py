@@ -3,7 +3,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-import torch
 
 import imprint
 from imprint.chat.answer import answer, fit, settled
