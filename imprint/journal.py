@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +24,8 @@ class Journal:
 
     def __init__(self, run: RunFolder, *, step: int, steps: int) -> None:
         self.run = run
-        self.points: list[dict[str, Any]] = _cut(run.log, step)
-        self.samples: list[dict[str, Any]] = _cut(run.samples, step)
+        self.points: list[dict[str, Any]] = _cut(run.log, step, _is_point)
+        self.samples: list[dict[str, Any]] = _cut(run.samples, step, _is_sample)
         self.events = Events(run.events, step=step + 1)  # also of a run killed before its first state
         self.bar = Progress("training", steps, "step", start=step)
         self.drawn = time.monotonic()
@@ -90,16 +90,27 @@ class Journal:
         self.drawn = time.monotonic()
 
 
-def _cut(path: Path, step: int) -> list[dict[str, Any]]:
+def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
     """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise UserError(f'{path}:{number}: this line has no "step", a whole number. Mend or delete the line, then run again.')
+        if not fits(line):
+            raise UserError(f"{path}:{number}: this is not what Imprint wrote. Mend or delete the line, then run again.")
     kept = [line for line in lines if line["step"] <= step]
     if path.exists():
         _write(path, kept)
     return kept
+
+
+def _is_point(line: Mapping[str, Any]) -> bool:
+    """Whether a line holds numbers, null for those that were not finite, and lists of rows."""
+    return all(isinstance(value, list if name.endswith("_rows") else int | float | None) for name, value in line.items())
+
+
+def _is_sample(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("prompt"), str) and isinstance(line.get("answer"), str)
 
 
 def _write(path: Path, lines: Iterable[object]) -> None:

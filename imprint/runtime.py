@@ -21,8 +21,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bf16": torch.bfloat16,
 }
 
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""How CUDA, the CPU and cuBLAS say that memory ran out."""
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
+"""How CUDA, the CPU, the system and cuBLAS say that memory ran out."""
 
 
 def choose_device(name: str | None) -> torch.device:

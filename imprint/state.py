@@ -1,5 +1,6 @@
 """What survives a killed run: trained tensors, optimizer, random numbers, and the place in the data."""
 
+import errno
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imprint.engine import Engine
+from imprint.errors import UserError
 from imprint.files import new_folder, write_json
 from imprint.runs import step_of
-from imprint.runtime import rng_state, set_rng_state
+from imprint.runtime import out_of_memory, rng_state, set_rng_state
 from imprint.tune.tuner import Tuner
 
-DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, UnpicklingError, SafetensorError)
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
+DAMAGED_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
+"""What the system says of a file that is no longer what was written; of anything else it says, the file is innocent."""
 POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.pt", "random.pt"
 CHECKSUMS = "checksums"
 READ_BYTES = 2**20
@@ -115,10 +119,17 @@ def _read_position(folder: Path) -> tuple[Position, dict[str, int]]:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Turn whatever reading a broken file raises into DamagedStateError."""
+    """Turn whatever reading a broken file raises into DamagedStateError; a good one that cannot be read now is no damage."""
     try:
         yield
     except DAMAGE as error:
+        if out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        if isinstance(error, OSError) and error.errno not in DAMAGED_FILES:
+            raise UserError(
+                f"{error.filename}: cannot be read: {error.strerror}. Nothing was changed; mend that, then run the same command again.\n"
+                "无法读取保存的状态，未做任何改动；解决后再次运行同一命令。"
+            ) from error
         raise DamagedStateError(str(error).partition("\n")[0][:120] or type(error).__name__) from error
 
 

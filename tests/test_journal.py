@@ -110,6 +110,24 @@ def test_a_line_without_a_step_is_named_with_its_number(run: RunFolder, bad: str
         Journal(run, step=1, steps=8)
 
 
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("log", '{"step": 1, "loss": "2.0"}'),
+        ("log", '{"step": 1, "eval_loss": [1]}'),
+        ("log", '{"step": 1, "loss": null, "broken_rows": 3}'),
+        ("samples", '{"step": 1}'),
+        ("samples", '{"step": 1, "prompt": "你好", "answer": null}'),
+    ],
+)
+def test_a_line_that_was_changed_by_hand_is_named_with_its_number(run: RunFolder, name: str, bad: str) -> None:
+    write(run, 1, 2)
+    file = getattr(run, name)
+    file.write_text(f"{file.read_text(encoding='utf-8').splitlines()[0]}\n{bad}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(f"{file}:2: this is not what Imprint wrote. Mend or delete the line")):
+        Journal(run, step=2, steps=8)
+
+
 def test_a_disk_that_refuses_the_events_is_told_in_a_sentence(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

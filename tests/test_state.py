@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import random
 from pathlib import Path
 
@@ -89,7 +91,7 @@ def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [None, b"", b"{}", b"[1]", b"\x80\x02garbage"])
+@pytest.mark.parametrize("damage", [None, b"", b"{}", b"[1]", b"3", b"\x80\x02garbage"])
 def test_any_damage_is_found_before_anything_is_changed(name: str, damage: bytes | None, saved: Path) -> None:
     (saved / name).unlink() if damage is None else (saved / name).write_bytes(damage)
     before = torch.get_rng_state()
@@ -104,6 +106,26 @@ def test_a_single_bit_that_fell_over_is_found(name: str, saved: Path) -> None:
     content[-40] ^= 4
     (saved / name).write_bytes(content)
     with pytest.raises(DamagedStateError, match=f"{name} is not what was written"):
+        read_state(saved)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't allocate memory: you tried")])
+def test_a_state_for_which_there_is_no_memory_now_is_not_damaged(error: Exception, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(MemoryError, match="allocate memory"):
+        read_state(saved)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_a_state_that_may_not_be_read_now_is_not_damaged(code: int, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_args: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=rf"position\.json: cannot be read: {os.strerror(code)}\. Nothing was changed"):
         read_state(saved)
 
 
