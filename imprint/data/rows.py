@@ -101,6 +101,11 @@ def _described(file: DataFile, columns: Columns) -> str:
         return f"{form}, without a row"
     shape = shape_of(first, columns)
     too = [f'"{name}"' for name in shape.optional if name in first]
+    if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
+        return (
+            f"{form}; there is no column {' and no '.join(missing)} among {_listed([quote(name) for name in first]) or 'none'}; "
+            "prompt_column=... and response_column=... say which are the question and the answer"
+        )
     others = [quote(name) for name in first if name not in shape.read]
     read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
     return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {_listed(others)}" if others else "")

@@ -21,6 +21,9 @@ PAIRS: Final = (
     ("query", "response"),
     ("question", "answer"),
     ("context", "target"),
+    ("问题", "答案"),
+    ("问题", "回答"),
+    ("提问", "回答"),
 )
 SPEAKERS: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
@@ -29,6 +32,7 @@ SPEAKERS: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "system": "system",
+    "developer": "system",
 }
 TOOL_ROLES: Final = ("tool", "function", "observation", "function_call", "tool_call", "function_response", "tool_response")
 TOOL_KEYS: Final = ("metadata", "tool_calls", "function_call")
@@ -240,19 +244,20 @@ class _Turn:
     @classmethod
     def of(cls, turn: object, number: int, column: str) -> "_Turn":
         """One turn as either of role/content and from/value says it."""
-        if not isinstance(turn, dict) or not ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys()):
+        said = turn if isinstance(turn, dict) else {}
+        role = said.get("role", said.get("from"))
+        if role in TOOL_ROLES or any(isinstance(said.get(key), str | list | dict) and said[key] for key in TOOL_KEYS):
+            raise BadRowError(f'turn {number} of "{column}" is a call or an answer of a tool, {NO_TOOLS}')
+        if not ({"role", "content"} <= said.keys() or {"from", "value"} <= said.keys()):
             raise BadRowError(
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
             )
-        who, what = ("role", "content") if "role" in turn else ("from", "value")
-        role = turn[who]
-        if role in TOOL_ROLES or any(isinstance(turn.get(key), str | list | dict) and turn[key] for key in TOOL_KEYS):
-            raise BadRowError(f'turn {number} of "{column}" is a call or an answer of a tool, {NO_TOOLS}')
+        who, what = ("role", "content") if "role" in said else ("from", "value")
         if not isinstance(role, str) or role.lower() not in SPEAKERS:
             allowed = ", ".join(SPEAKERS)
             raise BadRowError(f'turn {number} of "{column}": "{who}" must be one of {allowed}, got {describe_value(role)}.')
-        text = _text(_joined(turn[what]), f"{what} of turn {number}")
-        return cls(number, SPEAKERS[role.lower()], text, turn.get("loss") is not False and turn.get("weight") != 0)
+        text = _text(_joined(said[what]), f"{what} of turn {number}")
+        return cls(number, SPEAKERS[role.lower()], text, said.get("loss") is not False and said.get("weight") != 0)
 
 
 def _joined(content: object) -> object:

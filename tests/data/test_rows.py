@@ -102,6 +102,16 @@ def test_a_file_is_described_by_its_form_and_how_its_columns_are_read(tmp_path: 
     )
 
 
+def test_columns_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes("提的,答的\n一,二\n".encode("gb18030"))
+
+    assert describe(file) == (
+        f'{file}: CSV in GB18030; there is no column "content" and no "summary" among "提的", "答的"; '
+        "prompt_column=... and response_column=... say which are the question and the answer."
+    )
+
+
 def test_a_folder_is_described_with_what_is_not_read(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", 1)
     write(tmp_path / "b.jsonl", 1)

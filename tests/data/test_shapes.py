@@ -38,6 +38,9 @@ def spoken(*turns: str) -> list[dict[str, str]]:
         ("query", "response"),
         ("question", "answer"),
         ("context", "target"),
+        ("问题", "答案"),
+        ("问题", "回答"),
+        ("提问", "回答"),
         ("instruction", "output"),
     ],
 )
@@ -146,9 +149,13 @@ def test_an_answer_that_shall_not_be_learned_is_only_history(mark: dict[str, obj
             [*spoken("user: q"), {"role": "assistant", "metadata": "get_weather", "content": "x"}],
             TOOL_TURN,
         ),
+        (  # as in the tool data of ChatGLM3's finetune_demo
+            [*spoken("user: q"), {"role": "tool", "name": "weather", "parameters": {"city": "北京"}, "observation": "晴"}],
+            TOOL_TURN,
+        ),
         (
             spoken("user: q", "robot: a"),
-            'turn 2 of "messages": "role" must be one of user, human, assistant, gpt, chatgpt, system, got a string ("robot").',
+            'turn 2 of "messages": "role" must be one of user, human, assistant, gpt, chatgpt, system, developer, got a string ("robot").',
         ),
         (spoken("user: q", "assistant: "), '"content of turn 2" must not be empty, got a string ("").'),
         (
