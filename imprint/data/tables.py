@@ -40,8 +40,11 @@ class Header:
         while len(filled) > len(self.names) and not filled[-1]:
             filled.pop()
         if len(filled) != len(self.names):
-            named = ", ".join(map(quote, self.names))
-            return BadRowError(f"has {len(filled)} cells, but the header has {len(self.names)} columns: {named}.")
+            if len(self.names) == 1:
+                title = quote(self.names[0])
+                return BadRowError(f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.")
+            named, cells_there = ", ".join(map(quote, self.names)), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
+            return BadRowError(f"has {cells_there}, but the header has {len(self.names)} columns: {named}.")
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
             return BadRowError("is the header once more. Delete it.")
         nameless = next((cell for name, cell in zip(self.names, filled, strict=True) if cell and not name), None)

@@ -100,6 +100,8 @@ def _cell_text(value: object) -> str:
             return str(value).upper()
         case float() if value.is_integer():
             return str(int(value))
+        case datetime() if value.time() == time():  # a day, which no workbook tells from its midnight
+            return value.date().isoformat()
         case datetime():
             return value.isoformat(sep=" ")
         case date() | time():

@@ -33,10 +33,17 @@ def test_blank_rows_and_empty_columns_at_the_end_are_nothing(tmp_path: Path) -> 
 
 def test_a_row_with_another_number_of_cells_is_told(tmp_path: Path) -> None:
     assert read(tmp_path, "q,a\n1\n1,2,3\n1,2\n") == [
-        (2, 'has 1 cells, but the header has 2 columns: "q", "a".'),
+        (2, 'has 1 cell, but the header has 2 columns: "q", "a".'),
         (3, 'has 3 cells, but the header has 2 columns: "q", "a".'),
         (4, {"q": "1", "a": "2"}),
     ]
+
+
+def test_a_title_above_the_header_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, "客服问答表,\nq,a\n1,2\n")[0] == (
+        2,
+        'has 2 cells, but the first row has one, "客服问答表". If that is a title, delete its row.',
+    )
 
 
 def test_a_header_that_comes_again_is_told(tmp_path: Path) -> None:

@@ -39,12 +39,12 @@ def test_every_sheet_has_its_own_header_and_rows_with_places(tmp_path: Path) -> 
 
 
 def test_what_excel_takes_for_a_number_or_a_date_is_its_text(tmp_path: Path) -> None:
-    cells = [7, 7.0, 1.5, True, datetime(2023, 3, 14, 9, 30), "_x000D_"]
-    path = workbook(tmp_path / "a.xlsx", rows=[list("abcdef"), cells])
+    cells = [7, 7.0, 1.5, True, datetime(2023, 3, 14, 9, 30), date(2023, 3, 14), "_x000D_"]
+    path = workbook(tmp_path / "a.xlsx", rows=[list("abcdefg"), cells])
 
     ((_place, row),) = workbook_rows(path)
 
-    assert row == dict(zip("abcdef", ["7", "7", "1.5", "TRUE", "2023-03-14 09:30:00", "\r"], strict=True))
+    assert row == dict(zip("abcdefg", ["7", "7", "1.5", "TRUE", "2023-03-14 09:30:00", "2023-03-14", "\r"], strict=True))
 
 
 def test_hidden_sheets_are_named_and_not_read(tmp_path: Path) -> None:
