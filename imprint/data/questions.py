@@ -87,7 +87,8 @@ def _asked(row: object, prompt_column: str, place: str) -> list[Sample]:
         raise row
     assert isinstance(row, dict), "read_rows gives objects or what is wrong with them"
     if prompt_column not in row and (shape := known_shape(row)):
-        return [replace(sample, answer="") for sample in samples_of(row, shape, place)]
+        asked = {**row, shape.response: "-"} if shape.response else row  # nobody reads the answer, and it may be empty
+        return [replace(sample, answer="") for sample in samples_of(asked, shape, place)]
     return [Sample(_text(row, prompt_column), "", None, place)]
 
 

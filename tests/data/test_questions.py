@@ -38,6 +38,8 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path) -> None:
         ({"content": "问"}, ["问"]),
         ({"prompt": "问", "response": "答", "history": [["早", "早"]]}, ["问"]),
         ({"question": "问"}, ["问"]),
+        ({"prompt": "问", "response": ""}, ["问"]),
+        ({"问题": "问", "答案": None}, ["问"]),
         ({"instruction": "翻译", "input": "好", "output": "good"}, ["翻译\n好"]),
         ({"问题": "问", "类": 3}, ["问"]),
         ({"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant") * 2, "问答再完", strict=True)]}, ["问", "再"]),
