@@ -3,12 +3,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from imprint.data.badrows import BadRowError, describe_value, quote
 from imprint.data.encodings import LONGEST_ROW, Consumed, Encoding, chunks, lines, undecodable
 
 BLANKS: Final = " \t\r\n\ufeff"
+SAID: Final = MappingProxyType(
+    {
+        "Expecting property name enclosed in double quotes": "Expecting a name in double quotes (is there a comma too many before it, "
+        "or a comment?)",
+        "Illegal trailing comma before end of object": "A comma too many before the }",
+        "Illegal trailing comma before end of array": "A comma too many before the ]",
+    }
+)
+"""What Python says of the mistakes of those who write JSON by hand -> what helps them."""
 LONGEST_WORD: Final = 16
 """Characters at the end of a piece that may be the beginning of a word, a number or an escape, and no error."""
 
@@ -50,7 +60,7 @@ def object_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None
 
 
 def _said(error: json.JSONDecodeError) -> str:
-    return error.msg.removesuffix(" at")
+    return SAID.get(error.msg, error.msg).removesuffix(" at")
 
 
 class _Decoder:
@@ -109,7 +119,9 @@ class _Window:
                     yield self._line_here(), BadRowError(f"behind an element of the array there must be a comma or `]`, but {found}.")
                     return
                 self._place += 1
-                self._skip_blanks()
+                if self._skip_blanks() == "]":
+                    yield self._line_here(), BadRowError("there is a comma before the `]` of the array and nothing behind it. Delete it.")
+                    break
             first = False
             yield self._row()
             if self._broken:

@@ -169,6 +169,8 @@ def _text_file(path: Path) -> DataFile:
     header = start.split(encoding.newline, 1)[0]
     if start.startswith("{"):
         return DataFile(path, "JSON objects" if _spans_lines(start, header) else "JSON lines", encoding)
+    if name != ".jsonl" and start.startswith(("//", "/*")):
+        raise UserError(f"{path} begins with a comment, {header[:40]!r}, which JSON does not know. Delete all comments.")
     if _is_binary(start[:BINARY_SAMPLE]):
         raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}.")
     if not start or name in JSON_NAMES:

@@ -36,6 +36,17 @@ def test_the_place_of_a_mistake_in_an_array_does_not_depend_on_the_pieces(file: 
     assert (line, str(bad)) == (3, "the array is no JSON from here on: Expecting ',' delimiter at column 11.")
 
 
+def test_commas_too_many_and_comments_are_told_in_words_that_help(file: Path) -> None:
+    file.write_text('[{"a": 1},\n {"a": 2},\n]\n')
+    *good, (line, bad) = array_rows(file, detect(file))
+    assert good == [(1, {"a": 1}), (2, {"a": 2})]
+    assert (line, str(bad)) == (3, "there is a comma before the `]` of the array and nothing behind it. Delete it.")
+    for text in ('[{"a": 1,}]', '[{"a": 1, // one\n}]'):
+        file.write_text(text)
+        ((_line, bad),) = array_rows(file, detect(file))
+        assert "a comma too many" in str(bad).lower()
+
+
 def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path) -> None:
     file.write_text(json.dumps([ROW] * 3, indent=1)[:-30])
 

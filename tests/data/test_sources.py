@@ -70,6 +70,7 @@ def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_p
         (b"\x1f\x8b\x08", "is packed with gzip. Unpack it with `gunzip`, and name the new file."),
         (b"PK\x03\x04...", "is a workbook or an archive, but a broken one: File is not a zip file. Save or download it again."),
         (b"\x89PNG\r\n\x1a\n\0\0\0", f"is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}."),
+        ("// 注释\n[]\n".encode(), "begins with a comment, '// 注释', which JSON does not know. Delete all comments."),
         ("你好\n再见\n".encode(), f"holds neither JSON nor a table: its first line is '你好'. Give a file of rows: {KINDS}."),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself."),
     ],
