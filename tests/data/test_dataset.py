@@ -122,7 +122,8 @@ def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> N
 
 def test_every_knob_stands_in_the_docs_with_its_default() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    rows = [[cell.strip().replace("`", "") for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]
+    table = page.partition("\n## The columns")[2].partition("\n## ")[0]
+    rows = [[cell.strip().replace("`", "") for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| `")]
     documented = {name: default for names, default in rows for name in names.split(", ")}
 
     assert documented == {knob.path: knob.default.replace("required", "") for knob in describe(DataSection)}
