@@ -14,7 +14,7 @@ from imprint.doctor.fix import told, write_mended
 from imprint.doctor.reading import bar_for, shaped_rows
 from imprint.doctor.report import finding_lines, language_line, length_lines, shortened, tallies
 from imprint.doctor.settings import read_settings
-from imprint.doctor.terminal import Ink, ink_for
+from imprint.doctor.terminal import Ink, columns_of, ink_for
 from imprint.doctor.verdict import Asked, verdict
 from imprint.errors import UserError
 
@@ -41,7 +41,8 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
         raise UserError("\n".join(unreadable))
     short = shortened([*files, *([dev] if dev else [])])
     found = tallies(seen, held_out, short)
-    _print([*length_lines(seen, ink), *language_line(seen, ink), *finding_lines(found, short, compared=dev is not None, ink=ink)])
+    _print([*length_lines(seen, ink), *language_line(seen, ink)])
+    _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=columns_of(sys.stdout)))
     if fix is not None:
         _print(told(write_mended(fix, files, settings.columns, seen, held_out), fix, ink))
     _print(verdict(asked, seen, found, len(unreadable), fix, ink))
@@ -71,7 +72,7 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
 
 
 def _see(files: Sequence[str], seen: Checkup, columns: Columns, ink: Ink) -> list[str]:
-    """Look at all rows of `files`, telling bad ones as they come; returns what could not be read."""
+    """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
     unreadable = []
     for source in files:
         rows, bad = seen.rows, seen.bad
@@ -82,6 +83,8 @@ def _see(files: Sequence[str], seen: Checkup, columns: Columns, ink: Ink) -> lis
                     if (problem := seen.add(place, value, shape)) is not None:
                         progress.say(f"✗ {place}: {problem}")
         except UserError as error:
+            if len(files) == 1 and seen.rows == rows:
+                raise
             unreadable.append(str(error))
             _print([f"{ink('✗', 'red', 'bold')} {error}"])
         _print([f"  {seen.rows - rows:,} rows, {seen.bad - bad:,} bad / {seen.rows - rows:,} 行，{seen.bad - bad:,} 坏行"])

@@ -37,10 +37,6 @@ class Checkup:
         """How many answers they give to learn from."""
         self.bad = 0
         """How many rows cannot be read."""
-        self.mendable = 0
-        """How many of those could be after `--fix`."""
-        self.mended = 0
-        """How many rows `--fix` would change."""
         self.reasons: Counter[str] = Counter()
         """Why rows are bad -> how many."""
         self.empty: Counter[str] = Counter()
@@ -66,7 +62,7 @@ class Checkup:
         except BadRowError as problem:
             self.bad += 1
             self._count_reason(str(problem))
-            self.mendable += self._keep(place, mend_row(value, shape, place))
+            self._keep(place, mend_row(value, shape, place))
             return problem
         self.samples += len(samples)
         if not samples:
@@ -89,13 +85,10 @@ class Checkup:
         reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
         reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "others"] += 1
 
-    def _keep(self, place: str, mended: Mended) -> bool:
+    def _keep(self, place: str, mended: Mended) -> None:
         """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
-        if not mended.samples:
-            return False
-        self.mended += 1
-        self._remember(place, list(texts_of(mended.samples[-1])))
-        return True
+        if mended.samples:
+            self._remember(place, list(texts_of(mended.samples[-1])))
 
     def _remember(self, place: str, texts: Sequence[str]) -> None:
         *asked, answer = texts

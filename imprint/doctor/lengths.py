@@ -1,7 +1,6 @@
 """How long prompts and answers are in tokens, and what a limit costs."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from imprint.doctor.terminal import Ink, bar, right
@@ -101,8 +100,3 @@ def cost(lengths: Lengths, what: str) -> str:
     share = f"{lengths.cut / lengths.total:.1%}".replace("%", " %")
     cut, each = f"{lengths.cut:,} of {lengths.total:,} {what} are cut ({share})", f"{lengths.lost / lengths.cut:.1f} each"
     return f"{cut}: {lengths.lost:,} tokens lost, {each}"
-
-
-def overrides(sides: Sequence[tuple[str, Lengths]], share: float) -> str:
-    """The knobs that would cut at most this share of each side."""
-    return " ".join(f"{knob}={lengths.limit_for(share)}" for knob, lengths in sides)

@@ -16,6 +16,8 @@ DEEPEST: Final = 20
 """Levels of lists and objects in which texts are tidied."""
 ESCAPED: Final = re.compile("[\udc00-\udcff]")
 """Bytes that the encoding of a file does not know, as the reader hands them on."""
+TRAILING_COMMA: Final = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+"""A comma with nothing behind it; texts are matched too, so that what stands in them is left alone."""
 PYTHON: Final = re.compile(r"\{\s*'")
 """How an object starts that Python has printed."""
 LONGEST_LITERAL: Final = 1_000_000
@@ -41,7 +43,7 @@ def mend_row(value: object, shape: Shape, place: str) -> Mended:
     done: set[str] = set()
     if isinstance(value, BadRowError):
         problem = str(value)
-        value = _taken_apart(value.text, done)
+        value = taken_apart(value.text, done)
         if value is None:
             return Mended({}, [], frozenset(), problem)
     assert isinstance(value, dict), "a reader gives objects and what is wrong with other rows"
@@ -61,17 +63,21 @@ def mend_row(value: object, shape: Shape, place: str) -> Mended:
     return Mended(row, samples, frozenset(done), "")
 
 
-def _taken_apart(line: str, done: set[str]) -> dict[str, object] | None:
-    """The object of a line that is no JSON for a reason that leaves no doubt of what is meant.
+def taken_apart(line: str, done: set[str]) -> dict[str, object] | None:
+    """The object of a line that is no JSON for a reason that leaves no doubt of what is meant; what was mended for it goes into `done`.
 
-    Such are another encoding than that of the file, raw control characters in a text, a comma behind it, and Python's way of writing.
+    Such are another encoding than that of the file, raw control characters in a text, a comma too many, and Python's way of writing.
     """
     encoded = _in_another_encoding(line)
     text = (encoded or line).strip().removesuffix(",")
     if not text.startswith("{") or len(text) > LONGEST_LITERAL or ESCAPED.search(text):
         return None
     try:
-        value = ast.literal_eval(text) if PYTHON.match(text) else json.loads(text, strict=False, object_pairs_hook=_without_repetition)
+        if PYTHON.match(text):
+            value = ast.literal_eval(text)
+        else:
+            plain = TRAILING_COMMA.sub(lambda found: found[1] or "", text)
+            value = json.loads(plain, strict=False, object_pairs_hook=_without_repetition)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):

@@ -9,13 +9,13 @@ from imprint.doctor.checkup import Checkup
 from imprint.doctor.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
 from imprint.doctor.findings import EXAMPLES, KINDS, Tally
 from imprint.doctor.lengths import CUT_SHARE, Lengths, cost, histogram, summary
-from imprint.doctor.terminal import Ink, clipped, left, width
+from imprint.doctor.terminal import PIPED, Ink, clipped, left, width
 
 NAMES: Mapping[str, str] = {"zh": "Chinese 中文", "en": "English", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "mixed": "mixed 混合"}
 SHOWN = 60
-"""Columns of an excerpt."""
-LINE = 100
-"""Columns of a list."""
+"""Columns of an excerpt, where the line has room for so many."""
+LEAST = 12
+"""Columns of an excerpt behind a place as long as a line."""
 
 
 def heading(english: str, chinese: str, ink: Ink) -> str:
@@ -81,28 +81,32 @@ def language_line(seen: Checkup, ink: Ink) -> Iterator[str]:
         yield "  " + " · ".join(f"{NAMES.get(name, name)} {percent(count, whole)}" for name, count in seen.languages.most_common())
 
 
-def finding_lines(found: Mapping[str, Tally], short: Callable[[str], str], *, compared: bool, ink: Ink) -> Iterator[str]:
+def finding_lines(
+    found: Mapping[str, Tally], short: Callable[[str], str], *, compared: bool, ink: Ink, columns: int = PIPED
+) -> Iterator[str]:
     """What was found, the gravest first, each with its first rows; and what was looked for in vain."""
     yield heading("findings", "检查结果", ink)
     column = max([len(f"{tally.count:,}") for tally in found.values()], default=1)
+    room = columns - column - 6
     for name, tally in found.items():
         kind = KINDS[name]
         sign = ink("✗", "red", "bold") if kind.weight == "wrong" else ink("!", "yellow", "bold")
         mend = ink(f"  · --fix {kind.mend}", "dim") if kind.mend else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
         for place, text in tally.examples:
-            shown = f"{short(place)}  {clipped(text, SHOWN)}" if place else clipped(text, LINE)
+            before = f"{short(place)}  " if place else ""
+            shown = before + clipped(text, max(min(SHOWN, room - width(before)), LEAST) if place else room)
             yield " " * (column + 6) + ink(shown.rstrip(), "dim")
     absent = [kind.chinese for name, kind in KINDS.items() if name not in found and (compared or not name.startswith("leaked"))]
-    for number, row in enumerate(_wrapped("none of the rest / 其余均未发现：", absent)):
+    for number, row in enumerate(_wrapped("none of the rest / 其余均未发现：", absent, room)):
         yield (f"  {ink('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
 
 
-def _wrapped(head: str, words: Sequence[str]) -> Iterator[str]:
-    """The words in lines of a report's width, behind a head."""
+def _wrapped(head: str, words: Sequence[str], columns: int) -> Iterator[str]:
+    """The words in lines of so many columns, behind a head."""
     row = head
     for word in words:
-        if width(row) + width(word) > LINE:
+        if width(row) + width(word) + 2 > columns:
             yield row
             row = ""
         row += word + ("、" if word != words[-1] else "")

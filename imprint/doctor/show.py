@@ -1,6 +1,5 @@
 """`imprint data show FILE`: rows as the tokens that training sees, what is learned of them, and what the limits cut."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,10 +13,7 @@ from imprint.doctor.pieces import lines, names_of_marks, pieces
 from imprint.doctor.reading import shaped_rows
 from imprint.doctor.report import heading
 from imprint.doctor.settings import Settings, read_settings
-from imprint.doctor.terminal import Ink, ink_for
-
-COLUMNS = 100
-"""Columns of a line where the output is no terminal."""
+from imprint.doctor.terminal import Ink, columns_of, ink_for
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
@@ -27,7 +23,6 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     """
     settings = read_settings(model, overrides)
     ink = ink_for(sys.stdout)
-    columns = shutil.get_terminal_size((COLUMNS, 0)).columns if sys.stdout.isatty() else COLUMNS
     print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
     for line in (f"  {settings.told()}", f"  {describe(file, settings.columns)}", f"  {names_of_marks(ink)}"):
         print(line)  # noqa: T201
@@ -39,7 +34,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
             continue
         for number, sample in enumerate(samples, start=1):
             turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
-            for line in _shown(settings, sample, turn, ink, columns):
+            for line in _shown(settings, sample, turn, ink, columns_of(sys.stdout)):
                 print(line)  # noqa: T201
 
 

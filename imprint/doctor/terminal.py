@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
+PIPED: Final = 100
+"""Columns of a line where the output is no terminal."""
 ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
 CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -33,6 +36,11 @@ def ink_for(stream: TextIO, environment: Mapping[str, str] | None = None) -> Ink
     """Colours on a terminal, unless NO_COLOR (https://no-color.org) is set or the terminal has none."""
     known = os.environ if environment is None else environment
     return Ink(stream.isatty() and not known.get("NO_COLOR") and known.get("TERM") != "dumb")
+
+
+def columns_of(stream: TextIO) -> int:
+    """How many columns a line may have: as many as the terminal has."""
+    return shutil.get_terminal_size((PIPED, 0)).columns if stream.isatty() else PIPED
 
 
 def width(text: str) -> int:

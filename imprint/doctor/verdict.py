@@ -4,12 +4,16 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from imprint.doctor.checkup import Checkup
 from imprint.doctor.findings import KINDS, Tally
 from imprint.doctor.lengths import CUT_SHARE, Lengths
 from imprint.doctor.report import heading
 from imprint.doctor.terminal import Ink
+
+LONGEST: Final = 2048
+"""Tokens of a row that ChatGLM-6B was trained on; a limit beyond them costs memory and teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable:
     next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 and not (wrong or unreadable) else None
     if fixed is not None:
         yield from _next(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
-    elif len(asked.files) > 1 or any(KINDS[name].mend for name in found):
+    elif len(seen.digests.places) and (len(asked.files) > 1 or any(KINDS[name].mend for name in found)):
         words = (
             ("mends what can be mended and lists the rest", "修复能修的，列出其余")
             if wrong
@@ -67,9 +71,10 @@ def _stem(source: str) -> str:
 
 
 def raised(source: Lengths, target: Lengths) -> list[str]:
-    """The limits that must be raised to cut no more than one row in a hundred."""
+    """The limits that must be raised to cut no more than one row in a hundred, as far as the model goes."""
     sides = (("data.max_source_length", source), ("data.max_target_length", target))
-    return [f"{knob}={side.limit_for(CUT_SHARE)}" for knob, side in sides if side.cut > CUT_SHARE * side.total]
+    wanted = [(knob, side, min(side.limit_for(CUT_SHARE), LONGEST)) for knob, side in sides if side.cut > CUT_SHARE * side.total]
+    return [f"{knob}={limit}" for knob, side, limit in wanted if limit > side.limit]
 
 
 def _sentence(seen: Checkup, found: Mapping[str, Tally], wrong: Sequence[str], unreadable: int, ink: Ink) -> str:

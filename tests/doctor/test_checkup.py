@@ -85,7 +85,7 @@ def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
     assert seen.rows == seen.bad == 6
     assert dict(seen.reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
     assert dict(seen.empty) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
-    assert seen.mendable == 1
+    assert len(seen.digests.places) == 1
 
 
 def test_rows_that_are_equal_once_mended_are_equal() -> None:

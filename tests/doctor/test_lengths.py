@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from imprint.doctor.lengths import Lengths, cost, histogram, overrides, summary
+from imprint.doctor.lengths import Lengths, cost, histogram, summary
 from imprint.doctor.terminal import Ink, width
 
 PLAIN = Ink(coloured=False)
@@ -54,8 +54,3 @@ def test_bars_start_and_end_in_the_same_columns() -> None:
 
 def test_one_length_is_a_histogram_too() -> None:
     assert histogram(lengths([7] * 5), PLAIN) == ["7 │" + "█" * 40 + " 5"]
-
-
-def test_limits_come_as_overrides() -> None:
-    sides = [("data.max_source_length", lengths([9] * 50)), ("data.max_target_length", lengths([80] * 50))]
-    assert overrides(sides, 0.01) == "data.max_source_length=9 data.max_target_length=80"

@@ -39,6 +39,7 @@ def test_a_sound_row_stays_as_it_is() -> None:
         ({" content": "问", "Summary": "答"}, row("问", "答"), {"columns"}),
         ({"\ufeffcontent": "问", "summary": "答"}, row("问", "答"), {"columns"}),
         (unreadable('{"content": "问", "summary": "答"},'), row("问", "答"), {"json"}),
+        (unreadable('{"content": "问,}", "summary": "\\",]\\\\",}'), row("问,}", '",]\\'), {"json"}),
         (unreadable("{'content': '问', 'summary': '答'}"), row("问", "答"), {"json"}),
         (unreadable('{"content": "问", "summary": "一\t二"}'), row("问", "一\t二"), {"json"}),
         (

@@ -60,5 +60,14 @@ def test_a_file_that_cannot_be_read_is_something_wrong() -> None:
     assert "1 of the files cannot be read" in told(*SOUND, asked=asked("a.jsonl", "b.jsonl"), unreadable=1)[1]
 
 
+def test_no_limit_is_raised_beyond_what_the_model_was_trained_on() -> None:
+    seen = looked(*SOUND, row("问" * 5000, "答" * 5000))
+    assert raised(seen.source, seen.target) == ["data.max_source_length=2048", "data.max_target_length=2048"]
+
+
+def test_where_nothing_can_be_mended_no_mending_is_advised() -> None:
+    assert not [line for line in told({"x": 1}, row("", "答"), asked=asked("a.jsonl", "b.jsonl")) if "--fix" in line]
+
+
 def test_no_rows_are_nothing_to_learn_from() -> None:
     assert "there is nothing to learn from" in told(asked=asked())[1]
