@@ -7,9 +7,12 @@ style and one script, so nothing else in it can run even if that were forgotten 
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from imprint.files import write_text
 from imprint.metrics import Mean, RowScore, protocol_named
@@ -25,6 +28,11 @@ from imprint.report.comparison import (
     warned_of,
 )
 from imprint.report.marks import shared_runs
+
+FACTS: Final[Mapping[str, str]] = MappingProxyType(
+    {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "questions": "问题数"}
+)
+"""What one must know to read the scores -> its name in Chinese."""
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
@@ -88,7 +96,7 @@ def _scores(comparison: Comparison) -> str:
     top = max([10.0, *(mean.high for line in lines for mean in (line.base, line.tuned))])
     body = "\n".join([*(_metric(line, top) for line in lines), *(_rate(line, plotted=bool(lines)) for line in rate_lines(comparison))])
     facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
-    facts |= {escape(name): value for name, value in comparison.facts.items()}
+    facts |= {_both(escape(name), FACTS.get(name, escape(name))): value for name, value in comparison.facts.items()}
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     warned = "".join(f'<p class="warning">{_both(_shown(one.english), _shown(one.chinese))}</p>' for one in warned_of(comparison))
     scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""

@@ -115,6 +115,11 @@ def test_what_the_protocol_counts_is_told_in_both_languages(page: str) -> None:
     assert "chatglm-6b：BLEU-4 按字" in page
 
 
+def test_the_facts_have_names_in_both_languages(page: str) -> None:
+    for english, chinese in (("data", "数据"), ("decoding", "解码方式")):
+        assert f'<dt><span lang="en" class="ui">{english}</span><span lang="zh-Hans" class="ui">{chinese}</span></dt>' in page
+
+
 def test_the_sentence_counts_who_is_nearer(page: str) -> None:
     counts = re.findall(r'<b class="gain (\w+)">(\d+)</b>', page)
 
