@@ -1,6 +1,13 @@
 """What is wrong with a row, and the words in which its values are told."""
 
 import json
+from pathlib import Path
+from typing import Final
+
+from imprint.errors import UserError
+
+LISTED: Final = 10
+"""How many bad rows an error lists before it only counts."""
 
 
 class BadRowError(ValueError):
@@ -8,6 +15,32 @@ class BadRowError(ValueError):
 
     text: str = ""
     """The line as it stands in the file, where it is one that cannot be taken apart."""
+
+
+class Problems:
+    """The bad rows of a source, of which only the first are kept, and how many good ones there are."""
+
+    def __init__(self, source: Path | str) -> None:
+        self._source = source
+        self._listed: list[str] = []
+        self._bad = 0
+        self.good = 0
+
+    def add(self, place: str, problem: BadRowError) -> None:
+        """Count a bad row."""
+        self._bad += 1
+        if len(self._listed) < LISTED:
+            self._listed.append(f"{place}: {problem}")
+
+    def raise_any(self, remedy: str) -> None:
+        """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""
+        if not self._bad:
+            return
+        if self._bad == 1:
+            raise UserError(f"{self._listed[0]} {remedy.replace('{}', 'this row')}")
+        more = f"\nand {self._bad - LISTED} more." if self._bad > LISTED else ""
+        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.replace('{}', 'them')}"
+        raise UserError("\n".join([head, *self._listed]) + more)
 
 
 def describe_value(value: object) -> str:
@@ -35,8 +68,12 @@ def quote(text: str) -> str:
 
 def clip(text: str, size: int = 40) -> str:
     """The beginning of a text on one line, whatever cannot be printed escaped."""
-    shown = text if len(text) <= size else text[:size] + "..."
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in shown)
+    return printable(text if len(text) <= size else text[:size] + "...")
+
+
+def printable(text: str) -> str:
+    """The text on one line: newlines and whatever else cannot be printed as escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _as_json(value: object) -> str:

@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from imprint.data.badrows import BadRowError
+from imprint.data.badrows import BadRowError, Problems
 from imprint.data.rows import read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, Shape, samples_of, shape_of
 from imprint.errors import UserError
-
-LISTED = 10
-"""How many bad rows an error lists before it only counts."""
 
 
 def read_samples(
@@ -57,29 +54,3 @@ def read_each(source: Path | str, columns: Columns) -> Iterator[tuple[str, list[
 def file_of(place: str) -> str:
     """The file of a place, or the sheet of a workbook: what has one shape."""
     return place.rpartition(":")[0]
-
-
-class Problems:
-    """The bad rows of a source, of which only the first are kept, and how many good ones there are."""
-
-    def __init__(self, source: Path | str) -> None:
-        self._source = source
-        self._listed: list[str] = []
-        self._bad = 0
-        self.good = 0
-
-    def add(self, place: str, problem: BadRowError) -> None:
-        """Count a bad row."""
-        self._bad += 1
-        if len(self._listed) < LISTED:
-            self._listed.append(f"{place}: {problem}")
-
-    def raise_any(self, remedy: str) -> None:
-        """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""
-        if not self._bad:
-            return
-        if self._bad == 1:
-            raise UserError(f"{self._listed[0]} {remedy.replace('{}', 'this row')}")
-        more = f"\nand {self._bad - LISTED} more." if self._bad > LISTED else ""
-        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.replace('{}', 'them')}"
-        raise UserError("\n".join([head, *self._listed]) + more)

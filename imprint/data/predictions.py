@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, describe_value
+from imprint.data.badrows import BadRowError, Problems, describe_value
 from imprint.data.rows import read_rows
 from imprint.errors import UserError
 from imprint.files import read_lines
 
-LISTED: Final = 10
-"""How many bad rows an error lists before it only counts."""
 SAID: Final = ("predict", "prediction", "predictions", "pred", "hypothesis", "generated_text", "generated", "预测", "模型回答")
 """Names of a column of predictions, the surest first."""
 WANTED: Final = ("label", "labels", "reference", "references", "target", "ground_truth", "gold", "标签", "参考答案", "参考")
@@ -58,16 +56,16 @@ def read_predictions(file: Path) -> Predictions:
     if not rows:
         raise UserError(f"{file} holds no rows, so there is nothing to score.")
     said, wanted = ("", "") if first is None else _columns(first, file)
-    predictions, references, finished, problems = [], [], [], []
+    predictions, references, finished, problems = [], [], [], Problems(file)
     for place, row in rows:
         try:
             predictions.append(_text(row, said))
             references.append(_text(row, wanted))
+            problems.good += 1
         except BadRowError as problem:
-            problems.append(f"{place}: {problem}")
+            problems.add(place, problem)
         finished.append(row.get("finished") if isinstance(row, dict) else None)
-    if problems:
-        raise UserError(_report(problems, file, len(rows)))
+    problems.raise_any("Mend {}; nothing was scored.")
     known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
     unfinished = None if known is None else sum(not value for value in known)
     return Predictions(said, wanted, predictions, references, unfinished, _cut_beside(file))
@@ -109,13 +107,6 @@ def _text(row: object, column: str) -> str:
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     return value
-
-
-def _report(problems: list[str], file: Path, rows: int) -> str:
-    if len(problems) == 1:
-        return f"{problems[0]} Mend this row; nothing was scored."
-    more = [f"and {len(problems) - LISTED} more."] if len(problems) > LISTED else []
-    return "\n".join([f"{file}: {len(problems)} of {rows} rows are bad. Mend them; nothing was scored.", *problems[:LISTED], *more])
 
 
 def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | None:

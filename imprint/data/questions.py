@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, describe_value
+from imprint.data.badrows import BadRowError, Problems, describe_value
 from imprint.data.encodings import chunks, detect, lines, undecodable
 from imprint.data.rows import read_rows
 from imprint.data.sample import Sample
@@ -15,8 +15,6 @@ from imprint.data.shapes import known_shape, samples_of
 from imprint.data.sources import find_source
 from imprint.errors import UserError
 
-LISTED: Final = 10
-"""How many bad lines an error lists before it only counts."""
 TABLES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
 ROWS: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
 """How JSON lines and a JSON array of objects begin, and no question does."""
@@ -31,16 +29,15 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     `limit` reads only so many. Raises UserError for a file that cannot be read or holds no question, and for all bad lines together.
     """
     found: list[Sample] = []
-    problems: list[str] = []
+    problems = Problems(path)
     rows = (_row_questions if _holds_rows(path) else _line_questions)(path, prompt_column)
     for place, asked in islice(rows, limit):
         if isinstance(asked, BadRowError):
-            problems.append(f"{place}: {asked}")
+            problems.add(place, asked)
         else:
+            problems.good += 1
             found += asked
-    if problems:
-        more = [f"and {len(problems) - LISTED} more."] if len(problems) > LISTED else []
-        raise UserError("\n".join([*problems[:LISTED], *more, "Mend this; nothing was asked."]))
+    problems.raise_any("Mend {}; nothing was asked.")
     if not found:
         raise UserError(f"{path} holds no question. Write one a line, or give rows of data.")
     return found

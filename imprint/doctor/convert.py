@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.config import Field, Section, read_overrides
-from imprint.data.badrows import BadRowError
-from imprint.data.formats import Problems
+from imprint.data.badrows import BadRowError, Problems
 from imprint.data.rows import describe
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of

@@ -7,9 +7,10 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Final
 
+from imprint.data.badrows import printable
 from imprint.data.batch import NOT_SCORED
 from imprint.data.encode import Encoded
-from imprint.doctor.terminal import Ink, left, printable, width
+from imprint.doctor.terminal import Ink, left, width
 from imprint.tokenizers import WHITESPACE, ChatGLMTokenizer
 
 BORDER: Final = "│"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TextIO
 
+from imprint.data.badrows import printable
+
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 PIPED: Final = 100
 """Columns of a line where the output is no terminal."""
@@ -72,11 +74,6 @@ def clipped(text: str, columns: int) -> str:
             break
         kept += character
     return kept + "…"
-
-
-def printable(text: str) -> str:
-    """The text on one line: newlines and whatever else cannot be printed as escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def bar(share: float, columns: int) -> str:

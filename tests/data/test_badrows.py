@@ -2,7 +2,8 @@ from datetime import date
 
 import pytest
 
-from imprint.data.badrows import clip, describe_value, quote
+from imprint.data.badrows import BadRowError, Problems, clip, describe_value, quote
+from imprint.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,17 @@ def test_a_value_is_told_by_its_kind_and_its_beginning(value: object, told: str)
 def test_an_excerpt_stays_on_one_line_and_ends_somewhere() -> None:
     assert quote("字" * 41) == '"' + "字" * 40 + '..."'
     assert clip("a\tb\ud800\u2028") == "a\\tb\\ud800\\u2028"
+
+
+def test_one_bad_row_is_told_alone_and_many_are_listed_and_counted() -> None:
+    problems = Problems("a.jsonl")
+    problems.raise_any("Mend {}.")
+    problems.good = 5
+    for line in range(1, 13):
+        problems.add(f"a.jsonl:{line}", BadRowError("is bad."))
+        with pytest.raises(UserError) as error:
+            problems.raise_any("Mend {}.")
+        if line == 1:
+            assert str(error.value) == "a.jsonl:1: is bad. Mend this row."
+    told = str(error.value).splitlines()
+    assert (told[0], told[-2:]) == ("a.jsonl: 12 of 17 rows are bad. Mend them.", ["a.jsonl:10: is bad.", "and 2 more."])

@@ -77,7 +77,7 @@ def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
         (b'{"text": "a"}\n', 'questions.txt:1: has no column of questions ("text"). Name it: prompt_column=...'),
         (b'{"content": ""}\n', 'questions.txt:1: "content" must not be empty'),
         (b'{"content": 3}\n{"content": "a"\n', 'questions.txt:1: "content" must be a text, got a number (3).\n'),
-        (b'{"content": 3}\n' * 12, "and 2 more.\nMend this; nothing was asked."),
+        (b'{"content": 3}\n' * 12, "questions.txt: 12 of 12 rows are bad. Mend them; nothing was asked.\n"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence_with_its_line(content: bytes, sentence: str, tmp_path: Path) -> None:
