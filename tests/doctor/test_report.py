@@ -27,6 +27,15 @@ def report(seen: Checkup, dev: Checkup | None = None) -> str:
     )
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+def test_lists_and_excerpts_keep_to_the_columns_of_the_terminal(columns: int) -> None:
+    seen = looked(*SOUND, row("问", "答" * 300 + "，"), {"x": "字" * 200}, file="文件夹/" * 4 + "a.jsonl")
+    lines = list(finding_lines(tallies(seen, None, str), str, compared=True, ink=PLAIN, columns=columns))
+    listed = [line for line in lines if line.startswith("   ") or "✓" in line]
+    assert max(map(width, listed)) <= columns
+    assert max(map(width, listed)) > columns - 15
+
+
 def test_a_repeated_row_is_told_with_the_one_that_it_repeats() -> None:
     assert "a.jsonl:11  repeats a.jsonl:3" in report(looked(*SOUND, SOUND[2]))
 
