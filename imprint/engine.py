@@ -53,7 +53,7 @@ class Engine:
         self.section, self.steps = section, steps
         self.parameters = list(parameters.values())
         fused = self.device.type == "cuda"
-        groups = [{"params": self.parameters}]
+        groups: list[dict[str, Any]] = [{"params": self.parameters}]
         if section.weight_decay:
             vectors = [parameter for parameter in self.parameters if parameter.dim() < 2]
             matrices = [parameter for parameter in self.parameters if parameter.dim() >= 2]
