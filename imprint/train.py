@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
 
 NAMED_ROWS = 5
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""What asks a run to stop; Windows has no SIGHUP."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,7 @@ def watch(job: Job, step: int, journal: Journal) -> None:
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that becomes true on Ctrl-C or SIGTERM, so that the step in progress ends and is saved; a second one stops at once."""
+    """A list that becomes true on Ctrl-C, SIGTERM or a closed terminal: the step in progress ends and is saved; a second stops at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
         yield received
@@ -356,9 +358,11 @@ def stop_on_signal() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
+        with suppress(OSError):  # a terminal that is closed shows nothing any more
+            sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}  # as under nohup
     try:
         yield received
     finally:

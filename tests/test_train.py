@@ -151,7 +151,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return wanted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_step_in_progress_and_the_next_start_goes_on(
     number: int, recipe: Path, whole: RunFolder, signals: list[tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +164,16 @@ def test_a_signal_ends_the_step_in_progress_and_the_next_start_goes_on(
     assert main(command) == 0
     assert "going on after step 4 of 6" in capsys.readouterr().out
     assert_same_ending(run, whole, 6)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(recipe: Path, signals: list[tuple[int, int]], tmp_path: Path) -> None:
+    signals.append((4, signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert tiny_run(recipe, str(tmp_path / "run")).states()[0].name == "state-000006"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_ends_at_once(recipe: Path, signals: list[tuple[int, int]], tmp_path: Path) -> None:
