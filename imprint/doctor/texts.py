@@ -86,12 +86,15 @@ def ungarbled(text: str) -> str | None:
 
 def tidy(text: str) -> tuple[str, list[str]]:
     """The text as it was meant, and the names of what had to be mended, of `MENDS`; a tidy text is itself."""
-    done = []
-    for name, mend in MENDS.items():
-        if (mended := mend(text)) != text:
-            text = mended
-            done.append(name)
-    return text, done
+    done: dict[str, None] = {}
+    before = None
+    while before != text:  # behind what was taken out there may be more: a byte order mark hides that a text is garbled
+        before = text
+        for name, mend in MENDS.items():
+            if (mended := mend(text)) != text:
+                text = mended
+                done[name] = None
+    return text, list(done)
 
 
 def _without_stray(text: str) -> str:

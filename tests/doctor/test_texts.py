@@ -93,3 +93,11 @@ def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
 def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
     assert tidy(text) == (clean, kinds)
     assert tidy(clean) == (clean, [])
+
+
+@pytest.mark.parametrize("text", ["ä½\xa0å¥½\ufeff", " ä½\xa0å¥½ ", "<s>\ufeff <s>问</s>\u200b</s> ", "\0 <eop>\r"])
+def test_what_was_tidied_is_tidy(text: str) -> None:
+    mended, done = tidy(text)
+    assert done
+    assert tidy(mended) == (mended, [])
+    assert mended in ("你好", "问", "")
