@@ -43,8 +43,6 @@ from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
 
 NAMED_ROWS = 5
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""What asks a run to stop; Windows has no SIGHUP."""
 
 
 @dataclass(frozen=True)
@@ -361,8 +359,10 @@ def stop_on_signal() -> Iterator[list[int]]:
         with suppress(OSError):  # a terminal that is closed shows nothing any more
             sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
 
-    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    before = {number: signal.signal(number, note) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}  # as under nohup
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
