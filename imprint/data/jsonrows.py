@@ -3,22 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from imprint.data.badrows import BadRowError, describe_value, quote
 from imprint.data.encodings import LONGEST_ROW, Consumed, Encoding, chunks, lines, undecodable
 
 BLANKS: Final = " \t\r\n\ufeff"
-SAID: Final = MappingProxyType(
-    {
-        "Expecting property name enclosed in double quotes": "Expecting a name in double quotes (is there a comma too many before it, "
-        "or a comment?)",
-        "Illegal trailing comma before end of object": "A comma too many before the }",
-        "Illegal trailing comma before end of array": "A comma too many before the ]",
-    }
-)
-"""What Python says of the mistakes of those who write JSON by hand -> what helps them."""
 LONGEST_WORD: Final = 16
 """Characters at the end of a piece that may be the beginning of a word, a number or an escape, and no error."""
 
@@ -60,7 +50,11 @@ def object_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None
 
 
 def _said(error: json.JSONDecodeError) -> str:
-    return SAID.get(error.msg, error.msg).removesuffix(" at")
+    """What is wrong, in words that help those who write JSON by hand where Python's do not."""
+    here, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - LONGEST_WORD, 0) : error.pos].rstrip()
+    if error.msg.startswith("Illegal trailing comma") or (here in ("}", "]") and before.endswith(",")):  # Python >= 3.13, and before
+        return "a comma too many"
+    return "a comment, which JSON does not know," if here in ("/", "#") else error.msg.removesuffix(" at")
 
 
 class _Decoder:

@@ -41,10 +41,10 @@ def test_commas_too_many_and_comments_are_told_in_words_that_help(file: Path) ->
     *good, (line, bad) = array_rows(file, detect(file))
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
     assert (line, str(bad)) == (3, "there is a comma before the `]` of the array and nothing behind it. Delete it.")
-    for text in ('[{"a": 1,}]', '[{"a": 1, // one\n}]'):
+    for text, told in (('[{"a": 1,}]', "a comma too many at column"), ('[{"a": 1, // one\n}]', "a comment, which JSON does not know, at")):
         file.write_text(text)
         ((_line, bad),) = array_rows(file, detect(file))
-        assert "a comma too many" in str(bad).lower()
+        assert told in str(bad)
 
 
 def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path) -> None:
