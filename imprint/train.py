@@ -1,12 +1,13 @@
 """`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
 
 import math
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -352,16 +353,23 @@ def stop_on_signal() -> Iterator[list[int]]:
         yield received
         return
 
+    hangup = None if sys.platform == "win32" else signal.SIGHUP
+    terminals = [handle for handle in (1, 2) if os.isatty(handle)]
+
     def note(number: int, _frame: object) -> None:
-        if received:
+        if number == hangup:  # comes twice where a shell passes it on; writing to the closed terminal would end the run before it is saved
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for handle in terminals:
+                os.dup2(nowhere, handle)
+            os.close(nowhere)
+        elif received:
             raise KeyboardInterrupt
         received.append(number)
-        with suppress(OSError):  # a terminal that is closed shows nothing any more
-            sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
+        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
-        numbers.append(signal.SIGHUP)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(hangup)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received

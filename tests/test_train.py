@@ -1,5 +1,6 @@
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,30 @@ def test_a_signal_ends_the_step_in_progress_and_the_next_start_goes_on(
     assert main(command) == 0
     assert "going on after step 4 of 6" in capsys.readouterr().out
     assert_same_ending(run, whole, 6)
+
+
+def test_a_run_whose_terminal_is_closed_is_saved(recipe: Path) -> None:
+    run = RunFolder(recipe.parent / "closed")
+    command = ["train", str(recipe), f"output={run.path}", "train.steps=2000", "train.save_every=1900", "train.evaluate_every=2000"]
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-m", "imprint", *command])
+    shown = threading.Thread(target=read_all, args=(terminal,), daemon=True)
+    shown.start()
+    while not run.log.exists() or len(read_lines(run.log)) < 3:
+        time.sleep(0.002)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    step = max(line["step"] for line in read_lines(run.log))
+    assert (status, run.states()) == (130, [run.state(step)])
+    assert step < 2000
+
+
+def read_all(terminal: int) -> None:
+    """Take what a terminal shows, until it is closed."""
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
 
 
 def test_a_run_under_nohup_outlives_its_terminal(recipe: Path, signals: list[tuple[int, int]], tmp_path: Path) -> None:
