@@ -83,7 +83,7 @@ class Progress:
         self._fields: dict[str, str] = {}
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(24),
             TextColumn("{task.fields[told]}", markup=False),
             console=self._console,

@@ -70,3 +70,10 @@ def test_an_interrupted_job_still_shows_how_far_it_came() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (750, "12:30"), (11100, "3:05:00"), (59.6, "1:00")])
 def test_times_read_like_a_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_file_name_with_brackets_is_shown_as_it_is_on_a_terminal() -> None:
+    out = io.StringIO()
+    with Progress("checking a[final].jsonl", 2, "row", console=Console(file=out, force_terminal=True, width=80)) as progress:
+        progress.advance()
+    assert "a[final].jsonl" in out.getvalue()
