@@ -1,6 +1,7 @@
 """The command `imprint`: each command is a function that is imported when it is called."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -20,6 +21,9 @@ OUT_OF_MEMORY = """\
 the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1 (the batch stays the same) and
        train.checkpointing=true when training, batch_size=8 when evaluating; or take a smaller model.dtype. What was saved is kept.
        显存或内存不足：训练时减小 train.micro_batch_size、打开 train.checkpointing；评测时减小 batch_size。已保存的内容不受影响。"""
+OUTPUT_REFUSED = """\
+what the command says cannot be written where its output goes: {problem}. Free some space or send it elsewhere, then run the same
+       command again; what was saved is kept. / 命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。"""
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项
@@ -38,16 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before torch is imported: its threads shall sleep while they wait. On a machine that others use too, spinning made it 3 x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _escape_what_cannot_be_shown()
+    _prepare_output()
     options = _read(sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
-        return command(options) or 0
+        status = command(options) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # nothing may be written at the end either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _write_nothing_more()
         return 141
     except KeyboardInterrupt as stop:
         said = str(stop) or "stopped; the same command again goes on where it can / 已停止；再次运行同一命令即可继续"
@@ -60,13 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) or error.filename is not None:
+            raise
+        _write_nothing_more()
+        print(f"error: {OUTPUT_REFUSED.format(problem=error.strerror)}", file=sys.stderr)
+        return 2
 
 
-def _escape_what_cannot_be_shown() -> None:
-    r"""Let a terminal or a pipe without Chinese, as under LC_ALL=POSIX, show \u4f60 for it instead of ending in a traceback."""
+def _prepare_output() -> None:
+    r"""Let output that was closed go nowhere, and output that knows no Chinese, as under LC_ALL=POSIX, show \u4f60 for it."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = sys.stdout
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _write_nothing_more() -> None:
+    """Lead the output away: what is still held back may not fail once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:

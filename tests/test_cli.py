@@ -139,6 +139,21 @@ def test_a_terminal_without_chinese_gets_its_escapes_and_no_traceback(setting: d
     assert r"commands / \u547d\u4ee4:" in result.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_a_sentence() -> None:
+    command = f"{sys.executable} -m imprint recipe > /dev/full"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: what the command says cannot be written where its output goes: No space left on device.")
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+def test_a_command_whose_output_is_closed_does_its_work() -> None:
+    command = f"{sys.executable} -m imprint recipe >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
+
+
 def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(recipe: Path, overrides: list[str]) -> None:
         raise UserError("recipe.yaml: data: is missing\nrecipe.yaml: x: is unknown")
