@@ -280,5 +280,5 @@ def farewell(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) ->
         f"optimizer.warmup_steps={max(20, 2 * warmup)} (now {warmup})"
         f"{'' if dtype == 'float32' else f', and model.dtype=float32 (now {dtype})'}; look at the rows learned when it began: {rows}.\n"
         f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 optimizer.learning_rate={LOWER * rate:.1g}、"
-        f"optimizer.warmup_steps={max(20, 2 * warmup)}、model.dtype=float32，并检查上述数据行。"
+        f"optimizer.warmup_steps={max(20, 2 * warmup)}{'' if dtype == 'float32' else '、model.dtype=float32'}，并检查上述数据行。"
     )

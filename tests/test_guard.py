@@ -210,6 +210,8 @@ def test_the_end_of_the_guards_wisdom_names_every_knob_with_its_number() -> None
         "学习率",
     ):
         assert words in said
+    exact = farewell("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="float32", rows="rows.jsonl:7")
+    assert "float32" not in exact
 
 
 # Whole runs
