@@ -19,6 +19,8 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing what constraints.txt pins (once; PyTorch is large)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt deepspeed ninja || \
+		echo "DeepSpeed could not be installed; everything but engine.deepspeed works, and its tests skip"
 	@touch $@
 
 demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before and after
