@@ -13,7 +13,6 @@ from torch import Tensor
 from imprint.errors import UserError
 from imprint.files import new_folder, write_json
 from imprint.model import base_folder
-from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
     PREFIX_PART,
@@ -30,6 +29,7 @@ from imprint.models.checkpoint import (
     write_index,
 )
 from imprint.models.families import build_network, read_config
+from imprint.models.network import Network
 from imprint.progress import Progress
 from imprint.quant import BITS, QuantizedWeight
 
@@ -102,14 +102,14 @@ def _check_disk(out: Path, needed: int) -> None:
         )
 
 
-def _plan(source: Path, network: ChatGLM, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
+def _plan(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
     """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
     expected = network.state_dict()
     before, sizes, missing = 0, {}, expected.keys() - set(map(scale_of, layers))
     for name, tensor in _tensors(source):
         before += tensor.nbytes
         if PREFIX_PART not in name:
-            twin_of(source, name, expected)
+            twin_of(source, name, network, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
             sizes[scale_of(name)] = layers[name].weight_scale.nbytes

@@ -13,7 +13,7 @@ from torch import Tensor
 from imprint.data.batch import Pack, pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Prefix
-from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
 
 GREEDY_BELOW = 1e-5
 NOTHING = -1
@@ -63,15 +63,12 @@ class Sampling:
 class Rows:
     """The running rows of one batch: their cache, their places, and the pack of their next step."""
 
-    def __init__(self, network: ChatGLM, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    def __init__(self, network: Network, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         device = network.device
         layouts = [network.layout(prompt) for prompt in prompts]
         for prompt, layout in zip(prompts, layouts, strict=True):
             if layout.context >= len(prompt):
-                raise UserError(
-                    f"a prompt of {len(prompt)} ids has no <sop> ({network.config.control.sop}), behind which the answer begins. "
-                    "Append [gMASK] and <sop>."
-                )
+                raise UserError(f"a prompt of {len(prompt)} ids has no <sop>, behind which the answer begins. Append [gMASK] and <sop>.")
         self.cache: Cache = network.new_cache(len(prompts), max(map(len, prompts)) + new_tokens)
         self.first = pack(prompts, network).to(device)
         self.lengths = torch.tensor(self.first.lengths, device=device)
@@ -79,13 +76,13 @@ class Rows:
         self.anchor = torch.tensor([layout.anchor for layout in layouts], device=device)
         self.nothing = torch.empty(0, dtype=torch.long, device=device)
 
-    def read_prompts(self, network: ChatGLM, prefix: Prefix | None) -> Tensor:
+    def read_prompts(self, network: Network, prefix: Prefix | None) -> Tensor:
         """Fill the cache; logits (B, V) of each row's first new token."""
         self.cache.used = int(self.lengths.max())
         hidden = network(self.first, prefix=prefix, cache=self.cache)
         return network.logits(hidden[self.lengths.cumsum(0) - 1])
 
-    def step(self, network: ChatGLM, prefix: Prefix | None, tokens: Tensor) -> Tensor:
+    def step(self, network: Network, prefix: Prefix | None, tokens: Tensor) -> Tensor:
         """Append one token a row (B,); logits (B, V) of the next."""
         count = len(tokens)
         row = torch.arange(count, device=tokens.device)
@@ -103,7 +100,7 @@ class Rows:
 
 @torch.inference_mode()
 def generate(
-    network: ChatGLM,
+    network: Network,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -135,10 +132,10 @@ def generate(
         tokens = choose(logits)
         chosen = _ids(tokens, running, len(prompts))
         for row, token in zip(running, chosen, strict=True):
-            if token != network.end_id and bounds[row] > 0:
+            if token not in network.end_ids and bounds[row] > 0:
                 answers[row].append(token)
                 tell(row, token)
-        alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and chosen[place] != network.end_id]
+        alive = [place for place, row in enumerate(running) if len(answers[row]) < bounds[row] and chosen[place] not in network.end_ids]
         if len(alive) < len(running):
             running = [running[place] for place in alive]
             if not running:
@@ -151,7 +148,7 @@ def generate(
 
 
 @torch.inference_mode()
-def stream(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, *, prefix: Prefix | None = None) -> Iterator[int]:
+def stream(network: Network, prompt: Sequence[int], sampling: Sampling, *, prefix: Prefix | None = None) -> Iterator[int]:
     """New ids of one prompt, one at a time, up to and without the end id."""
     rows = Rows(network, [prompt], sampling.max_new_tokens)
     choose = _chooser(sampling, rows.lengths.device)
@@ -159,7 +156,7 @@ def stream(network: ChatGLM, prompt: Sequence[int], sampling: Sampling, *, prefi
     for count in range(1, sampling.max_new_tokens + 1):
         token = choose(logits)
         (chosen,) = _ids(token, [0], 1)
-        if chosen == network.end_id:
+        if chosen in network.end_ids:
             return
         yield chosen
         if count < sampling.max_new_tokens:
@@ -203,7 +200,7 @@ def _ids(tokens: Tensor, rows: Sequence[int], count: int) -> list[int]:
 
 
 def _search_each(
-    network: ChatGLM, prompts: Sequence[Sequence[int]], beams: int, prefix: Prefix | None, bounds: Sequence[int]
+    network: Network, prompts: Sequence[Sequence[int]], beams: int, prefix: Prefix | None, bounds: Sequence[int]
 ) -> Iterator[list[int]]:
     """The answers by beams, one after the other."""
     for row, (prompt, bound) in enumerate(zip(prompts, bounds, strict=True)):
@@ -213,7 +210,7 @@ def _search_each(
         yield found
 
 
-def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Prefix | None, bound: int) -> list[int] | None:
+def _beam_search(network: Network, prompt: Sequence[int], beams: int, prefix: Prefix | None, bound: int) -> list[int] | None:
     """The answer of up to `bound` tokens with the highest mean log-probability per token (the end counts); None where that is NaN."""
     rows = Rows(network, [prompt], bound)
     if bound < 1:
@@ -231,8 +228,8 @@ def _beam_search(network: ChatGLM, prompt: Sequence[int], beams: int, prefix: Pr
         if any(map(math.isnan, kept := best.tolist())):
             return None
         candidates = list(zip(kept, (places // total.shape[1]).tolist(), (places % total.shape[1]).tolist(), strict=True))
-        done += [(score / length, texts[beam]) for score, beam, token in candidates[:beams] if token == network.end_id]
-        going = [(score, beam, token) for score, beam, token in candidates if token != network.end_id][:beams]
+        done += [(score / length, texts[beam]) for score, beam, token in candidates[:beams] if token in network.end_ids]
+        going = [(score, beam, token) for score, beam, token in candidates if token not in network.end_ids][:beams]
         texts = [[*texts[beam], token] for _, beam, token in going]
         done = sorted(done, key=lambda one: -one[0])[:beams]
         if length == bound:

@@ -19,10 +19,10 @@ from imprint.data.encode import encode_prompt
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate, stream
 from imprint.models.attention import Prefix
-from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import load_network
 from imprint.models.families import read_config
 from imprint.models.loss import target_loss
+from imprint.models.network import Network
 from imprint.quant import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
@@ -84,7 +84,7 @@ def load(
 class Model:
     """A network with everything that is needed to talk to it."""
 
-    def __init__(self, network: ChatGLM, tokenizer: ChatGLMTokenizer | None, name: str) -> None:
+    def __init__(self, network: Network, tokenizer: ChatGLMTokenizer | None, name: str) -> None:
         self.network = network
         self.name = name
         self.encoder: PrefixEncoder | None = None

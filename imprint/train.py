@@ -170,7 +170,7 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     tell = journal.bar.say
     trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
     network = job.model.network
-    bits = f" in {network.config.quantization_bit} bits" if network.config.quantization_bit else ""
+    bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
     tell(f"base {job.model.name}: {network.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
     for source in job.split.sources:
         tell(source)

@@ -13,6 +13,7 @@ import imprint
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.checkpoint import quantized_layers
+from imprint.models.network import Network
 from imprint.quant import SCALE, quantize
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,9 +103,15 @@ def small_model(*, seed: int = 0, vocabulary: int = 40) -> Model:
     return Model(small_network(seed=seed, vocabulary=vocabulary), None, "small")
 
 
-def prompt(network: ChatGLM, *text: int) -> list[int]:
+def as_chatglm(network: Network) -> ChatGLM:
+    """The same network, known to be a ChatGLM-6B."""
+    assert isinstance(network, ChatGLM)
+    return network
+
+
+def prompt(network: Network, *text: int) -> list[int]:
     """Text ids with [gMASK] <sop> behind them."""
-    control = network.config.control
+    control = as_chatglm(network).config.control
     return [*text, control.gmask, control.sop]
 
 
@@ -122,9 +129,9 @@ def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Pa
     return folder
 
 
-def plain_twin(network: ChatGLM) -> ChatGLM:
+def plain_twin(network: Network) -> ChatGLM:
     """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
-    twin = ChatGLM(replace(network.config, quantization_bit=None, quantization_embeddings=False))
+    twin = ChatGLM(replace(as_chatglm(network).config, quantization_bit=None, quantization_embeddings=False))
     numbers = {name: layer.numbers(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
     return twin.requires_grad_(requires_grad=False).eval()

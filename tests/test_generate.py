@@ -10,6 +10,7 @@ from imprint.errors import UserError
 from imprint.generate import NotFiniteError, Rows, Sampling, generate, stream
 from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, Case, difference, prompt, small_network
 
@@ -19,6 +20,11 @@ def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
     network = small_network(seed=seed, vocabulary=vocabulary, std=1.0)
     network.head_weight.mul_(0.3)  # so that no word is next to certain
     return network
+
+
+def end_of(network: Network) -> int:
+    (end,) = network.end_ids
+    return end
 
 
 def prefix_for(network: ChatGLM) -> Prefix:
@@ -38,7 +44,7 @@ def greedy(network: ChatGLM, row: Sequence[int], count: int, prefix: Prefix | No
     answer: list[int] = []
     while len(answer) < count:
         token = int(log_probabilities(network, [*row, *answer], prefix).argmax())
-        if token == network.end_id:
+        if token in network.end_ids:
             break
         answer.append(token)
     return answer
@@ -46,15 +52,15 @@ def greedy(network: ChatGLM, row: Sequence[int], count: int, prefix: Prefix | No
 
 def best_by_search(network: ChatGLM, row: Sequence[int], count: int) -> list[int]:
     """The answer with the highest mean log-probability a token, the end counted, among all there are."""
-    words = [token for token in range(network.config.vocab_size) if token != network.end_id]
+    words = [token for token in range(network.config.vocab_size) if token not in network.end_ids]
     known = {text: log_probabilities(network, [*row, *text]) for length in range(count) for text in product(words, repeat=length)}
 
     def score(text: Sequence[int]) -> float:
         return sum(float(known[tuple(text[:place])][text[place]]) for place in range(len(text))) / len(text)
 
-    whole = [(*text, network.end_id) for text in known] + list(product(words, repeat=count))
+    whole = [(*text, end_of(network)) for text in known] + list(product(words, repeat=count))
     best = max(whole, key=score)
-    return [token for token in best if token != network.end_id]
+    return [token for token in best if token not in network.end_ids]
 
 
 def rows_of(network: ChatGLM) -> list[list[int]]:
@@ -66,7 +72,7 @@ class TestAgainstTheOriginal:
     def test_greedy_ids(self, name: str) -> None:
         case = Case(name)
         model = case.load()
-        end = model.network.end_id
+        end = end_of(model.network)
         expected = [row[: row.index(end)] if end in row else row for row in case.expected["greedy_ids"].tolist()]
 
         assert model.generate(case.prompts, max_new_tokens=10) == expected
@@ -127,7 +133,7 @@ class TestGreedy:
         sizes: list[int] = []
         step = Rows.step
 
-        def counted(self: Rows, network: ChatGLM, prefix: Prefix | None, tokens: torch.Tensor) -> torch.Tensor:
+        def counted(self: Rows, network: Network, prefix: Prefix | None, tokens: torch.Tensor) -> torch.Tensor:
             sizes.append(len(tokens))
             return step(self, network, prefix, tokens)
 
@@ -143,7 +149,7 @@ class TestGreedy:
             network = ending_network(seed)
             for count in (1, 2, 5):
                 answers = generate(network, rows_of(network), Sampling(count))
-                assert all(len(answer) <= count and network.end_id not in answer for answer in answers)
+                assert all(len(answer) <= count and network.end_ids.isdisjoint(answer) for answer in answers)
 
     def test_a_rows_own_limit_cuts_its_answer_only(self) -> None:
         network = ending_network(1)
@@ -226,7 +232,7 @@ class TestSampling:
 
         answers = generate(network, [row] * 4000, Sampling(1, 3.0, seed=0))
 
-        found = torch.bincount(torch.tensor([answer[0] if answer else network.end_id for answer in answers]), minlength=12) / 4000
+        found = torch.bincount(torch.tensor([answer[0] if answer else end_of(network) for answer in answers]), minlength=12) / 4000
         assert difference(found, expected) < 0.03
 
     def test_top_p_keeps_the_smallest_set_that_reaches_it(self) -> None:
@@ -237,7 +243,7 @@ class TestSampling:
 
         answers = generate(network, [row] * 2000, Sampling(1, 3.0, 0.7, seed=0))
 
-        found = {answer[0] if answer else network.end_id for answer in answers}
+        found = {answer[0] if answer else end_of(network) for answer in answers}
         assert 1 < count < 12
         assert found == set(ordered.indices[:count].tolist())
 
@@ -247,7 +253,7 @@ class TestBeams:
         lengths = set()
         for seed in (6, 18, 25, 27, 29):
             network = ending_network(seed, vocabulary=7)
-            network.transformer.final_layernorm.bias.add_(0.5 * network.head_weight[network.end_id])  # short answers win, too
+            network.transformer.final_layernorm.bias.add_(0.5 * network.head_weight[end_of(network)])  # short answers win, too
             for row in (prompt(network, 1), prompt(network, 0, 1)):
                 best = best_by_search(network, row, 3)
                 assert generate(network, [row], Sampling(3, num_beams=64)) == [best]
@@ -267,7 +273,7 @@ class TestBeams:
         together = generate(network, prompts, Sampling(5, num_beams=3))
 
         assert together == [generate(network, [row], Sampling(5, num_beams=3))[0] for row in prompts]
-        assert all(len(answer) <= 5 and network.end_id not in answer for answer in together)
+        assert all(len(answer) <= 5 and network.end_ids.isdisjoint(answer) for answer in together)
 
     def test_a_rows_own_limit_counts(self) -> None:
         network = ending_network(1)
@@ -373,7 +379,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, num_beams=2)], ids=["greedy", "beams"])
     def test_a_prompt_without_sop_is_a_sentence(self, sampling: Sampling) -> None:
-        with pytest.raises(UserError, match=r"a prompt of 3 ids has no <sop> \(37\).*Append \[gMASK\] and <sop>\."):
+        with pytest.raises(UserError, match=r"a prompt of 3 ids has no <sop>, behind which the answer begins\. Append \[gMASK\] and <sop>\."):
             generate(small_network(), [[1, 2, 3]], sampling)
         with pytest.raises(UserError, match="a prompt of 0 ids has no <sop>"):
             generate(small_network(), [[]], sampling)

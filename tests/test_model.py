@@ -20,7 +20,7 @@ from imprint.tokenizers import FILE_NAME
 from imprint.trained import open_model, read_run
 from imprint.tune.adapter import Description, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
-from tests.cases import CASES, TUNED, Case, difference, prompt, small_model
+from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model
 from tests.tiny import tiny_base
 from tests.tinyrun import losses, tiny_recipe, tiny_run
 
@@ -244,7 +244,7 @@ class TestChat:
         assert shown[-1].endswith("\ufffd")
 
     def test_an_answer_of_nothing_is_shown_once(self, talker: Model) -> None:
-        talker.network.transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[talker.network.end_id])
+        as_chatglm(talker.network).transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[min(talker.network.end_ids)])
 
         assert list(talker.stream_chat("你好", seed=1)) == [("", [("你好", "")])]
         assert talker.chat("你好", seed=1) == ("", [("你好", "")])
@@ -351,15 +351,15 @@ class TestQuantisedRuns:
     def test_it_is_evaluated_in_its_precision(self, run: RunFolder) -> None:
         model = open_model(run.path, read_run(run.path), device="cpu")
 
-        assert model.network.config.quantization_bit == 4
+        assert model.network.quantization_bit == 4
         assert model.encoder is not None
         assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
-        assert open_model(run.path, read_run(run.path), base=True).network.config.quantization_bit == 4
+        assert open_model(run.path, read_run(run.path), base=True).network.quantization_bit == 4
 
     def test_its_adapter_may_be_put_on_the_plain_base(self, run: RunFolder) -> None:
         model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
 
-        assert model.network.config.quantization_bit is None
+        assert model.network.quantization_bit is None
         assert model.encoder is not None
 
     def test_a_folder_that_is_quantised_trains_the_same(self, run: RunFolder) -> None:

@@ -44,7 +44,7 @@ def fit(model: Model, request: Request) -> Fit:
 
 def max_length(model: Model, request: Request) -> int:
     """Most tokens of prompt and answer together; unless said, no more than the base was made for."""
-    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.config.max_sequence_length)
+    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.shape.longest)
 
 
 def answer(model: Model, request: Request) -> Generator[str, None, None]:

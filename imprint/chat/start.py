@@ -58,7 +58,7 @@ def loaded(model: Model, path: Path, run: Trained | None, section: ChatSection, 
         adapter = f"prefix 前缀 {section.adapter or path} ({model.description.length} tokens{step})"
     elif run is not None and not section.base:
         base, adapter = model.name, f"all parameters tuned 全参数微调 (from {base})"
-    bits = model.network.config.quantization_bit
+    bits = model.network.quantization_bit
     precision = (f"int{bits}, " if bits else "") + str(model.network.dtype).removeprefix("torch.")
     return f"loaded 已加载: base 底座 {base} · {adapter} · {precision} · {model.device} · {seconds:.1f} s"
 

@@ -5,6 +5,7 @@ Legend: T packed tokens, C hidden size, H heads, D head size, P prefix length, V
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from imprint.data.batch import Layout, Pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Grid, Prefix, attend
-from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear, QuantizedWeight
+from imprint.models.network import Network, Shape
+from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -103,23 +105,26 @@ def _quantization(fields: dict[str, Any], shape: dict[str, int]) -> tuple[int | 
     return bits, bits is not None and bool(fields.get("quantization_embeddings"))
 
 
-class ChatGLM(nn.Module):
-    """The network: ids of a pack -> hidden states, and hidden states -> logits, as two calls."""
+class ChatGLM(Network):
+    """The network: a prefix language model whose head is its embedding."""
+
+    tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
 
     def __init__(self, config: ChatGLMConfig) -> None:
-        super().__init__()
+        super().__init__(
+            Shape(
+                vocabulary=config.vocab_size,
+                layers=config.num_layers,
+                kv_heads=config.num_attention_heads,
+                head_size=config.head_size,
+                hidden=config.hidden_size,
+                longest=config.max_sequence_length,
+            ),
+            end_ids=frozenset({config.control.eop}),
+            quantization_bit=config.quantization_bit,
+        )
         self.config = config
         self.transformer = Transformer(config)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type in which the network computes; a quantised weight is stored in another one."""
-        return self.transformer.final_layernorm.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.transformer.final_layernorm.weight.device
 
     @property
     def head_weight(self) -> Tensor:
@@ -127,38 +132,10 @@ class ChatGLM(nn.Module):
         embedding = self.transformer.word_embeddings
         return embedding.numbers(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 
-    @property
-    def weights(self) -> int:
-        """How many numbers it consists of; a quantised one counts as the number it stands for."""
-        quantized = sum(layer.rows * layer.columns for layer in self.modules() if isinstance(layer, QuantizedWeight))
-        return quantized + sum(parameter.numel() for parameter in self.parameters())
-
-    @property
-    def vocabulary(self) -> int:
-        """V."""
-        return self.config.vocab_size
-
-    @property
-    def end_id(self) -> int:
-        """The id that ends an answer."""
-        return self.config.control.eop
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
         embedding = self.transformer.word_embeddings
         return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else functional.linear(hidden, embedding.weight)
-
-    def new_cache(self, rows: int, capacity: int) -> Cache:
-        """An empty cache in the network's own dtype and on its device."""
-        return Cache(
-            layers=self.config.num_layers,
-            rows=rows,
-            capacity=capacity,
-            heads=self.config.num_attention_heads,
-            head_size=self.config.head_size,
-            dtype=self.dtype,
-            device=self.device,
-        )
 
     def forward(
         self,
@@ -169,11 +146,7 @@ class ChatGLM(nn.Module):
         checkpointing: bool = False,
         keep: list[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states (T, C) after the final norm.
-
-        `keep` collects the embeddings, what enters each further block and the result; `checkpointing` computes each block again in the
-        backward pass instead of keeping its activations.
-        """
+        """See Network.forward."""
         hidden: Tensor = self.transformer(pack, prefix=prefix, cache=cache, checkpointing=checkpointing, keep=keep)
         return hidden
 
@@ -200,7 +173,7 @@ class Transformer(nn.Module):
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, pack: Pack, *, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
-        """See ChatGLM.forward."""
+        """See Network.forward."""
         hidden: Tensor = self.word_embeddings(pack.ids).to(self.final_layernorm.weight.dtype)
         grid = Grid.of(pack, None if cache is None else cache.used)
         cos, sin = rotary(pack.positions, self.config.head_size // 2, hidden.dtype)

@@ -16,21 +16,19 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.files import new_folder, refuse_pointer, write_json
-from imprint.models.chatglm import ChatGLM
 from imprint.models.families import build_network, listing, read_config
+from imprint.models.network import Network
 from imprint.quant import SCALE, QuantizedWeight, quantize
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped anew after this many bytes, so that pages already copied do not add up in memory."""
-HEAD = "lm_head.weight"
-HEAD_PART, EMBEDDING_PART = "lm_head.", "transformer.word_embeddings."
 IGNORED_ENDINGS = ("rotary_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
 SHARD_BYTES = 2 * 10**9
 COMPARED_ROWS = 16
 
 
-def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> ChatGLM:
+def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> Network:
     """The network of a model folder, frozen, in evaluation mode.
 
     Weights stay mapped to their file where neither type nor device changes. `bits`, 8 or 4, quantises the blocks' weights, each as it is
@@ -41,15 +39,17 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     with torch.device("meta"):
         network = build_network(quantized_fields(fields, bits, folder), folder)
     plain = {} if fields.get("quantization_bit") else quantized_layers(network)
-    expected, head = network.state_dict(), {}
+    expected = network.state_dict()
+    copies: dict[str, tuple[str, Tensor]] = {}
     missing = expected.keys() - set(map(scale_of, plain))
-    for name, tensor in read_tensors(folder):
-        if name.endswith(IGNORED_ENDINGS) or PREFIX_PART in name:
+    for stored, tensor in read_tensors(folder):
+        if stored.endswith(IGNORED_ENDINGS) or PREFIX_PART in stored:
             continue  # a full checkpoint's prefix is an adapter's business
+        name = network.own_name(stored)
         missing.discard(name)
-        if (twin := twin_of(folder, name, expected)) != name:
+        if (twin := twin_of(folder, name, network, expected)) != name:
             _check_type(folder, name, tensor, expected[twin])
-            head[twin] = _spread_rows(tensor)
+            copies[name] = twin, _spread_rows(tensor)
         elif name in plain:
             for part, value in quantize_read(folder, name, tensor.to(device), plain[name]).items():
                 _place(network, part, value)
@@ -61,11 +61,12 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             _place(network, name, kept.clone() if plain and kept.nbytes < MAPPED_BYTES else kept)
     refuse_missing(folder, missing)
     read = network.state_dict()
-    if not all(_same(rows.to(read[twin].dtype), _spread_rows(read[twin]).cpu()) for twin, rows in head.items()):
-        raise UserError(
-            f"{folder}: {HEAD!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
-            f"Save the model with its head tied, or take {HEAD!r} out of the weights if the embedding is the good one."
-        )
+    for name, (twin, rows) in copies.items():
+        if not _same(rows.to(read[twin].dtype), _spread_rows(read[twin]).cpu()):
+            raise UserError(
+                f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
+                f"Save the model with its head tied, or take {name!r} out of the weights if the embedding is the good one."
+            )
     return network.eval()
 
 
@@ -82,7 +83,7 @@ def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> 
     return {**fields, "quantization_bit": bits, "quantization_embeddings": False}
 
 
-def quantized_layers(network: ChatGLM) -> dict[str, QuantizedWeight]:
+def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
     """The layers that hold integers, by the names of their weights."""
     return {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
 
@@ -106,9 +107,9 @@ def scale_of(name: str) -> str:
     return name.removesuffix("weight") + SCALE
 
 
-def twin_of(folder: Path, name: str, expected: Collection[str]) -> str:
-    """The name of a read tensor in the network: its own, or for the head the embedding's. Raises UserError where there is none."""
-    twin = name.replace(HEAD_PART, EMBEDDING_PART)
+def twin_of(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:
+    """The name under which the network holds a tensor: its own, or for a tied head the embedding's. Raises UserError for an unknown one."""
+    twin = next((its + name.removeprefix(copy) for copy, its in network.tied.items() if name.startswith(copy)), name)
     if twin not in expected:
         raise UserError(
             f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them."
@@ -129,7 +130,7 @@ def stored_type(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     return torch.float16 if name.endswith(SCALE) else dtype
 
 
-def _place(network: ChatGLM, name: str, tensor: Tensor) -> None:
+def _place(network: Network, name: str, tensor: Tensor) -> None:
     """Put a tensor where the network has one of this name: a buffer of integers or scales, or a frozen parameter."""
     place, _, last = name.rpartition(".")
     layer = network.get_submodule(place)
@@ -270,7 +271,7 @@ def _is_zipped(path: Path) -> bool:
 
 
 def save_network(
-    network: ChatGLM,
+    network: Network,
     source: Path,
     folder: Path,
     *,
@@ -287,7 +288,8 @@ def save_network(
     dtype = dtype or network.dtype
     tensors = network.state_dict()
     if not tied_once:
-        tensors |= {HEAD_PART + part: tensor for part, tensor in network.transformer.word_embeddings.state_dict().items()}
+        for copy, its in network.tied.items():
+            tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
     types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}
     stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
     sizes = {name: tensor.numel() * types[name].itemsize for name, tensor in tensors.items()}
@@ -296,7 +298,7 @@ def save_network(
     with new_folder(folder) as part:
         copy_small_files(source, part)
         fields = {**read_config(source), "torch_dtype": str(dtype).removeprefix("torch.")}
-        write_json(part / "config.json", quantized_fields(fields, network.config.quantization_bit, source))
+        write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
         for name, shard in zip(names, shards, strict=True):
             content = {key: tensors[key].to("cpu", types[key]).clone().contiguous() for key in shard}
             torch.save(content, part / name) if as_bin else save_file(content, part / name, {"format": "pt"})

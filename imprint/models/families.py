@@ -6,6 +6,7 @@ from typing import Any
 
 from imprint.errors import UserError
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.network import Network
 
 NATIVE = 'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size")'
 
@@ -28,7 +29,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def build_network(fields: dict[str, Any], folder: Path) -> ChatGLM:
+def build_network(fields: dict[str, Any], folder: Path) -> Network:
     """The network for these fields, its weights not yet there (on the meta device when the caller says so)."""
     kind = fields.get("model_type")
     if kind == "chatglm" and "multi_query_group_num" in fields:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.files import find_folder, new_folder, write_json
-from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, quantized_layers, read_tensors
 from imprint.models.families import listing
+from imprint.models.network import Network
 from imprint.tune.prefix import PrefixEncoder, prefix_from_tensors
 
 DESCRIPTION = "adapter.json"
@@ -52,7 +52,7 @@ class Description:
     """Version of this file."""
 
 
-def fingerprint(network: ChatGLM) -> list[float]:
+def fingerprint(network: Network) -> list[float]:
     """One number for each weight: the largest magnitude in its first row, which every precision keeps; a hash would change with it.
 
     A quantised weight counts as the numbers it stands for: its largest integer times its scale is the largest number it was made from.
@@ -81,7 +81,7 @@ def save_adapter(folder: Path, encoder: PrefixEncoder, description: Description,
             torch.save(tensors, part / ORIGINAL)
 
 
-def load_adapter(path: Path, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+def load_adapter(path: Path, network: Network) -> tuple[PrefixEncoder, Description]:
     """The prefix at `path`: an adapter folder, an original `.bin` file of any name, or a folder with the original's pytorch_model.bin."""
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION).is_file():
@@ -104,13 +104,13 @@ def holds_all_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*INDEXES, "model.safetensors"))
 
 
-def _described(encoder: PrefixEncoder, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+def _described(encoder: PrefixEncoder, network: Network) -> tuple[PrefixEncoder, Description]:
     """An original prefix, which says nothing of itself, with what can be said of it."""
     shape = encoder.shape
     return encoder, Description("", fingerprint(network), shape.length, shape.projection, "original", "chatglm")
 
 
-def _load_own(folder: Path, network: ChatGLM) -> tuple[PrefixEncoder, Description]:
+def _load_own(folder: Path, network: Network) -> tuple[PrefixEncoder, Description]:
     description = read_description(folder)
     if not same_base(description.base_fingerprint, fingerprint(network)):
         raise UserError(

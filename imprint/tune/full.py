@@ -6,7 +6,7 @@ import torch
 
 from imprint.config import Field, Section
 from imprint.errors import UserError
-from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
 
 
 class FullSection(Section):
@@ -15,15 +15,15 @@ class FullSection(Section):
     method: Literal["full"] = Field(description="Train all parameters; the result is a model folder of its own.")
 
 
-def unfreeze(network: ChatGLM) -> None:
+def unfreeze(network: Network) -> None:
     """Make every parameter trainable, each in memory of its own: a frozen base may still be mapped to its file.
 
     Raises UserError for a quantised base, whose integers cannot be moved by small steps, and for float16, in which Adam's small numbers
     become zero and the weights infinite.
     """
-    if network.config.quantization_bit:
+    if network.quantization_bit:
         raise UserError(
-            f"tune.method: a base quantised to {network.config.quantization_bit} bits cannot be tuned as a whole: integers take no small "
+            f"tune.method: a base quantised to {network.quantization_bit} bits cannot be tuned as a whole: integers take no small "
             'steps. Set model.quantize to null with a model.path that is not quantised, or tune.method to "prefix".'
         )
     if network.dtype == torch.float16:

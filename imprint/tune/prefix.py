@@ -17,7 +17,7 @@ from imprint.config import Field, Section
 from imprint.data.batch import pack
 from imprint.errors import UserError
 from imprint.models.attention import Prefix
-from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
 
 NO_TEXT_WITH_PROJECTION = (
     '"text" cannot start a prefix with a projection, whose keys and values are computed from other numbers; '
@@ -77,6 +77,8 @@ class PrefixShape:
     """D."""
     hidden: int
     """Hidden size of the base, the width inside the projection."""
+    projection_width: int
+    """Width of the table where there is a projection, which it goes into."""
     projection: bool
     """Whether keys and values are computed through two linear layers."""
 
@@ -86,10 +88,10 @@ class PrefixShape:
         return self.layers * 2 * self.heads * self.head_size
 
     @classmethod
-    def of(cls, network: ChatGLM, length: int, *, projection: bool) -> "PrefixShape":
+    def of(cls, network: Network, length: int, *, projection: bool) -> "PrefixShape":
         """The shape that fits a network."""
-        config = network.config
-        return cls(length, config.num_layers, config.num_attention_heads, config.head_size, config.hidden_size, projection)
+        shape = network.shape
+        return cls(length, shape.layers, shape.kv_heads, shape.head_size, shape.hidden, network.projection_width, projection)
 
 
 class PrefixEncoder(nn.Module):
@@ -98,10 +100,10 @@ class PrefixEncoder(nn.Module):
     def __init__(self, shape: PrefixShape) -> None:
         super().__init__()
         self.shape = shape
-        table = torch.empty(shape.length, shape.hidden if shape.projection else shape.width)
+        table = torch.empty(shape.length, shape.projection_width if shape.projection else shape.width)
         self.embedding = nn.Embedding.from_pretrained(table, freeze=False)  # filled by `start_prefix` or from a file
         self.trans = (
-            nn.Sequential(nn.Linear(shape.hidden, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
+            nn.Sequential(nn.Linear(shape.projection_width, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
             if shape.projection
             else None
         )
@@ -120,7 +122,7 @@ class PrefixEncoder(nn.Module):
         return {NAME + name: parameter for name, parameter in self.named_parameters()}
 
 
-def start_prefix(network: ChatGLM, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
+def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
     """A new prefix on the network's device.
 
     `random` draws from N(0, 1) as the original does; `zeros` adds nothing but attention to nothing; `text` takes the keys and values that
@@ -141,7 +143,7 @@ def start_prefix(network: ChatGLM, shape: PrefixShape, start: str, text_ids: Seq
     return encoder
 
 
-def _keys_and_values(network: ChatGLM, text_ids: Sequence[int], shape: PrefixShape) -> Tensor:
+def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixShape) -> Tensor:
     """(P, width): what the base's attention holds after reading the text, repeated or cut to P tokens."""
     if not text_ids:
         raise UserError('tune.text: is empty. Give the instruction of the task, or set tune.start to "random".')
@@ -153,7 +155,7 @@ def _keys_and_values(network: ChatGLM, text_ids: Sequence[int], shape: PrefixSha
     return torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(shape.length, -1).float()
 
 
-def prefix_from_tensors(tensors: Mapping[str, Tensor], network: ChatGLM, place: str) -> PrefixEncoder:
+def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, place: str) -> PrefixEncoder:
     """The prefix that a file's tensors hold; length and projection are read from their shapes.
 
     `place` names the file in sentences. Raises UserError where there is no prefix or it belongs to a base of another shape.

@@ -10,9 +10,9 @@ from imprint.config import Field
 from imprint.data.batch import Pack
 from imprint.errors import UserError
 from imprint.models.attention import Prefix
-from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
+from imprint.models.network import Network
 from imprint.tokenizers import ChatGLMTokenizer
 from imprint.tune.adapter import Description, fingerprint, load_adapter, save_adapter
 from imprint.tune.full import FullSection, unfreeze
@@ -25,7 +25,7 @@ class Tuner(nn.Module):
     """A frozen network with a prefix that learns, or a network that learns as a whole."""
 
     def __init__(
-        self, network: ChatGLM, section: PrefixSection | FullSection, encoder: PrefixEncoder | None, *, checkpointing: bool
+        self, network: Network, section: PrefixSection | FullSection, encoder: PrefixEncoder | None, *, checkpointing: bool
     ) -> None:
         super().__init__()
         self.network = network
@@ -70,7 +70,7 @@ class Tuner(nn.Module):
         )
 
 
-def start_tuner(network: ChatGLM, section: PrefixSection | FullSection, tokenizer: ChatGLMTokenizer, *, checkpointing: bool) -> Tuner:
+def start_tuner(network: Network, section: PrefixSection | FullSection, tokenizer: ChatGLMTokenizer, *, checkpointing: bool) -> Tuner:
     """The network made ready for a method.
 
     A prefix begins as an adapter left it, as the base's reading of a text, or as numbers. Raises UserError where an adapter is another
@@ -86,7 +86,7 @@ def start_tuner(network: ChatGLM, section: PrefixSection | FullSection, tokenize
     return Tuner(network, section, start_prefix(network, shape, section.start, text_ids), checkpointing=checkpointing)
 
 
-def _taken_up(section: PrefixSection, adapter: Path, network: ChatGLM) -> PrefixEncoder:
+def _taken_up(section: PrefixSection, adapter: Path, network: Network) -> PrefixEncoder:
     """The prefix of an adapter, which must be as long and as deep as the recipe says, where it says so."""
     encoder, _ = load_adapter(adapter, network)
     for knob, wanted, found in (

@@ -23,7 +23,7 @@ def test_chatglm_6b_is_known_by_its_fields_whatever_its_folder_is_called(tmp_pat
     network = build_network(read_config(folder), folder)
 
     assert type(network).__name__ == "ChatGLM"
-    assert network.config.num_layers == 2
+    assert network.shape.layers == 2
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_folder_that_brings_its_own_code_hears_that_it_is_never_run(tmp_path: 
 def test_the_officials_auto_map_does_no_harm(tmp_path: Path) -> None:
     fields = {**small_fields(), "auto_map": {"AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration"}}
 
-    assert build_network(fields, tmp_path).config.hidden_size == 32
+    assert build_network(fields, tmp_path).shape.hidden == 32
 
 
 def test_chatglm2_is_called_by_its_name(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_an_odd_width_cannot_share_bytes(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, {**small_fields(), "inner_hidden_size": 49, "quantization_bit": 4})
 
     assert '"inner_hidden_size" 49 is odd, but at 4 bits two columns share a byte' in sentence
-    assert build_network({**small_fields(), "inner_hidden_size": 49, "quantization_bit": 8}, tmp_path).config.quantization_bit == 8
+    assert build_network({**small_fields(), "inner_hidden_size": 49, "quantization_bit": 8}, tmp_path).quantization_bit == 8
 
 
 def test_a_listing_stays_short(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import imprint
 from imprint.errors import UserError
-from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
 from imprint.quant import BITS
 from imprint.tune.adapter import DESCRIPTION, ORIGINAL, TENSORS, Description, fingerprint, load_adapter, same_base, save_adapter
 from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, start_prefix
@@ -26,18 +26,18 @@ class Canary:
         return Path.touch, (self.file,)
 
 
-def encoder_for(network: ChatGLM, *, projection: bool = False) -> PrefixEncoder:
+def encoder_for(network: Network, *, projection: bool = False) -> PrefixEncoder:
     return start_prefix(network, PrefixShape.of(network, 5, projection=projection), "random", [])
 
 
-def saved(folder: Path, network: ChatGLM, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
+def saved(folder: Path, network: Network, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
     encoder = encoder_for(network, projection=projection)
     description = Description("base/one", fingerprint(network), 5, projection, "random", "chatglm", 120, {"loss": 1.25})
     save_adapter(folder, encoder, description, original=original)
     return encoder
 
 
-def refusal(path: Path, network: ChatGLM) -> str:
+def refusal(path: Path, network: Network) -> str:
     with pytest.raises(UserError) as caught:
         load_adapter(path, network)
     return str(caught.value)

@@ -13,8 +13,8 @@ import imprint
 from imprint.data.batch import Pack, pack
 from imprint.engine import Engine, OptimizerSection
 from imprint.errors import UserError
-from imprint.models.chatglm import ChatGLM
 from imprint.models.families import read_config
+from imprint.models.network import Network
 from imprint.tokenizers import read_tokenizer
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
@@ -27,18 +27,18 @@ PREFIX = PrefixSection(length=4, start="random")
 FULL = FullSection(method="full")
 
 
-def batch(network: ChatGLM) -> Pack:
+def batch(network: Network) -> Pack:
     rows = [[*prompt(network, 1, 2, 3), 4, 5], [*prompt(network, 6), 7]]
     return pack(rows, network, [[-100] * (len(row) - 2) + row[-2:] for row in rows])
 
 
-def prefix_tuner(network: ChatGLM, *, dropout: float = 0.0, checkpointing: bool = False, original_file: bool = False) -> Tuner:
+def prefix_tuner(network: Network, *, dropout: float = 0.0, checkpointing: bool = False, original_file: bool = False) -> Tuner:
     encoder = start_prefix(network, PrefixShape.of(network, 4, projection=False), "random", [])
     section = PrefixSection(length=4, start="random", prefix_dropout=dropout, original_file=original_file)
     return Tuner(network, section, encoder, checkpointing=checkpointing)
 
 
-def full_tuner(network: ChatGLM) -> Tuner:
+def full_tuner(network: Network) -> Tuner:
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     return Tuner(network, FULL, None, checkpointing=False)
@@ -79,6 +79,8 @@ class TestTrajectory:
         tensors = load_file(case.folder / "trajectory.safetensors")
         model = case.load()
         assert model.encoder is not None
+        # in fp32, Adam turns the rounding of one tiny gradient into 1.3e-4 on some processors
+        model.network.double(), model.encoder.double()
         tuner = Tuner(model.network, PrefixSection(length=4, start="random"), model.encoder, checkpointing=checkpointing)
         packs = [golden_pack(model.network, tensors[f"input_ids_{step}"], tensors[f"labels_{step}"]) for step in range(20)]
 
@@ -88,7 +90,7 @@ class TestTrajectory:
         assert difference(model.encoder.embedding.weight, tensors["prefix"]) <= 1e-4
 
 
-def golden_pack(network: ChatGLM, ids: Tensor, labels: Tensor) -> Pack:
+def golden_pack(network: Network, ids: Tensor, labels: Tensor) -> Pack:
     rows = without_padding(ids)
     return pack(rows, network, ends(labels, rows))
 
