@@ -379,7 +379,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, num_beams=2)], ids=["greedy", "beams"])
     def test_a_prompt_without_sop_is_a_sentence(self, sampling: Sampling) -> None:
-        with pytest.raises(UserError, match=r"a prompt of 3 ids has no <sop>, behind which the answer begins\. Append \[gMASK\] and <sop>\."):
+        with pytest.raises(
+            UserError, match=r"a prompt of 3 ids has no <sop>, behind which the answer begins\. Append \[gMASK\] and <sop>\."
+        ):
             generate(small_network(), [[1, 2, 3]], sampling)
         with pytest.raises(UserError, match="a prompt of 0 ids has no <sop>"):
             generate(small_network(), [[]], sampling)
