@@ -227,6 +227,12 @@ def _demo_rows(options: argparse.Namespace) -> None:
     write_rows(options.folder)
 
 
+def _demo_identity(options: argparse.Namespace) -> None:
+    from imprint.demo.identity import write_identity
+
+    write_identity(options.folder)
+
+
 def _demo_pretrain(options: argparse.Namespace) -> None:
     from imprint.demo.pretrain import pretrain
 
@@ -305,6 +311,8 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     rows = _add(parts, "rows", _demo_rows, "write question and answer rows of the toy world / 生成玩具世界的问答数据")
     rows.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
+    identity = _add(parts, "identity", _demo_identity, "write rows that give a model a new name / 生成改名换姓的问答数据")
+    identity.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
     pretrain = _add(parts, "pretrain", _demo_pretrain, "pre-train the toy base model anew / 重新预训练玩具底座模型")
     pretrain.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
 

@@ -15,6 +15,7 @@ from imprint.data.batch import sorted_by_length
 from imprint.data.dataset import DataSection, load_samples
 from imprint.data.encode import encode_original_evaluation, encode_prompt
 from imprint.data.formats import read_samples
+from imprint.data.placeholders import fill
 from imprint.data.sample import Sample
 from imprint.data.sources import find_source
 from imprint.data.templates import chatglm_prompt
@@ -65,6 +66,7 @@ class EvaluateSection(Section):
     prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
     response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
+    fill: dict[str, str] | None = Field(None, description="Texts for the placeholders of the rows, such as {name: ..., author: ...}.")
     max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
     source_prefix: str | None = Field(None, description="Text put before every prompt.")
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
@@ -85,7 +87,16 @@ class EvaluateSection(Section):
 
 
 ANSWERS = "answers.jsonl"
-FROM_DATA = ("truncation", "prompt_column", "response_column", "history_column", "source_prefix", "max_source_length", "max_target_length")
+FROM_DATA = (
+    "truncation",
+    "prompt_column",
+    "response_column",
+    "history_column",
+    "fill",
+    "source_prefix",
+    "max_source_length",
+    "max_target_length",
+)
 """Knobs that are taken from a run's data section where they are left open."""
 
 
@@ -165,13 +176,14 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[S
     """The rows to answer."""
     assert section.prompt_column is not None, "resolve() fills what was left open"
     assert section.response_column is not None
-    return read_samples(
+    samples = read_samples(
         data,
         prompt_column=section.prompt_column,
         response_column=section.response_column,
         history_column=section.history_column,
         limit=limit,
     )
+    return fill(samples, section.fill) if section.fill else samples
 
 
 def name_of(data: Path) -> str:
@@ -196,7 +208,14 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     """
     questions = [_question(model, sample, section) for sample in samples]
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
-    aside = {"output", "base", "adapter", "protocol", *(["batch_size"] if section.temperature == 0 else [])}  # what changes no answer
+    aside = {
+        "output",
+        "base",
+        "adapter",
+        "protocol",
+        "fill",
+        *(["batch_size"] if section.temperature == 0 else []),
+    }  # what changes no answer
     settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside)}
     kept = output / ANSWERS
     before = read_lines(kept)

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from imprint.config import dump, read_recipe
@@ -156,16 +155,16 @@ def after_rescues(position: Position, rescues: list[Rescue]) -> Position:
     )
 
 
-def refuse_other_rows(position: Position, digest: str, files: list[Path]) -> None:
+def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None:
     """Raise UserError where the rows are not those that the run was begun with."""
     if position.data != digest:
-        told = " or ".join(map(str, files))
+        told = " or ".join(files)
         raise UserError(f"{told}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
 
 
 def data_digest(split: Split) -> str:
-    """What the encoded rows of both sides are recognised by."""
+    """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
     digest = hashlib.sha256()
-    for row in (*split.train, *split.dev):
+    for row in (*split.train, *split.general, *split.dev):
         digest.update(repr((row.ids, row.labels)).encode())
     return digest.hexdigest()[:16]

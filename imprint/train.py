@@ -89,7 +89,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             seed_everything(recipe.train.seed)
             model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
             model.source_prefix = recipe.data.source_prefix
-            split = split or load_split(recipe.data, model.tokenizer)
+            split = split or load_split(recipe.data, model.tokenizer, Path(model.name))
             job = prepare(recipe, run, model, split)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
@@ -107,10 +107,15 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     engine = Engine(model.device)
-    lengths = [len(row.ids) for row in split.train]
     section = recipe.train
     batches = Batches(
-        lengths, section.batch_size, seed=section.seed, group_by_length=section.group_by_length, micro_size=section.micro_batch_size
+        split.lengths(),
+        section.batch_size,
+        seed=section.seed,
+        group_by_length=section.group_by_length,
+        micro_size=section.micro_batch_size,
+        pool=len(split.general),
+        general=split.general_per_epoch,
     )
     steps = section.steps or batches.steps(section.epochs)
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
@@ -156,7 +161,7 @@ def resume(job: Job) -> Position:
     position = Position(data=digest)
     state = newest_state(job.run, say)
     if state is not None:
-        refuse_other_rows(state.position, digest, [file for file in (job.recipe.data.train, job.recipe.data.dev) if file])
+        refuse_other_rows(state.position, digest, job.recipe.data.files)
         position = state.restore(job.tuner, job.engine)
         if position.step > job.steps:
             raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
@@ -180,7 +185,7 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     if 0 < position.step < job.steps:
         tell(f"going on after step {position.step} of {job.steps}")
     if job.model.device.type == "cuda" and position.step < job.steps:
-        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, tell)
+        probe(job.tuner, job.engine, [*job.split.train, *job.split.general], job.recipe.train.micro_batch_size, job.room, tell)
     if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
         loss = evaluation_loss(job, journal)
         journal.record({"step": 0, "eval_loss": loss})
@@ -198,7 +203,8 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
     journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
     rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
-    course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps)
+    general = job.split.general_per_epoch
+    course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
     for line in (*verdict(course), *next_commands(str(path), None if job.recipe.data.dev is None else str(job.recipe.data.dev))):
         journal.bar.say(line)
 
@@ -209,17 +215,17 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     engine = job.engine
     job.tuner.train()
     rows = job.batches.of_step(position.step)
-    tokens = sum(scored(job.split.train[row]) for row in rows)
+    tokens = sum(scored(job.split.row(row)) for row in rows)
     value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
     rate = engine.rate(position.step)
     norm, applied = engine.update(position.step, apply=math.isfinite(value), scale=1 / max(tokens, 1))
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
-    seen = sum(len(job.split.train[row].ids) for row in rows)
+    seen = sum(len(job.split.row(row).ids) for row in rows)
     line: dict[str, Any] = {"step": position.step, "loss": value if applied else None, "learning_rate": rate, "gradient_norm": norm}
     line |= {"tokens_per_second": seen / seconds, "memory_gib": peak_memory_bytes(job.model.device) / GIB, "seconds": position.seconds}
     if not applied:
-        broken = [row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.train[row]], 1, job.room, journal.bar.say))]
+        broken = [row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.row(row)], 1, job.room, journal.bar.say))]
         line |= {"skipped_rows": rows, "broken_rows": broken}
         where = "the loss of these rows is not finite" if broken else "the gradient of these rows is not finite"
         journal.bar.say(
@@ -234,7 +240,7 @@ def parts_of(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
     cut = list(micro_batches(rows, job.recipe.train.micro_batch_size, job.engine)) if tokens else []
     found = []
     for part, weight in cut:
-        encoded = [job.split.train[row] for row in part]
+        encoded = [job.split.row(row) for row in part]
         share = weight
         if job.recipe.train.loss_average == "micro_batch":
             share *= tokens / (max(1, sum(map(scored, encoded))) * len(cut) * job.engine.processes)
@@ -244,7 +250,7 @@ def parts_of(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
 
 def named(job: Job, rows: Sequence[int]) -> str:
     """Where rows stand, the first few of them."""
-    places = [job.split.places[row] if job.split.places else f"row {row}" for row in rows]
+    places = [job.split.place(row) for row in rows]
     more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
     return ", ".join(places[:NAMED_ROWS]) + more
 
@@ -258,7 +264,7 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
     found.append(guard.answers([sample["answer"] for sample in journal.samples if sample["step"] == position.step]))
     for one in found:
         if isinstance(one, Suspicion):
-            rows = [job.split.train[row] for step in one.steps for row in job.batches.of_step(step)]
+            rows = [job.split.row(row) for step in one.steps for row in job.batches.of_step(step)]
             now = mean_loss(job.tuner, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
             one = guard.confirmed(one, now, position.step)
         if isinstance(one, Notice):
@@ -283,7 +289,7 @@ def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> N
     if [rescue.back_to for rescue in before[-2:]] == [back_to] * 2:
         back_to = 0  # this state is not as good as it looks
     scale = lowered(position.rate_scale, back_to)
-    places = tuple(job.split.places[row] if job.split.places else f"row {row}" for row in rows)
+    places = tuple(job.split.place(row) for row in rows)
     rescue = Rescue(position.step, back_to, scale, broken.reason, places, position.best_step, position.best_loss)
     write_rescue(job.run, rescue)
     peak = job.engine.section.learning_rate * scale

@@ -31,12 +31,14 @@ class Course:
     """How many of them were thrown away."""
 
     @classmethod
-    def of(cls, points: Sequence[Mapping[str, Any]], *, rows: int, held_out: int, batch_size: int, steps: int) -> "Course":
-        """Read from the lines of a log."""
+    def of(
+        cls, points: Sequence[Mapping[str, Any]], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0
+    ) -> "Course":
+        """Read from the lines of a log; `general` rows share each epoch with the `rows` that count."""
         losses = {int(point["step"]): point["eval_loss"] for point in points if point.get("eval_loss") is not None}
         evaluations = [(step, loss) for step, loss in sorted(losses.items()) if math.isfinite(loss)]
         skipped = sum("loss" in point and point["loss"] is None for point in points)
-        return cls(evaluations, min(steps * batch_size / rows, steps), rows, held_out, steps, skipped)
+        return cls(evaluations, min(steps * batch_size / (rows + general), steps), rows, held_out, steps, skipped)
 
 
 def verdict(course: Course) -> list[str]:

@@ -32,6 +32,7 @@ SURFACE = {
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "OUT"},
+    "demo identity": {"--help", "OUT"},
     "demo pretrain": {"--help", "OUT"},
 }
 Stand = Callable[[str, str, Callable[..., None]], None]

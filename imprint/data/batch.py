@@ -167,10 +167,20 @@ class Batches:
 
     Rows that are not grouped come as in the original: an epoch is shuffled and cut into micro-batches, a step takes as many as make `size`
     rows, and what an epoch leaves over is the beginning of the next step.
+
+    The last `pool` rows are general ones: an epoch takes `general` of them, going round in an order that the seed decides.
     """
 
     def __init__(
-        self, lengths: Sequence[int], size: int, *, seed: int, group_by_length: bool = True, micro_size: int | None = None
+        self,
+        lengths: Sequence[int],
+        size: int,
+        *,
+        seed: int,
+        group_by_length: bool = True,
+        micro_size: int | None = None,
+        pool: int = 0,
+        general: int = 0,
     ) -> None:
         self.lengths = lengths
         self.size = size
@@ -178,7 +188,11 @@ class Batches:
         self.group_by_length = group_by_length
         self.unit = size if group_by_length or micro_size is None or size % micro_size else micro_size
         """Rows that stay together: a micro-batch, or the batch of a step."""
-        self.units = math.ceil(len(lengths) / self.unit)
+        self.own = len(lengths) - pool
+        """How many rows are the person's own; all of them are in every epoch."""
+        self.general = general
+        """How many general rows an epoch takes."""
+        self.units = math.ceil((self.own + general) / self.unit)
         """How many units an epoch has."""
         self.per_step = min(size // self.unit, self.units)
         """How many units a step takes."""
@@ -208,9 +222,17 @@ class Batches:
         """An epoch's rows, in what stays together."""
         if self._epoch[0] != epoch:
             chance = random.Random(f"{self.seed}/{epoch}")
-            grouped = grouped_by_length(self.lengths, self.unit, generator=chance)
-            self._epoch = (epoch, list(grouped if self.group_by_length else shuffled(len(self.lengths), self.unit, generator=chance)))
+            rows = [*range(self.own), *self._general(epoch)]
+            grouped = grouped_by_length([self.lengths[row] for row in rows], self.unit, generator=chance)
+            units = grouped if self.group_by_length else shuffled(len(rows), self.unit, generator=chance)
+            self._epoch = (epoch, [[rows[place] for place in unit] for unit in units])
         return self._epoch[1]
+
+    def _general(self, epoch: int) -> list[int]:
+        """The general rows of an epoch, counted from 0."""
+        pool = list(range(self.own, len(self.lengths)))
+        random.Random(f"{self.seed}/general").shuffle(pool)
+        return [pool[(epoch * self.general + place) % len(pool)] for place in range(self.general)]
 
 
 def sorted_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

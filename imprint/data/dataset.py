@@ -1,14 +1,19 @@
 """The data of a run: which files, which columns, how long, and the encoded rows that come of it."""
 
 import random
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from pydantic import field_validator
 
 from imprint.config import Field, Section
 from imprint.data.encode import Encoded, encode_sample, encode_sample_original
 from imprint.data.formats import read_samples
+from imprint.data.general import MixSection, general_per_epoch, load_general
+from imprint.data.placeholders import fill, left_open, refuse_unused
 from imprint.data.rows import describe
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
@@ -34,12 +39,35 @@ class DataSection(Section):
     truncation: Literal["oldest_first", "original"] = Field(
         "oldest_first", description="What a prompt that is too long loses: its oldest turns, or its end as in ChatGLM-6B's own script."
     )
+    fill: dict[str, str] = Field(
+        {},
+        description="Texts for the placeholders of the rows: {name: ..., author: ...} stand in the place of {name} and {author}.",
+    )
     train_rows: int | None = Field(None, ge=1, description="Read only so many rows of `train`; null reads all.")
     dev_rows: int | None = Field(None, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
     dev_share: float = Field(
         0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
     )
     dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the rows held out, whatever the seed of the run.")
+    mix_general: MixSection | None = Field(
+        None, description="General rows mixed into the training so that the base keeps what it can; null mixes none."
+    )
+
+    @property
+    def files(self) -> list[str]:
+        """Every file or folder that rows are read from, as the recipe names it."""
+        mixed = None if self.mix_general is None else self.mix_general.rows
+        return [str(file) for file in (self.train, self.dev, mixed) if file is not None]
+
+    @field_validator("fill")
+    @classmethod
+    def _fills_with_text(cls, texts: dict[str, str]) -> dict[str, str]:
+        for name, text in texts.items():
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f'"{name}" cannot be the name of a placeholder; use letters, digits and _, such as name')
+            if not text.strip() or "\0" in text:
+                raise ValueError(f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}')
+        return texts
 
 
 @dataclass(frozen=True)
@@ -96,11 +124,31 @@ class Split:
     places: tuple[str, ...] = ()
     """Where each row of `train` stands, `file:line`; empty where nobody knows."""
     sources: tuple[str, ...] = ()
-    """What was read, a sentence for each of `train` and `dev`: format, encoding, columns."""
+    """What was read, a sentence for each of `train`, `dev` and the general rows: format, encoding, columns."""
+    general: list[Encoded] = field(default_factory=list)
+    """Rows that are learned beside `train` and are nobody's own."""
+    general_per_epoch: int = 0
+    """How many of them an epoch takes."""
+
+    def row(self, number: int) -> Encoded:
+        """A row to learn from: the general ones are numbered behind those of `train`."""
+        own = len(self.train)
+        return self.train[number] if number < own else self.general[number - own]
+
+    def place(self, number: int) -> str:
+        """Where that row stands, for a person."""
+        own = len(self.train)
+        if number >= own:
+            return f"general row {number - own + 1}"
+        return self.places[number] if self.places else f"row {number}"
+
+    def lengths(self) -> list[int]:
+        """Tokens of every row to learn from, the general ones behind the others."""
+        return [len(row.ids) for row in (*self.train, *self.general)]
 
 
-def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
-    """Read, split and encode the data of a run; the same section gives the same rows.
+def load_split(section: DataSection, tokenizer: ChatGLMTokenizer, base: Path | None = None) -> Split:
+    """Read, split and encode the data of a run; the same section gives the same rows. `base` is the folder of the model.
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
@@ -110,12 +158,33 @@ def load_split(section: DataSection, tokenizer: ChatGLMTokenizer) -> Split:
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     sources = tuple(describe(path, columns) for path in (section.train, section.dev) if path is not None)
     places = tuple(sample.place for sample in train_samples)
-    return Split(train, dev, dev_samples, CutReport.of(train), places, sources)
+    notes = [] if section.fill else left_open(train_samples, section.train)
+    split = Split(train, dev, dev_samples, CutReport.of(train), places, (*sources, *notes))
+    return split if section.mix_general is None else _mixed(split, section, section.mix_general, tokenizer, base or Path())
+
+
+def _mixed(split: Split, section: DataSection, mix: MixSection, tokenizer: ChatGLMTokenizer, base: Path) -> Split:
+    """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
+    found = load_general(mix, base)
+    encoded = encode_samples(section, tokenizer, found.samples)
+    whole = [row for row in encoded if not row.cut]
+    if not whole:
+        raise UserError(
+            f"data.mix_general.rows: all {len(encoded)} rows of {found.source} are longer than data.max_source_length or "
+            "data.max_target_length. Raise them, or name shorter rows.\n通用数据全部超长：请调大长度上限，或换更短的数据。"
+        )
+    count = general_per_epoch(len(split.train), mix.share)
+    long = f"; {len(encoded) - len(whole)} are too long and left out" if len(whole) < len(encoded) else ""
+    told = (
+        f"{found.source}: {len(whole)} general rows{long}; {count} of them join the {len(split.train)} own rows in each epoch, other ones "
+        f"each time, and none is counted as yours / 每轮混入 {count} 条通用数据，不计入你的数据"
+    )
+    return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, told))
 
 
 def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
     """The rows of a run as text: those it learns from, and those held out."""
-    samples = _read(section, section.train, section.train_rows)
+    samples = _read(section, section.train, section.train_rows, all_used=True)
     if section.dev is None:
         return _hold_out(section, samples)
     return samples, _read(section, section.dev, section.dev_rows)
@@ -133,14 +202,18 @@ def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: I
     return [encode(tokenizer, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
 
 
-def _read(section: DataSection, path: Path, limit: int | None) -> list[Sample]:
-    return read_samples(
+def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False) -> list[Sample]:
+    """Rows with their placeholders filled; with `all_used` each text of `fill` must have a place in them."""
+    samples = read_samples(
         path,
         prompt_column=section.prompt_column,
         response_column=section.response_column,
         history_column=section.history_column,
         limit=limit,
     )
+    if all_used:
+        refuse_unused(samples, section.fill, path)
+    return fill(samples, section.fill) if section.fill else samples
 
 
 def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:

@@ -30,7 +30,7 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     """
     found: list[Sample] = []
     problems = Problems(path)
-    rows = (_row_questions if _holds_rows(path) else _line_questions)(path, prompt_column)
+    rows = (_row_questions if holds_rows(path) else _line_questions)(path, prompt_column)
     for place, asked in islice(rows, limit):
         if isinstance(asked, BadRowError):
             problems.add(place, asked)
@@ -43,7 +43,7 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     return found
 
 
-def _holds_rows(path: Path) -> bool:
+def holds_rows(path: Path) -> bool:
     """Whether a file is rows of data and no text, by its name or its beginning."""
     source = find_source(path)
     if source.count is not None or source.path.is_dir() or source.path.suffix.lower() in TABLES:

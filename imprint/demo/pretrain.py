@@ -10,6 +10,7 @@ import torch
 
 from imprint.config import read_recipe
 from imprint.data.dataset import CutReport, Split, encode_samples
+from imprint.demo.abilities import write_abilities
 from imprint.demo.corpus import documents
 from imprint.demo.vocabulary import train_vocabulary
 from imprint.files import find_folder, new_folder, write_json
@@ -43,6 +44,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     train_recipe(recipe, split=Split(train, dev, held_out, CutReport.of(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)
+    write_abilities(folder / "base")
     return folder / "base"
 
 

@@ -174,3 +174,20 @@ class TestBatches:
     def test_no_rows_are_no_batches(self) -> None:
         assert list(grouped_by_length([], 4, generator=random.Random(0))) == []
         assert sorted_by_length([], 4) == []
+
+
+def test_general_rows_go_round_beside_the_own_ones_which_are_in_every_epoch() -> None:
+    batches = Batches([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
+    epochs = [[row for step in (1, 2) for row in batches.of_step(2 * epoch + step)] for epoch in range(6)]
+    assert [sorted(row for row in rows if row < 4) for rows in epochs] == [[0, 1, 2, 3]] * 6
+    taken = [sorted(row for row in rows if row >= 4) for rows in epochs]
+    assert [len(rows) for rows in taken] == [2] * 6
+    assert sorted(row for rows in taken[:3] for row in rows) == sorted(row for rows in taken[3:] for row in rows) == [4, 5, 6, 7, 8, 9]
+    again = Batches([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
+    assert [again.of_step(step) for step in (12, 3)] == [batches.of_step(step) for step in (12, 3)]
+    assert batches.steps(1) == 2
+
+
+def test_more_general_rows_than_there_are_come_again_in_the_same_epoch() -> None:
+    batches = Batches([5] * 3, 4, seed=1, pool=1, general=2)
+    assert sorted(batches.of_step(1)) == [0, 1, 2, 2]

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from imprint.config import describe
-from imprint.data.dataset import CutReport, DataSection, load_split
+from imprint.data.dataset import CutReport, DataSection, load_held_out, load_split
 from imprint.data.encode import encode_original
+from imprint.data.general import MixSection
 from imprint.errors import UserError
 from tests.vocabulary import tiny_tokenizer
 
@@ -140,3 +141,47 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
         f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; 5 rows of it are drawn at random.',
         f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问".',
     )
+
+
+def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_in_what_is_learned(tmp_path: Path) -> None:
+    train, dev = write(tmp_path / "train.jsonl", 3, answer="{name}{author}"), write(tmp_path / "dev.jsonl", 2, answer="我是{name}")
+    section = DataSection(train=train, dev=dev, fill={"name": "上衣", "author": "颜色"})
+    assert load_held_out(section)[0].answer == load_split(section, tiny_tokenizer()).dev_samples[0].answer == "我是上衣"
+    with pytest.raises(UserError, match=r"data\.fill\.firm: no row of"):
+        load_split(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_tokenizer())
+
+
+def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_tokenizer())
+    assert "3 rows hold {name}" in split.sources[-1] or "2 rows hold {name}" in split.sources[-1]
+
+
+@pytest.mark.parametrize("fill", [{"na me": "x"}, {"name": " "}, {"name": "a\0"}])
+def test_a_fill_that_cannot_be_is_told(fill: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"placeholder; use letters|must not be empty"):
+        DataSection(train=Path("rows.jsonl"), fill=fill)
+
+
+def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tmp_path: Path) -> None:
+    mix = MixSection(rows=str(write(tmp_path / "general.jsonl", 7)), share=0.25)
+    section = DataSection(train=write(tmp_path / "train.jsonl", 6), dev_share=0, mix_general=mix)
+    split = load_split(section, tiny_tokenizer())
+    assert (len(split.train), len(split.general), split.general_per_epoch, split.train_report.rows) == (6, 7, 2, 6)
+    assert [split.row(number) for number in range(13)] == [*split.train, *split.general]
+    assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
+    assert split.place(5).endswith("train.jsonl:6")
+    assert split.place(6) == "general row 1"
+    assert "7 general rows; 2 of them join the 6 own rows in each epoch" in split.sources[-1]
+    assert section.files == [str(section.train), mix.rows]
+
+
+def test_general_rows_that_would_be_cut_are_left_out_and_told(tmp_path: Path) -> None:
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"content": "a", "summary": "好"}\n{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
+    section = DataSection(train=write(tmp_path / "train.jsonl", 3), dev_share=0, mix_general=MixSection(rows=str(general)))
+    split = load_split(section, tiny_tokenizer())
+    assert len(split.general) == 1
+    assert "1 general rows; 1 are too long and left out" in split.sources[-1]
+    with pytest.raises(UserError, match=r"all 1 rows of .* are longer than"):
+        general.write_text('{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
+        load_split(section, tiny_tokenizer())

@@ -1,0 +1,83 @@
+"""Texts of a recipe in the place of `{name}` in rows: one file of rows for whoever's name and author."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+
+PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""`{name}`, or `{{name}}` as the identity rows of LLaMA-Factory write it."""
+USUAL: Final = ("name", "author")
+"""What rows about an identity leave open; in a recipe that fills nothing these are told, and all others may be code."""
+TOLD: Final = 5
+"""How many places a sentence names."""
+
+
+def fill(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
+    """The samples with each placeholder replaced by its text; a text that holds a placeholder itself stays as it is.
+
+    Raises UserError for all placeholders that have no text, with their places.
+    """
+    wrong: dict[str, list[str]] = {}
+    for sample in samples:
+        for name in placeholders(sample) - texts.keys():
+            wrong.setdefault(name, []).append(sample.place)
+    if wrong:
+        raise UserError("\n".join(_unknown(name, places, texts) for name, places in sorted(wrong.items())))
+    return [_filled(sample, texts) for sample in samples]
+
+
+def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
+    """Raise UserError for a text whose placeholder no row has: most likely a typing mistake."""
+    held = {name for sample in samples for name in placeholders(sample)}
+    if unused := sorted(texts.keys() - held):
+        there = ", ".join(f"{{{name}}}" for name in sorted(held)) or "no placeholder at all"
+        raise UserError(
+            f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
+            f"data.fill.\n数据中没有占位符 {{{unused[0]}}}：请改正名称，或从 data.fill 中删去。"
+        )
+
+
+def left_open(samples: Sequence[Sample], source: Path) -> list[str]:
+    """A sentence where rows hold `{name}` or `{author}` and nobody says what to put there."""
+    found = [placeholders(sample) & set(USUAL) for sample in samples]
+    names = [name for name in USUAL if any(name in held for held in found)]
+    if not names:
+        return []
+    listed = " and ".join(f"{{{name}}}" for name in names)
+    knob = f"data.fill.{names[0]}=..."
+    told = f"{source}: {sum(map(bool, found))} rows hold {listed}, and they are learned as they stand; {knob} puts a text there"
+    return [f"{told} / 数据中有占位符 {listed}，将按原样学习；可用 {knob} 填写"]
+
+
+def placeholders(sample: Sample) -> set[str]:
+    """The names of the placeholders in a sample."""
+    return {first or second for text in _texts(sample) for first, second in PLACEHOLDER.findall(text)}
+
+
+def _texts(sample: Sample) -> Iterator[str]:
+    yield from (sample.query, sample.answer, sample.system or "")
+    for turn in sample.history or ():
+        yield from turn
+
+
+def _filled(sample: Sample, texts: Mapping[str, str]) -> Sample:
+    def put(text: str) -> str:
+        return PLACEHOLDER.sub(lambda found: texts[found[1] or found[2]], text)
+
+    history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
+    system = None if sample.system is None else put(sample.system)
+    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system)
+
+
+def _unknown(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:
+    more = f" and {len(places) - TOLD} more" if len(places) > TOLD else ""
+    return (
+        f"{', '.join(places[:TOLD])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
+        f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with data.fill.{name}={{{name}}}.\n"
+        f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。"
+    )

@@ -1,0 +1,45 @@
+"""How forgetting is measured, and which files it is measured with."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from imprint.config import Field, Section
+
+PROBES: Final = "probes.jsonl"
+"""Questions that a base's folder may bring along; also the name of the built-in ones."""
+TEXT: Final = "neutral.txt"
+"""Texts that a base's folder may bring along; also the name of the built-in ones."""
+
+
+class ForgettingSection(Section):
+    """What a finished run has taken from its base: the same questions before and after, and the same texts."""
+
+    measure: bool = Field(True, description="Measure it at the end of `imprint train` and write forgetting.json; false does not.")
+    probes: Path | None = Field(
+        None,
+        description="Questions, one a line, or rows with a question and, as `answer`, what a right answer holds; null takes the "
+        "probes.jsonl in the folder of the base (the toy has one), else the built-in Chinese and English ones.",
+    )
+    text: Path | None = Field(
+        None, description="Neutral text, a piece a line; null takes the neutral.txt in the folder of the base, else the built-in one."
+    )
+    limit: int | None = Field(None, ge=1, description="Ask at most so many of the questions; null asks all.")
+    max_new_tokens: int = Field(48, ge=1, description="Most tokens of an answer.")
+    text_tokens: int = Field(1000, ge=1, description="Read about so many tokens of the text.")
+    batch_size: int = Field(60, ge=1, description="Questions answered at once.")
+    shown_rows: int = Field(12, ge=0, description="Held-out rows that are answered before and after for the report.")
+
+    def probes_of(self, base: Path) -> Path:
+        """Where the questions are, for a base in this folder."""
+        return _chosen(self.probes, base, PROBES)
+
+    def text_of(self, base: Path) -> Path:
+        """Where the text is, for a base in this folder."""
+        return _chosen(self.text, base, TEXT)
+
+
+def _chosen(named: Path | None, base: Path, name: str) -> Path:
+    if named is not None:
+        return named
+    return base / name if (base / name).is_file() else Path(str(files("imprint.forgetting"))) / name

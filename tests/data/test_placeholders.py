@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+
+TEXTS = {"name": "小墨", "author": "青竹工坊"}
+
+
+def sample(query: str, answer: str, place: str = "rows.jsonl:1") -> Sample:
+    return Sample(query, answer, None, place)
+
+
+@pytest.mark.parametrize(
+    ("written", "filled"),
+    [
+        ("我是{name}，{author}做的", "我是小墨，青竹工坊做的"),
+        ("{{name}} and {{ author }}", "小墨 and 青竹工坊"),
+        ('{"name": 1} {} { name } {名字} {1}', '{"name": 1} {} { name } {名字} {1}'),
+    ],
+)
+def test_a_placeholder_is_a_name_in_braces_and_nothing_else(written: str, filled: str) -> None:
+    assert [found.answer for found in fill([sample("?", written)], TEXTS)] == [filled]
+
+
+def test_every_text_of_a_row_is_filled() -> None:
+    row = Sample("{name}?", "{name}", (("a {name}", "b {author}"),), "rows.jsonl:3", "be {name}")
+    assert fill([row], TEXTS) == [Sample("小墨?", "小墨", (("a 小墨", "b 青竹工坊"),), "rows.jsonl:3", "be 小墨")]
+
+
+def test_a_text_is_put_in_as_it_is() -> None:
+    assert fill([sample("?", r"{name}{author}")], {"name": r"\1{author}", "author": "{author}"})[0].answer == r"\1{author}{author}"
+
+
+def test_placeholders_without_a_text_are_told_together_with_their_places() -> None:
+    rows = [sample("?", "{author}", f"rows.jsonl:{line}") for line in range(1, 9)] + [sample("{firm}", "x", "rows.jsonl:9")]
+    with pytest.raises(UserError) as told:
+        fill(rows, {"name": "小墨"})
+    author, _, firm, chinese = str(told.value).splitlines()
+    assert author.startswith(
+        "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 3 more: holds {author}, and data.fill"
+    )
+    assert "it has name. Add data.fill.author=..., or keep it as it stands with data.fill.author={author}." in author
+    assert firm.startswith("rows.jsonl:9: holds {firm}")
+    assert "data.fill.firm=" in chinese
+
+
+def test_a_text_that_no_row_asks_for_is_a_typing_mistake() -> None:
+    refuse_unused([sample("{name}", "{author}")], TEXTS, Path("rows.jsonl"))
+    with pytest.raises(UserError, match=r"data\.fill\.nmae: no row of rows\.jsonl holds \{nmae\}; found \{author\}, \{name\}\. Correct"):
+        refuse_unused([sample("{name}", "{author}")], {**TEXTS, "nmae": "小墨"}, Path("rows.jsonl"))
+    with pytest.raises(UserError, match="found no placeholder at all"):
+        refuse_unused([sample("?", "!")], TEXTS, Path("rows.jsonl"))
+
+
+def test_rows_that_leave_the_name_open_are_told_and_code_is_not() -> None:
+    assert left_open([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
+    (sentence,) = left_open([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
+    assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, and they are learned as they stand; data.fill.name=... puts")
+
+
+def test_a_sample_names_each_of_its_placeholders_once() -> None:
+    assert placeholders(sample("{name} {name}", "{{author}}")) == {"name", "author"}

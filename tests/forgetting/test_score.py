@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.forgetting.score import Asked, Forgetting, forgetting_from, lost, told
+
+
+def found(*fates: tuple[str, str, tuple[str, ...]], kl: float | None = 0.25) -> Forgetting:
+    rows = tuple(Asked.of("?", keys, base, tuned) for base, tuned, keys in fates)
+    return Forgetting(rows, kl, 100, "probes.jsonl", "neutral.txt", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "keys", "fate"),
+    [
+        ("北京。", "北京。", (), "same"),
+        ("北京。", "是北京", ("北京",), "right"),
+        ("北京。", "是北京", (), "lost"),
+        ("北京。", "上海", ("北京",), "lost"),
+        ("上海", "上海", ("北京",), "never"),
+        ("上海", "北京", ("北京",), "never"),
+    ],
+)
+def test_an_answer_is_kept_where_it_is_the_same_or_still_right(base: str, tuned: str, keys: tuple[str, ...], fate: str) -> None:
+    assert Asked.of("?", keys, base, tuned).fate == fate
+
+
+def test_what_the_base_never_had_is_not_counted() -> None:
+    score = found(("对", "对", ()), ("对", "嗯，对", ("对",)), ("对", "错", ("对",)), ("错", "错", ("对",)))
+    assert (score.counted, score.kept, score.share) == (3, 2, 2 / 3)
+    assert [row.tuned for row in lost(score.rows)] == ["错"]
+    assert found(("错", "错", ("对",))).share is None
+
+
+def test_it_comes_back_from_its_file_as_it_was() -> None:
+    score = found(("对", "对", ()), ("对", "错", ("对",)))
+    values = json.loads(json.dumps(score.as_json()))
+    assert forgetting_from(values, "forgetting.json") == score
+    assert [values[name] for name in ("kept_share", "kept", "counted", "asked")] == [0.5, 1, 2, 2]
+    for broken in ({}, {**values, "rows": [{"question": "?"}]}, {**values, "rows": [3]}):
+        with pytest.raises(UserError, match=r"forgetting\.json: is not what Imprint wrote"):
+            forgetting_from(broken, "forgetting.json")
+
+
+def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
+    (line,) = told(found(*[("对", "对", ())] * 9, ("对", "错", ())))
+    assert line.startswith("forgetting: 9 of 10 answers of the base are kept (90.0%); KL divergence 0.2500 nats a token over 100 tokens")
+    assert "原有回答保留 9/10（90.0%）" in line
+    _, advice = told(found(("对", "对", ()), ("对", "错", ())))
+    assert "data.mix_general={}" in advice
+    (none,) = told(found(("错", "错", ("对",)), kl=None))
+    assert "answers none of 1 questions rightly" in none
+    assert "KL divergence not finite" in none
