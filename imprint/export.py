@@ -67,7 +67,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
         copy_small_files(source, part)
         checksums: dict[str, int] = {}
         told = 0
-        for done, written in _write(source, layers, part, files):
+        for done, written in _write(source, network, layers, part, files):
             checksums |= written
             bar.advance(megabytes * done // before - told)
             told = megabytes * done // before
@@ -106,7 +106,7 @@ def _plan(source: Path, network: Network, layers: Mapping[str, QuantizedWeight])
     """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
     expected = network.state_dict()
     before, sizes, missing = 0, {}, expected.keys() - set(map(scale_of, layers))
-    for name, tensor in _tensors(source):
+    for name, tensor in _tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
             twin_of(source, name, network, expected)
@@ -118,12 +118,12 @@ def _plan(source: Path, network: Network, layers: Mapping[str, QuantizedWeight])
 
 
 def _write(
-    source: Path, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
+    source: Path, network: Network, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Fill the shards one after the other; yields the bytes read so far, and checksums of what was made of the last of them."""
     waiting, shard, done = iter(files.items()), {}, 0
     file, names = next(waiting)
-    for name, tensor in _tensors(source):
+    for name, tensor in _tensors(source, network):
         parts = quantize_read(source, name, tensor, layers[name]) if name in layers else {name: tensor}
         checksums = {}
         for key, value in parts.items():
@@ -146,8 +146,9 @@ def _read_back(part: Path, checksums: Mapping[str, int]) -> None:
         )
 
 
-def _tensors(source: Path) -> Iterator[tuple[str, Tensor]]:
-    return ((name, tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
+def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
+    """Everything that will be written, under the names that the network has for it."""
+    return ((network.own_name(name), tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -89,11 +89,14 @@ def attend(
     *,
     prefix: tuple[Tensor, Tensor] | None,
     damping: float = 1.0,
+    slopes: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of packed queries over prefix and row.
 
     query (T, H, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D) -> (T, H, D).
     `damping`: queries are divided by it before the product and the fp32 scores multiplied back, which keeps ChatGLM-6B inside fp16's range.
+    `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times a key's place in the row. The softmax knows distances only, so
+    this is what BLOOM's own form is. The prefix stands before the row, at -P ... -1: as a text there would, and no place of the row moves.
     """
     spread_query = grid.spread(query)
     if key.dim() == 3:
@@ -109,6 +112,7 @@ def attend(
             prefix_key,
             prefix_value,
             damping,
+            slopes,
         )
         for i in range(0, grid.rows, rows_at_once)
     ]
@@ -131,12 +135,13 @@ class SharedPrefixAttention(torch.autograd.Function):
         prefix_key: Tensor | None,
         prefix_value: Tensor | None,
         damping: float,
+        slopes: Tensor | None,
     ) -> Tensor:
-        """Take query (B, H, L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each -> (B, H, L, D)."""
+        """Take query (B, H, L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,) -> (B, H, L, D)."""
         query = query / (query.shape[-1] ** 0.5 * damping)
-        scores = _scores(query, key, masked, damping)
+        scores = _scores(query, key, masked, damping, slopes)
         if prefix_key is not None and prefix_value is not None:
-            prefix_scores = _prefix_scores(query, prefix_key, damping)
+            prefix_scores = _prefix_scores(query, prefix_key, damping, slopes)
             log_sum = _softmax_(scores, prefix_scores)
             out = _over_prefix(prefix_scores.to(query.dtype), prefix_value)
             out += scores.to(query.dtype) @ value
@@ -144,42 +149,50 @@ class SharedPrefixAttention(torch.autograd.Function):
             log_sum = _softmax_(scores)
             out = scores.to(query.dtype) @ value
         ctx.damping = damping
-        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, out, log_sum)
+        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, slopes, out, log_sum)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Gradients to query, key, value and the two prefix tensors."""
         (grad,) = grads
-        query, key, value, masked, prefix_key, prefix_value, out, log_sum = ctx.saved_tensors
+        query, key, value, masked, prefix_key, prefix_value, slopes, out, log_sum = ctx.saved_tensors
         damping = ctx.damping
         centre = (grad.float() * out.float()).sum(-1, keepdim=True)
-        weights = _scores(query, key, masked, damping).sub_(log_sum).exp_()
+        weights = _scores(query, key, masked, damping, slopes).sub_(log_sum).exp_()
         grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
         grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(centre)).mul_(damping).to(query.dtype)
         grad_query = grad_scores @ key
         grad_key = grad_scores.transpose(-1, -2) @ query
         grad_prefix_key = grad_prefix_value = None
         if prefix_key is not None:
-            weights = _prefix_scores(query, prefix_key, damping).sub_(log_sum).exp_()
+            weights = _prefix_scores(query, prefix_key, damping, slopes).sub_(log_sum).exp_()
             grad_prefix_value = _by_head(weights.to(value.dtype)).transpose(-1, -2) @ _by_head(grad)
             grad_weights = _over_prefix(grad, prefix_value.transpose(-1, -2)).float()
             grad_scores = weights.mul_(grad_weights.sub_(centre)).mul_(damping).to(query.dtype)
             grad_query += _over_prefix(grad_scores, prefix_key)
             grad_prefix_key = _by_head(grad_scores).transpose(-1, -2) @ _by_head(query)
-        return grad_query / (query.shape[-1] ** 0.5 * damping), grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None
+        return grad_query / (query.shape[-1] ** 0.5 * damping), grad_key, grad_value, None, grad_prefix_key, grad_prefix_value, None, None
 
 
-def _scores(query: Tensor, key: Tensor, masked: Tensor, damping: float) -> Tensor:
+def _scores(query: Tensor, key: Tensor, masked: Tensor, damping: float, slopes: Tensor | None) -> Tensor:
     """fp32 scores (B, H, L, S) of a row's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
-    return (scores if damping == 1 else scores * damping).masked_fill_(masked, float("-inf"))
+    scores = scores if damping == 1 else scores * damping
+    return _biased_(scores, slopes, first=0).masked_fill_(masked, float("-inf"))
 
 
-def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float) -> Tensor:
+def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float, slopes: Tensor | None) -> Tensor:
     """fp32 scores (B, H, L, P) of the shared prefix."""
     scores = _over_prefix(query, prefix_key.transpose(-1, -2)).float()
-    return scores if damping == 1 else scores * damping
+    return _biased_(scores if damping == 1 else scores * damping, slopes, first=-prefix_key.shape[1])
+
+
+def _biased_(scores: Tensor, slopes: Tensor | None, *, first: int) -> Tensor:
+    """Add each head's slope times the place of a key to scores (B, H, L, S), in place; the first key stands at `first`."""
+    if slopes is not None:
+        scores += slopes[:, None, None] * torch.arange(first, first + scores.shape[-1], device=scores.device)
+    return scores
 
 
 def _softmax_(*parts: Tensor) -> Tensor:

@@ -287,7 +287,7 @@ def save_network(
     """
     dtype = dtype or network.dtype
     tensors = network.state_dict()
-    if not tied_once:
+    if network.tied_is_stored and not tied_once:
         for copy, its in network.tied.items():
             tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
     types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from imprint.errors import UserError
+from imprint.models.bloom import Bloom, BloomConfig
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.network import Network
 
-NATIVE = 'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size")'
+NATIVE = 'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size") and BLOOM ("bloom")'
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
         )
     if kind == "chatglm" and "inner_hidden_size" in fields:
         return ChatGLM(ChatGLMConfig.read(fields))
+    if kind == "bloom":
+        return Bloom(BloomConfig.read(fields))
     remote = ' Its "auto_map" asks for code from the folder, which is never run.' if "auto_map" in fields else ""
     raise UserError(f'{folder}/config.json: "model_type" is {kind!r}, an architecture that is not known here.{remote} Known: {NATIVE}.')
 

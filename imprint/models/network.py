@@ -39,6 +39,8 @@ class Network(nn.Module):
 
     tied: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What official files store though it is another tensor: how its name begins -> how the name of that tensor begins."""
+    tied_is_stored: ClassVar[bool] = True
+    """Whether the files that are written hold it too, as this architecture's official ones do."""
 
     def __init__(self, shape: Shape, *, end_ids: frozenset[int], quantization_bit: int | None) -> None:
         super().__init__()

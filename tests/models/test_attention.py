@@ -34,8 +34,10 @@ def draw(lengths: list[int], *, prefix: int = PREFIX, dtype: torch.dtype = torch
     return [(2 * torch.randn(shape, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes]
 
 
-def naive(pack: Pack, query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Row by row and head by head: a softmax over the prefix and the keys that a token may see."""
+def naive(
+    pack: Pack, query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor] | None, slopes: Tensor | None = None
+) -> Tensor:
+    """Row by row and head by head: a softmax over the prefix and the keys that a token may see, lowered by their distance."""
     out = torch.empty_like(query)
     for token in range(len(query)):
         mine = (pack.row == pack.row[token]) & (pack.column < pack.visible[token])
@@ -43,23 +45,26 @@ def naive(pack: Pack, query: Tensor, key: Tensor, value: Tensor, prefix: tuple[T
             keys, values = key[mine, head], value[mine, head]
             if prefix is not None:
                 keys, values = torch.cat((prefix[0][:, head], keys)), torch.cat((prefix[1][:, head], values))
-            weights = (keys @ query[token, head] / SIZE**0.5).softmax(0)
+            scores = keys @ query[token, head] / SIZE**0.5
+            if slopes is not None:
+                scores = scores - slopes[head] * (pack.column[token] - torch.arange(len(keys)) + len(keys) - int(mine.sum()))
+            weights = scores.softmax(0)
             out[token, head] = weights @ values
     return out
 
 
-def attended(pack: Pack, tensors: list[Tensor], *, with_prefix: bool, damping: float = 1.0) -> Tensor:
+def attended(pack: Pack, tensors: list[Tensor], *, with_prefix: bool, damping: float = 1.0, slopes: Tensor | None = None) -> Tensor:
     prefix = (tensors[3], tensors[4]) if with_prefix else None
-    return attend(tensors[0], tensors[1], tensors[2], Grid.of(pack), prefix=prefix, damping=damping)
+    return attend(tensors[0], tensors[1], tensors[2], Grid.of(pack), prefix=prefix, damping=damping, slopes=slopes)
 
 
-def compare(lengths: list[int], *, with_prefix: bool, damping: float = 1.0) -> float:
+def compare(lengths: list[int], *, with_prefix: bool, damping: float = 1.0, slopes: Tensor | None = None) -> float:
     """The largest relative difference from the naive computation in fp64, over the output and every gradient."""
     pack = causal_pack(lengths)
     single, double = draw(lengths), draw(lengths, dtype=torch.float64)
     used = 5 if with_prefix else 3
-    found = attended(pack, single, with_prefix=with_prefix, damping=damping)
-    expected = naive(pack, double[0], double[1], double[2], (double[3], double[4]) if with_prefix else None)
+    found = attended(pack, single, with_prefix=with_prefix, damping=damping, slopes=slopes)
+    expected = naive(pack, double[0], double[1], double[2], (double[3], double[4]) if with_prefix else None, slopes)
     torch.manual_seed(1)
     upstream = torch.randn(expected.shape, dtype=torch.float64)
     pairs = [(found, expected)]
@@ -83,6 +88,16 @@ def test_with_a_prefix_they_are_those_of_prefix_and_row_side_by_side(lengths: li
 def test_damping_changes_no_result(damping: float) -> None:
     assert compare([7, 1, 4], with_prefix=True, damping=damping) < 1e-5
     assert compare([7, 1, 4], with_prefix=False, damping=damping) < 1e-5
+
+
+@pytest.mark.parametrize("with_prefix", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_with_slopes_a_key_counts_less_the_farther_it_is_and_the_prefix_stands_before_the_row(
+    lengths: list[int],
+    with_prefix: bool,  # noqa: FBT001
+) -> None:
+    assert compare(lengths, with_prefix=with_prefix, slopes=torch.tensor([0.5, 0.06])) < 1e-5
+    assert compare(lengths, with_prefix=with_prefix, slopes=torch.tensor([0.5, 0.06]), damping=3.0) < 1e-5
 
 
 def test_damping_keeps_half_precision_finite() -> None:

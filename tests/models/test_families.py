@@ -26,6 +26,12 @@ def test_chatglm_6b_is_known_by_its_fields_whatever_its_folder_is_called(tmp_pat
     assert network.shape.layers == 2
 
 
+def test_bloom_is_known_by_its_type(tmp_path: Path) -> None:
+    network = build_network({"model_type": "bloom", "vocab_size": 60, "n_embed": 24, "n_layer": 2, "n_head": 3}, tmp_path)
+
+    assert type(network).__name__ == "Bloom"
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: there is no such folder\. Give the folder that holds"):
         read_config(tmp_path / "nowhere")
