@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imprint.config import Field, Section
+
+RATIO = "ratio"
+"""By what the learning rate of a group of parameters is multiplied, among what the optimizer keeps of it."""
 
 
 class OptimizerSection(Section):
@@ -48,16 +52,22 @@ class Engine:
         """Which of them this is."""
         return int(self.accelerator.process_index)
 
-    def prepare(self, module: nn.Module, parameters: Mapping[str, nn.Parameter], section: OptimizerSection, steps: int) -> None:
-        """Take the module and the parameters that learn; a frozen parameter never gets a gradient."""
+    def prepare(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        section: OptimizerSection,
+        steps: int,
+        ratios: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Take the module and the parameters that learn; a frozen parameter never gets a gradient.
+
+        `ratios` says of some parameters, by name, by what their learning rate is multiplied.
+        """
         self.section, self.steps = section, steps
         self.parameters = list(parameters.values())
         fused = self.device.type == "cuda"
-        groups: list[dict[str, Any]] = [{"params": self.parameters}]
-        if section.weight_decay:
-            vectors = [parameter for parameter in self.parameters if parameter.dim() < 2]
-            matrices = [parameter for parameter in self.parameters if parameter.dim() >= 2]
-            groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups = _groups(parameters, ratios, apart=bool(section.weight_decay))
         optimizer = torch.optim.AdamW(groups, lr=section.learning_rate, weight_decay=section.weight_decay, fused=fused)
         self.module = self.accelerator.prepare(module) if self.processes > 1 else module
         self.optimizer: torch.optim.Optimizer = self.accelerator.prepare(optimizer)
@@ -83,7 +93,7 @@ class Engine:
         applied = apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(step)
+                group["lr"] = self.rate(step) * group.get(RATIO, 1.0)
             self.optimizer.step()
         self.forget_gradients()
         return norm, applied
@@ -119,3 +129,13 @@ class Engine:
     def restore_optimizer(self, state: dict[str, Any]) -> None:
         """Go on from a saved optimizer state."""
         self.optimizer.load_state_dict(state)
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], ratios: Mapping[str, float], *, apart: bool) -> list[dict[str, Any]]:
+    """Parameters that learn at one rate; vectors, which do not decay, `apart` from matrices."""
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in parameters.items():
+        ratio, decays = ratios.get(name, 1.0), parameter.dim() >= 2 or not apart
+        kept = ({RATIO: ratio} if ratio != 1 else {}) | ({} if decays else {"weight_decay": 0.0})
+        groups.setdefault((ratio, not decays), {"params": [], **kept})["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]

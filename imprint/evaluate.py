@@ -158,7 +158,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
 
 def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
     """Fill what was left open from the run, else from the defaults of a recipe."""
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
+    known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.max_new_tokens is None and section.truncation != "original":
         section = section.model_copy(update={"max_new_tokens": section.max_target_length})
@@ -330,7 +330,7 @@ def references_told(limit: int | None) -> str:
 
 def learned_answers(run: Trained | None) -> list[str]:
     """The answers that a run learned from, to count copies; none where its data cannot be read any more."""
-    if run is None or not isinstance(run.data, DataSection):
+    if run is None:
         return []
     try:
         return [sample.answer for sample in load_samples(run.data)[0]]

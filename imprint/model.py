@@ -6,7 +6,7 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,8 @@ from imprint.models.network import Network
 from imprint.quant import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
-from imprint.tune.adapter import Description, load_adapter
+from imprint.tune.adapter import AnyAdapter, Description, load_adapter
+from imprint.tune.lora.lora import Lora
 from imprint.tune.prefix import PrefixEncoder
 
 History = list[tuple[str, str]]
@@ -66,9 +67,10 @@ def load(
 ) -> "Model":
     """Load a model folder, with or without tokenizer files, and an adapter on top.
 
-    `adapter`: one of our adapter folders, an original prefix file of any name, or its folder. `quantize`, 8 or 4, rounds the weights of
-    the blocks to so many bits as they are read; a folder that is quantised already says so itself. `dtype`, torch's or its name, is what is
-    computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. Raises UserError for whatever is wrong with a folder.
+    `adapter`: one of our adapter folders, a LoRA folder of peft, an original prefix file of any name, or its folder. `quantize`, 8 or 4,
+    rounds the weights of the blocks to so many bits as they are read; a folder that is quantised already says so itself. `dtype`, torch's
+    or its name, is what is computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. Raises UserError for whatever is
+    wrong with a folder.
     """
     if quantize not in (None, *BITS):
         raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
@@ -77,7 +79,7 @@ def load(
     network = load_network(folder, dtype=choose_dtype(dtype, place), device=place, bits=quantize)
     model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
     if adapter is not None:
-        model.encoder, model.description = load_adapter(Path(adapter), network)
+        model.put_on(*load_adapter(Path(adapter), network))
     return model
 
 
@@ -88,6 +90,7 @@ class Model:
         self.network = network
         self.name = name
         self.encoder: PrefixEncoder | None = None
+        self.lora: Lora | None = None
         self.description: Description | None = None
         self.source_prefix = ""
         """Text put before every prompt, where a run was trained so."""
@@ -110,7 +113,9 @@ class Model:
     def identity(self) -> str:
         """A short digest of all weights, by their sums, and of the adapter: answers of an equal model may be kept."""
         digest = hashlib.sha256()
-        for name, tensor in sorted({**self.network.state_dict(), **self.prefix_parameters()}.items()):
+        with self.adapter_off():
+            base = self.network.state_dict()
+        for name, tensor in sorted({**base, **self.adapter_parameters()}.items()):
             flat = tensor.detach().flatten()
             sums = [float(part.sum(dtype=torch.float64)) for part in (flat, flat[::2], flat[: len(flat) // 2])]
             digest.update(repr((name, str(flat.dtype), sums)).encode())
@@ -128,14 +133,36 @@ class Model:
         before = self.source_prefix
         return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
 
-    @contextmanager
-    def adapter_off(self) -> Iterator[None]:
+    @property
+    def adapter(self) -> AnyAdapter | None:
+        """What was tuned beside the base, a prefix or a LoRA."""
+        return self.encoder or self.lora
+
+    def put_on(self, adapter: AnyAdapter, description: Description) -> None:
+        """Take an adapter that was made for this network."""
+        self.encoder = adapter if isinstance(adapter, PrefixEncoder) else None
+        self.lora = adapter if isinstance(adapter, Lora) else None
+        self.description = description
+
+    def adapter_off(self) -> AbstractContextManager[None]:
         """Inside this block the model is its base, bit for bit."""
-        before, self._adapter_on = self._adapter_on, False
+        return self._switched(on=False)
+
+    @contextmanager
+    def _switched(self, *, on: bool) -> Iterator[None]:
+        before, self._adapter_on = self._adapter_on, on
         try:
-            yield
+            with nullcontext() if self.lora is None else self.lora.on() if on else self.lora.off():
+                yield
         finally:
             self._adapter_on = before
+
+    def merge(self, *, dequantize: bool = False) -> None:
+        """Make a LoRA a part of the weights, for good; as `Lora.merge`. Raises UserError where there is none."""
+        if self.lora is None:
+            raise UserError(f"{self.name}: has no LoRA that could be merged into its weights. Give adapter=FOLDER of one.")
+        self.lora.merge(dequantize=dequantize)
+        self.lora, self.description = None, None
 
     def prefix(self) -> Prefix | None:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
@@ -165,8 +192,12 @@ class Model:
         hidden = self.network(batch, prefix=self.prefix(), checkpointing=checkpointing)
         return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels) / batch.target_tokens
 
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapter's tensors under the original's names, or peft's; empty without an adapter."""
+        return {} if self.adapter is None else self.adapter.named_tensors()
+
     def prefix_parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's trainable tensors under the original's names; empty without an adapter."""
+        """Those of a prefix; empty without one."""
         return {} if self.encoder is None else self.encoder.named_tensors()
 
     def generate(
@@ -224,7 +255,21 @@ class Model:
         history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
-        return self._grow(query, history, stream(self.network, prompt, sampling, prefix=self.prefix()))
+        return self._grow(query, history, self._kept_as_is(stream(self.network, prompt, sampling, prefix=self.prefix())))
+
+    def _kept_as_is(self, tokens: Iterator[int]) -> Iterator[int]:
+        """The tokens, each computed with the adapter on or off as it was when this was called."""
+        on = self._adapter_on
+
+        def computed() -> Iterator[int]:
+            while True:
+                with self._switched(on=on):
+                    token = next(tokens, None)
+                if token is None:
+                    return
+                yield token
+
+        return computed()
 
     def _grow(self, query: str, history: Sequence[tuple[str, str]], tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""

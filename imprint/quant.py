@@ -91,6 +91,7 @@ class QuantizedLinear(QuantizedWeight):
 
     def __init__(self, columns: int, rows: int, bits: int) -> None:
         super().__init__(rows, columns, bits)
+        self.in_features, self.out_features = columns, rows  # what nn.Linear calls them
         self.bias = nn.Parameter(torch.empty(rows), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from imprint.config import Field, Section
-from imprint.data.texts import AnyData
+from imprint.data.dataset import DataSection
 from imprint.engine import OptimizerSection
 from imprint.model import ModelSection
 from imprint.tune.tuner import TuneSection
@@ -42,7 +42,7 @@ class Recipe(Section):
 
     output: Path = Field(description="The run folder; a run that was stopped goes on where it was.")
     model: ModelSection = Field(description="The base.")
-    data: AnyData = Field(description="What it learns from.")
+    data: DataSection = Field(description="What it learns from.")
     tune: TuneSection = Field(description="What is trained.")
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
     train: TrainSection = Field(default_factory=TrainSection, description="The loop.")

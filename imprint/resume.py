@@ -8,7 +8,6 @@ from typing import Any
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
-from imprint.data.tokenfile import TextRows
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, remove_leftovers
 from imprint.recipe import Recipe
@@ -104,7 +103,7 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
 
 def _free_micro_batch(recipe: Recipe) -> set[str]:
     """The size of a micro-batch, where no number depends on it."""
-    section, dropout = recipe.train, getattr(recipe.tune, "prefix_dropout", 0.0)
+    section, dropout = recipe.train, getattr(recipe.tune, "prefix_dropout", 0.0) or getattr(recipe.tune, "dropout", 0.0)
     return {"train.micro_batch_size"} if section.loss_average == "token" and section.group_by_length and not dropout else set()
 
 
@@ -166,10 +165,6 @@ def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None
 def data_digest(split: Split) -> str:
     """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
     digest = hashlib.sha256()
-    for rows in (split.train, split.general, split.dev):
-        if isinstance(rows, TextRows):
-            digest.update(rows.digest.encode())
-            continue
-        for row in rows:
-            digest.update(repr((row.ids, row.labels)).encode())
+    for row in (*split.train, *split.general, *split.dev):
+        digest.update(repr((row.ids, row.labels)).encode())
     return digest.hexdigest()[:16]

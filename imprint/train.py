@@ -16,8 +16,7 @@ import torch
 
 from imprint.config import dump, read_recipe
 from imprint.data.batch import Batches
-from imprint.data.dataset import DataSection, Split, load_split
-from imprint.data.texts import TextsSection, load_texts
+from imprint.data.dataset import Split, load_split
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import write_text
@@ -90,7 +89,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             seed_everything(recipe.train.seed)
             model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
             model.source_prefix = recipe.data.source_prefix
-            split = split or read_split(recipe, run, model)
+            split = split or load_split(recipe.data, model.tokenizer, Path(model.name))
             job = prepare(recipe, run, model, split)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
@@ -98,16 +97,9 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
     return run
 
 
-def read_split(recipe: Recipe, run: RunFolder, model: Model) -> Split:
-    """The encoded rows of a recipe; raw text is tokenized into the run folder."""
-    if isinstance(recipe.data, TextsSection):
-        return load_texts(recipe.data, model.tokenizer, run.tokens)
-    return load_split(recipe.data, model.tokenizer, Path(model.name))
-
-
 def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
     """Tuner, engine and batches of a run."""
-    if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
+    if not any(map(scored, split.train)):
         raise UserError(
             f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
             f'data.response_column ("{recipe.data.response_column}") holds the answers.\n没有任何要学习的词元：请检查 '
@@ -126,7 +118,7 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
         general=split.general_per_epoch,
     )
     steps = section.steps or batches.steps(section.epochs)
-    engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps)
+    engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
     return Job(recipe, run, model, split, tuner, engine, batches, steps)
 
 
@@ -184,7 +176,9 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
-    tell(f"base {job.model.name}: {network.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    with job.tuner.base():
+        weights = network.weights
+    tell(f"base {job.model.name}: {weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
     for source in job.split.sources:
         tell(source)
     tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
@@ -193,8 +187,7 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     if 0 < position.step < job.steps:
         tell(f"going on after step {position.step} of {job.steps}")
     if job.model.device.type == "cuda" and position.step < job.steps:
-        heaviest = job.split.heaviest(job.recipe.train.micro_batch_size)
-        probe(job.tuner, job.engine, heaviest, len(heaviest), job.room, tell)
+        probe(job.tuner, job.engine, [*job.split.train, *job.split.general], job.recipe.train.micro_batch_size, job.room, tell)
     if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
         loss = evaluation_loss(job, journal)
         journal.record({"step": 0, "eval_loss": loss})
@@ -208,7 +201,7 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
             f"{job.run.path}: no evaluation loss was ever finite, so nothing is kept. Lower optimizer.learning_rate, "
             "use model.dtype=float32, or check the base's weights; then train in a new folder."
         )
-    path, place = job.run.path, job.run.adapter if job.tuner.encoder is not None else job.run.model
+    path, place = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
     loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
     journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
     rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
@@ -336,7 +329,7 @@ def evaluation_loss(job: Job, journal: Journal) -> float:
 def save_result(job: Job, position: Position) -> None:
     """Keep the best so far where the other commands look for it."""
     scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
-    folder = job.run.adapter if job.tuner.encoder is not None else job.run.model
+    folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base = Path(job.model.name)
     job.tuner.save(folder, base=str(job.recipe.model.path), base_folder=base, step=position.step, scores=scores)
 

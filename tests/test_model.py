@@ -18,7 +18,7 @@ from imprint.model import Model, ModelSection, polish
 from imprint.runs import RunFolder
 from imprint.tokenizers import FILE_NAME
 from imprint.trained import open_model, read_run
-from imprint.tune.adapter import Description, fingerprint, save_adapter
+from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model
 from tests.tiny import tiny_base
@@ -272,7 +272,9 @@ class TestChat:
     def test_the_adapter_speaks_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
         encoder = start_prefix(talker.network, PrefixShape.of(talker.network, 4, projection=False), "random", [])
         encoder.embedding.weight.data *= 100
-        save_adapter(tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), 4, False, "random", "chatglm"))
+        save_adapter(
+            tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), PrefixFacts(4, False, "random"), "chatglm")
+        )
         tuned = imprint.load(base, adapter=tmp_path / "adapter", device="cpu")
         questions = ("你好", "上衣", "白色", "版型")
 

@@ -48,9 +48,9 @@ def max_length(model: Model, request: Request) -> int:
 
 
 def answer(model: Model, request: Request) -> Generator[str, None, None]:
-    """The answer so far whenever it has grown, as `Model.stream_chat` gives it; with the prefix off it is the base's, bit for bit.
+    """The answer so far whenever it has grown, as `Model.stream_chat` gives it; with the adapter off it is the base's, bit for bit.
 
-    Close it when done: until then the prefix stays off.
+    Close it when done: until then the adapter stays off.
     """
     before, settings = request.before, request.before.settings
     with nullcontext() if before.adapter_on else model.adapter_off():

@@ -89,8 +89,8 @@ class Conversation:
         """With the adapter on or off; UserError where there is none."""
         if not self.has_adapter:
             raise UserError(
-                "/prefix: there is no adapter to switch; this model answers as it is. Give the run of a prefix, or adapter=FOLDER, to "
-                "`imprint chat`. / 没有可开关的前缀。"
+                "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
+                "adapter=FOLDER, to `imprint chat`. / 没有可开关的适配器。"
             )
         return replace(self, adapter_on=on)
 

@@ -92,14 +92,14 @@ def _system(conversation: Conversation, argument: str) -> Outcome:
     return Outcome(conversation.tell(argument), "the model is told this from the next answer on / 下一个回答起使用这段系统提示")
 
 
-def _prefix(conversation: Conversation, argument: str) -> Outcome:
+def _adapter(conversation: Conversation, argument: str) -> Outcome:
     state = argument.lower()
     if state not in ("", "on", "off"):
-        raise UserError(f'/prefix: must be on or off, got "{argument}". / 请用 on 或 off。')
+        raise UserError(f'/adapter: must be on or off, got "{argument}". / 请用 on 或 off。')
     changed = conversation.switch(on=state == "on" if state else conversation.adapter_on)
     if changed.adapter_on:
-        return Outcome(changed, "the prefix is on: the tuned model answers / 前缀已开：由微调后的模型回答")
-    return Outcome(changed, "the prefix is off: the base answers / 前缀已关：由底座模型回答")
+        return Outcome(changed, "the adapter is on: the tuned model answers / 适配器已开：由微调后的模型回答")
+    return Outcome(changed, "the adapter is off: the base answers / 适配器已关：由底座模型回答")
 
 
 def _set(conversation: Conversation, argument: str) -> Outcome:
@@ -154,7 +154,8 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "retry": Command("", "answer the last question again / 重新回答上一个问题", _retry),
         "undo": Command("", "take the last turn back / 撤回上一轮", _undo),
         "system": Command("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
-        "prefix": Command("[on|off]", "off: the base answers / 关闭前缀即由底座回答", _prefix, ("on", "off")),
+        "adapter": Command("[on|off]", "off: the base answers / 关闭适配器即由底座回答", _adapter, ("on", "off")),
+        "prefix": Command("[on|off]", "the same, its older name / 同 /adapter", _adapter, ("on", "off")),
         "set": Command("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
         "save": Command("FILE", "keep it: .jsonl to train on, .md to read / 保存对话", _save),
         "help": Command("", "list the commands / 列出命令", _help),

@@ -42,7 +42,7 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     _ = model.tokenizer  # a folder without one is told now, not at the first question
     screen.note(loaded(model, path, run, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
-    chat = Chat(model, Conversation(settings, section.system, has_adapter=model.encoder is not None), screen)
+    chat = Chat(model, Conversation(settings, section.system, has_adapter=model.adapter is not None), screen)
     if live:
         _talk_on_terminal(chat)
     elif sys.stdin is not None:
@@ -54,8 +54,7 @@ def loaded(model: Model, path: Path, run: Trained | None, section: ChatSection, 
     base = run.model.path if run is not None else str(path)
     adapter = "no adapter 无适配器"
     if model.description is not None:
-        step = f", step {model.description.step}" if model.description.step else ""
-        adapter = f"prefix 前缀 {section.adapter or path} ({model.description.length} tokens{step})"
+        adapter = model.description.told(str(section.adapter or path))
     elif run is not None and not section.base:
         base, adapter = model.name, f"all parameters tuned 全参数微调 (from {base})"
     bits = model.network.quantization_bit

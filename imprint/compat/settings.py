@@ -14,7 +14,7 @@ from imprint.files import find_folder
 from imprint.model import EMBEDDED, ModelSection
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.recipe import Recipe, TrainSection
-from imprint.tune.adapter import DESCRIPTION, ORIGINAL, holds_all_weights, read_description
+from imprint.tune.adapter import DESCRIPTION, ORIGINAL, PrefixFacts, holds_all_weights, read_description
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import NAME, PrefixSection
 
@@ -210,7 +210,8 @@ def _length(path: Path) -> int | None:
     """How many tokens a trained prefix has; None where it cannot be read: loading it says why."""
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION).is_file():
-        return read_description(folder).length
+        facts = read_description(folder).facts
+        return facts.length if isinstance(facts, PrefixFacts) else None
     if folder is not None and holds_all_weights(folder):
         return _first_length(read_tensors(folder))
     file = path if folder is None else folder / ORIGINAL

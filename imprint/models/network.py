@@ -37,6 +37,8 @@ class Shape:
 class Network(nn.Module):
     """An architecture: its subclasses have the official names of their weights and say how it counts positions."""
 
+    lora_targets: ClassVar[tuple[str, ...]] = ("query_key_value",)
+    """Ends of the names of the linears that make queries, keys and values: where a LoRA stands unless the recipe says otherwise."""
     tied: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What official files store though it is another tensor: how its name begins -> how the name of that tensor begins."""
     tied_is_stored: ClassVar[bool] = True

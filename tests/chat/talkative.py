@@ -6,7 +6,7 @@ import torch
 
 import imprint
 from imprint.runs import RunFolder
-from imprint.tune.adapter import Description, fingerprint, save_adapter
+from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
 
 TEXT = "晚安！明天见。"
@@ -22,5 +22,7 @@ def prefix_run(folder: Path) -> RunFolder:
     torch.manual_seed(0)
     shape = PrefixShape.of(model.network, LENGTH, projection=False)
     encoder = start_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
-    save_adapter(run.adapter, encoder, Description("embedded", fingerprint(model.network), LENGTH, False, "text", "chatglm", step=7))
+    save_adapter(
+        run.adapter, encoder, Description("embedded", fingerprint(model.network), PrefixFacts(LENGTH, False, "text"), "chatglm", step=7)
+    )
     return run

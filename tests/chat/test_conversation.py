@@ -71,7 +71,7 @@ def test_where_nothing_was_said_there_is_nothing_to_undo_or_retry() -> None:
 def test_a_prefix_is_switched_where_there_is_one() -> None:
     assert START.switch(on=False).adapter_on is False
     assert START.switch(on=False).switch(on=True).adapter_on
-    with pytest.raises(UserError, match=r"^/prefix: there is no adapter to switch"):
+    with pytest.raises(UserError, match=r"^/adapter: there is no adapter to switch"):
         Conversation(SamplingSection()).switch(on=False)
 
 

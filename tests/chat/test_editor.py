@@ -58,7 +58,7 @@ def test_a_chat_as_a_person_has_it(run: RunFolder, tuned: Model) -> None:
         shown = asked(terminal, "/retry", ENTER)
         assert "again / 重新回答: 谢谢\n" in shown
         assert f"\n{thanks}\n" in shown
-        assert "the prefix is off: the base answers" in asked(terminal, "/prefix off", ENTER)
+        assert "the adapter is off: the base answers" in asked(terminal, "/prefix off", ENTER)
         assert f"\n{plain}\n" in asked(terminal, "/retry", ENTER)
         assert "taken back / 已撤回: 谢谢 (0 turns left" in asked(terminal, "/undo", ENTER)
         assert "did you mean /undo?" in asked(terminal, "/undoo", ENTER)

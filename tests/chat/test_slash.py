@@ -58,14 +58,16 @@ def test_the_system_text_is_shown_set_in_several_lines_and_taken_away() -> None:
     assert run("/system off", told).conversation.system is None
 
 
-def test_the_prefix_is_shown_and_switched() -> None:
-    assert run("/prefix", START).said.startswith("the prefix is on: the tuned model answers")
+def test_the_adapter_is_shown_and_switched_by_either_name() -> None:
+    assert run("/adapter", START).said == run("/prefix", START).said
+    assert run("/adapter off", START) == run("/prefix off", START)
+    assert run("/prefix", START).said.startswith("the adapter is on: the tuned model answers")
     off = run("/prefix off", START)
-    assert off.said.startswith("the prefix is off: the base answers")
+    assert off.said.startswith("the adapter is off: the base answers")
     assert off.conversation.adapter_on is False
     assert run("/prefix", off.conversation).said == off.said
     assert run("/prefix ON", off.conversation).conversation.adapter_on
-    with pytest.raises(UserError, match=r'^/prefix: must be on or off, got "maybe"'):
+    with pytest.raises(UserError, match=r'^/adapter: must be on or off, got "maybe"'):
         run("/prefix maybe", START)
 
 

@@ -87,7 +87,7 @@ def test_a_run_that_tuned_all_parameters_and_the_base_of_a_run_say_so(piped: Pip
     assert f"base 底座 {whole.model} · all parameters tuned 全参数微调" in piped("", str(whole.path)).notes
     result = piped("/prefix off", str(run.path), "base=true")
     assert "base 底座 embedded · no adapter 无适配器" in result.notes
-    assert "error: /prefix: there is no adapter to switch" in result.notes
+    assert "error: /adapter: there is no adapter to switch" in result.notes
 
 
 def test_an_adapter_on_a_model_folder_is_named(piped: Piped, run: RunFolder) -> None:

@@ -11,7 +11,18 @@ import imprint
 from imprint.errors import UserError
 from imprint.models.network import Network
 from imprint.quant import BITS
-from imprint.tune.adapter import DESCRIPTION, ORIGINAL, TENSORS, Description, fingerprint, load_adapter, same_base, save_adapter
+from imprint.tune.adapter import (
+    DESCRIPTION,
+    ORIGINAL,
+    TENSORS,
+    AnyAdapter,
+    Description,
+    PrefixFacts,
+    fingerprint,
+    load_adapter,
+    same_base,
+    save_adapter,
+)
 from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, start_prefix
 from tests.cases import TUNED, Case, difference, quantized_folder, small_network
 
@@ -32,7 +43,7 @@ def encoder_for(network: Network, *, projection: bool = False) -> PrefixEncoder:
 
 def saved(folder: Path, network: Network, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
     encoder = encoder_for(network, projection=projection)
-    description = Description("base/one", fingerprint(network), 5, projection, "random", "chatglm", 120, {"loss": 1.25})
+    description = Description("base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
     save_adapter(folder, encoder, description, original=original)
     return encoder
 
@@ -43,7 +54,8 @@ def refusal(path: Path, network: Network) -> str:
     return str(caught.value)
 
 
-def same(one: PrefixEncoder, other: PrefixEncoder) -> bool:
+def same(one: AnyAdapter, other: PrefixEncoder) -> bool:
+    assert isinstance(one, PrefixEncoder)
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -62,7 +74,9 @@ class TestOurFolder:
         found, description = load_adapter(tmp_path / "adapter", network)
 
         assert same(found, encoder)
-        assert description == Description("base/one", fingerprint(network), 5, projection, "random", "chatglm", 120, {"loss": 1.25})
+        assert description == Description(
+            "base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
+        )
 
     def test_the_folder_describes_itself(self, tmp_path: Path) -> None:
         saved(tmp_path / "adapter", small_network())
@@ -125,8 +139,9 @@ class TestTheOriginalsFile:
 
         assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
         assert model.description is not None
-        assert model.description.start == "original"
-        assert model.description.projection == name.endswith("projection")
+        assert model.description.facts.start == "original"
+        assert isinstance(model.description.facts, PrefixFacts)
+        assert model.description.facts.projection == name.endswith("projection")
 
     def test_a_checkpoint_folder_of_the_original_will_do(self, tmp_path: Path) -> None:
         case = Case(TUNED[0])
@@ -145,6 +160,7 @@ class TestTheOriginalsFile:
 
         found, _ = load_adapter(tmp_path / "prefix.bin", network)
 
+        assert isinstance(found, PrefixEncoder)
         assert found.embedding.weight.dtype is torch.float32
         assert difference(found.embedding.weight, encoder.embedding.weight) < 2e-3
 

@@ -16,6 +16,7 @@ from imprint.errors import UserError
 from imprint.models.families import read_config
 from imprint.models.network import Network
 from imprint.tokenizers import read_tokenizer
+from imprint.tune.adapter import PrefixFacts
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
 from imprint.tune.tuner import Tuner, start_tuner
@@ -206,7 +207,12 @@ class TestSaving:
             assert torch.equal(tuned.encoder.embedding.weight, tuner.trained()["transformer.prefix_encoder.embedding.weight"])
         description = imprint.load(case.folder, adapter=tmp_path / "adapter", device="cpu").description
         assert description is not None
-        assert (description.base, description.step, description.scores, description.length) == ("bases/tiny", 7, {"loss": 2.5}, 4)
+        assert (description.base, description.step, description.scores, description.facts) == (
+            "bases/tiny",
+            7,
+            {"loss": 2.5},
+            PrefixFacts(4, False, "random"),
+        )
 
     def test_a_whole_network_becomes_a_model_folder(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
@@ -249,7 +255,7 @@ class TestStart:
             tuner.save(tmp_path / "again", base="base", base_folder=case.folder, step=0, scores={})
         description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
         assert description is not None
-        assert description.start == "adapter"
+        assert description.facts.start == "adapter"
 
     @pytest.mark.parametrize(("knob", "said"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
     def test_an_adapter_that_is_not_what_the_recipe_says_is_refused(self, knob: str, said: str) -> None:

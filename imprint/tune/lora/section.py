@@ -1,0 +1,95 @@
+"""The knobs of LoRA, and which of them go together."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from imprint.config import Field, Section
+
+RANK = 8
+"""Rank where the recipe does not say."""
+NEEDS_ROWS = {
+    "eva": "the activations of your rows",
+    "corda": "the activations of sample rows",
+    "lora_ga": "the gradients of your rows",
+}
+"""Starts of peft that are computed from data, which is not at hand before training."""
+COMPUTED = ("olora", "pissa")
+"""Starts taken from the weight itself, which begin as a part of it: the same part is taken off again, so that the start is the base."""
+FROM_WEIGHT = (*COMPUTED, "mica")
+"""Starts that are computed from a weight as numbers."""
+
+Start = Literal["standard", "gaussian", "orthogonal", "olora", "pissa", "mica", "eva", "corda", "lora_ga", "loftq"]
+
+
+class LoraSection(Section):
+    """LoRA: two thin matrices beside each of some linears are trained, the base stays frozen."""
+
+    method: Literal["lora"] = Field(description="Train two thin matrices beside linears (LoRA); the base stays frozen.")
+    adapter: Path | None = Field(
+        None, description="Go on from this adapter, ours or a LoRA folder of peft, instead of a new start; `start` is not used then."
+    )
+    rank: int | None = Field(None, ge=1, le=1024, description="Width of the thin matrices; null takes 8, or what `adapter` has.")
+    alpha: float | None = Field(
+        None, gt=0, description="The product of the two is multiplied by alpha / rank; null takes twice the rank, or what `adapter` has."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of a linear's input that its LoRA does not see in each micro-batch.")
+    targets: Literal["attention", "all"] | tuple[str, ...] | None = Field(
+        None,
+        description="Which linears: attention (those that make queries, keys and values), all (every linear of the blocks), or a list of "
+        "names or ends of names; null takes attention, or those of `adapter`.",
+    )
+    rslora: bool | None = Field(
+        None, description="Divide `alpha` by the root of the rank instead of the rank (rsLoRA), for large ranks; null: no, or as `adapter`."
+    )
+    dora: bool | None = Field(
+        None,
+        description="Learn the length of each row of a weight apart from its direction (DoRA): slower, for bases that are not quantised; "
+        "null: no, or as `adapter`.",
+    )
+    start: Start = Field(
+        "standard",
+        description="Where the thin matrices start: standard (one random, one zero), gaussian, orthogonal; or from the weight itself, for "
+        "bases that are not quantised: olora, pissa, mica (only one of the two learns). peft's eva, corda, lora_ga and loftq are refused.",
+    )
+    pissa_iterations: int | None = Field(
+        None, ge=1, le=64, description="Take pissa's start from so many rounds of a fast approximate decomposition; null is exact and slow."
+    )
+    plus_ratio: float = Field(
+        1.0, ge=1, le=1024, description="How many times faster the second matrix learns than the first (LoRA+); its paper advises 16."
+    )
+
+    @property
+    def init(self) -> bool | str:
+        """What peft calls the start."""
+        fast = f"pissa_niter_{self.pissa_iterations}"
+        return self.start == "standard" or (fast if self.start == "pissa" and self.pissa_iterations else self.start)
+
+    @field_validator("targets")
+    @classmethod
+    def _names_something(cls, targets: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(targets, tuple) and not all(name.strip() for name in (*targets, "" if not targets else "one")):
+            raise ValueError('must name linears, for instance ["query_key_value", "dense"]')
+        return targets
+
+    @field_validator("start")
+    @classmethod
+    def _known_without_data(cls, start: str, info: ValidationInfo) -> str:
+        if start in NEEDS_ROWS:
+            raise ValueError(f'"{start}" starts from {NEEDS_ROWS[start]}, which are not gathered here; take "pissa", or "standard"')
+        if start == "loftq":
+            raise ValueError('"loftq" quantises the base in a format of its own; take model.quantize with start "standard"')
+        rank = RANK if info.data.get("rank") is None else info.data["rank"]
+        if start == "orthogonal" and rank % 2 and info.data.get("adapter") is None:
+            raise ValueError(f'"orthogonal" needs an even rank, and tune.rank is {rank}; take {rank + 1}')
+        if start in FROM_WEIGHT and info.data.get("dora") and info.data.get("adapter") is None:
+            raise ValueError(f'"{start}" and tune.dora both take the weight apart, which does not go together; take one of them')
+        return start
+
+    @field_validator("pissa_iterations")
+    @classmethod
+    def _only_with_pissa(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("start", "pissa") != "pissa":
+            raise ValueError('is for the start "pissa" alone; take it out, or set tune.start to "pissa"')
+        return count

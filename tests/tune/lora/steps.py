@@ -1,0 +1,84 @@
+"""A LoRA on a small network, rows for it, and a few steps of training."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import imprint
+from imprint.data.batch import Pack, pack
+from imprint.engine import Engine, OptimizerSection
+from imprint.generate import Sampling, generate
+from imprint.models.network import Network
+from imprint.tune.lora.lora import Lora
+from imprint.tune.lora.section import LoraSection
+from imprint.tune.tuner import Tuner, start_tuner
+from tests.cases import Case, ends
+
+PRECISIONS = ("float32", "bfloat16", "float16", "INT8", "INT4")
+QKV = "transformer.layers.0.attention.query_key_value"
+
+
+def base(precision: str = "float32") -> Network:
+    """The golden base, its weights large enough that a greedy answer depends on them."""
+    bits = int(precision.removeprefix("INT")) if precision.startswith("INT") else None
+    dtype = "float32" if bits else precision
+    return imprint.load(Case("chatglm1-base").folder, dtype=dtype, quantize=bits, device="cpu").network
+
+
+def tuner(network: Network, *, checkpointing: bool = False, seed: int = 5, section: LoraSection | None = None) -> Tuner:
+    """A LoRA of rank 4 on a network, or what the section says."""
+    torch.manual_seed(seed)
+    return start_tuner(network, section or LoraSection(method="lora", rank=4), None, checkpointing=checkpointing)  # type: ignore[arg-type]
+
+
+def lora_of(one: Tuner) -> Lora:
+    """The LoRA of a tuner."""
+    assert one.lora is not None
+    return one.lora
+
+
+def scattered(lora: Lora, *, seed: int = 1, size: float = 0.3) -> Lora:
+    """The LoRA with random numbers in all that learns, so that it matters."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in lora.trained().values():
+            parameter.add_(torch.randn_like(parameter) * size)
+    return lora
+
+
+def golden_batch(network: Network) -> Pack:
+    """The golden rows with their labels."""
+    case = Case("chatglm1-base")
+    return pack(case.rows, network, ends(case.expected["labels"], case.rows))
+
+
+def gradients(one: Tuner, batch: Pack) -> dict[str, Tensor]:
+    """The gradients of what learns."""
+    one.train()(batch).backward()
+    found = {name: parameter.grad for name, parameter in one.trained().items()}
+    return {name: grad for name, grad in found.items() if grad is not None}
+
+
+def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[float]:
+    """The losses before each of so many steps of AdamW."""
+    engine = Engine(torch.device("cpu"))
+    engine.prepare(one, one.trained(), OptimizerSection(learning_rate=rate, warmup_steps=0, schedule="constant"), steps, one.rate_ratios())
+    found = []
+    for step in range(1, steps + 1):
+        loss = one.train()(batch) / batch.target_tokens
+        engine.backward(loss, last=True)
+        found.append(float(loss.detach()))
+        engine.update(step, apply=True)
+    return found
+
+
+def greedy(network: Network) -> list[list[int]]:
+    """Greedy answers to the golden prompts."""
+    return generate(network, Case("chatglm1-base").prompts, Sampling(12))
+
+
+def saved(one: Tuner, folder: Path) -> Path:
+    """The adapter folder of a tuner."""
+    one.save(folder, base="tiny", base_folder=Case("chatglm1-base").folder, step=3, scores={"eval_loss": 1.5})
+    return folder

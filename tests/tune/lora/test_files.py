@@ -1,0 +1,245 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import imprint
+from imprint.errors import UserError
+from imprint.models.network import Network
+from imprint.tune.adapter import DESCRIPTION, LoraFacts, load_adapter
+from imprint.tune.lora.files import CONFIG, PICKLED, TENSORS, read_lora
+from imprint.tune.lora.section import LoraSection
+from tests.cases import Case, difference, small_network
+from tests.tune.lora.steps import QKV, base, golden_batch, greedy, lora_of, saved, scattered, tuner
+from tests.tune.test_adapter import Canary
+
+KINDS: list[dict[str, object]] = [
+    {},
+    {"rslora": True, "alpha": 5.5, "targets": "all"},
+    {"targets": ("layers.1.attention.dense",)},
+    {"start": "gaussian"},
+    {"start": "orthogonal"},
+    {"start": "olora", "targets": "all"},
+    {"start": "pissa", "rslora": True},
+    {"start": "pissa", "pissa_iterations": 4},
+    {"start": "mica"},
+    {"dora": True},
+]
+
+
+def adapter(folder: Path, knobs: dict[str, object] | None = None, precision: str = "float32") -> tuple[Path, Network]:
+    """The folder of a LoRA that has learned something, and the network it is on."""
+    one = tuner(base(precision), section=LoraSection.model_validate({"method": "lora", "rank": 4, **(knobs or {})}))
+    scattered(lora_of(one), size=0.05)
+    return saved(one, folder), one.network
+
+
+def hidden(network: Any, batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = network.eval()(batch)
+    return found
+
+
+def change(file: Path, **fields: object) -> None:
+    """Other values in a JSON file; ... takes a field out."""
+    told = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({name: value for name, value in told.items() if value is not ...}))
+
+
+def foreign(folder: Path, knobs: dict[str, object] | None = None) -> Path:
+    """A folder as peft leaves it, without our description."""
+    path, _ = adapter(folder, knobs)
+    (path / DESCRIPTION).unlink()
+    return path
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_adapter(folder, base())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("knobs", KINDS, ids=str)
+def test_peft_reads_what_we_write(knobs: dict[str, object], tmp_path: Path) -> None:
+    folder, network = adapter(tmp_path / "adapter", knobs)
+    batch = golden_batch(network)
+
+    theirs = peft.PeftModel.from_pretrained(base(), str(folder))
+
+    assert difference(hidden(theirs.base_model.model, batch), hidden(network, batch)) <= 1e-3
+    injected = peft.inject_adapter_in_model(peft.PeftConfig.from_pretrained(str(folder)), base())
+    missed: Any = peft.set_peft_model_state_dict(injected, load_file(folder / TENSORS))
+    assert not missed.unexpected_keys
+    assert difference(hidden(injected, batch), hidden(network, batch)) <= 1e-3
+
+
+@pytest.mark.parametrize("knobs", KINDS, ids=str)
+def test_what_is_saved_comes_back_on_the_base_as_it_is(knobs: dict[str, object], tmp_path: Path) -> None:
+    folder, network = adapter(tmp_path / "adapter", knobs)
+
+    model = imprint.load(Case("chatglm1-base").folder, adapter=folder, dtype="float32", device="cpu")
+
+    assert difference(hidden(model.network, golden_batch(network)), hidden(network, golden_batch(network))) <= 1e-3
+    assert greedy(model.network) == greedy(network)
+    assert model.description is not None
+    assert isinstance(model.description.facts, LoraFacts)
+    assert (model.description.method, model.description.step, model.description.scores) == ("lora", 3, {"eval_loss": 1.5})
+    assert model.description.facts.start == knobs.get("start", "standard")
+    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION, CONFIG, TENSORS]
+
+
+@pytest.mark.parametrize(
+    "knobs", [{}, {"use_rslora": True, "lora_alpha": 3}, {"use_dora": True}, {"rank_pattern": {QKV: 2}, "alpha_pattern": {QKV: 5}}]
+)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_what_peft_writes_is_read(knobs: dict[str, Any], pickled: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["query_key_value", "dense"], init_lora_weights=False, **knobs)
+    theirs = peft.PeftModel(base(), config)
+    theirs.save_pretrained(str(tmp_path / "theirs"), safe_serialization=not pickled)
+
+    model = imprint.load(Case("chatglm1-base").folder, adapter=tmp_path / "theirs", dtype="float32", device="cpu")
+
+    batch = golden_batch(model.network)
+    assert (tmp_path / "theirs" / (PICKLED if pickled else TENSORS)).is_file()
+    assert difference(hidden(model.network, batch), hidden(theirs.base_model.model, batch)) <= 1e-3
+    assert model.description is not None
+    assert isinstance(model.description.facts, LoraFacts)
+    assert (model.description.base, model.description.facts.start) == ("", "peft")
+    assert model.description.told("x") == "LoRA x (rank 4 on dense, query_key_value)"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "INT8", "INT4"])
+def test_an_adapter_goes_to_its_base_at_another_precision(precision: str, tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path / "adapter")
+
+    again = saved(tuner(base(precision), section=LoraSection(method="lora", adapter=folder)), tmp_path / "again")
+
+    before, after = load_file(folder / TENSORS), load_file(again / TENSORS)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path / "adapter")
+
+    with pytest.raises(UserError, match=r"was tuned on another base, 'tiny': the fingerprints differ"):
+        load_adapter(folder, small_network())
+
+
+def test_names_of_older_files_and_other_prefixes_are_understood(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    wanted = load_file(folder / TENSORS)
+    bare = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): tensor for name, tensor in wanted.items()}
+    save_file(bare, folder / TENSORS)
+
+    lora = read_lora(folder, base())
+
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in lora.named_tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"peft_type": "LOHA"}, "\"peft_type\" is 'LOHA'; of peft's adapters only LORA is read here"),
+        ({"init_lora_weights": "pissa"}, "\"init_lora_weights\" is 'pissa', which changes the base"),
+        ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
+        ({"bias": "all"}, "\"bias\" is 'all': its biases were trained too"),
+        ({"fan_in_fan_out": True}, "'fan_in_fan_out' is True, a kind of LoRA that is not known here"),
+        ({"modules_to_save": ["lm_head"]}, "'modules_to_save' is ['lm_head']"),
+        ({"enable_lora": [True, False, True]}, "'enable_lora' is [True, False, True]"),
+        ({"r": 8}, "this base and adapter_config.json call for (8, "),
+        ({"r": 0}, "must be above 0"),
+        ({"r": "4"}, "must be above 0"),
+        ({"lora_alpha": float("inf")}, "must be above 0"),
+        ({"lora_alpha": None}, "must be above 0"),
+        ({"rank_pattern": [1]}, "must be above 0"),
+        ({"use_rslora": "yes"}, "must be true or false"),
+        ({"use_dora": True}, "lora_magnitude_vector is missing"),
+    ],
+)
+def test_a_configuration_that_is_strange_is_a_sentence(fields: dict[str, object], said: str, tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    change(folder / CONFIG, **fields)
+
+    assert said in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_damaged_configuration_is_a_sentence(content: str, tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    (folder / CONFIG).write_text(content)
+
+    assert "cannot be read as peft's configuration" in refusal(folder)
+
+
+def test_nothing_that_a_configuration_names_is_followed(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    evil = {"parent_library": "os", "base_model_class": "system"}
+    change(
+        folder / CONFIG,
+        base_model_name_or_path="https://example.com/evil",
+        revision="main",
+        auto_mapping=evil,
+        target_modules="(a+)+$",
+        exclude_modules="(a+)+$",
+        rank_pattern={"(.*a){30}$": 9},
+    )
+
+    assert len(read_lora(folder, base()).layers) == 3
+
+
+Spoil = Callable[[dict[str, torch.Tensor]], None]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda held: held.clear(), "its file of tensors is empty"),
+        (lambda held: held.update(other=torch.zeros(1)), "holds the tensor 'other', which is no part of a LoRA"),
+        (lambda held: held.update({"a.lora_embedding_A": torch.zeros(1)}), "'a.lora_embedding_A', which is no part of a LoRA on a linear"),
+        (lambda held: held.update({"model.q_proj.lora_A.weight": torch.zeros(4, 96)}), "has a LoRA for 'model.q_proj', which this base"),
+        (lambda held: held.pop(f"base_model.model.{QKV}.lora_B.weight"), f"{QKV}.lora_B.weight is missing"),
+        (lambda held: held.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 95)}), "(4, 95) of torch.float32, this base"),
+        (lambda held: held.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 96).int()}), "(4, 96) of torch.int32"),
+        (lambda held: held[f"base_model.model.{QKV}.lora_A.weight"].fill_(torch.nan), "call for (4, 96) of finite numbers"),
+        (lambda held: held.update({f"base_model.model.{QKV}.lora_magnitude_vector": torch.zeros(288)}), "call for none of finite numbers"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_a_sentence(spoil: Spoil, said: str, tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    held = load_file(folder / TENSORS)
+    spoil(held)
+    save_file(held, folder / TENSORS)
+
+    assert said in refusal(folder)
+
+
+def test_damaged_and_missing_files_are_sentences(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    (folder / TENSORS).write_bytes(b"damaged")
+    assert f"{folder / TENSORS}: cannot be read" in refusal(folder)
+    (folder / TENSORS).unlink()
+    assert f"has {CONFIG} but neither {TENSORS} nor {PICKLED}; found {CONFIG}" in refusal(folder)
+
+
+def test_code_in_a_pickled_adapter_is_never_run(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    (folder / TENSORS).unlink()
+    torch.save({f"base_model.model.{QKV}.lora_A.weight": Canary(tmp_path / "ran")}, folder / PICKLED)
+
+    assert "cannot be read as plain weights" in refusal(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_dora_is_refused_on_integers(tmp_path: Path) -> None:
+    folder, _ = adapter(tmp_path / "adapter", {"dora": True})
+
+    with pytest.raises(UserError, match=r"tune.dora: works on the weight as numbers, but this base holds it in 8 bits"):
+        load_adapter(folder, base("INT8"))

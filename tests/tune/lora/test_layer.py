@@ -1,0 +1,170 @@
+import re
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from imprint.models.network import Network
+from imprint.quant import QuantizedLinear
+from imprint.tune.lora.lora import DOWN, OUTER, UP, Lora
+from imprint.tune.lora.section import LoraSection
+from tests.cases import difference, plain_twin
+from tests.tune.lora.steps import QKV, base, golden_batch, gradients, lora_of, losses, scattered, tuner
+from tests.tune.test_tuner import Products
+
+STARTS: list[dict[str, object]] = [
+    {},
+    {"rslora": True, "alpha": 3.0},
+    {"targets": "all"},
+    {"start": "gaussian"},
+    {"start": "orthogonal"},
+    {"start": "olora"},
+    {"start": "pissa"},
+    {"start": "pissa", "rslora": True, "targets": ("dense",)},
+    {"start": "mica"},
+    {"dora": True},
+]
+
+
+def section(knobs: dict[str, object]) -> LoraSection:
+    return LoraSection.model_validate({"method": "lora", "rank": 4, **knobs})
+
+
+def peft_twin(one: LoraSection) -> nn.Module:
+    """The same on the same base, by peft alone."""
+    torch.manual_seed(5)
+    config = peft.LoraConfig(
+        r=one.rank or 8,
+        lora_alpha=one.alpha or 8,  # type: ignore[arg-type]
+        target_modules=["query_key_value"] if one.targets is None else "all-linear" if one.targets == "all" else list(one.targets),
+        use_rslora=bool(one.rslora),
+        use_dora=bool(one.dora),
+        init_lora_weights=one.init,  # type: ignore[arg-type]
+    )
+    return peft.inject_adapter_in_model(config, base())
+
+
+@pytest.mark.parametrize("knobs", STARTS, ids=str)
+def test_losses_are_those_of_peft_step_by_step(knobs: dict[str, object]) -> None:
+    ours = tuner(base(), section=section(knobs))
+    ours.network.double()  # the golden base multiplies each rounding by a thousand
+    reference = peft_twin(section(knobs)).double()
+    assert isinstance(reference, Network)
+    batch = golden_batch(ours.network)
+
+    found = losses(ours, batch, 6, rate=0.002)
+
+    learns = [parameter for parameter in reference.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learns, lr=0.002, weight_decay=0.0)
+    expected = []
+    for _ in range(6):
+        hidden = reference(batch)
+        loss = nn.functional.cross_entropy(reference.logits(hidden[batch.targets]).float(), batch.labels)
+        expected.append(float(loss.detach()))
+        loss.backward()
+        nn.utils.clip_grad_norm_(learns, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert found[-1] < found[0]
+    assert difference(torch.tensor(found), torch.tensor(expected)) <= 5e-4
+
+
+@pytest.mark.parametrize("targets", [None, "all"])
+@pytest.mark.parametrize("precision", ["float32", "INT8", "INT4"])
+def test_gradients_are_those_of_the_merged_weight(precision: str, targets: str | None) -> None:
+    network = base(precision)
+    plain = plain_twin(network).double()
+    one = tuner(network.double(), section=section({"targets": targets, "alpha": 6.0}))
+    lora = scattered(lora_of(one))
+    batch = golden_batch(network)
+
+    found = gradients(one, batch)
+
+    again = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in lora.named_tensors().items()}
+    weights = {}
+    for name in lora.layers:
+        product = again[f"{OUTER}{name}.{UP}"] @ again[f"{OUTER}{name}.{DOWN}"]
+        weights[f"{name}.weight"] = plain.get_parameter(f"{name}.weight") + 6.0 / 4 * product
+    hidden = functional_call(plain, weights, (batch,))
+    nn.functional.cross_entropy(plain.logits(hidden[batch.targets]), batch.labels, reduction="sum").backward()
+    assert found.keys() == again.keys()
+    for name, tensor in again.items():
+        assert tensor.grad is not None
+        assert difference(found[name], tensor.grad) <= 1e-4 * float(tensor.grad.abs().max()), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "INT4"])
+def test_checkpointing_changes_no_gradient(precision: str, dropout: float) -> None:
+    found = []
+    for checkpointing in (False, True):
+        one = tuner(base(precision), checkpointing=checkpointing, section=section({"dropout": dropout, "targets": "all"}))
+        scattered(lora_of(one))
+        torch.manual_seed(3)
+        found.append(gradients(one, golden_batch(one.network)))
+
+    assert found[0].keys() == found[1].keys() != set()
+    for name, gradient in found[0].items():
+        assert difference(gradient, found[1][name]) <= 1e-6 * float(gradient.abs().max()), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "INT8", "INT4"])
+def test_no_gradient_of_a_frozen_weight_is_even_computed(precision: str) -> None:
+    one = tuner(base(precision))
+    layer = lora_of(one).layers[QKV]
+    size = (layer.linear.out_features, layer.linear.in_features)
+
+    with Products() as products:
+        found = gradients(one, golden_batch(one.network))
+
+    assert not products.shapes & {size, size[::-1]}
+    assert len(found) == len(one.trained())
+    assert all(parameter.grad is None for name, parameter in one.network.named_parameters() if "lora_" not in name)
+    assert isinstance(layer.linear, QuantizedLinear) == (precision != "float32")
+
+
+@pytest.mark.parametrize("knobs", STARTS, ids=str)
+def test_what_learns_is_fp32_and_the_base_keeps_its_type(knobs: dict[str, object]) -> None:
+    network = base("bfloat16")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    batch = golden_batch(network)
+    plain = network.logits(network(batch)).float()
+
+    one = tuner(network, section=section(knobs))
+
+    assert {parameter.dtype for parameter in one.trained().values()} == {torch.float32}
+    with torch.no_grad():
+        assert difference(network.logits(network(batch)).float(), plain) <= 0.3  # the start is the base, up to rounding
+        hidden = network(batch)
+    assert hidden.dtype == torch.bfloat16
+    with one.base():
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_dropout_acts_while_training_only() -> None:
+    one = tuner(base(), section=section({"dropout": 0.5}))
+    scattered(lora_of(one))
+    batch = golden_batch(one.network)
+
+    assert len({float(one.train()(batch).detach()) for _ in range(3)}) == 3
+    assert len({float(one.eval()(batch).detach()) for _ in range(3)}) == 1
+
+
+def test_a_base_of_random_numbers_starts_as_itself_in_fp32_too() -> None:
+    for start in ("olora", "pissa"):
+        network = base()
+        batch = golden_batch(network)
+        plain = network(batch)
+        lora = Lora(network, lora_of(tuner(base(), section=section({"start": start}))).shape, init=start)
+
+        assert difference(network(batch), plain) <= 1e-4
+        assert all(layer.begun is not None and float(layer.up.detach().abs().max()) > 0 for layer in lora.layers.values())
+
+
+def test_peft_which_takes_seconds_is_imported_where_a_lora_is_made_only(repo: Path) -> None:
+    top = {path.relative_to(repo).as_posix(): path.read_text(encoding="utf-8") for path in (repo / "imprint").rglob("*.py")}
+    assert [place for place, text in top.items() if re.search(r"^(from|import) peft", text, re.MULTILINE)] == ["imprint/tune/lora/layer.py"]
+    assert not [place for place, text in top.items() if re.search(r"^from imprint\.tune\.lora\.layer ", text, re.MULTILINE)]
