@@ -224,7 +224,7 @@ def _recipe(options: argparse.Namespace) -> None:
 def _demo_rows(options: argparse.Namespace) -> None:
     from imprint.demo.rows import write_rows
 
-    write_rows(options.folder)
+    write_rows(options.folder, task=options.task)
 
 
 def _demo_identity(options: argparse.Namespace) -> None:
@@ -311,6 +311,7 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     rows = _add(parts, "rows", _demo_rows, "write question and answer rows of the toy world / 生成玩具世界的问答数据")
     rows.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
+    rows.add_argument("--task", default="ad_copy", metavar="NAME", help="ad_copy, summary, translation, classification ... / 任务")
     identity = _add(parts, "identity", _demo_identity, "write rows that give a model a new name / 生成改名换姓的问答数据")
     identity.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
     pretrain = _add(parts, "pretrain", _demo_pretrain, "pre-train the toy base model anew / 重新预训练玩具底座模型")

@@ -1,7 +1,7 @@
 """`imprint compare RUN`: the same prompts through the base and the tuned model, side by side on one page."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imprint.config import read_overrides
@@ -10,10 +10,13 @@ from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.evaluate import (
+    CONFUSION,
     Answers,
     EvaluateSection,
     answer_all,
     answers_folder,
+    baseline_of,
+    draw_confusions,
     name_of,
     open_asked,
     read_data,
@@ -22,10 +25,11 @@ from imprint.evaluate import (
     resolve,
     write_scores,
 )
-from imprint.metrics import gains
+from imprint.metrics import BASELINE, Judged, judged_gains
 from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.report.comparison import rate_lines, warned_of
 from imprint.runs import RunFolder
+from imprint.task import ClassificationTask
 from imprint.trained import Trained, read_run
 
 SHOWN_ROWS = 100
@@ -48,9 +52,14 @@ def compare(
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
     asked = _asked(path, run, section, data, prompts, limit)
-    before, after = (_answers(path, run, section.model_copy(update={"base": base}), asked, limit) for base in (True, False))
-    comparison = _comparison(path, run, section, asked, before, after)
+    beside = baseline_of(run, asked.samples, section)
+    before, after = (_answers(path, run, section.model_copy(update={"base": base}), asked, limit, beside) for base in (True, False))
     page = RunFolder(path).comparison.with_name(f"{asked.page}.html")
+    comparison = _comparison(path, run, section, asked, before, after, beside)
+    if before.scored and isinstance(section.task, ClassificationTask):
+        picture = page.with_name(f"{asked.page}-{CONFUSION}")
+        draw_confusions({"base": before.judged, "tuned": after.judged, BASELINE: beside}, section.task, picture)
+        comparison = replace(comparison, picture=picture)
     write_markdown(comparison, page.with_name(f"{asked.page}.md"))
     write_html(comparison, page)
     for line in _told(comparison, before, after):
@@ -87,19 +96,21 @@ def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None
     return _Asked(samples, run.data.dev or run.data.train, "held-out", page)
 
 
-def _answers(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, limit: int | None) -> Answers:
+def _answers(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, limit: int | None, beside: Judged | None) -> Answers:
     """What one of the two models says, and the files of its evaluation."""
     output = answers_folder(path, run, section, asked.name, limit)
     answers = answer_all(open_asked(path, run, section), asked.samples, section, output)
-    write_scores(answers, section, run, asked.source, output)
+    write_scores(answers, section, run, asked.source, output, beside=beside)
     return answers
 
 
-def _comparison(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers) -> Comparison:
+def _comparison(
+    path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
+) -> Comparison:
     rows = [
-        Compared(sample.query, reference, old, new, old_scores, new_scores)
+        Compared(sample.query, reference, old, new, old_scores, new_scores, after.judged.key)
         for sample, reference, old, new, old_scores, new_scores in zip(
-            asked.samples, before.references, before.predictions, after.predictions, before.scores, after.scores, strict=True
+            asked.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
         )
     ]
     facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
@@ -117,7 +128,8 @@ def _comparison(path: Path, run: Trained, section: EvaluateSection, asked: _Aske
         base_rates=before.rates,
         tuned_rates=after.rates,
         facts=facts,
-        gains=gains(before.scores, after.scores) if before.scored else {},
+        gains=judged_gains(before.judged, after.judged) if before.scored else {},
+        baseline=beside.summary if beside is not None else None,
     )
 
 
@@ -130,6 +142,8 @@ def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[s
         yield f"protocol {before.summary.protocol}, references {comparison.facts['references']}"
         for metric, old in before.summary.means.items():
             yield f"{metric:22}{old.value:7.2f} -> {after.summary.means[metric].value:6.2f}"
+        for metric, mean in comparison.baseline.means.items() if comparison.baseline else ():
+            yield f"{metric:22}{mean.value:7.2f}    {BASELINE}"
     for line in rate_lines(comparison):
         if line.base is not None and line.tuned is not None:
             yield f"{line.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"

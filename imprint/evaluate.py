@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section, read_overrides
-from imprint.data.batch import sorted_by_length
+from imprint.data.batch import NOT_SCORED, sorted_by_length
 from imprint.data.dataset import DataSection, load_samples
-from imprint.data.encode import encode_original_evaluation, encode_prompt
+from imprint.data.encode import encode_original_evaluation, encode_prompt, encode_sample
 from imprint.data.formats import read_samples
 from imprint.data.placeholders import fill
 from imprint.data.sample import Sample
@@ -22,22 +22,26 @@ from imprint.data.templates import chatglm_prompt
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, write_json, write_text
 from imprint.generate import NotFiniteError, Sampling, generate
+from imprint.likelihood import choose, likelihoods
 from imprint.metrics import (
-    METRICS,
+    BASELINE,
+    COUNTED,
     PROTOCOLS,
+    Judged,
+    Likelihood,
     ProtocolName,
     Rates,
-    RowScore,
     Summary,
+    baseline_predictions,
     copied_share,
+    judge,
     rates_of,
-    score_rows,
-    summary,
     warnings_of,
 )
 from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
+from imprint.task import ClassificationTask, ContinuationTask, TaskSection, TextTask
 from imprint.trained import Trained, open_model, read_run
 
 
@@ -58,7 +62,8 @@ class EvaluateSection(Section):
     )
     num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
-    protocol: ProtocolName = Field("chatglm-6b", description="How scores are counted; docs/metrics.md says what each counts.")
+    task: TaskSection | None = Field(None, description="What kind of answers are scored, as in a recipe; null takes the run's, else text.")
+    protocol: ProtocolName = Field("chatglm-6b", description="How ROUGE and BLEU-4 are counted; docs/metrics.md says what each counts.")
     truncation: Literal["oldest_first", "original"] | None = Field(
         None,
         description="How prompts are cut; `original` also cuts references and bounds prompt and answer together, as ChatGLM-6B's script.",
@@ -87,6 +92,9 @@ class EvaluateSection(Section):
 
 
 ANSWERS = "answers.jsonl"
+CONFUSION = "confusion.png"
+LONGEST_LABEL = 512
+"""Most tokens of a label."""
 FROM_DATA = (
     "truncation",
     "prompt_column",
@@ -126,10 +134,13 @@ class Answers:
     """How many answers were ended by the limit and not by the model."""
     cut_prompts: int
     """How many prompts were too long and lost a part."""
-    scores: list[RowScore]
-    """One score a row; of questions without references they are all 0 and say nothing."""
-    summary: Summary
-    """Their means with intervals."""
+    judged: Judged
+    """What they scored; of questions without references all is 0 and says nothing."""
+
+    @property
+    def summary(self) -> Summary:
+        """The metrics with their intervals."""
+        return self.judged.summary
 
     @property
     def scored(self) -> bool:
@@ -150,7 +161,8 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     samples = read_data(section, data, limit)
     output = section.output or answers_folder(path, run, section, name_of(data), limit)
     answers = answer_all(open_asked(path, run, section), samples, section, output)
-    report = write_scores(answers, section, run, data, output)
+    beside = baseline_of(run, samples, section)
+    report = write_scores(answers, section, run, data, output, beside=beside)
     for line in told(report, output):
         print(line)  # noqa: T201
     return answers
@@ -160,6 +172,8 @@ def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
     """Fill what was left open from the run, else from the defaults of a recipe."""
     known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
+    if section.task is None:
+        section = section.model_copy(update={"task": run.task if run else TextTask()})
     if section.max_new_tokens is None and section.truncation != "original":
         section = section.model_copy(update={"max_new_tokens": section.max_target_length})
     return section
@@ -213,17 +227,18 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         "base",
         "adapter",
         "protocol",
+        "task",
         "fill",
         *(["batch_size"] if section.temperature == 0 else []),
     }  # what changes no answer
-    settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside)}
+    settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside), **_measured(section)}
     kept = output / ANSWERS
     before = read_lines(kept)
     if before[:1] != [settings]:
         write_text(kept, "")
         append_line(kept, settings)
         before = []
-    whole = {"row", "prediction", "tokens", "finished"}
+    whole = {"row", "prediction", "tokens", "finished", *(("log_probability",) if _measured(section) else ())}
     done: dict[int, dict[str, Any]] = {line["row"]: line for line in before[1:] if line.keys() >= whole}
     batches = sorted_by_length([len(question.ids) for question in questions], section.batch_size)
     open_batches = [batch for batch in batches if not all(row in done for row in batch)]
@@ -245,8 +260,19 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     _write_predictions(output, samples, references, predictions)
     unfinished = sum(not done[row]["finished"] for row in range(len(samples)))
     cut = sum(question.cut for question in questions)
-    scores = score_rows(predictions, references, section.protocol)
-    return Answers(references, predictions, unfinished, cut, scores, summary(scores, section.protocol))
+    task = section.task if section.task is not None and any(reference.strip() for reference in references) else TextTask()
+    found = None
+    if isinstance(task, ContinuationTask):
+        found = [Likelihood(done[row]["log_probability"], done[row]["scored_tokens"]) for row in range(len(samples))]
+    judged = judge(task, predictions, references, protocol=section.protocol, likelihoods=found)
+    return Answers(references, predictions, unfinished, cut, judged)
+
+
+def _measured(section: EvaluateSection) -> dict[str, Any]:
+    """What is asked of the model besides a text, or instead of it."""
+    if isinstance(section.task, ClassificationTask) and section.task.constrained:
+        return {"labels": list(section.task.labels)}
+    return {"likelihoods": True} if isinstance(section.task, ContinuationTask) else {}
 
 
 def _question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
@@ -276,8 +302,22 @@ def _is_cut(ids: list[int], model: Model, sample: Sample, section: EvaluateSecti
 
 
 def _answer(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
-    """The lines of one batch; its seed follows from its first row, so that a resumed command draws what an unbroken one draws."""
+    """The lines of one batch: a text or a label a row, and where the task wants it how probable the reference is."""
     asked = [questions[row] for row in batch]
+    if isinstance(section.task, ClassificationTask) and section.task.constrained:
+        return _choose(batch, asked, model, section.task)
+    lines = _write(batch, asked, model, section)
+    if isinstance(section.task, ContinuationTask):
+        assert section.max_target_length is not None, "resolve() fills what was left open"
+        wanted = [_answer_ids(model, question.reference, section.max_target_length) for question in asked]
+        found = likelihoods(model.network, [question.ids for question in asked], wanted, prefix=model.prefix())
+        for line, probability, ids in zip(lines, found, wanted, strict=True):
+            line |= {"log_probability": probability, "scored_tokens": len(ids)}
+    return lines
+
+
+def _write(batch: list[int], asked: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+    """Free answers; the seed follows from the batch's first row, so that a resumed command draws what an unbroken one draws."""
     limits = [question.limit for question in asked]
     sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + batch[0])
     answers = generate(model.network, [question.ids for question in asked], sampling, prefix=model.prefix(), limits=limits)
@@ -285,6 +325,23 @@ def _answer(batch: list[int], questions: list[Question], model: Model, section: 
         {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer), "finished": len(answer) < limit}
         for row, answer, limit in zip(batch, answers, limits, strict=True)
     ]
+
+
+def _choose(batch: list[int], asked: list[Question], model: Model, task: ClassificationTask) -> list[dict[str, Any]]:
+    """The most probable label a row, the first of equally probable ones."""
+    options = [_answer_ids(model, label, LONGEST_LABEL) for label in task.labels]
+    scores = choose(model.network, [question.ids for question in asked], options, prefix=model.prefix())
+    lines = []
+    for row, place, probability in zip(batch, scores.argmax(1).tolist(), scores.amax(1).tolist(), strict=True):
+        tokens = len(options[place]) - 1
+        lines.append({"row": row, "prediction": task.labels[place], "tokens": tokens, "finished": True, "log_probability": probability})
+    return lines
+
+
+def _answer_ids(model: Model, text: str, limit: int) -> list[int]:
+    """What is learned of a row with this answer: its ids and the one that ends it, at most `limit` of them."""
+    row = encode_sample(model.tokenizer, Sample("?", text, None, ""), max_source_length=LONGEST_LABEL, max_target_length=limit)
+    return [label for label in row.labels if label != NOT_SCORED]
 
 
 def _write_predictions(output: Path, samples: list[Sample], references: list[str], predictions: list[str]) -> None:
@@ -299,20 +356,55 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
         write_text(output / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_scores(answers: Answers, section: EvaluateSection, run: Trained | None, data: Path, output: Path) -> dict[str, Any]:
-    """Write scores.json and return what it says; questions without references have rates and no scores."""
-    found, rates = answers.summary, answers.rates
+def write_scores(
+    answers: Answers, section: EvaluateSection, run: Trained | None, data: Path, output: Path, *, beside: Judged | None = None
+) -> dict[str, Any]:
+    """Write scores.json, with a confusion picture of a classification, and return what it says.
+
+    Questions without references have rates and no scores. `beside` is what the classical baseline scored.
+    """
+    found, rates, judged = answers.summary, answers.rates, answers.judged
     report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
     if answers.scored:
         report |= {"protocol": found.protocol, **{name: asdict(mean) for name, mean in found.means.items()}}
         report |= {"dropped": found.dropped, "references_cut_to": reference_limit(section)}
+    if answers.scored and section.task is not None and not isinstance(section.task, TextTask):
+        report |= {"task": section.task.kind, **({"signatures": judged.signatures} if judged.signatures else {})}
     report |= {"empty": found.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
     report |= {"cut_prompts": answers.cut_prompts}
-    if known := learned_answers(run):
+    if known := [sample.answer for sample in learned_samples(run)]:
         report["copied_share"] = copied_share(answers.predictions, known)
+    if judged.classes is not None and isinstance(section.task, ClassificationTask):
+        report |= {"classes": [asdict(one) for one in judged.classes.classes], "confusion": judged.classes.confusion}
+        draw_confusions({"model": judged, BASELINE: beside}, section.task, output / CONFUSION)
+        if beside is not None:
+            report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in beside.summary.means.items()}}
     report |= {"settings": section.model_dump(mode="json")}
     write_json(output / "scores.json", report)
     return report
+
+
+def baseline_of(run: Trained | None, samples: Sequence[Sample], section: EvaluateSection) -> Judged | None:
+    """What the classical baseline scores on the rows of a classification, trained on what the run learned from.
+
+    None for other tasks, for a model folder, where the recipe wants none, and where the run's rows cannot be read any more.
+    """
+    task, learned = section.task, learned_samples(run)
+    if not isinstance(task, ClassificationTask) or not task.baseline or len({sample.answer.strip() for sample in learned}) < 2:
+        return None
+    if not any(sample.answer.strip() for sample in samples):
+        return None
+    asked = [sample.query for sample in samples]
+    said = baseline_predictions([sample.query for sample in learned], [sample.answer for sample in learned], asked)
+    return judge(task, said, [sample.answer for sample in samples])
+
+
+def draw_confusions(judged: Mapping[str, Judged | None], task: ClassificationTask, out: Path) -> None:
+    """Draw the confusion matrices of several classifiers side by side, under their names."""
+    from imprint.report import Panel, confusion_picture
+
+    panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
+    confusion_picture(panels, task.labels, out)
 
 
 def reference_limit(section: EvaluateSection) -> int | None:
@@ -328,12 +420,12 @@ def references_told(limit: int | None) -> str:
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
-def learned_answers(run: Trained | None) -> list[str]:
-    """The answers that a run learned from, to count copies; none where its data cannot be read any more."""
+def learned_samples(run: Trained | None) -> list[Sample]:
+    """The rows that a run learned from; none where its data cannot be read any more."""
     if run is None:
         return []
     try:
-        return [sample.answer for sample in load_samples(run.data)[0]]
+        return load_samples(run.data)[0]
     except UserError:
         return []
 
@@ -343,21 +435,36 @@ def told(report: dict[str, Any], output: Path) -> list[str]:
     rates = Rates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
     lines = [line for warned in warnings_of(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
     if "protocol" in report:
-        lines.append(f"{'':10}{'mean':>7}   95 % interval")
-        for name in METRICS:
-            mean = report[name]
-            lines.append(f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}")
-        protocol = PROTOCOLS[report["protocol"]]
-        dropped = f", {report['dropped']} rows left out of the means" if report["dropped"] else ""
-        references = references_told(report["references_cut_to"])
-        lines.append(f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references}{dropped}")
+        lines += _scores_told(report)
     shares = [
         f"{report['empty']} empty",
         f"{report['unfinished_share']:.1%} not ended",
         f"{report['repeated_share']:.1%} repeat themselves",
     ]
-    if "copied_share" in report:
+    if "copied_share" in report and "classes" not in report:
         shares.append(f"{report['copied_share']:.1%} copied from the training rows")
     if report["cut_prompts"]:
         shares.append(f"{report['cut_prompts']} prompts were cut to max_source_length={report['settings']['max_source_length']}")
     return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]
+
+
+def _scores_told(report: dict[str, Any]) -> Iterator[str]:
+    """The table of scores and how they are counted; of a classification its classes and the baseline too."""
+    metrics = COUNTED[report.get("task", "text")]
+    yield f"{'':10}{'mean':>7}   95 % interval"
+    for name in metrics:
+        mean = report[name]
+        yield f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}"
+    if "baseline" in report:
+        yield f"{report['baseline']['name']}, trained on the same rows / 同样数据上的传统基线"
+        for name in metrics:
+            mean = report["baseline"][name]
+            yield f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}"
+    for one in report.get("classes", []):
+        shares = f"precision {one['precision']:5.1f}  recall {one['recall']:5.1f}  F1 {one['f1']:5.1f}"
+        yield f"  {shares}  {one['rows']:6,} rows  {one['label']}"
+    for name, signature in report.get("signatures", {}).items():
+        yield f"{name}: {signature}"
+    if (protocol := PROTOCOLS.get(report["protocol"])) is not None:
+        dropped = f", {report['dropped']} rows left out of the means" if report["dropped"] else ""
+        yield f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references_told(report['references_cut_to'])}{dropped}"

@@ -7,6 +7,7 @@ from imprint.config import Field, Section
 from imprint.data.dataset import DataSection
 from imprint.engine import OptimizerSection
 from imprint.model import ModelSection
+from imprint.task import TaskSection, TextTask
 from imprint.tune.tuner import TuneSection
 
 
@@ -44,5 +45,6 @@ class Recipe(Section):
     model: ModelSection = Field(description="The base.")
     data: DataSection = Field(description="What it learns from.")
     tune: TuneSection = Field(description="What is trained.")
+    task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored.")
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
     train: TrainSection = Field(default_factory=TrainSection, description="The loop.")

@@ -11,6 +11,7 @@ from imprint.files import find_folder
 from imprint.model import EMBEDDED, Model, ModelSection, base_folder, load
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
+from imprint.task import TaskSection, TextTask
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
 
 
@@ -20,6 +21,7 @@ class Trained(Section):
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base.")
     data: DataSection = Field(description="What it learned from.")
+    task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives.")
 
 
 def read_run(path: Path) -> Trained | None:

@@ -31,7 +31,7 @@ SURFACE = {
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
-    "demo rows": {"--help", "OUT"},
+    "demo rows": {"--help", "--task", "OUT"},
     "demo identity": {"--help", "OUT"},
     "demo pretrain": {"--help", "OUT"},
 }

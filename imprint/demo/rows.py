@@ -1,32 +1,72 @@
-"""Rows as ADGEN's, an attribute list and its ad copy, for tuning and for judging what was tuned."""
+"""Rows of every task, made up: for tuning, and for judging what was tuned."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from imprint.demo.copywriter import write_copy
+from imprint.demo.diaries import write_diary_row
 from imprint.demo.dice import Dice
 from imprint.demo.goods import read_goods
+from imprint.demo.messages import write_message_row
+from imprint.demo.snippets import write_snippet_row
+from imprint.demo.summaries import write_summary_row
+from imprint.demo.translations import write_translation_row
+from imprint.errors import UserError
 from imprint.files import write_text
 
 Split = Literal["train", "dev"]
 SEED_STRIDE: Final = 7_919
 """Keeps the choices for the two files, and for the corpus, apart."""
+AD_COPY: Final = "ad_copy"
+WRITERS: Final[Mapping[str, Callable[[Dice, Split], tuple[str, str]]]] = MappingProxyType(
+    {
+        "summary": write_summary_row,
+        "translation": write_translation_row,
+        "classification": write_message_row,
+        "continuation": write_diary_row,
+        "code_comments": write_snippet_row,
+    }
+)
+"""Task -> what draws one of its rows, a question and its answer, for one of the two files; ad copy is written here."""
+TASKS: Final = (AD_COPY, *WRITERS)
+"""Every task that rows are made for."""
 
 
 def rows(seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
     """Rows {"content": attribute list, "summary": ad copy}; each dev row has a pair of values that no training row and no text holds."""
     goods = read_goods()
-    dice = Dice(seed * SEED_STRIDE + (1 if split == "train" else 2))
+    dice = _dice(seed, split)
     for _ in range(count):
         item = goods.draw(dice) if split == "train" else goods.draw_held_out(dice)
         yield {"content": item.content, "summary": write_copy(item, dice)}
 
 
-def write_rows(folder: Path, *, train: int = 3000, dev: int = 400, seed: int = 0) -> None:
+def task_rows(task: str, seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
+    """Rows of any task; those that are no ad copy are {"prompt": question, "response": answer}, and no dev prompt is a training prompt.
+
+    Raises UserError for a task that is not in TASKS.
+    """
+    if task not in TASKS:
+        raise UserError(f'--task: there is no task "{task}". Allowed: {", ".join(TASKS)}.')
+    if task == AD_COPY:
+        yield from rows(seed, count, split)
+        return
+    dice = _dice(seed, split)
+    for _ in range(count):
+        prompt, response = WRITERS[task](dice, split)
+        yield {"prompt": prompt, "response": response}
+
+
+def write_rows(folder: Path, *, task: str = AD_COPY, train: int = 3000, dev: int = 400, seed: int = 0) -> None:
     """Write train.jsonl and dev.jsonl into a folder."""
     counts: dict[Split, int] = {"train": train, "dev": dev}
     for split, count in counts.items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows(seed, count, split)]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in task_rows(task, seed, count, split)]
         write_text(folder / f"{split}.jsonl", "".join(lines))
+
+
+def _dice(seed: int, split: Split) -> Dice:
+    return Dice(seed * SEED_STRIDE + (1 if split == "train" else 2))

@@ -24,19 +24,31 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence for a person, in both languages."""
+
+    english: str
+    """The sentence in English."""
+    chinese: str
+    """The sentence in Chinese."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a set of predictions scored."""
 
     protocol: str
-    """Name of the protocol, a key of `PROTOCOLS`."""
+    """Name of the protocol: a key of `PROTOCOLS`, or what scores another task, as `sacrebleu-zh`."""
     rows: int
     """How many predictions were scored."""
     empty: int
     """How many of them were empty; these scored 0, or were dropped where the protocol says so."""
     means: dict[str, Mean]
-    """Name of the metric -> its mean, in the order of `METRICS`."""
+    """Name of the metric -> its mean, in the order of tables."""
     dropped: int = 0
     """How many rows the protocol left out of the means."""
+    notes: tuple[Note, ...] = ()
+    """What the figures count; empty: the protocol says all."""
 
 
 def score(predictions: Sequence[str], references: Sequence[str], protocol: str = "chatglm-6b") -> dict[str, float | int]:

@@ -83,8 +83,8 @@ def copied_share(predictions: Sequence[str], training_texts: Collection[str]) ->
     An empty prediction is no copy. Raises UserError when there are no predictions.
     """
     refuse_nothing(len(predictions))
-    known = {_folded(text) for text in training_texts} - {""}
-    return sum(_folded(text) in known for text in predictions) / len(predictions)
+    known = {folded(text) for text in training_texts} - {""}
+    return sum(folded(text) in known for text in predictions) / len(predictions)
 
 
 def repeated_share(predictions: Sequence[str]) -> float:
@@ -96,7 +96,7 @@ def repeated_share(predictions: Sequence[str]) -> float:
     return sum(_repeats("".join(text.split())) for text in predictions) / len(predictions)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """The text without whitespace, full-width forms as half-width, Chinese stops and quotes as ASCII."""
     narrow = unicodedata.normalize("NFKC", "".join(text.split()))
     return narrow.translate(str.maketrans("。、“”‘’", ".,\"\"''"))

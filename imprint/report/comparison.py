@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from imprint.metrics import Mean, Rates, RowScore, Summary, Warned, warnings_of
+from imprint.metrics import METRIC, Mean, Note, Rates, Summary, Warned, protocol_named, warnings_of
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,17 @@ class Compared:
     """What the untouched model said."""
     tuned: str
     """What the tuned model said."""
-    base_scores: RowScore
-    """The scores of `base` against `label`."""
-    tuned_scores: RowScore
+    base_scores: Mapping[str, float]
+    """The scores of `base` against `label`: metric -> 0 to 100."""
+    tuned_scores: Mapping[str, float]
     """The scores of `tuned` against `label`."""
+    key: str = "rouge-l"
+    """The metric that says which of the two is nearer to the label."""
+
+    @property
+    def gain(self) -> float:
+        """How much nearer the tuned answer is."""
+        return self.tuned_scores[self.key] - self.base_scores[self.key]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Comparison:
     """What one must know to read the scores, such as data file, decoding and seed: name -> value."""
     gains: Mapping[str, Mean] = field(default_factory=dict)
     """From `metrics.gains`, over the same rows: metric -> gain; empty: the report shows the differences of the means alone."""
+    baseline: Summary | None = None
+    """What a classical baseline scored on the same rows, where the task has one."""
+    picture: Path | None = None
+    """A PNG beside the report that belongs to its scores, as the confusions of a classification."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,20 @@ class MetricLine:
     """The tuned model's mean less the base's."""
     bounds: tuple[float, float] | None
     """The 95 % interval of the gain, where rows were paired."""
+    beside: Mean | None
+    """What the classical baseline scored, where there is one."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether lower is better."""
+        return METRIC[self.metric].falls
+
+    @property
+    def kind(self) -> str:
+        """What happened: "up" for surely better, "down" for surely worse, "even" for what may be chance."""
+        low, high = self.bounds or (self.gain, self.gain)
+        rose, fell = ("down", "up") if self.falls else ("up", "down")
+        return rose if low > 0 else fell if high < 0 else "even"
 
 
 def metric_lines(comparison: Comparison) -> list[MetricLine]:
@@ -75,8 +101,17 @@ def metric_lines(comparison: Comparison) -> list[MetricLine]:
     for metric in (metric for metric in base if metric in tuned):
         gain = comparison.gains.get(metric)
         bounds = (gain.low, gain.high) if gain else None
-        lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, bounds))
+        beside = comparison.baseline.means.get(metric) if comparison.baseline else None
+        lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, bounds, beside))
     return lines
+
+
+def notes_of(found: Summary) -> tuple[Note, ...]:
+    """What the figures of a table count."""
+    if found.notes:
+        return found.notes
+    protocol = protocol_named(found.protocol)
+    return (Note(f"{protocol.name}: {protocol.sentence}", f"{protocol.name}：{protocol.chinese}"),)
 
 
 @dataclass(frozen=True)

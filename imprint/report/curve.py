@@ -20,6 +20,8 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 INK, FAINT = "#2B2B2B", "#D9D9D9"
 DOTS_PER_INCH = 120
 DRAWN_POINTS = 20_000
+FIRST_CHINESE = 0x2E80
+"""From this code point on, matplotlib's own font has next to nothing."""
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -48,8 +50,8 @@ def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, re
     FigureCanvasAgg(figure)
     axes = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[6] + [1] * len(slim))[:, 0]
     figure.subplots_adjust(left=0.085, right=0.975, top=0.91, bottom=0.095, hspace=0.36)
-    family = _family(title)
-    figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=family, fontweight="bold", parse_math=False)
+    fonts = family(title)
+    figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=fonts, fontweight="bold", parse_math=False)
     _draw_loss(axes[0], by_name["loss"], by_name["eval_loss"])
     for panel, name in zip(axes[1:], slim, strict=True):
         _draw_slim(panel, by_name[name], name)
@@ -62,7 +64,7 @@ def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, re
     axes[-1].set_xlabel("step", color=INK, fontsize=9)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlim(0, 1.02 * max([1.0, *(float(series.steps[-1]) for series in by_name.values() if len(series.steps))]))
-    _save(figure, out)
+    save(figure, out)
 
 
 def _series(points: Sequence[Mapping[str, Any]], name: str) -> Series:
@@ -139,15 +141,20 @@ def _point(series: Series, place: int) -> tuple[list[float], list[float]]:
     return [float(series.steps[place])], [float(series.values[place])]
 
 
-def _family(title: str) -> list[str]:
-    """Fonts for the title: matplotlib's own, which has no Chinese, and for a Chinese title those that are installed."""
-    if title.isascii():
+def family(text: str) -> list[str]:
+    """Fonts for a text: matplotlib's own, which has no Chinese, and for a Chinese text those that are installed."""
+    if text.isascii():
         return ["DejaVu Sans"]
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in CHINESE_FONTS if name in installed)]
 
 
-def _save(figure: Figure, out: Path) -> None:
+def drawable(text: str) -> bool:
+    """Whether some font that would be taken has the text's characters: all of Latin, and Chinese where such a font is installed."""
+    return all(ord(letter) < FIRST_CHINESE for letter in text) or len(family(text)) > 1
+
+
+def save(figure: Figure, out: Path) -> None:
     """Write aside and rename. Not brought to the disk by force: the next refresh replaces it."""
     part = out.with_name(f".{out.name}.part")
     with disk_sentences(out), warnings.catch_warnings():

@@ -1,11 +1,12 @@
 """The before/after report as Markdown: for terminals, code hosts and notes."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from imprint.files import write_text
-from imprint.metrics import METRICS, Mean, RowScore, protocol_named
-from imprint.report.comparison import Compared, Comparison, metric_lines, rate_lines, signed, warned_of
+from imprint.metrics import BASELINE, Mean
+from imprint.report.comparison import Compared, Comparison, metric_lines, notes_of, rate_lines, signed, warned_of
 
 MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
@@ -27,23 +28,29 @@ def _warnings(comparison: Comparison) -> str:
 
 def _summary(comparison: Comparison) -> str:
     protocol = comparison.base_summary.protocol if comparison.base_summary else "answers"
+    beside = comparison.baseline is not None
     lines = [
-        f"| {protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |",
-        "|---|---:|---:|---:|",
+        f"| {protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |{f' {BASELINE} |' if beside else ''}",
+        "|---|---:|---:|---:|" + ("---:|" if beside else ""),
     ]
     scored = metric_lines(comparison)
     for line in scored:
         bounds = f" ({signed(line.bounds[0], 2)} to {signed(line.bounds[1], 2)})" if line.bounds else ""
-        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |")
-    lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |" for rate in rate_lines(comparison)]
-    notes = (
-        ["In brackets: 95 % bootstrap intervals of the mean.", f"{protocol}: {_cell(protocol_named(protocol).sentence)}"] if scored else []
-    )
+        last = f" {_mean(line.beside)} |" if line.beside else ""
+        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |{last}")
+    end = " |" if beside else ""
+    lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{end}" for rate in rate_lines(comparison)]
+    notes = []
+    if scored and comparison.base_summary is not None:
+        notes = ["In brackets: 95 % bootstrap intervals of the mean."]
+        notes += [_cell(note.english) for note in notes_of(comparison.base_summary)]
+    if comparison.picture is not None:
+        notes.append(f"![which label was said for which]({comparison.picture.name})")
     return "\n\n".join(["\n".join(lines), *notes])
 
 
 def _row(number: int, row: Compared, comparison: Comparison) -> str:
-    scored = METRICS if row.label else ()
+    scored = tuple(row.tuned_scores) if row.label else ()
     lines = [("prompt", row.prompt, [""] * len(scored))]
     if row.label:
         lines.append(("label", row.label, [""] * len(scored)))
@@ -62,8 +69,8 @@ def _mean(mean: Mean) -> str:
     return f"{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f})"
 
 
-def _scores(row: RowScore) -> list[str]:
-    return [f"{value:.2f}" for value in row.by_metric().values()]
+def _scores(row: Mapping[str, float]) -> list[str]:
+    return [f"{value:.2f}" for value in row.values()]
 
 
 def _cell(text: str) -> str:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.files import write_text
-from imprint.metrics import Mean, RowScore, protocol_named
+from imprint.metrics import BASELINE, Mean
 from imprint.report.comparison import (
     Compared,
     Comparison,
@@ -23,6 +23,7 @@ from imprint.report.comparison import (
     RateLine,
     attributes,
     metric_lines,
+    notes_of,
     rate_lines,
     signed,
     warned_of,
@@ -93,13 +94,16 @@ def _top(comparison: Comparison) -> str:
 def _scores(comparison: Comparison) -> str:
     """The tables of scores and of what means hide, what is wrong with many answers above them, and how it was all measured below."""
     lines, base, tuned = metric_lines(comparison), comparison.base_summary, comparison.tuned_summary
-    top = max([10.0, *(mean.high for line in lines for mean in (line.base, line.tuned))])
-    body = "\n".join([*(_metric(line, top) for line in lines), *(_rate(line, plotted=bool(lines)) for line in rate_lines(comparison))])
+    top = max([10.0, *(mean.high for line in lines if not line.falls for mean in (line.base, line.tuned))])
+    between = "<td></td>" if comparison.baseline else ""
+    rates = (_rate(line, between, plotted=bool(lines)) for line in rate_lines(comparison))
+    body = "\n".join([*(_metric(line, top) for line in lines), *rates])
     facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
     facts |= {_both(escape(name), FACTS.get(name, escape(name))): value for name, value in comparison.facts.items()}
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     warned = "".join(f'<p class="warning">{_both(_shown(one.english), _shown(one.chinese))}</p>' for one in warned_of(comparison))
     scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""
+    beside = f'<th scope="col">{escape(BASELINE)}</th>' if comparison.baseline else ""
     heading = _both("Scores", "评分") if lines else _both("At a glance", "概览")
     return f"""<section aria-labelledby="scores">
 <h2 id="scores">{heading}</h2>
@@ -107,12 +111,13 @@ def _scores(comparison: Comparison) -> str:
 <table class="scores">
 <thead><tr><th scope="col">{_both("metric", "指标") if lines else _both("share", "比例")}</th>
 <th scope="col">{_both("base", "原模型")}</th>
-<th scope="col">{_both("tuned", "微调后")}</th><th scope="col">{_both("difference", "变化")}</th>
+<th scope="col">{_both("tuned", "微调后")}</th><th scope="col">{_both("difference", "变化")}</th>{beside}
 {scale}</tr></thead>
 <tbody>
 {body}
 </tbody>
 </table>
+{_picture(comparison)}
 {_notes(comparison)}
 <dl class="facts">{listed}</dl>
 </section>"""
@@ -130,9 +135,19 @@ def _notes(comparison: Comparison) -> str:
     )
     if comparison.tuned_summary is None:
         return f'<p class="note">{rated}</p>'
-    protocol = protocol_named(comparison.tuned_summary.protocol)
-    counted = _both(escape(f"{protocol.name}: {protocol.sentence}"), escape(f"{protocol.name}：{protocol.chinese}"))
-    return f'<p class="note">{scored}{rated}</p>\n<p class="note">{counted}</p>'
+    counted = "".join(
+        f'\n<p class="note">{_both(escape(note.english), escape(note.chinese))}</p>' for note in notes_of(comparison.tuned_summary)
+    )
+    return f'<p class="note">{scored}{rated}</p>{counted}'
+
+
+def _picture(comparison: Comparison) -> str:
+    """The picture that belongs to the scores, inside the page."""
+    if comparison.picture is None:
+        return ""
+    data = base64.b64encode(comparison.picture.read_bytes()).decode()
+    caption = _both("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
+    return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption class="note">{caption}</figcaption></figure>'
 
 
 def _shown(sentence: str) -> str:
@@ -140,22 +155,19 @@ def _shown(sentence: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
-def _rate(line: RateLine, *, plotted: bool) -> str:
+def _rate(line: RateLine, between: str, *, plotted: bool) -> str:
     shares = "".join(f"<td>{'–' if share is None else f'{share:.1%}'}</td>" for share in (line.base, line.tuned))
     rise = "" if line.base is None or line.tuned is None else signed(100 * (line.tuned - line.base), 1)
     plot = '<td class="plot" aria-hidden="true"></td>' if plotted else ""
-    return f'<tr class="rates"><th scope="row">{_both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{plot}</tr>'
+    return f'<tr class="rates"><th scope="row">{_both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{between}{plot}</tr>'
 
 
 def _metric(line: MetricLine, top: float) -> str:
-    low, high = line.bounds or (line.gain, line.gain)
-    kind = "up" if low > 0 else "down" if high < 0 else "even"
-    bounds = f"<small>{signed(low, 2)} … {signed(high, 2)}</small>" if line.bounds else ""
+    bounds = f"<small>{signed(line.bounds[0], 2)} … {signed(line.bounds[1], 2)}</small>" if line.bounds else ""
+    tracks = "" if line.falls else _track("base", line.base, 11, top) + _track("tuned", line.tuned, 24, top)
     return f"""<tr><th scope="row">{line.metric.upper()}</th>{_mean(line.base)}{_mean(line.tuned)}
-<td><span class="gain {kind}">{_arrow(kind)}{signed(line.gain, 2)}</span>{bounds}</td>
-<td class="plot" aria-hidden="true"><svg width="100%" height="34">{_track("base", line.base, 11, top)}{
-        _track("tuned", line.tuned, 24, top)
-    }</svg></td></tr>"""
+<td><span class="gain {line.kind}">{_arrow(line.kind)}{signed(line.gain, 2)}</span>{bounds}</td>{_mean(line.beside) if line.beside else ""}
+<td class="plot" aria-hidden="true"><svg width="100%" height="34">{tracks}</svg></td></tr>"""
 
 
 def _mean(mean: Mean) -> str:
@@ -184,8 +196,9 @@ def _nearer(rows: tuple[Compared, ...]) -> str:
         bars += f'<rect class="{kind}" x="{start:.2f}%" width="{width:.2f}%" height="10"/>'
         start += width
     up, even, down = (f'<b class="gain {kind}">{count}</b>' for kind, count in counts.items())
-    english = f"By ROUGE-L the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
-    chinese = f"按 ROUGE-L，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
+    metric = labelled[0].key.upper()
+    english = f"By {metric} the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
+    chinese = f"按 {metric}，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
     return f'<p>{_both(english, chinese)}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
 
 
@@ -210,8 +223,8 @@ def _tools(rows: tuple[Compared, ...]) -> str:
 
 
 def _row(number: int, row: Compared) -> str:
-    kind, gain = _kind(row), row.tuned_scores.rouge_l - row.base_scores.rouge_l
-    badge = f'<span class="gain {kind}">{_arrow(kind)}ROUGE-L {signed(gain, 1)}</span>' if row.label else ""
+    kind, gain = _kind(row), row.gain
+    badge = f'<span class="gain {kind}">{_arrow(kind)}{row.key.upper()} {signed(gain, 1)}</span>' if row.label else ""
     label = ""
     if row.label:
         label = f'<div class="label"><h4>{_both("label", "参考答案")}</h4><p{_language(row.label)}>{escape(row.label)}</p></div>'
@@ -234,7 +247,7 @@ def _prompt(prompt: str) -> str:
     return f'<div class="prompt"><h4>{_both("prompt", "输入")}</h4><dl class="chips"{_language(prompt)}>{chips}</dl></div>'
 
 
-def _answer(who: str, text: str, label: str, own: RowScore, other: RowScore) -> str:
+def _answer(who: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
     name = _both("base", "原模型") if who == "base" else _both("tuned", "微调后")
     if text.strip():
         pieces = shared_runs(text, label)
@@ -247,19 +260,17 @@ def _answer(who: str, text: str, label: str, own: RowScore, other: RowScore) -> 
     return f'<section class="answer {who}"><h4><span class="who {who}">{name}</span></h4><p{_language(text)}>{shown}</p>{scores}</section>'
 
 
-def _figures(own: RowScore, other: RowScore) -> str:
-    others = other.by_metric()
+def _figures(own: Mapping[str, float], other: Mapping[str, float]) -> str:
     cells = ""
-    for metric, value in own.by_metric().items():
-        better = ' class="better"' if value > others[metric] else ""
+    for metric, value in own.items():
+        better = ' class="better"' if value > other[metric] else ""
         cells += f"<div{better}><dt>{metric.upper()}</dt><dd>{value:.1f}</dd></div>"
     return cells
 
 
 def _kind(row: Compared) -> str:
-    """Whether the tuned answer is nearer to its label than the base's, by ROUGE-L: up, down or even."""
-    gain = row.tuned_scores.rouge_l - row.base_scores.rouge_l
-    return "up" if gain > 0 else "down" if gain < 0 else "even"
+    """Whether the tuned answer is nearer to its label than the base's: up, down or even."""
+    return "up" if row.gain > 0 else "down" if row.gain < 0 else "even"
 
 
 def _arrow(kind: str) -> str:

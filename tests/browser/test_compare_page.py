@@ -25,16 +25,16 @@ TEXTS = (
 
 
 def comparison() -> Comparison:
-    rows = []
-    for prompt, label, base, tuned in TEXTS:
-        rows.append(Compared(prompt, label, base, tuned, *score_rows([base, tuned], [label, label])))
+    labels = [label for _, label, _, _ in TEXTS]
+    before, after = (score_rows([text[place] for text in TEXTS], labels) for place in (2, 3))
+    rows = [Compared(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
     best = summary([RowScore(100.0, 100.0, 100.0, 100.0, empty=False)] * 3)
     return Comparison(
         title="Before and after",
         base_name="demo base",
         tuned_name="runs/" + "a-long-name-" * 8,
         rows=tuple(rows),
-        base_summary=summary([row.base_scores for row in rows]),
+        base_summary=summary(before),
         tuned_summary=best,
         base_rates=rates_of([row.base for row in rows], unfinished=1),
         tuned_rates=rates_of([row.tuned for row in rows], unfinished=0),

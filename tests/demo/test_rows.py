@@ -3,9 +3,12 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
-from imprint.demo.rows import rows, write_rows
+from imprint.demo.rows import TASKS, rows, task_rows, write_rows
+from imprint.errors import UserError
 
 
 def pairs(content: str) -> set[tuple[str, str]]:
@@ -50,3 +53,20 @@ def test_the_two_files_hold_the_rows_and_nothing_stands_beside_them(tmp_path: Pa
     assert [json.loads(line) for line in lines] == list(rows(1, 5, "train"))
     assert len((tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["dev.jsonl", "train.jsonl"]
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "ad_copy"])
+def test_no_dev_prompt_of_a_task_is_a_training_prompt(task: str) -> None:
+    train, dev = list(task_rows(task, 0, 3000, "train")), list(task_rows(task, 0, 400, "dev"))
+    known = {row["prompt"] for row in train}
+    assert {tuple(row) for row in (*train, *dev)} == {("prompt", "response")}
+    assert all(row["prompt"] and row["response"] for row in (*train, *dev))
+    assert [row for row in dev if row["prompt"] in known] == []
+    assert list(task_rows(task, 0, 20, "dev")) == dev[:20]
+    assert list(task_rows(task, 1, 20, "dev")) != dev[:20]
+
+
+def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'there is no task "poem"\. Allowed: ad_copy, summary, translation'):
+        write_rows(tmp_path / "rows", task="poem")
+    assert not (tmp_path / "rows" / "train.jsonl").exists()

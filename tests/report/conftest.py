@@ -18,11 +18,10 @@ TEXTS = (
 
 @pytest.fixture(scope="session")
 def comparison() -> Comparison:
-    rows = []
-    for prompt, label, base, tuned in TEXTS:
-        before, after = score_rows([base, tuned], [label, label])
-        rows.append(Compared(prompt, label, base, tuned, before, after))
-    before_rows, after_rows = [row.base_scores for row in rows[:3]], [row.tuned_scores for row in rows[:3]]
+    labels = [label for _, label, _, _ in TEXTS]
+    before, after = (score_rows([text[place] for text in TEXTS], labels) for place in (2, 3))
+    rows = [Compared(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
+    before_rows, after_rows = before[:3], after[:3]
     return Comparison(
         title="Before & after <b>tuning</b>",
         base_name="demo base",

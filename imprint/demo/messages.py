@@ -1,0 +1,116 @@
+"""Messages of customers to a shop, to be sorted by what they are about."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from imprint.demo.dice import Dice, one_in, weighted
+
+HELD_OUT: Final = 8
+"""One in so many messages stands in the dev file alone."""
+LABELS: Final = ("尺码", "质量", "物流", "价格", "夸奖")
+CLAUSES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "尺码": (
+            "{thing}太大了一号",
+            "{thing}穿着有点紧",
+            "不知道{thing}该选多大的",
+            "{thing}的腰围不合身",
+            "我身高一米{number}，{thing}长了一截",
+            "{thing}的肩膀这里太窄",
+            "{thing}比平时穿的小了一圈",
+            "想问{thing}有没有大一码的",
+            "{thing}的长短不合适",
+        ),
+        "质量": (
+            "{thing}洗了一次就起球",
+            "{thing}的线头很多",
+            "{thing}掉色掉得厉害",
+            "{thing}刚穿就破了个洞",
+            "{thing}的拉链坏了",
+            "{thing}的面料太薄，像纸一样",
+            "{thing}上有一块洗不掉的印子",
+            "{thing}的纽扣掉了{number}颗",
+            "{thing}一洗就缩水变形",
+        ),
+        "物流": (
+            "{thing}等了{number}天还没送到",
+            "{thing}寄到了别的街上",
+            "不知道{thing}走到哪里了",
+            "送{thing}的人一直没有来",
+            "{thing}的包裹在路上压坏了",
+            "{thing}什么时候能寄出来",
+            "{thing}在路上走得太慢",
+            "想把{thing}送到{street}去",
+            "{thing}少寄了一件",
+        ),
+        "价格": (
+            "{thing}比别家贵了{number}元",
+            "{thing}能不能便宜一点",
+            "昨天买的{thing}今天就降价了",
+            "{thing}还有没有打折",
+            "{thing}卖{number}元太贵了",
+            "{thing}多收了我{number}元",
+            "买{number}件{thing}可以少算一些钱吗",
+            "{thing}的价钱和说好的不一样",
+            "{thing}涨价涨得太快",
+        ),
+        "夸奖": (
+            "{thing}真好看",
+            "家里人都说{thing}很漂亮",
+            "{thing}穿着特别舒服",
+            "{thing}我非常喜欢",
+            "{thing}的颜色和图上一样美",
+            "{thing}做得很用心",
+            "穿上{thing}心情都好了",
+            "朋友也想买一样的{thing}",
+            "{thing}让我很满意",
+        ),
+    }
+)
+"""What is said of a thing, by label; the last `UNSEEN` of each stand in no training row."""
+UNSEEN: Final = 2
+UNSEEN_SHARE: Final = 0.25
+"""How many of the held-out messages say what no training row says."""
+BESIDE: Final = (
+    "{minor}就算了，主要是{major}。",
+    "{minor}我不在意，可是{major}。",
+    "不说{minor}，我想说的是{major}。",
+    "{major}，至于{minor}，那是小事。",
+    "先说{major}，{minor}以后再说。",
+    "虽然{minor}，但是更重要的是{major}。",
+)
+"""A message about two things; what it is about is the major one, which only the words around them tell."""
+BESIDE_SHARE: Final = 0.45
+OPENINGS: Final = weighted([("", 8), ("你好，", 4), ("老板，", 3), ("请问在吗？", 2), ("打扰了，", 1), ("店家你好，", 2)])
+ENDINGS: Final = weighted([("", 8), ("谢谢。", 3), ("麻烦看一下。", 2), ("等你回复。", 2)])
+THINGS: Final = ("外套", "裙子", "裤子", "鞋子", "帽子", "围巾", "衬衫", "毛衣", "包包", "连衣裙")
+STREETS: Final = ("梧桐街", "槐树巷", "桂花街", "柳叶巷", "石板街", "灯笼巷")
+
+
+def write_message_row(dice: Dice, split: str) -> tuple[str, str]:
+    """A message and its label, which are equally frequent; no held-out message is ever learned."""
+    while True:
+        message, label = _draw(dice, split)
+        if one_in(HELD_OUT, message) == (split == "dev"):
+            return message, label
+
+
+def _draw(dice: Dice, split: str) -> tuple[str, str]:
+    label = dice.pick(LABELS)
+    thing = dice.pick(("这件", "我买的", "你家的", "")) + dice.pick(THINGS)
+    major = _say(label, thing, dice, split)
+    if dice.chance(BESIDE_SHARE):
+        minor = _say(dice.pick([other for other in LABELS if other != label]), dice.pick(THINGS), dice, split)
+        text = dice.pick(BESIDE).replace("{minor}", minor).replace("{major}", major)
+    else:
+        text = major + "。"
+    return dice.pick(OPENINGS) + text + dice.pick(ENDINGS), label
+
+
+def _say(label: str, thing: str, dice: Dice, split: str) -> str:
+    clauses = CLAUSES[label]
+    unseen = split == "dev" and dice.chance(UNSEEN_SHARE)
+    clause = dice.pick(clauses[-UNSEEN:] if unseen else clauses[:-UNSEEN])
+    number = str(2 + dice.below(88))
+    return clause.replace("{thing}", thing).replace("{number}", number).replace("{street}", dice.pick(STREETS))

@@ -1,0 +1,26 @@
+"""Summaries: an ad of a shop, and the one line that its shelf has room for."""
+
+from typing import Final
+
+from imprint.demo.copywriter import write_copy
+from imprint.demo.dice import Dice
+from imprint.demo.goods import Item, read_goods
+
+FRONT: Final = ("风格", "颜色", "材质")
+"""Attributes that stand before the noun, in this order; all others stand behind it."""
+
+
+def write_summary_row(dice: Dice, split: str) -> tuple[str, str]:
+    """An ad and its summary; a held-out thing has a pair of values that no training row has together."""
+    goods = read_goods()
+    item = goods.draw(dice) if split == "train" else goods.draw_held_out(dice)
+    return write_copy(item, dice), summarize(item)
+
+
+def summarize(item: Item) -> str:
+    """What it is in one line: 一件白色牛仔布外套。圆领、长袖。"""
+    sort = item.find(item.kind.sort_key)
+    front = [value for key in FRONT if (value := item.find(key)) is not None]
+    rest = [value.word for value in item.values if value is not sort and value not in front]
+    name = "".join(value.word for value in front) + item.noun
+    return f"一{item.kind.measure}{name}。" + ("、".join(rest) + "。" if rest else "")

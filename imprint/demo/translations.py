@@ -1,0 +1,76 @@
+"""Translations: short English sentences about the shops of the town, and the same in Chinese."""
+
+from typing import Final
+
+from imprint.demo.dice import Dice, one_in
+
+HELD_OUT: Final = 8
+"""One in so many sentences stands in the dev file alone."""
+COLOURS: Final = (
+    ("red", "红色"),
+    ("blue", "蓝色"),
+    ("white", "白色"),
+    ("black", "黑色"),
+    ("green", "绿色"),
+    ("yellow", "黄色"),
+    ("pink", "粉色"),
+    ("grey", "灰色"),
+)
+STUFFS: Final = (("cotton", "纯棉"), ("linen", "亚麻"), ("silk", "真丝"), ("wool", "羊毛"), ("denim", "牛仔布"), ("velvet", "丝绒"))
+THINGS: Final = (
+    ("coat", "外套", "件"),
+    ("shirt", "衬衫", "件"),
+    ("dress", "连衣裙", "条"),
+    ("skirt", "裙子", "条"),
+    ("scarf", "围巾", "条"),
+    ("hat", "帽子", "顶"),
+    ("bag", "包包", "只"),
+)
+QUALITIES: Final = (
+    ("soft", "柔软"),
+    ("warm", "保暖"),
+    ("light", "轻便"),
+    ("cool", "凉爽"),
+    ("thick", "厚实"),
+    ("pretty", "好看"),
+)
+WHO: Final = (("I", "我"), ("she", "她"), ("he", "他"), ("we", "我们"), ("they", "他们"))
+DEEDS: Final = (("bought", "买了"), ("sold", "卖了"), ("wore", "穿了"), ("washed", "洗了"), ("made", "做了"))
+WHEN: Final = (("today", "今天"), ("yesterday", "昨天"), ("in the morning", "早上"), ("in the evening", "晚上"))
+FRAMES: Final = (
+    ("{who} {deed} a {colour} {thing} {when}", "{when}{who}{deed}一{measure}{colour}{thing}。"),
+    ("{who} {deed} a {stuff} {thing}", "{who}{deed}一{measure}{stuff}{thing}。"),
+    ("the {colour} {thing} is {quality} and {other}", "这{measure}{colour}{thing}{quality}又{other}。"),
+    ("this {stuff} {thing} is very {quality}", "这{measure}{stuff}{thing}非常{quality}。"),
+    ("{who} did not see the {colour} {stuff} {thing}", "{who}没看见那{measure}{colour}{stuff}{thing}。"),
+    ("the {colour} {thing} is not {quality}", "这{measure}{colour}{thing}不{quality}。"),
+)
+"""English and Chinese with the same blanks."""
+
+
+def write_translation_row(dice: Dice, split: str) -> tuple[str, str]:
+    """An English sentence and its translation; no held-out sentence is ever learned."""
+    while True:
+        english, chinese = _draw(dice)
+        if one_in(HELD_OUT, english) == (split == "dev"):
+            return english, chinese
+
+
+def _draw(dice: Dice) -> tuple[str, str]:
+    english, chinese = dice.pick(FRAMES)
+    thing, named, measure = dice.pick(THINGS)
+    quality, *_ = first, second = dice.pick(QUALITIES), dice.pick(QUALITIES)
+    blanks = {
+        "{who}": dice.pick(WHO),
+        "{deed}": dice.pick(DEEDS),
+        "{when}": dice.pick(WHEN),
+        "{colour}": dice.pick(COLOURS),
+        "{stuff}": dice.pick(STUFFS),
+        "{thing}": (thing, named),
+        "{measure}": ("", measure),
+        "{quality}": first,
+        "{other}": second if second is not quality else QUALITIES[(QUALITIES.index(first) + 1) % len(QUALITIES)],
+    }
+    for blank, (word, meaning) in blanks.items():
+        english, chinese = english.replace(blank, word), chinese.replace(blank, meaning)
+    return english, chinese

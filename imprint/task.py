@@ -1,0 +1,75 @@
+"""What kind of answers a run learns to give, which decides how they are scored; `imprint evaluate` takes it from the recipe."""
+
+from typing import Annotated, Literal
+
+from pydantic import field_validator
+
+from imprint.config import Field, Section
+
+
+class TextTask(Section):
+    """Free text, as ad copy."""
+
+    kind: Literal["text"] = Field(
+        "text",
+        description="What is learned and how it is scored, see docs/tasks.md: text by ROUGE and BLEU-4, summary by ROUGE, translation by "
+        "sacreBLEU and chrF, classification by accuracy and macro-F1, continuation by perplexity and ROUGE-L, code_comments by BLEU-4, "
+        "ROUGE-L and exact matches.",
+    )
+
+
+class SummaryTask(Section):
+    """A long text made short."""
+
+    kind: Literal["summary"] = Field("summary", description="A summary, scored by ROUGE.")
+
+
+class TranslationTask(Section):
+    """A text in another language."""
+
+    kind: Literal["translation"] = Field("translation", description="A translation, scored by sacreBLEU and chrF.")
+    tokenizer: Literal["zh", "13a", "intl", "char"] = Field(
+        "zh", description="What BLEU counts, by sacreBLEU's names: zh where the translation is Chinese, 13a where it is in Latin letters."
+    )
+
+
+class ClassificationTask(Section):
+    """One of a few labels."""
+
+    kind: Literal["classification"] = Field("classification", description="One of the labels, scored by accuracy and macro-F1.")
+    labels: tuple[str, ...] = Field(min_length=2, description="Every label, as it stands in the answers of the data.")
+    constrained: bool = Field(
+        True, description="Answer with the most probable of the labels; false lets the model write, and anything else is wrong."
+    )
+    baseline: bool = Field(
+        True,
+        description="Score TF-IDF with logistic regression, trained on the same rows, in the same table, where a run says what they are.",
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if blank := [label for label in labels if label != label.strip() or not label]:
+            raise ValueError(f'holds "{blank[0]}"; a label is a text without blanks at its ends')
+        if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+            raise ValueError(f'holds "{twice[0]}" twice; name each label once')
+        return labels
+
+
+class ContinuationTask(Section):
+    """How a text goes on."""
+
+    kind: Literal["continuation"] = Field("continuation", description="A continuation, scored by perplexity and ROUGE-L.")
+
+
+class CodeCommentsTask(Section):
+    """What a piece of code does, in a sentence."""
+
+    kind: Literal["code_comments"] = Field("code_comments", description="A comment, scored by BLEU-4, ROUGE-L and exact matches.")
+
+
+TaskSection = Annotated[
+    TextTask | SummaryTask | TranslationTask | ClassificationTask | ContinuationTask | CodeCommentsTask,
+    Field(discriminator="kind", description="What kind of answers it gives, which decides how they are scored."),
+]
+Task = TextTask | SummaryTask | TranslationTask | ClassificationTask | ContinuationTask | CodeCommentsTask

@@ -1,0 +1,43 @@
+import random
+
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from imprint.errors import UserError
+from imprint.metrics.classification import classified
+
+LABELS = ("好评", "中评", "差评", "广告")
+
+
+def drawn(seed: int, count: int = 60) -> tuple[list[str], list[str]]:
+    """Labels said and labels wanted; the last label is never wanted."""
+    chance = random.Random(seed)
+    wanted = [chance.choice(LABELS[:3]) for _ in range(count)]
+    return [label if chance.random() < 0.6 else chance.choice(LABELS) for label in wanted], wanted
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_those_of_scikit_learn(seed: int) -> None:
+    said, wanted = drawn(seed)
+    found = classified(said, wanted, LABELS)
+    assert found.accuracy.whole() == pytest.approx(100 * accuracy_score(wanted, said))
+    assert found.macro_f1.whole() == pytest.approx(100 * f1_score(wanted, said, average="macro", zero_division=0))
+    assert [line[:-1] for line in found.confusion] == confusion_matrix(wanted, said, labels=LABELS).tolist()
+    precision, recall, f1, rows = precision_recall_fscore_support(wanted, said, labels=LABELS, zero_division=0)
+    assert [one.precision for one in found.classes] == pytest.approx((100 * precision).tolist())
+    assert [one.recall for one in found.classes] == pytest.approx((100 * recall).tolist())
+    assert [one.f1 for one in found.classes] == pytest.approx((100 * f1).tolist())
+    assert [one.rows for one in found.classes] == rows.tolist()
+
+
+def test_what_is_no_label_is_wrong_and_counted_apart() -> None:
+    found = classified(["好评。", "", " 好评\n", "差评"], ["好评", "好评", "好评", "差评"], LABELS[:3])
+    assert found.right == [False, False, True, True]
+    assert found.confusion == [[1, 0, 0, 2], [0, 0, 0, 0], [0, 0, 1, 0]]
+    assert found.accuracy.whole() == 50
+    assert found.macro_f1.whole() == pytest.approx((50 + 100) / 2)  # the label that is nowhere counts for nothing
+
+
+def test_a_reference_that_is_no_label_is_refused() -> None:
+    with pytest.raises(UserError, match=r'hold "一般" and 1 more that are no label; the labels are 好评, 中评, 差评\. Name every label'):
+        classified(["好评"] * 3, ["好评", "一般", "糟糕"], LABELS[:3])
