@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imprint.config import read_overrides
-from imprint.data.dataset import load_held_out
+from imprint.data.dataset import DataSection, load_held_out
 from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
@@ -90,6 +90,11 @@ def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None
         return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
         return _Asked(read_data(section, data, limit), data, name_of(data), page)
+    if not isinstance(run.data, DataSection):
+        raise UserError(
+            f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; `imprint perplexity` "
+            "measures texts.\n该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评测。"
+        )
     samples = load_held_out(run.data)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")

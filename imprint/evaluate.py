@@ -170,7 +170,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
 
 def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
     """Fill what was left open from the run, else from the defaults of a recipe."""
-    known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.task is None:
         section = section.model_copy(update={"task": run.task if run else TextTask()})
@@ -421,8 +421,8 @@ def references_told(limit: int | None) -> str:
 
 
 def learned_samples(run: Trained | None) -> list[Sample]:
-    """The rows that a run learned from; none where its data cannot be read any more."""
-    if run is None:
+    """The rows that a run learned from; none where its data cannot be read any more, or is raw text."""
+    if run is None or not isinstance(run.data, DataSection):
         return []
     try:
         return load_samples(run.data)[0]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imprint.data.batch import NOT_SCORED, pack, sorted_by_length
+from imprint.data.batch import NOT_SCORED, Counting, Pack, pack, sorted_by_length
 from imprint.data.encode import Encoded
+from imprint.data.tokenfile import lengths_of
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.runs import RunFolder
@@ -101,7 +102,7 @@ def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tr
             tried[:] = [piece]
             if place > 1:
                 _draw_again(before, engine.device)
-            batch = pack([row.ids for row in piece], tuner.network, [row.labels for row in piece]).to(engine.device)
+            batch = packed(piece, tuner.network).to(engine.device)
             piece_loss: Tensor = engine.module(batch) * part.share
             engine.backward(piece_loss, last=number == len(parts) and place == len(pieces))
             loss += piece_loss.detach()
@@ -126,7 +127,7 @@ def mean_loss(tuner: Tuner, rows: Sequence[Encoded], size: int, room: Room, say:
     """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out."""
     tuner.eval()
     total = 0.0
-    for batch in sorted_by_length([len(row.ids) for row in rows], size):
+    for batch in sorted_by_length(lengths_of(rows), size):
         total += _summed([rows[i] for i in batch], tuner, room, say)
     return total / max(1, sum(map(scored, rows)))
 
@@ -138,13 +139,19 @@ def _summed(rows: Sequence[Encoded], tuner: Tuner, room: Room, say: Say) -> floa
         try:
             total = 0.0
             for tried in room.pieces(rows):
-                total += float(tuner(pack([row.ids for row in tried], tuner.network, [row.labels for row in tried]).to(device)))
+                total += float(tuner(packed(tried, tuner.network).to(device)))
             return total
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         _free(device)
         room.shrink(tried, say)
+
+
+def packed(rows: Sequence[Encoded], counting: Counting) -> Pack:
+    """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
+    parts = [part for row in rows for part in row.parts]
+    return pack([ids for ids, _ in parts], counting, [labels for _, labels in parts])
 
 
 def scored(row: Encoded) -> int:

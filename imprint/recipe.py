@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from imprint.config import Field, Section
-from imprint.data.dataset import DataSection
+from imprint.data.texts import AnyData
 from imprint.engine import OptimizerSection
 from imprint.model import ModelSection
 from imprint.task import TaskSection, TextTask
@@ -43,7 +43,7 @@ class Recipe(Section):
 
     output: Path = Field(description="The run folder; a run that was stopped goes on where it was.")
     model: ModelSection = Field(description="The base.")
-    data: DataSection = Field(description="What it learns from.")
+    data: AnyData = Field(description="What it learns from.")
     tune: TuneSection = Field(description="What is trained.")
     task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored.")
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
+from imprint.data.tokenfile import TextRows
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, remove_leftovers
 from imprint.recipe import Recipe
@@ -165,6 +166,10 @@ def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None
 def data_digest(split: Split) -> str:
     """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
     digest = hashlib.sha256()
-    for row in (*split.train, *split.general, *split.dev):
-        digest.update(repr((row.ids, row.labels)).encode())
+    for rows in (split.train, split.general, split.dev):
+        if isinstance(rows, TextRows):
+            digest.update(rows.digest.encode())
+            continue
+        for row in rows:
+            digest.update(repr((row.ids, row.labels)).encode())
     return digest.hexdigest()[:16]

@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def tokens(self) -> Path:
+        """Raw text as token ids, where a run learns from that."""
+        return self.path / "tokens"
+
+    @property
     def samples(self) -> Path:
         """What the model answered to the watched prompts, one line of JSON each."""
         return self.path / "samples.jsonl"

@@ -16,7 +16,8 @@ import torch
 
 from imprint.config import dump, read_recipe
 from imprint.data.batch import Batches
-from imprint.data.dataset import Split, load_split
+from imprint.data.dataset import DataSection, Split, load_split
+from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.files import write_text
@@ -89,7 +90,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             seed_everything(recipe.train.seed)
             model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
             model.source_prefix = recipe.data.source_prefix
-            split = split or load_split(recipe.data, model.tokenizer, Path(model.name))
+            split = split or read_split(recipe, run, model)
             job = prepare(recipe, run, model, split)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
@@ -97,9 +98,16 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
     return run
 
 
+def read_split(recipe: Recipe, run: RunFolder, model: Model) -> Split:
+    """The encoded rows of a recipe; raw text is tokenized into the run folder."""
+    if isinstance(recipe.data, TextsSection):
+        return load_texts(recipe.data, model.tokenizer, run.tokens)
+    return load_split(recipe.data, model.tokenizer, Path(model.name))
+
+
 def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
     """Tuner, engine and batches of a run."""
-    if not any(map(scored, split.train)):
+    if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
             f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
             f'data.response_column ("{recipe.data.response_column}") holds the answers.\n没有任何要学习的词元：请检查 '
@@ -187,7 +195,8 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     if 0 < position.step < job.steps:
         tell(f"going on after step {position.step} of {job.steps}")
     if job.model.device.type == "cuda" and position.step < job.steps:
-        probe(job.tuner, job.engine, [*job.split.train, *job.split.general], job.recipe.train.micro_batch_size, job.room, tell)
+        heaviest = job.split.heaviest(job.recipe.train.micro_batch_size)
+        probe(job.tuner, job.engine, heaviest, len(heaviest), job.room, tell)
     if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
         loss = evaluation_loss(job, journal)
         journal.record({"step": 0, "eval_loss": loss})

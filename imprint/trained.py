@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 
 from imprint.config import Field, Section, read_recipe
 from imprint.data.dataset import DataSection
+from imprint.data.texts import AnyData
 from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.model import EMBEDDED, Model, ModelSection, base_folder, load
@@ -20,8 +21,13 @@ class Trained(Section):
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base.")
-    data: DataSection = Field(description="What it learned from.")
+    data: AnyData = Field(description="What it learned from.")
     task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives.")
+
+    @property
+    def rows(self) -> DataSection:
+        """How it reads questions: as it was trained, or by default where it learned from raw text."""
+        return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
 
 def read_run(path: Path) -> Trained | None:
@@ -70,7 +76,7 @@ def open_model(
     model = load(
         folder, adapter=own, quantize=quantize or run.model.quantize, dtype=dtype or run.model.dtype, device=device or run.model.device
     )
-    model.source_prefix = run.data.source_prefix
+    model.source_prefix = run.rows.source_prefix
     return model
 
 

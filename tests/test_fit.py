@@ -13,7 +13,7 @@ from imprint.data.encode import Encoded
 from imprint.engine import Engine, OptimizerSection
 from imprint.errors import UserError
 from imprint.files import read_lines
-from imprint.fit import Part, Room, gradients, mean_loss, probe, refuse_full_disk
+from imprint.fit import Part, Room, gradients, mean_loss, packed, probe, refuse_full_disk
 from imprint.runs import RunFolder
 from imprint.tune.prefix import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
@@ -225,3 +225,46 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
     assert not (recipe.parent / "full").exists()
     free(10**9)
     assert read_lines(tiny_run(recipe, "full", "train.steps=1").log)
+
+
+# Texts that share a row
+
+
+def shared_row(*texts: tuple[int, ...]) -> Encoded:
+    """Texts laid into one row."""
+    ids: list[int] = []
+    labels: list[int] = []
+    starts: list[int] = []
+    for text in texts:
+        starts.append(len(ids))
+        ids += [*text]
+        labels += [-100, *text[1:]]
+    return Encoded(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+
+
+def test_the_loss_of_a_text_does_not_depend_on_its_neighbours(recipe: Path) -> None:
+    tuner, _engine = begin(recipe.parent / "base")
+    tuner.eval()
+    texts = [tuple(range(first, first + length)) for first, length in ((10, 7), (30, 12), (60, 4))]
+
+    def loss(row: Encoded) -> float:
+        with torch.no_grad():
+            return float(tuner(packed([row], tuner.network)))
+
+    alone = [loss(shared_row(text)) for text in texts]
+    assert loss(shared_row(*texts)) == pytest.approx(sum(alone), rel=1e-6)
+    for neighbour in (texts[1], texts[2], tuple(range(90, 120))):
+        assert loss(shared_row(neighbour, texts[0])) - loss(shared_row(neighbour)) == pytest.approx(alone[0], rel=1e-5)
+    assert loss(Encoded((*texts[0], *texts[1]), (-100, *texts[0][1:], -100, *texts[1][1:]))) != pytest.approx(sum(alone[:2]), rel=1e-3)
+
+
+def test_a_text_leaves_the_same_gradient_alone_and_in_company(recipe: Path) -> None:
+    texts = [tuple(range(first, first + length)) for first, length in ((10, 7), (30, 12), (60, 4))]
+    found = []
+    for rows in ([shared_row(*texts)], [shared_row(text) for text in texts]):
+        tuner, engine = begin(recipe.parent / "base")
+        engine.prepare(tuner, tuner.trained(), OptimizerSection(), 1)
+        gradients(tuner, engine, [Part(rows, 1.0)], Room(), print)
+        found.append([parameter.grad.clone() for parameter in tuner.trained().values() if parameter.grad is not None])
+    assert found[0]
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))

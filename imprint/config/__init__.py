@@ -10,7 +10,7 @@ A knob is said once, as a field of a `Section` with its type, default, bound and
 
 from imprint.config.knobs import Knob, describe
 from imprint.config.recipe import dump, read_overrides, read_recipe
-from imprint.config.section import Field, Section
+from imprint.config.section import Field, Otherwise, Section
 from imprint.config.table import as_markdown, as_text
 
-__all__ = ["Field", "Knob", "Section", "as_markdown", "as_text", "describe", "dump", "read_overrides", "read_recipe"]
+__all__ = ["Field", "Knob", "Otherwise", "Section", "as_markdown", "as_text", "describe", "dump", "read_overrides", "read_recipe"]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from imprint.config.section import Section, sections, tags
+from imprint.config.section import Section, default_tag, sections, tags
 from imprint.config.syntax import render
 
 NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path", type(None): "null"}
@@ -62,7 +62,8 @@ def _choice(field: FieldInfo, default: object, path: str, when: str) -> Knob:
     name = str(field.discriminator)
     words = [tags(section)[0] for section in sections(field.annotation)]
     sentence = next(iter(sections(field.annotation))).model_fields[name].description or ""
-    return Knob(f"{path}.{name}", " | ".join(words), str(getattr(default, name, "required")), "", sentence, when)
+    chosen = getattr(default, name, default_tag(field) or "required")
+    return Knob(f"{path}.{name}", " | ".join(words), str(chosen), "", sentence, when)
 
 
 def _default(field: FieldInfo) -> object:

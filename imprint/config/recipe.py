@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from imprint.config.problems import Problem, problems, show
-from imprint.config.section import Section
+from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.errors import UserError
 
@@ -34,6 +34,7 @@ def read_overrides(overrides: Sequence[str], schema: type[S]) -> S:
 def _check(values: dict[str, Any], overrides: Sequence[str], schema: type[S], place: str) -> S:
     for override in overrides:
         _apply(values, override)
+    _choose(values, schema)
     try:
         # By way of JSON, pydantic's strict mode takes lists for tuples and text for paths, and still no text for numbers.
         text = json.dumps(values)
@@ -76,6 +77,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"override {override}: {parent} holds {show(values)}, not a section; set it as a whole: {parent}=...")
     values[last] = parse_scalar(text, f"override {override if len(override) <= 80 else override[:80] + '...'}")
+
+
+def _choose(values: dict[str, Any], schema: type[Section]) -> None:
+    """Put the word into a tagged union that is chosen where nobody says one."""
+    for name, field in schema.model_fields.items():
+        inside, tag = values.get(name), default_tag(field)
+        if isinstance(inside, dict) and tag is not None:
+            values[name] = {str(field.discriminator): tag} | inside
 
 
 def _origin(problem: Problem, place: str, overrides: Sequence[str]) -> str:

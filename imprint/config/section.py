@@ -1,12 +1,14 @@
 """The base of every section of a recipe, and how to look into one."""
 
 import types
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
-__all__ = ["Field", "Section", "choices", "sections", "tags"]
+__all__ = ["Field", "Otherwise", "Section", "choices", "default_tag", "sections", "tags"]
 
 
 class Section(BaseModel):
@@ -20,6 +22,14 @@ class Section(BaseModel):
         if isinstance(value, str | Path) and "\0" in str(value):
             raise ValueError("holds a NUL character, which no file name and no text of a recipe may hold; take it out")
         return value
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """Beside a tagged union in `Annotated`: the word that chooses where a recipe has none."""
+
+    word: str
+    """One of the union's tags."""
 
 
 def choices(annotation: object) -> list[object]:
@@ -42,3 +52,8 @@ def tags(option: object) -> list[str]:
     fields = [field for section in sections(option) for field in section.model_fields.values()]
     words = [get_args(field.annotation) for field in fields if get_origin(field.annotation) is Literal]
     return [str(word[0]) for word in words if len(word) == 1]
+
+
+def default_tag(field: FieldInfo) -> str | None:
+    """The word that chooses among the sections of a tagged union where a recipe has none, if there is such a word."""
+    return next((mark.word for mark in field.metadata if isinstance(mark, Otherwise)), None)

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from imprint.config import Field, Section
+from imprint.data.batch import sorted_by_length
 from imprint.data.encode import Encoded, encode_sample, encode_sample_original
 from imprint.data.formats import read_samples
 from imprint.data.general import MixSection, general_per_epoch, load_general
@@ -17,13 +18,15 @@ from imprint.data.placeholders import fill, left_open, refuse_unused
 from imprint.data.rows import describe
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
+from imprint.data.tokenfile import lengths_of
 from imprint.errors import UserError
 from imprint.tokenizers import ChatGLMTokenizer
 
 
 class DataSection(Section):
-    """The `data` section of a recipe."""
+    """Rows of questions with answers: the `data` section of a recipe, unless it says otherwise."""
 
+    kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
     train: Path = Field(description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it.")
     dev: Path | None = Field(None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out.")
     prompt_column: str = Field(
@@ -113,15 +116,15 @@ class CutReport:
 class Split:
     """Rows to learn from and rows to measure on."""
 
-    train: list[Encoded]
+    train: Sequence[Encoded]
     """Rows to learn from, in the order of the file."""
-    dev: list[Encoded]
+    dev: Sequence[Encoded]
     """Rows for the evaluation loss, never learned from; empty where the recipe wants none."""
     dev_samples: list[Sample]
     """The rows of `dev` as text, for the prompts that are answered during the run."""
     train_report: CutReport
     """What the length limits cost in `train`."""
-    places: tuple[str, ...] = ()
+    places: Sequence[str] = ()
     """Where each row of `train` stands, `file:line`; empty where nobody knows."""
     sources: tuple[str, ...] = ()
     """What was read, a sentence for each of `train`, `dev` and the general rows: format, encoding, columns."""
@@ -144,7 +147,11 @@ class Split:
 
     def lengths(self) -> list[int]:
         """Tokens of every row to learn from, the general ones behind the others."""
-        return [len(row.ids) for row in (*self.train, *self.general)]
+        return [*lengths_of(self.train), *lengths_of(self.general)]
+
+    def heaviest(self, count: int) -> list[Encoded]:
+        """So many of the longest rows to learn from."""
+        return [self.row(number) for number in sorted_by_length(self.lengths(), count)[0]]
 
 
 def load_split(section: DataSection, tokenizer: ChatGLMTokenizer, base: Path | None = None) -> Split:

@@ -26,6 +26,14 @@ class Encoded:
     """How many tokens of the question (in the original's truncation: of the whole prompt) were cut."""
     cut_answer_tokens: int = 0
     """How many tokens of the answer were cut."""
+    starts: tuple[int, ...] = ()
+    """Where in the row further texts begin, which see nothing of those before them and count their positions anew."""
+
+    @property
+    def parts(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The (ids, labels) of each text in the row."""
+        ends = (*self.starts, len(self.ids))
+        return [(self.ids[start:end], self.labels[start:end]) for start, end in zip((0, *self.starts), ends, strict=True)]
 
     @property
     def cut(self) -> bool:

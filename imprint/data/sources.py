@@ -76,12 +76,12 @@ def find_source(source: str | Path) -> Source:
     return Source(path, None)
 
 
-def data_files(path: Path) -> list[Path]:
-    """The files of a source, those of a folder sorted by their names; raises UserError where there is none."""
+def data_files(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[Path]:
+    """The files of a source, those of a folder with such `names` sorted; raises UserError where there is none."""
     try:
         if not path.is_dir():
             return [path]
-        files = [file for file in _entries(path) if _is_data(file)]
+        files = [file for file in _entries(path) if _is_data(file, names)]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if not files:
@@ -100,8 +100,8 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in found if entry.is_file())
 
 
-def _is_data(path: Path) -> bool:
-    return path.suffix.lower() in DATA_NAMES and path.name not in METADATA and not path.name.startswith("~$")  # Excel's lock
+def _is_data(path: Path, names: tuple[str, ...] = DATA_NAMES) -> bool:
+    return path.suffix.lower() in names and path.name not in METADATA and not path.name.startswith("~$")  # Excel's lock
 
 
 def look_into(path: Path) -> DataFile:
@@ -118,14 +118,34 @@ def look_into(path: Path) -> DataFile:
             return DataFile(path, "Parquet", None)
         if head.startswith(b"PK\x03\x04"):
             return _zipped(path)
-        for mark, sentence in PACKED.items():
-            if head.startswith(mark):
-                raise UserError(f"{path} {sentence}, and name the new file.")
+        _refuse_packed(path, head)
         return _text_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file. Give a file of rows ({KINDS}), or a folder of such files.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def plain_encoding(path: Path) -> Encoding:
+    """The encoding of a file of plain text; raises UserError where it is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file. Give a file of text, a file of rows ({KINDS}), or a folder of either.")
+    try:
+        refuse_pointer(path)
+        with path.open("rb") as file:
+            _refuse_packed(path, file.read(8))
+        encoding = detect(path)
+        if _is_binary(next(chunks(path, encoding), "")[:BINARY_SAMPLE]):
+            raise UserError(f"{path} is no text. Give a file of text, or of rows: {KINDS}.")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return encoding
+
+
+def _refuse_packed(path: Path, head: bytes) -> None:
+    for mark, sentence in PACKED.items():
+        if head.startswith(mark):
+            raise UserError(f"{path} {sentence}, and name the new file.")
 
 
 def _zipped(path: Path) -> DataFile:

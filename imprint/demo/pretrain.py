@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from imprint.config import read_recipe
-from imprint.data.dataset import CutReport, Split, encode_samples
+from imprint.data.dataset import CutReport, DataSection, Split, encode_samples
 from imprint.demo.abilities import write_abilities
 from imprint.demo.corpus import documents
 from imprint.demo.vocabulary import train_vocabulary
@@ -37,6 +37,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     if find_folder(start) is None:
         start_base(start)
     recipe = read_recipe(RECIPE, [f"model.path={start}", f"output={run}", *overrides], Recipe)
+    assert isinstance(recipe.data, DataSection), "the recipe beside this file learns from rows"
     tokenizer = load(start, device="cpu").tokenizer
     train = encode_samples(recipe.data, tokenizer, islice(documents(0), texts))
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))

@@ -80,7 +80,7 @@ def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
     section = read_overrides([override.removeprefix("data.") for override in overrides], CheckSection)
     path = Path(model or EMBEDDED)
     run = read_run(path)
-    known = {name: getattr(run.data, name) if run else DataSection.model_fields[name].default for name in CheckSection.model_fields}
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in CheckSection.model_fields}
     chosen = known | section.model_dump(exclude_none=True)
     return Settings(tokenizer=open_tokenizer(path, run), name=_name(model), **chosen)
 

@@ -16,7 +16,7 @@ from imprint.compat.run import open_original, run_original
 from imprint.compat.settings import asked_of
 from imprint.config import read_recipe
 from imprint.data.batch import Batches, pack
-from imprint.data.dataset import load_split
+from imprint.data.dataset import DataSection, load_split
 from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.models.families import read_config
@@ -211,6 +211,7 @@ def test_a_retired_flag_is_answered_on_the_screen(project: Path, capsys: pytest.
 def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, project: Path) -> None:
     recipe = read_recipe(tuned.config, [], Recipe)
     model = imprint.load(project / "chatglm-6b", dtype="float32", device="cpu")
+    assert isinstance(recipe.data, DataSection)
     rows = load_split(recipe.data, model.tokenizer).train
     batches = Batches([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)

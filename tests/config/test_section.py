@@ -3,8 +3,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import ValidationError
 
-from imprint.config import Field, Section
-from imprint.config.section import choices, sections, tags
+from imprint.config import Field, Otherwise, Section, describe, read_overrides
+from imprint.config.section import choices, default_tag, sections, tags
 
 
 class Prefix(Section):
@@ -36,3 +36,14 @@ def test_the_alternatives_of_a_type_are_flat_and_without_none() -> None:
 def test_the_word_that_chooses_a_section_is_its_tag() -> None:
     assert tags(Prefix) == ["prefix"]
     assert tags(int) == []
+
+
+def test_a_tagged_union_may_have_a_word_that_chooses_where_a_recipe_has_none() -> None:
+    class Whole(Section):
+        marked: Annotated[Prefix | Full, Field(discriminator="method", description="Marked."), Otherwise("full")]
+        plain: Annotated[Prefix | Full, Field(discriminator="method", description="Plain.")]
+
+    assert default_tag(Whole.model_fields["marked"]) == "full"
+    assert default_tag(Whole.model_fields["plain"]) is None
+    assert [knob.default for knob in describe(Whole) if knob.path.endswith(".method")] == ["full", "required"]
+    assert isinstance(read_overrides(["marked={}", "plain.method=prefix"], Whole).marked, Full)

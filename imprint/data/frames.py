@@ -1,0 +1,91 @@
+"""What stands around raw text, family by family, and how a document is cut into rows that a model can take."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from imprint.tokenizers import ChatGLMTokenizer
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The ids around raw text, as the family's own pre-training had them."""
+
+    each: tuple[int, ...]
+    """In front of every row, also of one that goes on within a document; never scored."""
+    first: tuple[int, ...]
+    """In front of a document, so that its first token has something before it; never scored."""
+    last: tuple[int, ...]
+    """Behind a document; scored, so that the model learns where texts end."""
+
+    @property
+    def overlap(self) -> int:
+        """How many tokens a row repeats of the one before it: one where nothing else stands in front of its first new token."""
+        return 0 if self.each else 1
+
+
+def frame_of(tokenizer: ChatGLMTokenizer) -> Frame:
+    """The frame of a tokenizer's family.
+
+    ChatGLM-6B: `[gMASK] <sop> text <eop>`. That is GLM's document-level objective, a span that is generated behind its context, with the
+    whole document as the span and no context; everything behind <sop> is read from left to right.
+
+    Source: Du et al., GLM: General Language Model Pretraining with Autoregressive Blank Infilling, 2022, section 2.2; Zeng et al.,
+    GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
+    """
+    control = tokenizer.control
+    return Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stretch of a file of tokens that is one row: documents one after another, or a part of one that is longer than a row."""
+
+    start: int
+    """Its first token, counted over the file."""
+    stop: int
+    """The token behind its last one."""
+    document: int
+    """The document that its first token is of, counted from 0."""
+    ids: int
+    """How many ids it has with its frame."""
+    scored: int
+    """How many of them are scored."""
+
+
+class Cutter:
+    """Lays documents into rows of at most `length` ids, in their order; a document that fits into a row is never cut.
+
+    A longer one is cut into full rows, and what is left of it shares its row with the documents behind it. Each token of a document is
+    scored exactly once, but for its very first where nothing stands before it.
+    """
+
+    def __init__(self, frame: Frame, length: int) -> None:
+        self.frame = frame
+        self.length = length
+        self.tokens = 0
+        self.documents = 0
+        self._open: Row | None = None
+
+    def document(self, tokens: int) -> Iterator[Row]:
+        """Take in a document of so many tokens, with the frame's `first` and `last`; yields the rows that are full."""
+        start, number = self.tokens, self.documents
+        self.tokens += tokens
+        self.documents += 1
+        each, overlap = len(self.frame.each), self.frame.overlap
+        room = self.length - each
+        if self._open is not None and self._open.ids + each + tokens <= self.length:
+            row = self._open
+            self._open = replace(row, stop=self.tokens, ids=row.ids + each + tokens, scored=row.scored + tokens - overlap)
+            return
+        yield from self.finish()
+        while self.tokens - start > room:
+            yield Row(start, start + room, number, self.length, room - overlap)
+            start += room - overlap
+        left = self.tokens - start
+        self._open = Row(start, self.tokens, number, each + left, left - overlap)
+
+    def finish(self) -> Iterator[Row]:
+        """The row that is not full, if there is one."""
+        if self._open is not None:
+            yield self._open
+        self._open = None

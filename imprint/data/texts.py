@@ -1,0 +1,202 @@
+"""Raw text as the data of a run: documents of any number, tokenized once into the run folder, read from there row by row."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from imprint.config import Field, Otherwise, Section
+from imprint.data.badrows import BadRowError, Problems
+from imprint.data.dataset import CutReport, DataSection, Split
+from imprint.data.documents import read_passages, text_files
+from imprint.data.frames import frame_of
+from imprint.data.sample import Sample
+from imprint.data.tokenfile import Places, TextRows, TokenWriter
+from imprint.errors import UserError
+from imprint.files import new_folder, write_json
+from imprint.progress import Progress
+from imprint.tokenizers import ChatGLMTokenizer
+
+KEY: Final = "key.json"
+PROBE: Final = "The quick brown fox 0123，敏捷的棕色狐狸。"
+"""A text by whose ids a vocabulary is recognised."""
+OPENINGS: Final = 8
+"""How many openings of held-out documents can be watched."""
+OPENING: Final = 16
+"""Characters of an opening."""
+WATCHED_TOKENS: Final = 64
+"""Most tokens that it is gone on with."""
+TRAIN, DEV = "train", "dev"
+BYTES_OF_A_UNIT: Final = 1000
+
+
+class TextsSection(Section):
+    """Raw text, for continued pre-training: whole documents, every token of which is learned."""
+
+    kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
+    train: Path = Field(
+        description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet."
+    )
+    dev: Path | None = Field(
+        None, description="The same, to measure the evaluation loss on; without it, documents of `train` are held out."
+    )
+    text_column: str | None = Field(
+        None,
+        min_length=1,
+        description="Column of the text; null takes one that is called text, content, document, body, 正文, 内容 or 文本.",
+    )
+    blank_lines: bool = Field(False, description="Blank lines part the documents of a plain text; false takes each file for one document.")
+    length: int = Field(
+        512, ge=16, description="Most tokens of a row; short documents share one, unseen by each other, a longer one takes several."
+    )
+    train_rows: int | None = Field(None, ge=1, description="Use only the first so many rows of `train`; null uses all.")
+    dev_rows: int | None = Field(200, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
+    dev_share: float = Field(
+        0.02, ge=0, le=0.5, description="Share of the documents that is held out where there is no `dev`; 0 holds out nothing."
+    )
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the documents held out, whatever the seed of the run.")
+
+    @property
+    def files(self) -> list[str]:
+        """Every file or folder that is read, as the recipe names it."""
+        return [str(file) for file in (self.train, self.dev) if file is not None]
+
+    @property
+    def source_prefix(self) -> str:
+        """What stands before a watched opening: nothing."""
+        return ""
+
+    @property
+    def max_source_length(self) -> int:
+        """Most tokens of a watched opening."""
+        return self.length
+
+    @property
+    def max_target_length(self) -> int:
+        """Most tokens that a watched opening is gone on with."""
+        return min(WATCHED_TOKENS, self.length)
+
+
+AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), Otherwise("rows")]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which documents are held out: one of every so many, by chance; the first of them is among the first two."""
+
+    every: int
+    """So many documents have one that is held out; 0 holds out none."""
+    seed: int
+    """What the choice follows from."""
+
+    def __contains__(self, document: object) -> bool:
+        assert isinstance(document, int), "documents are counted from 0"
+        if not self.every:
+            return False
+        block, place = divmod(document, self.every)
+        drawn = int.from_bytes(sha256(f"{self.seed}/{block}".encode()).digest()[:8], "big")
+        return place == drawn % (self.every if block else 2)
+
+
+def load_texts(section: TextsSection, tokenizer: ChatGLMTokenizer, folder: Path) -> Split:
+    """The rows of raw texts: tokenized into `folder`, or read from there where the same files were tokenized the same way before.
+
+    Memory holds one passage of a document and an index of 32 bytes a row. Raises UserError for files that cannot be read, for bad rows, and
+    where no document is left to learn from or to hold out.
+    """
+    key = _key(section, tokenizer)
+    if not _is_written(folder, key):
+        with new_folder(folder) as part:
+            _write_all(section, tokenizer, part)
+            write_json(part / KEY, key)
+    train, dev = TextRows(folder / TRAIN, section.train_rows), TextRows(folder / DEV, section.dev_rows)
+    _refuse_too_few(section, train, dev)
+    sources = (_told(section.train, train), _told(section.dev or section.train, dev) + " (held out)")
+    return Split(train, dev, _openings(dev, tokenizer), CutReport(len(train), 0, 0, 0, 0), Places(train), sources)
+
+
+def _refuse_too_few(section: TextsSection, train: TextRows, dev: TextRows) -> None:
+    if not len(train) and not len(dev):
+        raise UserError(f"{section.train} holds no text to learn from. Give files with text.")
+    if not len(train) or (not len(dev) and section.dev is None and section.dev_share):
+        raise UserError(
+            f"{section.train} is one document, so none can be held out to measure on. Name a file in data.dev, set data.dev_share=0, or "
+            "let blank lines part the documents of a plain text (data.blank_lines=true)."
+        )
+    if not len(dev) and section.dev is not None:
+        raise UserError(f"{section.dev} holds no text to measure on. Give files with text, or leave data.dev out.")
+
+
+def _key(section: TextsSection, tokenizer: ChatGLMTokenizer) -> dict[str, object]:
+    """What the rows follow from: the knobs, the vocabulary and the files."""
+    files = [file for source in (section.train, section.dev) if source is not None for file in text_files(source)]
+    try:
+        seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}. Check data.train and data.dev.") from error
+    knobs = section.model_dump(mode="json", exclude={"train", "dev", "train_rows", "dev_rows"})
+    return {"files": seen, "knobs": knobs, "vocabulary": [len(tokenizer), *tokenizer.encode(PROBE)], "held_out": section.dev is None}
+
+
+def _is_written(folder: Path, key: dict[str, object]) -> bool:
+    """Whether a folder holds what this key stands for; anything else there is written anew."""
+    try:
+        return bool(json.loads((folder / KEY).read_text(encoding="utf-8")) == key)
+    except (OSError, ValueError):
+        return False
+
+
+def _write_all(section: TextsSection, tokenizer: ChatGLMTokenizer, folder: Path) -> None:
+    frame = frame_of(tokenizer)
+    every = 0 if section.dev is not None or not section.dev_share else round(1 / section.dev_share)
+    for name in (TRAIN, DEV):
+        (folder / name).mkdir()
+    with TokenWriter(folder / TRAIN, frame, section.length) as train, TokenWriter(folder / DEV, frame, section.length) as dev:
+        _write(section, section.train, tokenizer, train, dev, HeldOut(every, section.dev_seed))
+        if section.dev is not None:
+            _write(section, section.dev, tokenizer, dev, dev, HeldOut(0, 0))
+
+
+def _write(
+    section: TextsSection, source: Path, tokenizer: ChatGLMTokenizer, learned: TokenWriter, measured: TokenWriter, held_out: HeldOut
+) -> None:
+    """Tokenize the documents of a source into one writer, those that are held out into the other."""
+    problems, number = Problems(source), -1
+    with Reading(source) as reading:
+        for place, found in read_passages(source, column=section.text_column, blank_lines=section.blank_lines, consumed=reading.consumed):
+            if isinstance(found, BadRowError):
+                problems.add(place, found)
+                continue
+            problems.good += found.first
+            number += found.first
+            writer = measured if number in held_out else learned
+            writer.add(tokenizer.encode(found.text), place, len(found.text), first=found.first, last=found.last)
+    problems.raise_any("Mend {}; nothing was learned.")
+
+
+class Reading(Progress):
+    """A progress bar over the bytes of a source."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__(f"reading {source}", sum(file.stat().st_size for file in text_files(source)) // BYTES_OF_A_UNIT, "kB")
+        self._rest = 0
+
+    def consumed(self, size: int) -> None:
+        """Count bytes."""
+        units, self._rest = divmod(self._rest + size, BYTES_OF_A_UNIT)
+        self.advance(units)
+
+
+def _told(source: Path, rows: TextRows) -> str:
+    """What was read, for a person."""
+    about, count = rows.about, len(text_files(source))
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"{source}: {files}: {about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
+
+
+def _openings(rows: TextRows, tokenizer: ChatGLMTokenizer) -> list[Sample]:
+    """The beginnings of the first rows held out, for watching how they are gone on with."""
+    texts = [tokenizer.decode(rows[row].parts[0][0]) for row in range(min(OPENINGS, len(rows)))]
+    found = [(text, row) for row, text in enumerate(texts) if text.strip()]
+    return [Sample(text[:OPENING], text[OPENING:], None, rows.place(row)) for text, row in found]

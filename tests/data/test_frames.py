@@ -1,0 +1,55 @@
+import random
+from itertools import pairwise
+
+import pytest
+
+from imprint.data.frames import Cutter, Frame, Row, frame_of
+from tests.vocabulary import tiny_tokenizer
+
+GLM = Frame(each=(7, 8), first=(), last=(9,))
+CAUSAL = Frame(each=(), first=(9,), last=(9,))
+
+
+def rows_of(frame: Frame, length: int, documents: list[int]) -> list[Row]:
+    cutter = Cutter(frame, length)
+    return [row for tokens in documents for row in cutter.document(tokens)] + list(cutter.finish())
+
+
+def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
+    control = tiny_tokenizer().control
+    assert frame_of(tiny_tokenizer()) == Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+
+
+def test_short_documents_share_a_row_as_long_as_all_of_both_fits() -> None:
+    assert rows_of(GLM, 20, [5, 6, 7, 4]) == [Row(0, 11, 0, 15, 11), Row(11, 22, 2, 15, 11)]
+    assert rows_of(CAUSAL, 20, [5, 6, 7, 4]) == [Row(0, 18, 0, 18, 15), Row(18, 22, 3, 4, 3)]
+
+
+def test_a_document_of_exactly_a_row_is_not_cut() -> None:
+    assert rows_of(GLM, 20, [18]) == [Row(0, 18, 0, 20, 18)]
+    assert rows_of(CAUSAL, 20, [20]) == [Row(0, 20, 0, 20, 19)]
+
+
+def test_a_long_document_takes_full_rows_and_its_end_shares_one() -> None:
+    assert rows_of(GLM, 20, [3, 40, 5]) == [
+        Row(0, 3, 0, 5, 3),
+        Row(3, 21, 1, 20, 18),
+        Row(21, 39, 1, 20, 18),
+        Row(39, 48, 1, 13, 9),
+    ]
+
+
+def test_rows_of_a_causal_model_repeat_one_token_so_that_none_is_left_unscored() -> None:
+    assert rows_of(CAUSAL, 20, [45]) == [Row(0, 20, 0, 20, 19), Row(19, 39, 0, 20, 19), Row(38, 45, 0, 7, 6)]
+
+
+@pytest.mark.parametrize("frame", [GLM, CAUSAL])
+def test_every_token_is_scored_once_and_no_row_is_too_long(frame: Frame) -> None:
+    chance = random.Random(0)
+    for _ in range(200):
+        documents = [chance.randrange(2, 90) for _ in range(chance.randrange(1, 12))]
+        rows = rows_of(frame, 32, documents)
+        assert sum(row.scored for row in rows) == sum(documents) - frame.overlap * len(documents)
+        assert max(row.ids for row in rows) <= 32
+        assert all(one.stop - other.start in (0, frame.overlap) for one, other in pairwise(rows))
+        assert rows[-1].stop == sum(documents)
