@@ -13,12 +13,13 @@ from pydantic import ValidationInfo, field_validator
 from imprint.config import Field, Section, read_overrides
 from imprint.data.batch import NOT_SCORED, sorted_by_length
 from imprint.data.dataset import DataSection, load_samples
-from imprint.data.encode import encode_original_evaluation, encode_prompt, encode_sample
+from imprint.data.encode import encode_sample, fit_prompt
 from imprint.data.formats import read_samples
+from imprint.data.original import encode_evaluation_original
 from imprint.data.placeholders import fill
 from imprint.data.sample import Sample
 from imprint.data.sources import find_source
-from imprint.data.templates import chatglm_prompt
+from imprint.data.templates import TEMPLATE_HELP, TemplateName
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, write_json, write_text
 from imprint.generate import NotFiniteError, Sampling, generate
@@ -81,6 +82,7 @@ class EvaluateSection(Section):
     quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
+    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
 
     @field_validator("num_beams")
@@ -113,7 +115,7 @@ class Question:
     """A prompt ready to be answered."""
 
     ids: list[int]
-    """The prompt, up to and with <sop>."""
+    """The prompt."""
     reference: str
     """What it is scored against."""
     limit: int
@@ -182,7 +184,14 @@ def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
 def open_asked(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
     """The model that a section asks for."""
     return open_model(
-        path, run, base=section.base, adapter=section.adapter, quantize=section.quantize, dtype=section.dtype, device=section.device
+        path,
+        run,
+        base=section.base,
+        adapter=section.adapter,
+        quantize=section.quantize,
+        dtype=section.dtype,
+        device=section.device,
+        template=section.template,
     )
 
 
@@ -282,23 +291,14 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
     assert target is not None
     before = section.source_prefix or ""
     if section.truncation == "original":
-        ids, reference = encode_original_evaluation(
-            model.tokenizer, sample.query, sample.answer, sample.history, source, target, sample.system, before
+        prompt, reference = encode_evaluation_original(
+            model.template, sample, max_source_length=source, max_target_length=target, source_prefix=before
         )
-        rest = max(1, (section.max_length or source + target + 1) - len(ids))
-        return Question(ids, reference, rest if bound is None else min(rest, bound), _is_cut(ids, model, sample, section))
+        rest = max(1, (section.max_length or source + target + 1) - len(prompt.ids))
+        return Question(prompt.ids, reference, rest if bound is None else min(rest, bound), prompt.cut)
     assert bound is not None
-    ids = encode_prompt(model.tokenizer, sample.query, sample.history, max_source_length=source, system=sample.system, source_prefix=before)
-    return Question(ids, sample.answer, bound, _is_cut(ids, model, sample, section))
-
-
-def _is_cut(ids: list[int], model: Model, sample: Sample, section: EvaluateSection) -> bool:
-    """Whether a prompt lost a part; one below its limit that has no turns to lose is whole, and need not be encoded again."""
-    assert section.max_source_length is not None, "resolve() fills what was left open"
-    if len(ids) < section.max_source_length and not sample.history:
-        return False
-    whole = (section.source_prefix or "") + chatglm_prompt(sample.query, sample.history, sample.system)
-    return len(ids) < len(model.tokenizer.encode(whole)) + 2
+    prompt = fit_prompt(model.template, sample.messages, max_source_length=source, source_prefix=before)
+    return Question(prompt.ids, sample.answer, bound, prompt.cut)
 
 
 def _answer(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
@@ -322,7 +322,12 @@ def _write(batch: list[int], asked: list[Question], model: Model, section: Evalu
     sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + batch[0])
     answers = generate(model.network, [question.ids for question in asked], sampling, prefix=model.prefix(), limits=limits)
     return [
-        {"row": row, "prediction": model.tokenizer.decode(answer), "tokens": len(answer), "finished": len(answer) < limit}
+        {
+            "row": row,
+            "prediction": model.template.scored(model.tokenizer.decode(answer)),
+            "tokens": len(answer),
+            "finished": len(answer) < limit,
+        }
         for row, answer, limit in zip(batch, answers, limits, strict=True)
     ]
 
@@ -340,7 +345,7 @@ def _choose(batch: list[int], asked: list[Question], model: Model, task: Classif
 
 def _answer_ids(model: Model, text: str, limit: int) -> list[int]:
     """What is learned of a row with this answer: its ids and the one that ends it, at most `limit` of them."""
-    row = encode_sample(model.tokenizer, Sample("?", text, None, ""), max_source_length=LONGEST_LABEL, max_target_length=limit)
+    row = encode_sample(model.template, Sample("?", text, None, ""), max_source_length=LONGEST_LABEL, max_target_length=limit)
     return [label for label in row.labels if label != NOT_SCORED]
 
 

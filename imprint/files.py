@@ -139,6 +139,18 @@ def refuse_pointer(path: Path) -> None:
         raise UserError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.")
 
 
+def read_whole(path: Path, what: str) -> bytes:
+    """The content of a file of a model folder, which must be `what`; UserError where it cannot be read, is empty or stands for another."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    refuse_pointer(path)
+    if not content:
+        raise UserError(f"{path} is empty, where {what} is needed. Download the file again.")
+    return content
+
+
 def remove_leftovers(parent: Path) -> None:
     """Undo what a killed process left half done in `parent`; only the one process that writes there may call it."""
     with disk_sentences(parent):

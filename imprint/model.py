@@ -4,7 +4,6 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from imprint.config import Field, Section
 from imprint.data.batch import pack
 from imprint.data.encode import encode_prompt
+from imprint.data.templates import TEMPLATE_HELP, Template, TemplateName, read_template
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate, stream
 from imprint.models.attention import Prefix
@@ -25,7 +25,7 @@ from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.quant import BITS
 from imprint.runtime import choose_device, choose_dtype
-from imprint.tokenizers import ChatGLMTokenizer, TextStream, read_tokenizer
+from imprint.tokenizers import FILE_NAME, TextStream, Tokenizer, missing_tokenizer, tokenizer_file
 from imprint.tune.adapter import AnyAdapter, Description, load_adapter
 from imprint.tune.lora.lora import Lora
 from imprint.tune.prefix import PrefixEncoder
@@ -36,7 +36,6 @@ ANSWER_ROOM = 0.25
 """The share of `max_length` that a long history leaves for the answer."""
 LEAST_LENGTH = 3
 """Ids of the shortest chat: [gMASK], <sop>, and one token of an answer."""
-FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 EMBEDDED = "embedded"
 """Names the toy base that comes with Imprint."""
 
@@ -50,6 +49,7 @@ class ModelSection(Section):
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
+    template: TemplateName = Field("auto", description=TEMPLATE_HELP)
 
 
 def base_folder(path: str | Path) -> Path:
@@ -64,20 +64,22 @@ def load(
     quantize: int | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
+    template: TemplateName = "auto",
 ) -> "Model":
     """Load a model folder, with or without tokenizer files, and an adapter on top.
 
     `adapter`: one of our adapter folders, a LoRA folder of peft, an original prefix file of any name, or its folder. `quantize`, 8 or 4,
     rounds the weights of the blocks to so many bits as they are read; a folder that is quantised already says so itself. `dtype`, torch's
-    or its name, is what is computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. Raises UserError for whatever is
-    wrong with a folder.
+    or its name, is what is computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. `template` says how a conversation
+    is written where the folder does not. Raises UserError for whatever is wrong with a folder.
     """
     if quantize not in (None, *BITS):
         raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
     folder = base_folder(folder)
     place = choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, place), device=place, bits=quantize)
-    model = Model(network, read_tokenizer(folder, read_config(folder)), str(folder))
+    fields = read_config(folder)
+    model = Model(network, read_template(folder, fields, template), str(folder), tokenizer_file=tokenizer_file(fields))
     if adapter is not None:
         model.put_on(*load_adapter(Path(adapter), network))
     return model
@@ -86,7 +88,9 @@ def load(
 class Model:
     """A network with everything that is needed to talk to it."""
 
-    def __init__(self, network: Network, tokenizer: ChatGLMTokenizer | None, name: str) -> None:
+    def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = FILE_NAME) -> None:
+        if template is not None:
+            network.end_ids |= template.end_ids
         self.network = network
         self.name = name
         self.encoder: PrefixEncoder | None = None
@@ -94,15 +98,21 @@ class Model:
         self.description: Description | None = None
         self.source_prefix = ""
         """Text put before every prompt, where a run was trained so."""
-        self._tokenizer = tokenizer
+        self._template = template
+        self._tokenizer_file = tokenizer_file
         self._adapter_on = True
 
     @property
-    def tokenizer(self) -> ChatGLMTokenizer:
+    def template(self) -> Template:
+        """How the model's conversations are written; a UserError where the folder has no tokenizer."""
+        if self._template is None:
+            raise missing_tokenizer(self.name, self._tokenizer_file)
+        return self._template
+
+    @property
+    def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer; a UserError where it has none."""
-        if self._tokenizer is None:
-            raise UserError(f"{self.name}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
-        return self._tokenizer
+        return self.template.tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -129,9 +139,9 @@ class Model:
         max_source_length: int = 2048,
         system: str | None = None,
     ) -> list[int]:
-        """Ids to answer, up to and with [gMASK] <sop>, as `generate` takes them; a history that is too long loses its oldest turns."""
+        """Ids to answer, as `generate` takes them; a history that is too long loses its oldest turns."""
         before = self.source_prefix
-        return encode_prompt(self.tokenizer, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
+        return encode_prompt(self.template, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
 
     @property
     def adapter(self) -> AnyAdapter | None:
@@ -209,7 +219,7 @@ class Model:
         num_beams: int = 1,
         seed: int | None = None,
     ) -> list[list[int]]:
-        """New ids of each prompt, up to and without the end id; greedy unless a temperature is given."""
+        """New ids of each prompt, up to and without what ends an answer; greedy unless a temperature is given."""
         sampling = Sampling(max_new_tokens, temperature, top_p, num_beams, seed)
         return generate(self.network, ids, sampling, prefix=self.prefix())
 
@@ -234,7 +244,7 @@ class Model:
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
-        text = polish(self.tokenizer.decode(answer))
+        text = self.template.shown(self.tokenizer.decode(answer))
         return text, [*history, (query, text)]
 
     def stream_chat(
@@ -275,10 +285,10 @@ class Model:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in tokens:
             raw += decoder.push(token)
-            if (text := polish(raw)) != shown:
+            if (text := self.template.shown(raw, done=False)) != shown:
                 shown = text
                 yield text, [*history, (query, text)]
-        text = polish(raw + decoder.finish())
+        text = self.template.shown(raw + decoder.finish())
         if text != shown or not text:
             yield text, [*history, (query, text)]
 
@@ -287,11 +297,3 @@ class Model:
             raise UserError(f"max_length: must be at least {LEAST_LENGTH} ([gMASK], <sop> and one token of an answer), got {max_length}.")
         room = max_length - max(int(max_length * ANSWER_ROOM), 1)
         return self.prompt(query, history, max_source_length=room, system=system)
-
-
-def polish(answer: str) -> str:
-    """An answer as ChatGLM-6B's `process_response` shows it: trimmed, its date filled in, full-width punctuation beside Chinese."""
-    answer = answer.strip().replace("[[训练时间]]", "2023年")
-    for half, full in FULL_WIDTH.items():
-        answer = re.sub(rf"(?<=[\u4e00-\u9fff]){re.escape(half)}|{re.escape(half)}(?=[\u4e00-\u9fff])", full, answer)
-    return answer

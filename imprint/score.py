@@ -22,7 +22,7 @@ from imprint.metrics import (
     warnings_of,
 )
 from imprint.progress import Progress
-from imprint.tokenizers import ChatGLMTokenizer
+from imprint.tokenizers import Tokenizer
 from imprint.trained import open_tokenizer, read_run
 
 CHUNK: Final = 100
@@ -37,7 +37,7 @@ class Asked:
     """What is counted."""
     cut_to: int | None
     """Most tokens of a reference; None takes the references as the file has them."""
-    tokenizer: ChatGLMTokenizer | None
+    tokenizer: Tokenizer | None
     """Whose tokens these are, where references are cut."""
 
     @property

@@ -88,7 +88,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
-            model = load(recipe.model.path, quantize=recipe.model.quantize, dtype=recipe.model.dtype, device=recipe.model.device)
+            base = recipe.model
+            model = load(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
             split = split or read_split(recipe, run, model)
             job = prepare(recipe, run, model, split)
@@ -102,7 +103,7 @@ def read_split(recipe: Recipe, run: RunFolder, model: Model) -> Split:
     """The encoded rows of a recipe; raw text is tokenized into the run folder."""
     if isinstance(recipe.data, TextsSection):
         return load_texts(recipe.data, model.tokenizer, run.tokens)
-    return load_split(recipe.data, model.tokenizer, Path(model.name))
+    return load_split(recipe.data, model.template, Path(model.name))
 
 
 def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
@@ -340,7 +341,9 @@ def save_result(job: Job, position: Position) -> None:
     scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base = Path(job.model.name)
-    job.tuner.save(folder, base=str(job.recipe.model.path), base_folder=base, step=position.step, scores=scores)
+    job.tuner.save(
+        folder, base=str(job.recipe.model.path), base_folder=base, template=job.model.template.name, step=position.step, scores=scores
+    )
 
 
 @torch.no_grad()
@@ -359,7 +362,7 @@ def watch(job: Job, step: int, journal: Journal) -> None:
         journal.bar.say(f"step {step}: {error}")
         return
     for sample, answer in zip(samples, answers, strict=True):
-        journal.sample(step, sample.query, job.model.tokenizer.decode(answer))
+        journal.sample(step, sample.query, job.model.template.scored(job.model.tokenizer.decode(answer)))
 
 
 @contextmanager

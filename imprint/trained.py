@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 
 from imprint.config import Field, Section, read_recipe
 from imprint.data.dataset import DataSection
+from imprint.data.templates import Template, TemplateName, read_template
 from imprint.data.texts import AnyData
 from imprint.errors import UserError
 from imprint.files import find_folder
@@ -13,7 +14,7 @@ from imprint.model import EMBEDDED, Model, ModelSection, base_folder, load
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.task import TaskSection, TextTask
-from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
+from imprint.tokenizers import Tokenizer, missing_tokenizer, tokenizer_file
 
 
 class Trained(Section):
@@ -44,13 +45,22 @@ def read_run(path: Path) -> Trained | None:
     return None
 
 
-def open_tokenizer(path: Path, run: Trained | None) -> ChatGLMTokenizer:
-    """The tokenizer of a run or a model folder; no weights are read. Raises UserError where there is none."""
+def open_template(path: Path, run: Trained | None, template: TemplateName | None = None) -> Template:
+    """How the conversations of a run or a model folder are written; no weights are read. UserError where there is no tokenizer.
+
+    `template` None takes the run's own.
+    """
     folder = base_folder(path) if run is None else find_folder(RunFolder(path).model) or base_folder(run.model.path)
-    tokenizer = read_tokenizer(folder, read_config(folder))
-    if tokenizer is None:
-        raise UserError(f"{folder}: has no tokenizer (ice_text.model). Copy the official file into the folder.")
-    return tokenizer
+    fields = read_config(folder)
+    found = read_template(folder, fields, template or (run.model.template if run is not None else "auto"))
+    if found is None:
+        raise missing_tokenizer(folder, tokenizer_file(fields))
+    return found
+
+
+def open_tokenizer(path: Path, run: Trained | None) -> Tokenizer:
+    """The tokenizer of a run or a model folder, as `open_template`."""
+    return open_template(path, run).tokenizer
 
 
 def open_model(
@@ -62,19 +72,25 @@ def open_model(
     quantize: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    template: TemplateName | None = None,
 ) -> Model:
     """The model of a run, with what was tuned on top unless the `base` is asked for; or a model folder as it is.
 
     What is left open is taken from the run. Raises UserError where there is nothing to load.
     """
     if run is None:
-        return load(path, adapter=adapter, quantize=quantize, dtype=dtype, device=device)
+        return load(path, adapter=adapter, quantize=quantize, dtype=dtype, device=device, template=template or "auto")
     if adapter is not None:
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
     home = RunFolder(path)
     folder, own = (run.model.path, None) if base else _tuned(home, run)
     model = load(
-        folder, adapter=own, quantize=quantize or run.model.quantize, dtype=dtype or run.model.dtype, device=device or run.model.device
+        folder,
+        adapter=own,
+        quantize=quantize or run.model.quantize,
+        dtype=dtype or run.model.dtype,
+        device=device or run.model.device,
+        template=template or run.model.template,
     )
     model.source_prefix = run.rows.source_prefix
     return model

@@ -76,7 +76,7 @@ def said_by_hand(folder: Path, rows: Path, *, beams: int = 1) -> list[str]:
     base = run.path.parent / "talk" / "model" if run.config.is_file() else folder
     model = imprint.load(base, adapter=run.adapter if run.config.is_file() else None, device="cpu")
     samples = read_samples(rows, prompt_column="content", response_column="summary")
-    prompts = [encode_prompt(model.tokenizer, sample.query, None, max_source_length=64) for sample in samples]
+    prompts = [encode_prompt(model.template, sample.query, None, max_source_length=64) for sample in samples]
     return [model.tokenizer.decode(model.generate([ids], max_new_tokens=24, num_beams=beams)[0]) for ids in prompts]
 
 

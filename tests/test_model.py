@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.data.encode import encode_prompt
+from imprint.data.templates.chatglm import polish
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
-from imprint.model import Model, ModelSection, polish
+from imprint.model import Model, ModelSection
 from imprint.runs import RunFolder
 from imprint.tokenizers import FILE_NAME
 from imprint.trained import open_model, read_run
@@ -212,7 +213,7 @@ class TestChat:
 
     def test_it_is_the_polished_answer_to_the_rounds(self, talker: Model) -> None:
         history = [("你好", "你好！")]
-        ids = encode_prompt(talker.tokenizer, "白色", history, max_source_length=75)
+        ids = encode_prompt(talker.template, "白色", history, max_source_length=75)
 
         answer, _ = talker.chat("白色", history, max_length=100, seed=5)
 

@@ -35,8 +35,11 @@ LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|
 DOORS = {
     "accelerate": {"engine"},
     "peft": {"tune"},
-    "transformers": {"models"},
+    "transformers": {"models", "tokenizers"},
     "sentencepiece": {"tokenizers", "demo"},
+    "tiktoken": {"tokenizers"},
+    "tokenizers": {"tokenizers"},
+    "jinja2": {"tokenizers"},
     "jieba": {"metrics"},
     "rouge_chinese": {"metrics"},
     "nltk": {"metrics"},

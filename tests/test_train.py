@@ -254,8 +254,8 @@ def test_checkpointing_changes_memory_and_no_number(recipe: Path) -> None:
 @pytest.fixture(scope="module")
 def rows(recipe: Path) -> list[Encoded]:
     """The training rows of the recipe."""
-    tokenizer = imprint.load(recipe.parent / "base", device="cpu").tokenizer
-    return list(load_split(DataSection(train=recipe.parent / "rows.jsonl", dev_share=0.2, max_target_length=24), tokenizer).train)
+    template = imprint.load(recipe.parent / "base", device="cpu").template
+    return list(load_split(DataSection(train=recipe.parent / "rows.jsonl", dev_share=0.2, max_target_length=24), template).train)
 
 
 @pytest.fixture(scope="module")

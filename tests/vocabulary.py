@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from imprint.data.templates.chatglm import ChatGLMTemplate
 from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, read_tokenizer
 
 CLOTHES = ("上衣", "长裙", "外套", "衬衫")
@@ -56,8 +57,14 @@ def tiny_tokenizer(shift: int = 0) -> ChatGLMTokenizer:
     with TemporaryDirectory() as folder:
         (Path(folder) / FILE_NAME).write_bytes(vocabulary())
         tokenizer = read_tokenizer(Path(folder), configuration(pieces=bare_pieces(), shift=shift))
-    assert tokenizer is not None
+    assert isinstance(tokenizer, ChatGLMTokenizer)
     return tokenizer
+
+
+@cache
+def tiny_template(shift: int = 0) -> ChatGLMTemplate:
+    """ChatGLM-6B's template on it."""
+    return ChatGLMTemplate(tiny_tokenizer(shift))
 
 
 @cache

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from imprint.chat.conversation import Request
-from imprint.data.encode import Encoded, encode_sample
-from imprint.data.sample import Sample
-from imprint.model import ANSWER_ROOM, FULL_WIDTH, Model
+from imprint.data.encode import fit_prompt
+from imprint.data.templates import conversation
+from imprint.model import ANSWER_ROOM, Model
 
 USUAL_LENGTH: Final = 2048
-TRAINING_TIME: Final = "[[训练时间]]"
-"""What `polish` fills in; it may come in pieces."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Fit:
     max_length: int
     """Most tokens of prompt and answer together."""
     prompt_tokens: int
-    """Tokens of the prompt, with the two that end it."""
+    """Tokens of the prompt, with those that frame it."""
     dropped_turns: int
     """How many of the oldest turns had to be left out."""
     cut_tokens: int
@@ -32,14 +30,14 @@ class Fit:
 def fit(model: Model, request: Request) -> Fit:
     """How much of the conversation the model will see."""
     length = max_length(model, request)
-    row: Encoded = encode_sample(
-        model.tokenizer,
-        Sample(request.question, "", tuple(request.before.history), place="", system=request.before.system),
+    before = request.before
+    prompt = fit_prompt(
+        model.template,
+        conversation(request.question, before.history, before.system),
         max_source_length=length - max(int(length * ANSWER_ROOM), 1),
-        max_target_length=1,
         source_prefix=model.source_prefix,
     )
-    return Fit(length, len(row.ids) - 1, row.dropped_turns, row.cut_prompt_tokens)
+    return Fit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
 
 
 def max_length(model: Model, request: Request) -> int:
@@ -64,14 +62,3 @@ def answer(model: Model, request: Request) -> Generator[str, None, None]:
             system=before.system,
         ):
             yield text
-
-
-def settled(text: str) -> str:
-    """The beginning of an unfinished answer that no further token changes.
-
-    `polish` looks at both neighbours of a half-width mark and at the whole of what it fills in, so their ends have to wait.
-    """
-    start = text.rfind("[[")
-    if start >= 0 and TRAINING_TIME.startswith(text[start:]):
-        return text[:start]
-    return text[:-1] if text.endswith(("[", *FULL_WIDTH)) else text

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
 
-from imprint.chat.answer import Fit, answer, fit, settled
+from imprint.chat.answer import Fit, answer, fit
 from imprint.chat.conversation import Conversation, Request
 from imprint.chat.slash import is_command, question, run
 from imprint.errors import UserError
@@ -154,7 +154,7 @@ class Chat:
             fitted = fit(self.model, request)
             with self.hidden_keys(), closing(answer(self.model, request)) as growing:
                 for text in growing:
-                    self.screen.grow(settled(text))
+                    self.screen.grow(self.model.template.settled(text))
         except KeyboardInterrupt:
             if not self.screen.live:
                 raise

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from imprint.chat.console import Chat, Lines, Reader, Screen
 from imprint.chat.conversation import Conversation, SamplingSection
 from imprint.config import Field, read_overrides
+from imprint.data.templates import TEMPLATE_HELP, TemplateName
 from imprint.errors import UserError
 from imprint.model import Model
 from imprint.trained import Trained, open_model, read_run
@@ -25,6 +26,7 @@ class ChatSection(SamplingSection):
     quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
+    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
     system: str | None = Field(None, description="What the model is told before the conversation.")
 
 
@@ -37,7 +39,14 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     screen.note(f"loading {path} ... / 正在加载")
     began = time.monotonic()
     model = open_model(
-        path, run, base=section.base, adapter=section.adapter, quantize=section.quantize, dtype=section.dtype, device=section.device
+        path,
+        run,
+        base=section.base,
+        adapter=section.adapter,
+        quantize=section.quantize,
+        dtype=section.dtype,
+        device=section.device,
+        template=section.template,
     )
     _ = model.tokenizer  # a folder without one is told now, not at the first question
     screen.note(loaded(model, path, run, section, time.monotonic() - began))

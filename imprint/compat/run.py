@@ -13,8 +13,9 @@ from imprint.compat.folder import make_ready
 from imprint.compat.layout import Pace
 from imprint.compat.settings import asked_of, check, evaluates, prefix_file, recipe_of, tunes_all
 from imprint.config import as_text, describe
-from imprint.data.encode import encode_sample_original
+from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
+from imprint.data.templates import read_template
 from imprint.errors import UserError
 from imprint.evaluate import EvaluateSection, answer_all, read_data
 from imprint.files import read_lines
@@ -22,7 +23,7 @@ from imprint.model import EMBEDDED, Model, load
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.state import Position
-from imprint.tokenizers import read_tokenizer
+from imprint.tokenizers import read_tokenizer, tokenizer_file
 from imprint.train import Job, train_recipe
 
 ONE_ROW = "--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster / 逐条回答较慢，可改为 16"
@@ -127,13 +128,15 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
     """The model of a checkpoint that was saved without tokenizer files, with those of the base that its config.json names."""
     named = read_config(folder).get("_name_or_path")
     home = Path(named) if isinstance(named, str) and named else folder.parent
-    tokenizer = read_tokenizer(home, read_config(folder)) if home.is_dir() else None
-    if tokenizer is None:
+    fields = read_config(folder)
+    template = read_template(home, fields) if home.is_dir() else None
+    if template is None:
+        file = tokenizer_file(fields)
         raise UserError(
-            f"--model_name_or_path {folder}: has no tokenizer (ice_text.model), and {str(named)!r}, which it was made from, is not here. "
-            f"Copy the official ice_text.model into {folder}.\n该目录缺少 ice_text.model：请从官方模型目录复制过来。"
+            f"--model_name_or_path {folder}: has no tokenizer ({file}), and {str(named)!r}, which it was made from, is not here. "
+            f"Copy the official {file} into {folder}.\n该目录缺少 {file}：请从官方模型目录复制过来。"
         )
-    whole = Model(model.network, tokenizer, model.name)
+    whole = Model(model.network, template, model.name)
     whole.encoder, whole.description = model.encoder, model.description
     return whole
 
@@ -145,7 +148,7 @@ def mean_loss(model: Model, samples: Sequence[Sample], section: EvaluateSection)
     assert source is not None, "asked_of() fills what was left open"
     assert target is not None
     rows = [
-        encode_sample_original(model.tokenizer, sample, max_source_length=source, max_target_length=target, source_prefix=before or "")
+        encode_sample_original(model.template, sample, max_source_length=source, max_target_length=target, source_prefix=before or "")
         for sample in samples
     ]
     total = 0.0

@@ -1,5 +1,5 @@
 """Samples from files, and rows of token ids from samples."""
 
-from imprint.data.encode import encode_original, encode_original_evaluation
+from imprint.data.original import encode_original, encode_original_evaluation
 
 __all__ = ["encode_original", "encode_original_evaluation"]

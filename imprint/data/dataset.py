@@ -11,16 +11,17 @@ from pydantic import field_validator
 
 from imprint.config import Field, Section
 from imprint.data.batch import sorted_by_length
-from imprint.data.encode import Encoded, encode_sample, encode_sample_original
+from imprint.data.encode import Encoded, encode_sample
 from imprint.data.formats import read_samples
 from imprint.data.general import MixSection, general_per_epoch, load_general
+from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill, left_open, refuse_unused
 from imprint.data.rows import describe
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
+from imprint.data.templates import Template
 from imprint.data.tokenfile import lengths_of
 from imprint.errors import UserError
-from imprint.tokenizers import ChatGLMTokenizer
 
 
 class DataSection(Section):
@@ -37,10 +38,11 @@ class DataSection(Section):
     )
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
     source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
-    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, the two that end it included.")
+    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, those that frame it included.")
     max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
     truncation: Literal["oldest_first", "original"] = Field(
-        "oldest_first", description="What a prompt that is too long loses: its oldest turns, or its end as in ChatGLM-6B's own script."
+        "oldest_first",
+        description="What a prompt that is too long loses: its oldest turns, or its end as in the scripts of ChatGLM-6B and ChatGLM2-6B.",
     )
     fill: dict[str, str] = Field(
         {},
@@ -154,26 +156,26 @@ class Split:
         return [self.row(number) for number in sorted_by_length(self.lengths(), count)[0]]
 
 
-def load_split(section: DataSection, tokenizer: ChatGLMTokenizer, base: Path | None = None) -> Split:
+def load_split(section: DataSection, template: Template, base: Path | None = None) -> Split:
     """Read, split and encode the data of a run; the same section gives the same rows. `base` is the folder of the model.
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
     train_samples, dev_samples = load_samples(section)
-    train = encode_samples(section, tokenizer, train_samples)
-    dev = encode_samples(section, tokenizer, dev_samples)
+    train = encode_samples(section, template, train_samples)
+    dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     sources = tuple(describe(path, columns) for path in (section.train, section.dev) if path is not None)
     places = tuple(sample.place for sample in train_samples)
     notes = [] if section.fill else left_open(train_samples, section.train)
     split = Split(train, dev, dev_samples, CutReport.of(train), places, (*sources, *notes))
-    return split if section.mix_general is None else _mixed(split, section, section.mix_general, tokenizer, base or Path())
+    return split if section.mix_general is None else _mixed(split, section, section.mix_general, template, base or Path())
 
 
-def _mixed(split: Split, section: DataSection, mix: MixSection, tokenizer: ChatGLMTokenizer, base: Path) -> Split:
+def _mixed(split: Split, section: DataSection, mix: MixSection, template: Template, base: Path) -> Split:
     """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
     found = load_general(mix, base)
-    encoded = encode_samples(section, tokenizer, found.samples)
+    encoded = encode_samples(section, template, found.samples)
     whole = [row for row in encoded if not row.cut]
     if not whole:
         raise UserError(
@@ -202,11 +204,11 @@ def load_held_out(section: DataSection) -> list[Sample]:
     return load_samples(section)[1] if section.dev is None else _read(section, section.dev, section.dev_rows)
 
 
-def encode_samples(section: DataSection, tokenizer: ChatGLMTokenizer, samples: Iterable[Sample]) -> list[Encoded]:
-    """Encode samples with the truncation and the lengths of a section."""
+def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[Encoded]:
+    """Encode samples in a model's template, with the truncation and the lengths of a section."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
     source, target, before = section.max_source_length, section.max_target_length, section.source_prefix
-    return [encode(tokenizer, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
+    return [encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
 
 
 def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False) -> list[Sample]:

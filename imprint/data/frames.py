@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from imprint.tokenizers import ChatGLMTokenizer
+from imprint.tokenizers import ChatGLMTokenizer, PublishedTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,25 @@ class Frame:
         return 0 if self.each else 1
 
 
-def frame_of(tokenizer: ChatGLMTokenizer) -> Frame:
+def frame_of(tokenizer: Tokenizer) -> Frame:
     """The frame of a tokenizer's family.
 
     ChatGLM-6B: `[gMASK] <sop> text <eop>`. That is GLM's document-level objective, a span that is generated behind its context, with the
-    whole document as the span and no context; everything behind <sop> is read from left to right.
+    whole document as the span and no context; everything behind <sop> is read from left to right. ChatGLM2, ChatGLM3 and GLM-4 begin every
+    text with `[gMASK] sop` and end it with `</s>` or `<|endoftext|>`. A tokenizer.json says what begins and ends a text; where nothing
+    begins one, what ends the text before it stands there.
 
     Source: Du et al., GLM: General Language Model Pretraining with Autoregressive Blank Infilling, 2022, section 2.2; Zeng et al.,
     GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
     """
-    control = tokenizer.control
-    return Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+    if isinstance(tokenizer, PublishedTokenizer):
+        begin, last = tokenizer.manners.begin, tokenizer.manners.ends[:1]
+        return Frame(each=(), first=begin or last, last=last)
+    if isinstance(tokenizer, ChatGLMTokenizer):
+        control = tokenizer.control
+        return Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+    sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
+    return Frame(each=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), first=(), last=(tokenizer.controls[end],))
 
 
 @dataclass(frozen=True)

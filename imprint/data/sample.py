@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from imprint.data.templates import Message, conversation
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -17,3 +19,8 @@ class Sample:
     """Where the row stands: "file:line"."""
     system: str | None = None
     """What the model is told before the conversation, where the data says so."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """What is said up to the question."""
+        return conversation(self.query, self.history, self.system)

@@ -16,7 +16,7 @@ from imprint.data.tokenfile import Places, TextRows, TokenWriter
 from imprint.errors import UserError
 from imprint.files import new_folder, write_json
 from imprint.progress import Progress
-from imprint.tokenizers import ChatGLMTokenizer
+from imprint.tokenizers import Tokenizer
 
 KEY: Final = "key.json"
 PROBE: Final = "The quick brown fox 0123，敏捷的棕色狐狸。"
@@ -99,7 +99,7 @@ class HeldOut:
         return place == drawn % (self.every if block else 2)
 
 
-def load_texts(section: TextsSection, tokenizer: ChatGLMTokenizer, folder: Path) -> Split:
+def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Split:
     """The rows of raw texts: tokenized into `folder`, or read from there where the same files were tokenized the same way before.
 
     Memory holds one passage of a document and an index of 32 bytes a row. Raises UserError for files that cannot be read, for bad rows, and
@@ -128,7 +128,7 @@ def _refuse_too_few(section: TextsSection, train: TextRows, dev: TextRows) -> No
         raise UserError(f"{section.dev} holds no text to measure on. Give files with text, or leave data.dev out.")
 
 
-def _key(section: TextsSection, tokenizer: ChatGLMTokenizer) -> dict[str, object]:
+def _key(section: TextsSection, tokenizer: Tokenizer) -> dict[str, object]:
     """What the rows follow from: the knobs, the vocabulary and the files."""
     files = [file for source in (section.train, section.dev) if source is not None for file in text_files(source)]
     try:
@@ -147,7 +147,7 @@ def _is_written(folder: Path, key: dict[str, object]) -> bool:
         return False
 
 
-def _write_all(section: TextsSection, tokenizer: ChatGLMTokenizer, folder: Path) -> None:
+def _write_all(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> None:
     frame = frame_of(tokenizer)
     every = 0 if section.dev is not None or not section.dev_share else round(1 / section.dev_share)
     for name in (TRAIN, DEV):
@@ -159,7 +159,7 @@ def _write_all(section: TextsSection, tokenizer: ChatGLMTokenizer, folder: Path)
 
 
 def _write(
-    section: TextsSection, source: Path, tokenizer: ChatGLMTokenizer, learned: TokenWriter, measured: TokenWriter, held_out: HeldOut
+    section: TextsSection, source: Path, tokenizer: Tokenizer, learned: TokenWriter, measured: TokenWriter, held_out: HeldOut
 ) -> None:
     """Tokenize the documents of a source into one writer, those that are held out into the other."""
     problems, number = Problems(source), -1
@@ -195,7 +195,7 @@ def _told(source: Path, rows: TextRows) -> str:
     return f"{source}: {files}: {about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
 
 
-def _openings(rows: TextRows, tokenizer: ChatGLMTokenizer) -> list[Sample]:
+def _openings(rows: TextRows, tokenizer: Tokenizer) -> list[Sample]:
     """The beginnings of the first rows held out, for watching how they are gone on with."""
     texts = [tokenizer.decode(rows[row].parts[0][0]) for row in range(min(OPENINGS, len(rows)))]
     found = [(text, row) for row, text in enumerate(texts) if text.strip()]

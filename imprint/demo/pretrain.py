@@ -38,10 +38,10 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
         start_base(start)
     recipe = read_recipe(RECIPE, [f"model.path={start}", f"output={run}", *overrides], Recipe)
     assert isinstance(recipe.data, DataSection), "the recipe beside this file learns from rows"
-    tokenizer = load(start, device="cpu").tokenizer
-    train = encode_samples(recipe.data, tokenizer, islice(documents(0), texts))
+    template = load(start, device="cpu").template
+    train = encode_samples(recipe.data, template, islice(documents(0), texts))
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
-    dev = encode_samples(recipe.data, tokenizer, held_out)
+    dev = encode_samples(recipe.data, template, held_out)
     train_recipe(recipe, split=Split(train, dev, held_out, CutReport.of(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)

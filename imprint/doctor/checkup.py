@@ -123,7 +123,7 @@ class Checkup:
         kept_source, kept_target = _sides(row)
         self.source.add(source, kept_source)
         self.target.add(target, kept_target)
-        if row.labels[-1] != self._settings.tokenizer.control.eop:
+        if row.labels[-1] != self._settings.template.end:
             self.found["unended"].add(sample.place, sample.answer)
         if kept_target < target and not self._ends_a_sentence(row):
             self.found["half"].add(sample.place, _end(self._settings.tokenizer.decode(row.ids[-EXCERPT:])) if self._shows("half") else "")

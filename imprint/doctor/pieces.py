@@ -1,5 +1,6 @@
 """A training row as the eye can follow it: every token, whether it is read or learned, and what the limits cut."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,7 +12,7 @@ from imprint.data.badrows import printable
 from imprint.data.batch import NOT_SCORED
 from imprint.data.encode import Encoded
 from imprint.doctor.terminal import Ink, left, width
-from imprint.tokenizers import WHITESPACE, ChatGLMTokenizer
+from imprint.tokenizers import SPACE, Tokenizer
 
 BORDER: Final = "│"
 
@@ -28,9 +29,7 @@ COLOURS: Final[Mapping[Mark, tuple[str, ...]]] = MappingProxyType(
     {Mark.READ: ("blue",), Mark.LEARNED: ("green", "bold"), Mark.CUT: ("red", "dim")}
 )
 CONTROL_COLOUR: Final = ("yellow",)
-CONTROL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
-    {"mask": "[MASK]", "gmask": "[gMASK]", "sop": "<sop>", "eop": "<eop>", "pad": "<pad>"}
-)
+SPACES: Final = re.compile(r" {2,}")
 LABEL: Final = max(width(mark.value) for mark in Mark)
 
 
@@ -46,8 +45,9 @@ class Piece:
     """Whether it steers the model and is no text."""
 
 
-def pieces(tokenizer: ChatGLMTokenizer, row: Encoded, whole: Encoded) -> list[Piece]:
+def pieces(tokenizer: Tokenizer, row: Encoded, whole: Encoded) -> list[Piece]:
     """The tokens of a row as it is trained, with those of the `whole` row that it has lost in their place."""
+    names = {token: name for name, token in tokenizer.controls.items()}
     marks = [Mark.READ if label == NOT_SCORED else Mark.LEARNED for label in row.labels]
     learned, learned_whole = marks.count(Mark.LEARNED), sum(label != NOT_SCORED for label in whole.labels)
     found: list[Piece] = []
@@ -59,7 +59,7 @@ def pieces(tokenizer: ChatGLMTokenizer, row: Encoded, whole: Encoded) -> list[Pi
         head, tail = _same_ends(kept, full)
         cut = [(token, Mark.CUT) for token in full[head : len(full) - tail]]
         there = list(zip(kept, marks[start:end], strict=True))
-        found += [_piece(tokenizer, token, mark) for token, mark in (*there[:head], *cut, *there[head:])]
+        found += [_piece(tokenizer, names, token, mark) for token, mark in (*there[:head], *cut, *there[head:])]
     return found
 
 
@@ -95,14 +95,12 @@ def _same_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:
     return head, tail
 
 
-def _piece(tokenizer: ChatGLMTokenizer, token: int, mark: Mark) -> Piece:
-    names = {getattr(tokenizer.control, name): shown for name, shown in CONTROL_NAMES.items()}
+def _piece(tokenizer: Tokenizer, names: Mapping[int, str], token: int, mark: Mark) -> Piece:
     if token in names:
         return Piece(names[token], mark, control=True)
-    piece = tokenizer.piece(token)
-    typed = WHITESPACE.get(piece)
-    if typed == "\n":
-        return Piece("⏎", mark, control=False)
-    if typed is not None:
-        return Piece("⇥" if typed == "\t" else f"␣×{len(typed)}", mark, control=False)
-    return Piece(printable(piece) or f"#{token}", mark, control=False)
+    try:
+        text = tokenizer.fragment(token).decode()
+    except UnicodeDecodeError:
+        text = tokenizer.piece(token)
+    shown = SPACES.sub(lambda found: f"␣×{len(found[0])}", text).replace(" ", SPACE).replace("\n", "⏎").replace("\t", "⇥")
+    return Piece(printable(shown) or f"#{token}", mark, control=False)

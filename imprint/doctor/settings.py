@@ -7,12 +7,14 @@ from typing import Literal
 
 from imprint.config import Field, Section, read_overrides
 from imprint.data.dataset import DataSection
-from imprint.data.encode import Encoded, encode_sample, encode_sample_original
+from imprint.data.encode import Encoded, encode_sample
+from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
+from imprint.data.templates import TEMPLATE_HELP, Template, TemplateName
 from imprint.model import EMBEDDED
-from imprint.tokenizers import ChatGLMTokenizer
-from imprint.trained import open_tokenizer, read_run
+from imprint.tokenizers import Tokenizer
+from imprint.trained import open_template, read_run
 
 UNLIMITED = 10**9
 
@@ -23,17 +25,18 @@ class CheckSection(Section):
     prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
     response_column: str | None = Field(None, min_length=1, description="Column of the answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier turns.")
-    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt, the two that end it included.")
+    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt, those that frame it included.")
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of an answer, the one that ends it included.")
     truncation: Literal["oldest_first", "original"] | None = Field(None, description="What a row that is too long loses.")
+    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides what a row becomes."""
 
-    tokenizer: ChatGLMTokenizer
-    """Whose tokens are counted."""
+    template: Template
+    """How a conversation is written, and whose tokens are counted."""
     name: str
     """What the user calls the model with this tokenizer."""
     prompt_column: str
@@ -48,6 +51,11 @@ class Settings:
     """Most tokens of an answer."""
     truncation: Literal["oldest_first", "original"]
     """What a row that is too long loses."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Whose tokens are counted."""
+        return self.template.tokenizer
 
     @property
     def columns(self) -> Columns:
@@ -69,7 +77,7 @@ class Settings:
 
     def _encode(self, sample: Sample, source: int, target: int) -> Encoded:
         encode = encode_sample_original if self.truncation == "original" else encode_sample
-        return encode(self.tokenizer, sample, max_source_length=source, max_target_length=target)
+        return encode(self.template, sample, max_source_length=source, max_target_length=target)
 
 
 def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
@@ -77,12 +85,13 @@ def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
 
     No weights are read. Raises UserError for a mistaken override, and where there is no tokenizer.
     """
-    section = read_overrides([override.removeprefix("data.") for override in overrides], CheckSection)
+    section = read_overrides([override.removeprefix("data.").removeprefix("model.") for override in overrides], CheckSection)
     path = Path(model or EMBEDDED)
     run = read_run(path)
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in CheckSection.model_fields}
-    chosen = known | section.model_dump(exclude_none=True)
-    return Settings(tokenizer=open_tokenizer(path, run), name=_name(model), **chosen)
+    names = CheckSection.model_fields.keys() - {"template"}
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in names}
+    chosen = known | section.model_dump(exclude_none=True, exclude={"template"})
+    return Settings(template=open_template(path, run, section.template), name=_name(model), **chosen)
 
 
 def _name(model: str | None) -> str:

@@ -123,7 +123,7 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
         for start in range(0, len(samples), section.batch_size):
             batch = samples[start : start + section.batch_size]
             prompts = [model.prompt(one.query, one.history, max_source_length=source, system=one.system) for one in batch]
-            yield Look([model.tokenizer.decode(answer) for answer in model.generate(prompts, target)])
+            yield Look([model.template.scored(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
     for rows in _pieces(model, texts, section.text_tokens):
         yield Look(log_probs=log_probs(model, rows))
 
@@ -132,7 +132,7 @@ def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[En
     """The first texts as rows in which every token is scored, a few at a time, until there are about so many tokens."""
     batch: list[Encoded] = []
     for text in texts:
-        row = encode_sample(model.tokenizer, Sample("", text, None, ""), max_source_length=WHOLE, max_target_length=PIECE_TOKENS)
+        row = encode_sample(model.template, Sample("", text, None, ""), max_source_length=WHOLE, max_target_length=PIECE_TOKENS)
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:

@@ -14,7 +14,7 @@ from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
-from imprint.tokenizers import ChatGLMTokenizer
+from imprint.tokenizers import Tokenizer
 from imprint.tune.adapter import AnyAdapter, Description, facts_of, fingerprint, load_adapter, save_adapter
 from imprint.tune.full import FullSection, unfreeze
 from imprint.tune.lora.lora import UP, Lora
@@ -76,7 +76,7 @@ class Tuner(nn.Module):
                 )
             parameter.data.copy_(tensors[name])
 
-    def save(self, folder: Path, *, base: str, base_folder: Path, step: int, scores: dict[str, float]) -> None:
+    def save(self, folder: Path, *, base: str, base_folder: Path, template: str, step: int, scores: dict[str, float]) -> None:
         """Write what was learned: an adapter folder, or a model folder in the official layout."""
         adapter = self.adapter
         if adapter is None or isinstance(self.section, FullSection):
@@ -84,12 +84,12 @@ class Tuner(nn.Module):
             return
         facts = facts_of(adapter, self.section.start if self.section.adapter is None else "adapter")
         with self.base():
-            description = Description(base, fingerprint(self.network), facts, "chatglm", step, scores)
+            description = Description(base, fingerprint(self.network), facts, template, step, scores)
         original = isinstance(self.section, PrefixSection) and self.section.original_file
         save_adapter(folder, adapter, description, original=original)
 
 
-def start_tuner(network: Network, section: AnySection, tokenizer: ChatGLMTokenizer, *, checkpointing: bool) -> Tuner:
+def start_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, checkpointing: bool) -> Tuner:
     """The network made ready for a method.
 
     A prefix begins as an adapter left it, as the base's reading of a text, or as numbers; a LoRA as an adapter left it, or as its start

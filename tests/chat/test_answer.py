@@ -1,13 +1,12 @@
-import random
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 import imprint
-from imprint.chat.answer import answer, fit, settled
+from imprint.chat.answer import answer, fit
 from imprint.chat.conversation import Conversation, SamplingSection
-from imprint.model import Model, polish
+from imprint.model import Model
 
 GREEDY = Conversation(SamplingSection(temperature=0.0))
 
@@ -22,7 +21,7 @@ def test_an_answer_grows_to_what_the_model_says(model: Model) -> None:
     texts = list(answer(model, conversation.ask("你是谁？")))
     assert texts[-1] == model.chat("你是谁？", [("你好", "你好呀！")], temperature=0)[0]
     assert len(texts) > 3
-    assert all(later.startswith(settled(text)) for text, later in pairwise(texts))
+    assert all(later.startswith(model.template.settled(text)) for text, later in pairwise(texts))
 
 
 def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,20 +59,3 @@ def test_a_question_that_is_too_long_is_counted_too(model: Model) -> None:
     fitted = fit(model, GREEDY.set("max_length", "40").ask("白色的长裙很好看" * 20))
     assert fitted.cut_tokens > 0
     assert fitted.prompt_tokens == 30
-
-
-def test_what_is_settled_never_changes_whatever_follows() -> None:
-    dice = random.Random(0)
-    parts = ["中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "[", "时间]]", "[["]
-    for _ in range(3000):
-        raw = "".join(dice.choices(parts, k=dice.randint(1, 8)))
-        whole = polish(raw)
-        for end in range(len(raw)):
-            assert whole.startswith(settled(polish(raw[:end]))), (raw, end)
-
-
-def test_most_of_an_answer_is_settled_at_once() -> None:
-    assert settled("你好，世界") == "你好，世界"
-    assert settled("你好!") == "你好"
-    assert settled("在[[训练时") == "在"
-    assert settled("在[[训练营") == "在[[训练营"

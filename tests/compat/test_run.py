@@ -212,7 +212,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     recipe = read_recipe(tuned.config, [], Recipe)
     model = imprint.load(project / "chatglm-6b", dtype="float32", device="cpu")
     assert isinstance(recipe.data, DataSection)
-    rows = load_split(recipe.data, model.tokenizer).train
+    rows = load_split(recipe.data, model.template).train
     batches = Batches([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)
     encoder = start_prefix(model.network, PrefixShape.of(model.network, 4, projection=False), "random", [])

@@ -5,10 +5,10 @@ import pytest
 
 from imprint.config import describe
 from imprint.data.dataset import CutReport, DataSection, load_held_out, load_split
-from imprint.data.encode import encode_original
 from imprint.data.general import MixSection
+from imprint.data.original import encode_original
 from imprint.errors import UserError
-from tests.vocabulary import tiny_tokenizer
+from tests.vocabulary import tiny_template, tiny_tokenizer
 
 
 def write(file: Path, rows: int, *, answer: str = "好") -> Path:
@@ -17,7 +17,7 @@ def write(file: Path, rows: int, *, answer: str = "好") -> Path:
 
 
 def test_three_rows_are_enough_for_two_to_learn_from_and_one_to_measure_on(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3)), tiny_tokenizer())
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3)), tiny_template())
 
     assert (len(split.train), len(split.dev), len(split.dev_samples)) == (2, 1, 1)
 
@@ -25,7 +25,7 @@ def test_three_rows_are_enough_for_two_to_learn_from_and_one_to_measure_on(tmp_p
 def test_the_rows_held_out_are_the_same_each_time_and_never_learned_from(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 100), dev_share=0.2)
 
-    split, again = load_split(section, tiny_tokenizer()), load_split(section, tiny_tokenizer())
+    split, again = load_split(section, tiny_template()), load_split(section, tiny_template())
 
     assert split == again
     assert len(split.dev) == 20
@@ -35,7 +35,7 @@ def test_the_rows_held_out_are_the_same_each_time_and_never_learned_from(tmp_pat
 def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", 100)
 
-    one, other = (load_split(DataSection(train=train, dev_share=0.2, dev_seed=seed), tiny_tokenizer()) for seed in (0, 1))
+    one, other = (load_split(DataSection(train=train, dev_share=0.2, dev_seed=seed), tiny_template()) for seed in (0, 1))
 
     assert one.dev_samples != other.dev_samples
 
@@ -43,7 +43,7 @@ def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
 def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 5), dev=write(tmp_path / "dev.jsonl", 3))
 
-    split = load_split(section, tiny_tokenizer())
+    split = load_split(section, tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 3)
     assert [sample.place for sample in split.dev_samples] == [f"{tmp_path}/dev.jsonl:{line}" for line in (1, 2, 3)]
@@ -52,15 +52,15 @@ def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -
 def test_limits_shorten_both_parts(tmp_path: Path) -> None:
     train, dev = write(tmp_path / "train.jsonl", 50), write(tmp_path / "dev.jsonl", 9)
 
-    with_file = load_split(DataSection(train=train, dev=dev, train_rows=10, dev_rows=4), tiny_tokenizer())
-    held_out = load_split(DataSection(train=train, train_rows=20, dev_share=0.5, dev_rows=4), tiny_tokenizer())
+    with_file = load_split(DataSection(train=train, dev=dev, train_rows=10, dev_rows=4), tiny_template())
+    held_out = load_split(DataSection(train=train, train_rows=20, dev_share=0.5, dev_rows=4), tiny_template())
 
     assert (len(with_file.train), len(with_file.dev)) == (10, 4)
     assert (len(held_out.train), len(held_out.dev)) == (16, 4)
 
 
 def test_nothing_is_held_out_when_nothing_is_wanted(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 1), dev_share=0), tiny_tokenizer())
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 1), dev_share=0), tiny_template())
 
     assert (len(split.train), split.dev, split.dev_samples) == (1, [], [])
 
@@ -69,7 +69,7 @@ def test_a_single_row_cannot_be_split(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", 1)
 
     with pytest.raises(UserError) as error:
-        load_split(DataSection(train=train), tiny_tokenizer())
+        load_split(DataSection(train=train), tiny_template())
 
     assert str(error.value) == (
         f"{train} has one row, so none can be held out to measure on. Add rows, name a file in data.dev, or set data.dev_share=0."
@@ -85,7 +85,7 @@ def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -
         dev_share=0,
     )
 
-    rows = load_split(section, tiny_tokenizer()).train
+    rows = load_split(section, tiny_template()).train
 
     assert [(list(row.ids), list(row.labels)) for row in rows] == [
         encode_original(tiny_tokenizer(), f"类型#上衣{number}", "好😀😀", None, 6, 7) for number in range(3)
@@ -95,7 +95,7 @@ def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -
 def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 4, answer="好😀😀"), max_target_length=5, dev_share=0.25)
 
-    split = load_split(section, tiny_tokenizer())
+    split = load_split(section, tiny_template())
 
     assert split.train_report == CutReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
     assert split.train_report.sentence() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
@@ -116,7 +116,7 @@ def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> N
     file.write_text(json.dumps({"q": "类型#上衣", "a": "好", "h": [["你好", "你好！"]] * 9}))
     section = DataSection(train=file, prompt_column="q", response_column="a", history_column="h", max_source_length=60, dev_share=0)
 
-    (row,) = load_split(section, tiny_tokenizer()).train
+    (row,) = load_split(section, tiny_template()).train
 
     assert 0 < row.dropped_turns < 9
 
@@ -134,7 +134,7 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", 9)
     (tmp_path / "dev.csv").write_bytes("问,question,answer\n一,q,a\n".encode("gb18030"))
 
-    split = load_split(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_tokenizer())
+    split = load_split(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 1)
     assert split.sources == (
@@ -146,13 +146,13 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
 def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_in_what_is_learned(tmp_path: Path) -> None:
     train, dev = write(tmp_path / "train.jsonl", 3, answer="{name}{author}"), write(tmp_path / "dev.jsonl", 2, answer="我是{name}")
     section = DataSection(train=train, dev=dev, fill={"name": "上衣", "author": "颜色"})
-    assert load_held_out(section)[0].answer == load_split(section, tiny_tokenizer()).dev_samples[0].answer == "我是上衣"
+    assert load_held_out(section)[0].answer == load_split(section, tiny_template()).dev_samples[0].answer == "我是上衣"
     with pytest.raises(UserError, match=r"data\.fill\.firm: no row of"):
-        load_split(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_tokenizer())
+        load_split(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_template())
 
 
 def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_tokenizer())
+    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_template())
     assert "3 rows hold {name}" in split.sources[-1] or "2 rows hold {name}" in split.sources[-1]
 
 
@@ -165,7 +165,7 @@ def test_a_fill_that_cannot_be_is_told(fill: dict[str, str]) -> None:
 def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tmp_path: Path) -> None:
     mix = MixSection(rows=str(write(tmp_path / "general.jsonl", 7)), share=0.25)
     section = DataSection(train=write(tmp_path / "train.jsonl", 6), dev_share=0, mix_general=mix)
-    split = load_split(section, tiny_tokenizer())
+    split = load_split(section, tiny_template())
     assert (len(split.train), len(split.general), split.general_per_epoch, split.train_report.rows) == (6, 7, 2, 6)
     assert [split.row(number) for number in range(13)] == [*split.train, *split.general]
     assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
@@ -179,9 +179,9 @@ def test_general_rows_that_would_be_cut_are_left_out_and_told(tmp_path: Path) ->
     general = tmp_path / "general.jsonl"
     general.write_text('{"content": "a", "summary": "好"}\n{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
     section = DataSection(train=write(tmp_path / "train.jsonl", 3), dev_share=0, mix_general=MixSection(rows=str(general)))
-    split = load_split(section, tiny_tokenizer())
+    split = load_split(section, tiny_template())
     assert len(split.general) == 1
     assert "1 general rows; 1 are too long and left out" in split.sources[-1]
     with pytest.raises(UserError, match=r"all 1 rows of .* are longer than"):
         general.write_text('{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
-        load_split(section, tiny_tokenizer())
+        load_split(section, tiny_template())

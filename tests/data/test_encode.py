@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from imprint.data import encode_original, encode_original_evaluation
-from imprint.data.encode import encode_prompt, encode_sample, encode_sample_original
+from imprint.data.encode import encode_prompt, encode_sample
+from imprint.data.original import encode_evaluation_original, encode_sample_original
 from imprint.data.sample import Sample
-from imprint.data.templates import chatglm_prompt
+from imprint.data.templates.chatglm import chatglm_prompt
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
-from tests.vocabulary import tiny_tokenizer
+from tests.vocabulary import tiny_template, tiny_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden" / "chatglm1-text" / "text.json"
@@ -31,7 +31,7 @@ def golden(part: str) -> list[dict[str, Any]]:
 def official_tokenizer() -> ChatGLMTokenizer:
     folder = SHARED / "tokenizers" / "chatglm-6b"
     tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
-    assert tokenizer is not None
+    assert isinstance(tokenizer, ChatGLMTokenizer)
     return tokenizer
 
 
@@ -39,78 +39,12 @@ def sample(query: str = "类型#上衣", answer: str = "这件上衣的颜色是
     return Sample(query, answer, history, "train.jsonl:1")
 
 
-@pytest.mark.shared
-@official
-@pytest.mark.parametrize(("part", "rows"), [("preprocess", 50), ("history", 10)])
-def test_training_rows_equal_the_original(part: str, rows: int) -> None:
-    assert len(golden(part)) == rows
-    for row in golden(part):
-        ids, labels = encode_original(
-            official_tokenizer(),
-            row.get("query", row["prompt"]),
-            row["response"],
-            row.get("history"),
-            row["max_source_length"],
-            row["max_target_length"],
-        )
-        padding = len(row["input_ids"]) - len(ids)
-
-        assert ids + [3] * padding == row["input_ids"]
-        assert labels + [-100] * padding == row["labels"]
-
-
-@pytest.mark.shared
-@official
-def test_evaluation_rows_equal_the_original() -> None:
-    lengths = [(row["max_source_length"], row["max_target_length"]) for row in golden("evaluation")]
-    found = [
-        encode_original_evaluation(official_tokenizer(), row["query"], row["response"], None, source, target)
-        for row, (source, target) in zip(golden("evaluation"), lengths, strict=True)
-    ]
-
-    assert len(found) == 25
-    assert found == [(row["input_ids"], row["reference"]) for row in golden("evaluation")]
-
-
-def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the_bare_query() -> None:
-    tokenizer = tiny_tokenizer()
-    control = tokenizer.control
-
-    trained, _ = encode_original(tokenizer, "你好", "好", [], 64, 64)
-    evaluated, _ = encode_original_evaluation(tokenizer, "你好", "好", [], 64, 64)
-
-    assert tokenizer.decode(trained[: trained.index(control.gmask)]) == "[Round 0]\n问:你好\n答:"
-    assert evaluated == [*tokenizer.encode("你好"), control.gmask, control.sop]
-
-
-def test_the_original_scores_the_start_of_the_answer_too() -> None:
-    tokenizer = tiny_tokenizer()
-    control = tokenizer.control
-
-    ids, labels = encode_original(tokenizer, "你好", "好", None, 64, 64)
-
-    assert ids == [*tokenizer.encode("你好"), control.gmask, control.sop, *tokenizer.encode("好"), control.eop]
-    assert labels == [-100] * (len(tokenizer.encode("你好")) + 1) + [control.sop, *tokenizer.encode("好"), control.eop]
-
-
-def test_the_original_cuts_the_end_of_the_prompt_and_says_so_here() -> None:
-    tokenizer = tiny_tokenizer()
-    long = sample(answer="好😀😀", history=TURNS)
-    whole = tokenizer.encode(chatglm_prompt(long.query, TURNS))
-
-    row = encode_sample_original(tokenizer, long, max_source_length=20, max_target_length=6)
-
-    assert row.ids[:19] == tuple(whole[:19])
-    assert (row.cut_prompt_tokens, row.cut_answer_tokens) == (len(whole) - 19, len(tokenizer.encode(long.answer)) - 4)
-    assert row.cut
-
-
 def test_a_row_that_fits_is_whole() -> None:
     tokenizer = tiny_tokenizer()
     control = tokenizer.control
     prompt, answer = tokenizer.encode("类型#上衣"), tokenizer.encode("这件上衣的颜色是白色。")
 
-    row = encode_sample(tokenizer, sample(), max_source_length=len(prompt) + 2, max_target_length=len(answer) + 1)
+    row = encode_sample(tiny_template(), sample(), max_source_length=len(prompt) + 2, max_target_length=len(answer) + 1)
 
     assert row.ids == (*prompt, control.gmask, control.sop, *answer, control.eop)
     assert row.labels == (*[-100] * (len(prompt) + 2), *answer, control.eop)
@@ -121,7 +55,7 @@ def test_a_long_prompt_loses_its_oldest_turns_first() -> None:
     tokenizer = tiny_tokenizer()
     room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[1:])))
 
-    row = encode_sample(tokenizer, sample(history=TURNS), max_source_length=room + 2, max_target_length=64)
+    row = encode_sample(tiny_template(), sample(history=TURNS), max_source_length=room + 2, max_target_length=64)
 
     assert row.dropped_turns == 1
     assert row.cut_prompt_tokens == 0
@@ -132,18 +66,18 @@ def test_a_system_text_outlives_old_turns() -> None:
     tokenizer = tiny_tokenizer()
     room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色")))
 
-    row = encode_sample(tokenizer, replace(sample(history=TURNS), system="颜色"), max_source_length=room + 2, max_target_length=64)
+    row = encode_sample(tiny_template(), replace(sample(history=TURNS), system="颜色"), max_source_length=room + 2, max_target_length=64)
 
     assert row.dropped_turns == 2
     assert list(row.ids[:room]) == tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色"))
-    assert list(row.ids[: room + 2]) == encode_prompt(tokenizer, "类型#上衣", TURNS, max_source_length=room + 2, system="颜色")
+    assert list(row.ids[: room + 2]) == encode_prompt(tiny_template(), "类型#上衣", TURNS, max_source_length=room + 2, system="颜色")
 
 
 def test_all_turns_go_before_the_question_does() -> None:
     tokenizer = tiny_tokenizer()
     question = tokenizer.encode("类型#上衣")
 
-    row = encode_sample(tokenizer, sample(history=TURNS), max_source_length=len(question) + 2, max_target_length=64)
+    row = encode_sample(tiny_template(), sample(history=TURNS), max_source_length=len(question) + 2, max_target_length=64)
 
     assert row.dropped_turns == 3
     assert list(row.ids[: len(question)]) == question
@@ -154,7 +88,7 @@ def test_a_question_too_long_by_itself_keeps_its_beginning_and_its_end() -> None
     query = "类型#上衣*颜色#白色*版型#宽松" * 3
     whole = tokenizer.encode(query)
 
-    row = encode_sample(tokenizer, sample(query=query, history=TURNS), max_source_length=13, max_target_length=64)
+    row = encode_sample(tiny_template(), sample(query=query, history=TURNS), max_source_length=13, max_target_length=64)
 
     assert list(row.ids[:11]) == whole[:5] + whole[-6:]
     assert (row.dropped_turns, row.cut_prompt_tokens) == (3, len(whole) - 11)
@@ -164,18 +98,17 @@ def test_an_answer_that_is_cut_keeps_its_end_token() -> None:
     tokenizer = tiny_tokenizer()
     answer = tokenizer.encode("好😀😀")
 
-    row = encode_sample(tokenizer, sample(answer="好😀😀"), max_source_length=64, max_target_length=5)
+    row = encode_sample(tiny_template(), sample(answer="好😀😀"), max_source_length=64, max_target_length=5)
 
     assert list(row.labels[-5:]) == [*answer[:4], tokenizer.control.eop]
     assert row.cut_answer_tokens == len(answer) - 4
 
 
 def test_generation_starts_from_exactly_what_training_does_not_score() -> None:
-    tokenizer = tiny_tokenizer()
     for history in (None, (), TURNS):
         for limit in (8, 40, 200):
-            row = encode_sample(tokenizer, sample(history=history), max_source_length=limit, max_target_length=64)
-            prompt = encode_prompt(tokenizer, "类型#上衣", history, max_source_length=limit)
+            row = encode_sample(tiny_template(), sample(history=history), max_source_length=limit, max_target_length=64)
+            prompt = encode_prompt(tiny_template(), "类型#上衣", history, max_source_length=limit)
 
             assert row.ids[: len(prompt)] == tuple(prompt)
             assert row.labels.count(-100) == len(prompt)
@@ -192,7 +125,7 @@ def test_random_rows_keep_every_promise() -> None:
     for _ in range(200):
         turns = tuple((text(), text()) for _ in range(generator.randint(0, 5)))
         source, target = generator.randint(4, 80), generator.randint(4, 20)
-        row = encode_sample(tokenizer, sample(text(), text(), turns), max_source_length=source, max_target_length=target)
+        row = encode_sample(tiny_template(), sample(text(), text(), turns), max_source_length=source, max_target_length=target)
         start = row.ids.index(control.sop) + 1
 
         assert len(row.ids) == len(row.labels)
@@ -213,8 +146,9 @@ def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str
     limits = {"max_source_length": 400, "max_target_length": 40}
     before = tokenizer.encode("写广告" + chatglm_prompt(row.query, history))
     ends = [tokenizer.control.gmask, tokenizer.control.sop]
-    assert list(encode_sample(tokenizer, row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
-    assert encode_prompt(tokenizer, row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
-    assert encode_original_evaluation(tokenizer, row.query, row.answer, history, 400, 40, None, "写广告")[0] == [*before, *ends]
-    trained = encode_sample_original(tokenizer, row, **limits, source_prefix="写广告").ids
+    assert list(encode_sample(tiny_template(), row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
+    assert encode_prompt(tiny_template(), row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
+    evaluated, _ = encode_evaluation_original(tiny_template(), row, **limits, source_prefix="写广告")
+    assert evaluated.ids == [*before, *ends]
+    trained = encode_sample_original(tiny_template(), row, **limits, source_prefix="写广告").ids
     assert tokenizer.decode(trained).startswith("写广告[Round 0]" if history is not None else f"写广告{row.query}")

@@ -1,9 +1,12 @@
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from imprint.data.frames import Cutter, Frame, Row, frame_of
+from imprint.tokenizers import read_tokenizer
+from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
 
 GLM = Frame(each=(7, 8), first=(), last=(9,))
@@ -18,6 +21,25 @@ def rows_of(frame: Frame, length: int, documents: list[int]) -> list[Row]:
 def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
     control = tiny_tokenizer().control
     assert frame_of(tiny_tokenizer()) == Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+
+
+def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path) -> None:
+    folders = [
+        chatglm2_folder(tmp_path / "a"),
+        glm4_folder(tmp_path / "b"),
+        published_folder(tmp_path / "c"),
+        published_folder(tmp_path / "d", prefix=True),
+    ]
+    second, fourth, plain, prefixed = (read_tokenizer(folder, fields_of(folder)) for folder in folders)
+    assert second is not None
+    assert fourth is not None
+    assert plain is not None
+    assert prefixed is not None
+    assert frame_of(second) == Frame(each=(second.controls["[gMASK]"], second.controls["sop"]), first=(), last=(2,))
+    control = [fourth.controls[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
+    assert frame_of(fourth) == Frame(each=(control[0], control[1]), first=(), last=(control[2],))
+    assert frame_of(plain) == Frame(each=(), first=(2,), last=(2,))
+    assert frame_of(prefixed) == Frame(each=(), first=(1,), last=(2,))
 
 
 def test_short_documents_share_a_row_as_long_as_all_of_both_fits() -> None:

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 import imprint
 from imprint.config import read_recipe
 from imprint.data.encode import encode_prompt
+from imprint.data.templates.chatglm import polish
 from imprint.demo.pretrain import RECIPE, configuration, pretrain
 from imprint.demo.probes import probes
 from imprint.demo.rows import rows
-from imprint.model import Model, polish
+from imprint.model import Model
 from imprint.recipe import Recipe
 
 BASE = Path(imprint.__file__).parent / "demo" / "base"
@@ -47,7 +48,7 @@ def model() -> Model:
 
 
 def answers(model: Model, queries: list[str]) -> list[str]:
-    prompts = [encode_prompt(model.tokenizer, query, None, max_source_length=96) for query in queries]
+    prompts = [encode_prompt(model.template, query, None, max_source_length=96) for query in queries]
     return [polish(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=96)]
 
 

@@ -25,7 +25,7 @@ def tokenizer(folder: Path) -> ChatGLMTokenizer:
         "pad_token_id": "<pad>",
     }
     found = read_tokenizer(folder, {"vocab_size": len(pieces), **{key: pieces.piece_to_id(piece) for key, piece in names.items()}})
-    assert found is not None
+    assert isinstance(found, ChatGLMTokenizer)
     return found
 
 

@@ -190,7 +190,9 @@ class TestState:
 class TestSaving:
     def test_the_originals_file_is_written_on_request_only(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
-        prefix_tuner(case.load().network).save(tmp_path / "adapter", base="", base_folder=case.folder, step=1, scores={})
+        prefix_tuner(case.load().network).save(
+            tmp_path / "adapter", base="", base_folder=case.folder, template="chatglm", step=1, scores={}
+        )
 
         assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == ["adapter.json", "prefix.safetensors"]
 
@@ -199,7 +201,7 @@ class TestSaving:
         model = case.load()
         tuner = prefix_tuner(model.network, original_file=True)
 
-        tuner.save(tmp_path / "adapter", base="bases/tiny", base_folder=case.folder, step=7, scores={"loss": 2.5})
+        tuner.save(tmp_path / "adapter", base="bases/tiny", base_folder=case.folder, template="chatglm", step=7, scores={"loss": 2.5})
 
         for adapter in (tmp_path / "adapter", tmp_path / "adapter" / "pytorch_model.bin"):
             tuned = imprint.load(case.folder, adapter=adapter, dtype="float32", device="cpu")
@@ -220,7 +222,7 @@ class TestSaving:
         tuner = start_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning asks for no tokenizer
         train(tuner, [golden_pack(network, case.expected["input_ids"], case.expected["labels"])] * 2, OptimizerSection(warmup_steps=0), 2)
 
-        tuner.save(tmp_path / "model", base="base", base_folder=case.folder, step=2, scores={})
+        tuner.save(tmp_path / "model", base="base", base_folder=case.folder, template="chatglm", step=2, scores={})
 
         written = imprint.load(tmp_path / "model", dtype="float32", device="cpu").network
         assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in network.state_dict().items())
@@ -252,7 +254,7 @@ class TestStart:
             found = tuner.trained()
             assert found.keys() == wanted.keys()
             assert all(torch.equal(found[key], wanted[key]) and found[key].requires_grad for key in found)
-            tuner.save(tmp_path / "again", base="base", base_folder=case.folder, step=0, scores={})
+            tuner.save(tmp_path / "again", base="base", base_folder=case.folder, template="chatglm", step=0, scores={})
         description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
         assert description is not None
         assert description.facts.start == "adapter"

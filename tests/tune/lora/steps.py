@@ -80,5 +80,5 @@ def greedy(network: Network) -> list[list[int]]:
 
 def saved(one: Tuner, folder: Path) -> Path:
     """The adapter folder of a tuner."""
-    one.save(folder, base="tiny", base_folder=Case("chatglm1-base").folder, step=3, scores={"eval_loss": 1.5})
+    one.save(folder, base="tiny", base_folder=Case("chatglm1-base").folder, template="chatglm", step=3, scores={"eval_loss": 1.5})
     return folder

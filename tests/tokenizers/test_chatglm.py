@@ -9,7 +9,7 @@ from imprint.errors import UserError
 from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, ControlIds, TextStream, read_tokenizer
 from tests.vocabulary import bare_pieces, configuration, tiny_tokenizer, vocabulary
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 TYPED = "[MASK][gMASK][sMASK]<sop><eop><ENC><dBLOCK><unused_0><s></s><unk><pad><image_1>"
 
 official = [
@@ -21,7 +21,7 @@ official = [
 def read_official(edition: str) -> ChatGLMTokenizer:
     folder = SHARED / "tokenizers" / edition
     tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
-    assert tokenizer is not None
+    assert isinstance(tokenizer, ChatGLMTokenizer)
     return tokenizer
 
 

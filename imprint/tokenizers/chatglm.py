@@ -8,7 +8,7 @@ Source: tokenization_chatglm.py of THUDM/chatglm-6b.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,8 @@ from typing import Final
 from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
-from imprint.files import refuse_pointer
+from imprint.files import read_whole
+from imprint.tokenizers.text import SPACE, decode, well_formed
 
 FILE_NAME: Final = "ice_text.model"
 CONTROL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
@@ -27,8 +28,6 @@ WHITESPACE: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Whitespace piece -> the text that it stands for."""
 PIECE_OF: Final[Mapping[str, str]] = MappingProxyType({text: piece for piece, text in WHITESPACE.items()})
-SPACE: Final = "\u2581"
-"""How SentencePiece writes a space inside a piece."""
 
 WHITESPACE_RUN: Final = re.compile(r"\n|\t| {2,80}")
 
@@ -70,6 +69,9 @@ EDITIONS: Final[Mapping[int, ControlIds]] = MappingProxyType(
 CONFIG_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {"mask": "mask_token_id", "gmask": "gmask_token_id", "sop": "bos_token_id", "eop": "eos_token_id", "pad": "pad_token_id"}
 )
+CONTROL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {"mask": "[MASK]", "gmask": "[gMASK]", "sop": "<sop>", "eop": "<eop>", "pad": "<pad>"}
+)
 
 
 def _control_id(config: Mapping[str, object], key: str, name: str, edition: ControlIds | None, size: int | None) -> int:
@@ -98,6 +100,21 @@ class ChatGLMTokenizer:
         self._ids = list(range(shift, shift + len(processor)))  # one int object per id: the rows of a large file share them
         self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
 
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """The ids that steer the model, by name; the rest of `control`."""
+        return {name: getattr(self.control, field) for field, name in CONTROL_NAMES.items()}
+
+    @property
+    def all_leading_spaces(self) -> bool:
+        """SentencePiece leaves out every one here, for the vocabulary says that extra whitespace is removed."""
+        return True
+
+    @property
+    def each_byte(self) -> bool:
+        """SentencePiece shows each byte that is no character."""
+        return True
+
     def __len__(self) -> int:
         """How many pieces the vocabulary file has, image tokens not counted."""
         return len(self._processor)
@@ -108,15 +125,13 @@ class ChatGLMTokenizer:
         Newlines, tabs and runs of 2 to 80 spaces become pieces of their own, as do `<n>`, `<|tab|>` and `<|blank_3|>` typed out; a
         character without a piece becomes its UTF-8 bytes. Halves of a surrogate pair are joined, a lone half is left out.
         """
-        marked = WHITESPACE_RUN.sub(lambda found: PIECE_OF[found[0]], _well_formed(text))
+        marked = WHITESPACE_RUN.sub(lambda found: PIECE_OF[found[0]], well_formed(text))
         pieces: list[int] = self._processor.encode(marked)
         return [self._ids[piece] for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
-        stream = TextStream(self)
-        text = "".join([stream.push(token) for token in ids])
-        return text + stream.finish()
+        return decode(self, ids)
 
     def byte_share(self, ids: Sequence[int]) -> float:
         """The share (0 to 1) of ids that are single bytes, because the vocabulary has no piece for their character."""
@@ -126,6 +141,16 @@ class ChatGLMTokenizer:
         """The byte (0 to 255) that a byte piece stands for; None for any other id."""
         return self._bytes.get(token)
 
+    def fragment(self, token: int, *, first: bool = False) -> bytes:
+        """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""
+        byte = self._bytes.get(token)
+        if byte is not None:
+            return bytes([byte])
+        piece = self.piece(token)
+        if first:
+            piece = piece.removeprefix(SPACE)
+        return WHITESPACE.get(piece, piece.replace(SPACE, " ")).encode()
+
     def piece(self, token: int) -> str:
         """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
         place = token - self._shift
@@ -134,53 +159,11 @@ class ChatGLMTokenizer:
         return self._processor.id_to_piece(place)
 
 
-class TextStream:
-    """Turns ids into text as they come: what has been shown never changes, and all of it together is `decode` of all ids."""
-
-    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._held = bytearray()
-        self._started = False
-
-    def push(self, token: int) -> str:
-        """The text that this id adds and that is safe to show; the start of a character is held back until the character is complete."""
-        byte = self._tokenizer.byte(token)
-        if byte is not None:
-            self._held.append(byte)
-            self._started = True
-            return "".join(self._characters(last=False))
-        text = self.finish()
-        piece = self._tokenizer.piece(token)
-        if not self._started:
-            piece = piece.removeprefix(SPACE)  # SentencePiece starts every text with a space that nobody typed
-        self._started = self._started or piece != ""
-        return text + WHITESPACE.get(piece, piece.replace(SPACE, " "))
-
-    def finish(self) -> str:
-        """What was held back; bytes that did not become a character are U+FFFD each."""
-        return "".join(self._characters(last=True))
-
-    def _characters(self, *, last: bool) -> Iterator[str]:
-        while self._held:
-            size = _utf8_length(self._held[0])
-            if len(self._held) < size and not last:
-                return
-            try:
-                yield self._held[:size].decode()
-            except UnicodeDecodeError:
-                size = 1
-                yield "\ufffd"
-            del self._held[:size]
-
-
-def read_tokenizer(folder: Path, config: Mapping[str, object]) -> ChatGLMTokenizer | None:
-    """Read `ice_text.model` of a model folder; None where the folder has none.
+def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
+    """Read an `ice_text.model`.
 
     Raises UserError where the file is broken, or does not belong to the vocabulary that `config` (the folder's config.json) describes.
     """
-    file = folder / FILE_NAME
-    if not file.exists():
-        return None
     control = ControlIds.from_config(config)
     processor = _read_model(file)
     shift = control.sop - processor.piece_to_id("<sop>")
@@ -188,7 +171,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> ChatGLMTokeniz
         place = processor.piece_to_id(piece)
         if shift < 0 or place + shift != getattr(control, name):
             raise UserError(
-                f"{file} does not belong to {folder / 'config.json'}: {piece} is piece {place} of the one and "
+                f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {place} of the one and "
                 f"{getattr(control, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model."
             )
     size = config.get("vocab_size")
@@ -201,13 +184,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> ChatGLMTokeniz
 
 
 def _read_model(file: Path) -> SentencePieceProcessor:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    refuse_pointer(file)
-    if not content:
-        raise UserError(f"{file} is empty, where a SentencePiece model is needed. Download the file again.")
+    content = read_whole(file, "a SentencePiece model")
     try:
         processor = SentencePieceProcessor(model_proto=_with_standard_pieces(content))
     except RuntimeError as error:
@@ -237,15 +214,3 @@ def _with_standard_pieces(content: bytes) -> bytes:
         message = b"\x0a" + bytes([len(name)]) + name + b"\x15\0\0\0\0" + b"\x18" + bytes([kind])
         content += b"\x0a" + bytes([len(message)]) + message
     return content + b"\x12\x03\x98\x02\x01"
-
-
-def _well_formed(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced; SentencePiece takes no other."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _utf8_length(lead: int) -> int:
-    """How many bytes a UTF-8 character with this first byte has; 1 for a byte that starts none."""
-    return 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC0 else 1

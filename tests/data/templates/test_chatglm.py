@@ -1,4 +1,7 @@
-from imprint.data.templates import chatglm_prompt, rounds
+import random
+
+from imprint.data.templates.chatglm import chatglm_prompt, polish, rounds
+from tests.vocabulary import tiny_template
 
 
 def test_a_first_question_is_the_bare_query() -> None:
@@ -24,3 +27,21 @@ def test_a_system_text_is_a_paragraph_before_everything_else() -> None:
     assert chatglm_prompt("你好", None, "你是店员。") == "你是店员。\n\n你好"
     assert chatglm_prompt("再见", [("你好", "你好！")], "你是店员。").startswith("你是店员。\n\n[Round 0]\n问：你好")
     assert chatglm_prompt("你好", None, "") == "你好"
+
+
+def test_what_is_settled_never_changes_whatever_follows() -> None:
+    settled, dice = tiny_template().settled, random.Random(0)
+    parts = ["中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "[", "时间]]", "[["]
+    for _ in range(3000):
+        raw = "".join(dice.choices(parts, k=dice.randint(1, 8)))
+        whole = polish(raw)
+        for end in range(len(raw)):
+            assert whole.startswith(settled(polish(raw[:end]))), (raw, end)
+
+
+def test_most_of_an_answer_is_settled_at_once() -> None:
+    settled = tiny_template().settled
+    assert settled("你好，世界") == "你好，世界"
+    assert settled("你好!") == "你好"
+    assert settled("在[[训练时") == "在"
+    assert settled("在[[训练营") == "在[[训练营"

@@ -1,0 +1,130 @@
+"""The chat template that a folder brings along: Jinja, rendered in the sandbox of transformers; GLM-4-0414, Qwen and most chat models."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imprint.data.templates.conversation import Message, Segment
+from imprint.errors import UserError
+from imprint.tokenizers import PublishedTokenizer, render
+
+BROKEN = "\ufdd0"
+"""Put into control tokens that a person typed, so that they are none while the template is rendered; no text holds this noncharacter."""
+ANSWER = "0answer0"
+
+
+@dataclass(frozen=True)
+class OwnTemplate:
+    """What the folder's template renders; control tokens come from the template, never from what somebody typed."""
+
+    tokenizer: PublishedTokenizer
+    """Whose ids it makes."""
+    end: int
+    """What follows an answer in the template, or ends a text."""
+
+    @property
+    def name(self) -> str:
+        """What a recipe calls it."""
+        return "own"
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """What follows an answer in the template, and all that the folder says ends a text."""
+        return frozenset({self.end, *self.tokenizer.manners.ends})
+
+    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+        """The rendered conversation with the template's generation prompt; `before` stands in front of the last text.
+
+        Raises UserError for a conversation that the template refuses.
+        """
+        control = frozenset(self.tokenizer.controls.values())
+        segments: list[tuple[bool, list[int]]] = []
+        for token in self._ids(self._asked(messages, before)):
+            fixed = token in control
+            if not segments or segments[-1][0] != fixed:
+                segments.append((fixed, []))
+            segments[-1][1].append(token)
+        return tuple(Segment(tuple(ids), fixed=fixed) for fixed, ids in segments)
+
+    def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
+        """What the template renders behind the generation prompt, up to what ends an answer."""
+        asked = self._asked(messages)
+        whole = _render(self.tokenizer, [*messages, Message("assistant", text, tool)], answering=False)
+        if not whole.startswith(asked):
+            return self.tokenizer.encode(text)
+        ids = self._ids(whole[len(asked) :])
+        return ids[: ids.index(self.end)] if self.end in ids else ids
+
+    def scored(self, text: str) -> str:
+        """All of it."""
+        return text
+
+    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+        """Trimmed."""
+        return text.strip()
+
+    def settled(self, shown: str) -> str:
+        """All of it."""
+        return shown
+
+    def _asked(self, messages: Sequence[Message], before: str = "") -> str:
+        last = messages[-1]
+        said = [*messages[:-1], Message(last.role, before + last.text, last.tool, last.tools)]
+        return _render(self.tokenizer, said, answering=True)
+
+    def _ids(self, rendered: str) -> list[int]:
+        """Ids of rendered text; what was typed as a control token and broken is whole again, and text."""
+        if BROKEN not in rendered:
+            return self.tokenizer.encode_marked(rendered)
+        ids: list[int] = []
+        for part in re.split(_any_control(self.tokenizer), rendered):
+            known = self.tokenizer.controls.get(part)
+            ids += self.tokenizer.encode(part.replace(BROKEN, "")) if known is None else [known]
+        return ids
+
+
+def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
+    """The template, with what ends an answer found by rendering one in the middle of a conversation.
+
+    Raises UserError where nothing ends an answer.
+    """
+    talk = [Message("user", "1"), Message("assistant", ANSWER), Message("user", "2")]
+    behind = _render(tokenizer, talk, answering=False).partition(ANSWER)[2]
+    found = re.match(r"\s*" + _any_control(tokenizer), behind)
+    ends = [tokenizer.controls[found[1]]] if found else list(tokenizer.manners.ends)
+    if not ends:
+        raise UserError(
+            "nothing ends an answer: the chat template puts no control token behind it, and neither tokenizer_config.json nor "
+            'config.json has "eos_token". Take the files from the official folder.'
+        )
+    return OwnTemplate(tokenizer, ends[0])
+
+
+def _render(tokenizer: PublishedTokenizer, messages: Sequence[Message], *, answering: bool) -> str:
+    """The rendered messages, in which a control token that was typed is broken."""
+    tools = [tool for message in messages for tool in message.tools]
+    return render(tokenizer.manners, [_described(tokenizer, message) for message in messages], tools, answering=answering)
+
+
+def _described(tokenizer: PublishedTokenizer, message: Message) -> dict[str, object]:
+    """A message under the names that chat templates know."""
+    text = re.sub(_any_control(tokenizer), lambda found: found[0][:1] + BROKEN + found[0][1:], message.text.replace(BROKEN, ""))
+    if message.tool:
+        call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    return {"role": "tool" if message.role == "observation" else message.role, "content": text}
+
+
+def _arguments(text: str) -> object:
+    """The arguments of a call, as an object where they are written as one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _any_control(tokenizer: PublishedTokenizer) -> str:
+    """A pattern for any control token; nothing matches where there is none."""
+    names = sorted(tokenizer.controls, key=len, reverse=True)
+    return f"({'|'.join(map(re.escape, names))})" if names else r"((?!))"

@@ -1,0 +1,90 @@
+"""Text to token ids and back, as ChatGLM2-6B and ChatGLM3-6B do it: one SentencePiece vocabulary, and control ids behind its pieces.
+
+Source: tokenization_chatglm.py of THUDM/chatglm2-6b and THUDM/chatglm3-6b.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sentencepiece import SentencePieceProcessor
+
+from imprint.errors import UserError
+from imprint.files import read_whole
+from imprint.tokenizers.text import SPACE, decode, well_formed
+
+CONTROLS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+"""What stands behind the pieces, in this order; the last four speak in ChatGLM3 and are never used in ChatGLM2."""
+
+
+class ChatGLM2Tokenizer:
+    """The text pieces of ChatGLM2 and ChatGLM3: typed text never becomes a control id, whatever it says."""
+
+    def __init__(self, processor: SentencePieceProcessor) -> None:
+        self._processor = processor
+        self._ids = list(range(len(processor)))  # one int object per id: the rows of a large file share them
+        own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
+        self._controls = MappingProxyType(own | {name: len(processor) + place for place, name in enumerate(CONTROLS)})
+        self._parts = frozenset(token for token in self._ids if processor.is_byte(token))
+
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """The ids that steer the model, by name."""
+        return self._controls
+
+    @property
+    def all_leading_spaces(self) -> bool:
+        """SentencePiece leaves out one here, for the vocabulary says that extra whitespace is kept."""
+        return False
+
+    @property
+    def each_byte(self) -> bool:
+        """SentencePiece shows each byte that is no character."""
+        return True
+
+    def __len__(self) -> int:
+        """How many pieces the vocabulary file has; the control ids come behind them."""
+        return len(self._processor)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without control ids; a character without a piece, a newline and a tab become their UTF-8 bytes."""
+        pieces: list[int] = self._processor.encode(well_formed(text))
+        return [self._ids[piece] for piece in pieces]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
+        return decode(self, ids)
+
+    def byte_share(self, ids: Sequence[int]) -> float:
+        """The share (0 to 1) of ids that are single bytes."""
+        return sum(token in self._parts for token in ids) / max(len(ids), 1)
+
+    def fragment(self, token: int, *, first: bool = False) -> bytes:
+        """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""
+        if token in self._parts:
+            return bytes([int(self._processor.id_to_piece(token)[1:-1], 16)])
+        piece = self.piece(token)
+        return (piece.removeprefix(SPACE) if first else piece).replace(SPACE, " ").encode()
+
+    def piece(self, token: int) -> str:
+        """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
+        if not 0 <= token < len(self._processor) or self._processor.is_control(token) or self._processor.is_unknown(token):
+            return ""
+        piece: str = self._processor.id_to_piece(token)
+        return piece
+
+
+def read_chatglm2(file: Path) -> ChatGLM2Tokenizer:
+    """Read a `tokenizer.model` of SentencePiece; UserError where the file is broken or another vocabulary's."""
+    content = read_whole(file, "a SentencePiece model")
+    try:
+        processor = SentencePieceProcessor(model_proto=content)
+    except RuntimeError as error:
+        raise UserError(f"{file} ({len(content)} bytes) is no SentencePiece model, or is cut short. Download the file again.") from error
+    if processor.eos_id() < 0 or processor.unk_id() < 0 or not any(processor.is_byte(token) for token in range(len(processor))):
+        raise UserError(
+            f"{file} is a SentencePiece model without </s>, <unk> or byte pieces, so it is not that of ChatGLM2 or ChatGLM3. "
+            "Take it from the release that config.json is from."
+        )
+    return ChatGLM2Tokenizer(processor)

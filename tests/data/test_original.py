@@ -1,0 +1,103 @@
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imprint.data import encode_original, encode_original_evaluation
+from imprint.data.original import encode_sample_original
+from imprint.data.sample import Sample
+from imprint.data.templates.chatglm import chatglm_prompt
+from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
+from tests.vocabulary import tiny_template, tiny_tokenizer
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+GOLDEN = SHARED / "golden" / "chatglm1-text" / "text.json"
+TURNS = (("白色上衣", "这件上衣的颜色是白色。"), ("黑色长裙", "这件长裙的颜色是黑色。"), ("红色外套", "这件外套的颜色是红色。"))
+
+official = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden rows of ChatGLM-6B's own script are not beside this checkout")
+
+
+@cache
+def golden(part: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))[part]
+    return rows
+
+
+@cache
+def official_tokenizer() -> ChatGLMTokenizer:
+    folder = SHARED / "tokenizers" / "chatglm-6b"
+    tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
+    assert isinstance(tokenizer, ChatGLMTokenizer)
+    return tokenizer
+
+
+def sample(query: str = "类型#上衣", answer: str = "这件上衣的颜色是白色。", history: tuple[tuple[str, str], ...] | None = None) -> Sample:
+    return Sample(query, answer, history, "train.jsonl:1")
+
+
+@pytest.mark.shared
+@official
+@pytest.mark.parametrize(("part", "rows"), [("preprocess", 50), ("history", 10)])
+def test_training_rows_equal_the_original(part: str, rows: int) -> None:
+    assert len(golden(part)) == rows
+    for row in golden(part):
+        ids, labels = encode_original(
+            official_tokenizer(),
+            row.get("query", row["prompt"]),
+            row["response"],
+            row.get("history"),
+            row["max_source_length"],
+            row["max_target_length"],
+        )
+        padding = len(row["input_ids"]) - len(ids)
+
+        assert ids + [3] * padding == row["input_ids"]
+        assert labels + [-100] * padding == row["labels"]
+
+
+@pytest.mark.shared
+@official
+def test_evaluation_rows_equal_the_original() -> None:
+    lengths = [(row["max_source_length"], row["max_target_length"]) for row in golden("evaluation")]
+    found = [
+        encode_original_evaluation(official_tokenizer(), row["query"], row["response"], None, source, target)
+        for row, (source, target) in zip(golden("evaluation"), lengths, strict=True)
+    ]
+
+    assert len(found) == 25
+    assert found == [(row["input_ids"], row["reference"]) for row in golden("evaluation")]
+
+
+def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the_bare_query() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+
+    trained, _ = encode_original(tokenizer, "你好", "好", [], 64, 64)
+    evaluated, _ = encode_original_evaluation(tokenizer, "你好", "好", [], 64, 64)
+
+    assert tokenizer.decode(trained[: trained.index(control.gmask)]) == "[Round 0]\n问:你好\n答:"
+    assert evaluated == [*tokenizer.encode("你好"), control.gmask, control.sop]
+
+
+def test_the_original_scores_the_start_of_the_answer_too() -> None:
+    tokenizer = tiny_tokenizer()
+    control = tokenizer.control
+
+    ids, labels = encode_original(tokenizer, "你好", "好", None, 64, 64)
+
+    assert ids == [*tokenizer.encode("你好"), control.gmask, control.sop, *tokenizer.encode("好"), control.eop]
+    assert labels == [-100] * (len(tokenizer.encode("你好")) + 1) + [control.sop, *tokenizer.encode("好"), control.eop]
+
+
+def test_the_original_cuts_the_end_of_the_prompt_and_says_so_here() -> None:
+    tokenizer = tiny_tokenizer()
+    long = sample(answer="好😀😀", history=TURNS)
+    whole = tokenizer.encode(chatglm_prompt(long.query, TURNS))
+
+    row = encode_sample_original(tiny_template(), long, max_source_length=20, max_target_length=6)
+
+    assert row.ids[:19] == tuple(whole[:19])
+    assert (row.cut_prompt_tokens, row.cut_answer_tokens) == (len(whole) - 19, len(tokenizer.encode(long.answer)) - 4)
+    assert row.cut

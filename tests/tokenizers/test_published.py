@@ -1,0 +1,115 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
+
+from imprint.errors import UserError
+from imprint.tokenizers import PublishedTokenizer, read_tokenizer
+from tests.families import fields_of, folder_of, published_folder, tokenizer_json
+
+
+def tiny(folder: Path, *, prefix: bool = False) -> PublishedTokenizer:
+    published_folder(folder, prefix=prefix)
+    found = read_tokenizer(folder, fields_of(folder))
+    assert isinstance(found, PublishedTokenizer)
+    return found
+
+
+def test_any_ids_decode_as_the_library_decodes_them(tmp_path: Path) -> None:
+    tokenizer, reference, dice = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode()), random.Random(0)
+    for _ in range(2000):
+        ids = [dice.randrange(reference.get_vocab_size()) for _ in range(dice.randint(0, 8))]
+        assert tokenizer.decode(ids) == reference.decode(ids), ids
+
+
+def test_any_text_without_control_tokens_has_the_ids_of_the_library(tmp_path: Path) -> None:
+    tokenizer, reference = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode())
+    for text in ("你好 hello  world\n", "这件上衣的颜色是白色。<think> 1234", ""):
+        assert tokenizer.encode(text) == reference.encode(text).ids
+        assert tokenizer.encode_marked(text) == reference.encode(text).ids
+
+
+def test_control_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
+    tokenizer = tiny(tmp_path)
+    assert tokenizer.encode_marked("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
+    assert tokenizer.decode(tokenizer.encode("<|user|>a</s>")) == "<|user|>a</s>"
+
+
+def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
+    tokenizer = tiny(tmp_path)
+    (token,) = tokenizer.encode("<think>")
+    assert "<think>" not in tokenizer.controls
+    assert (tokenizer.decode([token]), tokenizer.piece(token)) == ("<think>", "<think>")
+
+
+def test_what_begins_and_ends_a_text_is_read_from_the_files_beside_it(tmp_path: Path) -> None:
+    manners = tiny(tmp_path / "plain").manners
+    assert (manners.begin, manners.ends, dict(manners.names)) == ((), (2,), {"eos_token": "</s>", "bos_token": "<s>"})
+    assert tiny(tmp_path / "prefix", prefix=True).manners.begin == (1,)
+
+
+def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
+    published_folder(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [8, 2]}))
+    found = read_tokenizer(tmp_path, {"vocab_size": 512, "eos_token_id": 3, "model_type": "qwen2"})
+    assert isinstance(found, PublishedTokenizer)
+    assert found.manners.ends == (2, 3, 8)
+
+
+def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
+    published_folder(tmp_path, chat_template="in the settings")
+    (tmp_path / "chat_template.jinja").write_text("in the file", encoding="utf-8")
+    found = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(found, PublishedTokenizer)
+    assert found.manners.chat_template == "in the file"
+
+
+def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> None:
+    published_folder(tmp_path)
+    several = [{"name": "tools", "template": "b"}, {"name": "default", "template": "a"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    found = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(found, PublishedTokenizer)
+    assert found.manners.chat_template == "a"
+
+
+def test_byte_pieces_of_the_other_kind_decode_as_the_library_decodes_them(tmp_path: Path) -> None:
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), "\u2581", "\u2581a", "a", "好", "\u2581好"]
+    rust = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
+    rust.add_special_tokens(["<unk>", "<s>", "</s>"])
+    rust.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    rust.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    folder_of(tmp_path, {"model_type": "llama", "eos_token_id": 2}, {"tokenizer.json": rust.to_str().encode()})
+    tokenizer, dice = read_tokenizer(tmp_path, fields_of(tmp_path)), random.Random(0)
+    assert tokenizer is not None
+    assert tokenizer.decode(tokenizer.encode(" a 好 b😀")) == " a 好 b😀"
+    for _ in range(1000):
+        parts = [[token] for token in range(259, len(pieces))] + [rust.encode("😀", add_special_tokens=False).ids[1:]]
+        ids = [token for part in dice.choices(parts, k=dice.randint(0, 6)) for token in part]
+        assert tokenizer.decode(ids) == rust.decode(ids), ids
+
+
+def test_a_broken_file_is_told(tmp_path: Path) -> None:
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": b"{"})
+    with pytest.raises(UserError, match=r"tokenizer.json \(1 bytes\) cannot be read as a tokenizer \(.*\). Download the file again."):
+        read_tokenizer(tmp_path, {"model_type": "bloom"})
+    published_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer_config.json: cannot be read as JSON"):
+        read_tokenizer(tmp_path, fields_of(tmp_path))
+
+
+def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None:
+    published_folder(tmp_path)
+    with pytest.raises(UserError, match=r"tokenizer.json needs \d+ ids, but config.json allows 99 \(vocab_size\). Take both files"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "vocab_size": 99})
+
+
+def test_a_way_of_decoding_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    rust = Tokenizer.from_str(tokenizer_json().decode())
+    rust.decoder = decoders.WordPiece()
+    folder_of(tmp_path, {"model_type": "bert"}, {"tokenizer.json": rust.to_str().encode()})
+    with pytest.raises(UserError, match=r'"decoder" must be ByteLevel, or of byte pieces as SentencePiece has them; found WordPiece.'):
+        read_tokenizer(tmp_path, {"model_type": "bert"})
