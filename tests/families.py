@@ -2,14 +2,17 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 from sentencepiece import SentencePieceTrainer
 
-from tests.vocabulary import LINES
+from imprint.data.templates import Template, read_template
+from imprint.tokenizers import FILE_NAME
+from tests.vocabulary import LINES, bare_pieces, configuration, vocabulary
 
 SECOND = {"model_type": "chatglm", "multi_query_group_num": 2}
 """What says in config.json that a folder is ChatGLM2, ChatGLM3 or GLM-4."""
@@ -106,3 +109,25 @@ def fields_of(folder: Path) -> dict[str, object]:
     """What its config.json says."""
     fields: dict[str, object] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return fields
+
+
+FOLDERS: Mapping[str, Callable[[Path], Path]] = MappingProxyType(
+    {
+        "chatglm": lambda folder: folder_of(folder, configuration(pieces=bare_pieces()), {FILE_NAME: vocabulary()}),
+        "chatglm2": chatglm2_folder,
+        "chatglm3": lambda folder: chatglm2_folder(folder, roles=True),
+        "glm4": glm4_folder,
+        "own": published_folder,
+        "plain": lambda folder: published_folder(folder, chat_template=None),
+    }
+)
+"""Name of each template -> what makes a folder that wants it."""
+
+
+def template_of(name: str, folder: Path) -> Template:
+    """The template of that name, read from a folder that is made for it."""
+    FOLDERS[name](folder)
+    template = read_template(folder, fields_of(folder))
+    assert template is not None
+    assert template.name == name
+    return template

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from imprint.data.encode import encode_prompt, encode_sample
+from imprint.data.encode import encode_prompt, encode_sample, fit_prompt
 from imprint.data.original import encode_evaluation_original, encode_sample_original
 from imprint.data.sample import Sample
+from imprint.data.templates import Template, conversation
 from imprint.data.templates.chatglm import chatglm_prompt
+from imprint.errors import UserError
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
+from tests.families import FOLDERS, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -152,3 +155,74 @@ def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str
     assert evaluated.ids == [*before, *ends]
     trained = encode_sample_original(tiny_template(), row, **limits, source_prefix="写广告").ids
     assert tokenizer.decode(trained).startswith("写广告[Round 0]" if history is not None else f"写广告{row.query}")
+
+
+@pytest.fixture(params=FOLDERS)
+def template(request: pytest.FixtureRequest, tmp_path: Path) -> Template:
+    """Every family's template on a tiny vocabulary."""
+    return template_of(request.param, tmp_path)
+
+
+def shortest(template: Template) -> int:
+    """Tokens of a prompt without a text."""
+    return sum(len(segment.ids) for segment in template.prompt(conversation("")) if segment.fixed)
+
+
+def test_every_family_learns_the_answer_and_its_end_alone(template: Template) -> None:
+    row = encode_sample(template, sample(history=TURNS), max_source_length=2000, max_target_length=200)
+    learned = [label for label in row.labels if label != -100]
+
+    assert not row.cut
+    assert learned == [*template.answer(sample(history=TURNS).messages, sample().answer), template.end]
+    assert row.ids[-len(learned) :] == tuple(learned)
+    assert template.end in template.end_ids
+    assert not template.end_ids & set(learned[:-1])
+    assert template.scored(template.tokenizer.decode(learned)) == sample().answer
+
+
+def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(template: Template) -> None:
+    dice, controls = random.Random(5), set(template.tokenizer.controls.values())
+    frame = [token for segment in template.prompt(conversation("问")) for token in segment.ids if token in controls]
+    long = "类型#上衣*颜色#白色" * 3
+    whole = len(encode_prompt(template, long, max_source_length=10**6))
+    for _ in range(40):
+        turns = TURNS[: dice.randint(0, 3)]
+        limit = dice.randint(shortest(template) + 1, whole + 20)
+        row = encode_sample(template, sample(query=long, history=turns), max_source_length=limit, max_target_length=5)
+        prompt = encode_prompt(template, long, turns, max_source_length=limit)
+
+        assert len(prompt) <= limit
+        assert row.ids[: len(prompt)] == tuple(prompt)
+        assert row.labels.count(-100) == len(prompt)
+        assert row.ids[-1] == template.end
+        if limit < whole:
+            assert [token for token in prompt if token in controls] == frame
+            assert row.dropped_turns == len(turns)
+            assert len(prompt) == limit
+
+
+def test_every_family_drops_old_turns_and_never_what_the_system_says(template: Template) -> None:
+    short = encode_prompt(template, "再见", TURNS[1:], max_source_length=2000, system="颜色")
+
+    fitted = fit_prompt(template, conversation("再见", TURNS, "颜色"), max_source_length=len(short))
+
+    assert (fitted.ids, fitted.dropped_turns, fitted.cut_tokens) == (short, 1, 0)
+
+
+def test_no_family_takes_a_typed_control_token_for_its_own(template: Template) -> None:
+    controls = template.tokenizer.controls
+    typed = "".join(controls)
+    plain = encode_sample(template, sample("好", "好", (("好", "好"),)), max_source_length=2000, max_target_length=200)
+    row = encode_sample(template, sample(typed, typed, ((typed, typed),)), max_source_length=2000, max_target_length=200)
+
+    assert [token for token in row.ids if token in controls.values()] == [token for token in plain.ids if token in controls.values()]
+
+
+def test_a_limit_that_leaves_no_room_for_a_text_is_told(template: Template) -> None:
+    frame = shortest(template)
+    assert frame == {"chatglm": 2, "chatglm2": 2, "plain": 0}.get(template.name, frame)
+    if frame:
+        with pytest.raises(
+            UserError, match=rf"max_source_length: {frame - 1} is too short for this model, whose prompts have {frame} tokens"
+        ):
+            encode_prompt(template, "好", max_source_length=frame - 1)

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from imprint.data.sample import Sample
 from imprint.doctor.pieces import Mark, lines, names_of_marks, pieces
 from imprint.doctor.settings import Settings, read_settings
 from imprint.doctor.terminal import Ink, width
+from tests.families import FOLDERS
 
 PLAIN = Ink(coloured=False)
 TURNS = (("哪条围巾最暖？", "羊毛的。"), ("贵吗？", "不贵。"))
@@ -64,6 +67,19 @@ def test_every_token_of_the_row_is_shown_once_and_in_order(truncation: str, limi
     assert len(kept) == len(row.ids)
     assert [piece.mark is Mark.LEARNED for piece in kept] == [label != -100 for label in row.labels]
     assert len(found) - len(kept) >= len(whole.ids) - len(row.ids)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_family_shows_its_control_tokens_and_what_is_learned(name: str, tmp_path: Path) -> None:
+    FOLDERS[name](tmp_path)
+    used = read_settings(str(tmp_path), ["max_target_length=200", "max_source_length=2000"])
+    row = used.encode(Sample("a  b\n", "好。", TURNS, "", "你是店员。"))
+    found = pieces(used.tokenizer, row, row)
+    names = {token: control for control, token in used.tokenizer.controls.items()}
+    assert [piece.text for piece in found if piece.control] == [names[token] for token in row.ids if token in names]
+    assert [piece.mark is Mark.LEARNED for piece in found] == [label != -100 for label in row.labels]
+    assert found[-1].text == names[used.template.end]
+    assert not any(letter in piece.text for piece in found for letter in " \n")
 
 
 def test_whitespace_and_bytes_can_be_seen() -> None:

@@ -6,6 +6,7 @@ from imprint.data.sample import Sample
 from imprint.doctor.settings import read_settings
 from imprint.errors import UserError
 from imprint.tokenizers import FILE_NAME
+from tests.families import chatglm2_folder
 from tests.tiny import tiny_base
 
 SAMPLE = Sample("类型#上衣*颜色#白色", "这件上衣的颜色是白色。", None, "a:1")
@@ -39,6 +40,12 @@ def test_a_run_gives_its_columns_limits_and_tokens(run: Path) -> None:
 def test_an_override_counts_more_than_the_run_and_may_be_written_as_in_a_recipe(run: Path) -> None:
     assert read_settings(str(run), ["max_target_length=9"]).max_target_length == 9
     assert read_settings(str(run), ["data.max_target_length=9"]).max_target_length == 9
+
+
+def test_a_template_may_be_named_as_in_a_recipe(tmp_path: Path) -> None:
+    chatglm2_folder(tmp_path)
+    assert read_settings(str(tmp_path), []).template.name == "chatglm2"
+    assert read_settings(str(tmp_path), ["model.template=chatglm3"]).template.name == "chatglm3"
 
 
 def test_a_folder_without_weights_will_do(run: Path, tmp_path: Path) -> None:
