@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
+        _tell(error)
         return 2
     except BrokenPipeError:
         _write_nothing_more()
@@ -72,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_nothing_more()
         print(f"error: {OUTPUT_REFUSED.format(problem=error.strerror)}", file=sys.stderr)
         return 2
+
+
+def _tell(error: UserError) -> None:
+    """Print the sentence; of several processes the one that launched them prints it."""
+    if "WORLD_SIZE" in os.environ:
+        from imprint.engine import leave_word
+
+        if leave_word(error):
+            return
+    print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
 
 
 def _prepare_output() -> None:
@@ -138,12 +148,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(options: argparse.Namespace) -> None:
-    from imprint.train import train
+def _train(options: argparse.Namespace) -> int:
+    from imprint.train import train_command
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("several processes in one run are not supported by this version. Run `imprint train` by itself, without torchrun.")
-    train(options.recipe, options.overrides)
+    return train_command(options.recipe, options.overrides)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -121,6 +121,11 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def part_of(path: Path) -> Path:
+    """Where `new_folder` has what will be `path`, until it is complete: for the other processes that write it too."""
+    return _aside(path, PART)
+
+
 def find_folder(path: Path) -> Path | None:
     """Where the complete folder of this name is: `path`, the folder it was about to replace when a process was killed, or nowhere."""
     if path.is_dir() or not path.name:  # "." and "/" have no name, and nothing beside them

@@ -14,7 +14,7 @@ from torch import Tensor
 from imprint.data.batch import NOT_SCORED, Counting, Pack, pack, sorted_by_length
 from imprint.data.encode import Encoded
 from imprint.data.tokenfile import lengths_of
-from imprint.engine import Engine
+from imprint.engine import ALONE, Crew, Engine
 from imprint.errors import UserError
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory, peak_memory_bytes
@@ -22,6 +22,8 @@ from imprint.tune.tuner import Tuner
 
 Say = Callable[[str], None]
 GIB = 2**30
+STATE_BYTES = 12
+"""Of a state for each number that learns: the number itself in fp32, and the two that AdamW keeps."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,25 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         try:
             return _attempt(tuner, engine, parts, room, tried)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or engine.processes > 1:
+            if not out_of_memory(error):
                 raise
+            if engine.processes > 1:  # the others wait for this one's gradients: it cannot begin anew by itself
+                raise UserError(_too_little_room(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.forget_gradients()
         _free(engine.device)
         room.shrink(tried[-1], say)
         _draw_again(start, engine.device)
+
+
+def _too_little_room(piece: Sequence[Encoded], engine: Engine) -> str:
+    tokens = sum(len(row.ids) for row in piece)
+    return (
+        f"process {engine.rank} on {engine.device} ran out of memory with {len(piece)} rows ({tokens} tokens) at once; what was saved is "
+        "kept. Set train.micro_batch_size lower (the batch stays the same), train.checkpointing=true, or share more between the processes "
+        "(engine.deepspeed=zero3, engine.offload=true).\n"
+        "显存或内存不足：请减小 train.micro_batch_size，打开 train.checkpointing，或使用 engine.deepspeed=zero3、engine.offload=true。"
+    )
 
 
 def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tried: list[Sequence[Encoded]]) -> float:
@@ -123,13 +137,18 @@ def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room
 
 
 @torch.no_grad()
-def mean_loss(tuner: Tuner, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> float:
-    """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out."""
+def mean_loss(tuner: Tuner, rows: Sequence[Encoded], size: int, room: Room, say: Say, crew: Crew = ALONE) -> float:
+    """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
+
+    Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
+    """
     tuner.eval()
+    batches = sorted_by_length(lengths_of(rows), size)
     total = 0.0
-    for batch in sorted_by_length(lengths_of(rows), size):
-        total += _summed([rows[i] for i in batch], tuner, room, say)
-    return total / max(1, sum(map(scored, rows)))
+    for number in range(crew.rank, -(-len(batches) // crew.count) * crew.count, crew.count):
+        loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, room, say)
+        total += loss if number < len(batches) else 0.0
+    return crew.total(total) / max(1, sum(map(scored, rows)))
 
 
 def _summed(rows: Sequence[Encoded], tuner: Tuner, room: Room, say: Say) -> float:
@@ -159,24 +178,26 @@ def scored(row: Encoded) -> int:
     return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
 
 
-def refuse_full_disk(run: RunFolder, tuner: Tuner, keep_states: int, say: Say) -> None:
-    """Compare what a run will write with what is free: UserError where not even one state fits, words where not all will."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in tuner.trained().values())
-    state, result = 3 * weights, weights  # AdamW keeps two numbers for each that is learned
+def refuse_full_disk(run: RunFolder, numbers: int, result: int, keep_states: int, say: Say) -> None:
+    """Compare what a run will write with what is free: UserError where not even one state fits, words where not all will.
+
+    `numbers` learn, `result` is the size of what is kept of them, in bytes.
+    """
+    state = STATE_BYTES * numbers
     there = sum(file.stat().st_size for folder in (*run.states(), run.adapter, run.model) for file in folder.rglob("*") if file.is_file())
     free = shutil.disk_usage(run.path).free
     least, most = max(0, state + result - there), max(0, (keep_states + 1) * state + 2 * result - there)
-    numbers = (
+    words = (
         f"{run.path}: a saved state takes {state / GIB:.2f} GiB and the result {result / GIB:.2f} GiB, but {free / GIB:.2f} GiB are free"
     )
     if least > free:
         raise UserError(
-            f"{numbers}. Free some space, or choose a folder on another disk (output=...).\n磁盘空间不足：请清理，或把 output "
+            f"{words}. Free some space, or choose a folder on another disk (output=...).\n磁盘空间不足：请清理，或把 output "
             "放到另一块磁盘。"
         )
     if most > free:
         say(
-            f"{numbers}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; "
+            f"{words}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; "
             f"where the disk is full the run stops with what was saved.\n磁盘可能不够：全程约需 {most / GIB:.2f} GiB，可减小 "
             "train.keep_states。"
         )

@@ -20,14 +20,18 @@ SMOOTHING = 0.9
 
 
 class Journal:
-    """The open log of one run; a resumed run first forgets what was logged after the state it goes on from."""
+    """The open log of one run; a resumed run first forgets what was logged after the state it goes on from.
 
-    def __init__(self, run: RunFolder, *, step: int, steps: int) -> None:
+    A `quiet` one, of a process that does not lead, remembers all of it, and writes and shows nothing.
+    """
+
+    def __init__(self, run: RunFolder, *, step: int, steps: int, quiet: bool = False) -> None:
         self.run = run
-        self.points: list[dict[str, Any]] = _cut(run.log, step, _is_point)
-        self.samples: list[dict[str, Any]] = _cut(run.samples, step, _is_sample)
-        self.events = Events(run.events, step=step + 1)  # also of a run killed before its first state
-        self.bar = Progress("training", steps, "step", start=step)
+        self.quiet = quiet
+        self.points: list[dict[str, Any]] = _cut(run.log, step, _is_point, quiet=quiet)
+        self.samples: list[dict[str, Any]] = _cut(run.samples, step, _is_sample, quiet=quiet)
+        self.events = None if quiet else Events(run.events, step=step + 1)  # also of a run killed before its first state
+        self.bar = Progress("training", steps, "step", start=step, quiet=quiet)
         self.drawn = time.monotonic()
         self.smoothed: float | None = None
 
@@ -40,7 +44,8 @@ class Journal:
         """Draw the picture once more and close everything."""
         try:
             self.draw()
-            self.events.close()
+            if self.events is not None:
+                self.events.close()
         except UserError:
             if error is None:  # else that is what must be told
                 raise
@@ -51,6 +56,8 @@ class Journal:
         """Log one line; every number goes to TensorBoard too. A log that was deleted meanwhile is written anew."""
         point = {name: finite(value) for name, value in values.items()}
         self.points.append(point)
+        if self.events is None:
+            return
         if self.run.log.exists() or len(self.points) == 1:
             append_line(self.run.log, point)
         else:
@@ -78,19 +85,20 @@ class Journal:
     def sample(self, step: int, prompt: str, answer: str) -> None:
         """Keep and show what the model answers now."""
         self.samples.append({"step": step, "prompt": prompt, "answer": answer})
-        append_line(self.run.samples, self.samples[-1])
-        self.events.text(step, "sample", f"{prompt}\n\n{answer}")
+        if self.events is not None:
+            append_line(self.run.samples, self.samples[-1])
+            self.events.text(step, "sample", f"{prompt}\n\n{answer}")
         self.bar.say(f"  {prompt}\n  -> {answer}")
 
     def draw(self) -> None:
         """Refresh the picture of the loss."""
-        if self.points:
+        if self.points and not self.quiet:
             rescues = [rescue["back_to"] for rescue in read_lines(self.run.rescues)]
             loss_curve(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
         self.drawn = time.monotonic()
 
 
-def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
+def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool], *, quiet: bool) -> list[dict[str, Any]]:
     """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
@@ -99,7 +107,7 @@ def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool]) -> li
         if not fits(line):
             raise UserError(f"{path}:{number}: this is not what Imprint wrote. Mend or delete the line, then run again.")
     kept = [line for line in lines if line["step"] <= step]
-    if path.exists():
+    if path.exists() and not quiet:
         _write(path, kept)
     return kept
 

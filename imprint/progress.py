@@ -60,7 +60,7 @@ class Progress:
     """A context that shows `description`, done and total, rate, time left and free fields while a job advances.
 
     `start` is how many units were done before, by a run that is now resumed. Where the output is no terminal, a line is
-    printed every ten seconds and one at the end. `say` prints a line of its own above the bar.
+    printed every ten seconds and one at the end. `say` prints a line of its own above the bar. A `quiet` one shows nothing at all.
     """
 
     def __init__(
@@ -71,11 +71,12 @@ class Progress:
         *,
         start: int = 0,
         console: Console | None = None,
+        quiet: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._description = description
         self._unit = unit
-        self._console = console or Console()
+        self._console = console or Console(quiet=quiet)
         self._now = now
         self._began = now()
         self._spoke = now()

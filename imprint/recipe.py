@@ -5,7 +5,7 @@ from typing import Literal
 
 from imprint.config import Field, Section
 from imprint.data.texts import AnyData
-from imprint.engine import OptimizerSection
+from imprint.engine import EngineSection, OptimizerSection
 from imprint.model import ModelSection
 from imprint.task import TaskSection, TextTask
 from imprint.tune.tuner import TuneSection
@@ -48,3 +48,4 @@ class Recipe(Section):
     task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored.")
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
     train: TrainSection = Field(default_factory=TrainSection, description="The loop.")
+    engine: EngineSection = Field(default_factory=EngineSection, description="The processes that share the work.")

@@ -4,11 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
 from imprint.data.tokenfile import TextRows
+from imprint.engine import ALONE, Crew
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, remove_leftovers
 from imprint.recipe import Recipe
@@ -66,8 +68,27 @@ def write_rescue(run: RunFolder, rescue: Rescue) -> None:
 
 
 @contextmanager
-def open_run(recipe: Recipe, say: Say) -> Iterator[RunFolder]:
-    """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number."""
+def open_run(recipe: Recipe, say: Say, crew: Crew = ALONE) -> Iterator[RunFolder]:
+    """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number.
+
+    Of several processes the leader holds it for all. Raises UserError where the others do not see the same folder.
+    """
+    with crew.shared(_held(recipe, say)):
+        run = RunFolder(recipe.output)
+        crew.together(lambda: _refuse_other_disk(run))
+        yield run
+
+
+def _refuse_other_disk(run: RunFolder) -> None:
+    if not run.path.is_dir():
+        raise UserError(
+            f"{run.path.resolve()}: is on the first machine alone. Give an `output` on a disk that all machines share.\n"
+            "输出目录只在第一台机器上：请把 output 放在所有机器共享的磁盘上。"
+        )
+
+
+@contextmanager
+def _held(recipe: Recipe, say: Say) -> Iterator[None]:
     run = RunFolder(recipe.output)
     with run.held():
         remove_leftovers(run.path)
@@ -80,24 +101,28 @@ def open_run(recipe: Recipe, say: Say) -> Iterator[RunFolder]:
             _compare(read_recipe(run.config, [], Recipe), recipe, run, say)
         if begun and run.states() and not run.log.is_file():
             say(f"{run.log} is gone: it goes on with the steps from here; nothing else depends on it / 日志文件不见了，将从这一步继续记录")
-        yield run
+        yield
 
 
 def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
     """Say what is new in the recipe and changes nothing that was learned; refuse the rest."""
     old, new = _knobs(before), _knobs(now)
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
-    harmless = HARMLESS | LENGTH | (_free_micro_batch(now) & _free_micro_batch(before))
+    harmless = (
+        HARMLESS | LENGTH | {name for name in changed if name.startswith("engine.")} | (_free_micro_batch(now) & _free_micro_batch(before))
+    )
     told = {name: f"{name}: {was} -> {is_now}" for name, (was, is_now) in changed.items()}
     if refused := [told[name] for name in changed if name not in harmless]:
         raise UserError(
             f"{run.path}: was begun with another recipe: {'; '.join(refused)}. "
             "Take back the change, or choose another folder (output=...). While a run goes on, only its length (train.steps, "
             "train.epochs), "
-            "train.checkpointing, the guard, and how often it saves, evaluates and answers may change."
+            "train.checkpointing, the guard, the engine, and how often it saves, evaluates and answers may change."
         )
     if changed:
         say(f"changed since the run began / 与开始时不同: {'; '.join(told.values())}")
+    if any(name.startswith("engine.") for name in changed):
+        say("the sums of other processes round otherwise: losses agree to about six digits / 进程不同，求和舍入略有差异")
     if LENGTH & set(changed):
         say("the learning rate follows the schedule of the new length from here on / 学习率从此按新的总步数变化")
 
@@ -123,8 +148,23 @@ def _knobs(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def newest_state(run: RunFolder, say: Say) -> State | None:
-    """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew."""
+def newest_state(run: RunFolder, say: Say, crew: Crew = ALONE) -> State | None:
+    """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew.
+
+    Of several processes the leader looks for it, and compares it with its checksums.
+    """
+    found: list[State] = []
+
+    def find() -> Path | None:
+        found.extend(_newest(run, say))
+        return found[0].folder if found else None
+
+    folder = crew.of_leader(find)
+    return found[0] if found else read_state(folder, verify=False) if folder else None
+
+
+def _newest(run: RunFolder, say: Say) -> list[State]:
+    """That state, or nothing."""
     rescues = read_rescues(run)
     damaged = False
     for folder in run.states():
@@ -133,7 +173,7 @@ def newest_state(run: RunFolder, say: Say) -> State | None:
             if any(position.step > rescue.back_to for rescue in rescues[position.rescues :]):
                 drop_state(folder)
                 continue
-            return read_state(folder)
+            return [read_state(folder)]
         except DamagedStateError as error:
             damaged = True
             place = set_aside(folder)
@@ -143,7 +183,7 @@ def newest_state(run: RunFolder, say: Say) -> State | None:
             )
     if damaged:
         say("no undamaged state is left: the run begins again from its start / 没有完好的状态，从头开始")
-    return None
+    return []
 
 
 def after_rescues(position: Position, rescues: list[Rescue]) -> Position:

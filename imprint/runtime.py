@@ -97,6 +97,11 @@ def memory_bytes() -> tuple[int, int]:
     return int(memory.total), int(memory.available)
 
 
+def child_processes() -> list[int]:
+    """The numbers of the processes that this one has started."""
+    return [child.pid for child in psutil.Process().children()]
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of a device or of the machine."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)

@@ -1,33 +1,42 @@
-"""What survives a killed run: trained tensors, optimizer, random numbers, and the place in the data."""
+"""What survives a killed run: trained tensors, optimizer, random numbers, and the place in the data.
+
+The numbers lie by parameter, whole and in fp32 where that is kept, however many processes have written them: a run goes on with any
+number of processes and any strategy. Several processes write a large state together, each some of its files.
+"""
 
 import errno
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.engine import Engine
+from imprint.engine.strategy import MOMENTS, VALUE
 from imprint.errors import UserError
-from imprint.files import new_folder, write_json
+from imprint.files import disk_sentences, new_folder, part_of, write_json
+from imprint.models.checkpoint import divide, shard_names
 from imprint.runs import step_of
-from imprint.runtime import out_of_memory, rng_state, set_rng_state
-from imprint.tune.tuner import Tuner
+from imprint.runtime import out_of_memory, rng_state, seed_everything, set_rng_state
 
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 DAMAGED_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
 """What the system says of a file that is no longer what was written; of anything else it says, the file is innocent."""
-POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.pt", "random.pt"
-CHECKSUMS = "checksums"
+POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
+OLD_OPTIMIZER = "optimizer.pt"
+"""The optimizer's own pickle, as the first versions wrote it."""
+CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
+FILE_BYTES = 2 * 10**9
+"""One file's numbers are gathered in memory before they are written."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +65,103 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """A saved state as it was read, complete and undamaged."""
+    """A saved state, complete and undamaged; its tensors stay on the disk until they are asked for."""
 
     position: Position
     """Where the run was."""
-    trained: Mapping[str, Tensor]
-    """What had been learned."""
-    optimizer: dict[str, Any]
-    """The optimizer's own numbers."""
-    random: dict[str, Any]
-    """The state of every random generator."""
+    folder: Path
+    """Where it lies."""
+    places: Mapping[str, Path] = field(repr=False)
+    """The file of each tensor: of a parameter under its name, of a moment behind the moment's name and a slash."""
+    random: Sequence[dict[str, Any]] = field(repr=False)
+    """The state of every random generator, of each process."""
+    counters: Mapping[str, Any] = field(repr=False)
+    """What else the optimizer remembers."""
 
-    def restore(self, tuner: Tuner, engine: Engine) -> Position:
-        """Bring tuner, optimizer and random numbers to where the state was written. Raises UserError for tensors of another shape."""
-        tuner.restore(self.trained)
-        engine.restore_optimizer(self.optimizer)
-        set_rng_state(self.random)
+    def restore(self, engine: Engine) -> Position:
+        """Bring parameters, optimizer and random numbers to where the state was written. Raises UserError for tensors of another shape."""
+        old = _old_moments(self.folder / OLD_OPTIMIZER, engine)
+        for name, shape in engine.shapes.items():
+            numbers = self._numbers(name) | old.get(name, {})
+            if VALUE not in numbers or numbers[VALUE].shape != shape:
+                raise UserError(f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.")
+            engine.place(name, numbers)
+        engine.restore_counters(self.counters or {"steps": {name: int(moments["step"]) for name, moments in old.items()}})
+        if engine.rank < len(self.random):
+            set_rng_state(self.random[engine.rank])
+        else:  # there were fewer processes: nobody knows what this one would have drawn
+            seed_everything(self.position.step + engine.rank)
         return self.position
+
+    def _numbers(self, name: str) -> dict[str, Tensor]:
+        """What the files hold of a parameter."""
+        keys = {kind: _key(name, kind) for kind in (VALUE, *MOMENTS)}
+        return {kind: _tensor(self.places[key], key) for kind, key in keys.items() if key in self.places}
 
 
 class DamagedStateError(Exception):
     """A state folder that cannot be gone on from; its text says why."""
 
 
-def save_state(folder: Path, tuner: Tuner, engine: Engine, position: Position) -> None:
-    """Write a state folder, complete or not at all; each file is read once more for its checksum."""
-    with new_folder(folder) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tuner.trained().items()}, part / TRAINED)
-        torch.save(engine.optimizer_state(), part / OPTIMIZER)
-        torch.save(rng_state(), part / RANDOM)
-        write_json(part / POSITION, asdict(position) | {CHECKSUMS: {name: _checksum(part / name) for name in (TRAINED, OPTIMIZER, RANDOM)}})
+def save_state(folder: Path, engine: Engine, position: Position) -> None:
+    """Write a state folder, complete or not at all; each file is read once more for its checksum. All processes call it together."""
+    crew = engine.crew
+    with crew.shared(new_folder(folder)):
+        part = part_of(folder)
+        written: dict[str, int] = {}
+        for checksums in crew.together(lambda: _write_numbers(part, engine)):
+            written |= checksums
+        random = crew.gather(rng_state())
+        if crew.leads:
+            torch.save(random if len(random) > 1 else random[0], part / RANDOM)
+            written[RANDOM] = _checksum(part / RANDOM)
+            write_json(part / POSITION, asdict(position) | {COUNTERS: engine.counters(), CHECKSUMS: written})
+
+
+def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
+    """Write what this process has to write; returns the files' checksums."""
+    groups = divide({name: 4 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
+    kinds = {TRAINED: (VALUE,), OPTIMIZER: MOMENTS}
+    files = {last: shard_names(Path(last).stem, "safetensors", len(groups)) for last in kinds}
+    checksums: dict[str, int] = {}
+    problem: UserError | None = None
+    for number, names in enumerate(groups):
+        mine = number % engine.processes == engine.rank and problem is None
+        held: dict[str, dict[str, Tensor]] = {last: {} for last in kinds}
+        for name in names:
+            numbers = engine.numbers(name)  # the others wait for this process here, whatever its disk says
+            for last in kinds if mine else ():
+                held[last] |= {_key(name, kind): numbers[kind].cpu().contiguous() for kind in kinds[last] if kind in numbers}
+        for last, tensors in held.items() if mine else ():
+            file = part / files[last][number]
+            try:
+                with disk_sentences(file):
+                    save_file(tensors, file, {"format": "pt"})
+                    checksums[file.name] = _checksum(file)
+            except UserError as error:
+                problem = error
+    if problem is not None:
+        raise problem
+    return checksums
+
+
+def _key(name: str, kind: str) -> str:
+    """What a tensor is called in its file."""
+    return name if kind == VALUE else f"{kind}/{name}"
+
+
+def _tensor(file: Path, key: str) -> Tensor:
+    with safe_open(file, framework="pt") as opened:
+        tensor: Tensor = opened.get_tensor(key)
+    return tensor
+
+
+def _old_moments(file: Path, engine: Engine) -> dict[str, dict[str, Tensor]]:
+    """By parameter what the first versions' optimizer.pt holds, which counts the parameters in the order of the groups."""
+    if not file.is_file():
+        return {}
+    states = torch.load(file, map_location="cpu", weights_only=True)["state"]
+    return {name: states[number] for number, name in enumerate(engine.order) if number in states}
 
 
 def read_position(folder: Path) -> Position:
@@ -93,28 +169,47 @@ def read_position(folder: Path) -> Position:
     return _read_position(folder)[0]
 
 
-def read_state(folder: Path) -> State:
-    """A state folder, read before anything is changed by it. Raises DamagedStateError."""
-    position, checksums = _read_position(folder)
+def read_state(folder: Path, *, verify: bool = True) -> State:
+    """A state folder, read before anything is changed by it; not compared with its checksums where another process has done so.
+
+    Raises DamagedStateError.
+    """
+    position, extra = _read_position(folder)
     with _damage():
-        for name, expected in checksums.items():
+        checksums = extra.get(CHECKSUMS, {})  # those of the first version have none
+        for name, expected in checksums.items() if verify else ():
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
-        optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+        old = [OLD_OPTIMIZER] if COUNTERS not in extra else []
         random = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
-        if set(optimizer) != {"state", "param_groups"} or not {"python", "torch", "cuda"} <= set(random):
-            raise ValueError(f"{OPTIMIZER} or {RANDOM} holds something else")
-        return State(position, load_file(folder / TRAINED), optimizer, random)
+        for name in old:
+            if set(torch.load(folder / name, map_location="cpu", weights_only=True)) != {"state", "param_groups"}:
+                raise ValueError(f"{name} holds something else")
+        random = random if isinstance(random, list) else [random]
+        if not all({"python", "torch", "cuda"} <= set(one) for one in random):
+            raise ValueError(f"{RANDOM} holds something else")
+        return State(position, folder, _places(folder), random, extra.get(COUNTERS, {}))
 
 
-def _read_position(folder: Path) -> tuple[Position, dict[str, int]]:
+def _places(folder: Path) -> dict[str, Path]:
+    """The file of each tensor."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            found |= dict.fromkeys(opened.keys(), file)
+    if not found:
+        raise ValueError("it holds no tensors")
+    return found
+
+
+def _read_position(folder: Path) -> tuple[Position, dict[str, Any]]:
     with _damage():
         values = json.loads((folder / POSITION).read_text(encoding="utf-8"))
-        checksums = values.pop(CHECKSUMS, {})  # those of the first version have none
+        extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS) if name in values}
         position = Position(**values)
         if position.step != step_of(folder):
             raise ValueError(f"{POSITION} is of step {position.step}")
-        return position, dict(checksums)
+        return position, extra
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from imprint.config import dump, read_recipe
 from imprint.data.batch import Batches
 from imprint.data.dataset import DataSection, Split, load_split
 from imprint.data.texts import TextsSection, load_texts
-from imprint.engine import Engine
+from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
 from imprint.errors import UserError
 from imprint.files import write_text
 from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, scored
@@ -69,13 +70,40 @@ class Job:
     """Optimizer steps in all."""
     room: Room = field(default_factory=Room)
     """How much is computed at once."""
+    weights: int = 0
+    """Numbers in the base; counted before they are shared between processes."""
+
+    @property
+    def crew(self) -> Crew:
+        """The processes that train together."""
+        return self.engine.crew
+
+    @property
+    def trained(self) -> int:
+        """Numbers that learn."""
+        return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
 OnSave = Callable[[Job, Position], None] | None
 
 
+def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
+    """`imprint train`: run the recipe at `path` in as many processes as it says; returns the exit status. Raises as `train_recipe`."""
+    recipe = read_recipe(path, overrides, Recipe)
+    if not launched():
+        count = processes_here(recipe.engine, recipe.model.device, recipe.train.batch_size)
+        if count > 1 or recipe.engine.nodes > 1:
+            return launch(recipe.engine, count, ["train", str(path), *overrides])
+    try:
+        train_recipe(recipe)
+    except KeyboardInterrupt:
+        if not launched() or not int(os.environ["RANK"]):
+            raise  # the others have stopped together with the leader, which says so
+    return 0
+
+
 def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
-    """Run the recipe at `path`, or go on with it; returns the run folder. Raises as `train_recipe`."""
+    """Run the recipe at `path` in this process, or go on with it; returns the run folder. Raises as `train_recipe`."""
     return train_recipe(read_recipe(path, overrides, Recipe))
 
 
@@ -84,29 +112,37 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
     """
-    with open_run(recipe, say) as run:
+    if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
+        raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
+    with join(recipe.model.device) as crew, open_run(recipe, say, crew) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
             base = recipe.model
             model = load(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
-            split = split or read_split(recipe, run, model)
-            job = prepare(recipe, run, model, split)
+            split = split or read_split(recipe, run, model, crew)
+            job = prepare(recipe, run, model, split, crew)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
             del job
     return run
 
 
-def read_split(recipe: Recipe, run: RunFolder, model: Model) -> Split:
-    """The encoded rows of a recipe; raw text is tokenized into the run folder."""
-    if isinstance(recipe.data, TextsSection):
-        return load_texts(recipe.data, model.tokenizer, run.tokens)
-    return load_split(recipe.data, model.template, Path(model.name))
+def read_split(recipe: Recipe, run: RunFolder, model: Model, crew: Crew) -> Split:
+    """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
+    if not isinstance(recipe.data, TextsSection):
+        return load_split(recipe.data, model.template, Path(model.name))
+    section, found = recipe.data, []
+
+    def tokenize() -> None:
+        found.append(load_texts(section, model.tokenizer, run.tokens))
+
+    crew.of_leader(tokenize)
+    return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
 
 
-def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
+def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Crew) -> Job:
     """Tuner, engine and batches of a run."""
     if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
@@ -115,7 +151,9 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
             "data.response_column 是否是回答所在的列。"
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
-    engine = Engine(model.device)
+    engine = Engine(model.device, crew, recipe.engine)
+    with tuner.base():
+        weights = model.network.weights
     section = recipe.train
     batches = Batches(
         split.lengths(),
@@ -128,22 +166,24 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split) -> Job:
     )
     steps = section.steps or batches.steps(section.epochs)
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
-    return Job(recipe, run, model, split, tuner, engine, batches, steps)
+    if crew.rank:
+        seed_everything(section.seed + crew.rank)  # from here on each draws for rows of its own
+    return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
 
 
 def go_on(job: Job, on_save: OnSave) -> bool:
     """The loop, from the newest good state to the end: True; or to where the guard goes back: False."""
     run, section = job.run, job.recipe.train
     position = resume(job)
-    refuse_full_disk(run, job.tuner, section.keep_states, say)
-    write_text(run.config, dump(job.recipe))  # not before: a recipe that cannot run shall not bind its folder
-    with Journal(run, step=position.step, steps=job.steps) as journal, stop_on_signal() as stop:
+    job.crew.of_leader(lambda: begin(job))
+    with Journal(run, step=position.step, steps=job.steps, quiet=not job.crew.leads) as journal, stop_on_signal() as signals:
         guard = Guard.of(journal.points, journal.samples, job.steps)
         prune(job, guard)  # a process killed right behind its last save deleted none
         announce(job, position, journal)
         for step in range(position.step + 1, job.steps + 1):
             position = train_step(job, replace(position, step=step), journal)
             position = look(job, position, journal)
+            stop = job.crew.anybody(says=bool(signals) or orphaned())
             if section.guard and rescued(job, position, journal, guard):
                 if stop:
                     raise KeyboardInterrupt("stopped. Run the same command again to go on.")
@@ -151,7 +191,7 @@ def go_on(job: Job, on_save: OnSave) -> bool:
             if step % section.save_every == 0 or step == job.steps or stop:
                 if on_save is not None:
                     on_save(job, position)
-                save_state(run.state(step), job.tuner, job.engine, position)
+                save_state(run.state(step), job.engine, position)
                 prune(job, guard)
             if stop and step < job.steps:
                 raise KeyboardInterrupt(f"stopped and saved at step {step}. Run the same command again to go on.")
@@ -159,19 +199,27 @@ def go_on(job: Job, on_save: OnSave) -> bool:
     return True
 
 
+def begin(job: Job) -> None:
+    """See that there is room on the disk, and bind the folder to the recipe: not before, for one that cannot run shall not bind it."""
+    wide = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
+    refuse_full_disk(job.run, job.trained, wide * job.trained, job.recipe.train.keep_states, say)
+    write_text(job.run.config, dump(job.recipe))
+
+
 def prune(job: Job, guard: Guard) -> None:
     """Keep the newest states, and while the run is uneasy the newest good one too."""
-    job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.uneasy else None)
+    if job.crew.leads:
+        job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.uneasy else None)
 
 
 def resume(job: Job) -> Position:
     """Bring everything to the newest good state, or leave it at the start."""
     digest = data_digest(job.split)
     position = Position(data=digest)
-    state = newest_state(job.run, say)
+    state = newest_state(job.run, say, job.crew)
     if state is not None:
         refuse_other_rows(state.position, digest, job.recipe.data.files)
-        position = state.restore(job.tuner, job.engine)
+        position = state.restore(job.engine)
         if position.step > job.steps:
             raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
     position = after_rescues(position, read_rescues(job.run))
@@ -182,12 +230,13 @@ def resume(job: Job) -> Position:
 def announce(job: Job, position: Position, journal: Journal) -> None:
     """Say in a few lines what is about to happen, try the longest rows where memory is a device's, and measure the loss before tuning."""
     tell = journal.bar.say
-    trained = sum(parameter.numel() for parameter in job.tuner.trained().values())
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
-    with job.tuner.base():
-        weights = network.weights
-    tell(f"base {job.model.name}: {weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {trained / 1e6:.2f} M are trained")
+    together = f" by {job.crew.count} processes" if job.crew.count > 1 else ""
+    tell(
+        f"base {job.model.name}: {job.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {job.trained / 1e6:.2f} M are trained"
+        f"{together}"
+    )
     for source in job.split.sources:
         tell(source)
     tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
@@ -228,16 +277,19 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     job.tuner.train()
     rows = job.batches.of_step(position.step)
     tokens = sum(scored(job.split.row(row)) for row in rows)
+    engine.scale = 1 / max(tokens, 1)
     value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
     rate = engine.rate(position.step)
-    norm, applied = engine.update(position.step, apply=math.isfinite(value), scale=1 / max(tokens, 1))
+    norm, applied = engine.update(position.step, apply=math.isfinite(value))
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
     seen = sum(len(job.split.row(row).ids) for row in rows)
     line: dict[str, Any] = {"step": position.step, "loss": value if applied else None, "learning_rate": rate, "gradient_norm": norm}
     line |= {"tokens_per_second": seen / seconds, "memory_gib": peak_memory_bytes(job.model.device) / GIB, "seconds": position.seconds}
     if not applied:
-        broken = [row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.row(row)], 1, job.room, journal.bar.say))]
+        broken = [
+            row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.row(row)], 1, job.room, journal.bar.say, job.crew))
+        ]
         line |= {"skipped_rows": rows, "broken_rows": broken}
         where = "the loss of these rows is not finite" if broken else "the gradient of these rows is not finite"
         journal.bar.say(
@@ -277,14 +329,14 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
     for one in found:
         if isinstance(one, Suspicion):
             rows = [job.split.row(row) for step in one.steps for row in job.batches.of_step(step)]
-            now = mean_loss(job.tuner, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+            now = mean_loss(job.tuner, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say, job.crew)
             one = guard.confirmed(one, now, position.step)
         if isinstance(one, Notice):
             journal.bar.say(one.words)
         if isinstance(one, Hopeless):
             raise UserError(f"{job.run.path}: {one.words}\n{named(job, job.batches.of_step(position.step))}")
         if isinstance(one, Broken):
-            go_back(job, position, journal, one)
+            job.crew.of_leader(partial(go_back, job, position, journal, one))
             return True
     return False
 
@@ -333,24 +385,23 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
 
 def evaluation_loss(job: Job, journal: Journal) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    return mean_loss(job.tuner, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+    return mean_loss(job.tuner, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say, job.crew)
 
 
 def save_result(job: Job, position: Position) -> None:
     """Keep the best so far where the other commands look for it."""
     scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
-    base = Path(job.model.name)
-    job.tuner.save(
-        folder, base=str(job.recipe.model.path), base_folder=base, template=job.model.template.name, step=position.step, scores=scores
-    )
+    base, template, step = Path(job.model.name), job.model.template.name, position.step
+    named = str(job.recipe.model.path)
+    job.crew.of_leader(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
 
 
 @torch.no_grad()
 def watch(job: Job, step: int, journal: Journal) -> None:
     """Answer the first held-out prompts greedily, so that one can watch the model learn."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
-    if not samples:
+    if not samples or (job.engine.whole and not job.crew.leads):
         return
     section = job.recipe.data
     prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length, system=one.system) for one in samples]

@@ -7,7 +7,6 @@
     python -m tests.drills quantize FOLDER --kills 10           a base written in 4 bits, killed at random moments
     python -m tests.drills convert FOLDER --kills 10            a file of rows written as another, killed at random moments
     python -m tests.drills disk FOLDER --every 5                no kills: the disk refuses every fifth change, or files above a size
-    python -m tests.drills processes FOLDER                     no kills: two processes together against one alone
     python -m tests.drills all FOLDER --kills 100                so many kills over training, rescue, evaluating, quantizing and converting
 
 Each prints one line of JSON. Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
@@ -18,10 +17,8 @@ import argparse
 import errno
 import importlib
 import json
-import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from imprint.engine import Engine
 from imprint.files import find_folder, read_lines
@@ -47,7 +43,6 @@ tune: {{method: prefix, length: 4, start: random, prefix_dropout: 0.1}}
 optimizer: {{learning_rate: 0.5, warmup_steps: 2}}
 train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1}}
 """
-TOGETHER = ["train.steps=4", "train.batch_size=6", "tune.prefix_dropout=0", "train.evaluate_every=2", "train.watch_prompts=0"]
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
 RESCUED = ["model.path=embedded", "optimizer.learning_rate=0.05", "train.steps=18", "train.evaluate_every=6", "train.watch_prompts=0"]
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
@@ -218,10 +213,10 @@ def jolt() -> None:
     """Break the weights once in every run: from now on a run explodes in its middle, until the guard has stepped in."""
     update = Engine.update
 
-    def jolted(engine: Engine, step: int, *, apply: bool, scale: float = 1.0) -> tuple[float, bool]:
-        done = update(engine, step, apply=apply, scale=scale)
+    def jolted(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
+        done = update(engine, step, apply=apply)
         if step == JOLTED_STEP and engine.rate_scale == 1:
-            for parameter in engine.parameters:
+            for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done
 
@@ -338,43 +333,6 @@ def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
     return drill
 
 
-def processes_drill(folder: Path) -> Drill:
-    """The same run on one process and on two that exchange gradients; each of the two writes a folder of its own."""
-    recipe, drill = prepare_folder(folder), Drill(runs=3, starts=3)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def place(rank: int) -> Prepare:
-        found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-        def prepare() -> None:
-            os.environ.update({name: str(value) for name, value in found.items()})
-            backward = Engine.backward
-
-            def counted(engine: Engine, loss: Tensor, *, last: bool) -> None:
-                assert engine.processes == 2, "each would train alone, and end as one alone"
-                backward(engine, loss, last=last)
-
-            setattr(Engine, "backward", counted)  # noqa: B010
-
-        return prepare
-
-    def command(name: str) -> list[str]:
-        return ["train", str(recipe), f"output={folder / name}", *TOGETHER]
-
-    children = [start(command(f"rank-{rank}"), folder / f"rank-{rank}.txt", place(rank)) for rank in range(2)]
-    children.append(start(command("alone"), folder / "alone.txt"))
-    drill.broken = [f"exit status {status}" for status in map(end, children) if status]
-    alone = [line.get("loss", line.get("eval_loss")) for line in read_lines(folder / "alone" / "log.jsonl")]
-    for rank in range(2):
-        log = [line.get("loss", line.get("eval_loss")) for line in read_lines(folder / f"rank-{rank}" / "log.jsonl")]
-        near = len(log) == len(alone) and all(abs(one - other) < 1e-5 for one, other in zip(log, alone, strict=True))
-        drill.equal += near
-        drill.broken += [] if near else [f"rank {rank}: {log} is not {alone}: {(folder / f'rank-{rank}.txt').read_text()[-600:]}"]
-    return drill
-
-
 def drills_of(folder: Path, kills: int, seed: int, every: int = 5) -> dict[str, Callable[[], Drill]]:
     """Every drill under its name."""
     base, rows = str(folder / "base"), str(folder / "rows.jsonl")
@@ -386,7 +344,6 @@ def drills_of(folder: Path, kills: int, seed: int, every: int = 5) -> dict[str, 
         "quantize": lambda: written_drill(folder, kills, seed, lambda out: ["quantize", base, str(out), "--bits", "4"]),
         "convert": lambda: written_drill(folder, kills, seed, lambda out: ["data", "convert", rows, str(out)], ".csv"),
         "disk": lambda: disk_drill(folder, every),
-        "processes": lambda: processes_drill(folder),
     }
 
 

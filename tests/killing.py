@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from imprint.cli import main
-from imprint.train import train
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 REFUSED = {errno.ENOSPC: ("os.mkdir",), errno.EROFS: CHANGES}
@@ -35,11 +34,7 @@ def start(command: list[str], screen: Path, prepare: Prepare | None = None) -> i
         os.dup2(handle, 2)
         if prepare is not None:
             prepare()
-        if "WORLD_SIZE" in os.environ:  # the command refuses several processes, the loop itself is ready for them
-            train(Path(command[1]), command[2:])
-            status = 0
-        else:
-            status = main(command)
+        status = main(command)
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()

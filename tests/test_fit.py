@@ -103,10 +103,10 @@ def test_a_run_that_was_killed_after_it_ran_out_of_memory_ends_as_one_that_was_n
     whole = tiny_run(recipe, str(tmp_path / "whole"), *KNOBS)
     update = Engine.update
 
-    def die(engine: Engine, step: int, *, apply: bool, scale: float = 1.0) -> tuple[float, bool]:
+    def die(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         if step == 5:
             raise SystemExit
-        return update(engine, step, apply=apply, scale=scale)
+        return update(engine, step, apply=apply)
 
     monkeypatch.setattr(Engine, "update", die)
     with pytest.raises(SystemExit):
@@ -206,7 +206,8 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner, _engine = begin(recipe.parent / "base")
-    weights = sum(4 * parameter.numel() for parameter in tuner.trained().values())
+    numbers = sum(parameter.numel() for parameter in tuner.trained().values())
+    weights = 4 * numbers
     told: list[str] = []
 
     def free(count: int) -> None:
@@ -214,14 +215,14 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
 
     run = RunFolder(tmp_path)
     free(100 * weights)
-    refuse_full_disk(run, tuner, 2, told.append)
+    refuse_full_disk(run, numbers, weights, 2, told.append)
     assert told == []
     free(8 * weights)
-    refuse_full_disk(run, tuner, 2, told.append)
+    refuse_full_disk(run, numbers, weights, 2, told.append)
     assert "may be needed with train.keep_states=2" in told[0]
     free(3 * weights)
     with pytest.raises(UserError, match=r"GiB are free\. Free some space, or choose a folder on another disk"):
-        refuse_full_disk(run, tuner, 2, told.append)
+        refuse_full_disk(run, numbers, weights, 2, told.append)
     assert main(["train", str(recipe), f"output={recipe.parent / 'full'}"]) == 2
     assert "GiB are free" in capsys.readouterr().err
     assert not (recipe.parent / "full").exists()

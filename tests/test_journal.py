@@ -44,6 +44,7 @@ def write(run: RunFolder, first: int, last: int, *, steps: int = 8) -> None:
         if step % 2 == 0:
             journal.record({"step": step, "eval_loss": 1 / step})
             journal.sample(step, "你好", f"answer {step}")
+    assert journal.events is not None
     journal.events.close()
 
 
@@ -87,6 +88,7 @@ def test_a_run_killed_before_its_first_state_begins_anew_everywhere(run: RunFold
     write(run, 1, 3)
     journal = Journal(run, step=0, steps=8)
     journal.step(line(1, 7.0))
+    assert journal.events is not None
     journal.events.close()
     assert [(one["step"], one["loss"]) for one in read_lines(run.log)] == [(1, 7.0)]
     assert read_lines(run.samples) == []
@@ -164,6 +166,7 @@ def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypa
     first = run.curve.read_bytes()
     journal.step(line(2, 1.0))
     assert run.curve.read_bytes() != first
+    assert journal.events is not None
     journal.events.close()
 
 

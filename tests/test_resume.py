@@ -20,7 +20,7 @@ from imprint.train import train
 from tests.tiny import tiny_rows
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
 
-FILES = ("optimizer.pt", "position.json", "trained.safetensors", "random.pt")
+FILES = ("optimizer.safetensors", "position.json", "trained.safetensors", "random.pt")
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +234,10 @@ def test_a_log_that_was_deleted_is_told_and_the_run_goes_on_to_the_same_losses(
 def test_a_log_that_is_deleted_meanwhile_is_written_anew(run: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     update = Engine.update
 
-    def delete(engine: Engine, step: int, *, apply: bool, scale: float = 1.0) -> tuple[float, bool]:
+    def delete(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         if step == 6:
             run.log.unlink()
-        return update(engine, step, apply=apply, scale=scale)
+        return update(engine, step, apply=apply)
 
     monkeypatch.setattr(Engine, "update", delete)
     assert again(run) == 0

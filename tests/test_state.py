@@ -52,7 +52,7 @@ def saved(base: Path, tmp_path: Path) -> Path:
     tuner, engine = begin(base)
     step(tuner, engine, 1)
     step(tuner, engine, 2)
-    save_state(tmp_path / "state-000002", tuner, engine, Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
+    save_state(tmp_path / "state-000002", engine, Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
     return tmp_path / "state-000002"
 
 
@@ -62,7 +62,7 @@ def test_a_state_brings_back_everything_that_decides_the_next_steps(saved: Path,
         seed_everything(seed)
         tuner, engine = begin(base)
         step(tuner, engine, 1)
-        position = read_state(saved).restore(tuner, engine)
+        position = read_state(saved).restore(engine)
         assert position == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
         step(tuner, engine, 3)
         ends.append((values(tuner), torch.rand(3), random.random()))
@@ -79,14 +79,14 @@ def test_a_state_holds_what_is_learned_and_not_the_base(saved: Path) -> None:
 
 
 def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuner, engine = begin(base)
+    _tuner, engine = begin(base)
 
     def fail() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("imprint.state.rng_state", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_state(tmp_path / "state-000001", tuner, engine, Position(step=1))
+        save_state(tmp_path / "state-000001", engine, Position(step=1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,8 +138,8 @@ def test_a_state_of_the_first_version_has_no_checksums_and_is_read(saved: Path) 
 
 
 def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None:
-    tuner, engine = begin(base, length=5)
+    _tuner, engine = begin(base, length=5)
     with pytest.raises(
         UserError, match=r"the saved state does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape"
     ):
-        read_state(saved).restore(tuner, engine)
+        read_state(saved).restore(engine)

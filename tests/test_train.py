@@ -109,12 +109,6 @@ def test_a_kill_before_any_single_change_on_the_disk_loses_nothing(repo: Path, t
     assert found["equal"] == found["runs"] > 60
 
 
-def test_two_processes_learn_as_one(repo: Path, tmp_path: Path) -> None:
-    found = drill(repo, "processes", tmp_path)
-    assert found["broken"] == []
-    assert found["equal"] == 2
-
-
 # Stopped by Ctrl-C
 
 

@@ -1,0 +1,122 @@
+"""All weights in each process: one process by itself, or several that add up their gradients (DistributedDataParallel)."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from imprint.engine.crew import Crew
+from imprint.engine.masters import MasterAdamW
+from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
+from imprint.errors import UserError
+
+TINY = 1e-6
+"""Added to a norm before it divides, as in torch's clip_grad_norm_."""
+
+
+class Replicas:
+    """AdamW on fp32 parameters, or on fp32 copies of 16-bit ones."""
+
+    whole = True
+    scales_loss = False  # a 16-bit backward pass works with the larger numbers
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        groups: Sequence[dict[str, Any]],
+        crew: Crew,
+        *,
+        rate: float,
+        decay: float,
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.crew = crew
+        first = next(iter(self.parameters.values()))
+        if any(parameter.dtype == torch.float16 for parameter in self.parameters.values()):
+            raise UserError(
+                'model.dtype: "float16" cannot be tuned as a whole: its range is too small. Set it to float32 or bfloat16, or let '
+                "DeepSpeed scale the loss (engine.deepspeed=zero2)."
+            )
+        fused = first.device.type == "cuda"
+        self.optimizer: torch.optim.Optimizer | MasterAdamW
+        if any(parameter.dtype.itemsize == 2 for parameter in self.parameters.values()):
+            self.optimizer = MasterAdamW(groups, rate=rate, decay=decay, fused=fused)
+        else:
+            self.optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=fused)
+        self.module: nn.Module = module
+        if crew.count > 1:
+            devices = [first.device] if first.device.type == "cuda" else None
+            newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+            alike: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # the base's are, in every process
+            self.module = DistributedDataParallel(module, devices, gradient_as_bucket_view=True, **alike)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """See Strategy; processes exchange their gradients at the last."""
+        quiet = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not last else nullcontext()
+        with quiet:
+            (loss * self.crew.count).backward()  # DDP averages over processes; the loss is a share of one sum
+
+    def update(self, step: Step) -> tuple[float, bool]:
+        """See Strategy."""
+        norm = self._clip(step) if isinstance(self.optimizer, torch.optim.Optimizer) else float(self.optimizer.norm()) * step.scale
+        applied = step.apply and math.isfinite(norm)
+        if applied:
+            for group in self.optimizer.param_groups:
+                group["lr"] = step.rate * group.get(RATIO, 1.0)
+            if isinstance(self.optimizer, MasterAdamW):
+                self.optimizer.step(step.scale * min(1.0, step.clip / (norm + TINY)))
+            else:
+                self.optimizer.step()
+        self.forget()
+        return norm, applied
+
+    def _clip(self, step: Step) -> float:
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.mul_(step.scale)
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), step.clip))
+
+    def forget(self) -> None:
+        """See Strategy."""
+        self.optimizer.zero_grad()
+
+    def _held(self, name: str) -> tuple[nn.Parameter, dict[str, Any]]:
+        """What the optimizer moves for a parameter, and what it remembers of it."""
+        parameter = self.parameters[name]
+        if isinstance(self.optimizer, MasterAdamW):
+            master = self.optimizer.masters[parameter]
+            return master, self.optimizer.inner.state[master]
+        return parameter, self.optimizer.state[parameter]
+
+    def numbers(self, name: str) -> dict[str, Tensor]:
+        """See Strategy."""
+        parameter, state = self._held(name)
+        return {VALUE: parameter.detach(), **{moment: state[moment] for moment in MOMENTS if moment in state}}
+
+    def place(self, name: str, numbers: Numbers) -> None:
+        """See Strategy."""
+        parameter, state = self._held(name)
+        parameter.data.copy_(numbers[VALUE])
+        self.parameters[name].data.copy_(parameter.data)
+        state.clear()
+        for moment in MOMENTS:
+            if moment in numbers:
+                state[moment] = numbers[moment].to(parameter.device, torch.float32, copy=True)
+
+    def counters(self) -> dict[str, Any]:
+        """See Strategy: how many steps each parameter has seen."""
+        states = {name: self._held(name)[1] for name in self.parameters}
+        return {"steps": {name: int(state["step"]) for name, state in states.items() if "step" in state}}
+
+    def restore_counters(self, counters: Mapping[str, Any]) -> None:
+        """See Strategy."""
+        for name, steps in counters["steps"].items():
+            parameter, state = self._held(name)
+            on_gpu = parameter.device.type == "cuda"
+            state["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")

@@ -1,0 +1,98 @@
+"""The knobs of the engine: the optimizer, and the processes that share the work."""
+
+import math
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from imprint.config import Field, Section
+
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+PLACE = re.compile(r"[^\s:]+:\d{1,5}")
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="Peak learning rate; the original's for a prefix is 2e-2.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="How the rate falls after the warm-up: to 0 by the last step, or not at all."
+    )
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0; at most half of the run.")
+    warmup_share: float | None = Field(None, ge=0, le=1, description="The same as a share of the run, instead of `warmup_steps`.")
+    warmup_from_zero: bool = Field(
+        False, description="Rise as transformers does: the first step has the rate 0, and the warm-up may take more than half of the run."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices; biases and norms have none.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of optimizer step `step`, counted from 1, of a run of so many."""
+        done, peak = step - 1, self.learning_rate
+        warmup = self.warmup_steps if self.warmup_share is None else math.ceil(self.warmup_share * steps)
+        if self.warmup_from_zero and done < warmup:
+            return peak * done / warmup
+        warmup = warmup if self.warmup_from_zero else min(warmup, steps // 2)
+        if done < warmup:
+            return peak * (done + 1) / (warmup + 1)
+        left = 1 - (done - warmup) / max(steps - warmup, 1)
+        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
+        return peak * shape[self.schedule]
+
+
+class EngineSection(Section):
+    """The processes that train together, and what each of them holds."""
+
+    processes: int | None = Field(
+        None, ge=1, le=1024, description="Processes on this machine; null starts one for each visible GPU, and one on the CPU."
+    )
+    deepspeed: str | None = Field(
+        None,
+        min_length=1,
+        description="Share the optimizer's numbers (zero1), the gradients too (zero2), the weights too (zero3) by DeepSpeed; or the path "
+        "of a DeepSpeed JSON file.",
+    )
+    offload: bool = Field(
+        False, description="Keep the optimizer's numbers in main memory and compute its step on the CPU; needs `deepspeed`, zero2 or zero3."
+    )
+    fsdp: bool = Field(False, description="Share weights, gradients and the optimizer's numbers by PyTorch's own FSDP, without DeepSpeed.")
+    nodes: int = Field(
+        1, ge=1, le=1024, description="Machines that train together, each with as many processes and the same `output` folder."
+    )
+    node_rank: int | None = Field(None, ge=0, description="Which of the machines this is, from 0; where there are several.")
+    rendezvous: str | None = Field(
+        None, description="Where the machines meet: host:port of machine 0, a port that is free there; where there are several."
+    )
+
+    @field_validator("offload")
+    @classmethod
+    def _offload_is_deepspeeds(cls, offload: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        if offload and info.data.get("deepspeed") in (None, "zero1"):
+            raise ValueError("moves what DeepSpeed's zero2 or zero3 shares into main memory; set engine.deepspeed to one of them")
+        return offload
+
+    @field_validator("fsdp")
+    @classmethod
+    def _one_of_the_two(cls, fsdp: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        if fsdp and info.data.get("deepspeed") is not None:
+            raise ValueError("does what engine.deepspeed=zero3 does; set one of the two")
+        return fsdp
+
+    @field_validator("rendezvous")
+    @classmethod
+    def _is_a_place(cls, rendezvous: str | None) -> str | None:
+        if rendezvous is not None and not PLACE.fullmatch(rendezvous):
+            raise ValueError('must be host:port, such as "10.0.0.1:29500"')
+        return rendezvous
+
+    @property
+    def stage(self) -> int | None:
+        """DeepSpeed's stage where `deepspeed` names one; a file says its own."""
+        return STAGES.get(self.deepspeed or "")
+
+    @property
+    def file(self) -> Path | None:
+        """The DeepSpeed file that `deepspeed` names."""
+        return None if self.deepspeed is None or self.deepspeed in STAGES else Path(self.deepspeed)

@@ -1,0 +1,125 @@
+"""Training in one process and in several, forked from one that has imported everything: a start costs a tenth of a second, not five.
+
+    python -m tests.crews FOLDER STARTS.json
+
+STARTS.json is a list of starts, one after the other: the run's name, the number of processes, and overrides of the recipe. Prints a list of
+what came of each as JSON: exit statuses, losses, norms of gradients, and the end of what was said.
+"""
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imprint.files import read_lines
+from imprint.runs import RunFolder
+from tests.killing import Prepare, end, start
+from tests.tiny import tiny_base, tiny_rows
+
+RECIPE = """\
+output: {folder}/run
+model: {{path: {folder}/base, device: cpu}}
+data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
+tune: {{method: full}}
+optimizer: {{learning_rate: 0.01, warmup_steps: 0, schedule: constant, weight_decay: 0.01}}
+train: {{steps: 4, batch_size: 6, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_every: 2, watch_prompts: 1, keep_states: 9}}
+"""
+IMPORTED_ONCE = ("imprint.train", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the command."""
+
+    name: str
+    """Of the run's folder."""
+    processes: int
+    """How many there are."""
+    overrides: Sequence[str] = ()
+    """Of the recipe."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a start."""
+
+    statuses: list[int]
+    """Exit status of each process."""
+    losses: list[float]
+    """Of training and evaluation, in their order, over all starts in the folder."""
+    norms: list[float]
+    """Of the gradients."""
+    words: str
+    """The end of what was said."""
+
+
+def crew_runs(folder: Path, starts: Sequence[Start]) -> list[Outcome]:
+    """Make the starts in a process of their own; called by tests."""
+    plan = folder / "starts.json"
+    plan.write_text(json.dumps([asdict(one) for one in starts]), encoding="utf-8")
+    command = [sys.executable, "-m", "tests.crews", str(folder), str(plan)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return [Outcome(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
+def crew_folder(folder: Path) -> Path:
+    """Base, rows and recipe; returns the recipe's path."""
+    tiny_base(folder / "base")
+    tiny_rows(folder / "rows.jsonl")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    return recipe
+
+
+def make(one: Start, folder: Path) -> Outcome:
+    """One start, as many processes as it says."""
+    run = RunFolder(folder / one.name)
+    command = ["train", str(folder / "recipe.yaml"), f"output={run.path}", *one.overrides]
+    screens = [folder / f"{one.name}-{rank}.txt" for rank in range(one.processes)]
+    port = free_port()
+    children = [start(command, screen, place(rank, one.processes, port)) for rank, screen in enumerate(screens)]
+    statuses = [end(child) for child in children]
+    log = read_lines(run.log)
+    losses = [line.get("loss", line.get("eval_loss")) for line in log]
+    norms = [line["gradient_norm"] for line in log if "gradient_norm" in line]
+    return Outcome(statuses, losses, norms, "\n".join(screen.read_text(encoding="utf-8")[-5000:] for screen in screens))
+
+
+def place(rank: int, count: int, port: int) -> Prepare:
+    """In the child: take a place among so many."""
+    found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+
+    def prepare() -> None:
+        if count > 1:
+            os.environ.update({name: str(value) for name, value in {**found, "MASTER_PORT": port}.items()})
+
+    return prepare
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def make_all(arguments: list[str]) -> list[dict[str, Any]]:
+    """Make the starts of a file."""
+    folder, plan = Path(arguments[0]), json.loads(Path(arguments[1]).read_text(encoding="utf-8"))
+    torch.set_num_threads(1)  # and no parallel work before a fork
+    for name in IMPORTED_ONCE:
+        importlib.import_module(name)
+    return [asdict(make(Start(**one), folder)) for one in plan]
+
+
+if __name__ == "__main__":
+    print(json.dumps(make_all(sys.argv[1:])))  # noqa: T201

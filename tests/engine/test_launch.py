@@ -1,0 +1,112 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from imprint.engine import EngineSection, processes_here
+from imprint.engine.launch import _explain
+from imprint.errors import UserError
+from imprint.files import read_lines
+from imprint.runs import RunFolder
+from tests.crews import Start, crew_folder, crew_runs
+
+KNOBS = ["train.steps=400", "train.save_every=2", "train.evaluate_every=400", "train.watch_prompts=0", "train.keep_states=1"]
+
+
+@pytest.mark.parametrize(
+    ("section", "device", "gpus", "rows", "count"),
+    [
+        (EngineSection(), None, 0, 16, 1),
+        (EngineSection(), None, 4, 16, 4),
+        (EngineSection(), None, 8, 4, 4),
+        (EngineSection(), "cuda:1", 4, 16, 1),
+        (EngineSection(), "cpu", 4, 16, 1),
+        (EngineSection(processes=2), None, 4, 16, 2),
+        (EngineSection(processes=2), "cpu", 0, 16, 2),
+    ],
+)
+def test_each_gpu_has_a_process_of_its_own(
+    section: EngineSection, device: str | None, gpus: int, rows: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert processes_here(section, device, rows) == count
+
+
+@pytest.mark.parametrize(
+    ("section", "device", "sentence"),
+    [
+        (EngineSection(processes=8), None, r"engine\.processes: is 8, but PyTorch sees 2 GPUs here\. Set it to 2 or less"),
+        (EngineSection(processes=2), "cuda:1", r'model\.device: "cuda:1" is one GPU'),
+        (EngineSection(nodes=2), None, r"engine\.node_rank: is missing where engine\.nodes is 2"),
+        (EngineSection(nodes=2, node_rank=1), None, r"engine\.rendezvous: is missing"),
+        (EngineSection(nodes=2, node_rank=2, rendezvous="a:1"), None, r"engine\.node_rank: is 2, allowed are 0 to 1"),
+    ],
+)
+def test_what_cannot_start_is_a_sentence(
+    section: EngineSection, device: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=sentence):
+        processes_here(section, device, 16)
+
+
+class Failure:
+    """What torchrun's agent says of a process that ended badly."""
+
+    def __init__(self, local_rank: int, exitcode: int) -> None:
+        self.local_rank, self.exitcode = local_rank, exitcode
+
+
+def explained(folder: Path, failures: dict[int, Any]) -> str:
+    with pytest.raises(UserError) as told:
+        _explain(failures, folder, leads=True)
+    return str(told.value)
+
+
+def test_of_many_failures_the_first_cause_is_told(tmp_path: Path) -> None:
+    assert _explain({0: Failure(0, 130)}, tmp_path, leads=True) == 130
+    said = explained(tmp_path, {0: Failure(0, -signal.SIGABRT), 1: Failure(1, -signal.SIGKILL)})
+    assert said.startswith("process 1 was ended by SIGKILL, and the others with it. Often that is the system's way")
+    assert "What was saved is kept" in said
+    (tmp_path / "error-00000.txt").write_text("the connection to the other processes is lost: one has ended.")
+    assert explained(tmp_path, {0: Failure(0, 2), 1: Failure(1, -9)}).startswith("process 1 was ended by SIGKILL")
+    (tmp_path / "error-00001.txt").write_text("data: is wrong.")
+    assert explained(tmp_path, {0: Failure(0, 2), 1: Failure(1, 2)}) == "data: is wrong."
+
+
+def test_the_last_words_of_a_process_that_does_not_lead_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "a" / "attempt_0" / "1" / "stderr.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("Traceback ...\nValueError: odd\n")
+    said = explained(tmp_path, {1: Failure(1, 1)})
+    assert said.startswith("process 1 ended with the exit status 1.")
+    assert said.endswith("ValueError: odd\n")
+
+
+def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
+    recipe = crew_folder(tmp_path)
+    run = RunFolder(tmp_path / "killed")
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", "engine.processes=2", *KNOBS]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+    while len(read_lines(run.log)) < 6 and started.poll() is None:
+        time.sleep(0.02)
+    others = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
+    os.kill(others[0].pid, signal.SIGKILL)
+    _said, errors = started.communicate(timeout=60)
+    assert started.returncode == 2
+    assert errors.startswith("error: process 1 was ended by SIGKILL, and the others with it.")
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    begun = len(run.states()) and int(run.states()[0].name[-6:])
+    knobs = [*KNOBS, f"train.steps={begun + 4}", f"train.evaluate_every={begun + 4}"]
+    again, alone = crew_runs(tmp_path, [Start("killed", 2, ["engine.processes=2", *knobs]), Start("alone", 1, knobs)])
+    assert (again.statuses, alone.statuses) == ([0, 0], [0]), again.words + alone.words
+    assert f"going on after step {begun} of {begun + 4}" in again.words
+    assert again.losses == pytest.approx(alone.losses, abs=2e-4)

@@ -1,0 +1,43 @@
+import pytest
+
+from tests.crews import Outcome, Start, crew_folder, crew_runs
+
+PREFIX = "tune={method: prefix, length: 4, start: random}"
+STARTS = (
+    Start("full", 1),
+    Start("full-two", 2, ["engine.processes=2"]),
+    Start("prefix", 1, [PREFIX]),
+    Start("prefix-two", 2, [PREFIX]),
+    Start("few", 1, ["train.batch_size=1", "train.micro_batch_size=1"]),
+    Start("few-two", 2, ["train.batch_size=1", "train.micro_batch_size=1"]),
+    Start("means", 1, ["train.loss_average=micro_batch", "train.batch_size=4"]),
+    Start("means-two", 2, ["train.loss_average=micro_batch", "train.batch_size=4"]),
+)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("replicas")
+    crew_folder(folder)
+    return {one.name: found for one, found in zip(STARTS, crew_runs(folder, STARTS), strict=True)}
+
+
+@pytest.mark.parametrize("name", ["full", "prefix", "few"])
+def test_two_processes_learn_as_one(name: str, outcomes: dict[str, Outcome]) -> None:
+    one, two = outcomes[name], outcomes[f"{name}-two"]
+    assert (one.statuses, two.statuses) == ([0], [0, 0]), two.words
+    assert len(one.losses) == 7
+    assert two.losses == pytest.approx(one.losses, abs=2e-5)
+    assert two.norms == pytest.approx(one.norms, rel=1e-3)
+    assert "are trained by 2 processes" in two.words
+
+
+def test_the_mean_of_means_is_over_the_micro_batches_of_all_processes(outcomes: dict[str, Outcome]) -> None:
+    one, two = outcomes["means"], outcomes["means-two"]
+    assert two.statuses == [0, 0]
+    assert two.losses[0] == pytest.approx(one.losses[0], abs=2e-5)
+    assert two.losses[1] == pytest.approx(one.losses[1], abs=0.1)  # the same rows in other micro-batches
+
+
+def test_only_the_leader_speaks(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["full-two"].words.count("finished: 4 of 4 steps are done") == 1
