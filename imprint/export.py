@@ -112,7 +112,7 @@ def _plan(source: Path, network: Network, layers: Mapping[str, QuantizedWeight])
             twin_of(source, name, network, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
-            sizes[scale_of(name)] = layers[name].weight_scale.nbytes
+            sizes[scale_of(name)] = layers[name].rows * (layers[name].scale_type or tensor.dtype).itemsize
     refuse_missing(source, missing - sizes.keys())
     return before, sizes
 

@@ -1,7 +1,8 @@
-"""ChatGLM-6B's quantised weights: small integers with one fp16 scale a row, made into numbers again where they are used.
+"""ChatGLM's quantised weights: small integers with one scale a row, made into numbers again where they are used.
 
 Plain PyTorch, so it runs wherever PyTorch does; nothing is compiled. Legend: N rows (outputs), K columns (inputs), V vocabulary, C hidden
-size, T tokens. Source of the format: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4.
+size, T tokens. Source of the format: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4, whose scales are fp16, and of
+THUDM/chatglm2-6b and THUDM/chatglm3-6b, whose scales have the type of the weights they were made from (fp16 in the official folders).
 """
 
 from collections.abc import Callable
@@ -22,34 +23,35 @@ HEAD_ROWS_AT_ONCE = 2**14
 """Rows of a vocabulary head that are numbers at one time."""
 
 
-def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Integers and fp16 scales (N,) of a weight (N, K): int8 (N, K), or at 4 bits (N, K / 2), two columns a byte, the first one high.
+def quantize(weight: Tensor, bits: int, scale_type: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:
+    """Integers and scales (N,) of a weight (N, K): int8 (N, K), or at 4 bits (N, K / 2), two columns a byte, the first one high.
 
-    The scale is the row's largest magnitude over the largest integer. Divided in the weight's own type, as the original does: fp16 and
-    fp32 give other integers here and there; bf16 over fp16 is computed in fp32. A scale is not finite where a weight is not.
+    The scale is the row's largest magnitude over the largest integer, in `scale_type`; None takes the weight's own type. Divided in the
+    weight's own type, as the original does: fp16 and fp32 give other integers here and there; bf16 is divided in fp32, since in bf16 the
+    largest quotient becomes 128, which int8 has not. A scale is not finite where a weight is not.
     """
-    parts = [_quantize_rows(rows, bits) for rows in weight.split(max(1, QUANTIZED_AT_ONCE // weight.shape[1]))]
+    parts = [_quantize_rows(rows, bits, scale_type or weight.dtype) for rows in weight.split(max(1, QUANTIZED_AT_ONCE // weight.shape[1]))]
     return torch.cat([integers for integers, _ in parts]), torch.cat([scale for _, scale in parts])
 
 
-def _quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def _quantize_rows(weight: Tensor, bits: int, scale_type: torch.dtype) -> tuple[Tensor, Tensor]:
     assert bits in BITS
     if weight.dtype == torch.bfloat16:
         weight = weight.float()
     largest = 2 ** (bits - 1) - 1
-    scale = (weight.abs().amax(-1) / largest).half()
-    # a row of zeros is 0 / 0; and a scale near fp16's smallest is so coarse that the quotient leaves the range, which would wrap around
+    scale = (weight.abs().amax(-1) / largest).to(scale_type)
+    # a row of zeros is 0 / 0; and a scale near its type's smallest is so coarse that the quotient leaves the range, which would wrap around
     integers = (weight / scale[:, None]).round_().nan_to_num_(0).clamp_(-largest, largest).to(torch.int8)
     return integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15), scale
 
 
 def dequantize(integers: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """The weight (N, K) in `dtype`: integer times scale, exact in fp32, rounded to fp16 as in the original's kernels."""
+    """The weight (N, K) in `dtype`: integer times scale, exact in fp32, rounded to the scale's type as in the original's kernels."""
     factor = scale.float()[:, None]
     if bits == 8:
-        product = torch.empty_like(integers, dtype=torch.float16)
+        product = torch.empty_like(integers, dtype=scale.dtype)
         return torch.mul(integers, factor, out=product).to(dtype)
-    product = torch.empty((*integers.shape, 2), dtype=torch.float16, device=integers.device)
+    product = torch.empty((*integers.shape, 2), dtype=scale.dtype, device=integers.device)
     torch.mul(integers & -16, factor / 16, out=product[..., 0])  # both nibbles at 16 times their value, which takes one step each
     torch.mul(integers << 4, factor / 16, out=product[..., 1])
     return product.flatten(-2).to(dtype)
@@ -61,13 +63,15 @@ class QuantizedWeight(nn.Module):
     weight: Tensor
     weight_scale: Tensor
 
-    def __init__(self, rows: int, columns: int, bits: int) -> None:
+    def __init__(self, rows: int, columns: int, bits: int, *, scale_type: torch.dtype | None = torch.float16) -> None:
         super().__init__()
         self.rows = rows
         self.columns = columns
         self.bits = bits
+        self.scale_type = scale_type
+        """The type of the scales; None takes that of the weights they are made from."""
         self.register_buffer("weight", torch.empty(rows, columns * bits // 8, dtype=torch.int8))
-        self.register_buffer(SCALE, torch.empty(rows, dtype=torch.float16))
+        self.register_buffer(SCALE, torch.empty(rows, dtype=scale_type or torch.float16))
 
     def numbers(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
         """These rows as numbers, (N, K)."""
@@ -78,7 +82,7 @@ class QuantizedWeight(nn.Module):
         return f"{self.rows}, {self.columns}, bits={self.bits}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Move as every module does, but keep the scales fp16: `network.bfloat16()` is about what is computed, not about the format."""
+        """Move as every module does, but keep the scales' type: `network.bfloat16()` is about what is computed, not about the format."""
         scale = self.weight_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight_scale.dtype != scale.dtype:
@@ -89,10 +93,10 @@ class QuantizedWeight(nn.Module):
 class QuantizedLinear(QuantizedWeight):
     """A linear layer whose weight is quantised and which passes on a gradient to its input alone."""
 
-    def __init__(self, columns: int, rows: int, bits: int) -> None:
-        super().__init__(rows, columns, bits)
+    def __init__(self, columns: int, rows: int, bits: int, *, bias: bool = True, scale_type: torch.dtype | None = torch.float16) -> None:
+        super().__init__(rows, columns, bits, scale_type=scale_type)
         self.in_features, self.out_features = columns, rows  # what nn.Linear calls them
-        self.bias = nn.Parameter(torch.empty(rows), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(rows), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, N)."""

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -12,13 +13,17 @@ from torch import Tensor
 import imprint
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.checkpoint import quantized_layers
 from imprint.models.network import Network
 from imprint.quant import SCALE, quantize
 
+N = TypeVar("N", bound=Network)
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("chatglm1-base", "chatglm1-ptuning", "chatglm1-ptuning-projection")
 TUNED = CASES[1:]
+CHATGLM2_CASES = ("chatglm2-base", "chatglm2-ptuning", "chatglm2-ptuning-projection", "glm4-base")
+CHATGLM2_TUNED = CHATGLM2_CASES[1:3]
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,12 @@ class Case:
         return imprint.load(self.folder, adapter=self.adapter, dtype="float32", device="cpu")
 
     @property
+    def pad(self) -> int:
+        return int(json.loads((self.folder / "config.json").read_text())["pad_token_id"])
+
+    @property
     def rows(self) -> list[list[int]]:
-        return without_padding(self.expected["input_ids"])
+        return without_padding(self.expected["input_ids"], self.pad)
 
     @property
     def labels(self) -> list[list[int]]:
@@ -53,7 +62,7 @@ class Case:
 
     @property
     def prompts(self) -> list[list[int]]:
-        return without_padding(self.expected["prompt_ids"])
+        return without_padding(self.expected["prompt_ids"], self.pad)
 
     def per_row(self, name: str) -> list[Tensor]:
         """An expected tensor (B, T, ...) as one tensor a row, without what stands at the padding."""
@@ -90,8 +99,43 @@ def small_fields(*, vocabulary: int = 40, layers: int = 2) -> dict[str, object]:
 
 def small_network(*, seed: int = 0, vocabulary: int = 40, layers: int = 2, std: float = 0.6) -> ChatGLM:
     """A frozen network of random weights, large enough that every part of it matters to the result."""
-    torch.manual_seed(seed)
     network = ChatGLM(ChatGLMConfig.read(small_fields(vocabulary=vocabulary, layers=layers)))
+    return drawn(network, seed=seed, std=std)
+
+
+def chatglm2_fields() -> dict[str, object]:
+    """A config.json of ChatGLM2's kind: four query heads share two heads of keys and values, whose width is not the hidden size's."""
+    return {
+        "model_type": "chatglm",
+        "padded_vocab_size": 40,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "multi_query_group_num": 2,
+        "multi_query_attention": True,
+        "kv_channels": 12,
+        "ffn_hidden_size": 24,
+        "seq_length": 64,
+        "layernorm_epsilon": 1e-5,
+        "add_qkv_bias": True,
+        "add_bias_linear": False,
+        "rmsnorm": True,
+        "post_layer_norm": True,
+        "apply_query_key_layer_scaling": True,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "torch_dtype": "float32",
+    }
+
+
+def small_chatglm2(*, seed: int = 0, std: float = 0.4, fields: dict[str, object] | None = None) -> ChatGLM2:
+    """A frozen network of random weights of that kind."""
+    return drawn(ChatGLM2(ChatGLM2Config.read({**chatglm2_fields(), **(fields or {})})), seed=seed, std=std)
+
+
+def drawn(network: N, *, seed: int, std: float) -> N:
+    """The network with random weights, frozen."""
+    torch.manual_seed(seed)
     for name, parameter in network.named_parameters():
         torch.nn.init.normal_(parameter, mean=float(name.endswith("layernorm.weight")), std=std if parameter.dim() > 1 else 0.1)
         parameter.requires_grad_(False)

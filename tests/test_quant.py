@@ -23,6 +23,7 @@ def layer(bits: int, *, rows: int = 6, columns: int = 8) -> QuantizedLinear:
     torch.manual_seed(bits)
     made = QuantizedLinear(columns, rows, bits)
     made.weight, made.weight_scale = quantize(torch.randn(rows, columns), bits)
+    assert made.bias is not None
     made.bias.data.normal_()
     return made
 
@@ -79,6 +80,23 @@ class TestTheFormat:
         assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), quantize(weight.float(), bits), strict=True))
 
     @pytest.mark.parametrize("bits", BITS)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_scales_can_have_the_type_of_the_weights_which_products_are_then_rounded_to(self, bits: int, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        weight = torch.randn(16, 8).to(dtype)
+        largest = 2 ** (bits - 1) - 1
+        exact = weight.abs().amax(-1) / largest  # as quantization.py of ChatGLM2-6B divides
+        divided = weight.float() if dtype is torch.bfloat16 else weight
+
+        integers, scale = quantize(weight, bits, None)
+
+        whole = integers if bits == 8 else torch.stack((integers >> 4, (integers << 4) >> 4), -1).flatten(-2)
+        assert scale.dtype is dtype
+        assert torch.equal(scale, exact)
+        assert torch.equal(whole, (divided / exact[:, None]).round().to(torch.int8))
+        assert torch.equal(dequantize(integers, scale, bits, torch.float32), (whole.float() * scale.float()[:, None]).to(dtype).float())
+
+    @pytest.mark.parametrize("bits", BITS)
     def test_rows_of_nothing_and_of_next_to_nothing_stay_so(self, bits: int) -> None:
         weight = torch.tensor([0.0, 1e-12, 3e-8, 1.3e-5, 1e-3])[:, None] * torch.tensor([1.0, -1.0, 0.5, 0.0])
 
@@ -122,6 +140,14 @@ class TestLinear:
         assert other.grad is not None
         assert difference(x.grad, other.grad) < 1e-6
 
+    def test_a_linear_without_a_bias_has_none(self, bits: int) -> None:
+        ours = QuantizedLinear(8, 6, bits, bias=False)
+        ours.weight, ours.weight_scale = quantize(torch.randn(6, 8), bits)
+        x = torch.randn(3, 8)
+
+        assert set(ours.state_dict()) == {"weight", "weight_scale"}
+        assert torch.equal(ours(x), functional.linear(x, ours.numbers(torch.float32)))
+
     @pytest.mark.parametrize("at_once", [8, 24, 40])
     def test_on_a_cpu_a_few_rows_at_a_time_give_the_same(self, bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
         found = []
@@ -141,6 +167,7 @@ class TestLinear:
 
     def test_no_gradient_of_its_own_is_computed_or_asked_for(self, bits: int) -> None:
         ours = layer(bits)
+        assert ours.bias is not None
         ours.bias.requires_grad_(True)
         x = torch.randn(5, 8, requires_grad=True)
 
@@ -166,6 +193,7 @@ class TestLinear:
 
         ours.bfloat16()
 
+        assert ours.bias is not None
         assert ours.bias.dtype is torch.bfloat16
         assert ours.weight_scale.dtype is torch.float16
         assert torch.equal(ours.weight_scale, before)

@@ -1,6 +1,7 @@
 """Attention over packed rows, a prefix shared by all of them, and an optional cache.
 
-Legend: T packed tokens, B rows, L the longest row, S keys of a row, P prefix length, H heads, D head size.
+Legend: T packed tokens, B rows, L the longest row, S keys of a row, P prefix length, H heads of keys and values, Q query heads of each of
+them (1 where every query has its own), D head size.
 """
 
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def attend(
 ) -> Tensor:
     """Softmax attention of packed queries over prefix and row.
 
-    query (T, H, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D) -> (T, H, D).
+    query (T, H * Q, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D)
+    -> (T, H * Q, D). Queries that share keys become further rows of theirs, so that keys are never expanded.
     `damping`: queries are divided by it before the product and the fp32 scores multiplied back, which keeps ChatGLM-6B inside fp16's range.
     `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times a key's place in the row. The softmax knows distances only, so
     this is what BLOOM's own form is. The prefix stands before the row, at -P ... -1: as a text there would, and no place of the row moves.
@@ -102,7 +104,9 @@ def attend(
     if key.dim() == 3:
         key, value = grid.spread(key), grid.spread(value)
     prefix_key, prefix_value = (None, None) if prefix is None else (prefix[0].transpose(0, 1), prefix[1].transpose(0, 1))
-    rows_at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * grid.length * key.shape[2]))
+    heads, key_heads, size = query.shape[1], key.shape[1], query.shape[2]
+    spread_query = spread_query.reshape(grid.rows, key_heads, -1, size)
+    rows_at_once = max(1, SCORES_AT_ONCE // (heads * grid.length * key.shape[2]))
     pieces = [
         SharedPrefixAttention.apply(  # type: ignore[no-untyped-call]
             spread_query[i : i + rows_at_once],
@@ -116,7 +120,8 @@ def attend(
         )
         for i in range(0, grid.rows, rows_at_once)
     ]
-    return grid.gather(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
+    mixed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return grid.gather(mixed.reshape(grid.rows, heads, grid.length, size))
 
 
 class SharedPrefixAttention(torch.autograd.Function):
@@ -137,7 +142,10 @@ class SharedPrefixAttention(torch.autograd.Function):
         damping: float,
         slopes: Tensor | None,
     ) -> Tensor:
-        """Take query (B, H, L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,) -> (B, H, L, D)."""
+        """Take query (B, H, Q * L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,)
+
+        -> (B, H, Q * L, D).
+        """
         query = query / (query.shape[-1] ** 0.5 * damping)
         scores = _scores(query, key, masked, damping, slopes)
         if prefix_key is not None and prefix_value is not None:
@@ -176,20 +184,21 @@ class SharedPrefixAttention(torch.autograd.Function):
 
 
 def _scores(query: Tensor, key: Tensor, masked: Tensor, damping: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, L, S) of a row's own keys."""
+    """fp32 scores (B, H, Q * L, S) of a row's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
-    scores = scores if damping == 1 else scores * damping
-    return _biased_(scores, slopes, first=0).masked_fill_(masked, float("-inf"))
+    scores = _biased_(scores if damping == 1 else scores * damping, slopes, first=0)
+    scores.unflatten(2, (-1, masked.shape[2])).masked_fill_(masked.unsqueeze(2), float("-inf"))
+    return scores
 
 
 def _prefix_scores(query: Tensor, prefix_key: Tensor, damping: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, L, P) of the shared prefix."""
+    """fp32 scores (B, H, Q * L, P) of the shared prefix."""
     scores = _over_prefix(query, prefix_key.transpose(-1, -2)).float()
     return _biased_(scores if damping == 1 else scores * damping, slopes, first=-prefix_key.shape[1])
 
 
 def _biased_(scores: Tensor, slopes: Tensor | None, *, first: int) -> Tensor:
-    """Add each head's slope times the place of a key to scores (B, H, L, S), in place; the first key stands at `first`."""
+    """Add each head's slope times the place of a key to scores (B, H, Q * L, S), in place; the first key stands at `first`."""
     if slopes is not None:
         scores += slopes[:, None, None] * torch.arange(first, first + scores.shape[-1], device=scores.device)
     return scores

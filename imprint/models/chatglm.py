@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from imprint.data.batch import Layout, Pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.models.fields import positive_number, quantization_bits, whole_number
 from imprint.models.network import Network, Shape
-from imprint.quant import BITS, QuantizedEmbedding, QuantizedLinear
+from imprint.quant import QuantizedEmbedding, QuantizedLinear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -45,19 +46,8 @@ class ChatGLMConfig:
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":
         """Take the fields of a config.json; a missing or impossible one is a UserError."""
-        found = {}
-        for name, default in SHAPE_FIELDS.items():
-            value = fields.get(name, default)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    f'config.json: "{name}" must be a whole number of at least 1, got {value!r}. Take config.json from the official folder.'
-                )
-            found[name] = value
-        epsilon = fields.get("layernorm_epsilon", 1e-5)
-        if not isinstance(epsilon, float | int) or isinstance(epsilon, bool) or epsilon <= 0:
-            raise UserError(
-                f'config.json: "layernorm_epsilon" must be a number above 0, got {epsilon!r}. Take config.json from the official folder.'
-            )
+        found = {name: whole_number(fields, name, default) for name, default in SHAPE_FIELDS.items()}
+        epsilon = positive_number(fields, "layernorm_epsilon", 1e-5)
         if found["hidden_size"] % (4 * found["num_attention_heads"]):
             raise UserError(
                 f'config.json: "hidden_size" {found["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
@@ -68,12 +58,12 @@ class ChatGLMConfig:
                 'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
                 "Use the official folder."
             )
-        bits, embeddings = _quantization(fields, found)
+        bits = quantization_bits(fields, "inner_hidden_size")
         return cls(
-            layernorm_epsilon=float(epsilon),
+            layernorm_epsilon=epsilon,
             control=ControlIds.from_config(fields),
             quantization_bit=bits,
-            quantization_embeddings=embeddings,
+            quantization_embeddings=bits is not None and bool(fields.get("quantization_embeddings")),
             **found,
         )
 
@@ -91,18 +81,6 @@ SHAPE_FIELDS: dict[str, int | None] = {
     "inner_hidden_size": None,
     "max_sequence_length": 2048,
 }
-
-
-def _quantization(fields: dict[str, Any], shape: dict[str, int]) -> tuple[int | None, bool]:
-    """Bits of the weights, and whether the embedding has them too; 0 and null say that nothing is quantised."""
-    bits = fields.get("quantization_bit") or None
-    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
-        raise UserError(
-            f'config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.'
-        )
-    if bits == 4 and shape["inner_hidden_size"] % 2:
-        raise UserError(f'config.json: "inner_hidden_size" {shape["inner_hidden_size"]} is odd, but at 4 bits two columns share a byte.')
-    return bits, bits is not None and bool(fields.get("quantization_embeddings"))
 
 
 class ChatGLM(Network):

@@ -22,7 +22,7 @@ from imprint.quant import SCALE, QuantizedWeight, quantize
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped anew after this many bytes, so that pages already copied do not add up in memory."""
-IGNORED_ENDINGS = ("rotary_emb.inv_freq", "position_ids")
+IGNORED_ENDINGS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
 SHARD_BYTES = 2 * 10**9
 COMPARED_ROWS = 16
@@ -96,7 +96,7 @@ def quantize_read(folder: Path, name: str, weight: Tensor, layer: QuantizedWeigh
             "folder the weights come from."
         )
     _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
-    integers, scale = quantize(weight, layer.bits)
+    integers, scale = quantize(weight, layer.bits, layer.scale_type)
     if not scale.isfinite().all():
         raise UserError(f"{folder}: {name!r} holds numbers that are not finite, or too large for fp16 scales. Download the weights again.")
     return {name: integers, scale_of(name): scale}
@@ -125,15 +125,15 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
 
 def stored_type(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     """The type in which a tensor is held by a network that computes in `dtype`: integers and their scales have their own."""
-    if not tensor.is_floating_point():
-        return tensor.dtype
-    return torch.float16 if name.endswith(SCALE) else dtype
+    return dtype if tensor.is_floating_point() and not name.endswith(SCALE) else tensor.dtype
 
 
 def _place(network: Network, name: str, tensor: Tensor) -> None:
     """Put a tensor where the network has one of this name: a buffer of integers or scales, or a frozen parameter."""
     place, _, last = name.rpartition(".")
     layer = network.get_submodule(place)
+    if isinstance(layer, QuantizedWeight) and last == SCALE:
+        tensor = tensor.to(layer.scale_type or tensor.dtype)
     setattr(layer, last, torch.nn.Parameter(tensor, requires_grad=False) if last in dict(layer.named_parameters(recurse=False)) else tensor)
 
 

@@ -7,9 +7,13 @@ from typing import Any
 from imprint.errors import UserError
 from imprint.models.bloom import Bloom, BloomConfig
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.network import Network
 
-NATIVE = 'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size") and BLOOM ("bloom")'
+NATIVE = (
+    'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '
+    'original layout ("chatglm" and "multi_query_group_num") and BLOOM ("bloom")'
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -34,9 +38,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
     """The network for these fields, its weights not yet there (on the meta device when the caller says so)."""
     kind = fields.get("model_type")
     if kind == "chatglm" and "multi_query_group_num" in fields:
-        raise UserError(
-            f"{folder}/config.json: this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet. It reads {NATIVE}."
-        )
+        return ChatGLM2(ChatGLM2Config.read(fields))
     if kind == "chatglm" and "inner_hidden_size" in fields:
         return ChatGLM(ChatGLMConfig.read(fields))
     if kind == "bloom":

@@ -112,6 +112,24 @@ def test_damping_keeps_half_precision_finite() -> None:
     assert difference(damped, value) < 1e-3
 
 
+@pytest.mark.parametrize("damping", [1.0, 3.0])
+@pytest.mark.parametrize("with_prefix", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_queries_that_share_keys_get_what_they_would_with_keys_of_their_own(lengths: list[int], with_prefix: bool, damping: float) -> None:  # noqa: FBT001
+    pack, (_, *shared) = causal_pack(lengths), draw(lengths)
+    query = torch.randn(sum(lengths), 3 * HEADS, SIZE, requires_grad=True)
+    tensors = [query, *(shared if with_prefix else shared[:2])]
+
+    found = attended(pack, [query, *shared], with_prefix=with_prefix, damping=damping)
+    expected = attended(pack, [query, *(one.repeat_interleave(3, 1) for one in shared)], with_prefix=with_prefix, damping=damping)
+
+    assert found.shape == query.shape
+    assert difference(found, expected) < 1e-5
+    upstream = torch.randn_like(found)
+    for one, other in zip(torch.autograd.grad(found, tensors, upstream), torch.autograd.grad(expected, tensors, upstream), strict=True):
+        assert difference(one, other) < 1e-4
+
+
 @pytest.mark.parametrize("scores", [1, 2 * 7 * 7, 2 * 2 * 7 * 7])
 def test_pieces_together_are_the_whole(monkeypatch: pytest.MonkeyPatch, scores: int) -> None:
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)

@@ -6,9 +6,7 @@ from torch import nn
 from imprint.errors import UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.quant import QuantizedWeight
-from tests.cases import small_fields, write_config
-
-CHATGLM2 = {"model_type": "chatglm", "multi_query_group_num": 2, "num_layers": 28, "ffn_hidden_size": 13696}
+from tests.cases import chatglm2_fields, small_fields, write_config
 
 
 def refusal(folder: Path, fields: dict[str, object]) -> str:
@@ -84,8 +82,13 @@ def test_the_officials_auto_map_does_no_harm(tmp_path: Path) -> None:
     assert build_network(fields, tmp_path).shape.hidden == 32
 
 
-def test_chatglm2_is_called_by_its_name(tmp_path: Path) -> None:
-    assert "this is ChatGLM2, ChatGLM3 or GLM-4, which this version does not read yet" in refusal(tmp_path, CHATGLM2)
+def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "chatglm-6b", chatglm2_fields())
+
+    network = build_network(read_config(folder), folder)
+
+    assert type(network).__name__ == "ChatGLM2"
+    assert network.shape.kv_heads == 2
 
 
 @pytest.mark.parametrize(("bits", "embeddings"), [(8, False), (4, False), (4, True)])

@@ -20,7 +20,7 @@ from imprint.tune.adapter import PrefixFacts
 from imprint.tune.full import FullSection
 from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
 from imprint.tune.tuner import Tuner, start_tuner
-from tests.cases import GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
+from tests.cases import CHATGLM2_TUNED, GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
 from tests.tiny import tiny_base
 
 CPU = torch.device("cpu")
@@ -274,7 +274,4 @@ class TestStart:
         assert tuner.trained().keys() == dict(network.named_parameters()).keys()
 
     def test_the_golden_folder_holds_both_kinds_of_prefix(self) -> None:
-        assert sorted(path.parent.name for path in GOLDEN.glob("*/prefix_pytorch_model.bin")) == [
-            "chatglm1-ptuning",
-            "chatglm1-ptuning-projection",
-        ]
+        assert sorted(path.parent.name for path in GOLDEN.glob("*/prefix_pytorch_model.bin")) == [*TUNED, *CHATGLM2_TUNED]

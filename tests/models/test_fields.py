@@ -1,0 +1,49 @@
+from typing import Any
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.models.fields import end_ids, positive_number, quantization_bits, whole_number
+
+
+@pytest.mark.parametrize("value", [None, 0, -1, 2.0, "2", True, [2]])
+def test_what_is_no_whole_number_of_at_least_one_is_named(value: object) -> None:
+    with pytest.raises(UserError, match=r'config\.json: "layers" must be a whole number of at least 1, got .*\. Take config\.json from'):
+        whole_number({"layers": value}, "layers")
+
+
+def test_a_missing_number_takes_its_default_or_is_named() -> None:
+    assert whole_number({}, "layers", 3) == 3
+    with pytest.raises(UserError, match='"layers" must be a whole number of at least 1, got None'):
+        whole_number({}, "layers")
+
+
+@pytest.mark.parametrize("value", [0, -1e-5, "1e-5", True, float("nan"), float("inf")])
+def test_what_is_no_positive_number_is_named(value: object) -> None:
+    with pytest.raises(UserError, match=r'"epsilon" must be a number above 0, got .*\. Take config\.json from'):
+        positive_number({"epsilon": value}, "epsilon", 1.0)
+
+
+@pytest.mark.parametrize("value", [0, None])
+def test_no_bits_are_no_quantisation(value: object) -> None:
+    assert quantization_bits({"quantization_bit": value}) is None
+    assert quantization_bits({}) is None
+
+
+def test_two_columns_share_a_byte_at_four_bits_only() -> None:
+    assert quantization_bits({"quantization_bit": 8, "width": 3}, "width") == 8
+    assert quantization_bits({"quantization_bit": 4, "width": 2}, "width") == 4
+    with pytest.raises(UserError, match='"width" 3 is odd, but at 4 bits two columns share a byte'):
+        quantization_bits({"quantization_bit": 4, "width": 3}, "width")
+
+
+@pytest.mark.parametrize(("value", "ids"), [(2, {2}), ([5, 7, 8], {5, 7, 8}), (None, set()), (0, {0})])
+def test_answers_end_with_one_id_with_several_or_with_none(value: object, ids: set[int]) -> None:
+    assert end_ids({"eos_token_id": value}) == ids
+    assert end_ids({}) == set()
+
+
+@pytest.mark.parametrize("value", ["2", [2, "3"], -1, True, 2.0, {"a": 2}])
+def test_ends_that_are_no_ids_are_named(value: Any) -> None:
+    with pytest.raises(UserError, match='"eos_token_id" must be an id or a list of ids, got'):
+        end_ids({"eos_token_id": value})
