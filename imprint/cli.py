@@ -141,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
 
+    _add_perplexity(commands)
     _add_talking(commands)
     _add_data(commands)
     _add_conversion(commands)
@@ -158,6 +159,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from imprint.evaluate import evaluate_command
 
     evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
+
+
+def _perplexity(options: argparse.Namespace) -> None:
+    from imprint.perplexity import perplexity_command
+
+    perplexity_command(options.folder, data=options.data, overrides=options.overrides)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -296,6 +303,15 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     for part in (check, show, convert):
         _add_overrides(part)
     _add(commands, "doctor", _doctor, "say what this machine has and what is used / 检查这台机器的环境")
+
+
+def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    perplexity = _add(commands, "perplexity", _perplexity, "measure how sure a model is of texts / 测量模型对文本的困惑度")
+    perplexity.add_argument("folder", type=Path, metavar="RUN|MODEL", help="a run folder, or a model folder / 训练结果或模型目录")
+    perplexity.add_argument(
+        "--data", type=Path, action="append", required=True, metavar="FILE", help="texts; may be repeated / 文本，可重复"
+    )
+    _add_overrides(perplexity)
 
 
 def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:

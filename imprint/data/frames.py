@@ -1,8 +1,9 @@
 """What stands around raw text, family by family, and how a document is cut into rows that a model can take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from imprint.data.batch import NOT_SCORED
 from imprint.tokenizers import ChatGLMTokenizer, PublishedTokenizer, Tokenizer
 
 
@@ -97,3 +98,48 @@ class Cutter:
         if self._open is not None:
             yield self._open
         self._open = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a document that is computed at once, to measure the tokens that no window before it had."""
+
+    ids: tuple[int, ...]
+    """Its ids with its frame."""
+    labels: tuple[int, ...]
+    """Aligned with `ids`: the same id where it is new, -100 where an earlier window had it."""
+    scored: int
+    """How many are new."""
+
+
+class Windows:
+    """Cuts documents into windows of at most `length` ids that overlap, so that each token has at least `length - stride` before it.
+
+    Every token of a text is scored exactly once. The id that ends texts is none of them.
+    """
+
+    def __init__(self, frame: Frame, length: int, stride: int) -> None:
+        self.frame = frame
+        self.stride = stride
+        self._room = length - len(frame.each)
+        self._held: list[int] = []
+        self._new = 0
+        """How many of the ids held have been scored, or never are."""
+
+    def add(self, ids: Sequence[int], *, first: bool, last: bool) -> Iterator[Window]:
+        """Take in a passage; yields the windows that it completes."""
+        if first:
+            self._held, self._new = list(self.frame.first), len(self.frame.first)
+        self._held += ids
+        start = 0
+        while len(self._held) - start > self._room:
+            yield self._window(self._held[start : start + self._room])
+            start += self.stride
+            self._new = self._room - self.stride
+        self._held = self._held[start:]
+        if last and len(self._held) > self._new:
+            yield self._window(self._held)
+
+    def _window(self, ids: Sequence[int]) -> Window:
+        known = self._new + len(self.frame.each)
+        return Window((*self.frame.each, *ids), (*[NOT_SCORED] * known, *ids[self._new :]), len(ids) - self._new)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK_ROWS = 1024
 
@@ -18,6 +19,18 @@ def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         hidden, head = hidden.detach(), head.detach()
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return loss
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each of N targets, without a gradient: hidden (N, C), head (V, C), labels (N,) -> (N,) in fp32."""
+    found = [
+        functional.cross_entropy(
+            (hidden[start : start + CHUNK_ROWS] @ head.t()).float(), labels[start : start + CHUNK_ROWS], reduction="none"
+        )
+        for start in range(0, len(labels), CHUNK_ROWS)
+    ]
+    return torch.cat(found) if found else hidden.new_zeros(0, dtype=torch.float32)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

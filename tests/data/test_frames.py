@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.frames import Cutter, Frame, Row, frame_of
+from imprint.data.frames import Cutter, Frame, Row, Window, Windows, frame_of
 from imprint.tokenizers import read_tokenizer
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
@@ -75,3 +75,37 @@ def test_every_token_is_scored_once_and_no_row_is_too_long(frame: Frame) -> None
         assert max(row.ids for row in rows) <= 32
         assert all(one.stop - other.start in (0, frame.overlap) for one, other in pairwise(rows))
         assert rows[-1].stop == sum(documents)
+
+
+# Windows for measuring
+
+
+def windows_of(frame: Frame, length: int, stride: int, *passages: list[int]) -> list[Window]:
+    windows = Windows(frame, length, stride)
+    last = len(passages) - 1
+    return [one for place, ids in enumerate(passages) for one in windows.add(ids, first=place == 0, last=place == last)]
+
+
+def test_a_short_text_is_one_window_whose_every_token_is_measured() -> None:
+    assert windows_of(GLM, 20, 10, [1, 2, 3]) == [Window((7, 8, 1, 2, 3), (-100, -100, 1, 2, 3), 3)]
+    assert windows_of(CAUSAL, 20, 10, [1, 2, 3]) == [Window((9, 1, 2, 3), (-100, 1, 2, 3), 3)]
+
+
+@pytest.mark.parametrize("frame", [GLM, CAUSAL])
+@pytest.mark.parametrize("stride", [1, 5, 9])
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 47])
+def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(frame: Frame, stride: int, count: int) -> None:
+    text = list(range(100, 100 + count))
+    found = windows_of(frame, 12, stride, text)
+    assert [label for window in found for label in window.labels if label != -100] == text
+    assert max(len(window.ids) for window in found) <= 12
+    assert all(window.scored == sum(label != -100 for label in window.labels) > 0 for window in found)
+    assert all(window.labels[0] == -100 for window in found)
+    least = 12 - len(frame.each) - stride
+    assert all(window.labels[: len(frame.each) + least].count(-100) == len(frame.each) + least for window in found[1:])
+
+
+def test_a_text_in_passages_is_measured_as_in_one_piece() -> None:
+    text = list(range(100, 140))
+    assert windows_of(CAUSAL, 12, 6, text[:3], text[3:30], text[30:]) == windows_of(CAUSAL, 12, 6, text)
+    assert windows_of(CAUSAL, 12, 6, text, []) == windows_of(CAUSAL, 12, 6, text)

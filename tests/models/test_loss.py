@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from imprint.data.batch import pack
 from imprint.models import loss
-from imprint.models.loss import target_loss
+from imprint.models.loss import target_loss, token_losses
 from tests.cases import difference, prompt, small_model
 
 ROWS, WIDTH, VOCABULARY = 10, 6, 17
@@ -119,3 +119,13 @@ def test_only_rows_with_a_target_reach_the_head() -> None:
 
     assert pack(rows, model.network, labels).target_tokens == 3
     assert spy.rows == [3]
+
+
+def test_the_losses_of_tokens_are_those_of_torch_and_add_up_to_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.models.loss.CHUNK_ROWS", 4)
+    torch.manual_seed(0)
+    hidden, head, labels = torch.randn(10, 6), torch.randn(9, 6), torch.randint(0, 9, (10,))
+    losses = token_losses(hidden, head, labels)
+    assert torch.allclose(losses, torch.nn.functional.cross_entropy(hidden @ head.t(), labels, reduction="none"), atol=1e-6)
+    assert float(losses.sum()) == pytest.approx(float(target_loss(hidden, head, labels)), rel=1e-5)
+    assert token_losses(hidden[:0], head, labels[:0]).shape == (0,)
