@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from imprint.config import Field, Section
+from imprint.config import Field, Section, read_recipe
 from imprint.data.batch import pack
 from imprint.data.encode import encode_prompt
 from imprint.data.templates import TEMPLATE_HELP, Template, TemplateName, read_template
 from imprint.errors import UserError
+from imprint.files import find_folder
 from imprint.generate import Sampling, generate, stream
 from imprint.models.attention import Prefix
 from imprint.models.checkpoint import load_network
@@ -24,6 +26,7 @@ from imprint.models.families import read_config
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.quant import BITS
+from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype
 from imprint.tokenizers import FILE_NAME, TextStream, Tokenizer, missing_tokenizer, tokenizer_file
 from imprint.tune.adapter import AnyAdapter, Description, load_adapter
@@ -43,7 +46,10 @@ EMBEDDED = "embedded"
 class ModelSection(Section):
     """The base that is tuned."""
 
-    path: str = Field(min_length=1, description='Folder of the base, or "embedded": the toy base that comes with Imprint.')
+    path: str = Field(
+        min_length=1,
+        description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy that comes along.',
+    )
     quantize: Literal[4, 8] | None = Field(
         None, description="Round the base's weights to so many bits, as the original's quantization_bit; null takes them as they are."
     )
@@ -52,9 +58,54 @@ class ModelSection(Section):
     template: TemplateName = Field("auto", description=TEMPLATE_HELP)
 
 
+class _OfRun(Section):
+    """What a run that serves as a base must say of its own; the rest of its recipe may be of another version."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: ModelSection = Field(description="The base it was tuned from.")
+
+
 def base_folder(path: str | Path) -> Path:
-    """The folder of a base, also of the one that comes with Imprint."""
-    return Path(__file__).parent / "demo" / "base" if str(path) == EMBEDDED else Path(path)
+    """The folder of a base: also of the one that comes with Imprint, and of what a run has made of its own base.
+
+    A run that was tuned as a whole is the model in it; one with a LoRA beside its base is that base, and `load` merges the LoRA into it.
+    Raises UserError for a run that has nothing yet.
+    """
+    if str(path) == EMBEDDED:
+        return Path(__file__).parent / "demo" / "base"
+    run = RunFolder(Path(path))
+    if not run.config.is_file():
+        return run.path
+    if (whole := find_folder(run.model)) is not None:
+        return whole
+    if find_folder(run.adapter) is None:
+        raise UserError(
+            f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.\n"
+            "该结果目录尚无可用的模型：请先训练到第一次评测。"
+        )
+    return base_folder(read_recipe(run.config, [], _OfRun).model.path)
+
+
+def _merge_own(model: "Model", path: str | Path, quantize: int | None) -> None:
+    """Make the LoRA of a run that serves as a base a part of the weights, and before it those of the runs below."""
+    run = RunFolder(Path(path))
+    if str(path) == EMBEDDED or not run.config.is_file() or find_folder(run.model) is not None:
+        return
+    if quantize is not None:
+        raise UserError(
+            f"model.quantize: {quantize}, but {path} is a run with a LoRA, which is merged into its base before it is tuned further, and "
+            "bits cannot take it up. Leave model.quantize out, or export the merged model first.\n"
+            "以 LoRA 结果作底座时要先合并权重，不能同时量化：请去掉 model.quantize，或先导出合并后的模型。"
+        )
+    _merge_own(model, read_recipe(run.config, [], _OfRun).model.path, quantize)
+    model.put_on(*load_adapter(run.adapter, model.network))
+    if model.lora is None:
+        raise UserError(
+            f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be tuned upon. Tune it further with "
+            f"tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.\n"
+            "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。"
+        )
+    model.merge()
 
 
 def load(
@@ -75,11 +126,12 @@ def load(
     """
     if quantize not in (None, *BITS):
         raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
-    folder = base_folder(folder)
+    path, folder = folder, base_folder(folder)
     place = choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, place), device=place, bits=quantize)
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template), str(folder), tokenizer_file=tokenizer_file(fields))
+    _merge_own(model, path, quantize)
     if adapter is not None:
         model.put_on(*load_adapter(Path(adapter), network))
     return model

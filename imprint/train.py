@@ -266,7 +266,8 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
     general = job.split.general_per_epoch
     course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
-    for line in (*verdict(course), *next_commands(str(path), None if job.recipe.data.dev is None else str(job.recipe.data.dev))):
+    data = job.recipe.data
+    for line in (*verdict(course), *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind)):
         journal.bar.say(line)
 
 

@@ -132,11 +132,19 @@ def _trend(course: Course) -> list[str]:
     ]
 
 
-def next_commands(run: str, data: str | None) -> list[str]:
-    """What to type now; `data` is a file of held-out rows."""
+def next_commands(run: str, data: str | None, kind: str = "rows") -> list[str]:
+    """What to type now; `data` is a file of what was held out, questions with answers or raw texts."""
+    talk, next_to = f"  imprint chat {run}    talk to it / 与它对话", "next / 接下来:"
+    if kind == "texts":
+        return [
+            next_to,
+            f"  imprint perplexity {run} --data {data or 'FILE'}    how sure it is of texts, before and after / 困惑度，微调前后对比",
+            f"  model.path={run}    in another recipe: teach it to answer / 在另一配方中作底座，再做指令微调",
+            talk,
+        ]
     return [
-        "next / 接下来:",
-        f"  imprint chat {run}    talk to it / 与它对话",
+        next_to,
+        talk,
         f"  imprint evaluate {run} --data {data or 'FILE'}    scores on held-out rows / 在留出数据上打分",
         f"  imprint compare {run}    before and after, side by side / 微调前后并排对照",
     ]

@@ -20,6 +20,7 @@ SURFACE = {
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
     "chat": {"--help", "RUN|MODEL", "a.b=c"},
+    "perplexity": {"--help", "RUN|MODEL", "--data", "a.b=c"},
     "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
     "data": {"--help"},
     "data check": {"--help", "FILE", "--dev", "--fix", "--model", "a.b=c"},
@@ -79,7 +80,7 @@ def test_running_out_of_memory_is_a_sentence(words: str, stand_in: Stand, capsys
 
 def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
-    assert len(help_lines) == 1 + 12 + 6
+    assert len(help_lines) == 1 + 13 + 6
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
 
 

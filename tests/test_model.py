@@ -15,7 +15,7 @@ from imprint.data.encode import encode_prompt
 from imprint.data.templates.chatglm import polish
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
-from imprint.model import Model, ModelSection
+from imprint.model import Model, ModelSection, base_folder
 from imprint.runs import RunFolder
 from imprint.tokenizers import FILE_NAME
 from imprint.trained import open_model, read_run
@@ -379,7 +379,13 @@ class TestQuantisedRuns:
 
 class TestSection:
     def test_only_the_folder_must_be_said(self) -> None:
-        assert ModelSection(path="base").model_dump() == {"path": "base", "quantize": None, "dtype": None, "device": None}
+        assert ModelSection(path="base").model_dump() == {
+            "path": "base",
+            "quantize": None,
+            "dtype": None,
+            "device": None,
+            "template": "auto",
+        }
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantise": 4}])
     def test_impossible_values_are_refused(self, fields: dict[str, object]) -> None:
@@ -426,3 +432,42 @@ def test_what_the_package_offers_by_name_is_there_after_a_plain_import() -> None
     script = "import imprint as i; print(i.metrics.score(['好'], ['好'])['rouge-1'], i.data.encode_original.__name__, i.load.__name__)"
     said = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["100.0", "encode_original", "load"]
+
+
+# A run as the base of the next
+
+
+def test_a_run_that_was_tuned_as_a_whole_is_a_base(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = tiny_run(recipe, "whole", "tune={method: full}", "train.steps=2")
+    assert base_folder(run.path) == run.model
+    assert imprint.load(run.path, device="cpu").identity == imprint.load(run.model, device="cpu").identity
+    on_top = tiny_run(recipe, "on-top", f"model.path={run.path}", "train.steps=2")
+    assert open_model(on_top.path, read_run(on_top.path), base=True).identity == imprint.load(run.model, device="cpu").identity
+
+
+def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    knobs = ["tune={method: lora, rank: 2}", "train.steps=3", "optimizer.learning_rate=0.05"]
+    first = tiny_run(recipe, "first", *knobs)
+    second = tiny_run(recipe, "second", f"model.path={first.path}", *knobs)
+    beside = imprint.load(tmp_path / "base", adapter=first.adapter, device="cpu")
+    merged = imprint.load(first.path, device="cpu")
+    ids = beside.tokenizer.encode("类型#上衣*颜色#白色")
+    assert difference(merged.logits([ids])[0], beside.logits([ids])[0]) < 1e-4
+    assert merged.lora is None
+    twice, tuned = imprint.load(second.path, device="cpu"), open_model(second.path, read_run(second.path))
+    assert difference(twice.logits([ids])[0], tuned.logits([ids])[0]) < 1e-4
+    assert difference(twice.logits([ids])[0], merged.logits([ids])[0]) > 1e-3
+    with pytest.raises(UserError, match=r"(?s)first is a run with a LoRA, .* Leave model\.quantize out"):
+        imprint.load(first.path, quantize=8, device="cpu")
+
+
+def test_a_run_with_a_prefix_or_without_a_result_is_no_base(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = tiny_run(recipe, "prefix", "train.steps=2")
+    with pytest.raises(UserError, match="is a run with a prefix, which is no part of the weights"):
+        imprint.load(run.path, device="cpu")
+    shutil.rmtree(run.adapter)
+    with pytest.raises(UserError, match="is a run that has no result yet"):
+        imprint.load(run.path, device="cpu")

@@ -8,7 +8,9 @@ import torch
 import imprint
 import imprint.perplexity as measuring
 from imprint.cli import main
+from imprint.data.batch import pack
 from imprint.data.frames import Window, frame_of
+from imprint.data.texts import TextsSection
 from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.perplexity import PerplexitySection, perplexity_command, window_nats
@@ -119,13 +121,13 @@ def test_a_window_is_halved_where_memory_runs_out(base: Path, monkeypatch: pytes
     model = imprint.load(base, device="cpu")
     windows = [Window((*range(20, 20 + size),), (-100, *range(21, 20 + size)), size - 1) for size in (5, 9, 4)]
     whole = window_nats(model, windows)
-    real, sizes = measuring.pack, []
+    sizes = []
 
     def narrow(ids: list[list[int]], *rest: Any) -> Any:
         sizes.append(len(ids))
         if len(ids) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(ids, *rest)
+        return pack(ids, *rest)
 
     monkeypatch.setattr(measuring, "pack", narrow)
     assert window_nats(model, windows) == pytest.approx(whole, rel=1e-6)
@@ -135,10 +137,16 @@ def test_a_window_is_halved_where_memory_runs_out(base: Path, monkeypatch: pytes
 def test_what_cannot_be_measured_is_a_sentence(base: Path, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"text": 3}\n')
-    with pytest.raises(UserError, match="empty.txt holds no text to measure"):
+    with pytest.raises(UserError, match=r"empty\.txt holds no text to measure"):
         measured(base, tmp_path / "empty.txt", tmp_path / "out")
     with pytest.raises(UserError, match=r'bad.jsonl:1: "text" must be a text, .* Mend this row; nothing was measured'):
         measured(base, tmp_path / "bad.jsonl", tmp_path / "out")
     with pytest.raises(UserError, match="stride: must be at most 30 with windows of 32 tokens"):
         measured(base, texts, tmp_path / "out", "length=32", "stride=31")
     assert PerplexitySection().stride is None
+
+
+def test_the_page_about_texts_has_every_knob(repo: Path) -> None:
+    page = (repo / "docs" / "domain.md").read_text(encoding="utf-8")
+    assert [knob for knob in PerplexitySection.model_fields if f"`{knob}`" not in page] == []
+    assert [knob for knob in TextsSection.model_fields if f"`{knob}`" not in page] == []

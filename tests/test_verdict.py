@@ -70,3 +70,9 @@ def test_the_end_says_what_to_type_next() -> None:
         "imprint compare runs/x",
     ]
     assert "--data FILE" in next_commands("runs/x", None)[2]
+
+
+def test_after_raw_text_the_next_is_its_perplexity_and_a_recipe_on_top() -> None:
+    lines = next_commands("runs/x", "dev.txt", "texts")
+    assert lines[1].startswith("  imprint perplexity runs/x --data dev.txt ")
+    assert lines[2].startswith("  model.path=runs/x ")
