@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from imprint.config import Field, Section, read_recipe
 from imprint.data.batch import pack
-from imprint.data.encode import encode_prompt
-from imprint.data.templates import TEMPLATE_HELP, Template, TemplateName, read_template
+from imprint.data.encode import encode_prompt, fit_prompt
+from imprint.data.templates import TEMPLATE_HELP, Message, Template, TemplateName, read_template
 from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.generate import Sampling, generate, stream
@@ -194,6 +194,10 @@ class Model:
         """Ids to answer, as `generate` takes them; a history that is too long loses its oldest turns."""
         before = self.source_prefix
         return encode_prompt(self.template, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
+
+    def prompt_of(self, messages: Sequence[Message], *, max_source_length: int = 2048) -> list[int]:
+        """Ids of a whole conversation to answer, with tools offered, called and answered where the template knows them."""
+        return fit_prompt(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
 
     @property
     def adapter(self) -> AnyAdapter | None:

@@ -8,9 +8,12 @@ from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+from safetensors.torch import save_file
 from sentencepiece import SentencePieceTrainer
 
 from imprint.data.templates import Template, read_template
+from imprint.models.families import build_network
 from imprint.tokenizers import FILE_NAME
 from tests.vocabulary import LINES, bare_pieces, configuration, vocabulary
 
@@ -109,6 +112,19 @@ def fields_of(folder: Path) -> dict[str, object]:
     """What its config.json says."""
     fields: dict[str, object] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return fields
+
+
+def bloom_base(folder: Path) -> Path:
+    """A complete BLOOM of random weights with a chat template."""
+    published_folder(folder)
+    fields = {**fields_of(folder), "hidden_size": 16, "n_layer": 1, "n_head": 2}
+    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    torch.manual_seed(0)
+    network = build_network(fields, folder)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors")
+    return folder
 
 
 FOLDERS: Mapping[str, Callable[[Path], Path]] = MappingProxyType(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.data.encode import encode_prompt
+from imprint.data.templates import conversation
 from imprint.data.templates.chatglm import polish
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
@@ -21,7 +22,8 @@ from imprint.tokenizers import FILE_NAME
 from imprint.trained import open_model, read_run
 from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
-from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model
+from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
+from tests.families import FOLDERS, bloom_base, template_of
 from tests.tiny import tiny_base
 from tests.tinyrun import losses, tiny_recipe, tiny_run
 
@@ -302,29 +304,41 @@ class TestChat:
         assert history == [("这件上衣的颜色是白色", answer)]
 
 
-class TestPolish:
-    @pytest.mark.parametrize(
-        ("raw", "shown"),
-        [
-            ("  你好 \n", "你好"),
-            ("训练于[[训练时间]]", "训练于2023年"),
-            ("你好,世界", "你好，世界"),
-            ("你好!", "你好！"),
-            ("!好", "！好"),
-            ("颜色:白色;版型:宽松?", "颜色：白色；版型：宽松？"),
-            ("ok, fine! 3:4; why?", "ok, fine! 3:4; why?"),
-            ("是A,B,还是C?", "是A,B，还是C?"),
-            ("价格3,000元", "价格3,000元"),
-            ("好,,好", "好，，好"),
-            ("好,,,好", "好，,，好"),
-            ("好.", "好."),
-            ("你好，世界！", "你好，世界！"),
-            ("", ""),
-            ("好 , 好", "好 , 好"),
-        ],
-    )
-    def test_punctuation_beside_chinese_becomes_full_width(self, raw: str, shown: str) -> None:
-        assert polish(raw) == shown
+@pytest.fixture(params=FOLDERS)
+def family(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
+    """A network of this name's template; it says what a test makes it say."""
+    return Model(small_network(), template_of(request.param, tmp_path), "small")
+
+
+class TestEveryFamily:
+    def test_an_answer_ends_at_any_id_that_ends_one(self, family: Model) -> None:
+        assert family.network.end_ids >= family.template.end_ids
+
+    def test_a_chat_shows_what_was_written_and_a_stream_takes_nothing_back(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = family.template.answer(conversation("你好"), "在 2023 年,好。😀")
+        monkeypatch.setattr("imprint.model.stream", lambda *_arguments, **_named: iter(said))
+        monkeypatch.setattr("imprint.model.generate", lambda *_arguments, **_named: [said])
+
+        shown = [text for text, _ in family.stream_chat("你好", [("在吗", "在")], system="你是店员。")]
+
+        assert shown[-1] == family.chat("你好", [("在吗", "在")], system="你是店员。")[0]
+        assert shown[-1].replace("，", ",") == "在 2023 年,好。😀"
+        assert all(shown[-1].startswith(family.template.settled(text)) for text in shown)
+
+    def test_a_prompt_is_that_of_the_template(self, family: Model) -> None:
+        said = conversation("你好", [("在吗", "在")], "你是店员。")
+        ids = [token for segment in family.template.prompt(said) for token in segment.ids]
+
+        assert family.prompt("你好", [("在吗", "在")], system="你是店员。") == family.prompt_of(said) == ids
+
+    def test_a_model_of_that_family_talks(self, tmp_path: Path) -> None:
+        model = imprint.load(bloom_base(tmp_path), device="cpu")
+        answer, history = model.chat("你好", [("在吗", "在")], max_length=120, seed=1)
+
+        assert model.template.name == "own"
+        assert history == [("在吗", "在"), ("你好", answer)]
+        assert list(model.stream_chat("你好", [("在吗", "在")], max_length=120, seed=1))[-1][0] == answer
+        assert imprint.load(tmp_path, device="cpu", template="plain").template.name == "plain"
 
 
 class TestQuantisedRuns:

@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from imprint.data.templates.chatglm import chatglm_prompt, polish, rounds
 from tests.vocabulary import tiny_template
 
@@ -45,3 +47,28 @@ def test_most_of_an_answer_is_settled_at_once() -> None:
     assert settled("你好!") == "你好"
     assert settled("在[[训练时") == "在"
     assert settled("在[[训练营") == "在[[训练营"
+
+
+class TestPolish:
+    @pytest.mark.parametrize(
+        ("raw", "shown"),
+        [
+            ("  你好 \n", "你好"),
+            ("训练于[[训练时间]]", "训练于2023年"),
+            ("你好,世界", "你好，世界"),
+            ("你好!", "你好！"),
+            ("!好", "！好"),
+            ("颜色:白色;版型:宽松?", "颜色：白色；版型：宽松？"),
+            ("ok, fine! 3:4; why?", "ok, fine! 3:4; why?"),
+            ("是A,B,还是C?", "是A,B，还是C?"),
+            ("价格3,000元", "价格3,000元"),
+            ("好,,好", "好，，好"),
+            ("好,,,好", "好，,，好"),
+            ("好.", "好."),
+            ("你好，世界！", "你好，世界！"),
+            ("", ""),
+            ("好 , 好", "好 , 好"),
+        ],
+    )
+    def test_punctuation_beside_chinese_becomes_full_width(self, raw: str, shown: str) -> None:
+        assert polish(raw) == shown
