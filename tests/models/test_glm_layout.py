@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from imprint.data.batch import pack
+from imprint.errors import UserError
+from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
+from imprint.models.glm_layout import chatglm2_fields, chatglm2_tensors, glm_fields, glm_tensors
+from tests import cases, peers
+from tests.cases import difference, small_chatglm2
+
+ROWS = [[3, 1, 4, 1, 5, 9, 2, 6], [5], [3, 5, 8]]
+FAMILIES: dict[str, dict[str, object]] = {
+    "chatglm2-6b": {"padded_vocab_size": 65024},
+    "chatglm2-6b-32k": {"padded_vocab_size": 65024, "rope_ratio": 16},
+    "chatglm3-6b-32k": {"padded_vocab_size": 65024, "rope_ratio": 50},
+    "glm-4-9b-chat": {"rope_ratio": 500, "eos_token_id": [5, 36, 38]},
+    "without a bias": {"add_qkv_bias": False},
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def network(request: pytest.FixtureRequest) -> ChatGLM2:
+    return small_chatglm2(fields=FAMILIES[request.param], std=0.3)
+
+
+def as_glm(network: ChatGLM2, folder: Path) -> Any:
+    """The network as transformers loads it from a folder in its own layout."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(glm_fields(network.config, torch.float32)))
+    tensors = {name: tensor.clone() for name, tensor in glm_tensors(network.state_dict().items(), network.config)}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    found, told = loaded
+    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
+    return found.eval()
+
+
+def test_transformers_computes_the_same_from_its_layout(network: ChatGLM2, tmp_path: Path) -> None:
+    glm = as_glm(network, tmp_path / "glm")
+
+    assert type(glm).__name__ == "GlmForCausalLM"
+    for row in ROWS:
+        found = network.logits(network(pack([row], network)))
+        assert difference(found, peers.logits(glm, row)) <= 1e-4
+
+
+def test_gradients_of_a_prefix_and_the_loss_are_those_of_transformers(tmp_path: Path) -> None:
+    network = small_chatglm2(std=0.3)
+    glm = as_glm(network, tmp_path / "glm")
+    prefix = peers.draw_prefix(layers=2, heads=2, head_size=12)
+    given = [tensor for pair in prefix for tensor in pair]
+
+    rows = [row for row in ROWS if len(row) > 1]
+    batch = pack(rows, network, rows)
+    logits = network.logits(network(batch, prefix=prefix, checkpointing=True)[batch.targets])
+    ours = torch.nn.functional.cross_entropy(logits, batch.labels)
+    theirs = peers.loss(glm, rows, rows, prefix)
+
+    assert difference(ours, theirs) <= 1e-4
+    for one, other in zip(torch.autograd.grad(ours, given), torch.autograd.grad(theirs, given), strict=True):
+        assert difference(one, other) <= 1e-4 * float(other.abs().max())
+
+
+def test_there_and_back_is_the_same_network(network: ChatGLM2) -> None:
+    there = dict(glm_tensors(network.state_dict().items(), network.config))
+    back = dict(chatglm2_tensors(reversed(there.items())))
+
+    assert ChatGLM2Config.read(chatglm2_fields(glm_fields(network.config, torch.float16))) == network.config
+    assert back.keys() == network.state_dict().keys()
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in back.items())
+
+
+def test_what_transformers_writes_itself_is_understood(network: ChatGLM2, tmp_path: Path) -> None:
+    glm = as_glm(network, tmp_path / "glm")
+    glm.save_pretrained(tmp_path / "again")
+    fields = chatglm2_fields(json.loads((tmp_path / "again" / "config.json").read_text()))
+
+    ours = ChatGLM2(ChatGLM2Config.read(fields))
+    ours.load_state_dict(dict(chatglm2_tensors(glm.state_dict().items())))
+
+    assert ours.config == network.config
+    assert fields["torch_dtype"] == "float32"
+    assert difference(ours(pack(ROWS, ours)), network(pack(ROWS, network))) == 0
+
+
+def test_the_joint_projection_is_split_without_a_copy() -> None:
+    network = small_chatglm2()
+    weight = network.state_dict()["transformer.encoder.layers.1.self_attention.query_key_value.weight"]
+
+    parts = dict(glm_tensors(network.state_dict().items(), network.config))
+
+    rows = [parts[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
+    assert [len(part) for part in rows] == [48, 24, 24]
+    assert {part.untyped_storage().data_ptr() for part in rows} == {weight.untyped_storage().data_ptr()}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"partial_rotary_factor": 1.0}, '"partial_rotary_factor" is 1.0, which the original layout'),
+        ({"tie_word_embeddings": True}, '"tie_word_embeddings" is True'),
+        ({"hidden_act": "gelu"}, "\"hidden_act\" is 'gelu'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "\"rope_type\" is 'yarn'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4}}, "\"rope_parameters\" is {'rope_theta': 10000.0, 'factor': 4}"),
+        ({"vocab_size": None}, '"padded_vocab_size" must be a whole number of at least 1'),
+    ],
+)
+def test_what_the_original_cannot_say_is_refused(change: dict[str, object], sentence: str) -> None:
+    fields = glm_fields(small_chatglm2().config, torch.float32)
+
+    with pytest.raises(UserError) as caught:
+        chatglm2_fields({**fields, **change})
+
+    assert sentence in str(caught.value)
+
+
+def test_other_weights_and_missing_parts_are_named() -> None:
+    network = small_chatglm2()
+    there = dict(glm_tensors(network.state_dict().items(), network.config))
+
+    with pytest.raises(UserError, match=r"'model\.layers\.0\.mlp\.router\.weight' is no weight of transformers' `glm`"):
+        list(chatglm2_tensors([("model.layers.0.mlp.router.weight", torch.zeros(1))]))
+    del there["model.layers.1.self_attn.k_proj.bias"]
+    with pytest.raises(UserError, match=r"'transformer\.encoder\.layers\.1\.self_attention\.query_key_value\.bias' has no query, key or"):
+        list(chatglm2_tensors(there.items()))
+
+
+def test_one_end_is_an_id_several_are_a_list_and_none_is_none() -> None:
+    def ends(value: object) -> object:
+        return glm_fields(ChatGLM2Config.read({**cases.chatglm2_fields(), "eos_token_id": value}), torch.float32)["eos_token_id"]
+
+    assert [ends(2), ends([7, 5]), ends(None)] == [2, [5, 7], []]
