@@ -1,6 +1,6 @@
-"""Training steps and answers of a network of ChatGLM-6B's exact shape with random weights, on one GPU.
+"""Training steps and answers of a network of ChatGLM-6B's or ChatGLM2-6B's exact shape with random weights, on one GPU.
 
-    python benchmarks/full_size.py [--out FILE]
+    python benchmarks/full_size.py [--family chatglm2-6b] [--out FILE]
 
 Rows are as those the original was measured on: 24 to 59 prompt tokens, 64 scored ones. Prints one JSON line a case.
 """
@@ -20,6 +20,8 @@ from imprint.data.batch import pack
 from imprint.engine import Engine, OptimizerSection
 from imprint.generate import Sampling, generate
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
+from imprint.models.network import Network
 from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
 from imprint.tune.prefix import PrefixSection, PrefixShape, start_prefix
@@ -35,6 +37,25 @@ CONFIG = ChatGLMConfig(
     max_sequence_length=2048,
     control=EDITIONS[130528],
 )
+CONFIG_2 = ChatGLM2Config(
+    padded_vocab_size=65024,
+    hidden_size=4096,
+    num_layers=28,
+    num_attention_heads=32,
+    multi_query_group_num=2,
+    ffn_hidden_size=13696,
+    kv_channels=128,
+    seq_length=32768,
+    layernorm_epsilon=1e-5,
+    add_qkv_bias=True,
+    apply_query_key_layer_scaling=True,
+    rotary_base=1e4,
+    stretch=1.0,
+    end_ids=frozenset({2}),
+)
+START_2 = (64790, 64792)
+"""[gMASK] and sop, with which a row of ChatGLM2-6B begins."""
+FAMILIES: dict[str, Callable[[], Network]] = {"chatglm-6b": lambda: ChatGLM(CONFIG), "chatglm2-6b": lambda: ChatGLM2(CONFIG_2)}
 LENGTH = 128
 WARM_UP, STEPS = 5, 20
 CASES = {
@@ -47,18 +68,20 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
-    out = parser.parse_args().out
+    parser.add_argument("--family", choices=FAMILIES, default="chatglm-6b", help="whose shape")
+    options = parser.parse_args()
+    out, make = options.out, FAMILIES[options.family]
     device = torch.device("cuda")
 
     def tell(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
+        line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "family": options.family, **values})
         print(line, flush=True)
         if out:
             with out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     for dtype in CASES:
-        network = random_network(dtype, device)
+        network = random_network(dtype, device, make)
         for micro_batch, checkpointing in CASES[dtype]:
             tell(**train_steps(network, micro_batch, checkpointing=checkpointing))
         for batch in (1, 64):
@@ -68,10 +91,10 @@ def main() -> None:
         torch.cuda.empty_cache()
 
 
-def random_network(dtype: torch.dtype, device: torch.device) -> ChatGLM:
-    """6.17 billion random numbers, made where they are used."""
+def random_network(dtype: torch.dtype, device: torch.device, make: Callable[[], Network]) -> Network:
+    """Six billion random numbers, made where they are used."""
     with torch.device("meta"):
-        network = ChatGLM(CONFIG).to(dtype)
+        network = make().to(dtype)
     network = network.to_empty(device=device).requires_grad_(False).eval()
     torch.manual_seed(0)
     for name, parameter in network.named_parameters():
@@ -82,20 +105,25 @@ def random_network(dtype: torch.dtype, device: torch.device) -> ChatGLM:
     return network
 
 
-def random_rows(count: int, chance: random.Random) -> tuple[list[list[int]], list[list[int]]]:
+def random_rows(network: Network, count: int, chance: random.Random) -> tuple[list[list[int]], list[list[int]]]:
     """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
     rows, labels = [], []
     control = CONFIG.control
+    last = network.vocabulary * 9 // 10
     for _ in range(count):
-        prompt = [chance.randrange(1000, 120_000) for _ in range(chance.randrange(24, 60))]
-        answer = [chance.randrange(1000, 120_000) for _ in range(63)]
-        rows.append([*prompt, control.gmask, control.sop, *answer])
-        labels.append([-100] * (len(prompt) + 1) + [control.sop, *answer])
+        prompt = [chance.randrange(1000, last) for _ in range(chance.randrange(24, 60))]
+        answer = [chance.randrange(1000, last) for _ in range(63)]
+        if isinstance(network, ChatGLM):
+            rows.append([*prompt, control.gmask, control.sop, *answer])
+            labels.append([-100] * (len(prompt) + 1) + [control.sop, *answer])
+        else:
+            rows.append([*START_2, *prompt, *answer, 2])
+            labels.append([-100] * (len(prompt) + 2) + [*answer, 2])
     return rows, labels
 
 
 def train_steps(
-    network: ChatGLM, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS
+    network: Network, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS
 ) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
     section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
@@ -106,7 +134,7 @@ def train_steps(
     chance = random.Random(0)
 
     def step(number: int) -> float:
-        rows, labels = random_rows(16, chance)
+        rows, labels = random_rows(network, 16, chance)
         settle(network.device)
         began = time.perf_counter()
         tokens = 16 * 64
@@ -131,11 +159,12 @@ def train_steps(
     }
 
 
-def answer(network: ChatGLM, batch: int) -> dict[str, object]:
+def answer(network: Network, batch: int) -> dict[str, object]:
     """64 new tokens for `batch` prompts, greedy, with a prefix."""
     encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
     prefix = encoder.prefix(network.dtype)
-    prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] for row in random_rows(batch, random.Random(1))[0]]
+    rows, _ = random_rows(network, batch, random.Random(1))
+    prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]
     forget_peak(network.device)
     tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))), network.device)
     return {
