@@ -24,6 +24,7 @@ the device ran out of memory. Compute fewer rows at once: train.micro_batch_size
 OUTPUT_REFUSED = """\
 what the command says cannot be written where its output goes: {problem}. Free some space or send it elsewhere, then run the same
        command again; what was saved is kept. / 命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。"""
+EXPORTS = ("official", "peft", "merged", "int8", "int4", "bundle")
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项
@@ -180,9 +181,10 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _chat(options: argparse.Namespace) -> None:
+    from imprint.bundle import unpacked
     from imprint.chat import chat_command
 
-    chat_command(options.folder, options.overrides)
+    chat_command(unpacked(options.folder), options.overrides)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -213,6 +215,12 @@ def _quantize(options: argparse.Namespace) -> None:
     from imprint.export import quantize
 
     quantize(options.folder, options.output, options.bits)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from imprint.export.start import export_command
+
+    export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
 
 
 def _main(options: argparse.Namespace) -> None:
@@ -274,7 +282,9 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def _add_talking(commands: "argparse._SubParsersAction[_Parser]") -> None:
     chat = _add(commands, "chat", _chat, "talk to a run or a model / 与微调结果或模型对话")
-    chat.add_argument("folder", type=Path, metavar="RUN|MODEL", help="a run folder, or a model folder / 训练结果或模型目录")
+    chat.add_argument(
+        "folder", type=Path, metavar="RUN|MODEL", help="a run folder, a bundle of one, or a model folder / 训练结果、打包文件或模型目录"
+    )
     _add_overrides(chat)
 
     score = _add(commands, "score", _score, "score a predictions file of any tool / 给任何工具的预测文件打分")
@@ -319,6 +329,13 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     quantize.add_argument("folder", type=Path, metavar="MODEL", help="a model folder / 模型目录")
     quantize.add_argument("output", type=Path, metavar="OUT", help="the folder to write / 输出目录")
     quantize.add_argument("--bits", type=int, choices=(4, 8), default=4, help="bits of a weight; 4 if not given / 每个权重的位数")
+
+    export = _add(commands, "export", _export, "write what was tuned in the files of other tools / 把微调结果导出给其他工具")
+    export.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
+    export.add_argument("output", type=Path, nargs="?", metavar="OUT", help="where to write; into the run folder if not given / 输出位置")
+    export.add_argument("--to", required=True, choices=EXPORTS, help="whose files / 导出格式")
+    export.add_argument("--prompts", type=Path, metavar="FILE", help="prove it with these questions / 用这些问题验证导出前后一致")
+    _add_overrides(export)
 
     original = _add(commands, "main", _main, "run with the flags of ChatGLM-6B's ptuning/main.py / 兼容原版 main.py 的参数")
     original.add_argument("flags", nargs=argparse.REMAINDER, metavar="--flag value", help="as in the original train.sh / 同原版 train.sh")

@@ -43,7 +43,7 @@ from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask, ContinuationTask, TaskSection, TextTask
-from imprint.trained import Trained, open_model, read_run
+from imprint.trained import Trained, moved, open_model, read_run
 
 
 class EvaluateSection(Section):
@@ -79,6 +79,7 @@ class EvaluateSection(Section):
     max_length: int | None = Field(
         None, ge=5, description="Most tokens of prompt and answer together, where truncation is `original`; null adds up the two lengths."
     )
+    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
     quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
@@ -183,6 +184,7 @@ def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
 
 def open_asked(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
     """The model that a section asks for."""
+    run = moved(run, section.base_path)
     return open_model(
         path,
         run,
@@ -234,6 +236,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     aside = {
         "output",
         "base",
+        "base_path",
         "adapter",
         "protocol",
         "task",

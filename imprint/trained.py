@@ -45,6 +45,13 @@ def read_run(path: Path) -> Trained | None:
     return None
 
 
+def moved(run: Trained | None, base_path: Path | None) -> Trained | None:
+    """The run with its base elsewhere than its recipe says; None and a model folder stay what they are."""
+    if run is None or base_path is None:
+        return run
+    return run.model_copy(update={"model": run.model.model_copy(update={"path": str(base_path)})})
+
+
 def open_template(path: Path, run: Trained | None, template: TemplateName | None = None) -> Template:
     """How the conversations of a run or a model folder are written; no weights are read. UserError where there is no tokenizer.
 
@@ -84,6 +91,11 @@ def open_model(
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
     home = RunFolder(path)
     folder, own = (run.model.path, None) if base else _tuned(home, run)
+    if folder == run.model.path and not base_folder(folder).is_dir():
+        raise UserError(
+            f"{path}: its base, {run.model.path}, is not there. Put it back, or say where it is now: base_path=FOLDER.\n"
+            "底座不在原处：请放回，或用 base_path=目录 指明。"
+        )
     model = load(
         folder,
         adapter=own,

@@ -28,6 +28,7 @@ SURFACE = {
     "data convert": {"--help", "FILE", "OUT", "a.b=c"},
     "doctor": {"--help"},
     "quantize": {"--help", "MODEL", "OUT", "--bits"},
+    "export": {"--help", "RUN", "OUT", "--to", "--prompts", "a.b=c"},
     "main": {"--help", "--flag value"},
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},
     "recipe": {"--help", "--evaluate", "--markdown"},
@@ -80,7 +81,7 @@ def test_running_out_of_memory_is_a_sentence(words: str, stand_in: Stand, capsys
 
 def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
-    assert len(help_lines) == 1 + 13 + 6
+    assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 6  # the title, the commands, the first steps
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
 
 

@@ -23,7 +23,17 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-TYPED = ("training.md", "evaluation.md", "metrics.md", "models.md", "data.md", "chat.md", "migrating.md", "when-a-run-goes-wrong.md")
+TYPED = (
+    "training.md",
+    "evaluation.md",
+    "metrics.md",
+    "models.md",
+    "data.md",
+    "chat.md",
+    "export.md",
+    "migrating.md",
+    "when-a-run-goes-wrong.md",
+)
 """Pages that are typed behind the README, in this order."""
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8"],

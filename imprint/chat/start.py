@@ -13,7 +13,7 @@ from imprint.config import Field, read_overrides
 from imprint.data.templates import TEMPLATE_HELP, TemplateName
 from imprint.errors import UserError
 from imprint.model import Model
-from imprint.trained import Trained, open_model, read_run
+from imprint.trained import Trained, moved, open_model, read_run
 
 WELCOME: Final = "/help lists the commands, Ctrl-D leaves / 输入 /help 查看命令，Ctrl-D 退出"
 
@@ -23,6 +23,7 @@ class ChatSection(SamplingSection):
 
     base: bool = Field(False, description="Talk to the untouched base of a run instead of what was tuned.")
     adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
+    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
     quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
     dtype: str | None = Field(None, description="Precision of the base.")
     device: str | None = Field(None, description="Where to compute.")
@@ -33,7 +34,7 @@ class ChatSection(SamplingSection):
 def chat_command(path: Path, overrides: Sequence[str]) -> None:
     """Talk to a run or a model folder: on a terminal with a line editor, in a pipe one question a line and its answer for each."""
     section = read_overrides(overrides, ChatSection)
-    run = read_run(path)
+    run = moved(read_run(path), section.base_path)
     live = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
     screen.note(f"loading {path} ... / 正在加载")

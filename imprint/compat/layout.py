@@ -12,21 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imprint.data.batch import Batches
+from imprint.export.writers import write_original_prefix
 from imprint.files import new_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
-from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.tune.adapter import ORIGINAL
 from imprint.tune.tuner import Tuner
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 ALL_RESULTS = "all_results.json"
 PREDICTIONS = "generated_predictions.txt"
-LARGE = {".bin", ".safetensors", ".pt", ".pth"}
 
 
 @dataclass(frozen=True)
@@ -71,13 +67,8 @@ def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str,
         save_network(tuner.network, base, folder, as_bin=True)
         write_json(folder / STATE, state)
         return
-    shape = tuner.encoder.shape
     with new_folder(folder) as part:
-        for small in base.iterdir():
-            if small.is_file() and small.suffix not in LARGE and not small.name.endswith(".index.json"):
-                shutil.copyfile(small, part / small.name)
-        write_json(part / "config.json", read_config(base) | {"pre_seq_len": shape.length, "prefix_projection": shape.projection})
-        torch.save({name: tensor.detach().float().cpu().contiguous() for name, tensor in tuner.trained().items()}, part / ORIGINAL)
+        write_original_prefix(part, base, tuner.encoder)
         write_json(part / STATE, state)
 
 

@@ -24,6 +24,7 @@ MAPPED_BYTES = 64 * 2**20
 """A shard is mapped anew after this many bytes, so that pages already copied do not add up in memory."""
 IGNORED_ENDINGS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
+WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
 COMPARED_ROWS = 16
 
@@ -309,7 +310,7 @@ def save_network(
 def copy_small_files(source: Path, folder: Path) -> None:
     """Everything of a model folder but its weights."""
     for small in source.iterdir():
-        if small.is_file() and small.suffix not in {".bin", ".safetensors"} and not small.name.endswith(".index.json"):
+        if small.is_file() and small.suffix not in WEIGHT_SUFFIXES and not small.name.endswith(".index.json"):
             shutil.copyfile(small, folder / small.name)
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import imprint
-from imprint import export
 from imprint.cli import main
 from imprint.errors import UserError
+from imprint.export import quantized as export
 from imprint.models.checkpoint import read_tensors
 from imprint.quant import BITS
 from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config
@@ -132,7 +132,7 @@ class TestRefusals:
 
     def test_a_disk_without_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         full: Callable[[object], object] = lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000)  # noqa: E731
-        monkeypatch.setattr("imprint.export.shutil.disk_usage", full)
+        monkeypatch.setattr("imprint.export.quantized.shutil.disk_usage", full)
 
         sentence = refusal(CASE.folder, tmp_path / "deep" / "out")
 

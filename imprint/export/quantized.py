@@ -4,7 +4,9 @@ import math
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,7 +32,7 @@ from imprint.models.checkpoint import (
 )
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
-from imprint.progress import Progress
+from imprint.progress import Progress, say
 from imprint.quant import BITS, QuantizedWeight
 
 SHARD_BYTES = 10**9
@@ -53,31 +55,67 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     if fields.get("quantization_bit"):
         raise UserError(f"{source}: is quantised to {fields['quantization_bit']} bits already. Give the folder it was made from.")
     _check_place(source, out)
-    fields = quantized_fields(fields, bits, source)
-    with torch.device("meta"):
-        network = build_network(fields, source)
-    layers = quantized_layers(network)
-    before, sizes = _plan(source, network, layers)
-    after = sum(sizes.values())
-    _check_disk(out, after)
-    shards = divide(sizes, SHARD_BYTES)
+    plan = Plan.of(source, bits)
+    _check_disk(out, plan.after)
+    with new_folder(out) as part:
+        write_quantized(plan, part, out)
+    say(f"{out}: {plan.told}; read back without a difference / 已写入并校验")
+    say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
+    return out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder will become."""
+
+    source: Path
+    """The folder that is read."""
+    fields: dict[str, Any]
+    """The fields of the new config.json."""
+    network: Network
+    """The network, without its numbers."""
+    before: int
+    """Bytes of the weights as they are."""
+    sizes: dict[str, int]
+    """Bytes of each tensor that will be written, in the order in which they are read."""
+
+    @classmethod
+    def of(cls, source: Path, bits: int) -> "Plan":
+        """Look through the folder once. Raises UserError where it does not hold what its config.json calls for."""
+        fields = quantized_fields(read_config(source), bits, source)
+        with torch.device("meta"):
+            network = build_network(fields, source)
+        before, sizes = _sizes(source, network, quantized_layers(network))
+        return cls(source, fields, network, before, sizes)
+
+    @property
+    def after(self) -> int:
+        """Bytes that will be written."""
+        return sum(self.sizes.values())
+
+    @property
+    def told(self) -> str:
+        """How much smaller it becomes."""
+        return f"{self.network.quantization_bit} bits, {_size(self.after)} instead of {_size(self.before)}"
+
+
+def write_quantized(plan: Plan, part: Path, out: Path) -> None:
+    """Fill the folder `part`, which will be called `out`, and read it back."""
+    shards = divide(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
-    megabytes = math.ceil(before / 10**6)
-    with Progress("quantising", megabytes, "MB") as bar, new_folder(out) as part:
-        copy_small_files(source, part)
+    megabytes = math.ceil(plan.before / 10**6)
+    with Progress("quantising", megabytes, "MB") as bar:
+        copy_small_files(plan.source, part)
         checksums: dict[str, int] = {}
         told = 0
-        for done, written in _write(source, network, layers, part, files):
+        for done, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):
             checksums |= written
-            bar.advance(megabytes * done // before - told)
-            told = megabytes * done // before
+            bar.advance(megabytes * done // plan.before - told)
+            told = megabytes * done // plan.before
         if len(files) > 1:
-            write_index(part / "model.safetensors.index.json", files, after)
-        write_json(part / "config.json", fields)
-        _read_back(part, checksums)
-    bar.say(f"{out}: {bits} bits, {_size(after)} instead of {_size(before)}; read back without a difference / 已写入并校验")
-    bar.say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
-    return out
+            write_index(part / "model.safetensors.index.json", files, plan.after)
+        write_json(part / "config.json", plan.fields)
+        _read_back(part, out, checksums)
 
 
 def _check_place(source: Path, out: Path) -> None:
@@ -102,7 +140,7 @@ def _check_disk(out: Path, needed: int) -> None:
         )
 
 
-def _plan(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
+def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
     """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
     expected = network.state_dict()
     before, sizes, missing = 0, {}, expected.keys() - set(map(scale_of, layers))
@@ -137,13 +175,11 @@ def _write(
         yield done, checksums
 
 
-def _read_back(part: Path, checksums: Mapping[str, int]) -> None:
+def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
     found = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
     if found != checksums:
         wrong = min(name for name in checksums if found.get(name) != checksums[name])
-        raise UserError(
-            f"{part.parent}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk."
-        )
+        raise UserError(f"{out}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
 
 
 def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:

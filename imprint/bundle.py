@@ -1,0 +1,163 @@
+"""A bundle: one archive to hand on, with what was tuned, its recipe, its report, checksums, and the name and licence of the base.
+
+A plain tar, so that anything can look into it: `bundle.json` first, then the files that it lists with their SHA-256. Reading one runs
+nothing and writes nowhere but into a folder of its own: a name that leaves it, a link, a file that is not listed or not what was packed is
+refused.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from imprint.errors import UserError
+from imprint.files import new_file, new_folder
+
+FORMAT: Final = 1
+LIST: Final = "bundle.json"
+LARGEST_LIST: Final = 2**20
+READ_BYTES: Final = 2**20
+LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bundle says of itself."""
+
+    name: str
+    """What the run was called."""
+    method: str
+    """How it was tuned: prefix, lora or full."""
+    base: str
+    """The base as the recipe names it."""
+    licence: str
+    """The base's licence, as far as its folder tells."""
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether this is a file that could be a bundle: a folder is a run or a model."""
+    return path.is_file() and path.suffix == ".tar"
+
+
+def pack(out: Path, folder: Path, names: Sequence[str], facts: Facts) -> None:
+    """Write these files of a folder into one archive, which appears complete or not at all; times and owners are left out."""
+    checksums = {name: _sha256((folder / name).open("rb")) for name in names}
+    listed = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
+    with new_file(out) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(_entry(LIST, len(listed)), io.BytesIO(listed))
+        for name in names:
+            with (folder / name).open("rb") as file:
+                archive.addfile(_entry(name, os.fstat(file.fileno()).st_size), file)
+
+
+def unpacked(path: Path) -> Path:
+    """The folder that a bundle becomes, in the user's cache; any other path is given back as it is.
+
+    An archive is unpacked once. Raises UserError where it is no bundle, or damaged, or holds what a bundle never holds.
+    """
+    if not is_bundle(path):
+        return path
+    with path.open("rb") as file:
+        digest = _sha256(file)
+    home = _cache() / f"{path.stem}-{digest[:12]}"
+    if not home.is_dir():
+        try:
+            with tarfile.open(path, "r:") as archive:
+                _unpack(archive, path, home)
+        except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise UserError(f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.") from error
+    return home
+
+
+def read_facts(home: Path) -> Facts | None:
+    """What the bundle that was unpacked here says of itself; None for a folder that was none."""
+    file = home / LIST
+    if not file.is_file():
+        return None
+    listed = json.loads(file.read_text(encoding="utf-8"))
+    return Facts(**{name: str(listed.get(name, "")) for name in Facts.__dataclass_fields__})
+
+
+def licence_of(base: Path) -> str:
+    """What a base's folder says of its licence: the first line of the licence file, or `license:` of its README."""
+    for file in sorted(base.iterdir()) if base.is_dir() else []:
+        if LICENCE_FILES.fullmatch(file.name) and file.is_file():
+            lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+            return f"{file.name}: {next((line for line in lines if line), 'empty')}"
+    readme = base / "README.md"
+    if readme.is_file():
+        found = re.search(r"^license(?:_name)?:\s*(\S.*)$", readme.read_text(encoding="utf-8", errors="replace")[:4096], re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return "not said by the base's folder; look it up where the base came from"
+
+
+def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
+    first = archive.next()
+    if first is None or first.name != LIST or not first.isreg() or first.size > LARGEST_LIST:
+        raise UserError(f"{path}: does not begin with {LIST}, so it is no bundle. Make one with `imprint export RUN --to bundle`.")
+    content = _opened(archive, first).read()
+    listed = json.loads(content)
+    if listed.get("format") != FORMAT:
+        raise UserError(
+            f'{path}: "format" is {listed.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
+        )
+    checksums: Mapping[str, str] = dict(listed["sha256"])
+    with new_folder(home) as part:
+        (part / LIST).write_bytes(content)
+        missing = set(checksums)
+        while (entry := archive.next()) is not None:
+            if entry.name not in missing or not entry.isreg() or not _inside(entry.name):
+                raise UserError(f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.")
+            missing.discard(entry.name)
+            place = part / entry.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as file:
+                found = _sha256(_opened(archive, entry), file)
+            if found != checksums[entry.name]:
+                raise UserError(f"{path}: {entry.name} is not what was packed. The archive is damaged; get it again.")
+        if missing:
+            raise UserError(f"{path}: {min(missing)} is missing. The archive is cut short; get it again.")
+
+
+def _inside(name: str) -> bool:
+    """Whether a name is a plain one below its folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and "\\" not in name and not any(part in ("..", ".") or ":" in part for part in parts)
+
+
+def _opened(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(entry)
+    assert file is not None, "only regular files are opened"
+    return file
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    entry.mode = 0o644
+    return entry
+
+
+def _sha256(source: IO[bytes], copy: IO[bytes] | None = None) -> str:
+    """The digest of a file, read in pieces, which `copy` gets too; closes the source."""
+    found = hashlib.sha256()
+    with source:
+        while piece := source.read(READ_BYTES):
+            found.update(piece)
+            if copy is not None:
+                copy.write(piece)
+    return found.hexdigest()
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "imprint" / "bundles"

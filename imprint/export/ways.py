@@ -1,0 +1,59 @@
+"""Which method can leave to which target, and why the others cannot: one table for the command, its refusals and the docs."""
+
+from typing import Final, Literal, get_args
+
+Target = Literal["official", "peft", "merged", "int8", "int4", "bundle"]
+Method = Literal["prefix", "lora", "full"]
+TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+
+WRITTEN: Final[dict[tuple[Method, Target], str]] = {
+    ("prefix", "official"): "the original's prefix file with the base's small files",
+    ("prefix", "int8"): "the base in 8 bits, the prefix beside it",
+    ("prefix", "int4"): "the base in 4 bits, the prefix beside it",
+    ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
+    ("lora", "peft"): "adapter_config.json and adapter_model.safetensors",
+    ("lora", "merged"): "16-bit safetensors under the official names",
+    ("lora", "int8"): "merged, then in 8 bits",
+    ("lora", "int4"): "merged, then in 4 bits",
+    ("lora", "bundle"): "one archive: adapter, recipe, report, checksums",
+    ("full", "official"): "16-bit .bin files in the official layout",
+    ("full", "merged"): "16-bit safetensors under the official names",
+    ("full", "int8"): "the tuned model in 8 bits",
+    ("full", "int4"): "the tuned model in 4 bits",
+    ("full", "bundle"): "one archive: model, recipe, report, checksums",
+}
+"""What is written, where it can be."""
+REFUSED: Final[dict[tuple[Method, Target], tuple[str, str]]] = {
+    ("prefix", "peft"): (
+        "peft puts a prefix into the cache, which shifts every position by the prefix's length: the same numbers answer differently there",
+        "peft 会让所有位置后移一个前缀长度，同样的数值会给出不同的回答",
+    ),
+    ("prefix", "merged"): (
+        "a prefix is keys and values beside the weights, and no weights are equal to it",
+        "前缀是权重之外的键和值，无法并入权重",
+    ),
+    ("lora", "official"): (
+        "the original's scripts know no LoRA",
+        "原版脚本不认识 LoRA",
+    ),
+    ("full", "peft"): (
+        "all weights were tuned, and peft's files hold adapters only",
+        "全参数微调没有适配器，peft 文件只能存适配器",
+    ),
+}
+"""Why it cannot be, in English and Chinese."""
+
+
+def possible(method: Method) -> list[Target]:
+    """The targets that this method can leave to."""
+    return [target for target in TARGETS if (method, target) in WRITTEN]
+
+
+def table() -> str:
+    """All of it in Markdown: a row for each target, a column for each method."""
+    lines = ["| `--to` | prefix | LoRA | full tuning |", "|---|---|---|---|"]
+    for target in TARGETS:
+        cells = [WRITTEN.get((method, target)) or f"refused: {REFUSED[method, target][0]}" for method in METHODS]
+        lines.append(f"| `{target}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,202 @@
+"""What each way out writes. A writer yields who answered before, writes the folder, and yields who answers from it."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+from imprint.export.proof import Answer, answers
+from imprint.export.quantized import Plan, write_quantized
+from imprint.export.ways import Method, Target
+from imprint.files import find_folder, write_json
+from imprint.model import Model, base_folder, load
+from imprint.models.checkpoint import copy_small_files, save_network
+from imprint.models.families import read_config
+from imprint.runs import RunFolder
+from imprint.trained import Trained, open_model
+from imprint.tune.adapter import ORIGINAL
+from imprint.tune.lora.files import write_lora
+from imprint.tune.prefix import PrefixEncoder
+
+Answerer = Callable[[Sequence[Sample]], list[Answer]]
+"""Who answers questions greedily."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export."""
+
+    path: Path
+    """The run folder."""
+    run: Trained
+    """What its recipe says."""
+    part: Path
+    """The folder to fill, not yet under its name."""
+    out: Path
+    """What it will be called."""
+    dtype: torch.dtype
+    """The type of the numbers that are written."""
+    device: str | None
+    """Where to compute; None takes a GPU where there is one."""
+
+    @property
+    def base(self) -> Path:
+        """The folder of the base."""
+        return base_folder(self.run.model.path)
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter."""
+        found = find_folder(RunFolder(self.path).adapter)
+        assert found is not None, "the method of the run was read from it"
+        return found
+
+    @property
+    def tuned(self) -> Path:
+        """The folder of the model that was tuned as a whole."""
+        found = find_folder(RunFolder(self.path).model)
+        assert found is not None, "the method of the run was read from it"
+        return found
+
+    def open(self, *, bits: int | None = None) -> Model:
+        """The tuned model of the run."""
+        return open_model(self.path, self.run, quantize=bits, device=self.device)
+
+    def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
+        """What others will load, in the precision in which the run is computed."""
+        section = self.run.model
+        model = load(folder, adapter=adapter, quantize=bits, dtype=section.dtype, device=self.device, template=section.template)
+        model.source_prefix = self.run.rows.source_prefix
+        return model
+
+    def asked_of(self, model: Model) -> Answerer:
+        """One of our models as who answers."""
+        return partial(answers, model, self.run)
+
+
+Writer = Callable[[Job], Iterator[Answerer]]
+
+
+def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> None:
+    """Fill a folder as the original's checkpoints of a prefix are: the base's small files, and the prefix in a pytorch_model.bin."""
+    copy_small_files(base, part)
+    shape = encoder.shape
+    write_json(part / "config.json", read_config(base) | {"pre_seq_len": shape.length, "prefix_projection": shape.projection})
+    torch.save({name: tensor.detach().float().cpu().contiguous() for name, tensor in encoder.named_tensors().items()}, part / ORIGINAL)
+
+
+def official_prefix(job: Job) -> Iterator[Answerer]:
+    """The original's prefix file."""
+    model = job.open()
+    yield job.asked_of(model)
+    assert model.encoder is not None
+    write_original_prefix(job.part, job.base, model.encoder)
+    del model
+    yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
+
+
+def official_model(job: Job) -> Iterator[Answerer]:
+    """The tuned model as the original's folders are, in `.bin` files."""
+    yield from _model(job, as_bin=True)
+
+
+def merged(job: Job) -> Iterator[Answerer]:
+    """The tuned weights, a LoRA made a part of them, as safetensors under the official names."""
+    yield from _model(job, as_bin=False)
+
+
+def _model(job: Job, *, as_bin: bool) -> Iterator[Answerer]:
+    model = job.open()
+    yield job.asked_of(model)
+    _save_merged(job, model, job.part, as_bin=as_bin)
+    del model
+    yield job.asked_of(job.reopen(job.part))
+
+
+def _save_merged(job: Job, model: Model, folder: Path, *, as_bin: bool = False) -> None:
+    if model.lora is not None:
+        model.merge(dequantize=True)
+    refuse_overflow(model, job.dtype)
+    save_network(model.network, job.base, folder, dtype=job.dtype, as_bin=as_bin)
+
+
+def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
+    """Raise UserError where a number is too large for the type that is to be written."""
+    largest = torch.finfo(dtype).max
+    for name, tensor in model.network.state_dict().items():
+        if tensor.is_floating_point() and not bool((tensor.abs() <= largest).all()):
+            raise UserError(
+                f"dtype: {name!r} holds numbers that {dtype} cannot hold (its largest is {largest:.4g}) or that are not finite. "
+                "Set dtype=bfloat16 or dtype=float32.\n有数值超出该精度的范围；请用 dtype=bfloat16 或 dtype=float32。"
+            )
+
+
+def peft_adapter(job: Job) -> Iterator[Answerer]:
+    """A LoRA in peft's own files, without ours."""
+    model = job.open()
+    yield job.asked_of(model)
+    assert model.lora is not None
+    write_lora(job.part, model.lora, job.run.model.path)
+    del model
+    yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
+
+
+def quantized_beside(bits: int) -> Writer:
+    """The base in so many bits with the adapter's folder in it."""
+
+    def write(job: Job) -> Iterator[Answerer]:
+        model = job.open(bits=bits)
+        yield job.asked_of(model)
+        del model
+        write_quantized(Plan.of(job.base, bits), job.part, job.out)
+        shutil.copytree(job.adapter, job.part / "adapter")
+        yield job.asked_of(job.reopen(job.part, adapter=job.part / "adapter"))
+
+    return write
+
+
+def quantized_model(bits: int) -> Writer:
+    """The tuned model in so many bits; proven against the same rounding as the model is loaded."""
+
+    def write(job: Job) -> Iterator[Answerer]:
+        yield job.asked_of(job.reopen(job.tuned, bits=bits))
+        write_quantized(Plan.of(job.tuned, bits), job.part, job.out)
+        yield job.asked_of(job.reopen(job.part))
+
+    return write
+
+
+def quantized_merge(bits: int) -> Writer:
+    """A LoRA made a part of the weights, which are then rounded to so many bits."""
+
+    def write(job: Job) -> Iterator[Answerer]:
+        between = job.part / "merged"
+        model = job.open()
+        _save_merged(job, model, between)
+        del model
+        yield job.asked_of(job.reopen(between, bits=bits))
+        write_quantized(Plan.of(between, bits), job.part, job.out)
+        shutil.rmtree(between)
+        yield job.asked_of(job.reopen(job.part))
+
+    return write
+
+
+WRITERS: dict[tuple[Method, Target], Writer] = {
+    ("prefix", "official"): official_prefix,
+    ("prefix", "int8"): quantized_beside(8),
+    ("prefix", "int4"): quantized_beside(4),
+    ("lora", "peft"): peft_adapter,
+    ("lora", "merged"): merged,
+    ("lora", "int8"): quantized_merge(8),
+    ("lora", "int4"): quantized_merge(4),
+    ("full", "official"): official_model,
+    ("full", "merged"): merged,
+    ("full", "int8"): quantized_model(8),
+    ("full", "int4"): quantized_model(4),
+}

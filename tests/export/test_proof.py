@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+from imprint.export.proof import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
+from imprint.trained import Trained, open_model, read_run
+from tests.tinyrun import tiny_recipe, tiny_run
+
+ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place="")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
+    folder = tmp_path_factory.mktemp("run")
+    path = tiny_run(tiny_recipe(folder), "run", "train.steps=1").path
+    found = read_run(path)
+    assert found is not None
+    return path, found
+
+
+def said(*texts: str) -> list[Answer]:
+    return [Answer(tuple(map(ord, text)), text) for text in texts]
+
+
+def test_the_same_answers_pass() -> None:
+    refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见。"))
+    with pytest.raises(UserError, match="answers 1 of 2 questions differently"):
+        refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见"))
+
+
+def test_the_first_difference_is_shown() -> None:
+    with pytest.raises(UserError) as caught:
+        refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好？", "再见！"))
+
+    assert 'answers 2 of 2 questions differently, so nothing was written. First: "你好", after 2 equal tokens' in str(caught.value)
+    assert 'before "你好！", after "你好？". Rounding to 16 bit can do this' in str(caught.value)
+
+
+def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(run: tuple[Path, Trained], tmp_path: Path) -> None:
+    _path, trained = run
+    gone = trained.model_copy(update={"data": trained.rows.model_copy(update={"train": tmp_path / "gone.jsonl"})})
+
+    assert questions(trained, 2)[0].query.startswith("类型#")
+    assert [one.query for one in questions(gone, 3)] == list(QUESTIONS[:3])
+
+
+def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, Trained]) -> None:
+    path, trained = run
+    model = open_model(path, trained)
+
+    (ids,) = prompts(model, trained, [Sample("白色" * 200, "", None, place="")])
+    (answer,) = answers(model, trained, ASKED[:1])
+
+    assert len(ids) == trained.rows.max_source_length
+    assert model.tokenizer.decode(answer.ids) == answer.text

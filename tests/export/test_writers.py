@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from imprint.errors import UserError
+from imprint.export.ways import WRITTEN
+from imprint.export.writers import WRITERS, refuse_overflow
+from tests.cases import small_model
+
+
+def test_there_is_a_writer_for_all_that_can_be_written_but_bundles() -> None:
+    assert WRITERS.keys() == {key for key in WRITTEN if key[1] != "bundle"}
+
+
+def test_a_number_that_the_type_cannot_hold_is_refused_with_its_name() -> None:
+    model = small_model()
+    refuse_overflow(model, torch.float16)
+    name, parameter = next(iter(model.network.named_parameters()))
+    parameter.data[0, 0] = 70000.0
+
+    refuse_overflow(model, torch.bfloat16)
+    with pytest.raises(UserError) as caught:
+        refuse_overflow(model, torch.float16)
+
+    assert f"{name!r} holds numbers that torch.float16 cannot hold (its largest is 6.55e+04)" in str(caught.value)
+
+
+def test_a_number_that_is_none_is_refused_in_every_type() -> None:
+    model = small_model()
+    next(iter(model.network.parameters())).data[0, 0] = float("nan")
+
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        with pytest.raises(UserError, match="or that are not finite"):
+            refuse_overflow(model, dtype)
