@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
     """
     if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
         raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
-    with join(recipe.model.device) as crew, open_run(recipe, say, crew) as run:
+    grouped = recipe.engine.deepspeed is not None or recipe.engine.fsdp
+    with join(recipe.model.device, grouped=grouped) as crew, open_run(recipe, say, crew) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
@@ -166,6 +167,12 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
     )
     steps = section.steps or batches.steps(section.epochs)
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
+    if tuner.adapter is not None and not engine.whole:
+        raise UserError(
+            f"engine: to share all weights between processes is offered for tune.method=full; this is {recipe.tune.method}, whose base "
+            "stays as it is. Take engine.deepspeed=zero2 or leave it out, and model.quantize=4 where the base is too large.\n"
+            "engine.deepspeed=zero3 与 engine.fsdp 只用于全参数微调；请改用 zero2 或去掉该项，底座放不下时用 model.quantize=4。"
+        )
     if crew.rank:
         seed_everything(section.seed + crew.rank)  # from here on each draws for rows of its own
     return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
@@ -279,9 +286,12 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     rows = job.batches.of_step(position.step)
     tokens = sum(scored(job.split.row(row)) for row in rows)
     engine.scale = 1 / max(tokens, 1)
-    value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
     rate = engine.rate(position.step)
-    norm, applied = engine.update(position.step, apply=math.isfinite(value))
+    applied, tried = False, False
+    while not tried or engine.try_again:  # of float16 at a lower scale of the loss
+        tried = True
+        value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
+        norm, applied = engine.update(position.step, apply=math.isfinite(value))
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
     seen = sum(len(job.split.row(row).ids) for row in rows)
@@ -395,7 +405,11 @@ def save_result(job: Job, position: Position) -> None:
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base, template, step = Path(job.model.name), job.model.template.name, position.step
     named = str(job.recipe.model.path)
-    job.crew.of_leader(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
+    if job.engine.whole:
+        with job.engine.exact() if job.tuner.adapter is not None else nullcontext():
+            job.crew.of_leader(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
+    else:
+        job.tuner.save_whole(folder, base, job.engine.full, writes=job.crew.leads)
 
 
 @torch.no_grad()
@@ -407,7 +421,8 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     section = job.recipe.data
     prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length, system=one.system) for one in samples]
     try:
-        answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
+        with job.engine.answering():
+            answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:  # the losses tell; looking on shall not end the run
         if not isinstance(error, NotFiniteError) and not out_of_memory(error):
             raise

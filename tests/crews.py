@@ -33,6 +33,7 @@ optimizer: {{learning_rate: 0.01, warmup_steps: 0, schedule: constant, weight_de
 train: {{steps: 4, batch_size: 6, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_every: 2, watch_prompts: 1, keep_states: 9}}
 """
 IMPORTED_ONCE = ("imprint.train", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
+IF_ASKED_FOR = ("deepspeed",)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def make_all(arguments: list[str]) -> list[dict[str, Any]]:
     """Make the starts of a file."""
     folder, plan = Path(arguments[0]), json.loads(Path(arguments[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(1)  # and no parallel work before a fork
-    for name in IMPORTED_ONCE:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    shared = [name for name in IF_ASKED_FOR if name in str(plan)]
+    for name in (*IMPORTED_ONCE, *shared):
         importlib.import_module(name)
     return [asdict(make(Start(**one), folder)) for one in plan]
 

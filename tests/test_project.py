@@ -34,6 +34,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "constant
 LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|r[o]ot|h[o]me|t[m]p)/")
 DOORS = {
     "accelerate": {"engine"},
+    "deepspeed": {"engine"},
     "peft": {"tune"},
     "transformers": {"models", "tokenizers"},
     "sentencepiece": {"tokenizers", "demo"},

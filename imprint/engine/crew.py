@@ -126,19 +126,26 @@ def orphaned() -> bool:
 
 
 @contextmanager
-def join(device: str | None) -> Iterator[Crew]:
-    """Meet the processes that were started together with this one; alone where it was started by itself.
+def join(device: str | None, *, grouped: bool = False) -> Iterator[Crew]:
+    """Meet the processes that were started together with this one; alone where it was started by itself, `grouped` as a group of one.
 
     `device` is the name of what is computed on, None for a GPU where there is one. On GPUs each process takes its own. Raises UserError
     where the machine has fewer.
     """
-    if not launched():
-        yield ALONE
-        return
     import torch.distributed as dist
 
-    crew = Crew(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    if not launched():
+        if grouped:
+            dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
+        try:
+            yield ALONE
+        finally:
+            if grouped:
+                dist.destroy_process_group()
+        return
+    crew = Crew(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
     if on_gpu:
         if crew.local_rank >= torch.cuda.device_count():
             raise UserError(
@@ -146,7 +153,7 @@ def join(device: str | None) -> Iterator[Crew]:
                 "started. Start one process for each GPU (engine.processes=null)."
             )
         torch.cuda.set_device(crew.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield crew
     except RuntimeError as error:

@@ -1,6 +1,7 @@
 """The step that turns gradients into weights, whatever the strategy that spreads them over processes."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from imprint.engine.crew import ALONE, Crew
 from imprint.engine.replicas import Replicas
 from imprint.engine.section import EngineSection, OptimizerSection
+from imprint.engine.shards import Shards
 from imprint.engine.strategy import RATIO, Numbers, Step, Strategy
+from imprint.engine.zero import Zero
+from imprint.engine.zerofile import deepspeed_settings
 
 
 class Engine:
@@ -70,7 +74,18 @@ class Engine:
         groups = _groups(parameters, ratios, apart=bool(section.weight_decay))
         names = {parameter: name for name, parameter in parameters.items()}
         self.order = [names[parameter] for group in groups for parameter in group["params"]]
-        self.strategy: Strategy = Replicas(module, parameters, groups, self.crew, rate=section.learning_rate, decay=section.weight_decay)
+        self.strategy: Strategy = self._start(module, groups)
+
+    def _start(self, module: nn.Module, groups: list[dict[str, Any]]) -> Strategy:
+        """The strategy that the knobs ask for."""
+        knobs, section, parameters, crew = self.knobs, self.section, self.parameters, self.crew
+        rate, decay, dtype = section.learning_rate, section.weight_decay, most_common_type(module)
+        if knobs.deepspeed is not None:
+            settings = deepspeed_settings(knobs, section, dtype, crew.count)
+            return Zero(module, parameters, groups, crew, settings, rate=rate, decay=decay)
+        if knobs.fsdp:
+            return Shards(module, parameters, groups, crew, dtype, rate=rate, decay=decay)
+        return Replicas(module, parameters, groups, crew, rate=rate, decay=decay)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add this micro-batch's gradients; processes exchange theirs at the `last` one of a step only."""
@@ -94,6 +109,23 @@ class Engine:
     def total(self, value: float) -> float:
         """The sum of a number over all processes."""
         return self.crew.total(value)
+
+    @property
+    def try_again(self) -> bool:
+        """Whether the latest update failed by float16's scale alone, and the same step may be tried again."""
+        return self.strategy.try_again
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """A weight of the network, gathered for the leader; all processes ask together."""
+        return self.strategy.full(tensor)
+
+    def answering(self) -> AbstractContextManager[None]:
+        """Inside this block the network may be called by itself, by all processes together."""
+        return self.strategy.answering()
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Inside this block the parameters that learn are as exact as they are known, to be saved."""
+        return self.strategy.exact()
 
     def numbers(self, name: str) -> dict[str, Tensor]:
         """All numbers of a parameter that learns, gathered; all processes ask together."""
@@ -120,3 +152,11 @@ def _groups(parameters: Mapping[str, nn.Parameter], ratios: Mapping[str, float],
         kept = ({RATIO: ratio} if ratio != 1 else {}) | ({} if decays else {"weight_decay": 0.0})
         groups.setdefault((ratio, not decays), {"params": [], **kept})["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
+
+
+def most_common_type(module: nn.Module) -> torch.dtype:
+    """The floating-point type of most numbers of a module: what it computes in, whatever else learns beside it."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=lambda dtype: counts[dtype])

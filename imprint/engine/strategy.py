@@ -1,6 +1,7 @@
 """What every way of spreading the weights over processes can do; the engine asks, and does not know which one it has."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ class Strategy(Protocol):
     scales_loss: bool
     """Whether a summed loss becomes a mean before its backward pass, and not its gradients behind it."""
 
+    try_again: bool
+    """Whether the latest update was not applied because float16 was scaled too high: the same step at the lower scale may be."""
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add a micro-batch's gradients to those of the step, of which it is the last one or not."""
 
@@ -60,3 +64,12 @@ class Strategy(Protocol):
 
     def restore_counters(self, counters: Mapping[str, Any]) -> None:
         """Go on from them, after all numbers are placed."""
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """A weight of the network, gathered; all processes ask together, and the leader alone needs to get it."""
+
+    def answering(self) -> AbstractContextManager[None]:
+        """Inside this block the network may be called by itself, by all processes together."""
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Inside this block the parameters that learn are as exact as they are known, to be saved."""

@@ -4,8 +4,8 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -280,31 +280,49 @@ def save_network(
     as_bin: bool = False,
     tied_once: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    gather: Callable[[Tensor], Tensor] | None = None,
+    writes: bool = True,
 ) -> None:
     """Write a complete model folder in the official layout: config.json, tokenizer files and weights.
 
     `source` gives config.json and the other small files; `dtype` None keeps the network's; shards of at most `shard_bytes` with an index,
-    or one file where that is enough; `tied_once` leaves out the head's copy of the embedding. The folder appears complete or not at all.
+    or one file where that is enough; `tied_once` leaves out the head's copy of the embedding. The folder appears complete, and read back,
+    or not at all. Where weights are shared between processes `gather` makes one whole, and all processes call this together; one of them
+    `writes`. Raises UserError where something reads back other than it was written.
     """
     dtype = dtype or network.dtype
-    tensors = network.state_dict()
+    tensors = network.state_dict(keep_vars=gather is not None)
     if network.tied_is_stored and not tied_once:
         for copy, its in network.tied.items():
             tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
     types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}
     stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
-    sizes = {name: tensor.numel() * types[name].itemsize for name, tensor in tensors.items()}
+    sizes = {name: getattr(tensor, "ds_numel", tensor.numel()) * types[name].itemsize for name, tensor in tensors.items()}
     shards = divide(sizes, shard_bytes)
     names = shard_names(stem, ending, len(shards))
-    with new_folder(folder) as part:
-        copy_small_files(source, part)
-        fields = {**read_config(source), "torch_dtype": str(dtype).removeprefix("torch.")}
-        write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
+    with new_folder(folder) if writes else nullcontext(folder) as part:
+        if writes:
+            copy_small_files(source, part)
+            fields = {**read_config(source), "torch_dtype": str(dtype).removeprefix("torch.")}
+            write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
         for name, shard in zip(names, shards, strict=True):
-            content = {key: tensors[key].to("cpu", types[key]).clone().contiguous() for key in shard}
-            torch.save(content, part / name) if as_bin else save_file(content, part / name, {"format": "pt"})
-        if len(shards) > 1:
+            content = {}
+            for key in shard:
+                whole = tensors[key] if gather is None else gather(tensors[key])
+                if writes:
+                    content[key] = whole.detach().to("cpu", types[key]).clone().contiguous()
+            if writes:
+                torch.save(content, part / name) if as_bin else save_file(content, part / name, {"format": "pt"})
+                _read_back(part / name, content, folder)
+        if writes and len(shards) > 1:
             write_index(part / f"{stem}.{ending}.index.json", dict(zip(names, shards, strict=True)), sum(sizes.values()))
+
+
+def _read_back(file: Path, content: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise UserError where a file does not hold what was written."""
+    for key, found in _read_safetensors(file) if file.suffix == ".safetensors" else load_pickle(file).items():
+        if not torch.equal(found.flatten().view(torch.uint8), content[key].flatten().view(torch.uint8)):
+            raise UserError(f"{folder}: {key!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
 
 
 def copy_small_files(source: Path, folder: Path) -> None:

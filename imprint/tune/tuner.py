@@ -1,6 +1,6 @@
 """What the engine trains: a network and the part of it, or beside it, that learns; the method is a value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -67,14 +67,9 @@ class Tuner(nn.Module):
         ratio = self.section.plus_ratio if isinstance(self.section, LoraSection) else 1.0
         return {name: ratio for name in self.trained() if name.endswith(UP)} if ratio != 1 else {}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved values back into the parameters that learn."""
-        for name, parameter in self.trained().items():
-            if name not in tensors or tensors[name].shape != parameter.shape:
-                raise UserError(
-                    f"the saved state does not fit: {name} must have the shape {tuple(parameter.shape)}. Start in a new run folder."
-                )
-            parameter.data.copy_(tensors[name])
+    def save_whole(self, folder: Path, base_folder: Path, gather: Callable[[Tensor], Tensor], *, writes: bool) -> None:
+        """Write a network that learns as a whole and is shared between processes, which all call this; one of them `writes`."""
+        save_network(self.network, base_folder, folder, gather=gather, writes=writes)
 
     def save(self, folder: Path, *, base: str, base_folder: Path, template: str, step: int, scores: dict[str, float]) -> None:
         """Write what was learned: an adapter folder, or a model folder in the official layout."""

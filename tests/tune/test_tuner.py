@@ -172,21 +172,6 @@ class TestPrefix:
         assert len({float(tuner.eval()(one).detach()) for _ in range(4)}) == 1
 
 
-class TestState:
-    def test_saved_values_come_back(self) -> None:
-        tuner = prefix_tuner(small_network())
-        saved = {name: torch.full_like(parameter, 0.5) for name, parameter in tuner.trained().items()}
-
-        tuner.restore(saved)
-
-        assert all(torch.equal(parameter, saved[name]) for name, parameter in tuner.trained().items())
-
-    @pytest.mark.parametrize("saved", [{}, {"transformer.prefix_encoder.embedding.weight": torch.zeros(5, 128)}])
-    def test_a_state_of_another_run_is_refused(self, saved: dict[str, Tensor]) -> None:
-        with pytest.raises(UserError, match=r"does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape \(4, 128\)"):
-            prefix_tuner(small_network()).restore(saved)
-
-
 class TestSaving:
     def test_the_originals_file_is_written_on_request_only(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")

@@ -1,0 +1,223 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): the optimizer's numbers, gradients or weights shared between processes."""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imprint.engine.crew import Crew
+from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
+from imprint.errors import UserError
+
+SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What DeepSpeed's loss scaler of float16 remembers."""
+
+NOBODY = -1
+"""The number of no module, for weights that are held by us."""
+SMALLEST_SCALE = 4.0
+"""Of a float16 loss; a gradient that is too large even then is not finite."""
+
+
+class Zero:
+    """Stages 1 to 3; with float16 the loss is scaled, and a step whose gradients are too large is tried again at a smaller scale."""
+
+    scales_loss = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        groups: Sequence[dict[str, Any]],
+        crew: Crew,
+        settings: dict[str, Any],
+        *,
+        rate: float,
+        decay: float,
+    ) -> None:
+        deepspeed = _library(next(module.parameters()).device)
+        self.crew, self.parameters = crew, dict(parameters)
+        self.stage = int(settings["zero_optimization"]["stage"])
+        self.whole = self.stage < 3
+        self.try_again = False
+        self.float16 = bool(settings["fp16"]["enabled"])
+        optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=True)
+        self.engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, model_parameters=list(parameters.values()), config=settings, dist_init_required=False
+        )
+        self.module: nn.Module = self.engine
+        self.sharded = self.engine.optimizer
+        if self.float16:
+            self.sharded.loss_scaler.raise_error_at_min_scale = False  # the guard says it better
+        self.flats = self.sharded.fp32_partitioned_groups_flat if self.stage == 3 else self.sharded.single_partition_of_fp32_groups
+        for flat in self.flats:  # now, so that a saved state can be put in before the first step
+            self._states[flat] = {"step": torch.zeros((), device=flat.device)} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
+        if self.whole:
+            self.sharded._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def _states(self) -> dict[Tensor, dict[str, Tensor]]:
+        states: dict[Tensor, dict[str, Tensor]] = self.sharded.optimizer.state
+        return states
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """See Strategy."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * self.crew.count, scale_wrt_gas=False)  # it averages over processes
+
+    def update(self, step: Step) -> tuple[float, bool]:
+        """See Strategy; sets `try_again` where float16 alone was at fault."""
+        for group in self.sharded.param_groups:
+            group["lr"] = step.rate * group.get(RATIO, 1.0)
+        if not step.apply:
+            self._poison()
+        self.engine.step()
+        applied = bool(self.engine.was_step_applied())
+        self.try_again = step.apply and not applied and self.float16 and self.sharded.loss_scaler.cur_scale > SMALLEST_SCALE
+        norm = self.engine.get_global_grad_norm()
+        return (math.inf if norm is None else float(norm)), applied
+
+    def forget(self) -> None:
+        """See Strategy: a step whose gradients are not finite is thrown away by DeepSpeed itself."""
+        kept = self._scaler()
+        self._poison()
+        self.engine.set_gradient_accumulation_boundary(True)
+        self.engine.step()
+        self._restore_scaler(kept)
+
+    def _poison(self) -> None:
+        from deepspeed.utils import safe_get_full_grad, safe_set_full_grad
+
+        first = next(iter(self.parameters.values()))
+        safe_set_full_grad(first, torch.full_like(safe_get_full_grad(first), torch.nan))
+
+    def numbers(self, name: str) -> dict[str, Tensor]:
+        """See Strategy."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        parameter = self.parameters[name]
+        return {
+            VALUE: safe_get_full_fp32_param(parameter),
+            **{kind: safe_get_full_optimizer_state(parameter, kind) for kind in MOMENTS},
+        }
+
+    def place(self, name: str, numbers: Numbers) -> None:
+        """See Strategy."""
+        parameter: Any = self.parameters[name]
+        kinds = {kind: numbers.get(kind) for kind in (VALUE, *MOMENTS)}
+        if self.stage < 3:
+            for kind, tensor in kinds.items():
+                value = torch.zeros_like(parameter, dtype=torch.float32) if tensor is None else tensor.float()
+                parameter.set_full_hp_param(value, None if kind == VALUE else kind)
+            parameter.data.copy_(numbers[VALUE])
+            return
+        size = parameter.ds_tensor.ds_numel if hasattr(parameter.ds_tensor, "ds_numel") else parameter.ds_tensor.numel()
+        for kind, tensor in kinds.items():
+            mine = torch.zeros(size)
+            if tensor is not None:
+                piece = tensor.flatten()[size * self.crew.rank : size * (self.crew.rank + 1)]
+                mine[: piece.numel()] = piece
+            self.sharded.set_local_hp_param(mine, parameter, None if kind == VALUE else kind)
+            if kind == VALUE:
+                parameter.ds_tensor.data.copy_(mine.view_as(parameter.ds_tensor))
+
+    def counters(self) -> dict[str, Any]:
+        """See Strategy: the steps, which are the same for all parameters, and the scale of float16."""
+        steps = max(int(state["step"]) for state in self._states.values())
+        return {"steps": dict.fromkeys(self.parameters, steps), "scaler": self._scaler()}
+
+    def restore_counters(self, counters: Mapping[str, Any]) -> None:
+        """See Strategy."""
+        steps = max(counters["steps"].values(), default=0)
+        for state in self._states.values():
+            state["step"].fill_(float(steps))
+        self._restore_scaler(counters.get("scaler", {}))
+
+    def _scaler(self) -> dict[str, Any]:
+        scaler = self.sharded.loss_scaler
+        return {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
+
+    def _restore_scaler(self, kept: Mapping[str, Any]) -> None:
+        for name, value in kept.items():
+            setattr(self.sharded.loss_scaler, name, value)
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """See Strategy."""
+        if not hasattr(tensor, "ds_id"):
+            return tensor
+        with self._gathered([tensor]):
+            return tensor.detach().to("cpu", copy=True) if self.crew.leads else torch.empty(0)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """See Strategy: what lies outside the layers is whole meanwhile; the layers gather their own."""
+        held: list[Any] = [] if self.whole else outside_blocks(self.engine.module)
+        with self._gathered(held) if held else nullcontext():
+            for parameter in held:
+                parameter.ds_active_sub_modules.add(NOBODY)  # else the end of a module's forward pass gives it up
+            try:
+                yield
+            finally:
+                for parameter in held:
+                    parameter.ds_active_sub_modules.discard(NOBODY)
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """See Strategy."""
+        if not self.whole or next(iter(self.parameters.values())).dtype == torch.float32:
+            yield
+            return
+        held = {name: parameter.data for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            parameter.data = self.numbers(name)[VALUE]
+        try:
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = held[name]
+
+    def _gathered(self, tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
+        import deepspeed
+
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(tensors))
+        return gathered
+
+
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The layers of a network: what its lists of modules hold, outermost lists only."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+    return found
+
+
+def outside_blocks(module: nn.Module) -> list[Any]:
+    """The parameters that belong to no layer: embedding, last norm, head."""
+    inside = {parameter for block in blocks_of(module) for parameter in block.parameters()}
+    return [parameter for parameter in module.parameters() if parameter not in inside]
+
+
+def _library(device: torch.device) -> Any:
+    """DeepSpeed, which shall neither compile anything nor speak. Raises UserError where it is not installed."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*is deprecated.*", category=FutureWarning)  # it calls torch as of the day before
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise UserError(
+            "engine.deepspeed: DeepSpeed is not installed. Run `pip install --no-build-isolation deepspeed ninja`, or use "
+            "engine.fsdp=true.\n"
+            "未安装 DeepSpeed：请运行上面的命令安装，或改用 engine.fsdp=true。"
+        ) from error
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # between processes on the CPU: gloo does it without a compiler
+    return deepspeed

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.crews import Outcome, Start, crew_folder, crew_runs
+
+FSDP = ["engine.fsdp=true"]
+STARTS = [
+    Start("alone", 1),
+    Start("two", 2, FSDP),
+    Start("again", 2, [*FSDP, "train.steps=2"]),
+    Start("again", 1),
+    Start("more", 1, ["train.steps=2"]),
+    Start("more", 2, [*FSDP, "train.checkpointing=true"]),
+    Start("half", 1, ["model.dtype=bfloat16"]),
+    Start("half-two", 2, [*FSDP, "model.dtype=bfloat16"]),
+    Start("prefix", 2, [*FSDP, "tune={method: prefix, length: 4}"]),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    crew_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> dict[str, Outcome]:
+    """What came of each run, of its last start."""
+    return {one.name: found for one, found in zip(STARTS, crew_runs(folder, STARTS), strict=True)}
+
+
+@pytest.mark.parametrize("name", ["two", "again", "more"])
+def test_losses_are_those_of_one_process_and_a_run_goes_on_with_other_processes(name: str, outcomes: dict[str, Outcome]) -> None:
+    alone, shared = outcomes["alone"], outcomes[name]
+    assert set(shared.statuses) == {0}, shared.words
+    assert len(alone.losses) == 7
+    assert shared.losses == pytest.approx(alone.losses, abs=2e-5)
+    assert shared.norms == pytest.approx(alone.norms, rel=1e-3)
+
+
+def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(folder: Path, outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["half-two"].statuses == [0, 0], outcomes["half-two"].words
+    assert outcomes["half-two"].losses == pytest.approx(outcomes["half"].losses, abs=0.02)
+    half, shared = (load_file(folder / run / "model" / "model.safetensors") for run in ("half", "half-two"))
+    assert {tensor.dtype for tensor in shared.values()} == {torch.bfloat16}
+    assert all(shared[weight].shape == tensor.shape for weight, tensor in half.items())
+
+
+def test_a_frozen_base_is_not_shared(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["prefix"].statuses == [2, 2]
+    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["prefix"].words

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from imprint.engine import EngineSection, OptimizerSection
+from imprint.engine.zerofile import deepspeed_settings, ignored
+from imprint.errors import UserError
+
+ORIGINAL = {  # in the form of ChatGLM-6B's ptuning/deepspeed.json
+    "train_micro_batch_size_per_gpu": "auto",
+    "zero_allow_untested_optimizer": True,
+    "fp16": {
+        "enabled": "auto",
+        "loss_scale": 0,
+        "initial_scale_power": 16,
+        "loss_scale_window": 1000,
+        "hysteresis": 2,
+        "min_loss_scale": 1,
+    },
+    "zero_optimization": {
+        "stage": 2,
+        "allgather_partitions": True,
+        "allgather_bucket_size": 5e8,
+        "overlap_comm": False,
+        "reduce_scatter": True,
+        "reduce_bucket_size": "auto",
+        "contiguous_gradients": True,
+    },
+}
+
+
+def settings(deepspeed: str, dtype: torch.dtype = torch.bfloat16, *, offload: bool = False) -> dict[str, Any]:
+    section = EngineSection(deepspeed=deepspeed, offload=offload)
+    return deepspeed_settings(section, OptimizerSection(clip=0.5), dtype, processes=4)
+
+
+def written(folder: Path, content: object) -> Path:
+    file = folder / "deepspeed.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(("name", "stage"), [("zero1", 1), ("zero2", 2), ("zero3", 3)])
+def test_a_stage_needs_no_file(name: str, stage: int) -> None:
+    found = settings(name)
+    assert found["zero_optimization"] == {"stage": stage}
+    assert (found["bf16"]["enabled"], found["fp16"]["enabled"], found["gradient_clipping"]) == (True, False, 0.5)
+    assert (found["train_batch_size"], found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (4, 1, 1)
+
+
+def test_the_originals_file_is_read_and_its_open_places_are_filled(tmp_path: Path) -> None:
+    file = written(tmp_path, ORIGINAL)
+    found = settings(str(file), torch.float16)
+    assert found["zero_optimization"]["stage"] == 2
+    assert found["zero_optimization"]["overlap_comm"] is False
+    assert "reduce_bucket_size" not in found["zero_optimization"]
+    assert found["fp16"] == {**ORIGINAL["fp16"], "enabled": True}  # type: ignore[dict-item]
+    assert ignored(file) == []
+    assert "auto" not in json.dumps(found)
+
+
+def test_what_the_recipe_decides_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path, {**ORIGINAL, "gradient_clipping": 3.0, "optimizer": {"type": "AdamW", "params": {"lr": 1}}, "scheduler": {}})
+    assert settings(str(file))["gradient_clipping"] == 0.5
+    assert "gradient_clipping (optimizer.clip)" in ignored(file)[0]
+    assert "scheduler (optimizer.schedule)" in ignored(file)[0]
+    assert "optimizer (optimizer.learning_rate" in ignored(file)[0]
+    assert "optimizer" not in settings(str(file))
+
+
+def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
+    assert settings("zero2", offload=True)["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    own = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": "/fast"}}}
+    assert settings(str(written(tmp_path, own)), offload=True)["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"there is no such file\. Allowed are zero1, zero2, zero3"),
+        ("{", "cannot be read as JSON"),
+        ([1], "must hold one JSON object"),
+        ({"zero_optimization": {"stage": 0}}, 'must have a "stage" of 1, 2 or 3, got 0'),
+        ({"zero_optimization": {}}, "got None"),
+        ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not offered; it is AdamW here'),
+    ],
+)
+def test_a_file_that_cannot_be_followed_is_a_sentence(content: object, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json" if content is None else written(tmp_path, content)
+    with pytest.raises(UserError, match=sentence):
+        settings(str(file))
