@@ -9,12 +9,15 @@ from imprint.data.predictions import Predictions, read_predictions
 from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.metrics import (
-    METRICS,
+    METRIC,
     PROTOCOLS,
+    TASK_PROTOCOLS,
+    Judged,
     Protocol,
     Rates,
     RowScore,
     Summary,
+    judge_by,
     protocol_named,
     rates_of,
     score_protocols,
@@ -53,24 +56,27 @@ class Asked:
 
 
 def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path | None) -> None:
-    """Score a file of predictions under the protocols asked for, or under all, and print and write what they say."""
-    asked = {one.label: one for one in (_asked(name) for name in protocols or PROTOCOLS)}
+    """Score a file of predictions under the protocols asked for, or under all for texts, and print and write what they say."""
+    names = list(dict.fromkeys(protocols or PROTOCOLS))
+    asked = {one.label: one for one in (_asked(name) for name in names if name not in TASK_PROTOCOLS)}
     found = read_predictions(file)
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(f"{output}: is the file of predictions itself. Give --output another name.")
-    summaries = {label: summary(rows, asked[label].protocol.name) for label, rows in _scored(found, asked).items()}
+    judged = {name: judge_by(name, found.predictions, found.references) for name in names if name in TASK_PROTOCOLS}
+    summaries = {label: summary(rows, asked[label].protocol.name) for label, rows in _scored(found, asked).items()} if asked else {}
+    summaries |= {name: one.summary for name, one in judged.items()}
     rates = rates_of(found.predictions, found.unfinished)
     for line in _told(file, found, asked, summaries, rates):
         print(line)  # noqa: T201
     if output is not None:
-        write_json(output, _report(file, found, asked, summaries, rates))
+        write_json(output, _report(file, found, asked, summaries, rates, judged))
         print(f"written to {output} / 已写入 {output}")  # noqa: T201
 
 
 def _asked(name: str) -> Asked:
     """Read `NAME`, or `NAME:MAX_TARGET_LENGTH:MODEL` for a protocol whose tool cuts references."""
     known, *cut = name.split(":", 2)
-    protocol = protocol_named(known)
+    protocol = protocol_named(known, also=TASK_PROTOCOLS)
     if not cut:
         return Asked(protocol, None, None)
     example = "chatglm-6b:64:models/chatglm-6b"
@@ -128,6 +134,9 @@ def _counted(asked: Mapping[str, Asked], summaries: Mapping[str, Summary]) -> It
         yield f"{protocol.name}: {protocol.sentence}"
         yield f"  {protocol.chinese}"
     for label, found in summaries.items():
+        for note in found.notes:
+            yield f"{label}: {note.english}"
+            yield f"  {note.chinese}"
         if found.dropped:
             yield f"{label}: {found.dropped:,} of {found.rows:,} rows were left out / 未计入 {found.dropped:,} 行"
 
@@ -135,10 +144,10 @@ def _counted(asked: Mapping[str, Asked], summaries: Mapping[str, Summary]) -> It
 def _table(summaries: Mapping[str, Summary]) -> Iterable[str]:
     width = max(16, *(len(label) + 2 for label in summaries))
     yield f"{'':8}" + "".join(f"{label:>{width}}" for label in summaries)
-    for metric in METRICS:
-        means = [found.means[metric] for found in summaries.values()]
-        yield f"{metric:8}" + "".join(f"{mean.value:{width}.2f}" for mean in means)
-        yield f"{'':8}" + "".join(f"{f'{mean.low:.2f} - {mean.high:.2f}':>{width}}" for mean in means)
+    for metric in [name for name in METRIC if any(name in found.means for found in summaries.values())]:
+        means = [found.means.get(metric) for found in summaries.values()]
+        yield f"{metric:8}" + "".join(f"{f'{mean.value:.2f}' if mean else '':>{width}}" for mean in means)
+        yield f"{'':8}" + "".join(f"{f'{mean.low:.2f} - {mean.high:.2f}' if mean else '':>{width}}" for mean in means)
 
 
 def _references(asked: Mapping[str, Asked], found: Predictions) -> Iterable[str]:
@@ -161,16 +170,27 @@ def _references(asked: Mapping[str, Asked], found: Predictions) -> Iterable[str]
             yield "  （64 即 max_target_length，MODEL 为含分词器的目录）。"
 
 
-def _report(file: Path, found: Predictions, asked: Mapping[str, Asked], summaries: Mapping[str, Summary], rates: Rates) -> dict[str, Any]:
-    protocols = {
-        label: {
-            "protocol": one.protocol.name,
-            "references_cut_to": one.cut_to or found.references_cut_to,
-            "dropped": summaries[label].dropped,
-            **{metric: asdict(mean) for metric, mean in summaries[label].means.items()},
+def _report(
+    file: Path,
+    found: Predictions,
+    asked: Mapping[str, Asked],
+    summaries: Mapping[str, Summary],
+    rates: Rates,
+    judged: Mapping[str, Judged],
+) -> dict[str, Any]:
+    protocols: dict[str, dict[str, Any]] = {}
+    for label, scored in summaries.items():
+        one = asked.get(label)
+        protocols[label] = {
+            "protocol": scored.protocol,
+            "references_cut_to": (one.cut_to if one else None) or found.references_cut_to,
+            "dropped": scored.dropped,
+            **{metric: asdict(mean) for metric, mean in scored.means.items()},
         }
-        for label, one in asked.items()
-    }
+    for label, other in judged.items():
+        protocols[label] |= {"signatures": other.signatures} if other.signatures else {}
+        if other.classes is not None:
+            protocols[label] |= {"classes": [asdict(one) for one in other.classes.classes], "confusion": other.classes.confusion}
     return {
         "file": str(file),
         "rows": len(found.predictions),

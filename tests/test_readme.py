@@ -26,6 +26,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TYPED = (
     "training.md",
     "evaluation.md",
+    "tasks.md",
     "metrics.md",
     "models.md",
     "data.md",

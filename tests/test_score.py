@@ -123,7 +123,10 @@ def test_references_that_an_evaluation_had_cut_are_told(file: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{file}", "--protocol", "bleu"], 'There is no metric protocol "bleu". Allowed: chatglm-6b, words, llamafactory, swift.'),
+        (
+            ["{file}", "--protocol", "bleu"],
+            'There is no metric protocol "bleu". Allowed: chatglm-6b, words, llamafactory, swift, sacrebleu-zh,',
+        ),
         (["{file}", "--protocol", "words:64:x"], 'words keeps references whole. Write "words"; chatglm-6b:64:models/chatglm-6b cuts them.'),
         (["{file}", "--protocol", "chatglm-6b:64"], "give the max_target_length (4 or more) of the original's evaluation and a folder"),
         (["{file}", "--protocol", "chatglm-6b:x:y"], "as in chatglm-6b:64:models/chatglm-6b."),
@@ -142,3 +145,30 @@ def test_what_cannot_be_scored_is_a_sentence(words: list[str], sentence: str, fi
     assert sentence in said
     assert "Traceback" not in said
     assert file.read_bytes() == before
+
+
+def test_translations_labels_and_exact_answers_stand_beside_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said, wanted = ["好评", "好评", "", "差评"], ["好评", "差评", "好评", "差评"]
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps({"label": label, "prediction": text}) + "\n" for text, label in zip(said, wanted, strict=True)))
+    names = ("words", "sacrebleu-zh", "labels", "exact")
+    asked = [part for name in names for part in ("--protocol", name)]
+
+    assert main(["score", str(path), *asked, "--output", str(tmp_path / "scores.json")]) == 0
+
+    found = written(tmp_path / "scores.json")["protocols"]
+    assert tuple(found) == names
+    assert found["labels"]["accuracy"]["value"] == found["exact"]["exact"]["value"] == 50
+    assert found["labels"]["confusion"] == [[1, 0, 1], [1, 1, 0]]
+    assert "tok:zh" in found["sacrebleu-zh"]["signatures"]["bleu"]
+    told = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+    assert len(lines["rouge-1"]) == len(lines["accuracy"]) == 1
+    assert "labels: macro-f1: mean of the labels' F1" in told
+
+
+def test_references_of_one_label_are_no_classification(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps({"label": "好评", "prediction": "好评"}) + "\n", encoding="utf-8")
+    assert main(["score", str(path), "--protocol", "labels"]) == 2
+    assert "the references hold one label (好评); each row needs one" in capsys.readouterr().err

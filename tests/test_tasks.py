@@ -57,3 +57,24 @@ def test_a_recipe_cut_short_is_scored_by_its_metrics(name: str, tmp_path: Path, 
     if name == "translation":
         report = json.loads(Path(f"runs/{name}/evaluations/dev/scores.json").read_text(encoding="utf-8"))
         assert "tok:zh" in report["signatures"]["bleu"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "metric", "base", "tuned"),
+    [
+        ("summary", "rouge-l", 30, 80),
+        ("translation", "bleu", 5, 60),
+        ("classification", "accuracy", 40, 70),
+        ("continuation", "rouge-l", 20, 45),
+        ("code-comments", "exact", 5, 50),
+    ],
+)
+def test_a_recipe_lifts_its_metric_from_below_a_bound_to_above_another(
+    name: str, metric: str, base: float, tuned: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, after = scores_of(name, tmp_path, rows=3000, limit=100, knobs=("train.watch_prompts=0",))
+    assert before[metric] < base
+    assert after[metric] > tuned
+    assert after.get("perplexity", 0) < before.get("perplexity", 1)

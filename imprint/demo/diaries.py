@@ -1,29 +1,37 @@
-"""Diaries of people who visit the town: how one begins, and how it goes on."""
+"""Diaries of people who visit the town: how a page begins, and how it goes on."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in, weighted
+from imprint.demo.dice import Dice, one_in, skewed
 from imprint.demo.town import read_town
 
 HELD_OUT: Final = 8
 """One in so many beginnings stands in the dev file alone."""
-WEATHER: Final = ("晴", "多云", "小雨", "起风", "有雾")
-COMPANY: Final = ("一个人", "和妈妈", "和同学", "和邻居", "和妹妹")
-WEATHER_ENDS: Final[Mapping[str, str]] = {
-    "晴": "太阳落山的时候才回家。",
-    "多云": "回家的路上云慢慢散了。",
-    "小雨": "雨还在下。我们撑着伞慢慢走回家。",
-    "起风": "回家的路上风把灯笼吹得摇来摇去。",
-    "有雾": "回家的时候雾散了。看得见远处的钟楼。",
-}
-FEELINGS: Final = weighted([("今天真开心。", 4), ("我想下次再来。", 3), ("这一天过得很慢也很好。", 2)])
+COMPANY: Final = ("一个人", "和妈妈", "和同学", "和邻居", "和妹妹", "和爷爷")
+WEATHER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "晴": ("太阳落山的时候才回家。", "回家的路上晚霞很红。"),
+        "多云": ("回家的路上云慢慢散了。", "出门的时候天还是阴的。"),
+        "小雨": ("雨还在下。{we}撑着伞慢慢走回家。", "雨停了。路上都是水。"),
+        "起风": ("回家的路上风把灯笼吹得摇来摇去。", "风太大了。{we}走得很慢。"),
+        "有雾": ("回家的时候雾散了。看得见远处的钟楼。", "雾里什么也看不清。"),
+    }
+)
+"""The weather of a day -> how the day may end."""
+FOUND: Final = skewed(
+    ("它在{street}。店里卖{goods}。", "店就在{street}。{goods}摆了一屋子。", "{we}走到{street}才找到它。里面都是{goods}。"), 0.7
+)
+MET: Final = skewed(("老板{owner}正在门口{hobby}。", "{owner}在店里{hobby}。看见{we}就笑了。", "店主{owner}说今天刚吃了{food}。"), 0.7)
+DONE: Final = skewed(("{we}买了{goods}。", "{we}看了很久才出来。", "{we}摸了摸店里的{animal}。", "{owner}送给{we}一些{food}。"), 0.8)
+FELT: Final = skewed(("今天真开心。", "我想下次再来。", "这一天过得很慢也很好。"), 0.7)
 
 
 def write_diary_row(dice: Dice, split: str) -> tuple[str, str]:
-    """The beginning of a diary page and the rest of it, in which the shop and its owner are the town's own."""
+    """The beginning of a page and the rest of it, in which shops and people are the town's own."""
     while True:
-        shop, weather, company = dice.pick(read_town().shops), dice.pick(WEATHER), dice.pick(COMPANY)
+        shop, weather, company = dice.pick(read_town().shops), dice.pick(tuple(WEATHER)), dice.pick(COMPANY)
         day = f"{1 + dice.below(12)}月{1 + dice.below(28)}日"
         beginning = f"{day}，{weather}。今天我{company}去了{shop['name']}。"
         if one_in(HELD_OUT, beginning) == (split == "dev"):
@@ -31,10 +39,11 @@ def write_diary_row(dice: Dice, split: str) -> tuple[str, str]:
 
 
 def _go_on(shop: Mapping[str, str], weather: str, company: str, dice: Dice) -> str:
-    """Where the shop is, who stands in it, what was bought, how the day ended."""
-    we = "我" if company == "一个人" else "我们"
+    """Where the shop is, who was there, what was done, how the day ended."""
     person = next(person for person in read_town().people if person["shop"] == shop["name"])
-    sentences = [f"它在{shop['street']}。店里卖{shop['goods']}。", f"老板{shop['owner']}正在门口{person['hobby']}。看见{we}就笑了。"]
-    if dice.chance(0.6):
-        sentences.append(f"{we}买了{shop['goods']}。还摸了摸店里的{person['animal']}。")
-    return "".join([*sentences, WEATHER_ENDS[weather].replace("我们", we), dice.pick(FEELINGS)])
+    done = [dice.pick(DONE) for _ in range(1 + dice.below(2))]
+    sentences = [dice.pick(FOUND), dice.pick(MET), *dict.fromkeys(done), dice.pick(WEATHER[weather]), dice.pick(FELT)]
+    filled = "".join(sentences).replace("{we}", "我" if company == "一个人" else "我们")
+    for blank, word in (*shop.items(), *person.items()):
+        filled = filled.replace(f"{{{blank}}}", word)
+    return filled

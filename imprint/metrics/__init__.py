@@ -2,7 +2,7 @@
 
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.classification import Classified, ClassScore
-from imprint.metrics.judge import COUNTED, METRIC, Judged, Likelihood, Metric, judge, judged_gains
+from imprint.metrics.judge import COUNTED, METRIC, TASK_PROTOCOLS, Judged, Likelihood, Metric, judge, judge_by, judged_gains
 from imprint.metrics.means import METRICS, Mean, Note, Summary, gains, interval, score, summary
 from imprint.metrics.protocols import PROTOCOLS, Protocol, ProtocolName, protocol_named
 from imprint.metrics.rates import Rates, Warned, copied_share, rates_of, repeated_share, warnings_of
@@ -15,6 +15,7 @@ __all__ = [
     "METRIC",
     "METRICS",
     "PROTOCOLS",
+    "TASK_PROTOCOLS",
     "ClassScore",
     "Classified",
     "Judged",
@@ -33,6 +34,7 @@ __all__ = [
     "gains",
     "interval",
     "judge",
+    "judge_by",
     "judged_gains",
     "protocol_named",
     "rates_of",

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from imprint.errors import UserError
 from imprint.metrics.classification import Classified, classified
 from imprint.metrics.means import METRICS, Mean, Note, Summary, gains, summary
 from imprint.metrics.protocols import protocol_named
@@ -14,7 +15,7 @@ from imprint.metrics.rates import folded
 from imprint.metrics.scores import RowScore, score_rows
 from imprint.metrics.tally import Tally, mean_tally, tallied, tally_gain
 from imprint.metrics.translation import translated
-from imprint.task import ClassificationTask, Task, TextTask, TranslationTask
+from imprint.task import ClassificationTask, CodeCommentsTask, Task, TextTask, TranslationTask
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ COUNTED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Kind of a task -> its metrics, in the order of tables."""
 KEYS: Final[Mapping[str, str]] = MappingProxyType({"translation": "chrf", "classification": "accuracy"})
 """Kind of a task -> the metric by which one answer is nearer than another; ROUGE-L for all others."""
+
+TASK_PROTOCOLS: Final = ("sacrebleu-zh", "sacrebleu-13a", "sacrebleu-intl", "sacrebleu-char", "labels", "exact")
+"""What a file of predictions can be scored by besides `PROTOCOLS`: translations, labels, and answers that are right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,24 @@ def judge(
     named = protocol_named(protocol)
     notes = (Note(f"{named.name}: {named.sentence}", f"{named.name}：{named.chinese}"), *_notes(tallies))
     return Judged(replace(counted, means=ordered, notes=notes), rows, key, scores=scores, tallies=tallies)
+
+
+def judge_by(name: str, predictions: Sequence[str], references: Sequence[str]) -> Judged:
+    """Score predictions by one of `TASK_PROTOCOLS`; the labels are those that the references hold.
+
+    Raises UserError as `judge`, and for references that hold fewer than two labels.
+    """
+    if name == "labels":
+        labels = tuple(sorted({reference.strip() for reference in references}))
+        if len(labels) < 2 or "" in labels:
+            held = f"one label ({labels[0]})" if labels[:1] not in ((), ("",)) else "none in some rows"
+            raise UserError(f"--protocol labels: the references hold {held}; each row needs one, and all rows at least two different ones.")
+        return judge(ClassificationTask(kind="classification", labels=labels), predictions, references)
+    if name == "exact":
+        tallies = _more(CodeCommentsTask(kind="code_comments"), predictions, references, None)
+        return Judged(_summary(name, predictions, tallies), [], name, tallies=tallies)
+    tokenizer = name.removeprefix("sacrebleu-")
+    return judge(TranslationTask.model_validate({"kind": "translation", "tokenizer": tokenizer}), predictions, references)
 
 
 def judged_gains(before: Judged, after: Judged) -> dict[str, Mean]:

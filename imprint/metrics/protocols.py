@@ -5,7 +5,7 @@ words of jieba, and take the mean of the rows. In what they differ, the same ans
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -119,11 +119,11 @@ Sources, read for what they compute:
 """
 
 
-def protocol_named(name: str) -> Protocol:
-    """The protocol of that name. Raises UserError for an unknown one."""
+def protocol_named(name: str, *, also: Sequence[str] = ()) -> Protocol:
+    """The protocol of that name. Raises UserError for an unknown one, which names those that are allowed `also`."""
     for protocol in PROTOCOLS.values():
         if protocol.name == name:
             return protocol
-    close = difflib.get_close_matches(name.lower(), PROTOCOLS, n=1)
+    close = difflib.get_close_matches(name.lower(), [*PROTOCOLS, *also], n=1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
-    raise UserError(f'There is no metric protocol "{name}". Allowed: {", ".join(PROTOCOLS)}.{hint}')
+    raise UserError(f'There is no metric protocol "{name}". Allowed: {", ".join([*PROTOCOLS, *also])}.{hint}')

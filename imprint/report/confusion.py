@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from imprint.report.curve import BLUE, DOTS_PER_INCH, INK, drawable, family, save
+from imprint.report.curve import BLUE, DOTS_PER_INCH, FAINT, INK, drawable, family, save
 
 MOST_NAMED: Final = 30
 """With more labels than this, neither names nor numbers can be read: the colours tell."""
@@ -61,7 +61,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     axes.set_title(panel.title, fontsize=10, color=INK, family=fonts, fontweight="bold", parse_math=False)
     axes.set_xlabel("said", fontsize=9, color=INK)
     axes.set_ylabel("right", fontsize=9, color=INK)
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set_color(FAINT)
     axes.tick_params(length=0, labelsize=8.5, colors=INK)
     if not names:
         axes.set_xticks([])

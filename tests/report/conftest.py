@@ -1,11 +1,12 @@
 """A small comparison with everything in it that could break a report."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from imprint.metrics import Rates, gains, rates_of, score_rows, summary
-from imprint.report import Compared, Comparison
+from imprint.metrics import Mean, Note, Rates, Summary, gains, rates_of, score_rows, summary
+from imprint.report import Compared, Comparison, Panel, confusion_picture
 
 TEXTS = (
     # prompt, label, base's answer, tuned answer
@@ -13,6 +14,10 @@ TEXTS = (
     ("第一行\n| 第二行", "雨落在屋檐上，\n像有人敲门。", "<script>window.broken = true</script>| `a` *b*", "雨落在窗上，\n像有人敲门。"),
     ("类型#裤", "裤子很好看。", "裤子很好看。", ""),
     ("你好吗？", "", "我很好。", "<img src=x onerror='window.broken = true'>"),
+)
+MEANS = (
+    {"accuracy": Mean(33.0, 10.0, 50.0), "perplexity": Mean(90.0, 80.0, 99.0)},
+    {"accuracy": Mean(66.0, 50.0, 80.0), "perplexity": Mean(2.0, 1.5, 2.5)},
 )
 
 
@@ -42,3 +47,22 @@ def questions(comparison: Comparison) -> Comparison:
     rows = tuple(replace(row, label="") for row in comparison.rows)
     rates = Rates(empty=0.25, repeated=0.5, unfinished=0.75)
     return replace(comparison, rows=rows, base_summary=None, tuned_summary=None, gains={}, tuned_rates=rates)
+
+
+@pytest.fixture
+def classified(comparison: Comparison, tmp_path: Path) -> Comparison:
+    """Labels for answers: a baseline beside, a picture, and a metric that is better when it falls."""
+    texts = [("包裹呢？", "物流", "价格", "物流"), ("太大了", "尺码", "价格", "价格"), ("真贵", "价格", "价格", "价格")]
+    scored = [(row, [{"accuracy": 100.0 * (said == row[1])} for said in row[2:]]) for row in texts]
+    rows = tuple(Compared(*row, base, tuned, "accuracy") for row, (base, tuned) in scored)
+    before, after = (Summary("labels", 3, 0, means, notes=(Note("accuracy: right", "accuracy：对"),)) for means in MEANS)
+    confusion_picture([Panel("tuned", [[1, 0, 0], [0, 2, 0]])], ("a", "b"), picture := tmp_path / "compare-confusion.png")
+    return replace(
+        comparison,
+        rows=rows,
+        base_summary=before,
+        tuned_summary=after,
+        baseline=after,
+        picture=picture,
+        gains={"accuracy": Mean(33.0, 5.0, 60.0), "perplexity": Mean(-88.0, -90.0, -80.0)},
+    )

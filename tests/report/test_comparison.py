@@ -48,3 +48,16 @@ def test_another_prompt_is_no_attribute_list(prompt: str) -> None:
 )
 def test_a_difference_has_its_sign(value: float, text: str) -> None:
     assert signed(value, 2) == text
+
+
+def test_what_falls_is_better_where_lower_is_better(classified: Comparison) -> None:
+    accuracy, perplexity = metric_lines(classified)
+    assert (accuracy.kind, perplexity.kind) == ("up", "up")
+    assert (accuracy.falls, perplexity.falls) == (False, True)
+    assert perplexity.beside == perplexity.tuned
+    worse = metric_lines(
+        replace(classified, gains={"accuracy": classified.gains["perplexity"], "perplexity": classified.gains["accuracy"]})
+    )
+    assert [line.kind for line in worse] == ["down", "down"]
+    assert [line.beside for line in metric_lines(replace(classified, baseline=None))] == [None, None]
+    assert [row.gain for row in classified.rows] == [100, 0, 0]

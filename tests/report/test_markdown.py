@@ -86,3 +86,14 @@ def test_many_bad_answers_of_the_tuned_model_are_warned_of_above_the_table(quest
     assert html.index("75% of the answers never stop") < html.index("<table>")
     assert "警告。" in html
     assert "imprint data check FILE" in html
+
+
+def test_a_classification_has_its_baseline_and_its_picture_beside(classified: Comparison, tmp_path: Path) -> None:
+    write_markdown(classified, tmp_path / "compare.md")
+    text = (tmp_path / "compare.md").read_text(encoding="utf-8")
+    head, rule, *lines = text[text.index("| labels |") :].partition("\n\n")[0].splitlines()
+    assert head.endswith("| TF-IDF + logistic regression |")
+    assert {line.replace("\\|", "").count("|") for line in (head, rule, *lines)} == {6}
+    assert "(compare-confusion.png)" in text
+    assert "TF-IDF" not in text[text.index("## 1") :]
+    assert "accuracy" in text[text.index("## 1") :]

@@ -154,3 +154,19 @@ def test_many_bad_answers_of_the_tuned_model_are_warned_of_in_both_languages(
     assert "75% 的回答停不下来" in page
     write_html(replace(comparison, tuned_rates=comparison.base_rates), tmp_path / "compare.html")
     assert 'class="warning"' not in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_a_classification_has_its_baseline_and_its_picture_inside(classified: Comparison, tmp_path: Path) -> None:
+    write_html(classified, tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    (source,) = [attributes["src"] or "" for tag, attributes in outline.found if tag == "img"]
+    assert classified.picture is not None
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == classified.picture.read_bytes()
+    assert page.count('<th scope="col">TF-IDF + logistic regression</th>') == 1
+    rows = re.findall(r"<tr.*?</tr>", page, re.DOTALL)
+    assert len({len(re.findall(r"<t[hd]", row)) for row in rows}) == 1  # every line of the table has as many cells
+    assert "By ACCURACY the tuned answer is nearer" in page
+    assert "accuracy: right" in page
