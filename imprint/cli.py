@@ -262,6 +262,18 @@ def _demo_pretrain(options: argparse.Namespace) -> None:
     pretrain(options.folder)
 
 
+def _demo_kiln(options: argparse.Namespace) -> None:
+    from imprint.demo.kiln.books import write_kiln
+
+    write_kiln(options.folder)
+
+
+def _demo_bloom(options: argparse.Namespace) -> None:
+    from imprint.demo.bloom import make_bloom
+
+    make_bloom(options.folder, overrides=tuple(options.overrides))
+
+
 class _Parser(argparse.ArgumentParser):
     """Argparse whose complaint is one sentence that says what to do next."""
 
@@ -355,6 +367,11 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     rows.add_argument("--task", default="ad_copy", metavar="NAME", help="ad_copy, summary, translation, classification ... / 任务")
     identity = _add(parts, "identity", _demo_identity, "write rows that give a model a new name / 生成改名换姓的问答数据")
     identity.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
+    kiln = _add(parts, "kiln", _demo_kiln, "write books and questions of an invented craft / 生成虚构行业的书籍与问答")
+    kiln.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
+    bloom = _add(parts, "bloom", _demo_bloom, "make a tiny BLOOM that knows the toy town / 制作一个小 BLOOM")
+    bloom.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
+    _add_overrides(bloom)
     pretrain = _add(parts, "pretrain", _demo_pretrain, "pre-train the toy base model anew / 重新预训练玩具底座模型")
     pretrain.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
 

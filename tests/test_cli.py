@@ -35,6 +35,8 @@ SURFACE = {
     "demo": {"--help"},
     "demo rows": {"--help", "--task", "OUT"},
     "demo identity": {"--help", "OUT"},
+    "demo kiln": {"--help", "OUT"},
+    "demo bloom": {"--help", "OUT", "a.b=c"},
     "demo pretrain": {"--help", "OUT"},
 }
 Stand = Callable[[str, str, Callable[..., None]], None]

@@ -39,7 +39,7 @@ DOORS = {
     "transformers": {"models", "tokenizers"},
     "sentencepiece": {"tokenizers", "demo"},
     "tiktoken": {"tokenizers"},
-    "tokenizers": {"tokenizers"},
+    "tokenizers": {"tokenizers", "demo"},
     "jinja2": {"tokenizers"},
     "jieba": {"metrics"},
     "rouge_chinese": {"metrics"},

@@ -34,12 +34,15 @@ TYPED = (
     "export.md",
     "migrating.md",
     "when-a-run-goes-wrong.md",
+    "domain.md",
 )
 """Pages that are typed behind the README, in this order."""
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
+    "perplexity": ["length=64"],
+    "demo bloom": ["train.steps=2", "train.batch_size=2", "data.train_rows=8", "data.dev_rows=2"],
     "chat": ["max_length=64"],
     "main": ["--max_steps", "2", "--save_steps", "2", "--gradient_accumulation_steps", "2", "--max_predict_samples", "2", "--no_cuda"],
 }
@@ -98,7 +101,7 @@ def type_all(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         for command, piped in typed(text, desk):
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
-            words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *SMALL.get(command[0], [])]]
+            words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *SMALL.get(" ".join(command[:2]), SMALL.get(command[0], []))]]
             status = main(words)
             assert status == 0 or (command[:2] == ["data", "check"] and status == 1), f"{page.name}: {' '.join(words)}"
 

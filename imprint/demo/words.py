@@ -9,13 +9,18 @@ FIELD: Final = " | "
 
 
 def read_sections(name: str) -> dict[str, list[list[str]]]:
-    """Read `words/<name>.txt`: section head -> its entries, each a list of fields, in the file's order.
+    """Read `words/<name>.txt`: see `parse_sections`."""
+    return parse_sections((files("imprint.demo") / "words" / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def parse_sections(text: str) -> dict[str, list[list[str]]]:
+    """Take a list of words apart: section head -> its entries, each a list of fields, in their order.
 
     Empty lines and lines that start with "#" are comments; a head stands in brackets.
     """
     sections: dict[str, list[list[str]]] = {}
     entries: list[list[str]] = []
-    for line in (files("imprint.demo") / "words" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if line.startswith("["):
             entries = sections.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
