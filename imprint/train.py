@@ -18,6 +18,8 @@ import torch
 from imprint.config import dump, read_recipe
 from imprint.data.batch import Batches
 from imprint.data.dataset import DataSection, Split, load_split
+from imprint.data.frames import opening
+from imprint.data.sample import Sample
 from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
 from imprint.errors import UserError
@@ -418,11 +420,10 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples or (job.engine.whole and not job.crew.leads):
         return
-    section = job.recipe.data
-    prompts = [job.model.prompt(one.query, one.history, max_source_length=section.max_source_length, system=one.system) for one in samples]
+    limit = job.recipe.data.max_target_length
     try:
         with job.engine.answering():
-            answers = generate(job.model.network, prompts, Sampling(section.max_target_length), prefix=job.tuner.eval().prefix())
+            answers = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:  # the losses tell; looking on shall not end the run
         if not isinstance(error, NotFiniteError) and not out_of_memory(error):
             raise
@@ -430,6 +431,15 @@ def watch(job: Job, step: int, journal: Journal) -> None:
         return
     for sample, answer in zip(samples, answers, strict=True):
         journal.sample(step, sample.query, job.model.template.scored(job.model.tokenizer.decode(answer)))
+
+
+def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
+    """The prompts of watched rows; the opening of a raw text is gone on with as it stands."""
+    section = job.recipe.data
+    if isinstance(section, TextsSection):
+        return [opening(job.model.tokenizer, one.query) for one in samples]
+    longest = section.max_source_length
+    return [job.model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in samples]
 
 
 @contextmanager

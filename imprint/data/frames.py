@@ -45,6 +45,12 @@ def frame_of(tokenizer: Tokenizer) -> Frame:
     return Frame(each=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), first=(), last=(tokenizer.controls[end],))
 
 
+def opening(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a document's beginning, to be gone on with."""
+    frame = frame_of(tokenizer)
+    return [*frame.each, *frame.first, *tokenizer.encode(text)]
+
+
 @dataclass(frozen=True)
 class Row:
     """A stretch of a file of tokens that is one row: documents one after another, or a part of one that is longer than a row."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.frames import Cutter, Frame, Row, Window, Windows, frame_of
+from imprint.data.frames import Cutter, Frame, Row, Window, Windows, frame_of, opening
 from imprint.tokenizers import read_tokenizer
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
@@ -40,6 +40,11 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
     assert frame_of(fourth) == Frame(each=(control[0], control[1]), first=(), last=(control[2],))
     assert frame_of(plain) == Frame(each=(), first=(2,), last=(2,))
     assert frame_of(prefixed) == Frame(each=(), first=(1,), last=(2,))
+
+
+def test_an_opening_is_the_beginning_of_a_document_of_the_family() -> None:
+    control = tiny_tokenizer().control
+    assert opening(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
 
 
 def test_short_documents_share_a_row_as_long_as_all_of_both_fits() -> None:

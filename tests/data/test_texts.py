@@ -8,6 +8,7 @@ from imprint.data.dataset import DataSection
 from imprint.data.texts import HeldOut, TextsSection, load_texts
 from imprint.data.tokenfile import TextRows
 from imprint.errors import UserError
+from imprint.files import read_lines
 from imprint.recipe import Recipe
 from imprint.runs import drop_state
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
@@ -126,6 +127,7 @@ def test_a_run_on_texts_learns_is_resumed_exactly_and_refuses_other_texts(tmp_pa
         drop_state(state)
     again = tiny_run(path, "part", *knobs)
     assert log_of(again) == log_of(whole)
+    assert {line["prompt"][:4] for line in read_lines(whole.samples)} == {"这件上衣"}
     (tmp_path / "texts" / "a.txt").write_text("另一篇", encoding="utf-8")
     with pytest.raises(UserError, match="is not what this run began with"):
         tiny_run(path, "part", *knobs)
