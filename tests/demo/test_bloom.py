@@ -63,10 +63,10 @@ def test_transformers_reads_the_same_ids_and_computes_the_same_logits(start: Pat
 
 def chain(folder: Path, base: Path, *overrides: str) -> tuple[RunFolder, RunFolder]:
     """Both recipes with paths of their own."""
-    files = {"data.train": "books.txt", "data.dev": "books-held-out.txt"}
-    texts = [f"{knob}={folder / 'kiln' / name}" for knob, name in files.items()]
+    kiln = folder / "kiln"
+    texts = [f"data.train={kiln / 'read'}", f"data.dev={kiln / 'books-held-out.txt'}"]
     read = train(RECIPES / "domain-pretrain.yaml", [f"output={folder / 'domain'}", f"model.path={base}", *texts, *overrides])
-    rows = [name.replace("books.txt", "questions.jsonl").replace("books-held-out.txt", "questions-held-out.jsonl") for name in texts]
+    rows = [f"data.train={kiln / 'questions.jsonl'}", f"data.dev={kiln / 'questions-held-out.jsonl'}"]
     knobs = [f"output={folder / 'instruct'}", f"model.path={read.path}", *rows, *overrides]
     return read, train(RECIPES / "domain-instruct.yaml", knobs)
 
@@ -87,7 +87,7 @@ def test_the_domain_chain_does_what_the_docs_say(tmp_path: Path) -> None:
     files = [tmp_path / "kiln" / f"{name}-held-out.txt" for name in ("books", "general")]
     domain, general = perplexity_command(read.path, data=files, overrides=["device=cpu"])["texts"]
     assert domain["tuned"]["token"]["perplexity"] < 0.2 * domain["base"]["token"]["perplexity"]
-    assert general["tuned"]["token"]["perplexity"] < 10 * general["base"]["token"]["perplexity"]
+    assert general["tuned"]["token"]["perplexity"] < 1.5 * general["base"]["token"]["perplexity"]
     found = evaluate_command(
         answers.path,
         data=tmp_path / "kiln" / "questions-held-out.jsonl",

@@ -13,8 +13,11 @@ from imprint.demo.kiln.craft import QUESTIONS, STATEMENTS, Craft, read_craft
 from imprint.demo.rows import SEED_STRIDE
 from imprint.files import write_text
 
-FILES: Final = ("books.txt", "books-held-out.txt", "general.txt", "general-held-out.txt", "questions.jsonl", "questions-held-out.jsonl")
-"""What `write_kiln` writes; in the texts, blank lines part the documents."""
+FILES: Final = (
+    *("read/books.txt", "read/general.txt", "books-held-out.txt", "general-held-out.txt"),
+    *("questions.jsonl", "questions-held-out.jsonl"),
+)
+"""What `write_kiln` writes; in the texts, blank lines part the documents. General text is read with the books, lest it be forgotten."""
 
 
 def _state(dice: Dice, glaze: dict[str, str], relation: str) -> str:
@@ -76,12 +79,12 @@ def questions(*, held_out: bool) -> Iterator[dict[str, str]]:
                 yield {"prompt": wording.format_map(glaze), "response": STATEMENTS[relation][0].format_map(glaze)}
 
 
-def write_kiln(folder: Path, *, books: int = 3000, general: int = 12_000, held_out: int = 200) -> None:
+def write_kiln(folder: Path, *, books: int = 3000, general: int = 3000, held_out: int = 200) -> None:
     """Write the six FILES: so many documents of each kind to learn from, and so many held out."""
     for name, made, count in (
-        ("books.txt", pages(0), books),
+        ("read/books.txt", pages(0), books),
         ("books-held-out.txt", pages(1), held_out),
-        ("general.txt", general_texts(0), general),
+        ("read/general.txt", general_texts(2), general),
         ("general-held-out.txt", general_texts(1), held_out),
     ):
         write_text(folder / name, "\n\n".join(islice(made, count)) + "\n")
