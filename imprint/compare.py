@@ -30,7 +30,7 @@ from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.report.comparison import rate_lines, warned_of
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
-from imprint.trained import Trained, read_run
+from imprint.trained import Trained, moved, open_template, read_run
 
 SHOWN_ROWS = 100
 
@@ -89,13 +89,14 @@ def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
         return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
-        return _Asked(read_data(section, data, limit), data, name_of(data), page)
+        tools = open_template(path, moved(run, section.base_path), section.template).tools
+        return _Asked(read_data(section, data, limit, tools=tools), data, name_of(data), page)
     if not isinstance(run.data, DataSection):
         raise UserError(
             f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; `imprint perplexity` "
             "measures texts.\n该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评测。"
         )
-    samples = load_held_out(run.data)[:limit]
+    samples = load_held_out(run.data, tools=open_template(path, moved(run, section.base_path), section.template).tools)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
     return _Asked(samples, run.data.dev or run.data.train, "held-out", page)

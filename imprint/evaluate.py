@@ -43,7 +43,7 @@ from imprint.model import Model
 from imprint.progress import Progress
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask, ContinuationTask, TaskSection, TextTask
-from imprint.trained import Trained, moved, open_model, read_run
+from imprint.trained import Trained, moved, open_model, open_template, read_run
 
 
 class EvaluateSection(Section):
@@ -161,7 +161,8 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     section = read_overrides(overrides, EvaluateSection)
     run = read_run(path)
     section = resolve(section, run)
-    samples = read_data(section, data, limit)
+    tools = open_template(path, moved(run, section.base_path), section.template).tools
+    samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(path, run, section, name_of(data), limit)
     answers = answer_all(open_asked(path, run, section), samples, section, output)
     beside = baseline_of(run, samples, section)
@@ -197,8 +198,8 @@ def open_asked(path: Path, run: Trained | None, section: EvaluateSection) -> Mod
     )
 
 
-def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[Sample]:
-    """The rows to answer."""
+def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools: bool = False) -> list[Sample]:
+    """The rows to answer; `tools` says whether the template writes tools."""
     assert section.prompt_column is not None, "resolve() fills what was left open"
     assert section.response_column is not None
     samples = read_samples(
@@ -207,6 +208,7 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None) -> list[S
         response_column=section.response_column,
         history_column=section.history_column,
         limit=limit,
+        tools=tools,
     )
     return fill(samples, section.fill) if section.fill else samples
 

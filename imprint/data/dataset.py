@@ -161,7 +161,7 @@ def load_split(section: DataSection, template: Template, base: Path | None = Non
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
-    train_samples, dev_samples = load_samples(section)
+    train_samples, dev_samples = load_samples(section, tools=template.tools)
     train = encode_samples(section, template, train_samples)
     dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
@@ -191,17 +191,19 @@ def _mixed(split: Split, section: DataSection, mix: MixSection, template: Templa
     return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, told))
 
 
-def load_samples(section: DataSection) -> tuple[list[Sample], list[Sample]]:
+def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:
     """The rows of a run as text: those it learns from, and those held out."""
-    samples = _read(section, section.train, section.train_rows, all_used=True)
+    samples = _read(section, section.train, section.train_rows, all_used=True, tools=tools)
     if section.dev is None:
         return _hold_out(section, samples)
-    return samples, _read(section, section.dev, section.dev_rows)
+    return samples, _read(section, section.dev, section.dev_rows, tools=tools)
 
 
-def load_held_out(section: DataSection) -> list[Sample]:
+def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
     """The held-out rows of a run alone: where they have a file of their own, the one it learned from need not be there any more."""
-    return load_samples(section)[1] if section.dev is None else _read(section, section.dev, section.dev_rows)
+    if section.dev is None:
+        return load_samples(section, tools=tools)[1]
+    return _read(section, section.dev, section.dev_rows, tools=tools)
 
 
 def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[Encoded]:
@@ -211,7 +213,7 @@ def encode_samples(section: DataSection, template: Template, samples: Iterable[S
     return [encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
 
 
-def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False) -> list[Sample]:
+def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False, tools: bool = False) -> list[Sample]:
     """Rows with their placeholders filled; with `all_used` each text of `fill` must have a place in them."""
     samples = read_samples(
         path,
@@ -219,6 +221,7 @@ def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool
         response_column=section.response_column,
         history_column=section.history_column,
         limit=limit,
+        tools=tools,
     )
     if all_used:
         refuse_unused(samples, section.fill, path)

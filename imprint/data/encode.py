@@ -68,7 +68,7 @@ def encode_sample(
     tokens are cut, its end never. Scored are the answer and its end: what the model shall write, and nothing that is the same in every row.
     """
     prompt = fit_prompt(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
-    answer = template.answer(sample.messages, sample.answer)
+    answer = template.answer(sample.messages, sample.answer, sample.tool)
     target = [*answer[: max_target_length - 1], template.end]
     return Encoded(
         ids=(*prompt.ids, *target),

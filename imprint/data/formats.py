@@ -12,17 +12,24 @@ from imprint.errors import UserError
 
 
 def read_samples(
-    path: Path | str, *, prompt_column: str, response_column: str, history_column: str | None = None, limit: int | None = None
+    path: Path | str,
+    *,
+    prompt_column: str,
+    response_column: str,
+    history_column: str | None = None,
+    limit: int | None = None,
+    tools: bool = False,
 ) -> list[Sample]:
     """Read the rows of a file, of all files of a folder, or of `path#500` (500 rows drawn at random), in whatever format and encoding.
 
-    `limit` reads and checks only so many rows. Raises UserError for a file that cannot be read or holds no row, and one UserError for all
-    bad rows together, each with `file:line`, what was found and what is allowed. Lines without anything but blanks are no rows.
+    `limit` reads and checks only so many rows; `tools`: see `samples_of`. Raises UserError for a file that cannot be read or holds no row,
+    and one UserError for all bad rows together, each with `file:line`, what was found and what is allowed. Lines without anything but
+    blanks are no rows.
     """
     columns = Columns(prompt_column, response_column, history_column)
     samples: list[Sample] = []
     problems = Problems(path)
-    for place, made in islice(read_each(path, columns), limit):
+    for place, made in islice(read_each(path, columns, tools=tools), limit):
         if isinstance(made, BadRowError):
             problems.add(place, made)
         else:
@@ -35,7 +42,7 @@ def read_samples(
     return samples
 
 
-def read_each(source: Path | str, columns: Columns) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
+def read_each(source: Path | str, columns: Columns, *, tools: bool = False) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, samples) of each row, or what is wrong with it, in bounded memory; the first good row of each file decides its shape."""
     shape: Shape | None = None
     last = ""
@@ -45,7 +52,7 @@ def read_each(source: Path | str, columns: Columns) -> Iterator[tuple[str, list[
         if shape is None and isinstance(row, dict):
             shape = shape_of(row, columns)
         try:
-            made: list[Sample] | BadRowError = samples_of(row, shape or shape_of({}, columns), place)
+            made: list[Sample] | BadRowError = samples_of(row, shape or shape_of({}, columns), place, tools=tools)
         except BadRowError as problem:
             made = problem
         yield place, made

@@ -61,6 +61,7 @@ def placeholders(sample: Sample) -> set[str]:
 
 def _texts(sample: Sample) -> Iterator[str]:
     yield from (sample.query, sample.answer, sample.system or "")
+    yield from (message.text for message in sample.said or ())
     for turn in sample.history or ():
         yield from turn
 
@@ -71,7 +72,8 @@ def _filled(sample: Sample, texts: Mapping[str, str]) -> Sample:
 
     history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
     system = None if sample.system is None else put(sample.system)
-    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system)
+    said = None if sample.said is None else tuple(replace(message, text=put(message.text)) for message in sample.said)
+    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, said=said)
 
 
 def _unknown(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ class Sample:
     """One row of a data file: what is asked, what should be answered, and where the row stands."""
 
     query: str
-    """What is asked, never empty."""
+    """What is asked, never empty; or what a tool gave back."""
     answer: str
     """What should be answered; empty only for a question that nobody has answered yet."""
     history: tuple[tuple[str, str], ...] | None
@@ -19,8 +19,12 @@ class Sample:
     """Where the row stands: "file:line"."""
     system: str | None = None
     """What the model is told before the conversation, where the data says so."""
+    said: tuple[Message, ...] | None = None
+    """All that is said before the answer, where tools are offered, called or answered in it; None elsewhere."""
+    tool: str = ""
+    """The tool that the answer calls."""
 
     @property
     def messages(self) -> list[Message]:
         """What is said up to the question."""
-        return conversation(self.query, self.history, self.system)
+        return conversation(self.query, self.history, self.system) if self.said is None else list(self.said)

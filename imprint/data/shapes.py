@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 from imprint.data.badrows import BadRowError, describe_value, quote
 from imprint.data.sample import Sample
+from imprint.data.templates import Message
+from imprint.data.tools import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
 
 CONVERSATIONS: Final = ("messages", "conversations", "conversation")
 PAIRS: Final = (
@@ -34,10 +36,7 @@ SPEAKERS: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "system": "system",
     "developer": "system",
 }
-TOOL_ROLES: Final = ("tool", "function", "observation", "function_call", "tool_call", "function_response", "tool_response")
-TOOL_KEYS: Final = ("metadata", "tool_calls", "function_call")
-"""Where an assistant's turn is a call of a tool: ChatGLM3's key, and OpenAI's two."""
-NO_TOOLS: Final = "and ChatGLM-6B knows no tools. Leave this conversation out, or write the turn as plain text."
+NO_TOOLS: Final = "and the template of this model writes no tools. Leave this conversation out, or write the turn as plain text."
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,10 @@ def known_shape(row: Mapping[str, object], history: str | None = None) -> Shape 
     return None
 
 
-def samples_of(row: object, shape: Shape, place: str) -> list[Sample]:
+def samples_of(row: object, shape: Shape, place: str, *, tools: bool = False) -> list[Sample]:
     """The samples of a row: one, or of a conversation one for each answer, with the turns before it as its history.
 
+    `tools` says whether the template writes tools: turns that call or answer one are bad otherwise, and what is offered is left out.
     Raises BadRowError, also where `row` is one already.
     """
     if isinstance(row, BadRowError):
@@ -124,7 +124,7 @@ def samples_of(row: object, shape: Shape, place: str) -> list[Sample]:
     if not isinstance(row, dict):
         raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
     if shape.kind == "conversation":
-        return _conversation(row, shape.prompt, place)
+        return _conversation(row, shape.prompt, place, tools=tools)
     answer_of = "response_column" if shape.kind == "named" else None
     if shape.kind == "alpaca":
         query = _instruction(row)
@@ -209,10 +209,12 @@ def _parsed(value: object) -> object:
     return value
 
 
-def _conversation(row: Mapping[str, object], column: str, place: str) -> list[Sample]:
+def _conversation(row: Mapping[str, object], column: str, place: str, *, tools: bool) -> list[Sample]:
     turns = _parsed(_column(row, column, None))
     if not isinstance(turns, list):
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
+    if tools and (offered(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
+        return _with_tools(row, turns, column, place)
     system, said = _without_system(_system(row), [_Turn.of(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
     if not said:
         raise BadRowError(f'"{column}" holds no question and no answer.')
@@ -234,6 +236,21 @@ def _conversation(row: Mapping[str, object], column: str, place: str) -> list[Sa
     return samples
 
 
+def _with_tools(row: Mapping[str, object], turns: Sequence[object], column: str, place: str) -> list[Sample]:
+    """The samples of a conversation with tools: one for each answer and each call."""
+    plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
+    read = [None if turn is None else _Turn.of(turn, number, column) for number, turn in enumerate(plain, start=1)]
+    system, _ = _without_system(_system(row), [turn for turn in read if turn is not None], column)
+    told = [
+        Turn((Message("assistant" if turn.speaker == "assistant" else "user", turn.text),), turn.learned)
+        if turn is not None
+        else tool_turn(raw if isinstance(raw, dict) else {}, number, column)
+        for number, (turn, raw) in enumerate(zip(read, turns, strict=True), start=1)
+        if turn is None or turn.speaker != "system"
+    ]
+    return list(samples_of_turns(told, system, offered(row, turns), column, place))
+
+
 @dataclass(frozen=True)
 class _Turn:
     number: int
@@ -246,7 +263,7 @@ class _Turn:
         """One turn as either of role/content and from/value says it."""
         said = turn if isinstance(turn, dict) else {}
         role = said.get("role", said.get("from"))
-        if role in TOOL_ROLES or any(isinstance(said.get(key), str | list | dict) and said[key] for key in TOOL_KEYS):
+        if is_tool_turn(said):
             raise BadRowError(f'turn {number} of "{column}" is a call or an answer of a tool, {NO_TOOLS}')
         if not ({"role", "content"} <= said.keys() or {"from", "value"} <= said.keys()):
             raise BadRowError(

@@ -50,6 +50,8 @@ class Checkup:
         """Kind of finding -> where it was found."""
         self.digests = Digests()
         """The rows that can be read or mended, in their order."""
+        self.tools = settings.template.tools
+        """Whether the model's template writes tools."""
         self._settings = settings
         self._measured = measured
 
@@ -58,11 +60,11 @@ class Checkup:
         self.rows += 1
         self.kinds.add(shape.kind)
         try:
-            samples = samples_of(value, shape, place)
+            samples = samples_of(value, shape, place, tools=self.tools)
         except BadRowError as problem:
             self.bad += 1
             self._count_reason(str(problem))
-            self._keep(place, mend_row(value, shape, place))
+            self._keep(place, mend_row(value, shape, place, tools=self.tools))
             return problem
         self.samples += len(samples)
         if not samples:
@@ -72,7 +74,7 @@ class Checkup:
         if self._look(place, texts):
             self._remember(place, texts)
         else:
-            self._keep(place, mend_row(value, shape, place))
+            self._keep(place, mend_row(value, shape, place, tools=self.tools))
         if self._measured:
             self.languages[language("\n".join(texts))] += 1
             for sample in samples:

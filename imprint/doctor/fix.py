@@ -74,7 +74,7 @@ def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checku
             rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
         ):
             for source in files:
-                number = _write(source, form, kept, left_out, why, number, outcome)
+                number = _write(source, form, kept, left_out, why, number, outcome, tools=seen.tools)
         if not outcome.written:
             raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
     outcome.columns = sorted(form.left_out)
@@ -91,12 +91,14 @@ def _write(
     why: Mapping[int, tuple[str, str]],
     number: int,
     outcome: Outcome,
+    *,
+    tools: bool,
 ) -> int:
     """Write the rows of one source; returns the number of the next row that can be read or mended, as the check has counted it."""
     try:
         with bar_for(source, "mending") as progress:
             for place, value, shape in shaped_rows(source, form.columns, progress):
-                mended = mend_row(value, shape, place)
+                mended = mend_row(value, shape, place, tools=tools)
                 reason = ("bad", mended.problem) if not mended.samples else why.get(number)
                 number += bool(mended.samples)
                 if reason is not None:

@@ -38,8 +38,11 @@ class Mended:
     """Why it stays bad; empty where it does not."""
 
 
-def mend_row(value: object, shape: Shape, place: str) -> Mended:
-    """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer."""
+def mend_row(value: object, shape: Shape, place: str, *, tools: bool = False) -> Mended:
+    """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer.
+
+    `tools`: see `samples_of`.
+    """
     done: set[str] = set()
     if isinstance(value, BadRowError):
         problem = str(value)
@@ -51,7 +54,7 @@ def mend_row(value: object, shape: Shape, place: str) -> Mended:
     if shape.kind == "conversation":
         row = _answered(row, shape.prompt, done)
     try:
-        samples = samples_of(row, shape, place)
+        samples = samples_of(row, shape, place, tools=tools)
     except BadRowError as error:
         return Mended(row, [], frozenset(), str(error))
     if not samples:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, Shape
+from imprint.data.templates import Message
 from imprint.data.writing import HISTORY, as_row
 
 
@@ -30,13 +31,27 @@ class Form:
             return mended if shape.history is None else mended | {shape.history: last.history}
         self.left_out.update(name for name in row if name not in shape.read)
         if "conversation" in self.kinds:
-            return {"messages": _messages(samples)}
+            return {"messages": _messages(samples)} if last.said is None else _with_tools(samples, last.said)
         said = as_row(last)
         return (
             said
             if self.columns.history is None
             else {name: said[name] for name in said if name != HISTORY} | {self.columns.history: last.history}
         )
+
+
+def _with_tools(samples: Sequence[Sample], said: Sequence[Message]) -> dict[str, object]:
+    """A conversation with the tools that it offers, and calls as ChatGLM3 and GLM-4 have them."""
+    learned = {len(sample.said or ()) for sample in samples}
+    turns: list[dict[str, object]] = []
+    for place, message in enumerate((*said, Message("assistant", samples[-1].answer, samples[-1].tool))):
+        if message.role == "system" and not message.text:
+            continue
+        turn: dict[str, object] = {"role": message.role, "content": message.text}
+        turn |= {"metadata": message.tool} if message.tool else {}
+        turns.append(turn | ({"loss": False} if message.role == "assistant" and place not in learned else {}))
+    tools = [dict(tool) for message in said for tool in message.tools]
+    return {"tools": tools, "messages": turns} if tools else {"messages": turns}
 
 
 def _messages(samples: Sequence[Sample]) -> list[dict[str, object]]:

@@ -28,7 +28,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
         print(line)  # noqa: T201
     for place, row, shape in islice(shaped_rows(file, settings.columns), limit):
         try:
-            samples = samples_of(row, shape, place)
+            samples = samples_of(row, shape, place, tools=settings.template.tools)
         except BadRowError as problem:
             print(f"\n{ink('✗', 'red', 'bold')} {place}: {problem}")  # noqa: T201
             continue

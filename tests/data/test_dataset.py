@@ -8,6 +8,7 @@ from imprint.data.dataset import CutReport, DataSection, load_held_out, load_spl
 from imprint.data.general import MixSection
 from imprint.data.original import encode_original
 from imprint.errors import UserError
+from tests.families import template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 
@@ -184,4 +185,22 @@ def test_general_rows_that_would_be_cut_are_left_out_and_told(tmp_path: Path) ->
     assert "1 general rows; 1 are too long and left out" in split.sources[-1]
     with pytest.raises(UserError, match=r"all 1 rows of .* are longer than"):
         general.write_text('{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
+        load_split(section, tiny_template())
+
+
+@pytest.mark.parametrize("name", ["chatglm3", "glm4", "own"])
+def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Path, name: str) -> None:
+    template = template_of(name, tmp_path / "base")
+    call = {"role": "tool", "name": "weather", "parameters": {"city": "a"}, "observation": "sunny"}
+    turns = [{"role": "user", "content": "weather?"}, call, {"role": "assistant", "content": "sunny."}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"tools": [{"name": "weather"}], "messages": turns}]), encoding="utf-8")
+    section = DataSection(train=tmp_path / "rows.json", dev_share=0, max_source_length=2000, max_target_length=200)
+
+    first, second = load_split(section, template).train
+
+    learned = [template.tokenizer.decode([label for label in row.labels if label != -100]) for row in (first, second)]
+    assert "weather" in learned[0]
+    assert learned[1].strip() == "sunny."
+    assert "sunny" in template.tokenizer.decode(second.ids[: second.labels.count(-100)])
+    with pytest.raises(UserError, match="the template of this model writes no tools"):
         load_split(section, tiny_template())

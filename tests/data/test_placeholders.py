@@ -4,6 +4,7 @@ import pytest
 
 from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
 from imprint.data.sample import Sample
+from imprint.data.templates import Message
 from imprint.errors import UserError
 
 TEXTS = {"name": "小墨", "author": "青竹工坊"}
@@ -63,3 +64,9 @@ def test_rows_that_leave_the_name_open_are_told_and_code_is_not() -> None:
 
 def test_a_sample_names_each_of_its_placeholders_once() -> None:
     assert placeholders(sample("{name} {name}", "{{author}}")) == {"name", "author"}
+
+
+def test_what_is_said_with_tools_is_filled_too() -> None:
+    row = Sample("{name}?", "{}", None, "", said=(Message("system", "{author}", tools=({"name": "{name}"},)), Message("user", "{name}?")))
+    (filled,) = fill([row], TEXTS)
+    assert filled.messages == [Message("system", "青竹工坊", tools=({"name": "{name}"},)), Message("user", "小墨?")]

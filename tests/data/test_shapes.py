@@ -8,7 +8,7 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of, shape_of
 
 TOOL_TURN = (
-    'turn 2 of "messages" is a call or an answer of a tool, and ChatGLM-6B knows no tools. '
+    'turn 2 of "messages" is a call or an answer of a tool, and the template of this model writes no tools. '
     "Leave this conversation out, or write the turn as plain text."
 )
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,7 @@ from imprint.doctor.checkup import Checkup
 from imprint.doctor.duplicates import repeated
 from imprint.doctor.settings import Settings, read_settings
 from tests.doctor.rows import SOUND, row
+from tests.families import template_of
 
 LONG = "这件上衣的版型很宽松，颜色是白色，适合夏天穿，也适合秋天穿，" * 6
 
@@ -112,3 +114,13 @@ def test_a_conversation_without_an_answer_to_learn_is_found() -> None:
     seen = Checkup(read_settings(None, []))
     assert seen.add("a:1", value, shape_of(value, Columns())) is None
     assert seen.found["nothing"].count == 1
+
+
+def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(tmp_path: Path) -> None:
+    call = {"role": "tool", "name": "weather", "parameters": {}, "observation": "晴"}
+    value = {"messages": [{"role": "user", "content": "天气？"}, call, {"role": "assistant", "content": "晴。 "}]}
+    assert template_of("glm4", tmp_path).tools
+    for model, samples, bad in ((str(tmp_path), 2, 0), (None, 0, 1)):
+        seen = Checkup(read_settings(model, ()))
+        seen.add("a:1", value, shape_of(value, Columns()))
+        assert (seen.samples, seen.bad, len(seen.digests.places)) == (samples, bad, 1 - bad)

@@ -67,3 +67,21 @@ def test_the_column_of_the_history_keeps_the_name_that_was_asked_for() -> None:
     (sample,) = samples_of(value, shape, "a:1")
     again = json.loads(json.dumps(Form(columns, frozenset({"named"})).row(value, shape, [sample])))
     assert samples_of(again, shape, "a:1") == [sample]
+
+
+def test_a_conversation_with_tools_gives_the_same_samples_again() -> None:
+    row: dict[str, object] = {
+        "tools": [{"name": "weather"}],
+        "messages": [
+            {"role": "user", "content": "天气？"},
+            {"role": "assistant", "content": "我看看。", "loss": False},
+            {"role": "tool", "name": "weather", "parameters": {"city": "北京"}, "observation": "晴"},
+            {"role": "assistant", "content": "晴。"},
+        ],
+    }
+    samples = samples_of(row, shape_of(row, Columns()), "a:1", tools=True)
+
+    again = json.loads(json.dumps(Form(Columns(), frozenset({"conversation"})).row(row, shape_of(row, Columns()), samples)))
+
+    assert len(samples) == 2
+    assert samples_of(again, shape_of(again, Columns()), "a:1", tools=True) == samples

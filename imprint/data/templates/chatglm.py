@@ -31,6 +31,11 @@ class ChatGLMTemplate:
         return "chatglm"
 
     @property
+    def tools(self) -> bool:
+        """It writes none."""
+        return False
+
+    @property
     def end(self) -> int:
         """`<eop>`."""
         return self.tokenizer.control.eop

@@ -25,6 +25,11 @@ class ChatGLM2Template:
         return "chatglm2"
 
     @property
+    def tools(self) -> bool:
+        """It writes none."""
+        return False
+
+    @property
     def end(self) -> int:
         """`</s>`."""
         return self.tokenizer.controls["</s>"]

@@ -49,6 +49,10 @@ class Template(Protocol):
         """Whose ids it makes."""
 
     @property
+    def tools(self) -> bool:
+        """Whether it can write tools that are offered, called and answered."""
+
+    @property
     def end(self) -> int:
         """The id that a training row ends with."""
 

@@ -29,6 +29,11 @@ class OwnTemplate:
         return "own"
 
     @property
+    def tools(self) -> bool:
+        """It writes them."""
+        return True
+
+    @property
     def end_ids(self) -> frozenset[int]:
         """What follows an answer in the template, and all that the folder says ends a text."""
         return frozenset({self.end, *self.tokenizer.manners.ends})

@@ -20,6 +20,11 @@ class PlainTemplate:
     """What a recipe calls it."""
 
     @property
+    def tools(self) -> bool:
+        """It writes none."""
+        return False
+
+    @property
     def end(self) -> int:
         """What ends a text, by the folder."""
         return self.tokenizer.manners.ends[0]

@@ -36,6 +36,11 @@ class RolesTemplate:
         return "glm4" if isinstance(self.tokenizer, GLM4Tokenizer) else "chatglm3"
 
     @property
+    def tools(self) -> bool:
+        """It writes them."""
+        return True
+
+    @property
     def end(self) -> int:
         """What the fine-tuning script ends a row with: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
         return self.tokenizer.controls["<|user|>" if self.name == "glm4" else "</s>"]
@@ -61,7 +66,7 @@ class RolesTemplate:
 
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
         """The line of the tool, empty where none is called, and the text; an answer begins where `<|assistant|>` ends."""
-        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(text)]
+        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._called(text) if tool else text)]
 
     def scored(self, text: str) -> str:
         """Without the empty line where no tool is called."""
@@ -90,13 +95,27 @@ class RolesTemplate:
     def _texts(self, message: Message) -> list[str]:
         """What is said: ChatGLM3 takes the tools as one JSON list behind the text, GLM-4 as a text of their own before it."""
         if not message.tools:
-            return [message.text] if message.text or message.role != "system" else []
+            text = self._called(message.text) if message.tool else message.text
+            return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
             return [f"{message.text or CHATGLM3_TOOLS}\n{_indented(list(message.tools))}"]
         functions = [tool.get("function", tool) for tool in message.tools]
         named = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
         tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_indented(one)}\n{GLM4_CALL}" for name, one in named)
         return [tools, message.text] if message.text else [tools]
+
+    def _called(self, arguments: str) -> str:
+        """A call: ChatGLM3 writes an object of arguments as Python code, GLM-4 as it is."""
+        if self.name == "glm4":
+            return arguments
+        try:
+            given = json.loads(arguments)
+        except ValueError:
+            return arguments
+        if not isinstance(given, dict) or not all(name.isidentifier() for name in given):
+            return arguments
+        listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"```python\ntool_call({listed})\n```"
 
 
 def _indented(value: object) -> str:

@@ -95,7 +95,16 @@ def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RolesTempla
 def test_an_answer_begins_with_the_line_of_the_tool(template: RolesTemplate) -> None:
     encode = template.tokenizer.encode
     assert template.answer(TALK, "晴。") == [*encode("\n"), *encode("晴。")]
-    assert template.answer(TALK, "{}", "weather") == [*encode("weather\n"), *encode("{}")]
+    assert template.answer(TALK, "[1]", "weather") == [*encode("weather\n"), *encode("[1]")]
+
+
+def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: RolesTemplate) -> None:
+    encode = template.tokenizer.encode
+    arguments = '{"city": "北京", "days": 2}'
+    code = arguments if template.name == "glm4" else "```python\ntool_call(city='北京', days=2)\n```"
+    assert template.answer(TALK, arguments, "weather") == [*encode("weather\n"), *encode(code)]
+    assert template.answer(TALK, '{"a b": 1}', "weather") == [*encode("weather\n"), *encode('{"a b": 1}')]
+    assert template.answer(TALK, arguments) == [*encode("\n"), *encode(arguments)]
 
 
 def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RolesTemplate) -> None:
@@ -116,5 +125,5 @@ def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(temp
 def test_an_answer_is_measured_without_what_frames_it(template: RolesTemplate) -> None:
     decode = template.tokenizer.decode
     assert template.scored(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
-    assert template.scored(decode(template.answer(TALK, "{}", "weather"))).replace("\n ", "\n") == "weather\n{}"
+    assert template.scored(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"
     assert template.scored("好") == "好"
