@@ -138,6 +138,10 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--limit", type=_count, metavar="N", help="the first N rows only / 只用前 N 行")
     _add_overrides(compare)
 
+    forgetting = _add(commands, "forgetting", _forgetting, "measure what a tuning took from its base / 评估微调造成的遗忘")
+    forgetting.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
+    _add_overrides(forgetting)
+
     recipe = _add(commands, "recipe", _recipe, "list all knobs of a recipe / 列出配方的全部选项")
     recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
@@ -172,6 +176,12 @@ def _compare(options: argparse.Namespace) -> None:
     from imprint.compare import compare
 
     compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
+
+
+def _forgetting(options: argparse.Namespace) -> None:
+    from imprint.review import forgetting_command
+
+    forgetting_command(options.run, options.overrides)
 
 
 def _score(options: argparse.Namespace) -> None:

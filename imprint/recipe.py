@@ -6,6 +6,7 @@ from typing import Literal
 from imprint.config import Field, Section
 from imprint.data.texts import AnyData
 from imprint.engine import EngineSection, OptimizerSection
+from imprint.forgetting.section import ForgettingSection
 from imprint.model import ModelSection
 from imprint.task import TaskSection, TextTask
 from imprint.tune.tuner import TuneSection
@@ -49,3 +50,7 @@ class Recipe(Section):
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
     train: TrainSection = Field(default_factory=TrainSection, description="The loop.")
     engine: EngineSection = Field(default_factory=EngineSection, description="The processes that share the work.")
+    forgetting: ForgettingSection = Field(
+        default_factory=ForgettingSection,
+        description="What a finished run has taken from its base; with the same questions before and after.",
+    )

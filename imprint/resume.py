@@ -108,9 +108,8 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
     """Say what is new in the recipe and changes nothing that was learned; refuse the rest."""
     old, new = _knobs(before), _knobs(now)
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
-    harmless = (
-        HARMLESS | LENGTH | {name for name in changed if name.startswith("engine.")} | (_free_micro_batch(now) & _free_micro_batch(before))
-    )
+    free = {name for name in changed if name.startswith(("engine.", "forgetting."))}
+    harmless = HARMLESS | LENGTH | free | (_free_micro_batch(now) & _free_micro_batch(before))
     told = {name: f"{name}: {was} -> {is_now}" for name, (was, is_now) in changed.items()}
     if refused := [told[name] for name in changed if name not in harmless]:
         raise UserError(

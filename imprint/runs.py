@@ -78,6 +78,21 @@ class RunFolder:
         """The comparison of base and tuned model, without its ending: `.md` and `.html` are added."""
         return self.path / "compare"
 
+    @property
+    def forgetting(self) -> Path:
+        """What the tuning has taken from the base: numbers, and every question with both answers."""
+        return self.path / "forgetting.json"
+
+    @property
+    def before_after(self) -> Path:
+        """Rows of the run's own data with the answers of base and tuned model, one line of JSON each."""
+        return self.path / "before-after.jsonl"
+
+    @property
+    def verdict(self) -> Path:
+        """What was said of the run at its end."""
+        return self.path / "verdict.json"
+
     def state(self, step: int) -> Path:
         """Everything that resuming after `step` optimizer steps needs."""
         return self.path / f"state-{step:06d}"

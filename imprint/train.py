@@ -25,6 +25,7 @@ from imprint.engine import Crew, Engine, join, launch, launched, orphaned, proce
 from imprint.errors import UserError
 from imprint.files import write_text
 from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, scored
+from imprint.forgetting.measure import refuse_unreadable
 from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
 from imprint.journal import Journal
@@ -41,6 +42,7 @@ from imprint.resume import (
     refuse_other_rows,
     write_rescue,
 )
+from imprint.review import review_finished
 from imprint.runs import RunFolder, step_of
 from imprint.runtime import out_of_memory, peak_memory_bytes, seed_everything
 from imprint.state import Position, save_state
@@ -124,11 +126,14 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             base = recipe.model
             model = load(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
+            refuse_unreadable(recipe.forgetting, Path(model.name))
             split = split or read_split(recipe, run, model, crew)
             job = prepare(recipe, run, model, split, crew)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
             del job
+        if crew.leads:
+            review_finished(run.path, recipe.forgetting, say)
     return run
 
 

@@ -10,6 +10,7 @@ from imprint.data.templates import Template, TemplateName, read_template
 from imprint.data.texts import AnyData
 from imprint.errors import UserError
 from imprint.files import find_folder
+from imprint.forgetting.section import ForgettingSection
 from imprint.model import EMBEDDED, Model, ModelSection, base_folder, load
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
@@ -24,6 +25,7 @@ class Trained(Section):
     model: ModelSection = Field(description="The base.")
     data: AnyData = Field(description="What it learned from.")
     task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives.")
+    forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How what was lost is measured.")
 
     @property
     def rows(self) -> DataSection:

@@ -31,6 +31,7 @@ SURFACE = {
     "export": {"--help", "RUN", "OUT", "--to", "--prompts", "a.b=c"},
     "main": {"--help", "--flag value"},
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},
+    "forgetting": {"--help", "RUN", "a.b=c"},
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "--task", "OUT"},

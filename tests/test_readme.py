@@ -37,8 +37,10 @@ TYPED = (
     "domain.md",
 )
 """Pages that are typed behind the README, in this order."""
+LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1"]
 SMALL = {
-    "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8"],
+    "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8", *LITTLE],
+    "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
     "perplexity": ["length=64"],

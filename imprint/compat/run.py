@@ -19,6 +19,7 @@ from imprint.data.templates import read_template
 from imprint.errors import UserError
 from imprint.evaluate import EvaluateSection, answer_all, read_data
 from imprint.files import read_lines
+from imprint.forgetting.section import ForgettingSection
 from imprint.model import EMBEDDED, Model, load
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
@@ -53,7 +54,8 @@ def run_original(arguments: Sequence[str]) -> None:
 
 def train_original(flags: OriginalFlags) -> None:
     """Train, with a checkpoint at every save and the figures at the end; an unfinished run of the same flags is gone on with."""
-    recipe = recipe_of(flags, cuda=torch.cuda.is_available())
+    asked = recipe_of(flags, cuda=torch.cuda.is_available())
+    recipe = asked.model_copy(update={"forgetting": ForgettingSection(measure=False)})  # the original wrote no such file
     if done := make_ready(flags, recipe):
         _say(done)
     train_recipe(recipe, on_save=_writer(flags))

@@ -57,6 +57,13 @@ class Pair:
     """Has every batch read by the base and by the tuned model."""
 
 
+def refuse_unreadable(section: ForgettingSection, base: Path) -> None:
+    """Raise UserError for questions or text that cannot be read: better before a long run than behind it."""
+    if section.measure:
+        read_probes(section.probes_of(base), section.limit)
+        read_texts(section.text_of(base))
+
+
 def pair_of(model: Model) -> Pair:
     """A base with an adapter that can be switched off: each batch is read twice in one pass."""
 

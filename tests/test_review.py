@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from imprint.config import read_recipe
+from imprint.errors import UserError
+from imprint.files import read_lines
+from imprint.forgetting.section import ForgettingSection
+from imprint.generate import NotFiniteError
+from imprint.model import Model
+from imprint.review import Filled, OwnRow, forgetting_command, own_samples, read_review, review_finished
+from imprint.runs import RunFolder
+from imprint.trained import Trained, read_run
+from tests.tinyrun import losses, tiny_recipe, tiny_run
+
+MEASURED = ("forgetting.measure=true", "forgetting.limit=3", "forgetting.text_tokens=40", "forgetting.max_new_tokens=4")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A prefix run that was measured at its end."""
+    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("tiny")), "measured", *MEASURED, "forgetting.shown_rows=2")
+
+
+def test_a_run_ends_with_what_it_has_taken_from_its_base(run: RunFolder) -> None:
+    found, rows = read_review(run)
+    values = json.loads(run.forgetting.read_text(encoding="utf-8"))
+    assert found is not None
+    assert len(found.rows) == values["asked"] == 3
+    assert values["kl"] == found.kl
+    assert found.kl is not None
+    assert found.kl > 0
+    assert [row.held_out for row in rows] == [True, True]
+    assert rows[0].question.startswith("类型#")
+
+
+def test_the_command_measures_an_old_run_again_and_shows_what_was_lost(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.forgetting.read_text(encoding="utf-8")
+    forgetting_command(run.path, ["limit=2"])
+    told = capsys.readouterr().out
+    assert "KL divergence" in told
+    assert "遗忘评估" in told
+    assert f"written to {run.forgetting}" in told
+    assert len(json.loads(run.forgetting.read_text(encoding="utf-8"))["rows"]) == 2
+    forgetting_command(run.path, [])
+    again, first = json.loads(run.forgetting.read_text(encoding="utf-8")), json.loads(before)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_what_all_parameters_learned_is_measured_against_the_base_loaded_again(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "whole", "tune={method: full}", *MEASURED)
+    found, _ = read_review(run)
+    assert found is not None
+    assert found.kl is not None
+    assert found.kl > 0
+    assert (run.model / "config.json").is_file()
+
+
+def test_a_run_that_is_not_to_be_measured_leaves_no_file(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "quiet")
+    assert not run.forgetting.exists()
+    assert read_review(run) == (None, [])
+
+
+def test_a_model_folder_and_broken_files_are_told(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a model folder, and nothing was tuned there"):
+        forgetting_command(run.path.parent / "base", [])
+    (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"forgetting\.json: is no JSON"):
+        read_review(RunFolder(tmp_path))
+
+
+def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: Model, *_: object) -> None:
+        raise NotFiniteError(0, 1)
+
+    monkeypatch.setattr(Model, "generate", broken)
+    said: list[str] = []
+    review_finished(run.path, ForgettingSection(limit=1), said.append)
+    assert len(said) == 1
+    assert said[0].startswith("forgetting was not measured: prompt 1 of 1:")
+
+
+def test_questions_that_cannot_be_read_are_told_before_the_run(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    with pytest.raises(UserError, match="there is no such file"):
+        tiny_run(recipe, "early", "forgetting.measure=true", f"forgetting.probes={tmp_path}/gone.jsonl")
+    assert not (tmp_path / "early").exists()
+
+
+def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_are_no_end(run: RunFolder) -> None:
+    known = read_run(run.path)
+    assert known is not None
+    without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
+    samples, held_out = own_samples(without, ForgettingSection(shown_rows=3))
+    assert (len(samples), held_out) == (3, False)
+    gone: Trained = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
+    assert own_samples(gone, ForgettingSection()) == ([], False)
+
+
+def test_every_row_of_a_filled_file_is_asked_and_answers_with_the_new_texts_are_counted() -> None:
+    rows = [
+        OwnRow("谁？", "我是小墨。", "我是小印。", "我叫小墨！", held_out=True),
+        OwnRow("谁做的？", "青竹工坊。", "不知道", "小墨", held_out=True),
+        OwnRow("都说", "小墨，青竹工坊", "小墨", "小墨 青竹工坊", held_out=True),
+        OwnRow("别的", "好", "好", "好", held_out=True),
+    ]
+    found = Filled.of(rows, ["小墨", "青竹工坊"])
+    assert found == Filled(rows=3, before=0, after=2)
+    assert found.sentence().startswith("new texts: 2 of 3 rows are answered with what data.fill says, before 0")
+    assert Filled.of(rows[3:], ["小墨"]) is None
+    assert Filled.of(rows, []) is None
+
+
+def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"content": "类型#上衣{number}", "summary": "{{name}}"}}\n' for number in range(40)), encoding="utf-8")
+    run = tiny_run(recipe, "filled", *MEASURED, "data.fill.name=上衣", "train.steps=1", "data.dev_share=0.5")
+    assert len(read_lines(run.before_after)) == 20
+    assert {line["reference"] for line in read_lines(run.before_after)} == {"上衣"}
+
+
+def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    general = tmp_path / "general.jsonl"
+    general.write_text("".join(f'{{"content": "颜色{number}", "summary": "白色"}}\n' for number in range(9)), encoding="utf-8")
+    knobs = [f"data.mix_general={{rows: {general}, share: 0.4}}", "optimizer.schedule=constant", "optimizer.warmup_steps=0"]
+    whole = tiny_run(recipe, "whole", *knobs)
+    tiny_run(recipe, "stopped", *knobs, "train.steps=3")
+    resumed = tiny_run(recipe, "stopped", *knobs)
+    assert losses(resumed) == losses(whole)
+    assert read_recipe(whole.config, [], Trained).rows.files[-1] == str(general)
+    with pytest.raises(UserError, match=rf"{general}: is not what this run began with"):
+        general.write_text('{"content": "颜色", "summary": "白色"}\n', encoding="utf-8")
+        tiny_run(recipe, "whole", *knobs, "train.steps=9")
