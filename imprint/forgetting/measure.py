@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imprint.data.batch import pack
-from imprint.data.encode import Encoded, encode_sample
+from imprint.data.batch import NOT_SCORED, pack
+from imprint.data.encode import Encoded
+from imprint.data.frames import frame_of
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting
@@ -21,8 +22,6 @@ from imprint.model import Model
 
 PIECE_TOKENS = 128
 """Most tokens of one piece of text."""
-WHOLE = 10**6
-"""A limit that cuts nothing."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,10 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
 def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[Encoded]]:
     """The first texts as rows in which every token is scored, a few at a time, until there are about so many tokens."""
     batch: list[Encoded] = []
+    frame = frame_of(model.tokenizer)
     for text in texts:
-        row = encode_sample(model.template, Sample("", text, None, ""), max_source_length=WHOLE, max_target_length=PIECE_TOKENS)
+        head, scored = (*frame.each, *frame.first), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.last)
+        row = Encoded((*head, *scored), (*[NOT_SCORED] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:
