@@ -1,6 +1,7 @@
 """The kill drills: a command that is killed again and again, and started again as it was, must end as one that nobody killed.
 
     python -m tests.drills train FOLDER --kills 60 --seed 0     training, killed at random moments
+    python -m tests.drills lora FOLDER --kills 60 --seed 0      the same with a LoRA, whose dropout draws in every linear
     python -m tests.drills sweep FOLDER                         a short run, killed once before every single change on the disk
     python -m tests.drills rescue FOLDER --kills 20             training that explodes in its middle and goes back to a good state, killed
     python -m tests.drills evaluate FOLDER --kills 10           answering, killed at random moments
@@ -43,12 +44,16 @@ tune: {{method: prefix, length: 4, start: random, prefix_dropout: 0.1}}
 optimizer: {{learning_rate: 0.5, warmup_steps: 2}}
 train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1}}
 """
+LORA = ["tune={method: lora, rank: 4, start: gaussian, targets: all, dropout: 0.1, plus_ratio: 4.0}", "optimizer.learning_rate=0.02"]
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
 RESCUED = ["model.path=embedded", "optimizer.learning_rate=0.05", "train.steps=18", "train.evaluate_every=6", "train.watch_prompts=0"]
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
 JOLTED_STEP = 8
 SIZES = (2000, 9000, 40000)
 IMPORTED_ONCE = ("imprint.train", "imprint.evaluate", "torch._dynamo", "PIL.PngImagePlugin", "imprint.export", "imprint.doctor.convert")
+
+ADAPTERS = ({"adapter.json", "prefix.safetensors"}, {"adapter.json", "adapter_config.json", "adapter_model.safetensors"})
+"""The files of a complete adapter."""
 
 Ending = dict[str, Any]
 
@@ -105,7 +110,7 @@ def halves(run: RunFolder) -> list[str]:
         if len(list(state.iterdir())) != 4:
             wrong.append(f"{state.name} is incomplete")
     adapter = find_folder(run.adapter)
-    if adapter is not None and len(list(adapter.iterdir())) != 2:
+    if adapter is not None and {file.name for file in adapter.iterdir()} not in ADAPTERS:
         wrong.append("adapter is incomplete")
     return wrong
 
@@ -182,6 +187,12 @@ class TrainDrill:
 def train_drill(folder: Path, kills: int, seed: int) -> Drill:
     """Runs that are killed three to six times each, until there were so many kills."""
     return killed_runs(TrainDrill(folder, seed, []), kills)
+
+
+def lora_drill(folder: Path, kills: int, seed: int) -> Drill:
+    """The same with a LoRA."""
+    importlib.import_module("imprint.tune.lora.layer")
+    return killed_runs(TrainDrill(folder, seed, LORA), kills)
 
 
 def killed_runs(drill: TrainDrill, kills: int) -> Drill:
@@ -338,6 +349,7 @@ def drills_of(folder: Path, kills: int, seed: int, every: int = 5) -> dict[str, 
     base, rows = str(folder / "base"), str(folder / "rows.jsonl")
     return {
         "train": lambda: train_drill(folder, kills, seed),
+        "lora": lambda: lora_drill(folder, kills, seed),
         "sweep": lambda: sweep_drill(folder, seed),
         "rescue": lambda: rescue_drill(folder, kills, seed),
         "evaluate": lambda: evaluate_drill(folder, kills, seed),

@@ -25,6 +25,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TYPED = (
     "training.md",
+    "lora.md",
     "evaluation.md",
     "tasks.md",
     "metrics.md",

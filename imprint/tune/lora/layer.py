@@ -13,6 +13,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from imprint.quant import QuantizedLinear
+from imprint.tune.lora.section import COMPUTED
 from imprint.tune.lora.shape import AnyLinear, LoraShape
 
 NAME = "default"
@@ -107,8 +108,9 @@ def put_on(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLi
     A start that takes a part out of the weight leaves the weight as it is: the part is taken off again at each call, so that the base
     stays the base, and nothing is lost where it is held at 16 bits.
     """
-    from_weight = str(init).partition("_")[0] in ("olora", "pissa")
-    config = peft_config(shape, init=True if from_weight else init)
+    start = str(init).partition("_")[0]
+    apart = start in (*COMPUTED, "orthogonal")
+    config = peft_config(shape, init=True if apart else init)
     config._register_custom_module({nn.Linear: LoraLinear, QuantizedLinear: LoraLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about classes that peft has never heard of
@@ -118,25 +120,26 @@ def put_on(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLi
     for layer in layers.values():
         for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
             part.float()
+        if apart:
+            _begin(layer, peft_config(shape, init=init, targets=["0"]), taken_off=start in COMPUTED)
         if layer.magnitude is not None:  # once more, now that the lengths are not rounded to 16 bits
             lengths = layer.lora_magnitude_vector[NAME]
             assert isinstance(lengths, DoraLinearLayer)
             lengths.update_layer(base_layer=layer.linear, lora_A=layer.down, lora_B=layer.up, scaling=layer.scale)
-        if from_weight:
-            _begin(layer, peft_config(shape, init=init, targets=["0"]))
     return layers
 
 
-def _begin(layer: LoraLinear, config: LoraConfig) -> None:
-    """Start from what peft takes out of a copy of the weight."""
-    weight = layer.linear.weight
-    copy = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    copy.weight = nn.Parameter(weight.detach().float().clone(), requires_grad=False)
+def _begin(layer: LoraLinear, config: LoraConfig, *, taken_off: bool) -> None:
+    """Start as peft does on a linear in fp32: on a copy of the weight where it is `taken_off` it, or else on one without numbers."""
+    linear = layer.linear
+    copy = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+    copy.weight = nn.Parameter(linear.weight.detach().float().clone() if taken_off else torch.empty(0), requires_grad=False)
     config.rank_pattern, config.alpha_pattern = {"0": layer.r[NAME]}, {"0": layer.lora_alpha[NAME]}
     taken = inject_adapter_in_model(config, nn.Sequential(copy), NAME).get_submodule("0")
     assert isinstance(taken, Linear)
     down, up = (part[NAME].get_parameter("weight").detach() for part in (taken.lora_A, taken.lora_B))
-    layer.begun = (down, up)
+    if taken_off:
+        layer.begun = (down, up)
     with torch.no_grad():
         layer.down.copy_(down)
         layer.up.copy_(up)

@@ -4,6 +4,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from torch.func import functional_call
 
@@ -53,6 +54,9 @@ def test_losses_are_those_of_peft_step_by_step(knobs: dict[str, object]) -> None
     ours.network.double()  # the golden base multiplies each rounding by a thousand
     reference = peft_twin(section(knobs)).double()
     assert isinstance(reference, Network)
+    if knobs.get("start") == "orthogonal":  # other numbers are drawn before
+        theirs = {name.replace(".default", ""): tensor.detach() for name, tensor in reference.named_parameters() if "lora_" in name}
+        lora_of(ours).fill({f"{OUTER}{name}": tensor for name, tensor in theirs.items()})
     batch = golden_batch(ours.network)
 
     found = losses(ours, batch, 6, rate=0.002)
@@ -70,6 +74,29 @@ def test_losses_are_those_of_peft_step_by_step(knobs: dict[str, object]) -> None
         optimizer.zero_grad()
     assert found[-1] < found[0]
     assert difference(torch.tensor(found), torch.tensor(expected)) <= 5e-4
+
+
+def test_the_second_matrix_learns_faster_as_with_pefts_optimizer() -> None:
+    knobs: dict[str, object] = {"plus_ratio": 16.0}
+    ours = tuner(base(), section=section(knobs))
+    ours.network.double()
+    reference = peft_twin(section({})).double()
+    batch = golden_batch(ours.network)
+    optimizer = create_loraplus_optimizer(reference, torch.optim.AdamW, lr=0.0005, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.0)  # type: ignore[arg-type]
+
+    found = losses(ours, batch, 4, rate=0.0005)
+
+    expected = []
+    for _ in range(4):
+        hidden = reference(batch)
+        loss = nn.functional.cross_entropy(reference.logits(hidden[batch.targets]).float(), batch.labels)  # type: ignore[operator]
+        expected.append(float(loss.detach()))
+        loss.backward()
+        nn.utils.clip_grad_norm_([parameter for parameter in reference.parameters() if parameter.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert difference(torch.tensor(found), torch.tensor(expected)) <= 5e-4
+    assert found[-1] < losses(tuner(base(), section=section({})), batch, 4, rate=0.0005)[-1] - 0.01
 
 
 @pytest.mark.parametrize("targets", [None, "all"])

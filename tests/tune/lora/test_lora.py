@@ -1,16 +1,31 @@
+import io
+import sys
 from pathlib import Path
+from typing import Any, cast
 
+import peft
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import imprint
+from imprint.cli import main
+from imprint.data.batch import pack
+from imprint.engine import Engine
 from imprint.errors import UserError
+from imprint.files import read_lines
+from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
 from imprint.quant import QuantizedLinear
+from imprint.runs import RunFolder
+from imprint.trained import open_model, read_run
 from imprint.tune.lora.lora import OUTER, UP, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_for
-from tests.cases import Case, difference
+from imprint.tune.tuner import Tuner, start_tuner
+from tests.cases import GOLDEN, Case, difference
+from tests.tinyrun import described, tiny_recipe, tiny_run
+from tests.tinyrun import losses as run_losses
 from tests.tune.lora.steps import PRECISIONS, QKV, base, golden_batch, greedy, lora_of, losses, scattered, tuner
 
 KINDS: list[dict[str, object]] = [{}, {"targets": "all", "rslora": True}, {"dora": True}, {"start": "pissa"}, {"start": "olora"}]
@@ -100,6 +115,31 @@ def test_integers_are_merged_on_request_only(precision: str) -> None:
     assert all(isinstance(network.get_submodule(name), nn.Linear) for name in lora.layers)
 
 
+@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("name", ["chatglm2-base", "glm4-base"])
+def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, tmp_path: Path) -> None:
+    folder = GOLDEN / name
+    network = imprint.load(folder, dtype="float32", quantize=bits, device="cpu").network
+    rows = [[5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6]]
+    batch = pack(rows, network, [[-100, -100, *row[2:]] for row in rows])
+    one = tuner(network, section=LoraSection(method="lora", rank=4, targets="all"))
+
+    found = losses(one, batch, 4)
+
+    assert found[-1] < found[0] / 1.5
+    one.save(tmp_path / "adapter", base="x", base_folder=folder, template="chatglm2", step=4, scores={})
+    again = imprint.load(folder, adapter=tmp_path / "adapter", dtype="float32", quantize=bits, device="cpu")
+    with torch.no_grad():
+        expected = one.eval().network(batch)
+        assert difference(again.network(batch), expected) <= 1e-4
+        assert "transformer.output_layer" not in lora_of(one).layers
+        again.merge(dequantize=True)
+        assert difference(again.network(batch), expected) <= 1e-3
+        if bits is None:
+            theirs = peft.PeftModel.from_pretrained(imprint.load(folder, dtype="float32", device="cpu").network, str(tmp_path / "adapter"))
+            assert difference(cast(Any, theirs.base_model.model)(batch), expected) <= 1e-4
+
+
 def test_a_start_from_the_weight_is_saved_for_the_base_as_it_is() -> None:
     lora = learned("float32", {"start": "pissa"})
 
@@ -121,3 +161,140 @@ def test_a_linear_may_have_a_rank_of_its_own() -> None:
 
     assert (lora.layers[QKV].down.shape[0], lora.layers[QKV].scale) == (2, 2.5)
     assert (lora.layers[QKV.replace("0", "1")].down.shape[0], lora.layers[QKV.replace("0", "1")].scale) == (4, 2.0)
+
+
+# Whole runs
+
+LORA = ["tune={method: lora, rank: 4, targets: all}", "optimizer.learning_rate=0.02", "train.batch_size=8", "train.micro_batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_recipe(tmp_path_factory.mktemp("lora"))
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path) -> RunFolder:
+    return tiny_run(recipe, "run", *LORA, "train.steps=12", "train.save_every=4")
+
+
+def test_a_run_learns_and_says_what_it_keeps(run: RunFolder) -> None:
+    found = [loss for loss in run_losses(run, "eval_loss") if loss is not None]
+    told = described(run)
+
+    assert found[-1] < found[0] - 0.3
+    assert (told["method"], told["rank"], told["start"], told["format"]) == ("lora", 4, "standard", 1)
+    assert told["targets"] == ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
+    assert told["scores"]["eval_loss"] == min(found[1:])
+    assert len(read_lines(run.samples)) > 0
+
+
+def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path) -> None:
+    folder = recipe.parent / "base"
+    talker = imprint.load(folder, device="cpu")
+    tuner = start_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer, checkpointing=False)
+    for parameter in tuner.trained().values():
+        torch.nn.init.normal_(parameter)
+    tuner.save(tmp_path / "adapter", base="base", base_folder=folder, template="chatglm", step=1, scores={})
+    tuned, plain = imprint.load(folder, adapter=tmp_path / "adapter", device="cpu"), imprint.load(folder, device="cpu")
+    questions = ("你好", "上衣", "白色", "版型")
+
+    def answers(model: Model) -> list[str]:
+        return [model.chat(question, max_length=30, temperature=0)[0] for question in questions]
+
+    changed, streams = answers(tuned), [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
+    with tuned.adapter_off():
+        assert answers(tuned) == answers(plain) != changed
+        assert tuned.network.state_dict().keys() == plain.network.state_dict().keys()
+        assert [list(one)[-1][0] for one in streams] == changed  # what counts is when a stream was asked for
+        streams = [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
+    assert [list(one)[-1][0] for one in streams] == answers(plain)
+    assert answers(tuned) == changed
+    known = tuned.identity
+    assert known == imprint.load(folder, adapter=tmp_path / "adapter", device="cpu").identity != plain.identity
+    tuned.merge()
+    assert answers(tuned) == changed
+    assert (tuned.adapter, tuned.description, tuned.adapter_parameters()) == (None, None, {})
+    with pytest.raises(UserError, match="has no LoRA that could be merged into its weights"):
+        tuned.merge()
+
+
+def test_checkpointing_changes_no_number_of_a_run(recipe: Path, run: RunFolder) -> None:
+    again = tiny_run(recipe, "checkpointing", *LORA, "train.steps=12", "train.checkpointing=true")
+
+    assert run_losses(again) == pytest.approx(run_losses(run), abs=1e-5)
+
+
+def test_a_run_goes_on_from_an_adapter(recipe: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    knobs = [*LORA[1:], f"tune={{method: lora, adapter: {run.adapter}}}", "train.evaluate_every=3"]
+    again = tiny_run(recipe, "again", *knobs, "train.steps=3")
+    before = run_losses(again, "eval_loss")[0]
+
+    assert before == pytest.approx(described(run)["scores"]["eval_loss"], abs=1e-5)
+    assert described(again)["start"] == "adapter"
+    for knob, said in (
+        ("rank: 8", "tune.rank: 8, but it is 4 in"),
+        ("alpha: 4.0", "tune.alpha: 4.0, but it is 8.0 in"),
+        ("dora: true", "tune.dora: true, but it is false in"),
+        ("targets: attention", "tune.targets: attention, but it is"),
+    ):
+        other = f"tune={{method: lora, adapter: {run.adapter}, {knob}}}"
+        assert main(["train", str(recipe), f"output={recipe.parent / 'other'}", other]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["train", str(recipe), f"output={recipe.parent / 'other'}", f"tune={{method: prefix, adapter: {run.adapter}}}"]) == 2
+    assert "is a lora, and tune.method is prefix" in capsys.readouterr().err
+
+
+def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(
+    recipe: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = Tuner.forward
+
+    def narrow(one: Tuner, pack: Any) -> Tensor:
+        if pack.rows > 0 and len(pack.ids) > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(one, pack)
+
+    monkeypatch.setattr(Tuner, "forward", narrow)
+    again = tiny_run(recipe, "narrow", *LORA, "train.steps=12", "train.save_every=4")
+
+    assert "tokens at once. Batch, loss and gradient stay the same" in capsys.readouterr().out
+    assert run_losses(again) == pytest.approx(run_losses(run), abs=1e-4)
+
+
+def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    update = Engine.update
+
+    def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
+        done = update(engine, step, apply=apply)
+        if step == 8 and engine.rate_scale == 1:
+            for parameter in engine.parameters.values():
+                parameter.data += 100 * torch.randn_like(parameter)
+        return done
+
+    monkeypatch.setattr(Engine, "update", jolt)
+    steps = ["train.steps=14", "train.save_every=1", "train.keep_states=9", "train.watch_prompts=0", "train.evaluate_every=7"]
+    again = tiny_run(recipe, "jolted", *LORA, "model.path=embedded", *steps)
+
+    assert [line["back_to"] > 0 for line in read_lines(again.rescues)] == [True]
+    assert "finished: 14 of 14 steps are done" in capsys.readouterr().out
+
+
+def test_the_other_commands_work_on_a_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run.path.parent / "rows.jsonl"
+    found = read_run(run.path)
+    model = open_model(run.path, found)
+    assert (model.lora is None, model.encoder) == (False, None)
+    assert open_model(run.path, found, base=True).adapter is None
+
+    assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "4"]) == 0
+    assert main(["compare", str(run.path), "--data", str(rows), "--limit", "4"]) == 0
+    assert main(["score", str(next(run.evaluations.rglob("generated_predictions.txt")))]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("上衣\n/adapter off\n/retry\n".encode()), encoding="utf-8"))
+    assert main(["chat", str(run.path), "temperature=0", "max_length=60"]) == 0
+    said = capsys.readouterr()
+    assert f"LoRA {run.path} (rank 4 on dense, dense_4h_to_h, dense_h_to_4h, query_key_value, step 12)" in said.err
+    assert "the adapter is off: the base answers" in said.err
+    plain = open_model(run.path, found, base=True).chat("上衣", temperature=0, max_length=60)[0]
+    assert said.out.splitlines() == [model.chat("上衣", temperature=0, max_length=60)[0], plain]

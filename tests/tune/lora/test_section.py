@@ -1,8 +1,34 @@
+import re
+from pathlib import Path
+
 import pytest
+import torch
 
 from imprint.config.recipe import read_overrides
 from imprint.errors import UserError
+from imprint.tune.adapter import load_adapter
 from imprint.tune.lora.section import LoraSection
+from tests.cases import difference
+from tests.tune.lora.steps import PRECISIONS, base, golden_batch, losses, saved, tuner
+
+KINDS = {
+    "LoRA": [],
+    "rsLoRA": ["rslora=true"],
+    "LoRA+": ["plus_ratio=16.0"],
+    "dropout": ["dropout=0.1"],
+    "targets: all": ["targets=all"],
+    "start: gaussian": ["start=gaussian"],
+    "start: orthogonal": ["start=orthogonal"],
+    "start: olora": ["start=olora"],
+    "start: pissa": ["start=pissa"],
+    "start: pissa, fast": ["start=pissa", "pissa_iterations=4"],
+    "start: mica": ["start=mica"],
+    "DoRA": ["dora=true"],
+    "DoRA and rsLoRA": ["dora=true", "rslora=true"],
+    "DoRA, start: pissa, olora, mica": ["dora=true", "start=pissa"],
+    "start: eva, corda, lora_ga, loftq": ["start=eva"],
+}
+"""Rows of the table in docs/lora.md."""
 
 
 def read(*overrides: str) -> LoraSection:
@@ -51,3 +77,31 @@ def test_a_start_is_what_peft_calls_it() -> None:
 def test_names_of_linears_are_a_list() -> None:
     assert read('targets=["query_key_value", "dense"]').targets == ("query_key_value", "dense")
     assert read("targets=all").targets == "all"
+
+
+def cell(overrides: list[str], precision: str, folder: Path) -> str:
+    """Whether a kind of LoRA learns on a base of this precision, is saved, and loaded again is the same; or is refused."""
+    try:
+        one = tuner(base(precision), section=read("rank=4", *overrides))
+    except UserError:
+        return "refused"
+    batch = golden_batch(one.network)
+    found = losses(one, batch, 4)
+    again = base(precision)
+    load_adapter(saved(one, folder), again)
+    with torch.no_grad():
+        same = difference(again(batch).float(), one.eval().network(batch).float())
+    return "yes" if found[-1] < found[0] and same <= (0.5 if "float16" in precision else 1e-3) else f"{found} and {same}"
+
+
+@pytest.mark.long
+def test_the_page_tells_what_works_on_which_precision(repo: Path, tmp_path: Path) -> None:
+    table = ["| | " + " | ".join(PRECISIONS) + " |", "|---" * (len(PRECISIONS) + 1) + "|"]
+    for kind, overrides in KINDS.items():
+        cells = [cell(overrides, precision, tmp_path / f"{kind}-{precision}".replace(" ", "")) for precision in PRECISIONS]
+        table.append(f"| {kind} | " + " | ".join(cells) + " |")
+
+    page = (repo / "docs" / "lora.md").read_text(encoding="utf-8")
+    shown = re.search(r"^\| \| float32 .*?(?=\n\n)", page, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    assert shown[0] == "\n".join(table)
