@@ -4,9 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PAGE := docs/recipe.md
+OLDEST := .venv-oldest
+# The tests of what asks transformers, tokenizers or peft.
+OLDEST_TESTS := tests/models/test_bloom.py tests/models/test_families.py tests/models/test_glm_layout.py tests/models/test_hf.py tests/tokenizers tests/tune/lora
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long drills check format docs bench clean
+.PHONY: help setup demo test test-long test-oldest drills check format docs bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +34,16 @@ test: $(READY)  ## all tests but the long ones
 
 test-long: $(READY)  ## the long tests: kill and resume, the demo from end to end
 	@$(BIN)/python -m pytest -q -m long
+
+test-oldest: $(OLDEST)/ready  ## the tests of what asks transformers and peft, with the oldest of them that are supported
+	@PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
+
+$(OLDEST)/ready: constraints-oldest.txt $(READY)
+	@rm -rf $(OLDEST)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) -r constraints-oldest.txt
+	@grep '==' constraints-oldest.txt | tr '=' ' ' | PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import sys; from importlib.metadata import version; \
+		other = [line for line in sys.stdin if version(line.split()[0]) != line.split()[1]]; sys.exit(f"not installed: {other}" if other else 0)'
+	@touch $@
 
 drills: $(READY)  ## 100 random kills over training, rescues, evaluating, quantizing and converting, and a disk that refuses
 	@rm -rf runs/drills

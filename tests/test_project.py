@@ -102,7 +102,8 @@ def test_the_median_file_stays_under_200_lines() -> None:
 
 
 def test_no_function_of_ours_takes_arbitrary_keywords() -> None:
-    assert [f"{name(path)}: {node.name}" for path in SOURCES for node in functions(path) if node.args.kwarg] == []
+    found = {f"{name(path)}: {node.name}" for path in SOURCES for node in functions(path) if node.args.kwarg}
+    assert found == {"imprint/models/hf.py: routed"}  # which transformers calls, with whatever a class of its hands over
 
 
 def test_names_say_what_is_inside() -> None:
@@ -177,6 +178,27 @@ def test_every_dependency_is_pinned() -> None:
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
     names = {re.split(r"[<>=\[]", entry)[0].lower().replace("_", "-") for entry in wanted} - {"imprint"}
     assert names <= pinned
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    bounds = dict(entry.split(">=") for entry in wanted)
+    oldest = dict(line.split("==") for line in (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines() if "==" in line)
+    assert {library: oldest[library].removesuffix(".0") for library in ("peft", "transformers")} == {
+        library: bounds[library] for library in ("peft", "transformers")
+    }
+
+
+def test_what_asks_transformers_or_peft_is_tested_with_the_oldest() -> None:
+    asking = [path for path in (*SOURCES, *TESTS) if imported(path) & {"transformers", "tokenizers", "peft"}]
+    tests = [
+        path if path in TESTS else ROOT / "tests" / path.relative_to(ROOT / "imprint").with_name(f"test_{path.name}") for path in asking
+    ]
+    listed = re.search(r"^OLDEST_TESTS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed is not None
+    assert tests
+    run = tuple(listed[1].split())
+    assert [name(path) for path in tests if path.name.startswith("test_") and not name(path).startswith(run)] == []
 
 
 def test_both_readmes_give_the_same_commands() -> None:

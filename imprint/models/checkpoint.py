@@ -68,6 +68,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
                 f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
                 f"Save the model with its head tied, or take {name!r} out of the weights if the embedding is the good one."
             )
+    network.complete(device)
     return network.eval()
 
 
@@ -303,7 +304,8 @@ def save_network(
     with new_folder(folder) if writes else nullcontext(folder) as part:
         if writes:
             copy_small_files(source, part)
-            fields = {**read_config(source), "torch_dtype": str(dtype).removeprefix("torch.")}
+            fields = read_config(source)
+            fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
             write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
         for name, shard in zip(names, shards, strict=True):
             content = {}

@@ -12,7 +12,7 @@ from imprint.models.network import Network
 
 NATIVE = (
     'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '
-    'original layout ("chatglm" and "multi_query_group_num") and BLOOM ("bloom")'
+    'original layout ("chatglm" and "multi_query_group_num"), BLOOM ("bloom"), and causal language models of transformers'
 )
 
 
@@ -43,6 +43,10 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
         return ChatGLM(ChatGLMConfig.read(fields))
     if kind == "bloom":
         return Bloom(BloomConfig.read(fields))
+    from imprint.models import hf  # transformers takes seconds to import
+
+    if hf.knows(kind):
+        return hf.build(fields, folder)
     remote = ' Its "auto_map" asks for code from the folder, which is never run.' if "auto_map" in fields else ""
     raise UserError(f'{folder}/config.json: "model_type" is {kind!r}, an architecture that is not known here.{remote} Known: {NATIVE}.')
 

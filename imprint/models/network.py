@@ -37,9 +37,9 @@ class Shape:
 class Network(nn.Module):
     """An architecture: its subclasses have the official names of their weights and say how it counts positions."""
 
-    lora_targets: ClassVar[tuple[str, ...]] = ("query_key_value",)
+    lora_targets: tuple[str, ...] = ("query_key_value",)
     """Ends of the names of the linears that make queries, keys and values: where a LoRA stands unless the recipe says otherwise."""
-    tied: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    tied: Mapping[str, str] = MappingProxyType({})
     """What official files store though it is another tensor: how its name begins -> how the name of that tensor begins."""
     tied_is_stored: ClassVar[bool] = True
     """Whether the files that are written hold it too, as this architecture's official ones do."""
@@ -123,6 +123,9 @@ class Network(nn.Module):
             dtype=self.dtype,
             device=self.device,
         )
+
+    def complete(self, device: torch.device) -> None:
+        """Make what no file holds, on the device that the weights have just been put on."""
 
     def own_name(self, stored: str) -> str:
         """What the network calls a tensor that a file calls `stored`."""

@@ -30,6 +30,21 @@ def test_bloom_is_known_by_its_type(tmp_path: Path) -> None:
     assert type(network).__name__ == "Bloom"
 
 
+def test_what_transformers_knows_is_built_of_its_classes(tmp_path: Path) -> None:
+    fields: dict[str, object] = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 8,
+    }
+
+    network = build_network({"model_type": "llama", **fields}, tmp_path)
+
+    assert type(network).__name__ == "Classes"
+    assert "model.layers.1.self_attn.q_proj.weight" in network.state_dict()
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: there is no such folder\. Give the folder that holds"):
         read_config(tmp_path / "nowhere")
@@ -62,9 +77,9 @@ def test_a_broken_config_is_named(tmp_path: Path, content: bytes, sentence: str)
 
 
 def test_an_unknown_architecture_is_said_with_what_is_known(tmp_path: Path) -> None:
-    sentence = refusal(tmp_path, {"model_type": "llama", "hidden_size": 4096})
+    sentence = refusal(tmp_path, {"model_type": "new", "hidden_size": 4096})
 
-    assert "\"model_type\" is 'llama', an architecture that is not known here. Known: ChatGLM-6B" in sentence
+    assert "\"model_type\" is 'new', an architecture that is not known here. Known: ChatGLM-6B" in sentence
     assert "auto_map" not in sentence
 
 

@@ -1,0 +1,388 @@
+"""Every other causal language model: transformers' own classes behind the call of a Network, their attention routed to ours.
+
+The pack, the prefix and the cache of a pass travel through the classes as one keyword argument, so activation checkpointing hands them to
+an attention again; nothing of the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
+from transformers.initialization import no_init_weights
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from imprint.data.batch import Pack, pack
+from imprint.errors import UserError
+from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.models.network import Network, Shape
+from imprint.quant import BITS, QuantizedLinear
+
+ATTENTION = "imprint"
+"""The name under which transformers knows our attention."""
+PASS = "imprint_pass"
+"""The keyword argument by which a pass reaches every attention."""
+PROVEN = frozenset({"glm", "glm4", "llama", "mistral", "qwen2", "qwen3"})
+"""Kinds that the tests compare with transformers' own attention; any other is compared when its weights are there."""
+OURS = ("quantization_bit", "quantization_embeddings", "torch_dtype", "dtype", "auto_map")
+"""Fields of a config.json that are not for the classes: ours, the type, which is the caller's, and code, which is never run."""
+HARMLESS = frozenset({"dropout", "scaling", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache", PASS})
+"""What an attention may be handed without another result than ours."""
+LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+QUERIES_KEYS_VALUES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value"})
+"""What the linears in front of an attention are called in most classes."""
+COMPARED = ((1, 2, 3, 4, 5), (3, 1, 2))
+"""Ids, modulo the vocabulary, on which an unproven kind is compared."""
+NEAR = 0.05
+"""Share of the largest logit by which the comparison may differ; 16-bit types need it."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass through the network, as each attention needs it."""
+
+    pack: Pack
+    grid: Grid
+    prefix: Prefix | None
+    cache: Cache | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one attention of the classes has asked for."""
+
+    layer: int | None
+    """Its number, counted from 0."""
+    heads: int
+    """Heads of its keys and values."""
+    size: int
+    """Numbers of a key in one head."""
+    value_size: int
+    """Numbers of a value in one head."""
+    window: int | None
+    """Tokens that it looks back; None for all."""
+    strange: tuple[str, ...]
+    """What it was handed that ours does not know."""
+
+
+@dataclass
+class Survey:
+    """Goes through the classes in place of a Pass and notes every attention."""
+
+    found: list[Attention] = field(default_factory=list)
+
+    def note(self, module: nn.Module, key: Tensor, value: Tensor, handed: dict[str, Any]) -> None:
+        """Key and value (1, H, T, D)."""
+        strange = [name for name, given in handed.items() if name not in HARMLESS and given is not None and given is not False]
+        if handed.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+            strange.append("attention in both directions")
+        layer, window = getattr(module, "layer_idx", None), handed.get("sliding_window")
+        self.found.append(Attention(layer, key.shape[1], key.shape[3], value.shape[3], window, tuple(strange)))
+
+
+def routed(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **handed: Any
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D)."""
+    current = handed[PASS]
+    if isinstance(current, Survey):
+        current.note(module, key, value, {**handed, "a mask of its own": attention_mask})
+        return query.new_empty((1, query.shape[2], query.shape[1], value.shape[3])), None
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    scaling = handed.get("scaling")
+    if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
+        query = query * (scaling * query.shape[-1] ** 0.5)
+    if current.cache is not None:
+        key, value = current.cache.extend(layer, current.pack, key, value)
+    shared = None if current.prefix is None else current.prefix[layer]
+    return attend(query, key, value, current.grid, prefix=shared)[None], None
+
+
+def knows(kind: object) -> bool:
+    """Whether transformers has a causal language model of this `model_type`."""
+    return isinstance(kind, str) and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def build(fields: dict[str, Any], folder: Path) -> Network:
+    """The network for the fields of a config.json of a kind that transformers knows, its weights not yet there.
+
+    Raises UserError where the classes do what packed rows, a prefix or a cache of ours cannot go through.
+    """
+    bits = fields.get("quantization_bit") or None
+    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
+        raise UserError(
+            f'{folder}/config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the formats that are known.'
+        )
+    config = _config(fields, folder)
+    refusal = f"{folder}/config.json: {config.model_type!r} of transformers cannot be used here:"
+    longest = _longest(config, refusal)
+    AttentionInterface.register(ATTENTION, routed)
+    causal = _build(config, refusal)
+    vocabulary, hidden = _head(causal, refusal)
+    blocks = [module for module in causal.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if any(parameter.dim() > 2 for block in blocks for parameter in block.parameters()):
+        raise UserError(f"{refusal} it is a mixture of experts, whose weights the files hold in other pieces than the classes.")
+    if bits:
+        _quantize_linears(blocks, bits, refusal)
+    attentions = _survey(causal.eval(), refusal)
+    if len(blocks) != len(attentions):
+        raise UserError(f"{refusal} it has {len(blocks)} blocks and {len(attentions)} attentions, where one in each is known.")
+    windows = [attention.window for attention in attentions if attention.window]
+    shape = Shape(
+        vocabulary=vocabulary,
+        layers=len(attentions),
+        kv_heads=attentions[0].heads,
+        head_size=attentions[0].size,
+        hidden=hidden,
+        longest=min([longest, *windows]),
+    )
+    return Classes(causal, blocks, shape, end_ids=_end_ids(config, folder), quantization_bit=bits, limit=min(windows, default=None))
+
+
+def _config(fields: dict[str, Any], folder: Path) -> PreTrainedConfig:
+    """The description by transformers itself, from the fields that are for it."""
+    if fields.get("quantization_config"):
+        method = fields["quantization_config"]
+        method = method.get("quant_method") if isinstance(method, dict) else method
+        raise UserError(
+            f'{folder}/config.json: "quantization_config" says that the weights are quantised by {method!r}, which is not read here. '
+            "Give the folder with 16-bit weights; `quantize` makes 8 or 4 bits of them."
+        )
+    kept = {name: value for name, value in fields.items() if name not in OURS and not name.startswith("_")}
+    try:
+        return CONFIG_MAPPING[fields["model_type"]].from_dict(kept)
+    except Exception as error:  # each class checks its fields in its own way
+        raise UserError(
+            f"{folder}/config.json: transformers cannot read it ({_short(error)}). Take config.json from the official folder."
+        ) from error
+
+
+def _build(config: PreTrainedConfig, refusal: str) -> Any:
+    """The classes, nothing drawn for their weights."""
+    try:
+        with no_init_weights():
+            classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            return classes._from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+    except Exception as error:  # the classes may do anything
+        raise UserError(f"{refusal} its classes cannot be built with another attention ({_short(error)}).") from error
+
+
+def _short(error: Exception) -> str:
+    """What an exception says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _longest(config: PreTrainedConfig, refusal: str) -> int:
+    """Tokens of the longest row. Raises UserError for what the classes do beside their attention and by a row's length."""
+    if types := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
+        raise UserError(f"{refusal} its layers are of the type {', '.join(sorted(types))}. Known: {', '.join(sorted(LAYER_TYPES))}.")
+    rotary = getattr(config, "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (rotary, *rotary.values()) if isinstance(part, dict)}
+    if kinds & {"dynamic", "longrope"}:
+        raise UserError(
+            f"{refusal} its rotary positions are {(kinds & {'dynamic', 'longrope'}).pop()!r}, which turn by the length of the row, "
+            "and rows of many lengths lie in one pack."
+        )
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+
+def _head(causal: Any, refusal: str) -> torch.Size:
+    """(V, C) of the vocabulary head, which must be a linear without a bias that stands beside the inner model."""
+    head = causal.get_output_embeddings()
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or all(child is not head for child in causal.children()):
+        raise UserError(f"{refusal} its vocabulary head is {head}, where one linear without a bias is known.")
+    if list(causal.parameters(recurse=False)) or causal.base_model is causal:
+        raise UserError(f"{refusal} it has weights beside its inner model and its head.")
+    return head.weight.shape
+
+
+def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, refusal: str) -> None:
+    """Put quantised linears, their integers not yet there, in place of those of the blocks."""
+    found = [(block, name, layer) for block in blocks for name, layer in block.named_modules() if type(layer) is nn.Linear]
+    if not found:
+        raise UserError(f"{refusal} its blocks have no linears of torch's own, so there is nothing to quantise. Leave `quantize` out.")
+    for block, name, layer in found:
+        if bits == 4 and layer.in_features % 2:
+            raise UserError(f"{refusal} {name!r} has {layer.in_features} columns, but at 4 bits two columns share a byte.")
+        block.set_submodule(name, QuantizedLinear(layer.in_features, layer.out_features, bits, bias=layer.bias is not None))
+
+
+def _survey(causal: Any, refusal: str) -> list[Attention]:
+    """Every attention in the order of the layers, found by a pass without weights."""
+    survey = Survey()
+    ids = torch.zeros((1, 2), dtype=torch.long, device=next(causal.parameters()).device)
+    try:
+        with torch.no_grad():
+            causal.base_model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False, **{PASS: survey})
+    except Exception as error:  # the classes may do anything
+        reason = "they do not hand on what an attention needs" if isinstance(error, KeyError) and PASS in str(error) else _short(error)
+        raise UserError(f"{refusal} a pass through its classes failed ({reason}).") from error
+    found = survey.found
+    if not found:
+        raise UserError(f"{refusal} its attention cannot be replaced (its classes do not ask AttentionInterface).")
+    if strange := sorted({name for attention in found for name in attention.strange}):
+        raise UserError(f"{refusal} its attention is handed {', '.join(map(repr, strange))}, which ours does not know.")
+    if [attention.layer for attention in found] != list(range(len(found))):
+        raise UserError(f"{refusal} its attentions are not counted 0, 1, 2 ..., but {[attention.layer for attention in found][:6]}.")
+    if len({(attention.heads, attention.size) for attention in found}) > 1 or any(one.size != one.value_size for one in found):
+        raise UserError(f"{refusal} its keys and values are not of one size in all layers.")
+    return found
+
+
+def _end_ids(config: PreTrainedConfig, folder: Path) -> frozenset[int]:
+    """The ids that end an answer: what config.json and generation_config.json say together."""
+    path, found = folder / "generation_config.json", [config.eos_token_id]
+    if path.is_file():
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
+        except (ValueError, OSError, RecursionError, AttributeError) as error:
+            raise UserError(f"{path}: cannot be read as a JSON object ({error}). Download the file again.") from error
+    ids = [token for entry in found if entry is not None for token in (entry if isinstance(entry, list) else [entry])]
+    if any(not isinstance(token, int) or isinstance(token, bool) for token in ids):
+        raise UserError(f'{path}: "eos_token_id" must be an id or a list of ids, got {ids}. Download the file again.')
+    return frozenset(ids)
+
+
+class Classes(Network):
+    """A network whose parts are those of a transformers model, under their own names."""
+
+    tied_is_stored = False
+
+    def __init__(
+        self,
+        causal: Any,
+        blocks: list[GradientCheckpointingLayer],
+        shape: Shape,
+        *,
+        end_ids: frozenset[int],
+        quantization_bit: int | None,
+        limit: int | None,
+    ) -> None:
+        super().__init__(shape, end_ids=end_ids, quantization_bit=quantization_bit)
+        self.config = causal.config
+        self.limit = limit
+        """Tokens of the longest row that no sliding window cuts; None without a window."""
+        self._whole = (causal,)  # in a tuple, so that its parts are not registered twice
+        self._blocks: tuple[Any, ...] = tuple(blocks)
+        head = next(name for name, child in causal.named_children() if child is causal.get_output_embeddings())
+        self._inner = causal.base_model_prefix
+        if self.config.tie_word_embeddings:
+            embedding = next(name for name, part in causal.named_modules() if part is causal.get_input_embeddings())
+            self.tied = {f"{head}.": f"{embedding}."}
+        self._head = embedding if self.tied else head
+        for name, child in causal.named_children():
+            if name != head or not self.tied:
+                self.add_module(name, child)
+        linears = {name.rpartition(".")[2] for block in blocks for name, layer in block.named_modules() if _is_linear(layer)}
+        self.lora_targets = tuple(sorted(linears & QUERIES_KEYS_VALUES or linears))
+        self._names = frozenset(self.state_dict())
+        _make_buffers(causal)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """Tell the network, but not the classes in it: their dropout stays off, as in every other base here."""
+        super().train(mode)
+        for child in self.children():
+            child.eval()
+        return self
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, C): the vocabulary head, which may be the embedding."""
+        return self.get_parameter(f"{self._head}.weight")
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, C) -> (N, V)."""
+        return functional.linear(hidden, self.head_weight)
+
+    def forward(
+        self,
+        pack: Pack,
+        *,
+        prefix: Prefix | None = None,
+        cache: Cache | None = None,
+        checkpointing: bool = False,
+        keep: list[Tensor] | None = None,
+    ) -> Tensor:
+        """See Network.forward. Raises UserError for a row that is longer than a sliding window."""
+        length = max(pack.lengths) if cache is None else cache.used
+        if self.limit is not None and length > self.limit:
+            raise UserError(
+                f"a row of {length} tokens is longer than {self.limit}: beyond that, this base looks back through a sliding window, which "
+                "is not there for packed rows. Bound the rows at that length."
+            )
+        for block in self._blocks:  # a block recomputes where it believes that it trains; its parts still do not
+            block.gradient_checkpointing = block.training = checkpointing
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        current = Pass(pack, Grid.of(pack, None if cache is None else cache.used), prefix, cache)
+        with _noted(self._blocks, keep):
+            out = self.get_submodule(self._inner)(
+                input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{PASS: current}
+            )
+        hidden: Tensor = out.last_hidden_state[0]
+        if keep is not None:
+            keep.append(hidden)
+        return hidden
+
+    def own_name(self, stored: str) -> str:
+        """Some files leave out the name of the inner model."""
+        return inner if stored not in self._names and (inner := f"{self._inner}.{stored}") in self._names else stored
+
+    def complete(self, device: torch.device) -> None:
+        """See Network.complete. Raises UserError where an unproven kind computes otherwise here than by its own attention."""
+        self.to(device)  # the buffers, which no file holds
+        (causal,) = self._whole
+        causal.get_output_embeddings().weight = self.get_parameter(f"{self._head}.weight")
+        if self.config.model_type not in PROVEN:
+            self._compare(device)
+
+    @torch.no_grad()
+    def _compare(self, device: torch.device) -> None:
+        (causal,) = self._whole
+        rows = [[token % self.vocabulary for token in row] for row in COMPARED]
+        found = self.logits(self(pack(rows, self).to(device))).split([len(row) for row in rows])
+        self.config._attn_implementation = "eager"
+        expected = [causal(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
+        self.config._attn_implementation = ATTENTION
+        apart = max(float((one - other).abs().max()) for one, other in zip(found, expected, strict=True))
+        largest = max(float(one.abs().max()) for one in expected)
+        if not apart <= NEAR * largest:
+            raise UserError(
+                f"{self.config.model_type!r} of transformers cannot be used here: over packed rows its classes give logits that differ by "
+                f"{apart:.3g} of {largest:.3g} from their own, so they do more than attention, blocks and head. Use another base."
+            )
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | QuantizedLinear)
+
+
+@contextmanager
+def _noted(blocks: tuple[Any, ...], keep: list[Tensor] | None) -> Iterator[None]:
+    """Collect what enters each block."""
+    hooks = [] if keep is None else [block.register_forward_pre_hook(lambda _, given: keep.append(given[0][0])) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _make_buffers(causal: Any) -> None:
+    """Numbers that no file holds, such as rotary frequencies, on the CPU: what was built on the meta device has none of them."""
+    for module in causal.modules():
+        missing = [name for name in module._non_persistent_buffers_set if (there := module._buffers[name]) is not None and there.is_meta]
+        for name in missing:
+            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
+        if missing:
+            with torch.device("cpu"), torch.no_grad():
+                causal._init_weights(module)

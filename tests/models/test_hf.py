@@ -1,0 +1,301 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from imprint.data.batch import pack
+from imprint.errors import UserError
+from imprint.generate import Sampling, generate
+from imprint.model import Model
+from imprint.models.attention import Prefix
+from imprint.models.checkpoint import load_network, quantized_layers, save_network
+from imprint.models.families import build_network
+from imprint.models.hf import PROVEN, knows
+from imprint.models.loss import target_loss
+from imprint.models.network import Network
+from imprint.quant import BITS, SCALE
+from tests import peers
+from tests.cases import difference, write_config
+
+ROWS = [[3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13], [7, 7, 7, 14]]
+LABELS = [[-100, -100, 5, 6, -100, 8, 9, 10, 11], [-100, 13], [7, 7, -100, 14]]
+CPU = torch.device("cpu")
+FIELDS: dict[str, object] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def loaded(folder: Path, *, bits: int | None = None, dtype: torch.dtype = torch.float32) -> Network:
+    return load_network(folder, dtype=dtype, device=CPU, bits=bits)
+
+
+def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
+    """transformers' model and ours, read from the folder that it was saved to."""
+    model = peers.peer(kind, {**FIELDS, **change})
+    return model, loaded(peers.saved(model, folder))
+
+
+def our_logits(network: Network, rows: list[list[int]]) -> list[Tensor]:
+    return Model(network, None, "ours").logits(rows)
+
+
+def our_loss(network: Network, prefix: Prefix | None = None, *, checkpointing: bool = False) -> Tensor:
+    batch = pack(ROWS, network, LABELS)
+    hidden = network(batch, prefix=prefix, checkpointing=checkpointing)
+    return target_loss(hidden[batch.targets], network.head_weight, batch.labels) / batch.target_tokens
+
+
+def prefix_of(network: Network) -> Prefix:
+    return peers.draw_prefix(layers=network.shape.layers, heads=network.shape.kv_heads, head_size=network.shape.head_size)
+
+
+def refusal(folder: Path, kind: str, **change: object) -> str:
+    """What is said of a config.json with these fields."""
+    fields = {"model_type": kind, **FIELDS, **change}
+    with pytest.raises(UserError) as caught, torch.device("meta"):
+        build_network({name: value for name, value in fields.items() if value is not None}, write_config(folder, fields))
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module", params=sorted(PROVEN))
+def proven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Network, Path]:
+    folder = tmp_path_factory.mktemp("hf") / str(request.param)
+    return *pair(folder, str(request.param)), folder
+
+
+class TestAgainstTransformers:
+    def test_logits_alone_packed_and_padded(self, proven: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = proven
+
+        for row, found in zip(ROWS, our_logits(ours, ROWS), strict=True):
+            assert difference(found, peers.logits(model, row)) <= 1e-4
+            assert difference(our_logits(ours, [row])[0], found) <= 1e-4
+        for found, padded in zip(our_logits(ours, ROWS[::-1])[::-1], peers.padded_logits(model, ROWS), strict=True):
+            assert difference(found, padded) <= 1e-4
+
+    def test_every_hidden_state(self, proven: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = proven
+
+        for row, found in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
+            expected = peers.run(model, row, output_hidden_states=True).hidden_states
+            assert max(difference(a, b[0]) for a, b in zip(found, expected, strict=True)) <= 1e-4
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_gradients_of_a_prefix_are_those_of_a_past_that_shifts_no_position(
+        self, proven: tuple[Any, Network, Path], *, checkpointing: bool
+    ) -> None:
+        model, ours, _ = proven
+        prefix = prefix_of(ours)
+        tensors = [tensor for layer in prefix for tensor in layer]
+
+        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), peers.loss(model, ROWS, LABELS, prefix)
+
+        assert difference(found, expected) <= 1e-5
+        for a, b in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
+            assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
+
+    def test_gradients_of_every_weight_with_checkpointing(self, proven: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = proven
+        ours.train().requires_grad_(requires_grad=True)
+
+        our_loss(ours, checkpointing=True).backward()
+        model.zero_grad()
+        peers.loss(model, ROWS, LABELS).backward()
+
+        theirs = dict(model.named_parameters())
+        for name, parameter in ours.named_parameters():
+            assert parameter.grad is not None
+            assert difference(parameter.grad, theirs[name].grad) <= 1e-4 * max(1.0, float(theirs[name].grad.abs().max())), name
+        ours.eval().requires_grad_(requires_grad=False)
+
+    def test_greedy_ids_from_a_cache_are_those_of_generate(self, proven: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = proven
+
+        assert generate(ours, ROWS, Sampling(10)) == [peers.greedy(model, row, 10) for row in ROWS]
+
+    def test_cached_steps_behind_a_prefix_are_one_pass(self, proven: tuple[Any, Network, Path]) -> None:
+        _, ours, _ = proven
+        prefix = [(keys.detach(), values.detach()) for keys, values in prefix_of(ours)]
+
+        for row, answer in zip(ROWS, generate(ours, ROWS, Sampling(6), prefix=prefix), strict=True):
+            grown = list(row)
+            for token in answer:
+                assert int(ours.logits(ours(pack([grown], ours), prefix=prefix)[-1:]).argmax()) == token
+                grown.append(token)
+
+    def test_what_is_saved_loads_here_and_in_transformers(self, proven: tuple[Any, Network, Path], tmp_path: Path) -> None:
+        model, ours, folder = proven
+
+        save_network(ours, folder, tmp_path / "saved", shard_bytes=20_000)
+        again = loaded(tmp_path / "saved")
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", attn_implementation="eager").eval()
+
+        assert (tmp_path / "saved" / "model.safetensors.index.json").is_file()
+        for row in ROWS:
+            assert difference(our_logits(again, [row])[0], peers.logits(model, row)) <= 1e-4
+            assert difference(peers.logits(theirs, row), peers.logits(model, row)) <= 1e-5
+
+    @pytest.mark.parametrize("bits", BITS)
+    def test_a_quantised_one_computes_with_the_numbers_that_it_stands_for(
+        self, proven: tuple[Any, Network, Path], tmp_path: Path, bits: int
+    ) -> None:
+        kind = proven[0].config.model_type
+        model, _ = pair(tmp_path / "base", kind)
+        ours = loaded(tmp_path / "base", bits=bits)
+        layers = quantized_layers(ours)
+
+        numbers = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
+        model.load_state_dict({**numbers, **{name: layer.numbers(torch.float32) for name, layer in layers.items()}})
+        save_network(ours, tmp_path / "base", tmp_path / "saved")
+
+        prefix = prefix_of(ours)
+        tensors = [tensor for layer in prefix for tensor in layer]
+        found = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
+        for a, b in zip(found, torch.autograd.grad(peers.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
+            assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
+        assert len(layers) >= 2 * 6
+        assert torch.equal(our_logits(loaded(tmp_path / "saved"), ROWS[:1])[0], our_logits(ours, ROWS[:1])[0])
+
+
+class TestFolders:
+    def test_a_tied_head_is_held_and_written_once(self, tmp_path: Path) -> None:
+        model, ours = pair(tmp_path / "base", "qwen2", tie_word_embeddings=True)
+
+        save_network(ours, tmp_path / "base", tmp_path / "saved")
+
+        assert "lm_head.weight" not in load_file(tmp_path / "saved" / "model.safetensors")
+        assert ours.head_weight is ours.get_parameter("model.embed_tokens.weight")
+        assert difference(our_logits(ours, ROWS[:1])[0], peers.logits(model, ROWS[0])) <= 1e-4
+
+    def test_nothing_is_left_without_numbers(self, tmp_path: Path) -> None:
+        _, ours = pair(tmp_path / "base", "glm4")
+
+        assert not any(tensor.is_meta for tensor in (*ours.parameters(), *ours.buffers()))
+
+    def test_16_bit_weights_leave_rotary_frequencies_as_they_are(self, tmp_path: Path) -> None:
+        model, _ = pair(tmp_path / "base", "llama")
+        expected = peers.logits(model, ROWS[0]).detach()
+
+        ours = loaded(tmp_path / "base", dtype=torch.bfloat16)
+
+        assert ours.dtype == torch.bfloat16
+        assert ours.get_buffer("model.rotary_emb.inv_freq").dtype == torch.float32
+        assert difference(our_logits(ours, ROWS[:1])[0].float(), expected) <= 0.1 * float(expected.abs().max())
+
+    def test_code_in_a_folder_is_never_run(self, tmp_path: Path) -> None:
+        folder = peers.saved(peers.peer("qwen2", FIELDS), tmp_path / "base")
+        fields = json.loads((folder / "config.json").read_text())
+        write_config(folder, {**fields, "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}})
+        (folder / "modeling_own.py").write_text("raise SystemExit('ran')")
+
+        assert our_logits(loaded(folder), ROWS)
+
+    def test_ends_are_those_of_both_files(self, tmp_path: Path) -> None:
+        folder = peers.saved(peers.peer("qwen2", FIELDS), tmp_path / "base")
+        (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+
+        assert loaded(folder).end_ids == {2, 5, 6}
+
+        (folder / "generation_config.json").write_text("[")
+        with pytest.raises(UserError, match=r"generation_config\.json: cannot be read as a JSON object"):
+            loaded(folder)
+
+    def test_names_without_the_inner_model_are_read(self, tmp_path: Path) -> None:
+        _, ours = pair(tmp_path / "base", "llama")
+
+        assert ours.own_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
+        assert ours.own_name("lm_head.weight") == "lm_head.weight"
+        assert ours.own_name("other.weight") == "other.weight"
+
+
+class TestTraining:
+    @pytest.mark.parametrize(("kind", "names"), [("qwen3", ("k_proj", "q_proj", "v_proj")), ("phi3", ("qkv_proj",))])
+    def test_a_lora_stands_in_front_of_the_attention(self, tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
+        assert pair(tmp_path / "base", kind)[1].lora_targets == names
+
+    def test_dropout_of_the_base_stays_off(self, tmp_path: Path) -> None:
+        _, ours = pair(tmp_path / "base", "llama", attention_dropout=0.5)
+
+        first, second = our_loss(ours.train(), checkpointing=True), our_loss(ours.train())
+
+        assert torch.equal(first, second)
+        assert not any(child.training for child in ours.children())
+
+    def test_two_passes_before_their_backward_passes_keep_their_prefixes(self, tmp_path: Path) -> None:
+        _, ours = pair(tmp_path / "base", "qwen2")
+        prefixes = [prefix_of(ours), prefix_of(ours)]
+        for keys, values in prefixes[1]:
+            keys.data.neg_(), values.data.neg_()
+        alone = [torch.autograd.grad(our_loss(ours, one), one[0][0])[0] for one in prefixes]
+
+        losses = [our_loss(ours, one, checkpointing=True) for one in prefixes]
+
+        for loss, one, expected in zip(losses, prefixes, alone, strict=True):
+            assert difference(torch.autograd.grad(loss, one[0][0])[0], expected) <= 1e-6
+
+
+class TestUnproven:
+    @pytest.mark.parametrize("kind", ["gemma3_text", "phi3", "granite"])
+    def test_another_kind_is_compared_when_it_is_read(self, tmp_path: Path, kind: str) -> None:
+        model, ours = pair(tmp_path / "base", kind)
+
+        assert kind not in PROVEN
+        assert difference(our_logits(ours, ROWS[:1])[0], peers.logits(model, ROWS[0])) <= 1e-4
+
+    def test_one_that_does_more_than_is_known_is_refused_with_the_difference(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            UserError, match=r"'cohere' of transformers cannot be used here: .* give logits that differ by .* from their own"
+        ):
+            pair(tmp_path / "base", "cohere")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("kind", "change", "sentence"),
+        [
+            ("gemma2", {}, "its attention is handed 'softcap', which ours does not know"),
+            ("phi", {}, "its vocabulary head is Linear(in_features=32, out_features=60, bias=True), where one linear without a bias"),
+            ("qwen3_next", {}, "its layers are of the type linear_attention. Known: full_attention, sliding_attention"),
+            ("qwen3_moe", {"num_experts": 4, "moe_intermediate_size": 8}, "it is a mixture of experts"),
+            ("falcon", {"head_dim": None}, "its classes cannot be built with another attention"),
+            ("stablelm", {}, "they do not hand on what an attention needs"),
+            ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "positions are 'dynamic'"),
+            ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantised by 'awq', which is not read here"),
+            ("llama", {"hidden_size": "many"}, "transformers cannot read it"),
+            ("llama", {"quantization_bit": 5}, '"quantization_bit" must be 8, 4 or null, got 5'),
+        ],
+    )
+    def test_what_is_missing_is_named(self, tmp_path: Path, kind: str, change: dict[str, object], sentence: str) -> None:
+        assert sentence in refusal(tmp_path, kind, **change)
+
+    def test_a_row_beyond_a_sliding_window_is_refused(self, tmp_path: Path) -> None:
+        model, ours = pair(tmp_path / "base", "mistral", sliding_window=8)
+
+        assert ours.shape.longest == 8
+        assert difference(our_logits(ours, [ROWS[0][:8]])[0], peers.logits(model, ROWS[0][:8])) <= 1e-4
+        with pytest.raises(
+            UserError, match="a row of 9 tokens is longer than 8: beyond that, this base looks back through a sliding window"
+        ):
+            our_logits(ours, ROWS)
+        with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
+            generate(ours, [ROWS[0][:8]], Sampling(4))
+
+    def test_only_causal_language_models_are_known(self) -> None:
+        assert knows("llama")
+        assert not knows("chatglm")
+        assert not knows(None)
