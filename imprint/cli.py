@@ -169,7 +169,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _perplexity(options: argparse.Namespace) -> None:
     from imprint.perplexity import perplexity_command
 
-    perplexity_command(options.folder, data=options.data, overrides=options.overrides)
+    perplexity_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -343,6 +343,7 @@ def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
     perplexity.add_argument(
         "--data", type=Path, action="append", required=True, metavar="FILE", help="texts; may be repeated / 文本，可重复"
     )
+    perplexity.add_argument("--limit", type=_count, metavar="N", help="the first N documents of each only / 各取前 N 篇")
     _add_overrides(perplexity)
 
 

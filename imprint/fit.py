@@ -62,10 +62,11 @@ class Room:
         if len(piece) == 1:
             raise UserError(
                 f"out of memory with a single row of {tokens} tokens; what was saved is kept. Set train.checkpointing=true, lower "
-                "data.max_source_length or data.max_target_length, or take model.dtype=bfloat16 or model.quantize=4.\n"
+                "data.max_source_length or data.max_target_length (of raw text: data.length), or take model.dtype=bfloat16 or "
+                "model.quantize=4.\n"
                 f"只算一行（{tokens} 个词元）显存或内存也不够；已保存的内容不受影响。请打开 train.checkpointing，减小 "
                 "data.max_source_length、"
-                "data.max_target_length，或使用 model.dtype=bfloat16、model.quantize=4。"
+                "data.max_target_length（纯文本为 data.length），或使用 model.dtype=bfloat16、model.quantize=4。"
             )
         self.tokens = tokens // 2
         say(

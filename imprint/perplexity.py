@@ -67,12 +67,15 @@ class Text:
     """How many characters they have."""
 
 
-def perplexity_command(path: Path, *, data: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
-    """Measure texts with a run, before and after its tuning, or with a model folder; returns what scores.json says."""
+def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure texts with a run, before and after its tuning, or with a model folder; returns what scores.json says.
+
+    `limit` takes only so many documents of each source.
+    """
     section = read_overrides(overrides, PerplexitySection)
     run = read_run(path)
     section = resolve(section, run)
-    texts = [_look(source, number, section) for number, source in enumerate(data, start=1)]
+    texts = [_look(source, number, section, limit) for number, source in enumerate(data, start=1)]
     output = section.output or (RunFolder(path).path if run is not None else Path("evaluations") / path.name) / "perplexity"
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     found: dict[str, list[Likelihood]] = {}
@@ -113,14 +116,19 @@ def resolve(section: PerplexitySection, run: Trained | None) -> PerplexitySectio
     return section.model_copy(update=filled)
 
 
-def _passages(source: Path, section: PerplexitySection) -> Iterator[tuple[str, Passage | BadRowError]]:
-    return read_passages(source, column=section.text_column, blank_lines=bool(section.blank_lines))
+def _passages(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, Passage | BadRowError]]:
+    number = 0
+    for place, found in read_passages(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
+        number += isinstance(found, BadRowError) or found.first
+        if limit is not None and number > limit:
+            return
+        yield place, found
 
 
-def _look(source: Path, number: int, section: PerplexitySection) -> Text:
+def _look(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
     """Count what a source holds; UserError for bad rows, before any weight is read."""
     problems, characters = Problems(source), 0
-    for place, found in _passages(source, section):
+    for place, found in _passages(source, section, limit):
         if isinstance(found, BadRowError):
             problems.add(place, found)
         else:
@@ -131,7 +139,7 @@ def _look(source: Path, number: int, section: PerplexitySection) -> Text:
         raise UserError(
             f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either."
         )
-    return Text(source, f"{number}-{source.stem}", problems.good, characters)
+    return Text(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), problems.good, characters)
 
 
 def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, title: str = "") -> Likelihood:
@@ -147,7 +155,7 @@ def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, ti
     measured = _Measuring(model, section)
     done, start = len(before), sum(line["characters"] for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
-        for document in measured.documents(_unmeasured(_passages(text.source, section), done)):
+        for document in measured.documents(_unmeasured(_passages(text.source, section, text.documents), done)):
             append_line(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
             tally.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)

@@ -20,7 +20,7 @@ SURFACE = {
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
     "chat": {"--help", "RUN|MODEL", "a.b=c"},
-    "perplexity": {"--help", "RUN|MODEL", "--data", "a.b=c"},
+    "perplexity": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
     "data": {"--help"},
     "data check": {"--help", "FILE", "--dev", "--fix", "--model", "a.b=c"},

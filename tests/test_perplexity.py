@@ -98,6 +98,14 @@ def test_other_texts_are_measured_anew(base: Path, texts: Path, tmp_path: Path) 
     assert after["base"]["token"]["low"] is None
 
 
+def test_a_limit_measures_the_first_documents_alone(base: Path, texts: Path, tmp_path: Path) -> None:
+    report = perplexity_command(base, data=[texts], limit=2, overrides=[f"output={tmp_path / 'out'}", "device=cpu", "length=256"])
+    counts = [by_hand(base, text) for text in TEXTS[:2]]
+    found = report["texts"][0]
+    assert (found["documents"], found["characters"]) == (2, sum(map(len, TEXTS[:2])))
+    assert found["base"]["token"]["nats"] == pytest.approx(sum(nats for _, nats in counts) / sum(tokens for tokens, _ in counts), rel=1e-5)
+
+
 def test_a_run_is_measured_before_and_after_its_tuning(tmp_path: Path, texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny_recipe(tmp_path)
     data = f"data={{kind: texts, train: {texts}, length: 64, dev_share: 0}}"

@@ -44,7 +44,7 @@ SMALL = {
     "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
-    "perplexity": ["length=64"],
+    "perplexity": ["--limit", "2", "length=64"],
     "demo bloom": ["train.steps=2", "train.batch_size=2", "data.train_rows=8", "data.dev_rows=2"],
     "chat": ["max_length=64"],
     "main": ["--max_steps", "2", "--save_steps", "2", "--gradient_accumulation_steps", "2", "--max_predict_samples", "2", "--no_cuda"],

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,21 @@ def test_nothing_is_complete_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), TokenWriter(tmp_path, GLM, 16) as writer:
         writer.add([1 // 0], "x:1", 1, first=True, last=True)
     assert not (tmp_path / "about.json").exists()
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    def peak(folder: Path, documents: int) -> int:
+        folder.mkdir()
+        tracemalloc.start()
+        with TokenWriter(folder, GLM, 64) as writer:
+            for number in range(documents):
+                writer.add([number % 1000] * 100, f"some/file.txt:{number + 1}", 100, first=True, last=True)
+        rows = TextRows(folder)
+        assert sum(len(rows[number].ids) for number in range(0, len(rows), len(rows) // 50)) > 0
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    small, large = peak(tmp_path / "small", 300), peak(tmp_path / "large", 4000)
+    assert (tmp_path / "large" / "tokens.bin").stat().st_size > 1_600_000
+    assert large < small + 160_000
