@@ -24,7 +24,7 @@ the device ran out of memory. Compute fewer rows at once: train.micro_batch_size
 OUTPUT_REFUSED = """\
 what the command says cannot be written where its output goes: {problem}. Free some space or send it elsewhere, then run the same
        command again; what was saved is kept. / 命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。"""
-EXPORTS = ("official", "peft", "merged", "int8", "int4", "bundle")
+EXPORTS = ("official", "peft", "merged", "transformers", "int8", "int4", "bundle")
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imprint.data.dataset import DataSection, load_held_out
+from imprint.data.encode import encode_prompt
 from imprint.data.sample import Sample
+from imprint.data.templates import Template
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
 from imprint.model import Model
@@ -39,15 +41,17 @@ def questions(run: Trained, count: int) -> list[Sample]:
     return _held_out(run)[:count] or [Sample(text, "", None, place="") for text in QUESTIONS[:count]]
 
 
-def prompts(model: Model, run: Trained, asked: Sequence[Sample]) -> list[list[int]]:
+def prompts(template: Template, run: Trained, asked: Sequence[Sample]) -> list[list[int]]:
     """The prompts' ids, cut as the run cuts them."""
-    longest = run.rows.max_source_length
-    return [model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in asked]
+    longest, before = run.rows.max_source_length, run.rows.source_prefix
+    return [
+        encode_prompt(template, one.query, one.history, max_source_length=longest, system=one.system, source_prefix=before) for one in asked
+    ]
 
 
 def answers(model: Model, run: Trained, asked: Sequence[Sample]) -> list[Answer]:
     """The greedy answers of a model."""
-    found = generate(model.network, prompts(model, run, asked), Sampling(LONGEST_ANSWER), prefix=model.prefix())
+    found = generate(model.network, prompts(model.template, run, asked), Sampling(LONGEST_ANSWER), prefix=model.prefix())
     return [Answer(tuple(ids), model.tokenizer.decode(ids)) for ids in found]
 
 

@@ -12,8 +12,19 @@ from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.proof import questions, refuse_other_answers
+from imprint.export.transformers_layout import transformers_model
 from imprint.export.ways import REFUSED, Method, Target, possible
-from imprint.export.writers import WRITERS, Job
+from imprint.export.writers import (
+    Job,
+    Writer,
+    merged,
+    official_model,
+    official_prefix,
+    peft_adapter,
+    quantized_beside,
+    quantized_merge,
+    quantized_model,
+)
 from imprint.files import find_folder, new_folder, write_json
 from imprint.model import base_folder
 from imprint.models.families import read_config
@@ -23,6 +34,22 @@ from imprint.trained import Trained, read_run
 from imprint.tune.adapter import read_description
 
 RECORD = "export.json"
+WRITERS: dict[tuple[Method, Target], Writer] = {
+    ("prefix", "official"): official_prefix,
+    ("prefix", "int8"): quantized_beside(8),
+    ("prefix", "int4"): quantized_beside(4),
+    ("lora", "peft"): peft_adapter,
+    ("lora", "merged"): merged,
+    ("lora", "transformers"): transformers_model,
+    ("lora", "int8"): quantized_merge(8),
+    ("lora", "int4"): quantized_merge(4),
+    ("full", "official"): official_model,
+    ("full", "merged"): merged,
+    ("full", "transformers"): transformers_model,
+    ("full", "int8"): quantized_model(8),
+    ("full", "int4"): quantized_model(4),
+}
+"""Who writes what; a bundle is packed as it is."""
 
 
 class ExportSection(Section):
@@ -92,6 +119,8 @@ def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[
         return [f"next: `imprint chat {base} adapter={out}`; in the original's scripts --ptuning_checkpoint {out}"]
     if target == "peft":
         return [f'next: PeftModel.from_pretrained(base, "{out}"), or `imprint chat {base} adapter={out}`']
+    if target == "transformers":
+        return [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
     if target in ("int8", "int4") and method == "prefix":
         return [f"next: `imprint chat {out} adapter={out / 'adapter'}`"]
     return [f"next: `imprint chat {out}`, or model.path={out} in a recipe"]

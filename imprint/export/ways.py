@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, get_args
 
-Target = Literal["official", "peft", "merged", "int8", "int4", "bundle"]
+Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "bundle"]
 Method = Literal["prefix", "lora", "full"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -14,11 +14,13 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
     ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
     ("lora", "peft"): "adapter_config.json and adapter_model.safetensors",
     ("lora", "merged"): "16-bit safetensors under the official names",
+    ("lora", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer",
     ("lora", "int8"): "merged, then in 8 bits",
     ("lora", "int4"): "merged, then in 4 bits",
     ("lora", "bundle"): "one archive: adapter, recipe, report, checksums",
     ("full", "official"): "16-bit .bin files in the official layout",
     ("full", "merged"): "16-bit safetensors under the official names",
+    ("full", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer",
     ("full", "int8"): "the tuned model in 8 bits",
     ("full", "int4"): "the tuned model in 4 bits",
     ("full", "bundle"): "one archive: model, recipe, report, checksums",
@@ -32,6 +34,10 @@ REFUSED: Final[dict[tuple[Method, Target], tuple[str, str]]] = {
     ("prefix", "merged"): (
         "a prefix is keys and values beside the weights, and no weights are equal to it",
         "前缀是权重之外的键和值，无法并入权重",
+    ),
+    ("prefix", "transformers"): (
+        "transformers and vLLM have no place for a prefix's keys and values",
+        "transformers 与 vLLM 没有存放前缀键值的地方",
     ),
     ("lora", "official"): (
         "the original's scripts know no LoRA",

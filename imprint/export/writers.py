@@ -12,7 +12,6 @@ from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.proof import Answer, answers
 from imprint.export.quantized import Plan, write_quantized
-from imprint.export.ways import Method, Target
 from imprint.files import find_folder, write_json
 from imprint.model import Model, base_folder, load
 from imprint.models.checkpoint import copy_small_files, save_network
@@ -119,10 +118,15 @@ def _model(job: Job, *, as_bin: bool) -> Iterator[Answerer]:
 
 
 def _save_merged(job: Job, model: Model, folder: Path, *, as_bin: bool = False) -> None:
-    if model.lora is not None:
-        model.merge(dequantize=True)
+    merge(model)
     refuse_overflow(model, job.dtype)
     save_network(model.network, job.base, folder, dtype=job.dtype, as_bin=as_bin)
+
+
+def merge(model: Model) -> None:
+    """Make a LoRA a part of the weights, which become numbers where they were integers."""
+    if model.lora is not None:
+        model.merge(dequantize=True)
 
 
 def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
@@ -185,18 +189,3 @@ def quantized_merge(bits: int) -> Writer:
         yield job.asked_of(job.reopen(job.part))
 
     return write
-
-
-WRITERS: dict[tuple[Method, Target], Writer] = {
-    ("prefix", "official"): official_prefix,
-    ("prefix", "int8"): quantized_beside(8),
-    ("prefix", "int4"): quantized_beside(4),
-    ("lora", "peft"): peft_adapter,
-    ("lora", "merged"): merged,
-    ("lora", "int8"): quantized_merge(8),
-    ("lora", "int4"): quantized_merge(4),
-    ("full", "official"): official_model,
-    ("full", "merged"): merged,
-    ("full", "int8"): quantized_model(8),
-    ("full", "int4"): quantized_model(4),
-}

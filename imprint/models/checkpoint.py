@@ -296,35 +296,52 @@ def save_network(
     if network.tied_is_stored and not tied_once:
         for copy, its in network.tied.items():
             tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
-    types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}
-    stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
-    sizes = {name: getattr(tensor, "ds_numel", tensor.numel()) * types[name].itemsize for name, tensor in tensors.items()}
-    shards = divide(sizes, shard_bytes)
-    names = shard_names(stem, ending, len(shards))
     with new_folder(folder) if writes else nullcontext(folder) as part:
         if writes:
             copy_small_files(source, part)
             fields = read_config(source)
             fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
             write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
-        for name, shard in zip(names, shards, strict=True):
-            content = {}
-            for key in shard:
-                whole = tensors[key] if gather is None else gather(tensors[key])
-                if writes:
-                    content[key] = whole.detach().to("cpu", types[key]).clone().contiguous()
+        save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, writes=writes)
+
+
+def save_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    *,
+    as_bin: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    gather: Callable[[Tensor], Tensor] | None = None,
+    writes: bool = True,
+) -> None:
+    """Write tensors into a folder that is there and read them back: shards of at most `shard_bytes` with an index, or one file.
+
+    `gather` and `writes` as in `save_network`.
+    """
+    types = {name: stored_type(name, tensor, dtype) for name, tensor in tensors.items()}
+    stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
+    sizes = {name: getattr(tensor, "ds_numel", tensor.numel()) * types[name].itemsize for name, tensor in tensors.items()}
+    shards = divide(sizes, shard_bytes)
+    names = shard_names(stem, ending, len(shards))
+    for name, shard in zip(names, shards, strict=True):
+        content = {}
+        for key in shard:
+            whole = tensors[key] if gather is None else gather(tensors[key])
             if writes:
-                torch.save(content, part / name) if as_bin else save_file(content, part / name, {"format": "pt"})
-                _read_back(part / name, content, folder)
-        if writes and len(shards) > 1:
-            write_index(part / f"{stem}.{ending}.index.json", dict(zip(names, shards, strict=True)), sum(sizes.values()))
+                content[key] = whole.detach().to("cpu", types[key]).clone().contiguous()
+        if writes:
+            torch.save(content, folder / name) if as_bin else save_file(content, folder / name, {"format": "pt"})
+            _read_back(folder / name, content)
+    if writes and len(shards) > 1:
+        write_index(folder / f"{stem}.{ending}.index.json", dict(zip(names, shards, strict=True)), sum(sizes.values()))
 
 
-def _read_back(file: Path, content: Mapping[str, Tensor], folder: Path) -> None:
+def _read_back(file: Path, content: Mapping[str, Tensor]) -> None:
     """Raise UserError where a file does not hold what was written."""
     for key, found in _read_safetensors(file) if file.suffix == ".safetensors" else load_pickle(file).items():
         if not torch.equal(found.flatten().view(torch.uint8), content[key].flatten().view(torch.uint8)):
-            raise UserError(f"{folder}: {key!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
+            raise UserError(f"{file}: {key!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
 
 
 def copy_small_files(source: Path, folder: Path) -> None:

@@ -47,6 +47,10 @@ class ChatGLM2Tokenizer:
         """How many pieces the vocabulary file has; the control ids come behind them."""
         return len(self._processor)
 
+    def scored_pieces(self) -> tuple[list[str], list[float]]:
+        """Every piece as the vocabulary file has it, and its score: of two neighbours, those that make the best-scored piece are joined."""
+        return [self._processor.id_to_piece(token) for token in self._ids], [self._processor.get_score(token) for token in self._ids]
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without control ids; a character without a piece, a newline and a tab become their UTF-8 bytes."""
         pieces: list[int] = self._processor.encode(well_formed(text))

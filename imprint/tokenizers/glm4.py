@@ -46,7 +46,8 @@ class GLM4Tokenizer:
 
     def __init__(self, encoding: "Encoding", pieces: Sequence[bytes]) -> None:
         self._encoding = encoding
-        self._pieces = pieces
+        self.pieces = pieces
+        """The bytes of every id, in the order of the ids."""
         self._ids = list(range(len(pieces)))  # one int object per id: the rows of a large file share them
         self._controls = MappingProxyType({name: len(pieces) + place for place, name in enumerate(CONTROLS)})
 
@@ -67,7 +68,7 @@ class GLM4Tokenizer:
 
     def __len__(self) -> int:
         """How many pieces the file has; the control ids come behind them."""
-        return len(self._pieces)
+        return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without control ids."""
@@ -83,7 +84,7 @@ class GLM4Tokenizer:
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:  # noqa: ARG002
         """The UTF-8 bytes of an id, the first as any other."""
-        return self._pieces[token] if 0 <= token < len(self._pieces) else b""
+        return self.pieces[token] if 0 <= token < len(self.pieces) else b""
 
     def piece(self, token: int) -> str:
         """An id for the eye; empty for an id that stands for no text."""

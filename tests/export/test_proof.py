@@ -50,7 +50,7 @@ def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tupl
     path, trained = run
     model = open_model(path, trained)
 
-    (ids,) = prompts(model, trained, [Sample("白色" * 200, "", None, place="")])
+    (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, place="")])
     (answer,) = answers(model, trained, ASKED[:1])
 
     assert len(ids) == trained.rows.max_source_length

@@ -196,7 +196,7 @@ class TestRefusals:
 def test_every_method_and_target_has_a_way_or_a_reason() -> None:
     assert WRITTEN.keys() | REFUSED.keys() == {(method, target) for method in METHODS for target in TARGETS}
     assert not WRITTEN.keys() & REFUSED.keys()
-    assert {key for key in WRITTEN if key[1] != "bundle"} == writers.WRITERS.keys()
+    assert {key for key in WRITTEN if key[1] != "bundle"} == start.WRITERS.keys()
     assert start.RECORD == "export.json"
 
 

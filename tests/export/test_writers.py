@@ -2,13 +2,8 @@ import pytest
 import torch
 
 from imprint.errors import UserError
-from imprint.export.ways import WRITTEN
-from imprint.export.writers import WRITERS, refuse_overflow
+from imprint.export.writers import refuse_overflow
 from tests.cases import small_model
-
-
-def test_there_is_a_writer_for_all_that_can_be_written_but_bundles() -> None:
-    assert WRITERS.keys() == {key for key in WRITTEN if key[1] != "bundle"}
 
 
 def test_a_number_that_the_type_cannot_hold_is_refused_with_its_name() -> None:

@@ -1,0 +1,112 @@
+"""A model folder that transformers, and so vLLM, loads without code from it; proven by transformers itself."""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imprint.data.sample import Sample
+from imprint.data.templates import Template
+from imprint.errors import UserError
+from imprint.export.proof import LONGEST_ANSWER, Answer, prompts
+from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
+from imprint.export.writers import Answerer, Job, merge, refuse_overflow
+from imprint.files import write_json
+from imprint.models.chatglm import ChatGLM
+from imprint.models.chatglm2 import ChatGLM2
+from imprint.models.checkpoint import save_network, save_weights
+from imprint.models.glm_layout import glm_fields, glm_tensors
+from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, PublishedTokenizer
+from imprint.tokenizers.glm4 import SPLIT
+
+TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+
+
+def transformers_model(job: Job) -> Iterator[Answerer]:
+    """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else as it is."""
+    model = job.open()
+    network, template = model.network, model.template
+    if isinstance(network, ChatGLM):
+        raise UserError(
+            "--to transformers: transformers has no ChatGLM-6B, and vLLM's class of that name is ChatGLM2's, which computes something "
+            "else. Use --to merged or --to official, and serve it with Imprint.\n"
+            "transformers 与 vLLM 都没有 ChatGLM-6B；请用 --to merged 或 --to official。"
+        )
+    yield job.asked_of(model)
+    merge(model)
+    refuse_overflow(model, job.dtype)
+    if isinstance(network, ChatGLM2):
+        save_weights(job.part, dict(glm_tensors(network.state_dict().items(), network.config)), job.dtype)
+        write_json(job.part / "config.json", glm_fields(network.config, job.dtype))
+        _write_tokenizer(job.part, template, network.shape.longest)
+    else:
+        save_network(network, job.base, job.part, dtype=job.dtype)
+        _complete_template(job.part, template)
+    ends = sorted(network.end_ids)
+    write_json(job.part / GENERATION, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})
+    witness = partial(_witness, job, template, network.dtype, network.device)
+    del model, network
+    yield witness
+
+
+def _witness(job: Job, template: Template, dtype: torch.dtype, device: torch.device, asked: Sequence[Sample]) -> list[Answer]:
+    """What transformers answers from the folder, given that its tokenizer and its chat template make the same ids as ours."""
+    from imprint.models.peer import Peer
+
+    peer = Peer(job.part, dtype=dtype, device=device)
+    ready = prompts(template, job.run, asked)
+    for sample, ids in zip(asked, ready, strict=True):
+        found = peer.encode(sample.query)
+        if found != (wanted := template.tokenizer.encode(sample.query)):
+            raise _other_tokens(sample.query, wanted, found)
+        whole = len(ids) < job.run.rows.max_source_length and not job.run.rows.source_prefix
+        if whole and (found := peer.prompt(_messages(sample))) != ids:
+            raise _other_tokens(sample.query, ids, found)
+    answered = [peer.answer(ids, LONGEST_ANSWER) for ids in ready]
+    return [Answer(tuple(ids), template.tokenizer.decode(ids)) for ids in answered]
+
+
+def _other_tokens(text: str, wanted: Sequence[int], found: Sequence[int]) -> UserError:
+    return UserError(
+        f'--to transformers: its tokenizer writes "{text}" as {list(found)[:12]}, ours as {list(wanted)[:12]}, so nothing was written. A '
+        "tokenizer.json finds control tokens in typed text: ask without them (--prompts FILE).\n"
+        "导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。"
+    )
+
+
+def _messages(sample: Sample) -> list[dict[str, str]]:
+    said = [] if sample.system is None else [("system", sample.system)]
+    for question, answer in sample.history or ():
+        said += [("user", question), ("assistant", answer)]
+    return [{"role": role, "content": text} for role, text in (*said, ("user", sample.query))]
+
+
+def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
+    """A tokenizer.json with the ids of ChatGLM2, ChatGLM3 or GLM-4, and their chat template."""
+    tokenizer = template.tokenizer
+    if isinstance(tokenizer, GLM4Tokenizer):
+        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls), "<|endoftext|>", roles("\\n")
+    else:
+        assert isinstance(tokenizer, ChatGLM2Tokenizer), "no other tokenizer belongs to this network"
+        pieces, scores = tokenizer.scored_pieces()
+        vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.controls), "</s>"
+        chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space: each text begins with one that nobody typed
+    write_json(part / TOKENIZER, vocabulary)
+    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.controls], end=end, chat=chat, longest=longest))
+
+
+def _complete_template(part: Path, template: Template) -> None:
+    """Where a folder has no chat template of its own, write down the one that was trained with; tokens as plain text, as of today."""
+    if not (part / SETTINGS).is_file():
+        return
+    assert isinstance(template.tokenizer, PublishedTokenizer), "no other tokenizer is written so"
+    fields: dict[str, Any] = json.loads((part / SETTINGS).read_text(encoding="utf-8"))
+    for name, token in fields.items():
+        if name.endswith("_token") and isinstance(token, dict):
+            fields[name] = token.get("content")
+    if template.name in LINES:
+        fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.manners.begin else "") + LINES[template.name]
+    write_json(part / SETTINGS, fields)

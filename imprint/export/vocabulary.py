@@ -1,0 +1,165 @@
+"""The vocabularies of ChatGLM2, ChatGLM3 and GLM-4 as a `tokenizer.json`, which transformers and vLLM read without code from a folder.
+
+A SentencePiece or tiktoken vocabulary becomes byte pairs in the order in which the original joins them; control ids keep their places. The
+control piece that ChatGLM2 and ChatGLM3 call `sop` is written `<sop>`: a tokenizer.json finds control pieces in typed text, and `sop`
+stands in the middle of English words.
+
+Source of the form: the `tokenizers` library; of the vocabularies: tokenization_chatglm.py of each family.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from imprint.tokenizers import SPACE
+
+RENAMED: Final = {"sop": "<sop>", "eop": "<eop>"}
+Pairs = list[tuple[str, str]]
+
+
+def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], controls: Mapping[str, int]) -> dict[str, Any]:
+    """A SentencePiece vocabulary of byte pairs with byte pieces, whose texts begin with a space that nobody typed."""
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    model = _byte_pairs(vocabulary, _pairs(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    normalizer = [{"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
+    decoder = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]
+    return _whole(
+        model,
+        controls,
+        {
+            "normalizer": {"type": "Sequence", "normalizers": normalizer},
+            "pre_tokenizer": None,
+            "decoder": {"type": "Sequence", "decoders": decoder},
+        },
+    )
+
+
+def ranks_json(pieces: Sequence[bytes], split: str, controls: Mapping[str, int]) -> dict[str, Any]:
+    """A tiktoken vocabulary: its pieces in the order of their ranks, and the pattern that takes a text apart."""
+    letters = letters_of_bytes()
+    vocabulary = {"".join(letters[value] for value in piece): rank for rank, piece in enumerate(pieces)}
+    pre_tokenizer = [
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+    ]
+    return _whole(
+        _byte_pairs(vocabulary, _pairs(vocabulary)) | {"ignore_merges": True},
+        controls,
+        {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizer},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        },
+    )
+
+
+def settings(controls: Sequence[str], *, end: str, chat: str, longest: int) -> dict[str, Any]:
+    """The fields of a tokenizer_config.json beside such a vocabulary."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end,
+        "pad_token": end,
+        "padding_side": "left",
+        "model_max_length": longest,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": chat,
+        "extra_special_tokens": list(controls),
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+ROUNDS: Final = (
+    "[gMASK]<sop>{%- set round = namespace(number=0) -%}{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
+    "{%- elif message['role'] == 'user' -%}{%- set round.number = round.number + 1 -%}"
+    "{{- '[Round ' ~ round.number ~ ']\\n\\n问：' ~ message['content'] ~ '\\n\\n答：' -}}"
+    "{%- else -%}{{- message['content'] + '\\n\\n' -}}{%- endif -%}{%- endfor -%}"
+)
+"""ChatGLM2's rounds as a chat template."""
+
+
+LINES: Final = {
+    "plain": (
+        "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
+        "{%- elif message['role'] == 'user' -%}{{- '问：' ~ message['content'] ~ '\\n答：' -}}"
+        "{%- else -%}{{- message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
+    ),
+    "bare": (
+        "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
+        "{%- elif message['role'] == 'user' -%}{{- message['content'] -}}"
+        "{%- else -%}{{- '\\n' ~ message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
+    ),
+}
+"""The templates of folders that bring none along, as chat templates, by their names."""
+
+
+def roles(between: str) -> str:
+    """The chat template of ChatGLM3 and GLM-4; `between` stands between a role and what it says: the original encodes both apart."""
+    return (
+        "[gMASK]<sop>{%- for message in messages -%}{{- '<|' ~ message['role'] ~ '|>' ~ message.get('metadata', '') ~ '"
+        + between
+        + "' ~ message['content'] -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+    )
+
+
+def letters_of_bytes() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary, as GPT-2 chose them: a readable one, or one from U+0100 on."""
+    readable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(value if value in readable else next(others)) for value in range(256)]
+
+
+def _pairs(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None) -> Pairs:
+    """Every pair of pieces that makes a piece, those of the best-scored piece first, or of the lowest rank where there are no scores.
+
+    Every pair, because both originals ask only what two neighbours make together, not how each of them came about.
+    """
+    found = []
+    for piece, place in vocabulary.items():
+        order = place if scores is None else -scores[place]
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in vocabulary and right in vocabulary:
+                found.append((order, vocabulary[left], vocabulary[right], left, right))
+    return [(left, right) for _order, _one, _other, left, right in sorted(found)]
+
+
+def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": dict(vocabulary),
+        "merges": [list(pair) for pair in merges],
+    }
+
+
+def _whole(model: dict[str, Any], controls: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": place, "content": RENAMED.get(name, name), **flags} for name, place in sorted(controls.items(), key=lambda one: one[1])]
+    start = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("[gMASK]", "<sop>")]
+    ids = {entry["content"]: entry["id"] for entry in added}
+    post_processor = {
+        "type": "TemplateProcessing",
+        "single": [*start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [*start, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[gMASK]", "<sop>")},
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        **parts,
+        "post_processor": post_processor,
+        "model": model,
+    }

@@ -1,0 +1,95 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import imprint
+from imprint.errors import UserError
+from imprint.export.start import export_command
+from imprint.models.checkpoint import read_tensors
+from imprint.runs import RunFolder
+from imprint.trained import open_model, read_run
+from tests.bases import base_of
+from tests.tiny import tiny_rows
+from tests.tinyrun import tiny_run
+
+RECIPE = """\
+output: {folder}/run
+model: {{path: {folder}/base, device: cpu}}
+data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_source_length: 96, max_target_length: 24}}
+tune: {{method: lora, rank: 4}}
+optimizer: {{learning_rate: 0.02, warmup_steps: 2}}
+train: {{steps: 12, batch_size: 8, watch_prompts: 0, evaluate_every: 12, save_every: 12}}
+"""
+LEAVING = ("ChatGLM2-6B", "ChatGLM3-6B", "GLM-4-9B", "BLOOM")
+MESSAGES = [
+    {"role": "system", "content": "你是诗人。"},
+    {"role": "user", "content": "白色上衣"},
+    {"role": "assistant", "content": "好的。"},
+    {"role": "user", "content": "hello world"},
+]
+
+
+def run_of(family: str, folder: Path) -> RunFolder:
+    base_of(family, folder / "base")
+    tiny_rows(folder / "rows.jsonl")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    return tiny_run(recipe, "run")
+
+
+@pytest.mark.parametrize("family", LEAVING)
+def test_transformers_itself_answers_from_the_folder_as_the_run_does(family: str, tmp_path: Path) -> None:
+    run = run_of(family, tmp_path)
+
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=3"])
+
+    assert json.loads((out / "export.json").read_text())["questions_answered_as_before"] == 3
+    assert not list(out.glob("*.py"))
+    assert not list(out.glob("tokenizer.model"))
+    assert {tensor.dtype for _name, tensor in read_tensors(out)} == {torch.float16}
+    model = open_model(run.path, read_run(run.path))
+    tokenizer = AutoTokenizer.from_pretrained(out, local_files_only=True)
+    prompt = model.prompt("hello world", [("白色上衣", "好的。")], system="你是诗人。")
+    assert (
+        tokenizer.encode(tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True), add_special_tokens=False)
+        == prompt
+    )
+    peer = AutoModelForCausalLM.from_pretrained(out, local_files_only=True, dtype=torch.float32)
+    with torch.no_grad():
+        theirs = peer(torch.tensor([prompt])).logits[0]
+    assert torch.allclose(model.logits([prompt])[0], theirs, atol=0.02)
+    assert set(peer.generation_config.eos_token_id) == model.network.end_ids
+
+
+@pytest.mark.parametrize("family", ["ChatGLM2-6B", "BLOOM"])
+def test_what_was_written_is_a_base_like_any_other(family: str, tmp_path: Path) -> None:
+    run = run_of(family, tmp_path)
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=2"])
+
+    before, after = open_model(run.path, read_run(run.path)), imprint.load(out, device="cpu", dtype="float32")
+
+    prompts = [before.prompt(text) for text in ("白色上衣", "hello")]
+    assert [after.prompt(text) for text in ("白色上衣", "hello")] == prompts
+    assert after.generate(prompts, max_new_tokens=12) == before.generate(prompts, max_new_tokens=12)
+
+
+def test_chatglm_6b_has_no_class_there(tmp_path: Path) -> None:
+    run = run_of("ChatGLM-6B", tmp_path)
+
+    with pytest.raises(UserError, match="transformers has no ChatGLM-6B"):
+        export_command(run.path, "transformers", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_tokens_than_ours_end_the_export(tmp_path: Path) -> None:
+    run = run_of("GLM-4-9B", tmp_path)
+    (tmp_path / "asked.txt").write_text("<|user|>是什么\n", encoding="utf-8")
+
+    with pytest.raises(UserError, match="finds control tokens in typed text: ask without them"):
+        export_command(run.path, "transformers", tmp_path / "out", prompts=tmp_path / "asked.txt")
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / "base")
