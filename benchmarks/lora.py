@@ -72,7 +72,7 @@ def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: st
     chance = random.Random(0)
 
     def step(number: int) -> float:
-        rows, labels = random_rows(batch, chance)
+        rows, labels = random_rows(network, batch, chance)
         settle(network.device)
         began = time.perf_counter()
         engine.backward(tuner(pack(rows, network, labels).to(network.device)) / (batch * 64), last=True)
