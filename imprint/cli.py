@@ -233,10 +233,10 @@ def _export(options: argparse.Namespace) -> None:
     export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
 
 
-def _main(options: argparse.Namespace) -> None:
+def _main(options: argparse.Namespace) -> int:
     from imprint.compat.run import run_original
 
-    run_original(options.flags)
+    return run_original(options.flags)
 
 
 def _migrate(options: argparse.Namespace) -> None:

@@ -22,6 +22,8 @@ from imprint.tune.tuner import Tuner
 
 Say = Callable[[str], None]
 GIB = 2**30
+OFFLOADED_BYTES = 16
+GATHERED_BYTES = 2 * 10**9
 STATE_BYTES = 12
 """Of a state for each number that learns: the number itself in fp32, and the two that AdamW keeps."""
 
@@ -201,6 +203,26 @@ def refuse_full_disk(run: RunFolder, numbers: int, result: int, keep_states: int
             f"{words}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; "
             f"where the disk is full the run stops with what was saved.\n磁盘可能不够：全程约需 {most / GIB:.2f} GiB，可减小 "
             "train.keep_states。"
+        )
+
+
+def refuse_small_memory(numbers: int, largest: int, engine: Engine, memory: tuple[int, int]) -> None:
+    """Compare what a run will hold in main memory with what there is (all, and free now): UserError where it does not fit.
+
+    `numbers` learn in all, `largest` of them in one parameter. Offloaded are weight, gradient and AdamW's two, each of 4 bytes; to be
+    written, some parameters are gathered in whole.
+    """
+    offloaded = OFFLOADED_BYTES * numbers * engine.here // engine.processes if engine.knobs.offload else 0
+    gathered = 2 * min(GATHERED_BYTES, STATE_BYTES * numbers) + (0 if engine.device.type == "cpu" else 2 * STATE_BYTES * largest)
+    needed, (total, free) = offloaded + gathered * engine.here, memory
+    if needed > free:
+        how = (
+            "With engine.offload 16 bytes for each number that learns are there; use more GPUs without it" if offloaded else "Close others"
+        )
+        raise UserError(
+            f"main memory: {needed / GIB:.1f} GiB are needed to train and to save, {free / GIB:.1f} of {total / GIB:.1f} GiB are free. "
+            f"{how}, or take a machine with more.\n"
+            f"内存不足：训练与保存约需 {needed / GIB:.1f} GiB，目前可用 {free / GIB:.1f} GiB。"
         )
 
 

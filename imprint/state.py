@@ -36,7 +36,7 @@ OLD_OPTIMIZER = "optimizer.pt"
 CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
 FILE_BYTES = 2 * 10**9
-"""One file's numbers are gathered in memory before they are written."""
+"""What is gathered in memory before it is written, values into one file and moments into another."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def save_state(folder: Path, engine: Engine, position: Position) -> None:
 
 def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
     """Write what this process has to write; returns the files' checksums."""
-    groups = divide({name: 4 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
+    groups = divide({name: 12 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
     kinds = {TRAINED: (VALUE,), OPTIMIZER: MOMENTS}
     files = {last: shard_names(Path(last).stem, "safetensors", len(groups)) for last in kinds}
     checksums: dict[str, int] = {}

@@ -24,7 +24,7 @@ from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
 from imprint.errors import UserError
 from imprint.files import write_text
-from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, scored
+from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, refuse_small_memory, scored
 from imprint.forgetting.measure import refuse_unreadable
 from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
@@ -44,7 +44,7 @@ from imprint.resume import (
 )
 from imprint.review import review_finished
 from imprint.runs import RunFolder, step_of
-from imprint.runtime import out_of_memory, peak_memory_bytes, seed_everything
+from imprint.runtime import memory_bytes, out_of_memory, peak_memory_bytes, seed_everything
 from imprint.state import Position, save_state
 from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
@@ -173,6 +173,8 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
         general=split.general_per_epoch,
     )
     steps = section.steps or batches.steps(section.epochs)
+    sizes = [parameter.numel() for parameter in tuner.trained().values()]
+    crew.together(lambda: refuse_small_memory(sum(sizes), max(sizes), engine, memory_bytes()))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
     if tuner.adapter is not None and not engine.whole:
         raise UserError(
@@ -251,7 +253,7 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
         f"base {job.model.name}: {job.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {job.trained / 1e6:.2f} M are trained"
         f"{together}"
     )
-    for source in job.split.sources:
+    for source in (*job.engine.remarks(), *job.split.sources):
         tell(source)
     tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
     if position.rate_scale != 1:

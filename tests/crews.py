@@ -46,6 +46,8 @@ class Start:
     """How many there are."""
     overrides: Sequence[str] = ()
     """Of the recipe."""
+    words: Sequence[str] = ()
+    """Another command than `train`, whole; the run's name is then its folder below the one of the tests."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def crew_folder(folder: Path) -> Path:
 def make(one: Start, folder: Path) -> Outcome:
     """One start, as many processes as it says."""
     run = RunFolder(folder / one.name)
-    command = ["train", str(folder / "recipe.yaml"), f"output={run.path}", *one.overrides]
-    screens = [folder / f"{one.name}-{rank}.txt" for rank in range(one.processes)]
+    command = list(one.words) or ["train", str(folder / "recipe.yaml"), f"output={run.path}", *one.overrides]
+    screens = [folder / f"{run.path.name}-{rank}.txt" for rank in range(one.processes)]
     port = free_port()
     children = [start(command, screen, place(rank, one.processes, port)) for rank, screen in enumerate(screens)]
     statuses = [end(child) for child in children]

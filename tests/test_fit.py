@@ -10,10 +10,10 @@ from torch import Tensor
 import imprint
 from imprint.cli import main
 from imprint.data.encode import Encoded
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine import Crew, Engine, EngineSection, OptimizerSection
 from imprint.errors import UserError
 from imprint.files import read_lines
-from imprint.fit import Part, Room, gradients, mean_loss, packed, probe, refuse_full_disk
+from imprint.fit import Part, Room, gradients, mean_loss, packed, probe, refuse_full_disk, refuse_small_memory
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
 from imprint.tune.prefix import PrefixSection
@@ -199,7 +199,18 @@ def test_memory_that_really_runs_out_is_given_back_before_the_next_try(recipe: P
     assert said.index("out of memory") < said.index("GiB of memory at their peak")  # before the first step
 
 
-# The disk
+# Main memory and the disk
+
+
+def test_main_memory_that_is_too_small_for_the_run_is_told_before_it_begins() -> None:
+    billions = 6_170_000_000
+    engine = Engine(torch.device("cpu"), Crew(), EngineSection(deepspeed="zero3", offload=True))
+    refuse_small_memory(billions, 534_642_688, engine, (128 * 2**30, 110 * 2**30))
+    with pytest.raises(UserError) as told:
+        refuse_small_memory(billions, 534_642_688, engine, (64 * 2**30, 60 * 2**30))
+    assert str(told.value).startswith("main memory: 95.7 GiB are needed to train and to save, 60.0 of 64.0 GiB are free.")
+    assert "With engine.offload 16 bytes for each number that learns are there" in str(told.value)
+    refuse_small_memory(billions, 534_642_688, Engine(torch.device("cpu")), (64 * 2**30, 60 * 2**30))
 
 
 def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(

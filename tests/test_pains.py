@@ -23,6 +23,8 @@ PAINS = (
     "Answers repeat or never end",
     "Control tokens moved",
     "Scores cannot be compared",
+    "Several GPUs, one is used",
+    "DeepSpeed saves fp32, or fills the disk, or saves nothing",
     "Rows vanish",
 )
 

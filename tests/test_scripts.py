@@ -1,5 +1,6 @@
 """The scripts, run as a person runs them."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -93,14 +94,18 @@ def test_the_other_steps_of_the_readme_leave_their_files_too(repo: Path, tmp_pat
     bash(project, repo / "scripts" / "train_chat.sh", *SHORT, **chat)
     assert len(next(iter(tensors(project / "output" / "chat" / "checkpoint-4").values()))) == 4
 
-    files = ["--do_train", "--train_file", "AdvertiseGen/train.json", "--prompt_column", "content", "--response_column", "summary"]
-    home = ["--model_name_or_path", "chatglm-6b", "--output_dir", "./output/adgen-chatglm-6b-ft-1e-4", "--learning_rate", "1e-4"]
-    shutil.copyfile(repo / "scripts" / "main.py", project / "main.py")
-    old = project / "ft.sh"
-    old.write_text(f"{sys.executable} main.py --deepspeed deepspeed.json --fp16 {' '.join([*files, *home, *SHORT])}\n")
-    assert "--deepspeed: comes in a later version" in bash(project, old)
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_all_weights_by_deepspeed_and_their_evaluation_leave_every_file_that_the_readme_names(repo: Path, tmp_path: Path) -> None:
+    project = old_project(tmp_path / "project")
+    more = ["--max_predict_samples", "2", "--do_predict", "--max_target_length", "12"]
+    told = bash(project, repo / "scripts" / "ds_train_finetune.sh", *SHORT, *more)
+    assert "predict_bleu-4" in told
     folder = project / "output" / "adgen-chatglm-6b-ft-1e-4"
-    assert "lm_head.weight" in tensors(folder / "checkpoint-4")
+    saved = tensors(folder / "checkpoint-4")
+    assert "lm_head.weight" in saved
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
+    assert not {"deepspeed", "fp16"} & {line.partition(":")[0].removeprefix("--") for line in told.splitlines()}
     bash(project, repo / "scripts" / "evaluate_finetune.sh", "--no_cuda", "--max_target_length", "12", STEP="4")
     assert_evaluated(folder)
 

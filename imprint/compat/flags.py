@@ -80,6 +80,12 @@ class OriginalFlags(Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the start, of the order of rows, of dropout and of sampling.")
     gradient_checkpointing: bool = Field(True, description="Compute activations again, as the original always did; false is faster.")
     group_by_length: bool = Field(False, description="Put rows of similar length into one batch.")
+    deepspeed: Path | None = Field(
+        None, description="A DeepSpeed JSON file: all weights are tuned by one process for each GPU, which DeepSpeed lets share the memory."
+    )
+    fp16: bool = Field(
+        False, description="With `deepspeed`: compute all weights in float16. Otherwise a frozen base is float16 on a GPU anyway."
+    )
     no_cuda: bool = Field(False, description="Compute on the CPU.")
 
 

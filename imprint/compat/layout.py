@@ -7,10 +7,12 @@ train_results.json, eval_results.json, predict_results.json, all_results.json an
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from imprint.data.batch import Batches
 from imprint.export.writers import write_original_prefix
@@ -70,6 +72,15 @@ def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str,
     with new_folder(folder) as part:
         write_original_prefix(part, base, tuner.encoder)
         write_json(part / STATE, state)
+
+
+def write_whole(
+    folder: Path, tuner: Tuner, base: Path, state: Mapping[str, Any], gather: Callable[[Tensor], Tensor], *, writes: bool
+) -> None:
+    """Write checkpoint-N of a network that is shared between processes, which all call this; one of them `writes`."""
+    save_network(tuner.network, base, folder, as_bin=True, gather=gather, writes=writes)
+    if writes:
+        write_json(folder / STATE, state)
 
 
 def keep_newest(run: Path, count: int) -> None:

@@ -56,6 +56,10 @@ def migrated(flags: OriginalFlags, answered: list[str], *, script: Path) -> str:
         recipe = recipe_of(flags, cuda=cuda)
         if recipe.model.dtype == "float32" and not cuda and flags.pre_seq_len:
             notes.append("there is no GPU here; on one the original computed in float16: model.dtype=float16")
+        if flags.deepspeed is not None:
+            notes.append(
+                f"train.batch_size is what one process took: multiply {recipe.train.batch_size} by the number of GPUs / 请乘以 GPU 数"
+            )
         text = dump(recipe)
     for asked, data, limit in (
         (flags.do_eval, flags.validation_file, flags.max_eval_samples),

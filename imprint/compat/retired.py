@@ -48,14 +48,14 @@ RETIRED: Final[Mapping[str, Retired]] = MappingProxyType(
     )
     | _all(
         "a frozen base is float16 on a GPU as it was, and what is trained is float32 / 与原版相同：底座 float16，训练部分 float32",
-        *("fp16", "fp16_opt_level", "fp16_backend", "half_precision_backend", "tf32"),
+        *("fp16_opt_level", "fp16_backend", "half_precision_backend", "tf32"),
     )
     | _all(
-        "comes in a later version; this one goes on on one device / 后续版本支持；本版本在单个设备上继续",
-        *("deepspeed", "sharded_ddp", "fsdp", "fsdp_config", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap"),
+        "in a recipe it is engine.fsdp=true; here every process holds all weights, or --deepspeed shares them / 请在配方中使用 engine.fsdp",
+        *("sharded_ddp", "fsdp", "fsdp_config", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap"),
     )
     | _all(
-        "one process trains on one device / 单进程、单设备训练",
+        "who launches the processes says it, and the gradients are added up in one way / 由启动方式决定，梯度汇总方式固定",
         *("local_rank", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_timeout", "ddp_backend", "ddp_broadcast_buffers"),
         *("xpu_backend", "tpu_num_cores", "tpu_metrics_debug", "mp_parameters", "ray_scope", "dispatch_batches", "split_batches"),
         *("use_mps_device", "use_ipex"),

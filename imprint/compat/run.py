@@ -16,6 +16,7 @@ from imprint.config import as_text, describe
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
 from imprint.data.templates import read_template
+from imprint.engine import EngineSection, launch, launched, processes_here
 from imprint.errors import UserError
 from imprint.evaluate import EvaluateSection, answer_all, read_data
 from imprint.files import read_lines
@@ -31,32 +32,46 @@ ONE_ROW = "--per_device_eval_batch_size 1 answers one row at a time; 16 is much 
 MANY_ROWS = 100
 
 
-def run_original(arguments: Sequence[str]) -> None:
-    """Do what ptuning/main.py did with these flags, or list them where there are none.
+def run_original(arguments: Sequence[str]) -> int:
+    """Do what ptuning/main.py did with these flags, or list them where there are none; returns the exit status.
 
     Raises UserError for flags that cannot be followed, and as `train_recipe`.
     """
     words = list(arguments[1:] if arguments[:1] == ["--"] else arguments)
     if not words:
         _say(as_text(describe(OriginalFlags)).rstrip())
-        return
+        return 0
     flags, answered = read_flags(words)
     check(flags)
-    _refuse_several_processes()
-    for sentence in (*answered, *about_devices(flags)):
+    here = processes(flags)
+    if here > 1 and not launched():
+        return launch(EngineSection(processes=here), here, ["main", *words])
+    leads = int(os.environ.get("RANK", "0")) == 0
+    for sentence in (*answered, *about_devices(flags)) if leads else ():
         _say(sentence)
     if flags.do_train:
         train_original(flags)
+    if not leads:
+        return 0
     for split, asked in (("eval", evaluates(flags)), ("predict", flags.do_predict)):
         if asked:
             evaluate_original(flags, split)
+    return 0
+
+
+def processes(flags: OriginalFlags) -> int:
+    """How many processes train on this machine: one for each GPU where DeepSpeed is asked for, as its launcher started them."""
+    if not flags.do_train or flags.deepspeed is None:
+        return 1
+    return processes_here(EngineSection(), "cpu" if flags.no_cuda else None, MANY_ROWS)
 
 
 def train_original(flags: OriginalFlags) -> None:
     """Train, with a checkpoint at every save and the figures at the end; an unfinished run of the same flags is gone on with."""
-    asked = recipe_of(flags, cuda=torch.cuda.is_available())
+    together = int(os.environ["WORLD_SIZE"]) if launched() else 1
+    asked = recipe_of(flags, cuda=torch.cuda.is_available(), processes=together)
     recipe = asked.model_copy(update={"forgetting": ForgettingSection(measure=False)})  # the original wrote no such file
-    if done := make_ready(flags, recipe):
+    if int(os.environ.get("RANK", "0")) == 0 and (done := make_ready(flags, recipe)):
         _say(done)
     train_recipe(recipe, on_save=_writer(flags))
 
@@ -71,7 +86,13 @@ def _writer(flags: OriginalFlags) -> Callable[[Job, Position], None]:
         pace = Pace(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
         lines = read_lines(job.run.log)
         state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.rate(step + 1))
-        layout.write_checkpoint(job.run.path / f"checkpoint-{step}", job.tuner, Path(job.model.name), state)
+        place, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
+        if not job.engine.whole:
+            layout.write_whole(place, job.tuner, base, state, job.engine.full, writes=job.crew.leads)
+        elif job.crew.leads:
+            layout.write_checkpoint(place, job.tuner, base, state)
+        if not job.crew.leads:
+            return
         if flags.save_total_limit:
             layout.keep_newest(job.run.path, flags.save_total_limit)
         if last:
@@ -160,18 +181,10 @@ def mean_loss(model: Model, samples: Sequence[Sample], section: EvaluateSection)
     return total / len(rows)
 
 
-def _refuse_several_processes() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "several processes in one run are not supported by this version. Run `python3 main.py ...` by itself, without torchrun or "
-            "deepspeed.\n本版本不支持多进程训练：请直接运行 python3 main.py，不要用 torchrun 或 deepspeed 启动。"
-        )
-
-
 def about_devices(flags: OriginalFlags) -> list[str]:
     """What to say of GPUs that are there and not used."""
     gpus = 0 if flags.no_cuda else torch.cuda.device_count()
-    if gpus < 2:
+    if gpus < 2 or flags.deepspeed is not None:
         return []
     return [f"{gpus} GPUs are visible, one is used: cuda:0; CUDA_VISIBLE_DEVICES=1 would choose another / 可见 {gpus} 块 GPU，只使用第一块"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imprint.compat.flags import OriginalFlags
 from imprint.data.dataset import DataSection
-from imprint.engine import OptimizerSection
+from imprint.engine import EngineSection, OptimizerSection
 from imprint.errors import UserError
 from imprint.evaluate import EvaluateSection
 from imprint.files import find_folder
@@ -50,6 +50,8 @@ def check(flags: OriginalFlags) -> None:
             "base it was trained on as --model_name_or_path.\n"
             "该目录只有前缀：请用 --ptuning_checkpoint 指定它，用 --model_name_or_path 指定底座。"
         )
+    if flags.deepspeed is not None and not flags.deepspeed.is_file():
+        wrong.append(f"--deepspeed {flags.deepspeed}: there is no such file. scripts/deepspeed.json is one.")
     if flags.do_train and tunes_all(flags) and flags.quantization_bit:
         wrong.append("--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len, or take --quantization_bit out.")
     if not wrong and flags.pre_seq_len and (file := prefix_file(flags)) and (length := _length(file)) not in (None, flags.pre_seq_len):
@@ -68,8 +70,11 @@ def tunes_all(flags: OriginalFlags) -> bool:
     return flags.pre_seq_len is None and flags.ptuning_checkpoint is None
 
 
-def recipe_of(flags: OriginalFlags, *, cuda: bool) -> Recipe:
-    """The recipe that trains as these flags did; `cuda` says whether there is a GPU, where the original's base was float16."""
+def recipe_of(flags: OriginalFlags, *, cuda: bool, processes: int = 1) -> Recipe:
+    """The recipe that trains as these flags did; `cuda` says whether there is a GPU, where the original's base was float16.
+
+    Each of the `processes` takes as many rows as the flags say, as under DeepSpeed.
+    """
     assert flags.train_file is not None, "check() comes first"
     return Recipe(
         output=flags.output_dir,
@@ -82,7 +87,8 @@ def recipe_of(flags: OriginalFlags, *, cuda: bool) -> Recipe:
         data=_data(flags),
         tune=FullSection(method="full") if tunes_all(flags) else _prefix(flags),
         optimizer=_optimizer(flags),
-        train=_train(flags),
+        train=_train(flags, processes),
+        engine=EngineSection(deepspeed=None if flags.deepspeed is None else str(flags.deepspeed)),
     )
 
 
@@ -132,7 +138,7 @@ def _optimizer(flags: OriginalFlags) -> OptimizerSection:
     )
 
 
-def _train(flags: OriginalFlags) -> TrainSection:
+def _train(flags: OriginalFlags, processes: int) -> TrainSection:
     size, steps = flags.per_device_train_batch_size, flags.max_steps if flags.max_steps > 0 else None
     look = flags.save_steps
     if flags.evaluation_strategy != "no":
@@ -142,7 +148,7 @@ def _train(flags: OriginalFlags) -> TrainSection:
     return TrainSection(
         steps=steps,
         epochs=flags.num_train_epochs,
-        batch_size=size * flags.gradient_accumulation_steps,
+        batch_size=size * flags.gradient_accumulation_steps * processes,
         micro_batch_size=size,
         group_by_length=flags.group_by_length,
         loss_average="micro_batch",
@@ -158,7 +164,7 @@ def _training_dtype(flags: OriginalFlags, *, cuda: bool) -> str | None:
     if flags.bf16:
         return "bfloat16"
     if tunes_all(flags):
-        return "float32"
+        return "float16" if flags.deepspeed is not None and flags.fp16 else "float32"
     return "float16" if cuda and not flags.no_cuda else "float32"
 
 

@@ -1,5 +1,6 @@
 """The step that turns gradients into weights, whatever the strategy that spreads them over processes."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.shards import Shards
 from imprint.engine.strategy import RATIO, Numbers, Step, Strategy
 from imprint.engine.zero import Zero
-from imprint.engine.zerofile import deepspeed_settings
+from imprint.engine.zerofile import deepspeed_settings, ignored
 
 
 class Engine:
@@ -40,6 +41,11 @@ class Engine:
     def processes(self) -> int:
         """How many processes train together."""
         return self.crew.count
+
+    @property
+    def here(self) -> int:
+        """How many of them are on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.processes > 1 else 1
 
     @property
     def rank(self) -> int:
@@ -126,6 +132,10 @@ class Engine:
     def exact(self) -> AbstractContextManager[None]:
         """Inside this block the parameters that learn are as exact as they are known, to be saved."""
         return self.strategy.exact()
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the strategy before it begins."""
+        return [] if self.knobs.file is None else ignored(self.knobs.file)
 
     def numbers(self, name: str) -> dict[str, Tensor]:
         """All numbers of a parameter that learns, gathered; all processes ask together."""

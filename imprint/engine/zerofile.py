@@ -35,7 +35,7 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
             "the gradients are added up without DeepSpeed too."
         )
     if knobs.offload:
-        zero.setdefault("offload_optimizer", {"device": "cpu", "pin_memory": torch.cuda.is_available()})
+        zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
     settings = {name: value for name, value in given.items() if name not in (*OURS, "optimizer", "fp16", "bf16")}
     settings |= {
         "zero_optimization": _filled(zero),

@@ -57,11 +57,18 @@ def test_a_flag_may_be_written_in_every_form_that_the_original_took(words: list[
 
 def test_one_json_file_may_hold_all_arguments(tmp_path: Path) -> None:
     file = tmp_path / "arguments.json"
-    given = {"model_name_or_path": "base", "output_dir": "out", "do_train": True, "pre_seq_len": 8, "learning_rate": "1e-2", "fp16": True}
+    given = {
+        "model_name_or_path": "base",
+        "output_dir": "out",
+        "do_train": True,
+        "pre_seq_len": 8,
+        "learning_rate": "1e-2",
+        "fp16_opt_level": "O1",
+    }
     file.write_text(json.dumps({**given, "train_file": None}))
     found, answered = read_flags([str(file)])
     assert (found.do_train, found.pre_seq_len, found.learning_rate, found.train_file) == (True, 8, 0.01, None)
-    assert [sentence.partition(":")[0] for sentence in answered] == ["--fp16"]
+    assert [sentence.partition(":")[0] for sentence in answered] == ["--fp16_opt_level"]
 
 
 @pytest.mark.parametrize(

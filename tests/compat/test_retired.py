@@ -6,7 +6,7 @@ from imprint.compat.settings import recipe_of
 from imprint.errors import UserError
 
 WORDS = ["--model_name_or_path", "base", "--output_dir", "out", "--train_file", "a.json", "--prompt_column", "a", "--response_column", "b"]
-ANY = {"deepspeed": ["deepspeed.json"], "report_to": ["tensorboard", "wandb"], "local_rank": ["-1"], "fp16": [], "overwrite_cache": []}
+ANY = {"report_to": ["tensorboard", "wandb"], "local_rank": ["-1"], "overwrite_cache": []}
 
 
 @pytest.mark.parametrize("name", RETIRED)
@@ -23,7 +23,3 @@ def test_a_flag_without_a_meaning_is_answered_with_one_sentence_and_changes_noth
 def test_a_value_that_would_change_the_numbers_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"--{name} can only be .* here, got 0\.123: .*Take it out"):
         read_flags([*WORDS, f"--{name}", "0.123"])
-
-
-def test_deepspeed_is_told_to_come_later() -> None:
-    assert "comes in a later version; this one goes on on one device" in RETIRED["deepspeed"].reason

@@ -199,9 +199,9 @@ def test_the_flags_are_listed_where_none_is_given(capsys: pytest.CaptureFixture[
 
 
 def test_a_retired_flag_is_answered_on_the_screen(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_original(["--", *training(project, "told", *PREFIX, "--deepspeed", "deepspeed.json", "--overwrite_cache")])
+    run_original(["--", *training(project, "told", *PREFIX, "--fsdp", "full_shard", "--overwrite_cache")])
     told = capsys.readouterr().out
-    assert "--deepspeed: comes in a later version; this one goes on on one device" in told
+    assert "--fsdp: in a recipe it is engine.fsdp=true" in told
     assert "--overwrite_cache: rows are read anew each time" in told
 
 
@@ -350,12 +350,6 @@ def test_the_toy_base_needs_no_folder(project: Path) -> None:
 
 
 # What the machine has
-
-
-def test_several_processes_are_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match=r"several processes in one run are not supported by this version\. Run `python3 main.py"):
-        run_original(training(project, "many", *PREFIX))
 
 
 def test_one_of_several_gpus_is_used_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

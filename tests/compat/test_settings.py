@@ -59,6 +59,8 @@ RECIPE: dict[str, tuple[list[str], list[str], dict[str, object]]] = {
     "gradient_checkpointing": ([], ["false"], {"train.checkpointing": False}),
     "group_by_length": ([], [], {"train.group_by_length": True}),
     "no_cuda": ([*TUNED_PREFIX, *CUDA], [], {"model.device": "cpu", "model.dtype": "float32"}),
+    "deepspeed": ([], ["ds.json"], {"engine.deepspeed": "ds.json"}),
+    "fp16": (["--deepspeed", "ds.json"], [], {"model.dtype": "float16"}),
 }
 ASKED: dict[str, tuple[list[str], list[str], dict[str, object]]] = {
     # flag: what else is given, the flag, the knobs of the evaluation that it changes
@@ -134,6 +136,11 @@ def test_a_flag_changes_its_knobs_of_the_recipe_and_no_other(name: str) -> None:
 def test_a_flag_changes_its_knobs_of_the_evaluation_and_no_other(name: str) -> None:
     others, value, knobs = ASKED[name]
     assert changed(asked(*others), asked(*others, f"--{name}", *value)) == knobs
+
+
+def test_each_process_takes_as_many_rows_as_the_flags_say() -> None:
+    flags, _cuda = flags_of("--deepspeed", "ds.json", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "4")
+    assert recipe_of(flags, cuda=False, processes=3).train.batch_size == 48
 
 
 def test_every_flag_has_a_test_that_shows_its_effect() -> None:

@@ -20,6 +20,7 @@ from imprint.models.families import build_network
 from imprint.models.network import Network
 from imprint.quant import BITS, quantize
 from tests.cases import as_chatglm, quantized_folder, small_fields, small_network, write_config
+from tests.tiny import tiny_base
 
 CPU = torch.device("cpu")
 EMBEDDING = "transformer.word_embeddings.weight"
@@ -463,3 +464,15 @@ def test_loading_two_gigabytes_holds_no_second_copy(tmp_path: Path, repo: Path) 
     rooms = {row["kind"]: 0.4 if "int" in row["kind"] else 0.15 * row["weights_gib"] for row in figures}  # of 1.9 GiB that are read
     assert {row["kind"]: row for row in figures if row["peak_gib"] > row["weights_gib"] + rooms[row["kind"]]} == {}
     assert all(row["share"] > 0.9 for row in figures)  # everything was read, so the figure is of the whole
+
+
+def test_what_reads_back_other_than_it_was_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    def faulty(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, metadata)
+
+    monkeypatch.setattr("imprint.models.checkpoint.save_file", faulty)
+    with pytest.raises(UserError, match="reads back other than it was written: the disk or the memory is faulty"):
+        tiny_base(tmp_path / "base")
+    assert not (tmp_path / "base").exists()

@@ -1,0 +1,220 @@
+"""Tuning of all 6.17 billion parameters of ChatGLM-6B's shape, random weights, batch 16 x 128 tokens; and two GPUs together.
+
+    python benchmarks/full_tuning.py [--out FILE] [--folder FOLDER]     one GPU: no offload, saving and reading back, ZeRO-3 with offload
+    python benchmarks/full_tuning.py --gpus 2 [--out FILE]             DDP, FSDP and ZeRO-3 beside one GPU
+
+The first takes about five minutes, 128 GiB of main memory and 30 GB of disk; it prints one JSON line a case.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+from full_size import CONFIG, forget_peak, random_network, settle
+
+from imprint.data.batch import Pack, pack
+from imprint.engine import Crew, Engine, EngineSection, OptimizerSection, join, launched
+from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.checkpoint import load_network, save_network
+from imprint.runtime import peak_memory_bytes
+from imprint.tune.full import FullSection
+from imprint.tune.tuner import Tuner
+
+ROWS, TOKENS, SCORED = 16, 128, 64
+RATE = OptimizerSection(learning_rate=1e-5, schedule="constant", warmup_steps=0)
+MIDDLE = replace(CONFIG, num_layers=8, hidden_size=2048, num_attention_heads=16, inner_hidden_size=8192)
+SMALL = replace(CONFIG, num_layers=2, hidden_size=128, num_attention_heads=4, inner_hidden_size=512)
+TOGETHER = {
+    "DDP": EngineSection(),
+    "FSDP": EngineSection(fsdp=True),
+    "ZeRO-2": EngineSection(deepspeed="zero2"),
+    "ZeRO-3": EngineSection(deepspeed="zero3"),
+}
+Tell = Callable[..., None]
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--folder", type=Path, default=Path("runs/full-tuning"), help="where the model is written; it is removed again")
+    parser.add_argument("--gpus", type=int, default=1)
+    options = parser.parse_args()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if options.gpus > 1 and not launched():
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", *sys.argv]
+        raise SystemExit(subprocess.call(command))
+    with join(None, grouped=True) as crew:
+
+        def tell(**values: object) -> None:
+            if not crew.leads:
+                return
+            line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
+            print(line, flush=True)
+            if options.out:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+
+        if crew.count > 1:
+            together(crew, tell)
+        else:
+            alone(crew, options.folder, tell)
+
+
+def alone(crew: Crew, folder: Path, tell: Tell) -> None:
+    """What one GPU does."""
+    for checkpointing in (False, True):
+        tuner, engine = begin(CONFIG, EngineSection(), crew, checkpointing=checkpointing)
+        tell(**{"case": "full tuning, fp32 masters, no offload", "checkpointing": checkpointing, **timed(tuner, engine, crew, 3, 10)})
+        if not checkpointing:
+            tell(**saved(tuner, folder))
+        del tuner, engine
+        free()
+    tuner, engine = begin(CONFIG, EngineSection(deepspeed="zero3", offload=True), crew, checkpointing=True)
+    tell(**{"case": "ZeRO-3, optimizer in main memory", "checkpointing": True, **timed(tuner, engine, crew, 1, 3)})
+
+
+def together(crew: Crew, tell: Tell) -> None:
+    """What several GPUs do: losses of a small network beside those of one GPU, and the pace of a larger one."""
+    tuner, engine = begin(SMALL, EngineSection(), Crew(), dtype=torch.float32, checkpointing=False)
+    expected = [step(tuner, engine, Crew(), number) for number in range(1, 6)]
+    for name, section in TOGETHER.items():
+        tuner, engine = begin(SMALL, section, crew, dtype=torch.float32, checkpointing=False)
+        found = [step(tuner, engine, crew, number) for number in range(1, 6)]
+        worst = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+        tell(case=f"{name}: losses of {crew.count} GPUs beside one", largest_difference=worst, equal=worst < 1e-3, losses=found)
+        assert worst < 1e-3, (name, found, expected)
+    for name, section in {"one GPU": EngineSection(), **TOGETHER}.items():
+        tuner, engine = begin(MIDDLE, section, Crew() if name == "one GPU" else crew, checkpointing=False)
+        weights = sum(shape.numel() for shape in engine.shapes.values())
+        tell(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.crew, 3, 10)})
+        del tuner, engine
+        free()
+        crew.gather(None)
+
+
+def begin(
+    config: ChatGLMConfig, section: EngineSection, crew: Crew, *, dtype: torch.dtype = torch.bfloat16, checkpointing: bool
+) -> tuple[Tuner, Engine]:
+    """A network of random weights that learns as a whole."""
+    device = torch.device("cuda", crew.local_rank if crew.count > 1 else torch.cuda.current_device())
+    network = random_network(dtype, device, lambda: ChatGLM(config))
+    network.requires_grad_(True)
+    assert isinstance(network, ChatGLM)
+    tuner = Tuner(network, FullSection(method="full"), None, checkpointing=checkpointing).train()
+    engine = Engine(device, crew, section)
+    engine.prepare(tuner, tuner.trained(), RATE, 100)
+    torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
+    return tuner, engine
+
+
+def batch(network: ChatGLM, number: int, crew: Crew) -> Pack:
+    """This process's rows of a step."""
+    chance, control = random.Random(number), network.config.control
+    ids, labels = [], []
+    for _ in range(ROWS):
+        prompt = [chance.randrange(1000, 120_000) for _ in range(TOKENS - SCORED - 2)]
+        answer = [chance.randrange(1000, 120_000) for _ in range(SCORED)]
+        ids.append([*prompt, control.gmask, control.sop, *answer])
+        labels.append([-100] * (len(prompt) + 2) + answer)
+    return pack(ids[crew.rank :: crew.count], network, labels[crew.rank :: crew.count])
+
+
+def step(tuner: Tuner, engine: Engine, crew: Crew, number: int) -> float:
+    """One optimizer step; its mean loss before."""
+    one = batch(tuner.network, number, crew).to(engine.device)
+    engine.scale = 1 / (ROWS * SCORED)
+    loss = engine.module(one)
+    engine.backward(loss, last=True)
+    _norm, applied = engine.update(number, apply=True)
+    assert applied
+    return crew.total(float(loss.detach())) * engine.scale
+
+
+def timed(tuner: Tuner, engine: Engine, crew: Crew, warm_up: int, steps: int) -> dict[str, object]:
+    """Milliseconds of a step, and memory."""
+    forget_peak(engine.device)
+    seconds, losses = [], []
+    for number in range(1, warm_up + steps + 1):
+        settle(engine.device)
+        began = time.perf_counter()
+        losses.append(step(tuner, engine, crew, number))
+        settle(engine.device)
+        seconds.append(time.perf_counter() - began)
+    middle = statistics.median(seconds[warm_up:])
+    return {
+        "ms": round(1e3 * middle, 1),
+        "rows_per_second": round(ROWS / middle, 1),
+        "peak_gb": round(peak_memory_bytes(engine.device) / 1e9, 2),
+        "main_memory_gb": round(psutil.Process().memory_info().rss / 1e9, 1),
+        "first_loss": round(losses[0], 4),
+        "last_loss": round(losses[-1], 4),
+    }
+
+
+def saved(tuner: Tuner, folder: Path) -> dict[str, object]:
+    """Seconds of writing the 16-bit weights with their read-back, and of loading them; a few numbers are compared."""
+    source = folder / "source"
+    source.mkdir(parents=True, exist_ok=True)
+    (source / "config.json").write_text(json.dumps(fields()), encoding="utf-8")
+    try:
+        seconds, _none = clocked(lambda: save_network(tuner.network, source, folder / "model", tied_once=True))
+        size = sum(file.stat().st_size for file in (folder / "model").iterdir())
+        again, network = clocked(lambda: load_network(folder / "model", dtype=torch.bfloat16, device=torch.device("cpu")))
+        pairs = zip(tuner.network.state_dict().values(), network.state_dict().values(), strict=True)
+        equal = all(torch.equal(one[:2].cpu(), other[:2]) for one, other in pairs)
+        assert equal
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "case": "16-bit weights written and read back",
+        "seconds": seconds,
+        "load_seconds": again,
+        "gb": round(size / 1e9, 2),
+        "equal": equal,
+    }
+
+
+def fields() -> dict[str, object]:
+    """config.json of the shape, in the official names."""
+    return {
+        "model_type": "chatglm",
+        "position_encoding_2d": True,
+        "vocab_size": CONFIG.vocab_size,
+        "hidden_size": CONFIG.hidden_size,
+        "num_layers": CONFIG.num_layers,
+        "num_attention_heads": CONFIG.num_attention_heads,
+        "inner_hidden_size": CONFIG.inner_hidden_size,
+        "layernorm_epsilon": CONFIG.layernorm_epsilon,
+        "max_sequence_length": CONFIG.max_sequence_length,
+    }
+
+
+def clocked(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of some work, and its result."""
+    began = time.perf_counter()
+    result = work()
+    return round(time.perf_counter() - began, 1), result
+
+
+def free() -> None:
+    """Give memory back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
