@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from imprint.files import read_lines
 from tests.crews import Outcome, Start, crew_folder, crew_runs
 
 FSDP = ["engine.fsdp=true"]
@@ -53,3 +56,19 @@ def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(folder
 def test_a_frozen_base_is_not_shared(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["prefix"].statuses == [2, 2]
     assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["prefix"].words
+
+
+@pytest.mark.gpu
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["engine.fsdp=true", "engine.deepspeed=zero2", "engine.deepspeed=zero3", "engine.deepspeed=null"])
+def test_two_gpus_learn_as_one(strategy: str, folder: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there are fewer than two GPUs")
+    logs = []
+    for name, count in (("gpu", 1), (f"gpus-{strategy.rpartition('=')[2]}", 2)):
+        command = [sys.executable, "-m", "imprint", "train", str(folder / "recipe.yaml"), f"output={folder / name}", "model.device=null"]
+        knobs = ["model.dtype=float32", f"engine.processes={count}", *([strategy] if count > 1 else [])]
+        done = subprocess.run([*command, *knobs], capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        logs.append([line.get("loss", line.get("eval_loss")) for line in read_lines(folder / name / "log.jsonl")])
+    assert logs[1] == pytest.approx(logs[0], abs=5e-3)  # TF32 products
