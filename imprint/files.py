@@ -43,7 +43,7 @@ DISK_PROBLEMS = {
     errno.ENAMETOOLONG: "the name is too long for the disk. Choose a shorter one",
 }
 # safetensors and torch report a full disk in their own exceptions; torch's has not even the system's words inside.
-FULL_DISK_WORDS = ("unexpected pos", "PytorchStreamWriter failed writing")
+FULL_DISK_WORDS = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
 SAID_BY_LIBRARIES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 

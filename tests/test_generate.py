@@ -251,7 +251,7 @@ class TestSampling:
 class TestBeams:
     def test_wide_enough_they_find_the_best_answer_of_all(self) -> None:
         lengths = set()
-        for seed in (6, 18, 25, 27, 29):
+        for seed in (6, 7, 8, 38, 50):
             network = ending_network(seed, vocabulary=7)
             network.transformer.final_layernorm.bias.add_(0.5 * network.head_weight[end_of(network)])  # short answers win, too
             for row in (prompt(network, 1), prompt(network, 0, 1)):

@@ -24,7 +24,7 @@ tune: {{method: lora, rank: 4}}
 optimizer: {{learning_rate: 0.02, warmup_steps: 2}}
 train: {{steps: 12, batch_size: 8, watch_prompts: 0, evaluate_every: 12, save_every: 12}}
 """
-LEAVING = ("ChatGLM2-6B", "ChatGLM3-6B", "GLM-4-9B", "BLOOM")
+LEAVING = ("ChatGLM2-6B", "ChatGLM3-6B", "GLM-4-9B", "BLOOM", "Qwen3")
 MESSAGES = [
     {"role": "system", "content": "你是诗人。"},
     {"role": "user", "content": "白色上衣"},
