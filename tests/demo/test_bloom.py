@@ -86,7 +86,7 @@ def test_the_domain_chain_does_what_the_docs_say(tmp_path: Path) -> None:
     read, answers = chain(tmp_path, base)
     files = [tmp_path / "kiln" / f"{name}-held-out.txt" for name in ("books", "general")]
     domain, general = perplexity_command(read.path, data=files, overrides=["device=cpu"])["texts"]
-    assert domain["tuned"]["token"]["perplexity"] < 0.2 * domain["base"]["token"]["perplexity"]
+    assert domain["tuned"]["token"]["perplexity"] < 0.05 * domain["base"]["token"]["perplexity"]
     assert general["tuned"]["token"]["perplexity"] < 1.5 * general["base"]["token"]["perplexity"]
     found = evaluate_command(
         answers.path,
@@ -95,4 +95,4 @@ def test_the_domain_chain_does_what_the_docs_say(tmp_path: Path) -> None:
         overrides=[f"output={tmp_path / 'scores'}", "device=cpu"],
     )
     right = sum(one == other for one, other in zip(found.predictions, found.references, strict=True))
-    assert right >= 0.5 * len(found.references)
+    assert right >= 0.6 * len(found.references)
