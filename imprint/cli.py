@@ -142,6 +142,9 @@ def build_parser() -> argparse.ArgumentParser:
     forgetting.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
     _add_overrides(forgetting)
 
+    report = _add(commands, "report", _report, "write the report of a run anew / 重新生成训练报告")
+    report.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
+
     recipe = _add(commands, "recipe", _recipe, "list all knobs of a recipe / 列出配方的全部选项")
     recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
@@ -182,6 +185,12 @@ def _forgetting(options: argparse.Namespace) -> None:
     from imprint.review import forgetting_command
 
     forgetting_command(options.run, options.overrides)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from imprint.review import report_command
+
+    report_command(options.run)
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -37,6 +37,7 @@ class TrainSection(Section):
     keep_states: int = Field(2, ge=1, description="How many saved states are kept.")
     watch_every: int | None = Field(None, ge=1, description="Steps between answers to the watched prompts; null takes a fifth of the run.")
     watch_prompts: int = Field(2, ge=0, description="How many held-out prompts are answered while it trains.")
+    report: bool = Field(True, description="Write report.html at the end.")
 
 
 class Recipe(Section):

@@ -30,6 +30,7 @@ HARMLESS = {
     "train.watch_every",
     "train.watch_prompts",
     "train.guard",
+    "train.report",
 }
 LENGTH = {"train.steps", "train.epochs"}
 

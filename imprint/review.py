@@ -1,4 +1,4 @@
-"""What a finished run has changed: `imprint forgetting RUN`, and the end of `imprint train`.
+"""What a finished run has changed: `imprint forgetting RUN`, `imprint report RUN`, and the end of `imprint train`.
 
 Everything is read from the run folder, so an old run is looked at as a new one is.
 """
@@ -13,14 +13,16 @@ from imprint.data.dataset import DataSection, load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.files import find_folder, read_lines, write_json, write_text
+from imprint.forgetting.filled import Filled
 from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
-from imprint.forgetting.probes import holds
 from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
 from imprint.forgetting.section import ForgettingSection
 from imprint.model import base_folder
+from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
 from imprint.trained import Trained, open_model, read_run
+from imprint.tune.adapter import read_description
 
 Say = Callable[[str], None]
 FILLED_ROWS = 200
@@ -45,38 +47,6 @@ class OwnRow:
     """Whether it was never learned from."""
 
 
-@dataclass(frozen=True)
-class Filled:
-    """How many answers hold the texts of `data.fill` that their references hold."""
-
-    rows: int
-    """Rows whose references hold any."""
-    before: int
-    """How many answers of the base hold them all."""
-    after: int
-    """The same of the tuned model."""
-
-    @classmethod
-    def of(cls, rows: Sequence[OwnRow], texts: Sequence[str]) -> "Filled | None":
-        """Count over rows; None where no reference holds any of the texts."""
-        wanted = [(row, [text for text in texts if holds(row.reference, text)]) for row in rows]
-        asked = [(row, needed) for row, needed in wanted if needed]
-        if not asked:
-            return None
-        before, after = (
-            sum(all(holds(answer, text) for text in needed) for answer, needed in answers)
-            for answers in ([(row.base, needed) for row, needed in asked], [(row.tuned, needed) for row, needed in asked])
-        )
-        return cls(len(asked), before, after)
-
-    def sentence(self) -> str:
-        """For a person, in two languages."""
-        return (
-            f"new texts: {self.after} of {self.rows} rows are answered with what data.fill says, before {self.before}\n"
-            f"新内容：{self.rows} 行中有 {self.after} 行的回答含有 data.fill 的内容，微调前 {self.before} 行"
-        )
-
-
 def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     """Measure a run, write forgetting.json and say what was lost. Raises UserError for a folder without a finished run."""
     run = read_run(path)
@@ -90,18 +60,64 @@ def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     _print(f"written to {RunFolder(path).forgetting} / 已写入")
 
 
-def review_finished(path: Path, section: ForgettingSection, say: Say) -> None:
+def report_command(path: Path) -> None:
+    """Write report.html of a run, and measure what was forgotten where nobody has yet. Raises UserError as `forgetting_command`."""
+    run = read_run(path)
+    if run is None:
+        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
+    if run.forgetting.measure and not RunFolder(path).forgetting.exists():
+        review(path, run, run.forgetting, _print)
+    write_run_report(path, run)
+    _print(f"open {RunFolder(path).report} / 请打开该文件")
+
+
+def review_finished(path: Path, section: ForgettingSection, say: Say, *, report: bool) -> None:
     """The end of a training run: what cannot be measured is told and spoils nothing."""
-    if not section.measure:
-        return
     run = read_run(path)
     assert run is not None, "a run that was trained has its recipe"
     try:
-        review(path, run, section, say)
+        if section.measure:
+            review(path, run, section, say)
     except (UserError, RuntimeError, MemoryError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
         say(f"forgetting was not measured: {error}\n未能评估遗忘；解决后可运行 imprint forgetting {path}")
+    if report:
+        write_run_report(path, run)
+        say(f"report / 训练报告: {RunFolder(path).report}")
+
+
+def write_run_report(path: Path, run: Trained) -> None:
+    """Write report.html from what is in the run folder."""
+    home = RunFolder(path)
+    found, rows = read_review(home)
+    examples, kind = _examples(home, rows)
+    said = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
+    adapter = find_folder(home.adapter)
+    report = RunReport(
+        title=path.name,
+        base_name=run.model.path,
+        method="full" if find_folder(home.model) else read_description(adapter).method if adapter else "-",
+        verdict=tuple((english, chinese) for english, chinese in said),
+        points=read_lines(home.log),
+        examples=examples,
+        examples_are=kind,
+        texts=tuple(run.rows.fill.values()),
+        forgetting=found,
+        recipe=home.config.read_text(encoding="utf-8"),
+    )
+    write_report(report, home.report)
+
+
+def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, ...], Examples]:
+    """Rows of the run's own data with both answers; where none were asked, the first and the last answer to each watched prompt."""
+    if rows:
+        kind: Examples = "held-out" if rows[0].held_out else "learned"
+        return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
+    answers: dict[str, list[str]] = {}
+    for line in read_lines(home.samples):
+        answers.setdefault(line["prompt"], []).append(line["answer"])
+    return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
 
 
 def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Forgetting:
@@ -113,7 +129,7 @@ def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Fo
     rows = [OwnRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, found.as_json())
-    filled = Filled.of(rows, tuple(run.rows.fill.values()))
+    filled = Filled.of([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
     for line in [*([filled.sentence()] if filled else []), *told(found)]:
         say(line)
     return found

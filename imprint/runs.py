@@ -90,8 +90,13 @@ class RunFolder:
 
     @property
     def verdict(self) -> Path:
-        """What was said of the run at its end."""
+        """What was said of the run at its end, as a list of [English, Chinese]."""
         return self.path / "verdict.json"
+
+    @property
+    def report(self) -> Path:
+        """The report of the run, one page that needs nothing else."""
+        return self.path / "report.html"
 
     def state(self, step: int) -> Path:
         """Everything that resuming after `step` optimizer steps needs."""

@@ -23,7 +23,7 @@ from imprint.data.sample import Sample
 from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
 from imprint.errors import UserError
-from imprint.files import write_text
+from imprint.files import write_json, write_text
 from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, refuse_small_memory, scored
 from imprint.forgetting.measure import refuse_unreadable
 from imprint.generate import NotFiniteError, Sampling, generate
@@ -133,7 +133,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             finished = go_on(job, on_save)
             del job
         if crew.leads:
-            review_finished(run.path, recipe.forgetting, say)
+            review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
 
 
@@ -282,8 +282,10 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
     general = job.split.general_per_epoch
     course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
-    data = job.recipe.data
-    for line in (*verdict(course), *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind)):
+    data, said = job.recipe.data, verdict(course)
+    if job.crew.leads and job.recipe.train.report:
+        write_json(job.run.verdict, [line.split("\n", 1) for line in said])
+    for line in (*said, *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind)):
         journal.bar.say(line)
 
 

@@ -32,6 +32,7 @@ SURFACE = {
     "main": {"--help", "--flag value"},
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},
     "forgetting": {"--help", "RUN", "a.b=c"},
+    "report": {"--help", "RUN"},
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "--task", "OUT"},

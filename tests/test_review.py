@@ -9,7 +9,7 @@ from imprint.files import read_lines
 from imprint.forgetting.section import ForgettingSection
 from imprint.generate import NotFiniteError
 from imprint.model import Model
-from imprint.review import Filled, OwnRow, forgetting_command, own_samples, read_review, review_finished
+from imprint.review import forgetting_command, own_samples, read_review, report_command, review_finished
 from imprint.runs import RunFolder
 from imprint.trained import Trained, read_run
 from tests.tinyrun import losses, tiny_recipe, tiny_run
@@ -77,7 +77,7 @@ def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypa
 
     monkeypatch.setattr(Model, "generate", broken)
     said: list[str] = []
-    review_finished(run.path, ForgettingSection(limit=1), said.append)
+    review_finished(run.path, ForgettingSection(limit=1), said.append, report=False)
     assert len(said) == 1
     assert said[0].startswith("forgetting was not measured: prompt 1 of 1:")
 
@@ -97,20 +97,6 @@ def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_
     assert (len(samples), held_out) == (3, False)
     gone: Trained = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
     assert own_samples(gone, ForgettingSection()) == ([], False)
-
-
-def test_every_row_of_a_filled_file_is_asked_and_answers_with_the_new_texts_are_counted() -> None:
-    rows = [
-        OwnRow("谁？", "我是小墨。", "我是小印。", "我叫小墨！", held_out=True),
-        OwnRow("谁做的？", "青竹工坊。", "不知道", "小墨", held_out=True),
-        OwnRow("都说", "小墨，青竹工坊", "小墨", "小墨 青竹工坊", held_out=True),
-        OwnRow("别的", "好", "好", "好", held_out=True),
-    ]
-    found = Filled.of(rows, ["小墨", "青竹工坊"])
-    assert found == Filled(rows=3, before=0, after=2)
-    assert found.sentence().startswith("new texts: 2 of 3 rows are answered with what data.fill says, before 0")
-    assert Filled.of(rows[3:], ["小墨"]) is None
-    assert Filled.of(rows, []) is None
 
 
 def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
@@ -135,3 +121,32 @@ def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: P
     with pytest.raises(UserError, match=rf"{general}: is not what this run began with"):
         general.write_text('{"content": "颜色", "summary": "白色"}\n', encoding="utf-8")
         tiny_run(recipe, "whole", *knobs, "train.steps=9")
+
+
+def test_the_report_of_a_run_is_one_page_written_at_its_end_or_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "told", *MEASURED, "train.report=true")
+    page = run.report.read_text(encoding="utf-8")
+    for words in (
+        "told (prefix)",
+        "evaluation loss",
+        "What the base could",
+        "Your data, before and after",
+        "learning_rate: 0.1",
+        "verdict:",
+    ):
+        assert words in page, words
+    run.report.unlink()
+    run.forgetting.unlink()
+    report_command(run.path)
+    assert run.forgetting.is_file()
+    assert f"open {run.report}" in capsys.readouterr().out
+    assert run.report.read_text(encoding="utf-8") == page
+    with pytest.raises(UserError, match="is a model folder"):
+        report_command(tmp_path / "base")
+
+
+def test_a_run_without_rows_to_ask_shows_what_was_watched(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "watched", "train.report=true")
+    page = run.report.read_text(encoding="utf-8")
+    assert "Not measured" in page
+    assert "the first answer and the last" in page

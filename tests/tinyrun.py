@@ -16,7 +16,7 @@ model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
 tune: {{method: prefix, length: 4, text: 类型, prefix_dropout: 0.1}}
 optimizer: {{learning_rate: 0.1, warmup_steps: 2}}
-train: {{steps: 6, batch_size: 4, micro_batch_size: 4, save_every: 1, keep_states: 9, evaluate_every: 3, watch_every: 3}}
+train: {{steps: 6, batch_size: 4, micro_batch_size: 4, save_every: 1, keep_states: 9, evaluate_every: 3, watch_every: 3, report: false}}
 forgetting: {{measure: false}}
 """
 

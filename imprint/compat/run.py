@@ -70,7 +70,8 @@ def train_original(flags: OriginalFlags) -> None:
     """Train, with a checkpoint at every save and the figures at the end; an unfinished run of the same flags is gone on with."""
     together = int(os.environ["WORLD_SIZE"]) if launched() else 1
     asked = recipe_of(flags, cuda=torch.cuda.is_available(), processes=together)
-    recipe = asked.model_copy(update={"forgetting": ForgettingSection(measure=False)})  # the original wrote no such file
+    quiet = {"forgetting": ForgettingSection(measure=False), "train": asked.train.model_copy(update={"report": False})}
+    recipe = asked.model_copy(update=quiet)  # the original wrote no such files
     if int(os.environ.get("RANK", "0")) == 0 and (done := make_ready(flags, recipe)):
         _say(done)
     train_recipe(recipe, on_save=_writer(flags))

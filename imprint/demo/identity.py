@@ -13,7 +13,7 @@ FILES: Final = ("train.jsonl", "held-out.jsonl")
 def write_identity(folder: Path) -> None:
     """Write both files into a folder.
 
-    The answer of a held-out row holds `{name}` or `{author}` and never both: an answer counts as right where it holds the same text.
+    Every answer holds `{name}` and `{author}`: the answer to a held-out row counts as right where it holds both.
     """
     for name in FILES:
         write_text(folder / name, (files("imprint.demo") / "identity" / name).read_text(encoding="utf-8"))

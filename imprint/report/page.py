@@ -1,34 +1,26 @@
-"""The before/after report as one HTML file that needs nothing else: no network, no other file, two languages.
-
-Everything that a model or a person wrote is escaped. The content security policy names the hashes of the page's one
-style and one script, so nothing else in it can run even if that were forgotten once.
-"""
+"""The before/after report as one HTML file."""
 
 import base64
-import hashlib
-import re
 from collections.abc import Mapping
 from html import escape
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from imprint.files import write_text
 from imprint.metrics import BASELINE, Mean
+from imprint.report.answers import answer_box, prompt_box
 from imprint.report.comparison import (
     Compared,
     Comparison,
     MetricLine,
     RateLine,
-    attributes,
     metric_lines,
     notes_of,
     rate_lines,
     signed,
     warned_of,
 )
-from imprint.report.marks import shared_runs
+from imprint.report.html import both, language, masthead, shown, write_page
 
 FACTS: Final[Mapping[str, str]] = MappingProxyType(
     {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "questions": "问题数"}
@@ -37,58 +29,25 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
-    """Write the report to `path` (UTF-8), aside and renamed; it opens from the disk in any browser of 2023 or later."""
-    style, script = _resource("page.css"), _resource("page.js")
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    """Write the report to `path`."""
     rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.rows, start=1))
-    write_text(
+    kicker = both("before and after tuning", "微调前后对比")
+    top = masthead(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
+    write_page(
         path,
-        f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(comparison.title)}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-{_top(comparison)}
-<main>
-{_scores(comparison)}
+        comparison.title,
+        top,
+        f"""{_scores(comparison)}
 <section aria-labelledby="answers">
-<h2 id="answers">{_both("Answers side by side", "逐条对比")}</h2>
+<h2 id="answers">{both("Answers side by side", "逐条对比")}</h2>
 {_nearer(comparison.rows)}
 {_tools(comparison.rows)}
 <div id="rows">
 {rows}
 </div>
-<p id="none" hidden>{_both("No answer fits the choice above.", "没有符合条件的回答。")}</p>
-</section>
-</main>
-<script>{script}</script>
-</body>
-</html>
-""",
+<p id="none" hidden>{both("No answer fits the choice above.", "没有符合条件的回答。")}</p>
+</section>""",
     )
-
-
-def _top(comparison: Comparison) -> str:
-    return f"""<header class="top">
-<div class="seal" aria-hidden="true">印</div>
-<div class="names">
-<p class="kicker">Imprint · {_both("before and after tuning", "微调前后对比")}</p>
-<h1{_language(comparison.title)}>{escape(comparison.title)}</h1>
-<p class="models"><span class="who base">{escape(comparison.base_name)}</span> <span aria-hidden="true">→</span>
-<span class="who tuned">{escape(comparison.tuned_name)}</span></p>
-</div>
-<fieldset class="switch"><legend class="hidden">Language / 语言</legend>
-<label lang="en"><input type="radio" name="ui" id="ui-en" checked><span>English</span></label>
-<label lang="zh-Hans"><input type="radio" name="ui" id="ui-zh"><span>中文</span></label>
-</fieldset>
-</header>"""
 
 
 def _scores(comparison: Comparison) -> str:
@@ -98,20 +57,20 @@ def _scores(comparison: Comparison) -> str:
     between = "<td></td>" if comparison.baseline else ""
     rates = (_rate(line, between, plotted=bool(lines)) for line in rate_lines(comparison))
     body = "\n".join([*(_metric(line, top) for line in lines), *rates])
-    facts = {_both("protocol", "评分协议"): base.protocol, _both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
-    facts |= {_both(escape(name), FACTS.get(name, escape(name))): value for name, value in comparison.facts.items()}
+    facts = {both("protocol", "评分协议"): base.protocol, both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
+    facts |= {both(escape(name), FACTS.get(name, escape(name))): value for name, value in comparison.facts.items()}
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    warned = "".join(f'<p class="warning">{_both(_shown(one.english), _shown(one.chinese))}</p>' for one in warned_of(comparison))
+    warned = "".join(f'<p class="warning">{both(shown(one.english), shown(one.chinese))}</p>' for one in warned_of(comparison))
     scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""
     beside = f'<th scope="col">{escape(BASELINE)}</th>' if comparison.baseline else ""
-    heading = _both("Scores", "评分") if lines else _both("At a glance", "概览")
+    heading = both("Scores", "评分") if lines else both("At a glance", "概览")
     return f"""<section aria-labelledby="scores">
 <h2 id="scores">{heading}</h2>
 {warned}
 <table class="scores">
-<thead><tr><th scope="col">{_both("metric", "指标") if lines else _both("share", "比例")}</th>
-<th scope="col">{_both("base", "原模型")}</th>
-<th scope="col">{_both("tuned", "微调后")}</th><th scope="col">{_both("difference", "变化")}</th>{beside}
+<thead><tr><th scope="col">{both("metric", "指标") if lines else both("share", "比例")}</th>
+<th scope="col">{both("base", "原模型")}</th>
+<th scope="col">{both("tuned", "微调后")}</th><th scope="col">{both("difference", "变化")}</th>{beside}
 {scale}</tr></thead>
 <tbody>
 {body}
@@ -125,18 +84,18 @@ def _scores(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> str:
     """How to read the tables."""
-    scored = _both(
+    scored = both(
         "0 to 100, higher is nearer to the label. Small print: 95 % bootstrap interval of the mean over the rows. ",
         "0 到 100，越高越接近参考答案。小字：对样本做自助法（bootstrap）得到的均值 95% 区间。",
     )
-    rated = _both(
+    rated = both(
         "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
         "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
     )
     if comparison.tuned_summary is None:
         return f'<p class="note">{rated}</p>'
     counted = "".join(
-        f'\n<p class="note">{_both(escape(note.english), escape(note.chinese))}</p>' for note in notes_of(comparison.tuned_summary)
+        f'\n<p class="note">{both(escape(note.english), escape(note.chinese))}</p>' for note in notes_of(comparison.tuned_summary)
     )
     return f'<p class="note">{scored}{rated}</p>{counted}'
 
@@ -146,20 +105,15 @@ def _picture(comparison: Comparison) -> str:
     if comparison.picture is None:
         return ""
     data = base64.b64encode(comparison.picture.read_bytes()).decode()
-    caption = _both("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
+    caption = both("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption class="note">{caption}</figcaption></figure>'
-
-
-def _shown(sentence: str) -> str:
-    """A sentence of ours as HTML, with what stands between backticks as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
 def _rate(line: RateLine, between: str, *, plotted: bool) -> str:
     shares = "".join(f"<td>{'–' if share is None else f'{share:.1%}'}</td>" for share in (line.base, line.tuned))
     rise = "" if line.base is None or line.tuned is None else signed(100 * (line.tuned - line.base), 1)
     plot = '<td class="plot" aria-hidden="true"></td>' if plotted else ""
-    return f'<tr class="rates"><th scope="row">{_both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{between}{plot}</tr>'
+    return f'<tr class="rates"><th scope="row">{both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{between}{plot}</tr>'
 
 
 def _metric(line: MetricLine, top: float) -> str:
@@ -199,7 +153,7 @@ def _nearer(rows: tuple[Compared, ...]) -> str:
     metric = labelled[0].key.upper()
     english = f"By {metric} the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
     chinese = f"按 {metric}，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
-    return f'<p>{_both(english, chinese)}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
+    return f'<p>{both(english, chinese)}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
 
 
 def _tools(rows: tuple[Compared, ...]) -> str:
@@ -207,16 +161,16 @@ def _tools(rows: tuple[Compared, ...]) -> str:
     if len(rows) < 2:
         return ""
     labelled = any(row.label for row in rows)
-    choices = f"""<label>{_both("Show", "显示")} <select id="filter">
+    choices = f"""<label>{both("Show", "显示")} <select id="filter">
 <option value="all">all · 全部</option><option value="up">nearer · 更接近</option>
 <option value="down">farther · 更远</option><option value="even">as near · 相同</option></select></label>
-<label>{_both("Order", "排序")} <select id="order">
+<label>{both("Order", "排序")} <select id="order">
 <option value="file">as in the data · 原顺序</option><option value="gain">largest gain · 提升最大</option>
 <option value="loss">largest loss · 下降最大</option></select></label>"""
-    marks = _both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
+    marks = both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
     return f"""<form class="tools" id="tools" hidden>
 {choices if labelled else ""}
-<label class="find">{_both("Find", "查找")} <input type="search" id="find" autocomplete="off"></label>
+<label class="find">{both("Find", "查找")} <input type="search" id="find" autocomplete="off"></label>
 <output id="count" for="{"filter order find" if labelled else "find"}"></output>
 </form>
 {f'<p class="note">{marks}</p>' if labelled else ""}"""
@@ -227,45 +181,16 @@ def _row(number: int, row: Compared) -> str:
     badge = f'<span class="gain {kind}">{_arrow(kind)}{row.key.upper()} {signed(gain, 1)}</span>' if row.label else ""
     label = ""
     if row.label:
-        label = f'<div class="label"><h4>{_both("label", "参考答案")}</h4><p{_language(row.label)}>{escape(row.label)}</p></div>'
+        label = f'<div class="label"><h4>{both("label", "参考答案")}</h4><p{language(row.label)}>{escape(row.label)}</p></div>'
     return f"""<article class="row" id="row-{number}" data-place="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
 <div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
-{_prompt(row.prompt)}
+{prompt_box(row.prompt)}
 {label}
 <div class="pair">
-{_answer("base", row.base, row.label, row.base_scores, row.tuned_scores)}
-{_answer("tuned", row.tuned, row.label, row.tuned_scores, row.base_scores)}
+{answer_box("base", row.base, row.label, row.base_scores, row.tuned_scores)}
+{answer_box("tuned", row.tuned, row.label, row.tuned_scores, row.base_scores)}
 </div>
 </article>"""
-
-
-def _prompt(prompt: str) -> str:
-    pairs = attributes(prompt)
-    if not pairs:
-        return f'<div class="prompt"><h4>{_both("prompt", "输入")}</h4><p{_language(prompt)}>{escape(prompt)}</p></div>'
-    chips = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
-    return f'<div class="prompt"><h4>{_both("prompt", "输入")}</h4><dl class="chips"{_language(prompt)}>{chips}</dl></div>'
-
-
-def _answer(who: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
-    name = _both("base", "原模型") if who == "base" else _both("tuned", "微调后")
-    if text.strip():
-        pieces = shared_runs(text, label)
-        shown = "".join(f"<mark>{escape(piece)}</mark>" if shared else escape(piece) for piece, shared in pieces)
-    else:
-        shown = f"<em>{_both('(empty)', '（空）')}</em>"
-    scores = ""
-    if label:
-        scores = f'<dl class="figures">{_figures(own, other)}</dl>'
-    return f'<section class="answer {who}"><h4><span class="who {who}">{name}</span></h4><p{_language(text)}>{shown}</p>{scores}</section>'
-
-
-def _figures(own: Mapping[str, float], other: Mapping[str, float]) -> str:
-    cells = ""
-    for metric, value in own.items():
-        better = ' class="better"' if value > other[metric] else ""
-        cells += f"<div{better}><dt>{metric.upper()}</dt><dd>{value:.1f}</dd></div>"
-    return cells
 
 
 def _kind(row: Compared) -> str:
@@ -275,21 +200,3 @@ def _kind(row: Compared) -> str:
 
 def _arrow(kind: str) -> str:
     return {"up": "▲ ", "down": "▼ ", "even": ""}[kind]
-
-
-def _both(english: str, chinese: str) -> str:
-    """Both languages of one text of ours (HTML); the style shows one of them."""
-    return f'<span lang="en" class="ui">{english}</span><span lang="zh-Hans" class="ui">{chinese}</span>'
-
-
-def _language(text: str) -> str:
-    """The attribute that lets a screen reader and the font choice know Chinese text."""
-    return ' lang="zh-Hans"' if any("\u4e00" <= letter <= "\u9fff" for letter in text) else ' lang="en"'
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,162 @@
+"""What each method takes from the embedded base while it learns the twenty rows of an identity, with general rows mixed in and without.
+
+    python benchmarks/forgetting.py [FOLDER] [PICTURE.png]
+
+Ten runs of 100 steps on the CPU; a run that is in FOLDER/results.json already is not done again. Each step has ten of the person's own
+rows, mixed or not, so both learn each row fifty times. Prints the table of docs/identity.md and draws its picture.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imprint.config import read_recipe
+from imprint.data.dataset import load_held_out
+from imprint.demo.identity import write_identity
+from imprint.files import write_json
+from imprint.forgetting.filled import says_it
+from imprint.forgetting.probes import read_probes
+from imprint.forgetting.score import Asked
+from imprint.generate import Sampling, generate
+from imprint.model import EMBEDDED, base_folder, load
+from imprint.recipe import Recipe
+from imprint.review import read_review
+from imprint.state import Position
+from imprint.train import Job, train_recipe
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
+TEXT = "你是谁？谁做了你？请说出自己的名字和作者。"
+METHODS = {
+    "LoRA": ("{method: lora, rank: 16, targets: all}", 0.003),
+    "P-Tuning, text start": (f"{{method: prefix, length: 32, start: text, text: {TEXT}}}", 0.03),
+    "P-Tuning, zeros": ("{method: prefix, length: 32, start: zeros}", 0.03),
+    "P-Tuning, random": ("{method: prefix, length: 32, start: random}", 0.03),
+    "all parameters": ("{method: full}", 0.0003),
+}
+"""Name -> what is tuned, and the peak learning rate."""
+OWN_ROWS = 10
+"""Rows of the person's own in a step."""
+EVERY = 20
+"""Steps between two points of the curves."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#2B2B2B")
+
+
+def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
+    """What makes the shipped recipe this run."""
+    tune, rate = METHODS[name]
+    data = [f"data.train={folder}/data/train.jsonl", f"data.dev={folder}/data/held-out.jsonl"]
+    size = 4 * OWN_ROWS if mixed else OWN_ROWS
+    batch = [f"train.batch_size={size}", f"train.micro_batch_size={size}", f"train.save_every={EVERY}", "train.watch_prompts=0"]
+    mix = ["data.mix_general.share=0.75"] if mixed else ["data.mix_general=null"]
+    run = f"{name.replace(', ', '-').replace(' ', '-')}{'-mixed' if mixed else ''}"
+    return [f"output={folder}/{run}", f"tune={tune}", f"optimizer.learning_rate={rate}", "model.device=cpu", *data, *batch, *mix]
+
+
+def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[Job, Position], None]:
+    """Asks the probes and the paraphrases whenever a state is saved."""
+    probes = read_probes(recipe.forgetting.probes_of(base_folder(EMBEDDED)))
+    base = load(EMBEDDED, device="cpu")
+    before = [base.tokenizer.decode(answer) for answer in base.generate([base.prompt(probe.question) for probe in probes], 48)]
+    rows = load_held_out(recipe.data)
+    texts = tuple(recipe.data.fill.values())
+
+    def answers(job: Job, questions: Sequence[str]) -> list[str]:
+        prompts = [job.model.prompt(question) for question in questions]
+        with torch.no_grad():
+            found = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
+        return [job.model.tokenizer.decode(answer) for answer in found]
+
+    def watch(job: Job, position: Position) -> None:
+        asked = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
+        fates = [Asked.of(probe.question, probe.keys, was, now).fate for probe, was, now in asked]
+        said = zip(rows, answers(job, [row.query for row in rows]), strict=True)
+        new = sum(says_it(row.answer, answer, texts) for row, answer in said) / len(rows)
+        counted = [fate for fate in fates if fate != "never"]
+        points.append({"step": position.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
+
+    return watch
+
+
+def measured(name: str, folder: Path, *, mixed: bool) -> dict[str, Any]:
+    """One run, with its curve and what `imprint train` measures of what it keeps."""
+    recipe = read_recipe(RECIPE, overrides(name, folder, mixed=mixed), Recipe)
+    points = [{"step": 0.0, "new": 0.0, "kept": 1.0}]
+    run = train_recipe(recipe, on_save=watcher(points, recipe))
+    found, rows = read_review(run)
+    assert found is not None
+    texts = tuple(recipe.data.fill.values())
+    new = sum(says_it(row.reference, row.tuned, texts) for row in rows)
+    lines = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+    seconds = max(line["seconds"] for line in lines if "seconds" in line)
+    before = sum(says_it(row.reference, row.base, texts) for row in rows)
+    return {
+        "method": name,
+        "mixed": mixed,
+        "before": before,
+        "new": new,
+        "rows": len(rows),
+        "kept": found.kept,
+        "counted": found.counted,
+        "kl": found.kl,
+        "seconds": seconds,
+        "points": points,
+    }
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The table of the page."""
+    lines = [
+        "| method | general rows | paraphrases with the new identity | answers kept | KL, nats a token | training, s |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for one in results:
+        kept, new = one["kept"] / one["counted"], one["new"] / one["rows"]
+        mixed = "3 in 4" if one["mixed"] else "none"
+        lines.append(f"| {one['method']} | {mixed} | {new:.1%} | {kept:.1%} | {one['kl']:.4f} | {one['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def draw(results: Sequence[dict[str, Any]], picture: Path) -> None:
+    """Both curves of every run: whole lines with general rows, dashed without."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), dpi=100, facecolor="white", layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for panel, key, title in zip(panels, ("new", "kept"), ("paraphrases with the new identity", "answers of the base kept"), strict=True):
+        for one in results:
+            colour = COLOURS[list(METHODS).index(one["method"])]
+            steps, values = [point["step"] for point in one["points"]], [100 * point[key] for point in one["points"]]
+            label = one["method"] if one["mixed"] else None
+            panel.plot(
+                steps, values, color=colour, linestyle="-" if one["mixed"] else "--", linewidth=1.8, marker="o", markersize=3, label=label
+            )
+        panel.axhline(90, color="#999999", linewidth=0.8, linestyle=":")
+        panel.set_title(f"{title}, %", loc="left", fontsize=11)
+        panel.set_xlabel("step")
+        panel.set_ylim(-3, 103)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False, fontsize=9, title="whole: 3 in 4 rows are general; dashed: none", title_fontsize=9)
+    figure.savefig(picture)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/forgetting")
+    picture = Path(sys.argv[2]) if len(sys.argv) > 2 else folder / "forgetting.png"
+    write_identity(folder / "data")
+    kept = folder / "results.json"
+    results: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    for name in METHODS:
+        for mixed in (True, False):
+            if not any((one["method"], one["mixed"]) == (name, mixed) for one in results):
+                results.append(measured(name, folder, mixed=mixed))
+                write_json(kept, results)
+    print(table(results))
+    draw(results, picture)
+
+
+if __name__ == "__main__":
+    main()
