@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from torch import Tensor, nn
 
@@ -41,6 +41,13 @@ class Tuner(nn.Module):
     def adapter(self) -> AnyAdapter | None:
         """What learns beside the network; None where the network itself does."""
         return self.encoder or self.lora
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """As every module; and the LoRA learns even where the network keeps all in it as in use."""
+        super().train(mode)
+        if self.lora is not None:
+            self.lora.train(mode=mode)
+        return self
 
     def forward(self, pack: Pack) -> Tensor:
         """Summed cross-entropy of the pack's targets, with the prefix's dropout while training."""

@@ -81,6 +81,11 @@ class Lora:
         doubled = any(layer.begun is not None for layer in self.layers.values())
         return self.shape.doubled() if doubled else self.shape, tensors
 
+    def train(self, *, mode: bool) -> None:
+        """Let dropout act, or not."""
+        for layer in self.layers.values():
+            layer.train(mode)
+
     def drop(self, share: float) -> None:
         """Hide this share of each linear's input from its LoRA while training."""
         for layer in self.layers.values():

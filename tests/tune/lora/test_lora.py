@@ -23,11 +23,25 @@ from imprint.tune.lora.lora import OUTER, UP, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_for
 from imprint.tune.tuner import Tuner, start_tuner
+from tests import peers
 from tests.cases import GOLDEN, Case, difference
 from tests.tinyrun import described, tiny_recipe, tiny_run
 from tests.tinyrun import losses as run_losses
 from tests.tune.lora.steps import PRECISIONS, QKV, base, golden_batch, greedy, lora_of, losses, scattered, tuner
 
+PEER: dict[str, object] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 KINDS: list[dict[str, object]] = [{}, {"targets": "all", "rslora": True}, {"dora": True}, {"start": "pissa"}, {"start": "olora"}]
 
 
@@ -138,6 +152,29 @@ def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, 
         if bits is None:
             theirs = peft.PeftModel.from_pretrained(imprint.load(folder, dtype="float32", device="cpu").network, str(tmp_path / "adapter"))
             assert difference(cast(Any, theirs.base_model.model)(batch), expected) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an older name
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kind: str, tmp_path: Path) -> None:
+    theirs = peers.peer(kind, PEER)
+    folder = peers.saved(theirs, tmp_path / "base")
+    network = load_network(folder, dtype=torch.float32, device=torch.device("cpu"))
+    rows = [[5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6]]
+    batch = pack(rows, network, [[-100, -100, *row[2:]] for row in rows])
+    one = tuner(network, section=LoraSection(method="lora", rank=4, targets="all", dropout=0.5))
+
+    found = losses(one, batch, 4)
+
+    assert found[-1] < found[0]
+    assert len({float(one.train()(batch).detach()) for _ in range(3)}) == 3
+    assert len({float(one.eval()(batch).detach()) for _ in range(3)}) == 1
+    one.save(tmp_path / "adapter", base="x", base_folder=folder, template="chatglm2", step=4, scores={})
+    tuned = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        ours = network.logits(network(batch)).split([len(row) for row in rows])
+        for row, logits in zip(rows, ours, strict=True):
+            assert difference(logits, tuned(input_ids=torch.tensor([row])).logits[0]) <= 1e-4
 
 
 def test_a_start_from_the_weight_is_saved_for_the_base_as_it_is() -> None:
