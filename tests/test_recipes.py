@@ -1,0 +1,86 @@
+"""Every recipe that is shipped, for two steps on a tiny base of the family that it is written for."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from imprint.config import read_recipe
+from imprint.data.dataset import DataSection
+from imprint.data.general import FILE
+from imprint.files import read_lines
+from imprint.recipe import Recipe
+from imprint.train import train
+from tests.bases import FAMILIES, base_of
+from tests.vocabulary import CLOTHES, COLOURS
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+BASES: Mapping[str, str] = MappingProxyType(
+    {
+        "embedded": "ChatGLM-6B",
+        "chatglm-6b": "ChatGLM-6B",
+        "models/chatglm-6b": "ChatGLM-6B",
+        "models/chatglm2-6b": "ChatGLM2-6B",
+        "models/chatglm3-6b": "ChatGLM3-6B",
+        "models/glm-4-9b": "GLM-4-9B",
+        "models/bloomz-1b1": "BLOOM",
+        "runs/bloom/base": "BLOOM",
+        "runs/domain": "BLOOM",
+        "models/glm-4-9b-0414": "GLM-4-0414",
+        "models/qwen3-4b": "Qwen3",
+    }
+)
+"""What a recipe names as its base -> the family that it is of."""
+SHORT = ("model.dtype=float32", "model.device=cpu", "train.steps=2", "train.batch_size=2", "train.micro_batch_size=2")
+QUIET = ("train.watch_prompts=0", "forgetting.measure=false")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """What makes the base of a family, once, with general rows in its folder as the toy has them."""
+
+    @cache
+    def make(family: str) -> Path:
+        folder = base_of(family, tmp_path_factory.mktemp("bases") / "base")
+        (folder / FILE).write_text('{"question": "你好", "answer": "你好！"}\n', encoding="utf-8")
+        return folder
+
+    return make
+
+
+def data_of(recipe: Recipe, folder: Path) -> list[str]:
+    """Write what this recipe reads, and say where it lies."""
+    if not isinstance(recipe.data, DataSection):
+        lines = [f"这件{what}的颜色是{colour}。" for what in CLOTHES for colour in COLOURS]
+        file = folder / "texts.txt"
+        file.write_text("\n\n".join(lines), encoding="utf-8")
+        return [f"data.train={file}", f"data.dev={file}"]
+    labels = getattr(recipe.task, "labels", CLOTHES)
+    columns = (recipe.data.prompt_column, recipe.data.response_column)
+    filled = "".join(f"{{{name}}}" for name in recipe.data.fill)
+    rows = [dict(zip(columns, (f"{colour}的{filled}是什么？", label), strict=True)) for colour in COLOURS for label in labels]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return [f"data.train={file}", f"data.dev={file}", "data.dev_rows=2"]
+
+
+def test_every_family_has_a_recipe() -> None:
+    assert {BASES[read_recipe(path, [], Recipe).model.path] for path in SHIPPED} == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
+def test_a_recipe_runs_two_steps_on_a_base_of_its_family(path: Path, base: Callable[[str], Path], tmp_path: Path) -> None:
+    recipe = read_recipe(path, [], Recipe)
+    place = [f"output={tmp_path / 'run'}", f"model.path={base(BASES[recipe.model.path])}", *data_of(recipe, tmp_path)]
+    run = train(path, [*place, *SHORT, *QUIET])
+    assert [line["step"] for line in read_lines(run.log) if line.get("loss")] == [1, 2]
+    assert (run.model if recipe.tune.method == "full" else run.adapter).is_dir()
+
+
+def test_the_page_about_families_names_every_recipe() -> None:
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert [path.name for path in SHIPPED if f"recipes/{path.name}" not in page] == []
