@@ -26,6 +26,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_pains.py",
     "tests/test_project.py",
     "tests/test_readme.py",
+    "tests/test_recipes.py",
     "tests/test_scripts.py",
     "tests/test_tasks.py",
 }

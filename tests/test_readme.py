@@ -36,6 +36,7 @@ TYPED = (
     "migrating.md",
     "when-a-run-goes-wrong.md",
     "domain.md",
+    "families.md",
 )
 """Pages that are typed behind the README, in this order."""
 LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1"]
