@@ -135,7 +135,7 @@ class Windows:
     def add(self, ids: Sequence[int], *, first: bool, last: bool) -> Iterator[Window]:
         """Take in a passage; yields the windows that it completes."""
         if first:
-            self._held, self._new = list(self.frame.first), len(self.frame.first)
+            self._held, self._new = list(self.frame.first), len(self.frame.first) or self.frame.overlap
         self._held += ids
         start = 0
         while len(self._held) - start > self._room:

@@ -110,6 +110,11 @@ def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(fr
     assert all(window.labels[: len(frame.each) + least].count(-100) == len(frame.each) + least for window in found[1:])
 
 
+def test_where_nothing_stands_before_a_text_its_first_token_is_not_measured() -> None:
+    bare = Frame(each=(), first=(), last=())
+    assert windows_of(bare, 20, 10, [1, 2, 3]) == [Window((1, 2, 3), (-100, 2, 3), 2)]
+
+
 def test_a_text_in_passages_is_measured_as_in_one_piece() -> None:
     text = list(range(100, 140))
     assert windows_of(CAUSAL, 12, 6, text[:3], text[3:30], text[30:]) == windows_of(CAUSAL, 12, 6, text)
