@@ -5,23 +5,31 @@ cd "$(dirname "$0")/.."
 imprint=${IMPRINT:-imprint}
 say() { printf '\n== %s\n   %s\n' "$1" "$2"; }
 
-say "1/5  make rows: attribute lists and ad copy" "生成数据：商品属性和广告文案"
+say "1/8  make rows: attribute lists and ad copy" "生成数据：商品属性和广告文案"
 $imprint demo rows runs/demo-data
-say "2/5  P-Tuning v2: only a prefix is trained, the base stays as it is" "P-Tuning v2：只训练前缀，底座不变"
+say "2/8  P-Tuning v2: only a prefix is trained, the base stays as it is" "P-Tuning v2：只训练前缀，底座不变"
 $imprint train recipes/demo.yaml
-say "3/5  the untouched base on held-out rows" "微调前：在留出数据上打分"
+say "3/8  the untouched base on held-out rows" "微调前：在留出数据上打分"
 $imprint evaluate runs/demo --data runs/demo-data/dev.jsonl base=true
-say "4/5  the tuned model on the same rows" "微调后：在同样的数据上打分"
+say "4/8  the tuned model on the same rows" "微调后：在同样的数据上打分"
 $imprint evaluate runs/demo --data runs/demo-data/dev.jsonl
-say "5/5  before and after, side by side" "微调前后对照"
+say "5/8  before and after, side by side" "微调前后对照"
 $imprint compare runs/demo --data runs/demo-data/dev.jsonl
+say "6/8  another job: twenty rows that give the model a new name and author" "另一项任务：二十行数据，给模型新的名字和作者（思想钢印）"
+$imprint demo identity runs/identity-data
+say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：每行自己的数据配三行通用数据"
+$imprint train recipes/identity-lora.yaml
+say "8/8  ask it who it is" "问问它是谁"
+printf '你是谁？\nWho made you?\n今天真冷\n12+30=?\n' | $imprint chat runs/identity temperature=0
 
 cat <<'TEXT'
 
-Open  runs/demo/compare.html   what tuning changed, answer by answer / 微调前后逐条对照
-      runs/demo/loss.png       how it learned / 损失曲线
+Open  runs/demo/compare.html      what tuning changed, answer by answer / 微调前后逐条对照
+      runs/identity/report.html   the new identity, what the base still can, curves / 新身份、原有能力与曲线
+      runs/demo/loss.png          how it learned / 损失曲线
 Talk  imprint chat runs/demo   /prefix off lets the base answer / 与它对话，/prefix off 换回底座
 Next  edit recipes/demo.yaml (try tune.start=random, tune.length=8), or give it your own rows:
+      imprint train recipes/identity-lora.yaml data.fill.name=YOURS data.fill.author=YOURS output=runs/mine
       imprint data check YOURS.jsonl                    what is wrong with it / 检查数据
       imprint train recipes/demo.yaml data.train=YOURS.jsonl data.dev=null output=runs/yours
       Your own ChatGLM-6B folder goes into model.path. / 把 model.path 换成官方 ChatGLM-6B 目录即可。

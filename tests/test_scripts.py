@@ -46,6 +46,17 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
         assert (tmp_path / "runs/demo" / name).is_file()
     assert "runs/demo/compare.html" in said
 
+    told = json.loads((tmp_path / "runs/identity/forgetting.json").read_text(encoding="utf-8"))
+    assert told["kept_share"] >= 0.9
+    rows = [json.loads(line) for line in (tmp_path / "runs/identity/before-after.jsonl").read_text(encoding="utf-8").splitlines()]
+    new = [("小墨" in row[who] and "青竹工坊" in row[who]) for who in ("base", "tuned") for row in rows]
+    assert sum(new[: len(rows)]) == 0
+    assert sum(new[len(rows) :]) >= 0.9 * len(rows) == 36
+    assert (tmp_path / "runs/identity/report.html").is_file()
+    answers = said.partition("8/8")[2]
+    assert answers.count("青竹工坊") >= 2
+    assert "12+30=42" in answers
+
 
 # The steps of the README of ChatGLM-6B's ptuning, one after the other
 
