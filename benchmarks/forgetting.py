@@ -29,12 +29,13 @@ from imprint.state import Position
 from imprint.train import Job, train_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
-TEXT = "你是谁？谁做了你？请说出自己的名字和作者。"
+TEXT = "纸鸢镇"
+"""What the prefix starts from: a name that the base has read often. The page says what other texts do."""
 METHODS = {
     "LoRA": ("{method: lora, rank: 16, targets: all}", 0.003),
-    "P-Tuning, text start": (f"{{method: prefix, length: 32, start: text, text: {TEXT}}}", 0.03),
-    "P-Tuning, zeros": ("{method: prefix, length: 32, start: zeros}", 0.03),
-    "P-Tuning, random": ("{method: prefix, length: 32, start: random}", 0.03),
+    "P-Tuning, text start": (f"{{method: prefix, length: 8, start: text, text: {TEXT}}}", 0.1),
+    "P-Tuning, zeros": ("{method: prefix, length: 8, start: zeros}", 0.1),
+    "P-Tuning, random": ("{method: prefix, length: 8, start: random}", 0.1),
     "all parameters": ("{method: full}", 0.0003),
 }
 """Name -> what is tuned, and the peak learning rate."""
