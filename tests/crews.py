@@ -34,7 +34,10 @@ train: {{steps: 4, batch_size: 6, micro_batch_size: 2, save_every: 2, evaluate_e
 forgetting: {{measure: false}}
 """
 IMPORTED_ONCE = ("imprint.train", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
-IF_ASKED_FOR = ("deepspeed",)
+IF_ASKED_FOR = {
+    "engine.deepspeed": ("deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"),  # which imports torch's compiler, for seconds
+    "engine.fsdp": ("torch.distributed.fsdp", "torch.distributed.device_mesh", "torch.distributed.tensor"),
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def make_all(arguments: list[str]) -> list[dict[str, Any]]:
     folder, plan = Path(arguments[0]), json.loads(Path(arguments[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(1)  # and no parallel work before a fork
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    shared = [name for name in IF_ASKED_FOR if name in str(plan)]
+    shared = [name for knob, names in IF_ASKED_FOR.items() if knob in str(plan) for name in names]
     for name in (*IMPORTED_ONCE, *shared):
         importlib.import_module(name)
     return [asdict(make(Start(**one), folder)) for one in plan]

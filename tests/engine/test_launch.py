@@ -15,7 +15,7 @@ from imprint.engine.launch import _explain
 from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.runs import RunFolder
-from tests.crews import Start, crew_folder, crew_runs
+from tests.crews import Start, crew_folder, crew_runs, free_port
 
 KNOBS = ["train.steps=400", "train.save_every=2", "train.evaluate_every=400", "train.watch_prompts=0", "train.keep_states=1"]
 
@@ -110,3 +110,36 @@ def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tm
     assert (again.statuses, alone.statuses) == ([0, 0], [0]), again.words + alone.words
     assert f"going on after step {begun} of {begun + 4}" in again.words
     assert again.losses == pytest.approx(alone.losses, abs=2e-4)
+
+
+@pytest.mark.long
+def test_two_machines_meet_where_the_recipe_says(tmp_path: Path) -> None:
+    recipe = crew_folder(tmp_path)
+    knobs = ["engine.nodes=2", f"engine.rendezvous=127.0.0.1:{free_port()}", "engine.processes=1"]
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={tmp_path / 'together'}", *knobs]
+    machines = [subprocess.Popen([*command, f"engine.node_rank={rank}"], stdout=subprocess.PIPE, encoding="utf-8") for rank in (0, 1)]
+    said = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert "are trained by 2 processes" in said[0]
+    assert said[1] == ""
+    (alone,) = crew_runs(tmp_path, [Start("alone", 1)])
+    log = [line.get("loss", line.get("eval_loss")) for line in read_lines(tmp_path / "together" / "log.jsonl")]
+    assert log == pytest.approx(alone.losses, abs=2e-5)
+
+
+@pytest.mark.long
+def test_ctrl_c_reaches_all_processes_which_save_together(tmp_path: Path) -> None:
+    recipe = crew_folder(tmp_path)
+    run = RunFolder(tmp_path / "stopped")
+    knobs = ["train.steps=4000", "train.save_every=3900", "train.evaluate_every=4000", "train.watch_prompts=0", "engine.processes=2"]
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
+    while len(read_lines(run.log)) < 5 and started.poll() is None:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _said, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    step = max(line["step"] for line in read_lines(run.log))
+    assert run.states() == [run.state(step)]
+    assert f"stopped and saved at step {step}. Run the same command again to go on." in errors
+    assert "Traceback" not in errors

@@ -3,6 +3,7 @@ import pytest
 from tests.crews import Outcome, Start, crew_folder, crew_runs
 
 PREFIX = "tune={method: prefix, length: 4, start: random}"
+DROPPED = ["tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"]
 STARTS = (
     Start("full", 1),
     Start("full-two", 2, ["engine.processes=2"]),
@@ -12,6 +13,9 @@ STARTS = (
     Start("few-two", 2, ["train.batch_size=1", "train.micro_batch_size=1"]),
     Start("means", 1, ["train.loss_average=micro_batch", "train.batch_size=4"]),
     Start("means-two", 2, ["train.loss_average=micro_batch", "train.batch_size=4"]),
+    Start("dropped", 2, DROPPED),
+    Start("dropped-again", 2, [*DROPPED, "train.steps=2"]),
+    Start("dropped-again", 2, DROPPED),
 )
 
 
@@ -41,3 +45,8 @@ def test_the_mean_of_means_is_over_the_micro_batches_of_all_processes(outcomes: 
 
 def test_only_the_leader_speaks(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["full-two"].words.count("finished: 4 of 4 steps are done") == 1
+
+
+def test_each_process_goes_on_with_its_own_random_numbers(outcomes: dict[str, Outcome]) -> None:
+    assert "going on after step 2 of 4" in outcomes["dropped-again"].words
+    assert outcomes["dropped-again"].losses == outcomes["dropped"].losses

@@ -42,6 +42,13 @@ RARER = [
     Start("lora", 1, ["tune={method: lora, rank: 2}"]),
     Start("lora-two", 2, ["tune={method: lora, rank: 2}", *SHARED["zero1"]]),
 ]
+EXACT = [
+    ["engine.deepspeed=zero2"],
+    ["engine.deepspeed=zero3"],
+    ["engine.fsdp=true"],
+    ["model.dtype=bfloat16", "engine.deepspeed=zero2"],
+    ["model.dtype=float16", "engine.deepspeed=zero2"],
+]
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
@@ -110,6 +117,17 @@ def test_float16_is_scaled_until_its_gradients_fit(folder: Path, outcomes: dict[
     assert outcomes["float16"].statuses == [0, 0], outcomes["float16"].words
     assert outcomes["float16"].losses == pytest.approx(outcomes["alone"].losses, abs=0.02)
     assert types_in(folder / "float16") == {torch.float16}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("knobs", EXACT, ids=lambda knobs: knobs[-1])
+def test_a_run_that_stops_and_goes_on_with_the_same_processes_computes_the_same_numbers(knobs: list[str], folder: Path) -> None:
+    name = "-".join(knobs).replace("=", "-")
+    whole, _begun, gone_on = crew_runs(
+        folder, [Start(name, 2, knobs), Start(f"{name}-2", 2, [*knobs, *BEGUN]), Start(f"{name}-2", 2, knobs)]
+    )
+    assert gone_on.statuses == [0, 0], gone_on.words
+    assert (gone_on.losses, gone_on.norms) == (whole.losses, whole.norms)
 
 
 @pytest.mark.long
