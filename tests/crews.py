@@ -30,7 +30,7 @@ model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
 tune: {{method: full}}
 optimizer: {{learning_rate: 0.01, warmup_steps: 0, schedule: constant, weight_decay: 0.01}}
-train: {{steps: 4, batch_size: 6, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_every: 2, watch_prompts: 1, keep_states: 9}}
+train: {{steps: 4, batch_size: 6, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_prompts: 0, keep_states: 9}}
 forgetting: {{measure: false}}
 """
 IMPORTED_ONCE = ("imprint.train", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")

@@ -1,34 +1,11 @@
 import pytest
 
-from tests.crews import Outcome, Start, crew_folder, crew_runs
-
-PREFIX = "tune={method: prefix, length: 4, start: random}"
-DROPPED = ["tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"]
-STARTS = (
-    Start("full", 1),
-    Start("full-two", 2, ["engine.processes=2"]),
-    Start("prefix", 1, [PREFIX]),
-    Start("prefix-two", 2, [PREFIX]),
-    Start("few", 1, ["train.batch_size=1", "train.micro_batch_size=1"]),
-    Start("few-two", 2, ["train.batch_size=1", "train.micro_batch_size=1"]),
-    Start("means", 1, ["train.loss_average=micro_batch", "train.batch_size=4"]),
-    Start("means-two", 2, ["train.loss_average=micro_batch", "train.batch_size=4"]),
-    Start("dropped", 2, DROPPED),
-    Start("dropped-again", 2, [*DROPPED, "train.steps=2"]),
-    Start("dropped-again", 2, DROPPED),
-)
+from tests.crews import Outcome
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    folder = tmp_path_factory.mktemp("replicas")
-    crew_folder(folder)
-    return {one.name: found for one, found in zip(STARTS, crew_runs(folder, STARTS), strict=True)}
-
-
-@pytest.mark.parametrize("name", ["full", "prefix", "few"])
-def test_two_processes_learn_as_one(name: str, outcomes: dict[str, Outcome]) -> None:
-    one, two = outcomes[name], outcomes[f"{name}-two"]
+@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), ("few", "few-two")])
+def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, Outcome]) -> None:
+    one, two = outcomes[name], outcomes[other]
     assert (one.statuses, two.statuses) == ([0], [0, 0]), two.words
     assert len(one.losses) == 7
     assert two.losses == pytest.approx(one.losses, abs=2e-5)

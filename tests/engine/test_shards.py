@@ -7,36 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from imprint.files import read_lines
-from tests.crews import Outcome, Start, crew_folder, crew_runs
-
-FSDP = ["engine.fsdp=true"]
-STARTS = [
-    Start("alone", 1),
-    Start("two", 2, FSDP),
-    Start("again", 2, [*FSDP, "train.steps=2"]),
-    Start("again", 1),
-    Start("more", 1, ["train.steps=2"]),
-    Start("more", 2, [*FSDP, "train.checkpointing=true"]),
-    Start("half", 1, ["model.dtype=bfloat16"]),
-    Start("half-two", 2, [*FSDP, "model.dtype=bfloat16"]),
-    Start("prefix", 2, [*FSDP, "tune={method: prefix, length: 4}"]),
-]
+from tests.crews import Outcome
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    crew_folder(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def outcomes(folder: Path) -> dict[str, Outcome]:
-    """What came of each run, of its last start."""
-    return {one.name: found for one, found in zip(STARTS, crew_runs(folder, STARTS), strict=True)}
-
-
-@pytest.mark.parametrize("name", ["two", "again", "more"])
+@pytest.mark.parametrize("name", ["fsdp", "fsdp-fewer", "begun"])
 def test_losses_are_those_of_one_process_and_a_run_goes_on_with_other_processes(name: str, outcomes: dict[str, Outcome]) -> None:
     alone, shared = outcomes["alone"], outcomes[name]
     assert set(shared.statuses) == {0}, shared.words
@@ -46,16 +20,16 @@ def test_losses_are_those_of_one_process_and_a_run_goes_on_with_other_processes(
 
 
 def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(folder: Path, outcomes: dict[str, Outcome]) -> None:
-    assert outcomes["half-two"].statuses == [0, 0], outcomes["half-two"].words
-    assert outcomes["half-two"].losses == pytest.approx(outcomes["half"].losses, abs=0.02)
-    half, shared = (load_file(folder / run / "model" / "model.safetensors") for run in ("half", "half-two"))
+    assert outcomes["fsdp-half"].statuses == [0, 0], outcomes["fsdp-half"].words
+    assert outcomes["fsdp-half"].losses == pytest.approx(outcomes["half"].losses, abs=0.02)
+    half, shared = (load_file(folder / run / "model" / "model.safetensors") for run in ("half", "fsdp-half"))
     assert {tensor.dtype for tensor in shared.values()} == {torch.bfloat16}
     assert all(shared[weight].shape == tensor.shape for weight, tensor in half.items())
 
 
 def test_a_frozen_base_is_not_shared(outcomes: dict[str, Outcome]) -> None:
-    assert outcomes["prefix"].statuses == [2, 2]
-    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["prefix"].words
+    assert outcomes["fsdp-prefix"].statuses == [2, 2]
+    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["fsdp-prefix"].words
 
 
 @pytest.mark.gpu

@@ -1,0 +1,110 @@
+"""Runs of one process and of two, by every strategy: made once for all tests, also where several workers share the tests."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.crews import Outcome, Start, crew_folder, crew_runs
+
+FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "overlap_comm": "auto"}, "fp16": {"enabled": "auto"}}
+"""By this DeepSpeed file no weight, however small, stays whole."""
+PREFIX = "tune={method: prefix, length: 4, start: random}"
+DROPPED = "tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"
+WATCHED = ["train.watch_prompts=1", "train.watch_every=4"]
+ONE_ROW = ["train.batch_size=1", "train.micro_batch_size=1"]
+MEANS = ["train.loss_average=micro_batch", "train.batch_size=4"]
+BEGUN = ["train.steps=2"]
+FSDP, ZERO1, ZERO2, ZERO3 = "engine.fsdp=true", "engine.deepspeed=zero1", "engine.deepspeed=zero2", "engine.deepspeed=ds.json"
+OFFLOAD, BFLOAT16, FLOAT16 = "engine.offload=true", "model.dtype=bfloat16", "model.dtype=float16"
+STARTS = (
+    Start("alone", 1),
+    Start("prefix", 1, [PREFIX]),
+    Start("few", 1, ONE_ROW),
+    Start("means", 1, MEANS),
+    Start("half", 1, [BFLOAT16]),
+    Start("full-two", 2, ["engine.processes=2"]),
+    Start("prefix-two", 2, [PREFIX]),
+    Start("few-two", 2, ONE_ROW),
+    Start("means-two", 2, MEANS),
+    Start("dropped", 2, [DROPPED]),
+    Start("dropped-again", 2, [DROPPED, *BEGUN]),
+    Start("dropped-again", 2, [DROPPED]),
+    Start("fsdp", 2, [FSDP, *WATCHED]),
+    Start("fsdp-fewer", 2, [FSDP, *BEGUN]),
+    Start("fsdp-fewer", 1),
+    Start("begun", 1, BEGUN),
+    Start("begun", 2, [FSDP, "train.checkpointing=true"]),
+    Start("fsdp-half", 2, [FSDP, BFLOAT16]),
+    Start("fsdp-prefix", 2, [FSDP, PREFIX]),
+)
+ZEROS = (
+    Start("zero1", 2, [ZERO1]),
+    Start("zero2", 2, [ZERO2]),
+    Start("zero3", 2, [ZERO3, *WATCHED]),
+    Start("zero2-offload", 2, [ZERO2, OFFLOAD]),
+    Start("zero3-offload", 2, [ZERO3, OFFLOAD]),
+    Start("zero3-one", 1, ["engine.deepspeed=zero3"]),
+    Start("zero-fewer", 2, [ZERO2, *BEGUN]),
+    Start("zero-fewer", 1),
+    Start("zero-more", 1, BEGUN),
+    Start("zero-more", 2, [ZERO3]),
+    Start("zero-prefix", 2, [PREFIX, ZERO2]),
+    Start("zero-half", 2, [BFLOAT16, ZERO2]),
+    Start("zero-float16", 2, [FLOAT16, ZERO2]),
+)
+RARER = (
+    Start("alone", 1),
+    Start("half", 1, [BFLOAT16]),
+    Start("other", 2, [ZERO3, *BEGUN]),
+    Start("other", 2, [ZERO2, OFFLOAD]),
+    Start("zero-prefix-three", 2, [PREFIX, ZERO3]),
+    Start("zero-half-three", 2, [BFLOAT16, ZERO3]),
+    Start("lora", 1, ["tune={method: lora, rank: 2}"]),
+    Start("lora-two", 2, ["tune={method: lora, rank: 2}", ZERO1]),
+)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start]) -> tuple[Path, dict[str, Outcome]]:
+    """The folder of the runs, and what came of each, of its last start."""
+    home = factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    folder = home / name
+    with FileLock(home / f"{name}.lock"):
+        told = folder / "outcomes.json"
+        if not told.is_file():
+            crew_folder(folder)
+            (folder / "ds.json").write_text(json.dumps(FILE), encoding="utf-8")
+            placed = [replace(one, overrides=[knob.replace("ds.json", f"{folder}/ds.json") for knob in one.overrides]) for one in starts]
+            told.write_text(json.dumps([asdict(found) for found in crew_runs(folder, placed)]), encoding="utf-8")
+        found = [Outcome(**one) for one in json.loads(told.read_text(encoding="utf-8"))]
+    return folder, {one.name: outcome for one, outcome in zip(starts, found, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
+    """The runs of every day, those by DeepSpeed where it is installed."""
+    return made_once(tmp_path_factory, "crews", STARTS + (ZEROS if importlib.util.find_spec("deepspeed") else ()))
+
+
+@pytest.fixture(scope="session")
+def outcomes(runs: tuple[Path, dict[str, Outcome]]) -> dict[str, Outcome]:
+    """What came of them, by name."""
+    return runs[1]
+
+
+@pytest.fixture(scope="session")
+def folder(runs: tuple[Path, dict[str, Outcome]]) -> Path:
+    """Where they are."""
+    return runs[0]
+
+
+@pytest.fixture(scope="session")
+def rarer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
+    """The runs that take longer."""
+    return made_once(tmp_path_factory, "rarer-crews", RARER)
