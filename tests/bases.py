@@ -61,8 +61,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
 """Family -> whose tokenizer it has, and the fields of its config.json."""
 
 
-def base_of(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """A model folder of a family."""
+def base_of(family: str, folder: Path, *, seed: int = 0, std: float = 0.1) -> Path:
+    """A model folder of a family; `std` is that of its matrices."""
     tokenizer, shape = FAMILIES[family]
     source = FOLDERS[tokenizer](folder.with_name(f"{folder.name}-source"))
     (source / "config.json").write_text(json.dumps({**read_config(source), **shape, "torch_dtype": "float32"}), encoding="utf-8")
@@ -70,7 +70,7 @@ def base_of(family: str, folder: Path, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            norm = "norm" in name and name.endswith("weight")
-            torch.nn.init.normal_(parameter, mean=float(norm), std=0.1 if parameter.dim() > 1 else 0.02)
+            norm = parameter.dim() == 1 and name.endswith("weight")
+            torch.nn.init.normal_(parameter, mean=float(norm), std=std if parameter.dim() > 1 else 0.02)
     save_network(network, source, folder)
     return folder
