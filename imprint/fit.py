@@ -91,7 +91,7 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            if engine.processes > 1:  # the others wait for this one's gradients: it cannot begin anew by itself
+            if engine.processes > 1 or engine.knobs.deepspeed is not None:  # it cannot begin anew by itself, half-way through
                 raise UserError(_too_little_room(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.forget_gradients()
@@ -131,7 +131,7 @@ def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room
     heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _draws(engine.device)
     tuner.train()
-    gradients(tuner, engine, [Part(heaviest, 0.0)], room, say)
+    gradients(tuner, engine, [Part(heaviest, engine.nothing)], room, say)
     engine.forget_gradients()
     _draw_again(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)

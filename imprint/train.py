@@ -173,6 +173,11 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
         general=split.general_per_epoch,
     )
     steps = section.steps or batches.steps(section.epochs)
+    if recipe.engine.deepspeed is not None and model.network.quantization_bit:
+        raise UserError(
+            "engine.deepspeed: takes no quantised base, whose scales it would round. Leave it out: a prefix or a LoRA needs little memory, "
+            "and the gradients are added up without it.\n量化底座不需要 DeepSpeed：请去掉 engine.deepspeed。"
+        )
     sizes = [parameter.numel() for parameter in tuner.trained().values()]
     crew.together(lambda: refuse_small_memory(sum(sizes), max(sizes), engine, memory_bytes()))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())

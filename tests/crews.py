@@ -19,8 +19,12 @@ from typing import Any
 
 import torch
 
+import imprint.train as training
 from imprint.files import read_lines
+from imprint.fit import probe
+from imprint.journal import Journal
 from imprint.runs import RunFolder
+from imprint.state import Position
 from tests.killing import Prepare, end, start
 from tests.tiny import tiny_base, tiny_rows
 
@@ -52,6 +56,8 @@ class Start:
     """Of the recipe."""
     words: Sequence[str] = ()
     """Another command than `train`, whole; the run's name is then its folder below the one of the tests."""
+    probed: bool = False
+    """Whether the heaviest rows are tried before the first step, as they are on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def make(one: Start, folder: Path) -> Outcome:
     command = list(one.words) or ["train", str(folder / "recipe.yaml"), f"output={run.path}", *one.overrides]
     screens = [folder / f"{run.path.name}-{rank}.txt" for rank in range(one.processes)]
     port = free_port()
-    children = [start(command, screen, place(rank, one.processes, port)) for rank, screen in enumerate(screens)]
+    children = [start(command, screen, place(rank, one, port)) for rank, screen in enumerate(screens)]
     statuses = [end(child) for child in children]
     log = read_lines(run.log)
     losses = [line.get("loss", line.get("eval_loss")) for line in log]
@@ -101,15 +107,29 @@ def make(one: Start, folder: Path) -> Outcome:
     return Outcome(statuses, losses, norms, "\n".join(screen.read_text(encoding="utf-8")[-5000:] for screen in screens))
 
 
-def place(rank: int, count: int, port: int) -> Prepare:
+def place(rank: int, one: Start, port: int) -> Prepare:
     """In the child: take a place among so many."""
+    count = one.processes
     found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
 
     def prepare() -> None:
         if count > 1:
             os.environ.update({name: str(value) for name, value in {**found, "MASTER_PORT": port}.items()})
+        if one.probed:
+            probe_first()
 
     return prepare
+
+
+def probe_first() -> None:
+    """From now on a run on the CPU tries its heaviest rows, too."""
+    announce = training.announce
+
+    def probing(job: training.Job, position: Position, journal: Journal) -> None:
+        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+        announce(job, position, journal)
+
+    setattr(training, "announce", probing)  # noqa: B010
 
 
 def free_port() -> int:

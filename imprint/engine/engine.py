@@ -117,6 +117,11 @@ class Engine:
         return self.crew.total(value)
 
     @property
+    def nothing(self) -> float:
+        """By what a loss is multiplied whose gradients `forget_gradients` shall throw away."""
+        return self.strategy.nothing
+
+    @property
     def try_again(self) -> bool:
         """Whether the latest update failed by float16's scale alone, and the same step may be tried again."""
         return self.strategy.try_again

@@ -25,6 +25,7 @@ class Replicas:
     whole = True
     scales_loss = False  # a 16-bit backward pass works with the larger numbers
     try_again = False
+    nothing = 0.0
 
     def __init__(
         self,

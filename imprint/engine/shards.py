@@ -23,6 +23,7 @@ class Shards:
     whole = False
     scales_loss = False
     try_again = False
+    nothing = 0.0
 
     def __init__(
         self,

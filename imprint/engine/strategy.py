@@ -41,6 +41,8 @@ class Strategy(Protocol):
     scales_loss: bool
     """Whether a summed loss becomes a mean before its backward pass, and not its gradients behind it."""
 
+    nothing: float
+    """By what a loss is multiplied whose gradients `forget` shall throw away."""
     try_again: bool
     """Whether the latest update was not applied because float16 was scaled too high: the same step at the lower scale may be."""
 
@@ -51,7 +53,7 @@ class Strategy(Protocol):
         """Apply the gradients; returns their norm before clipping and whether they were applied. None is left."""
 
     def forget(self) -> None:
-        """Throw the gradients away."""
+        """Throw the gradients away, which are those of losses times `nothing`."""
 
     def numbers(self, name: str) -> dict[str, Tensor]:
         """All numbers of a parameter, gathered; all processes ask together. Without moments before the first step."""

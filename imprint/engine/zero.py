@@ -28,6 +28,7 @@ class Zero:
     """Stages 1 to 3; with float16 the loss is scaled, and a step whose gradients are too large is tried again at a smaller scale."""
 
     scales_loss = True
+    nothing = math.nan
 
     def __init__(
         self,
@@ -66,16 +67,15 @@ class Zero:
         return states
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """See Strategy."""
+        """See Strategy. A loss that is not finite makes gradients that are none either, which DeepSpeed throws away itself."""
         self.engine.set_gradient_accumulation_boundary(last)
-        self.engine.backward(loss * self.crew.count, scale_wrt_gas=False)  # it averages over processes
+        certain = loss * (1 + 0 * loss.detach())
+        self.engine.backward(certain * self.crew.count, scale_wrt_gas=False)  # it averages over processes
 
     def update(self, step: Step) -> tuple[float, bool]:
         """See Strategy; sets `try_again` where float16 alone was at fault."""
         for group in self.sharded.param_groups:
             group["lr"] = step.rate * group.get(RATIO, 1.0)
-        if not step.apply:
-            self._poison()
         self.engine.step()
         applied = bool(self.engine.was_step_applied())
         self.try_again = step.apply and not applied and self.float16 and self.sharded.loss_scaler.cur_scale > SMALLEST_SCALE
@@ -83,18 +83,11 @@ class Zero:
         return (math.inf if norm is None else float(norm)), applied
 
     def forget(self) -> None:
-        """See Strategy: a step whose gradients are not finite is thrown away by DeepSpeed itself."""
+        """See Strategy; they are not finite, by `nothing`."""
         kept = self._scaler()
-        self._poison()
-        self.engine.set_gradient_accumulation_boundary(True)
         self.engine.step()
+        assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
         self._restore_scaler(kept)
-
-    def _poison(self) -> None:
-        from deepspeed.utils import safe_get_full_grad, safe_set_full_grad
-
-        first = next(iter(self.parameters.values()))
-        safe_set_full_grad(first, torch.full_like(safe_get_full_grad(first), torch.nan))
 
     def numbers(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""

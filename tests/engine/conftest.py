@@ -57,6 +57,7 @@ ZEROS = (
     Start("zero-prefix", 2, [PREFIX, ZERO2]),
     Start("zero-half", 2, [BFLOAT16, ZERO2]),
     Start("zero-float16", 2, [FLOAT16, ZERO2]),
+    Start("zero-probed", 2, [ZERO3, OFFLOAD], probed=True),
 )
 RARER = (
     Start("alone", 1),
@@ -67,6 +68,9 @@ RARER = (
     Start("zero-half-three", 2, [BFLOAT16, ZERO3]),
     Start("lora", 1, ["tune={method: lora, rank: 2}"]),
     Start("lora-two", 2, ["tune={method: lora, rank: 2}", ZERO1]),
+    Start("zero2-probed", 2, [ZERO2, OFFLOAD], probed=True),
+    Start("zero3-probed", 2, [ZERO3], probed=True),
+    Start("fsdp-probed", 2, [FSDP], probed=True),
 )
 
 

@@ -73,12 +73,20 @@ def test_a_run_that_stops_and_goes_on_with_the_same_processes_computes_the_same_
     assert (gone_on.losses, gone_on.norms) == (whole.losses, whole.norms)
 
 
+def test_the_rows_that_are_tried_first_leave_nothing_behind(outcomes: dict[str, Outcome]) -> None:
+    assert "need" in outcomes["zero-probed"].words
+    assert "at their peak" in outcomes["zero-probed"].words
+    assert outcomes["zero-probed"].losses == pytest.approx(outcomes["alone"].losses, abs=2e-5)
+
+
 @pytest.mark.long
 def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> None:
     folder, found = rarer
     assert found["other"].losses == pytest.approx(found["alone"].losses, abs=2e-5), found["other"].words
     assert found["zero-half-three"].losses == pytest.approx(found["half"].losses, abs=0.02), found["zero-half-three"].words
     assert found["lora-two"].losses == pytest.approx(found["lora"].losses, abs=2e-5), found["lora-two"].words
+    for name in ("zero2-probed", "zero3-probed", "fsdp-probed"):
+        assert found[name].losses == pytest.approx(found["alone"].losses, abs=2e-5), found[name].words
     assert types_in(folder / "zero-half-three") == {torch.bfloat16}
     assert found["zero-prefix-three"].statuses == [2, 2]
     assert "to share all weights between processes is offered for tune.method=full; this is prefix" in found["zero-prefix-three"].words
