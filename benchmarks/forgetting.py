@@ -51,7 +51,13 @@ def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
     tune, rate = METHODS[name]
     data = [f"data.train={folder}/data/train.jsonl", f"data.dev={folder}/data/held-out.jsonl"]
     size = 4 * OWN_ROWS if mixed else OWN_ROWS
-    batch = [f"train.batch_size={size}", f"train.micro_batch_size={size}", f"train.save_every={EVERY}", "train.watch_prompts=0"]
+    batch = [
+        "train.steps=100",
+        f"train.batch_size={size}",
+        f"train.micro_batch_size={size}",
+        f"train.save_every={EVERY}",
+        "train.watch_prompts=0",
+    ]
     mix = ["data.mix_general.share=0.75"] if mixed else ["data.mix_general=null"]
     run = f"{name.replace(', ', '-').replace(' ', '-')}{'-mixed' if mixed else ''}"
     return [f"output={folder}/{run}", f"tune={tune}", f"optimizer.learning_rate={rate}", "model.device=cpu", *data, *batch, *mix]

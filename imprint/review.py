@@ -82,8 +82,13 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
         say(f"forgetting was not measured: {error}\n未能评估遗忘；解决后可运行 imprint forgetting {path}")
-    if report:
+    if not report:
+        return
+    try:
         write_run_report(path, run)
+    except UserError as error:
+        say(f"the report was not written: {error}\n未能写出训练报告；解决后可运行 imprint report {path}")
+    else:
         say(f"report / 训练报告: {RunFolder(path).report}")
 
 

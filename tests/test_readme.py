@@ -26,6 +26,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TYPED = (
     "training.md",
     "lora.md",
+    "identity.md",
     "evaluation.md",
     "tasks.md",
     "metrics.md",

@@ -82,6 +82,16 @@ def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypa
     assert said[0].startswith("forgetting was not measured: prompt 1 of 1:")
 
 
+def test_a_report_that_cannot_be_written_spoils_no_finished_run(run: RunFolder) -> None:
+    before = run.forgetting.read_text(encoding="utf-8")
+    run.forgetting.write_text("{", encoding="utf-8")
+    said: list[str] = []
+    review_finished(run.path, ForgettingSection(measure=False), said.append, report=True)
+    run.forgetting.write_text(before, encoding="utf-8")
+    assert len(said) == 1
+    assert said[0].startswith("the report was not written: ")
+
+
 def test_questions_that_cannot_be_read_are_told_before_the_run(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     with pytest.raises(UserError, match="there is no such file"):
