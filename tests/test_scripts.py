@@ -106,6 +106,7 @@ def test_the_other_steps_of_the_readme_leave_their_files_too(repo: Path, tmp_pat
     assert len(next(iter(tensors(project / "output" / "chat" / "checkpoint-4").values()))) == 4
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_all_weights_by_deepspeed_and_their_evaluation_leave_every_file_that_the_readme_names(repo: Path, tmp_path: Path) -> None:
     project = old_project(tmp_path / "project")

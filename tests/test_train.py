@@ -109,6 +109,7 @@ def test_a_kill_before_any_single_change_on_the_disk_loses_nothing(repo: Path, t
     assert found["equal"] == found["runs"] > 60
 
 
+@pytest.mark.long
 def test_runs_of_a_lora_killed_at_random_moments_end_as_one_that_nobody_killed(repo: Path, tmp_path: Path) -> None:
     found = drill(repo, "lora", tmp_path, "--kills", "3", "--seed", "0")
     assert found["broken"] == []
