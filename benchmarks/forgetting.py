@@ -146,7 +146,9 @@ def draw(results: Sequence[dict[str, Any]], picture: Path) -> None:
         panel.set_xlabel("step")
         panel.set_ylim(-3, 103)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize=9, title="whole: 3 in 4 rows are general; dashed: none", title_fontsize=9)
+    lines, names = panels[0].get_legend_handles_labels()
+    title = "whole lines: 3 in 4 rows are general; dashed: none"
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9, title=title, title_fontsize=9)
     figure.savefig(picture)
 
 
