@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from imprint.data.batch import Pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.models.fields import positive_number
 from imprint.models.network import Network, Shape
 from imprint.quant import BITS, QuantizedLinear
 
@@ -50,17 +51,12 @@ class BloomConfig:
             raise UserError(
                 f'config.json: "hidden_size" {hidden} must be a multiple of "n_head" {heads}. Take config.json from the official folder.'
             )
-        epsilon = fields.get("layer_norm_epsilon", 1e-5)
-        if not isinstance(epsilon, float | int) or isinstance(epsilon, bool) or epsilon <= 0:
-            raise UserError(
-                f'config.json: "layer_norm_epsilon" must be a number above 0, got {epsilon!r}. Take config.json from the official folder.'
-            )
         return cls(
             vocab_size=_whole(fields, "vocab_size"),
             hidden_size=hidden,
             layers=_whole(fields, "n_layer", "num_hidden_layers"),
             heads=heads,
-            layer_norm_epsilon=float(epsilon),
+            layer_norm_epsilon=positive_number(fields, "layer_norm_epsilon", 1e-5),
             residual_after_norm=bool(fields.get("apply_residual_connection_post_layernorm")),
             longest=_whole(fields, "seq_length", default=LONGEST),
             end_ids=_end_ids(fields),
