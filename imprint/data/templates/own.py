@@ -22,6 +22,8 @@ class OwnTemplate:
     """Whose ids it makes."""
     end: int
     """What follows an answer in the template, or ends a text."""
+    lead: str
+    """What the template itself puts before an answer, such as the empty thoughts of Qwen3: learned, but no part of what is said."""
 
     @property
     def name(self) -> str:
@@ -62,12 +64,12 @@ class OwnTemplate:
         return ids[: ids.index(self.end)] if self.end in ids else ids
 
     def scored(self, text: str) -> str:
-        """All of it."""
-        return text
+        """Without what the template puts before every answer."""
+        return text.removeprefix(self.lead)
 
-    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
-        """Trimmed."""
-        return text.strip()
+    def shown(self, text: str, *, done: bool = True) -> str:
+        """The same, trimmed; as long as it may still become what stands before every answer, it is not known to be one."""
+        return "" if not done and self.lead.startswith(text) else self.scored(text).strip()
 
     def settled(self, shown: str) -> str:
         """All of it."""
@@ -90,12 +92,12 @@ class OwnTemplate:
 
 
 def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
-    """The template, with what ends an answer found by rendering one in the middle of a conversation.
+    """The template, with what stands around an answer found by rendering one in the middle and one at the end of a conversation.
 
     Raises UserError where nothing ends an answer.
     """
-    talk = [Message("user", "1"), Message("assistant", ANSWER), Message("user", "2")]
-    behind = _render(tokenizer, talk, answering=False).partition(ANSWER)[2]
+    asked, answered = Message("user", "1"), Message("assistant", ANSWER)
+    behind = _render(tokenizer, [asked, answered, Message("user", "2")], answering=False).partition(ANSWER)[2]
     found = re.match(r"\s*" + _any_control(tokenizer), behind)
     ends = [tokenizer.controls[found[1]]] if found else list(tokenizer.manners.ends)
     if not ends:
@@ -103,7 +105,10 @@ def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
             "nothing ends an answer: the chat template puts no control token behind it, and neither tokenizer_config.json nor "
             'config.json has "eos_token". Take the files from the official folder.'
         )
-    return OwnTemplate(tokenizer, ends[0])
+    prompt = _render(tokenizer, [asked], answering=True)
+    whole = _render(tokenizer, [asked, answered], answering=False).partition(ANSWER)[0]
+    lead = whole.removeprefix(prompt) if whole.startswith(prompt) else ""
+    return OwnTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_marked(lead)))
 
 
 def _render(tokenizer: PublishedTokenizer, messages: Sequence[Message], *, answering: bool) -> str:

@@ -54,7 +54,11 @@ def test_an_answer_is_what_is_rendered_behind_the_question_up_to_its_end(tmp_pat
 def test_what_is_thought_before_an_answer_belongs_to_it(tmp_path: Path) -> None:
     thinking = CHAT.replace("{{ message['content'] | trim }}", THINKING)
     template = tiny(tmp_path, thinking)
-    assert template.tokenizer.decode(template.answer(conversation("你好"), "好")) == "<think>\n好"
+    written = template.tokenizer.decode(template.answer(conversation("你好"), "好"))
+    assert written == "<think>\n好"
+    assert (template.scored(written), template.shown(written + " ")) == ("好", "好")  # nobody asked for thoughts
+    assert [template.shown(written[:size], done=False) for size in (0, 3, 8, 9)] == ["", "", "", "好"]
+    assert (template.scored("<think>好"), template.shown("<think>", done=True)) == ("<think>好", "<think>")
 
 
 def test_an_answer_that_is_rendered_otherwise_is_its_text(tmp_path: Path) -> None:
