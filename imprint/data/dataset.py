@@ -174,7 +174,7 @@ def load_split(section: DataSection, template: Template, base: Path | None = Non
 
 def _mixed(split: Split, section: DataSection, mix: MixSection, template: Template, base: Path) -> Split:
     """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
-    found = load_general(mix, base)
+    found = load_general(mix, base, tools=template.tools)
     encoded = encode_samples(section, template, found.samples)
     whole = [row for row in encoded if not row.cut]
     if not whole:
@@ -193,7 +193,7 @@ def _mixed(split: Split, section: DataSection, mix: MixSection, template: Templa
 
 def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:
     """The rows of a run as text: those it learns from, and those held out."""
-    samples = _read(section, section.train, section.train_rows, all_used=True, tools=tools)
+    samples = _read(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
     if section.dev is None:
         return _hold_out(section, samples)
     return samples, _read(section, section.dev, section.dev_rows, tools=tools)
@@ -207,10 +207,16 @@ def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
 
 
 def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[Encoded]:
-    """Encode samples in a model's template, with the truncation and the lengths of a section."""
+    """Encode samples in a model's template, with the truncation and the lengths of a section; UserError names the row that cannot be."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
     source, target, before = section.max_source_length, section.max_target_length, section.source_prefix
-    return [encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before) for sample in samples]
+    rows = []
+    for sample in samples:
+        try:
+            rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before))
+        except UserError as error:
+            raise UserError(f"{sample.place}: {error}") from error
+    return rows
 
 
 def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False, tools: bool = False) -> list[Sample]:
@@ -229,17 +235,32 @@ def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool
 
 
 def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Take rows out of `samples` by chance: the share that is asked for, at least one and at most `dev_rows`."""
+    """Take rows out by chance: the share that is asked for, at least one and at most `dev_rows`.
+
+    A conversation goes as a whole: what is learned of one of its answers tells the others.
+    """
     if section.dev_share == 0:
         return samples, []
-    if len(samples) < 2:
+    rows = _rows(samples)
+    if len(rows) < 2:
         raise UserError(
             f"{section.train} has one row, so none can be held out to measure on. "
             "Add rows, name a file in data.dev, or set data.dev_share=0."
         )
-    count = max(1, round(section.dev_share * len(samples)))
+    count = max(1, round(section.dev_share * len(rows)))
     if section.dev_rows is not None:
         count = min(count, section.dev_rows)
-    held_out = set(random.Random(section.dev_seed).sample(range(len(samples)), count))
-    kept = [sample for index, sample in enumerate(samples) if index not in held_out]
-    return kept, [samples[index] for index in sorted(held_out)]
+    held_out = set(random.Random(section.dev_seed).sample(range(len(rows)), count))
+    kept = [sample for index, row in enumerate(rows) for sample in row if index not in held_out]
+    return kept, [sample for index in sorted(held_out) for sample in rows[index]]
+
+
+def _rows(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The samples of each row: the answers of a conversation follow one another, each with a longer history."""
+    rows: list[list[Sample]] = []
+    for sample in samples:
+        before = rows[-1][-1] if rows else None
+        if before is None or before.place != sample.place or len(before.history or ()) >= len(sample.history or ()):
+            rows.append([])
+        rows[-1].append(sample)
+    return rows

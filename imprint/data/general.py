@@ -36,8 +36,8 @@ class General:
     """Where they were read."""
 
 
-def load_general(section: MixSection, base: Path) -> General:
-    """Read the general rows; raises UserError where the base brings none, and for a file that cannot be read."""
+def load_general(section: MixSection, base: Path, *, tools: bool = False) -> General:
+    """Read the general rows; `tools`: see `samples_of`. Raises UserError where the base brings none, and for a file that cannot be read."""
     brought = section.rows == BROUGHT
     source = str(base / FILE) if brought else section.rows
     if brought and not (base / FILE).is_file():
@@ -45,7 +45,7 @@ def load_general(section: MixSection, base: Path) -> General:
             f"data.mix_general.rows: the base {base} brings no general rows ({FILE}). Name a file of question and answer "
             f"rows of your own.\n该底座不带通用数据（{FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。"
         )
-    return General(read_samples(source, prompt_column="content", response_column="summary"), source)
+    return General(read_samples(source, prompt_column="content", response_column="summary", tools=tools), source)
 
 
 def general_per_epoch(own: int, share: float) -> int:

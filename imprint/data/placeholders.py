@@ -80,6 +80,6 @@ def _unknown(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:
     more = f" and {len(places) - TOLD} more" if len(places) > TOLD else ""
     return (
         f"{', '.join(places[:TOLD])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
-        f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with data.fill.{name}={{{name}}}.\n"
+        f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.\n"
         f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。"
     )

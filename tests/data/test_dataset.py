@@ -7,8 +7,9 @@ from imprint.config import describe
 from imprint.data.dataset import CutReport, DataSection, load_held_out, load_split
 from imprint.data.general import MixSection
 from imprint.data.original import encode_original
+from imprint.data.templates import read_template
 from imprint.errors import UserError
-from tests.families import template_of
+from tests.families import fields_of, published_folder, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 
@@ -75,6 +76,32 @@ def test_a_single_row_cannot_be_split(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{train} has one row, so none can be held out to measure on. Add rows, name a file in data.dev, or set data.dev_share=0."
     )
+
+
+def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> None:
+    talks = [[{"role": role, "content": f"{talk}"} for role in ("user", "assistant") * 3] for talk in range(6)]
+    (tmp_path / "talks.json").write_text(json.dumps([{"messages": talk} for talk in talks]))  # one line: all have one place
+
+    split = load_split(DataSection(train=tmp_path / "talks.json", dev_share=0.34, max_source_length=200), tiny_template())
+
+    assert (len(split.train), len(split.dev)) == (12, 6)
+    assert [sample.answer for sample in split.dev_samples] == [
+        answer for answer in sorted({s.answer for s in split.dev_samples}) for _ in "123"
+    ]
+
+
+def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:
+    refusing = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}"
+    )
+    published_folder(tmp_path, chat_template=refusing)
+    template = read_template(tmp_path, fields_of(tmp_path))
+    assert template is not None
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": "b", "system": "c"}\n')
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl:2: the model's own chat template cannot write this conversation \(system user\): no sys"
+    ):
+        load_split(DataSection(train=tmp_path / "rows.jsonl", dev_share=0), template)
 
 
 def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -> None:
@@ -150,6 +177,11 @@ def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_i
     assert load_held_out(section)[0].answer == load_split(section, tiny_template()).dev_samples[0].answer == "我是上衣"
     with pytest.raises(UserError, match=r"data\.fill\.firm: no row of"):
         load_split(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_template())
+    write(tmp_path / "train.jsonl", 1, answer="{name}")
+    with train.open("a") as file:
+        file.write('\n{"content": "x", "summary": "{author}"}')
+    few = section.model_copy(update={"train_rows": 1})  # who looks at the first rows only cannot know what the others hold
+    assert [row.cut for row in load_split(few, tiny_template()).train] == [False]
 
 
 def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
@@ -202,5 +234,7 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Pat
     assert "weather" in learned[0]
     assert learned[1].strip() == "sunny."
     assert "sunny" in template.tokenizer.decode(second.ids[: second.labels.count(-100)])
+    mixed = section.model_copy(update={"mix_general": MixSection(rows=str(tmp_path / "rows.json"))})
+    assert load_split(mixed, template).general == [first, second]
     with pytest.raises(UserError, match="the template of this model writes no tools"):
         load_split(section, tiny_template())

@@ -1,7 +1,10 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
+from imprint.config import read_overrides
+from imprint.data.dataset import DataSection
 from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
 from imprint.data.sample import Sample
 from imprint.data.templates import Message
@@ -43,7 +46,10 @@ def test_placeholders_without_a_text_are_told_together_with_their_places() -> No
     assert author.startswith(
         "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 3 more: holds {author}, and data.fill"
     )
-    assert "it has name. Add data.fill.author=..., or keep it as it stands with data.fill.author={author}." in author
+    keep = "'data.fill.author=\"{author}\"'"
+    assert f"it has name. Add data.fill.author=..., or keep it as it stands with {keep}." in author
+    section = read_overrides(["train=rows.jsonl", *(word.removeprefix("data.") for word in shlex.split(keep))], DataSection)
+    assert section.fill == {"author": "{author}"}
     assert firm.startswith("rows.jsonl:9: holds {firm}")
     assert "data.fill.firm=" in chinese
 
