@@ -43,6 +43,25 @@ class Problems:
         raise UserError("\n".join([head, *self._listed]) + more)
 
 
+def some_text(value: object, column: str) -> str:
+    """The value of a column, which must be a text that is not blank; raises BadRowError for everything else."""
+    if not isinstance(value, str):
+        raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
+    if not value.strip():
+        raise BadRowError(f'"{column}" must not be empty, got {describe_value(value)}.')
+    return encodable(value, quote(column))
+
+
+def encodable(text: str, what: str) -> str:
+    """The text; raises BadRowError where it holds half a character, as escapes of JSON can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise BadRowError(f"{what} holds half a character, {half}, without its other half. Write the whole character.") from error
+    return text
+
+
 def describe_value(value: object) -> str:
     """The kind of a value and its beginning: `a string ("...")`."""
     match value:

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, describe_value, quote
+from imprint.data.badrows import BadRowError, quote, some_text
 from imprint.data.encodings import Consumed, Encoding, lines, undecodable
 from imprint.data.rows import file_rows
 from imprint.data.sources import DATA_NAMES, data_files, find_source, look_into, plain_encoding
@@ -63,10 +63,15 @@ def read_passages(
     return chain.from_iterable(_of_file(path, column, consumed, blank_lines=blank_lines) for path in text_files(source))
 
 
+def plain(path: Path) -> bool:
+    """Whether a file is read as plain text: its name says nothing else."""
+    return path.suffix.lower() not in DATA_NAMES
+
+
 def _of_file(path: Path, column: str | None, consumed: Consumed | None, *, blank_lines: bool) -> Iterator[Found]:
-    if path.suffix.lower() in DATA_NAMES:
-        return _of_rows(path, column, consumed)
-    return _of_text(path, plain_encoding(path), consumed, blank_lines=blank_lines)
+    if plain(path):
+        return _of_text(path, plain_encoding(path), consumed, blank_lines=blank_lines)
+    return _of_rows(path, column, consumed)
 
 
 def _of_rows(path: Path, column: str | None, consumed: Consumed | None) -> Iterator[Found]:
@@ -91,12 +96,7 @@ def _text_of(row: object, column: str | None) -> str:
         there = ", ".join(quote(str(name)) for name in row) or "none"
         wanted = "no column of text" if column is None else f"no column {quote(column)}"
         raise BadRowError(f"has {wanted}; its columns are {there}. text_column=... says which is the text.")
-    text = row[name]
-    if not isinstance(text, str):
-        raise BadRowError(f"{quote(name)} must be a text, got {describe_value(text)}.")
-    if not text.strip():
-        raise BadRowError(f"{quote(name)} is empty.")
-    return text.replace("\r\n", "\n")
+    return some_text(row[name], name).replace("\r\n", "\n")
 
 
 def _of_text(path: Path, encoding: Encoding, consumed: Consumed | None, *, blank_lines: bool) -> Iterator[Found]:

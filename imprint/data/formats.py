@@ -1,6 +1,6 @@
 """Samples from a file of any format, or a folder of them; every bad row is named, none is dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -27,18 +27,24 @@ def read_samples(
     blanks are no rows.
     """
     columns = Columns(prompt_column, response_column, history_column)
+    samples = gathered(islice(read_each(path, columns, tools=tools), limit), path, "Mend {}; nothing was read.")
+    if not samples:
+        example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
+        raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
+    return samples
+
+
+def gathered(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: str) -> list[Sample]:
+    """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `Problems.raise_any`."""
     samples: list[Sample] = []
-    problems = Problems(path)
-    for place, made in islice(read_each(path, columns, tools=tools), limit):
+    problems = Problems(source)
+    for place, made in rows:
         if isinstance(made, BadRowError):
             problems.add(place, made)
         else:
             problems.good += 1
             samples += made
-    problems.raise_any("Mend {}; nothing was read.")
-    if not samples:
-        example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
-        raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
+    problems.raise_any(remedy)
     return samples
 
 

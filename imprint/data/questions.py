@@ -7,12 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, Problems, describe_value
+from imprint.data.badrows import BadRowError, some_text
 from imprint.data.encodings import chunks, detect, lines, undecodable
+from imprint.data.formats import gathered
 from imprint.data.rows import read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import known_shape, samples_of
-from imprint.data.sources import find_source
+from imprint.data.sources import find_source, plain_encoding
 from imprint.errors import UserError
 
 TABLES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
@@ -28,16 +29,8 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     Of rows, the column `prompt_column` is the question; where there is none, a known shape is, or a column that is called like a question.
     `limit` reads only so many. Raises UserError for a file that cannot be read or holds no question, and for all bad lines together.
     """
-    found: list[Sample] = []
-    problems = Problems(path)
-    rows = (_row_questions if holds_rows(path) else _line_questions)(path, prompt_column)
-    for place, asked in islice(rows, limit):
-        if isinstance(asked, BadRowError):
-            problems.add(place, asked)
-        else:
-            problems.good += 1
-            found += asked
-    problems.raise_any("Mend {}; nothing was asked.")
+    rows = _row_questions(path, prompt_column) if holds_rows(path) else _line_questions(path)
+    found = gathered(islice(rows, limit), path, "Mend {}; nothing was asked.")
     if not found:
         raise UserError(f"{path} holds no question. Write one a line, or give rows of data.")
     return found
@@ -57,9 +50,9 @@ def holds_rows(path: Path) -> bool:
     return ROWS.match(head.lstrip("\ufeff")) is not None
 
 
-def _line_questions(path: Path, _prompt_column: str) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
+def _line_questions(path: Path) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, question) of each line that is not blank."""
-    encoding = detect(path)
+    encoding = plain_encoding(path)
     for number, line in lines(path, encoding):
         place = f"{path}:{number}"
         if isinstance(line, BadRowError):
@@ -94,9 +87,4 @@ def _text(row: Mapping[str, object], prompt_column: str) -> str:
     if name is None:
         there = ", ".join(f'"{key}"' for key in row) or "none"
         raise BadRowError(f"has no column of questions ({there}). Name it: prompt_column=...")
-    value = row[name]
-    if not isinstance(value, str):
-        raise BadRowError(f'"{name}" must be a text, got {describe_value(value)}.')
-    if not value.strip():
-        raise BadRowError(f'"{name}" must not be empty, got {describe_value(value)}.')
-    return value
+    return some_text(row[name], name)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.data.badrows import BadRowError, describe_value, quote
+from imprint.data.badrows import BadRowError, describe_value, encodable, quote, some_text
 from imprint.data.sample import Sample
 from imprint.data.templates import Message
 from imprint.data.tools import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
@@ -129,8 +129,8 @@ def samples_of(row: object, shape: Shape, place: str, *, tools: bool = False) ->
     if shape.kind == "alpaca":
         query = _instruction(row)
     else:
-        query = _text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
-    answer = _text(_column(row, shape.response, answer_of), shape.response)
+        query = some_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
+    answer = some_text(_column(row, shape.response, answer_of), shape.response)
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:
@@ -152,30 +152,22 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {there}.{hint}')
 
 
-def _text(value: object, column: str) -> str:
-    if not isinstance(value, str):
-        raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
-    if not value.strip():
-        raise BadRowError(f'"{column}" must not be empty, got {describe_value(value)}.')
-    return _encodable(value, column)
-
-
 def _instruction(row: Mapping[str, object]) -> str:
     """The question of an alpaca row: its instruction, and its input on the next line where there is one."""
     parts = [row.get("instruction"), row.get("input")]
-    texts = [_encodable(part, name) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
+    texts = [encodable(part, quote(name)) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
     for part, name in zip(parts, ("instruction", "input"), strict=True):
         if part is not None and not isinstance(part, str):
             raise BadRowError(f'"{name}" must be a text, got {describe_value(part)}.')
     query = "\n".join(text for text in texts if text.strip())
-    return query or _text(_column(row, "instruction", None), "instruction")
+    return query or some_text(_column(row, "instruction", None), "instruction")
 
 
 def _system(row: Mapping[str, object]) -> str | None:
     value = row.get("system")
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return _text(value, "system")
+    return some_text(value, "system")
 
 
 def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
@@ -189,7 +181,7 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     for number, turn in enumerate(turns_list, start=1):
         match turn:
             case [str(question), str(answer)]:
-                turns.append((_encodable(question, column), _encodable(answer, column)))
+                turns.append((encodable(question, quote(column)), encodable(answer, quote(column))))
             case _:
                 raise BadRowError(f'turn {number} of "{column}" must be a [question, answer] pair of texts, got {describe_value(turn)}.')
     return tuple(turns)
@@ -273,7 +265,7 @@ class _Turn:
         if not isinstance(role, str) or role.lower() not in SPEAKERS:
             allowed = ", ".join(SPEAKERS)
             raise BadRowError(f'turn {number} of "{column}": "{who}" must be one of {allowed}, got {describe_value(role)}.')
-        text = _text(_joined(said[what]), f"{what} of turn {number}")
+        text = some_text(_joined(said[what]), f"{what} of turn {number}")
         return cls(number, SPEAKERS[role.lower()], text, said.get("loss") is not False and said.get("weight") != 0)
 
 
@@ -296,12 +288,3 @@ def _without_system(system: str | None, turns: Sequence[_Turn], column: str) -> 
         if turn.speaker == "system":
             raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only speak first.')
     return system, turns
-
-
-def _encodable(text: str, column: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise BadRowError(f'"{column}" holds half a character, {half}, without its other half. Write the whole character.') from error
-    return text

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from imprint.data.badrows import BadRowError, describe_value
+from imprint.data.badrows import BadRowError, describe_value, encodable
 from imprint.data.sample import Sample
 from imprint.data.templates import Message
 
@@ -104,7 +104,7 @@ def _call(value: Mapping[str, object], arguments: str, where: str) -> Message:
     name, given = value.get("name"), value.get(arguments)
     if not isinstance(name, str) or not name:
         raise BadRowError(f'{where} calls a tool without a "name".')
-    return Message("assistant", given if isinstance(given, str) else json.dumps(given, ensure_ascii=False), name)
+    return Message("assistant", _text("null" if given is None else given, where), name)
 
 
 def _object(value: object, where: str) -> Mapping[str, object]:
@@ -120,4 +120,4 @@ def _text(value: object, where: str) -> str:
     """A text as it is, and anything else as JSON."""
     if value is None:
         raise BadRowError(f"{where} says nothing of what the tool gave back, or with what it is called.")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), where)

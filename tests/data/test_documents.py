@@ -47,14 +47,15 @@ def test_a_column_of_parquet_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_no_text_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
-    rows = [{"text": "好"}, {"text": 3}, {"text": " "}, {"title": "x"}]
+    rows = [{"text": "好"}, {"text": 3}, {"text": " "}, {"title": "x"}, {"text": "好\ud83d"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "b.txt").write_bytes("这一行是好的文字。\n".encode() * 9 + b"\xff\n")
-    assert told(tmp_path)[:5] == [
+    assert told(tmp_path)[:6] == [
         ("a.jsonl:1", "好"),
         ("a.jsonl:2", '"text" must be a text, got a number (3).'),
-        ("a.jsonl:3", '"text" is empty.'),
+        ("a.jsonl:3", '"text" must not be empty, got a string (" ").'),
         ("a.jsonl:4", 'has no column of text; its columns are "title". text_column=... says which is the text.'),
+        ("a.jsonl:5", '"text" holds half a character, \\ud83d, without its other half. Write the whole character.'),
         ("b.txt:10", "byte 0xFF at column 1 is not UTF-8, as the rest of the file is."),
     ]
 

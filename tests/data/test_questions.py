@@ -77,6 +77,9 @@ def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
         (b'{"text": "a"}\n', 'questions.txt:1: has no column of questions ("text"). Name it: prompt_column=...'),
         (b'{"content": ""}\n', 'questions.txt:1: "content" must not be empty'),
         (b'{"content": 3}\n{"content": "a"\n', 'questions.txt:1: "content" must be a text, got a number (3).\n'),
+        (b'{"content": "\\ud83d"}\n', 'questions.txt:1: "content" holds half a character'),
+        (b"version https://git-lfs.github.com/spec/v1\n", "questions.txt is a Git LFS pointer, not the file itself."),
+        (b"\x1f\x8b\x08\x00", "questions.txt is packed with gzip."),
         (b'{"content": 3}\n' * 12, "questions.txt: 12 of 12 rows are bad. Mend them; nothing was asked.\n"),
     ],
 )
