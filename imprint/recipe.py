@@ -47,7 +47,9 @@ class Recipe(Section):
     model: ModelSection = Field(description="The base.")
     data: AnyData = Field(description="What it learns from.")
     tune: TuneSection = Field(description="What is trained.")
-    task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored.")
+    task: TaskSection = Field(
+        default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored; see docs/tasks.md."
+    )
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
     train: TrainSection = Field(default_factory=TrainSection, description="The loop.")
     engine: EngineSection = Field(default_factory=EngineSection, description="The processes that share the work.")

@@ -10,12 +10,7 @@ from imprint.config import Field, Section
 class TextTask(Section):
     """Free text, as ad copy."""
 
-    kind: Literal["text"] = Field(
-        "text",
-        description="What is learned and how it is scored, see docs/tasks.md: text by ROUGE and BLEU-4, summary by ROUGE, translation by "
-        "sacreBLEU and chrF, classification by accuracy and macro-F1, continuation by perplexity and ROUGE-L, code_comments by BLEU-4, "
-        "ROUGE-L and exact matches.",
-    )
+    kind: Literal["text"] = Field("text", description="Any text, scored by ROUGE and BLEU-4.")
 
 
 class SummaryTask(Section):

@@ -51,17 +51,20 @@ def _rows(schema: type[Section], instance: object, prefix: str, when: str) -> It
         yield Knob(path, "section", "null" if default is None else "", "", field.description or "", when)
         if field.discriminator is not None:
             yield _choice(field, default, path, when)
+        rows: list[Knob] = []
         for section in inside:
             condition = f"{path}.{field.discriminator} = {tags(section)[0]}" if field.discriminator is not None else when
-            rows = _rows(section, default, f"{path}.", condition)
-            yield from (row for row in rows if row.path != f"{path}.{field.discriminator}")
+            rows += (row for row in _rows(section, default, f"{path}.", condition) if row.path != f"{path}.{field.discriminator}")
+        # Sections within it come last: what stands behind them would be taken for theirs.
+        yield from sorted(rows, key=lambda row: row.type == "section" or row.path.count(".") > path.count(".") + 1)
 
 
 def _choice(field: FieldInfo, default: object, path: str, when: str) -> Knob:
     """The row of the word that chooses among the sections of a tagged union."""
     name = str(field.discriminator)
-    words = [tags(section)[0] for section in sections(field.annotation)]
-    sentence = next(iter(sections(field.annotation))).model_fields[name].description or ""
+    said = {tags(section)[0]: section.model_fields[name].description or "" for section in sections(field.annotation)}
+    words = list(said)
+    sentence = said[words[0]] if len(set(said.values())) == 1 else " ".join(f"{word}: {text}" for word, text in said.items())
     chosen = getattr(default, name, default_tag(field) or "required")
     return Knob(f"{path}.{name}", " | ".join(words), str(chosen), "", sentence, when)
 

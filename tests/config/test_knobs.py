@@ -49,3 +49,23 @@ def test_every_knob_has_its_row() -> None:
 
 def test_a_knob_without_default_is_required() -> None:
     assert describe(Train)[0].default == "required"
+
+
+def test_sections_within_a_choice_stand_behind_its_own_knobs_and_each_word_is_told() -> None:
+    class Inner(Section):
+        share: float = Field(0.5, description="How much.")
+
+    class Rows(Section):
+        kind: Literal["rows"] = Field("rows", description="Questions.")
+        mix: Inner | None = Field(None, description="More.")
+
+    class Texts(Section):
+        kind: Literal["texts"] = Field(description="Books.")
+        length: int = Field(9, description="How long.")
+
+    class Job(Section):
+        data: Annotated[Rows | Texts, Field(discriminator="kind")] = Field(description="What it learns from.")
+
+    knobs = describe(Job)
+    assert [knob.path for knob in knobs] == ["data", "data.kind", "data.length", "data.mix", "data.mix.share"]
+    assert knobs[1].sentence == "rows: Questions. texts: Books."
