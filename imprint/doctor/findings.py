@@ -33,7 +33,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "tokens": Kind("wrong", "rows with control tokens typed at the end of a text", "文本首尾有控制符的行", "takes them off"),
         "repeated": Kind("wrong", "rows that repeat an earlier row word for word", "完全重复的行", "drops them"),
         "leaked": Kind("wrong", "rows that the held-out file has too", "留出数据中也有的行", "drops them"),
-        "unended": Kind("wrong", "rows that do not end in <eop>", "没有结束符的行"),
+        "unended": Kind("wrong", "rows without the id that ends an answer", "没有结束符的行"),
         "blanks": Kind("advice", "rows with blanks around a text", "文本首尾有空白的行", "trims them"),
         "inside": Kind("advice", "rows with control tokens within a text, which stay text", "文本中夹有控制符的行"),
         "contradicting": Kind("advice", "rows that answer an earlier question otherwise", "同问不同答的行"),

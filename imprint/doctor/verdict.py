@@ -36,7 +36,8 @@ class Asked:
 
     def knobs(self) -> list[str]:
         """What was set for reading, as overrides of a recipe."""
-        return [f"data.{override.removeprefix('data.')}" for override in self.overrides]
+        plain = [override.removeprefix("data.").removeprefix("model.") for override in self.overrides]
+        return [f"{'model' if override.startswith('template=') else 'data'}.{override}" for override in plain]
 
 
 def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable: int, fixed: Path | None, ink: Ink) -> Iterator[str]:

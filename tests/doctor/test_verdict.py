@@ -71,3 +71,8 @@ def test_where_nothing_can_be_mended_no_mending_is_advised() -> None:
 
 def test_no_rows_are_nothing_to_learn_from() -> None:
     assert "there is nothing to learn from" in told(asked=asked())[1]
+
+
+def test_a_template_stays_a_knob_of_the_model() -> None:
+    lines = told(*SOUND, asked=asked(overrides=("template=chatglm", "data.max_source_length=60", "model.template=auto")))
+    assert lines[-1].endswith("data.train=a.jsonl model.template=chatglm data.max_source_length=60 model.template=auto")
