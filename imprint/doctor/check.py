@@ -9,6 +9,7 @@ from typing import Final
 from imprint.data.rows import describe
 from imprint.data.shapes import Columns
 from imprint.doctor.checkup import Checkup
+from imprint.doctor.corpus import check_texts
 from imprint.doctor.findings import KINDS
 from imprint.doctor.fix import told, write_mended
 from imprint.doctor.reading import bar_for, shaped_rows
@@ -28,10 +29,16 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     """
     files, overrides = _apart([*files, *overrides])
     asked = Asked(files, dev, model, overrides)
-    settings = read_settings(model, overrides)
+    settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
     ink = ink_for(sys.stdout)
     _print([ink("data check / 数据检查", "bold"), f"  {settings.told()}"])
+    if settings.texts is not None:
+        if fix is not None:
+            raise UserError(
+                f"--fix {fix}: only rows of questions and answers are mended, and these are texts. Leave it out, or say kind=rows."
+            )
+        return check_texts(files, dev, settings, [*(["--model", model] if model else []), *overrides])
     held_out = None if dev is None else Checkup(settings, measured=False)
     if dev is not None and held_out is not None and (missing := _see([dev], held_out, settings.columns, ink)):
         raise UserError(missing[0])
@@ -41,7 +48,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
         raise UserError("\n".join(unreadable))
     short = shortened([*files, *([dev] if dev else [])])
     found = tallies(seen, held_out, short)
-    _print([*length_lines(seen, ink), *language_line(seen, ink)])
+    _print([*length_lines(seen, ink), *language_line(seen.languages, ink)])
     _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=columns_of(sys.stdout)))
     if fix is not None:
         _print(told(write_mended(fix, files, settings.columns, seen, held_out), fix, ink))

@@ -39,6 +39,11 @@ class Lengths:
         """How many lengths were counted."""
         return self.counts.total()
 
+    @property
+    def longer(self) -> int:
+        """How many are longer than the limit."""
+        return sum(count for length, count in self.counts.items() if length > self.limit)
+
     def quantile(self, share: float) -> int:
         """The shortest length that so many are not longer than; 0 where nothing was counted."""
         wanted, seen = share * self.total, 0

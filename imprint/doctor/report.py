@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imprint.doctor.checkup import Checkup
 from imprint.doctor.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
-from imprint.doctor.findings import EXAMPLES, KINDS, Tally
+from imprint.doctor.findings import EXAMPLES, KINDS, Kind, Tally
 from imprint.doctor.lengths import CUT_SHARE, Lengths, cost, histogram, summary
 from imprint.doctor.terminal import PIPED, Ink, clipped, left, width
 
@@ -73,23 +73,29 @@ def limits(source: Lengths, target: Lengths, share: float) -> str:
     return f"data.max_source_length={source.limit_for(share)} data.max_target_length={target.limit_for(share)}"
 
 
-def language_line(seen: Checkup, ink: Ink) -> Iterator[str]:
-    """The share of rows in each language."""
-    whole = seen.languages.total()
+def language_line(languages: Counter[str], ink: Ink) -> Iterator[str]:
+    """The share of rows or documents in each language."""
+    whole = languages.total()
     if whole:
         yield heading("languages", "语言", ink)
-        yield "  " + " · ".join(f"{NAMES.get(name, name)} {percent(count, whole)}" for name, count in seen.languages.most_common())
+        yield "  " + " · ".join(f"{NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
 
 
 def finding_lines(
-    found: Mapping[str, Tally], short: Callable[[str], str], *, compared: bool, ink: Ink, columns: int = PIPED
+    found: Mapping[str, Tally],
+    short: Callable[[str], str],
+    *,
+    compared: bool,
+    ink: Ink,
+    columns: int = PIPED,
+    kinds: Mapping[str, Kind] = KINDS,
 ) -> Iterator[str]:
-    """What was found, the gravest first, each with its first rows; and what was looked for in vain."""
+    """What was found of these `kinds`, the gravest first, each with its first rows; and what was looked for in vain."""
     yield heading("findings", "检查结果", ink)
     column = max([len(f"{tally.count:,}") for tally in found.values()], default=1)
     room = columns - column - 6
     for name, tally in found.items():
-        kind = KINDS[name]
+        kind = kinds[name]
         sign = ink("✗", "red", "bold") if kind.weight == "wrong" else ink("!", "yellow", "bold")
         mend = ink(f"  · --fix {kind.mend}", "dim") if kind.mend else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
@@ -97,7 +103,7 @@ def finding_lines(
             before = f"{short(place)}  " if place else ""
             shown = before + clipped(text, max(min(SHOWN, room - width(before)), LEAST) if place else room)
             yield " " * (column + 6) + ink(shown.rstrip(), "dim")
-    absent = [kind.chinese for name, kind in KINDS.items() if name not in found and (compared or not name.startswith("leaked"))]
+    absent = [kind.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
     for number, row in enumerate(_wrapped("none of the rest / 其余均未发现：", absent, room)):
         yield (f"  {ink('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
 

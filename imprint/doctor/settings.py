@@ -1,22 +1,30 @@
 """What data is measured with: whose tokens, which columns, which limits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from imprint.config import Field, Section, read_overrides
 from imprint.data.dataset import DataSection
+from imprint.data.documents import PLAIN_NAMES, text_files
 from imprint.data.encode import Encoded, encode_sample
 from imprint.data.original import encode_sample_original
+from imprint.data.questions import holds_rows
+from imprint.data.rows import file_rows
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns
+from imprint.data.shapes import Columns, shape_of
+from imprint.data.sources import look_into
 from imprint.data.templates import TEMPLATE_HELP, Template, TemplateName
+from imprint.data.texts import TextsSection
+from imprint.errors import UserError
 from imprint.model import EMBEDDED
 from imprint.tokenizers import Tokenizer
 from imprint.trained import open_template, read_run
 
-UNLIMITED = 10**9
+UNLIMITED: Final = 10**9
+OF_ROWS: Final = ("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length", "truncation")
+OF_TEXTS: Final = ("text_column", "blank_lines", "length")
 
 
 class CheckSection(Section):
@@ -29,6 +37,13 @@ class CheckSection(Section):
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of an answer, the one that ends it included.")
     truncation: Literal["oldest_first", "original"] | None = Field(None, description="What a row that is too long loses.")
     template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
+    kind: Literal["rows", "texts"] | None = Field(
+        None,
+        description="rows: questions with answers; texts: raw text; null takes the run's kind, or texts where every file is plain text.",
+    )
+    text_column: str | None = Field(None, min_length=1, description="Column of the text, of raw text in rows.")
+    blank_lines: bool | None = Field(None, description="Blank lines part the documents of a plain text.")
+    length: int | None = Field(None, ge=16, description="Most tokens of a row of raw text.")
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,8 @@ class Settings:
     """Most tokens of an answer."""
     truncation: Literal["oldest_first", "original"]
     """What a row that is too long loses."""
+    texts: TextsSection | None = None
+    """How raw text is read; None where rows of questions and answers are."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -72,26 +89,69 @@ class Settings:
 
     def told(self) -> str:
         """The settings for a person."""
+        if self.texts is not None:
+            return f"tokens of {self.name} · " + " ".join(
+                f"data.{name}={'true' if value is True else value}" for name, value in self.texts_knobs().items()
+            )
         limits = f"data.max_source_length={self.max_source_length} data.max_target_length={self.max_target_length}"
         return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
+
+    def texts_knobs(self) -> dict[str, object]:
+        """How raw text is read, as knobs of a recipe; those that are as by default are left out."""
+        assert self.texts is not None, "rows have other knobs"
+        column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}
+        return {"kind": "texts", "length": self.texts.length, **({"blank_lines": True} if self.texts.blank_lines else {}), **column}
 
     def _encode(self, sample: Sample, source: int, target: int) -> Encoded:
         encode = encode_sample_original if self.truncation == "original" else encode_sample
         return encode(self.template, sample, max_source_length=source, max_target_length=target)
 
 
-def read_settings(model: str | None, overrides: Sequence[str]) -> Settings:
+def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> Settings:
     """The settings of a run or a model folder with overrides, which may be written as a recipe's (`data.max_source_length=128`).
 
-    No weights are read. Raises UserError for a mistaken override, and where there is no tokenizer.
+    No weights are read; of the `files` no more than it takes to tell raw text from rows. Raises UserError for a mistaken override, and
+    where there is no tokenizer.
     """
     section = read_overrides([override.removeprefix("data.").removeprefix("model.") for override in overrides], CheckSection)
     path = Path(model or EMBEDDED)
     run = read_run(path)
-    names = CheckSection.model_fields.keys() - {"template"}
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in names}
-    chosen = known | section.model_dump(exclude_none=True, exclude={"template"})
-    return Settings(template=open_template(path, run, section.template), name=_name(model), **chosen)
+    given = section.model_dump(exclude_none=True)
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in OF_ROWS}
+    chosen = known | {name: given[name] for name in OF_ROWS if name in given}
+    settings = Settings(template=open_template(path, run, section.template), name=_name(model), **chosen)
+    learned = run.data if run is not None and isinstance(run.data, TextsSection) else None
+    named = {name for name in given if name in (*OF_ROWS, *OF_TEXTS)}
+    plain = bool(files) and not named and all(holds_plain_text(file) for file in files)
+    kind = section.kind or ("texts" if learned or plain or not named.isdisjoint(OF_TEXTS) else "rows")
+    own, other = (OF_TEXTS, "rows") if kind == "texts" else (OF_ROWS, "texts")
+    if wrong := sorted(named.difference(own)):
+        raise UserError(
+            f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or say kind={other}."
+        )
+    if kind == "rows":
+        return settings
+    texts = learned or TextsSection(kind="texts", train=Path())
+    return replace(settings, texts=texts.model_copy(update={name: given[name] for name in named}))
+
+
+def holds_plain_text(source: str) -> bool:
+    """Whether every file of a source is called like plain text and holds no rows of a shape that is known."""
+    try:
+        files = text_files(source)
+        return all(file.suffix.lower() in PLAIN_NAMES and not (holds_rows(file) or _is_table(file)) for file in files)
+    except UserError:  # whoever reads it will tell
+        return False
+
+
+def _is_table(file: Path) -> bool:
+    """Whether a file is a table with the columns of a question and an answer."""
+    try:
+        first = next((row for _place, row in file_rows(look_into(file)) if isinstance(row, dict)), None)
+    except UserError:
+        return False
+    shape = shape_of(first or {}, Columns())
+    return first is not None and {shape.prompt, shape.response} <= first.keys()
 
 
 def _name(model: str | None) -> str:

@@ -6,9 +6,10 @@ from itertools import islice
 
 from imprint.data.badrows import BadRowError
 from imprint.data.batch import NOT_SCORED
+from imprint.data.encode import Encoded
 from imprint.data.rows import describe
-from imprint.data.sample import Sample
 from imprint.data.shapes import samples_of
+from imprint.doctor.corpus import described, first_rows
 from imprint.doctor.pieces import lines, names_of_marks, pieces
 from imprint.doctor.reading import shaped_rows
 from imprint.doctor.report import heading
@@ -21,29 +22,35 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
 
     Raises UserError for what cannot be read, and for mistaken arguments.
     """
-    settings = read_settings(model, overrides)
+    settings = read_settings(model, overrides, [file])
     ink = ink_for(sys.stdout)
     print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
-    for line in (f"  {settings.told()}", f"  {describe(file, settings.columns)}", f"  {names_of_marks(ink)}"):
+    what = describe(file, settings.columns) if settings.texts is None else described(file)
+    for line in (f"  {settings.told()}", f"  {what}", f"  {names_of_marks(ink)}"):
         print(line)  # noqa: T201
-    for place, row, shape in islice(shaped_rows(file, settings.columns), limit):
+    if settings.texts is not None:
+        for place, row in first_rows(file, settings, limit):
+            for line in _row(settings, row, row, place, ink):
+                print(line)  # noqa: T201
+        return
+    for place, value, shape in islice(shaped_rows(file, settings.columns), limit):
         try:
-            samples = samples_of(row, shape, place, tools=settings.template.tools)
+            samples = samples_of(value, shape, place, tools=settings.template.tools)
         except BadRowError as problem:
             print(f"\n{ink('✗', 'red', 'bold')} {place}: {problem}")  # noqa: T201
             continue
         for number, sample in enumerate(samples, start=1):
             turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
-            for line in _shown(settings, sample, turn, ink, columns_of(sys.stdout)):
+            row, whole = settings.encode(sample), settings.encode_whole(sample)
+            for line in _row(settings, row, whole, f"{place}{turn}", ink):
                 print(line)  # noqa: T201
 
 
-def _shown(settings: Settings, sample: Sample, turn: str, ink: Ink, columns: int) -> Iterator[str]:
+def _row(settings: Settings, row: Encoded, whole: Encoded, title: str, ink: Ink) -> Iterator[str]:
     """One training row: how long it is, what it lost, and its tokens."""
-    row, whole = settings.encode(sample), settings.encode_whole(sample)
     learned = sum(label != NOT_SCORED for label in row.labels)
     cut = len(whole.ids) - len(row.ids)
     counts = f"{len(row.ids)} tokens / 词元: {len(row.ids) - learned} read / 只读, {learned} learned / 学习"
     yield ""
-    yield ink(f"{sample.place}{turn}", "bold") + f"  {counts}" + (ink(f", {cut} cut / 截去", "red") if cut else "")
-    yield from lines(pieces(settings.tokenizer, row, whole), ink, columns)
+    yield ink(title, "bold") + f"  {counts}" + (ink(f", {cut} cut / 截去", "red") if cut else "")
+    yield from lines(pieces(settings.tokenizer, row, whole), ink, columns_of(sys.stdout))

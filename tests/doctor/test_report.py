@@ -23,7 +23,7 @@ def looked(*values: object, file: str = "a.jsonl", measured: bool = True) -> Che
 def report(seen: Checkup, dev: Checkup | None = None) -> str:
     found = tallies(seen, dev, str)
     return "\n".join(
-        [*length_lines(seen, PLAIN), *language_line(seen, PLAIN), *finding_lines(found, str, compared=dev is not None, ink=PLAIN)]
+        [*length_lines(seen, PLAIN), *language_line(seen.languages, PLAIN), *finding_lines(found, str, compared=dev is not None, ink=PLAIN)]
     )
 
 
