@@ -224,7 +224,7 @@ def _beam_search(network: Network, prompt: Sequence[int], beams: int, prefix: Pr
     done: list[tuple[float, list[int]]] = []
     for length in range(1, bound + 1):
         total = scores[:, None] + logits.float().log_softmax(-1)
-        best, places = total.flatten().topk(2 * beams)
+        best, places = total.flatten().topk(min(beams * (1 + len(network.end_ids)), total.numel()))  # enough to go on whatever ends
         if any(map(math.isnan, kept := best.tolist())):
             return None
         candidates = list(zip(kept, (places // total.shape[1]).tolist(), (places % total.shape[1]).tolist(), strict=True))
@@ -235,7 +235,7 @@ def _beam_search(network: Network, prompt: Sequence[int], beams: int, prefix: Pr
         if length == bound:
             done += [(score / length, text) for (score, _, _), text in zip(going, texts, strict=True)]
             break
-        if len(done) == beams and going[0][0] / length <= done[-1][0]:
+        if not going or (len(done) == beams and going[0][0] / length <= done[-1][0]):
             break
         scores = torch.tensor([score for score, _, _ in going], device=logits.device)
         rows.keep(torch.tensor([beam for _, beam, _ in going], device=logits.device))

@@ -284,6 +284,18 @@ class TestBeams:
         assert answers[0] == []
         assert answers[1:] == [generate(network, [row], Sampling(n, num_beams=3))[0] for row, n in zip(prompts[1:], (1, 5), strict=True)]
 
+    def test_they_go_on_though_the_likeliest_words_all_end_an_answer(self) -> None:
+        network = ending_network(1)
+        row = prompt(network, 1)
+        likeliest = log_probabilities(network, row).argsort(descending=True).tolist()
+        network.end_ids = frozenset(likeliest[:4])
+
+        for limit in (1, 5):
+            (answer,) = generate(network, [row], Sampling(limit, num_beams=2))
+
+            assert len(answer) <= limit
+            assert network.end_ids.isdisjoint(answer)
+
     def test_tokens_are_told_when_the_search_has_ended(self) -> None:
         network = ending_network(1)
         told: dict[int, list[int]] = {row: [] for row in range(6)}
