@@ -156,6 +156,17 @@ def read_whole(path: Path, what: str) -> bytes:
     return content
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder; UserError where it cannot be read or is something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: must hold one JSON object, found {type(found).__name__}. Download the file again.")
+    return found
+
+
 def remove_leftovers(parent: Path) -> None:
     """Undo what a killed process left half done in `parent`; only the one process that writes there may call it."""
     with disk_sentences(parent):

@@ -8,7 +8,7 @@ Source: tokenization_chatglm.py of THUDM/chatglm-6b.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -93,27 +93,19 @@ def _control_id(config: Mapping[str, object], key: str, name: str, edition: Cont
 class ChatGLMTokenizer:
     """ChatGLM-6B's text pieces: typed text never becomes a control id, whatever it says."""
 
+    all_leading_spaces = True
+    """SentencePiece leaves out every one here, for the vocabulary says that extra whitespace is removed."""
+    each_byte = True
+    """SentencePiece shows each byte that is no character."""
+
     def __init__(self, processor: SentencePieceProcessor, control: ControlIds, *, shift: int = 0) -> None:
         self.control = control
+        self.controls: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in CONTROL_NAMES.items()})
+        """The same, by name."""
         self._processor = processor
         self._shift = shift
         self._ids = list(range(shift, shift + len(processor)))  # one int object per id: the rows of a large file share them
         self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
-
-    @property
-    def controls(self) -> Mapping[str, int]:
-        """The ids that steer the model, by name; the rest of `control`."""
-        return {name: getattr(self.control, field) for field, name in CONTROL_NAMES.items()}
-
-    @property
-    def all_leading_spaces(self) -> bool:
-        """SentencePiece leaves out every one here, for the vocabulary says that extra whitespace is removed."""
-        return True
-
-    @property
-    def each_byte(self) -> bool:
-        """SentencePiece shows each byte that is no character."""
-        return True
 
     def __len__(self) -> int:
         """How many pieces the vocabulary file has, image tokens not counted."""
@@ -132,14 +124,6 @@ class ChatGLMTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
-
-    def byte_share(self, ids: Sequence[int]) -> float:
-        """The share (0 to 1) of ids that are single bytes, because the vocabulary has no piece for their character."""
-        return sum(token in self._bytes for token in ids) / max(len(ids), 1)
-
-    def byte(self, token: int) -> int | None:
-        """The byte (0 to 255) that a byte piece stands for; None for any other id."""
-        return self._bytes.get(token)
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""

@@ -3,7 +3,7 @@
 Source: tokenization_chatglm.py of THUDM/chatglm2-6b and THUDM/chatglm3-6b.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -21,27 +21,18 @@ CONTROLS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "
 class ChatGLM2Tokenizer:
     """The text pieces of ChatGLM2 and ChatGLM3: typed text never becomes a control id, whatever it says."""
 
+    all_leading_spaces = False
+    """SentencePiece leaves out one here, for the vocabulary says that extra whitespace is kept."""
+    each_byte = True
+    """SentencePiece shows each byte that is no character."""
+
     def __init__(self, processor: SentencePieceProcessor) -> None:
         self._processor = processor
         self._ids = list(range(len(processor)))  # one int object per id: the rows of a large file share them
         own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
-        self._controls = MappingProxyType(own | {name: len(processor) + place for place, name in enumerate(CONTROLS)})
-        self._parts = frozenset(token for token in self._ids if processor.is_byte(token))
-
-    @property
-    def controls(self) -> Mapping[str, int]:
+        self.controls: Mapping[str, int] = MappingProxyType(own | {name: len(processor) + place for place, name in enumerate(CONTROLS)})
         """The ids that steer the model, by name."""
-        return self._controls
-
-    @property
-    def all_leading_spaces(self) -> bool:
-        """SentencePiece leaves out one here, for the vocabulary says that extra whitespace is kept."""
-        return False
-
-    @property
-    def each_byte(self) -> bool:
-        """SentencePiece shows each byte that is no character."""
-        return True
+        self._parts = frozenset(token for token in self._ids if processor.is_byte(token))
 
     def __len__(self) -> int:
         """How many pieces the vocabulary file has; the control ids come behind them."""
@@ -59,10 +50,6 @@ class ChatGLM2Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
-
-    def byte_share(self, ids: Sequence[int]) -> float:
-        """The share (0 to 1) of ids that are single bytes."""
-        return sum(token in self._parts for token in ids) / max(len(ids), 1)
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
 from imprint.files import read_whole
-from imprint.tokenizers.text import decode, readable, share_of_parts, well_formed
+from imprint.tokenizers.text import decode, readable, well_formed
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -44,27 +44,18 @@ RANK: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
 class GLM4Tokenizer:
     """The byte pairs of GLM-4-9B: typed text never becomes a control id, whatever it says."""
 
+    all_leading_spaces = False
+    """A text keeps its spaces: none is added."""
+    each_byte = False
+    """Bytes that could have begun a character are shown as one U+FFFD."""
+
     def __init__(self, encoding: "Encoding", pieces: Sequence[bytes]) -> None:
         self._encoding = encoding
         self.pieces = pieces
         """The bytes of every id, in the order of the ids."""
         self._ids = list(range(len(pieces)))  # one int object per id: the rows of a large file share them
-        self._controls = MappingProxyType({name: len(pieces) + place for place, name in enumerate(CONTROLS)})
-
-    @property
-    def controls(self) -> Mapping[str, int]:
+        self.controls: Mapping[str, int] = MappingProxyType({name: len(pieces) + place for place, name in enumerate(CONTROLS)})
         """The ids that steer the model, by name."""
-        return self._controls
-
-    @property
-    def all_leading_spaces(self) -> bool:
-        """A text keeps its spaces: none is added."""
-        return False
-
-    @property
-    def each_byte(self) -> bool:
-        """Bytes that could have begun a character are shown as one U+FFFD."""
-        return False
 
     def __len__(self) -> int:
         """How many pieces the file has; the control ids come behind them."""
@@ -77,10 +68,6 @@ class GLM4Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
-
-    def byte_share(self, ids: Sequence[int]) -> float:
-        """The share (0 to 1) of ids that are parts of a character."""
-        return share_of_parts(self, ids)
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:  # noqa: ARG002
         """The UTF-8 bytes of an id, the first as any other."""

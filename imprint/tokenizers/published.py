@@ -13,14 +13,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
-from imprint.files import read_whole
-from imprint.tokenizers.text import SPACE, decode, readable, share_of_parts, well_formed
+from imprint.files import read_object, read_whole
+from imprint.tokenizers.text import SPACE, decode, readable, well_formed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Rust
 
 FILE: Final = "tokenizer.json"
 SETTINGS: Final = "tokenizer_config.json"
+GENERATION: Final = "generation_config.json"
+"""Where a folder may name further ids that end an answer."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 BYTE_DECODERS: Final = frozenset({"ByteLevel"})
 PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse", "Strip"})
@@ -43,35 +45,26 @@ class Manners:
 class PublishedTokenizer:
     """The vocabulary of a `tokenizer.json`: typed text never becomes a control id, whatever it says."""
 
+    all_leading_spaces = False
+    """A text loses at most one space that nobody typed."""
+
     def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], manners: Manners) -> None:
         self.manners = manners
         added = rust.get_added_tokens_decoder()
         self._rust = rust
         self._turn = Lock()  # a setting of the vocabulary decides whether control tokens are read, and chats may run in threads
-        self._controls = MappingProxyType({token.content: place for place, token in added.items() if token.special})
+        self.controls: Mapping[str, int] = MappingProxyType({token.content: place for place, token in added.items() if token.special})
+        """The ids that steer the model, by name."""
         self._typed = {place: token.content.encode() for place, token in added.items()}
-        self._typed |= dict.fromkeys(self._controls.values(), b"")
+        self._typed |= dict.fromkeys(self.controls.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
+        self.each_byte = not self._bytes
+        """Byte pieces are shown one by one; bytes of a byte-level vocabulary that could have begun a character are one U+FFFD."""
         self._leading = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
-
-    @property
-    def controls(self) -> Mapping[str, int]:
-        """The ids that steer the model, by name."""
-        return self._controls
-
-    @property
-    def all_leading_spaces(self) -> bool:
-        """A text loses at most one space that nobody typed."""
-        return False
-
-    @property
-    def each_byte(self) -> bool:
-        """Byte pieces are shown one by one; bytes of a byte-level vocabulary that could have begun a character are one U+FFFD."""
-        return not self._bytes
 
     def __len__(self) -> int:
         """How many ids there are."""
@@ -95,10 +88,6 @@ class PublishedTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
-
-    def byte_share(self, ids: Sequence[int]) -> float:
-        """The share (0 to 1) of ids that are parts of a character."""
-        return share_of_parts(self, ids)
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space that the vocabulary puts before every text."""
@@ -168,25 +157,14 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: Publis
 
 
 def _manners(folder: Path, config: Mapping[str, object], rust: "Rust", begin: tuple[int, ...]) -> Manners:
-    settings = _read_json(folder / SETTINGS)
+    settings, generation = (read_object(path) if (path := folder / name).is_file() else {} for name in (SETTINGS, GENERATION))
     names = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
     named = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
-    ends = [*_ids(named), *_ids(config.get("eos_token_id")), *_ids(_read_json(folder / "generation_config.json").get("eos_token_id"))]
+    ends = [*_ids(named), *_ids(config.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]
     own = folder / CHAT_TEMPLATE
     template = read_whole(own, "a chat template").decode() if own.is_file() else _default(settings.get("chat_template"))
     texts = MappingProxyType({key: value for key, value in names.items() if value})
     return Manners(begin, tuple(dict.fromkeys(ends)), template, texts)
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    """The object in a JSON file of the folder; empty where the file is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _content(value: object) -> str:

@@ -1,6 +1,6 @@
 """What every tokenizer here can do, and how ids become text as they come."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 SPACE: Final = "\u2581"
@@ -32,9 +32,6 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
-
-    def byte_share(self, ids: Sequence[int]) -> float:
-        """The share (0 to 1) of ids that are parts of a character, because the vocabulary has no piece for the whole."""
 
     def fragment(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes that an id stands for, perhaps a part of a character; empty for an id that stands for no text.
@@ -90,15 +87,12 @@ def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
     return text + stream.finish()
 
 
-def share_of_parts(tokenizer: Tokenizer, ids: Sequence[int]) -> float:
-    """The share of ids that are parts of a character."""
-    return sum(_text_of(tokenizer.fragment(token)) is None for token in ids) / max(len(ids), 1)
-
-
 def readable(fragment: bytes) -> str:
     """The bytes of an id for the eye: see `Tokenizer.piece`."""
-    text = _text_of(fragment)
-    return "".join([f"<0x{value:02X}>" for value in fragment]) if text is None else text.replace(" ", SPACE)
+    try:
+        return fragment.decode().replace(" ", SPACE)
+    except UnicodeDecodeError:
+        return "".join([f"<0x{value:02X}>" for value in fragment])
 
 
 def well_formed(text: str) -> str:
@@ -106,11 +100,3 @@ def well_formed(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _text_of(fragment: bytes) -> str | None:
-    """The characters that the bytes are; None where they are parts of one."""
-    try:
-        return fragment.decode()
-    except UnicodeDecodeError:
-        return None

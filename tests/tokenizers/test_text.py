@@ -84,13 +84,6 @@ def test_half_of_a_surrogate_pair_does_not_break_encoding(tokenizer: Tokenizer) 
     assert tokenizer.decode(tokenizer.encode("好\ud83d")).startswith("好")
 
 
-def test_the_share_of_parts_of_characters_is_counted(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode("好😀")
-    assert tokenizer.byte_share(ids) >= 0.5
-    assert tokenizer.byte_share(tokenizer.encode("hello")) == 0
-    assert tokenizer.byte_share([]) == 0
-
-
 def test_the_ids_of_many_rows_are_the_same_objects(tokenizer: Tokenizer) -> None:
     one, other = tokenizer.encode("你好 hello"), tokenizer.encode("你好 hello")
     assert all(a is b for a, b in zip(one, other, strict=True))
