@@ -104,6 +104,13 @@ class QuantizedLinear(QuantizedWeight):
         return out
 
 
+def linear(
+    columns: int, rows: int, bits: int | None, *, bias: bool = True, scale_type: torch.dtype | None = torch.float16
+) -> nn.Linear | QuantizedLinear:
+    """A linear layer quantised to so many bits, or of plain numbers where there are none."""
+    return QuantizedLinear(columns, rows, bits, bias=bias, scale_type=scale_type) if bits else nn.Linear(columns, rows, bias=bias)
+
+
 class QuantizedEmbedding(QuantizedWeight):
     """The vocabulary (V, C), quantised: the rows of ids, and the head that is tied to them."""
 

@@ -124,6 +124,33 @@ def attend(
     return grid.gather(mixed.reshape(grid.rows, heads, grid.length, size))
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One pass through a network: what all its attentions need."""
+
+    pack: Pack
+    grid: Grid
+    prefix: Prefix | None
+    cache: Cache | None
+
+    @classmethod
+    def of(cls, pack: Pack, prefix: Prefix | None = None, cache: Cache | None = None) -> "Pass":
+        """The pass of a pack behind a prefix, its rows going on where a cache ends."""
+        return cls(pack, Grid.of(pack, None if cache is None else cache.used), prefix, cache)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, damping: float = 1.0, slopes: Tensor | None = None
+    ) -> Tensor:
+        """Attention of one layer, counted from 0: query (T, H * Q, D), key and value (T, H, D) -> (T, H * Q, D).
+
+        Keys and values are put into the cache, which the row then is; `damping` and `slopes` as `attend` takes them.
+        """
+        if self.cache is not None:
+            key, value = self.cache.extend(layer, self.pack, key, value)
+        prefix = None if self.prefix is None else self.prefix[layer]
+        return attend(query, key, value, self.grid, prefix=prefix, damping=damping, slopes=slopes)
+
+
 class SharedPrefixAttention(torch.autograd.Function):
     """One softmax over a row's own keys and the shared prefix, which is multiplied as one matrix and never expanded over rows.
 

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from imprint.data.batch import Layout, Pack
+from imprint.data.batch import Layout
 from imprint.errors import UserError
-from imprint.models.attention import Cache, Grid, Prefix, attend
-from imprint.models.fields import positive_number, quantization_bits, whole_number
-from imprint.models.network import Network, Shape
-from imprint.quant import QuantizedEmbedding, QuantizedLinear
+from imprint.models.attention import Pass
+from imprint.models.fields import SOURCE, positive_number, quantization_bits, whole_number
+from imprint.models.network import Network, Shape, table, through
+from imprint.quant import QuantizedEmbedding, linear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -46,19 +45,19 @@ class ChatGLMConfig:
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":
         """Take the fields of a config.json; a missing or impossible one is a UserError."""
-        found = {name: whole_number(fields, name, default) for name, default in SHAPE_FIELDS.items()}
+        found = {name: whole_number(fields, name, default=default) for name, default in SHAPE_FIELDS.items()}
         epsilon = positive_number(fields, "layernorm_epsilon", 1e-5)
         if found["hidden_size"] % (4 * found["num_attention_heads"]):
             raise UserError(
                 f'config.json: "hidden_size" {found["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
-                f"({found['num_attention_heads']}), as the two rotary axes need. Take config.json from the official folder."
+                f"({found['num_attention_heads']}), as the two rotary axes need. {SOURCE}"
             )
         if not fields.get("position_encoding_2d", True):
             raise UserError(
                 'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
                 "Use the official folder."
             )
-        bits = quantization_bits(fields, "inner_hidden_size")
+        bits = quantization_bits(fields, {"inner_hidden_size": found["inner_hidden_size"]})
         return cls(
             layernorm_epsilon=epsilon,
             control=ControlIds.from_config(fields),
@@ -86,6 +85,7 @@ SHAPE_FIELDS: dict[str, int | None] = {
 class ChatGLM(Network):
     """The network: a prefix language model whose head is its embedding."""
 
+    transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
 
     def __init__(self, config: ChatGLMConfig) -> None:
@@ -113,20 +113,7 @@ class ChatGLM(Network):
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
         embedding = self.transformer.word_embeddings
-        return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else functional.linear(hidden, embedding.weight)
-
-    def forward(
-        self,
-        pack: Pack,
-        *,
-        prefix: Prefix | None = None,
-        cache: Cache | None = None,
-        checkpointing: bool = False,
-        keep: list[Tensor] | None = None,
-    ) -> Tensor:
-        """See Network.forward."""
-        hidden: Tensor = self.transformer(pack, prefix=prefix, cache=cache, checkpointing=checkpointing, keep=keep)
-        return hidden
+        return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else super().logits(hidden)
 
     def layout(self, ids: Sequence[int]) -> Layout:
         """Everything before <sop> is context, or the whole row without one; counting stops at [gMASK], [MASK] or its end."""
@@ -150,23 +137,13 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
-    def forward(self, pack: Pack, *, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, current: Pass, *, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
-        hidden: Tensor = self.word_embeddings(pack.ids).to(self.final_layernorm.weight.dtype)
-        grid = Grid.of(pack, None if cache is None else cache.used)
-        cos, sin = rotary(pack.positions, self.config.head_size // 2, hidden.dtype)
-        for index, block in enumerate(self.layers):
-            if keep is not None:
-                keep.append(hidden)
-            shared = None if prefix is None else prefix[index]
-            if checkpointing:
-                hidden = checkpoint(block, hidden, pack, grid, cos, sin, shared, cache, use_reentrant=False)
-            else:
-                hidden = block(hidden, pack, grid, cos, sin, shared, cache)
-        hidden = self.final_layernorm(hidden)
-        if keep is not None:
-            keep.append(hidden)
-        return hidden
+        hidden: Tensor = self.word_embeddings(current.pack.ids).to(self.final_layernorm.weight.dtype)
+        cos, sin = rotary(current.pack.positions, self.config.head_size // 2, hidden.dtype)
+        hidden = through(self.layers, hidden, current, cos, sin, checkpointing=checkpointing, keep=keep)
+        normed: Tensor = self.final_layernorm(hidden)
+        return normed
 
 
 class Block(nn.Module):
@@ -179,12 +156,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(
-        self, hidden: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         x = self.input_layernorm(hidden)
-        x = self.post_attention_layernorm(x * RESIDUAL_SCALE + self.attention(x, pack, grid, cos, sin, prefix, cache))
+        x = self.post_attention_layernorm(x * RESIDUAL_SCALE + self.attention(x, current, cos, sin))
         mixed: Tensor = x * RESIDUAL_SCALE + self.mlp(x)
         return mixed
 
@@ -196,18 +171,14 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.num_attention_heads
-        self.query_key_value = _linear(config, config.hidden_size, 3 * config.hidden_size)
-        self.dense = _linear(config, config.hidden_size, config.hidden_size)
+        self.query_key_value = linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
+        self.dense = linear(config.hidden_size, config.hidden_size, config.quantization_bit)
 
-    def forward(
-        self, x: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        if cache is not None:
-            key, value = cache.extend(self.index, pack, key, value)
-        mixed = attend(query, key, value, grid, prefix=prefix, damping=self.index + 1.0)
+        mixed = current.attend(self.index, query, key, value, damping=self.index + 1.0)
         out: Tensor = self.dense(mixed.reshape(len(x), -1))
         return out
 
@@ -217,8 +188,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = _linear(config, config.hidden_size, config.inner_hidden_size)
-        self.dense_4h_to_h = _linear(config, config.inner_hidden_size, config.hidden_size)
+        self.dense_h_to_4h = linear(config.hidden_size, config.inner_hidden_size, config.quantization_bit)
+        self.dense_4h_to_h = linear(config.inner_hidden_size, config.hidden_size, config.quantization_bit)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -226,16 +197,10 @@ class MLP(nn.Module):
         return out
 
 
-def _linear(config: ChatGLMConfig, inputs: int, outputs: int) -> nn.Linear | QuantizedLinear:
-    return QuantizedLinear(inputs, outputs, config.quantization_bit) if config.quantization_bit else nn.Linear(inputs, outputs)
-
-
 def _embedding(config: ChatGLMConfig) -> nn.Embedding | QuantizedEmbedding:
     if config.quantization_bit and config.quantization_embeddings:
         return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
-    # not nn.Embedding(...), which draws numbers: on the meta device that costs 1.3 s of imports
-    plain: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
-    return plain
+    return table(config.vocab_size, config.hidden_size)
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

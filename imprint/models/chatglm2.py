@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from imprint.data.batch import Pack
 from imprint.errors import UserError
-from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.models.attention import Pass
 from imprint.models.fields import SOURCE, end_ids, positive_number, quantization_bits, whole_number
-from imprint.models.network import Network, Shape
-from imprint.quant import QuantizedLinear
+from imprint.models.network import Network, Shape, table, through
+from imprint.quant import QuantizedLinear, linear
 
 ROTARY_BASE = 10000.0
 VOCABULARY_OF_2_AND_3 = 65024
@@ -79,7 +77,7 @@ class ChatGLM2Config:
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLM2Config":
         """Take the fields of a config.json; a missing, impossible or unknown one is a UserError."""
-        found = {name: whole_number(fields, name, default) for name, default in SHAPE_FIELDS.items()}
+        found = {name: whole_number(fields, name, default=default) for name, default in SHAPE_FIELDS.items()}
         heads, groups = found["num_attention_heads"], found["multi_query_group_num"]
         for name, value in ONE_WAY.items():
             if fields.get(name, value) != value:
@@ -106,7 +104,7 @@ class ChatGLM2Config:
             rotary_base=base,
             stretch=stretch,
             end_ids=end_ids(fields),
-            quantization_bit=quantization_bits(fields, "hidden_size", "ffn_hidden_size"),
+            quantization_bit=quantization_bits(fields, {name: found[name] for name in ("hidden_size", "ffn_hidden_size")}),
             **found,
         )
 
@@ -126,6 +124,8 @@ def _positions(ratio: float, vocabulary: int) -> tuple[float, float]:
 
 class ChatGLM2(Network):
     """The network; its vocabulary head is a weight of its own."""
+
+    transformer: "Transformer"
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__(
@@ -148,28 +148,10 @@ class ChatGLM2(Network):
         """(V, C)."""
         return self.transformer.output_layer.weight
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(N, C) -> (N, V)."""
-        found: Tensor = self.transformer.output_layer(hidden)
-        return found
-
     @property
     def projection_width(self) -> int:
         """The table of a prefix with a projection is as wide as the keys and values it stands for."""
         return self.shape.layers * 2 * self.shape.kv_heads * self.shape.head_size
-
-    def forward(
-        self,
-        pack: Pack,
-        *,
-        prefix: Prefix | None = None,
-        cache: Cache | None = None,
-        checkpointing: bool = False,
-        keep: list[Tensor] | None = None,
-    ) -> Tensor:
-        """See Network.forward."""
-        hidden: Tensor = self.transformer(pack, prefix=prefix, cache=cache, checkpointing=checkpointing, keep=keep)
-        return hidden
 
 
 class Transformer(nn.Module):
@@ -182,23 +164,13 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
 
-    def forward(self, pack: Pack, *, prefix: Prefix | None, cache: Cache | None, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, current: Pass, *, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
-        hidden: Tensor = self.embedding.word_embeddings(pack.ids)
-        grid = Grid.of(pack, None if cache is None else cache.used)
-        cos, sin = rotary(pack.positions[0], self.config, hidden.dtype)
-        for index, block in enumerate(self.encoder.layers):
-            if keep is not None:
-                keep.append(hidden)
-            shared = None if prefix is None else prefix[index]
-            if checkpointing:
-                hidden = checkpoint(block, hidden, pack, grid, cos, sin, shared, cache, use_reentrant=False)
-            else:
-                hidden = block(hidden, pack, grid, cos, sin, shared, cache)
-        hidden = self.encoder.final_layernorm(hidden)
-        if keep is not None:
-            keep.append(hidden)
-        return hidden
+        hidden: Tensor = self.embedding.word_embeddings(current.pack.ids)
+        cos, sin = rotary(current.pack.positions[0], self.config, hidden.dtype)
+        hidden = through(self.encoder.layers, hidden, current, cos, sin, checkpointing=checkpointing, keep=keep)
+        normed: Tensor = self.encoder.final_layernorm(hidden)
+        return normed
 
 
 class Embedding(nn.Module):
@@ -206,8 +178,7 @@ class Embedding(nn.Module):
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()
-        # not nn.Embedding(...), which draws numbers: on the meta device that costs 1.3 s of imports
-        self.word_embeddings = nn.Embedding.from_pretrained(torch.empty(config.padded_vocab_size, config.hidden_size), freeze=False)
+        self.word_embeddings = table(config.padded_vocab_size, config.hidden_size)
 
 
 class Encoder(nn.Module):
@@ -229,11 +200,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = _norm(config)
         self.mlp = MLP(config)
 
-    def forward(
-        self, hidden: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
-        hidden = hidden + self.self_attention(self.input_layernorm(hidden), pack, grid, cos, sin, prefix, cache)
+        hidden = hidden + self.self_attention(self.input_layernorm(hidden), current, cos, sin)
         mixed: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
         return mixed
 
@@ -250,16 +219,12 @@ class Attention(nn.Module):
         self.query_key_value = _linear(config, config.hidden_size, sum(self.widths), bias=config.add_qkv_bias)
         self.dense = _linear(config, self.widths[0], config.hidden_size)
 
-    def forward(
-        self, x: Tensor, pack: Pack, grid: Grid, cos: Tensor, sin: Tensor, prefix: tuple[Tensor, Tensor] | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         parts = self.query_key_value(x).split(self.widths, -1)
         query, key, value = (part.unflatten(-1, (-1, self.size)) for part in parts)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        if cache is not None:
-            key, value = cache.extend(self.index, pack, key, value)
-        mixed = attend(query, key, value, grid, prefix=prefix, damping=self.damping)
+        mixed = current.attend(self.index, query, key, value, damping=self.damping)
         out: Tensor = self.dense(mixed.flatten(1))
         return out
 
@@ -285,9 +250,8 @@ def _norm(config: ChatGLM2Config) -> nn.RMSNorm:
 
 
 def _linear(config: ChatGLM2Config, inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear | QuantizedLinear:
-    if config.quantization_bit:
-        return QuantizedLinear(inputs, outputs, config.quantization_bit, bias=bias, scale_type=None)
-    return nn.Linear(inputs, outputs, bias=bias)
+    """Quantised, its scales have the type of the weights."""
+    return linear(inputs, outputs, config.quantization_bit, bias=bias, scale_type=None)
 
 
 def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

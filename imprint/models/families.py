@@ -1,14 +1,15 @@
 """From a config.json to the network it describes; decided by its fields, never by a folder's name."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from imprint.errors import UserError
+from imprint.files import read_object
 from imprint.models.bloom import Bloom, BloomConfig
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.network import Network
+from imprint.tokenizers.published import GENERATION
 
 NATIVE = (
     'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '
@@ -25,17 +26,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights."
         )
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: must hold one JSON object, found {type(fields).__name__}. Download the file again.")
-    return fields
+    return read_object(path)
 
 
 def build_network(fields: dict[str, Any], folder: Path) -> Network:
-    """The network for these fields, its weights not yet there (on the meta device when the caller says so)."""
+    """The network for the fields of the folder's config.json, its weights not yet there (on the meta device when the caller says so).
+
+    Raises UserError for fields that are missing, impossible, or of an architecture that is not known.
+    """
+    generation = read_object(path) if (path := folder / GENERATION).is_file() else {}
+    try:
+        return _build(fields, generation)
+    except UserError as error:  # which names the file, and not where it is
+        raise UserError(f"{folder}/{error}") from error
+
+
+def _build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     kind = fields.get("model_type")
     if kind == "chatglm" and "multi_query_group_num" in fields:
         return ChatGLM2(ChatGLM2Config.read(fields))
@@ -46,9 +52,9 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
     from imprint.models import hf  # transformers takes seconds to import
 
     if hf.knows(kind):
-        return hf.build(fields, folder)
+        return hf.build(fields, generation)
     remote = ' Its "auto_map" asks for code from the folder, which is never run.' if "auto_map" in fields else ""
-    raise UserError(f'{folder}/config.json: "model_type" is {kind!r}, an architecture that is not known here.{remote} Known: {NATIVE}.')
+    raise UserError(f'config.json: "model_type" is {kind!r}, an architecture that is not known here.{remote} Known: {NATIVE}.')
 
 
 def listing(folder: Path) -> str:

@@ -4,17 +4,14 @@ The pack, the prefix and the cache of a pass travel through the classes as one k
 an attention again; nothing of the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
 from transformers.initialization import no_init_weights
@@ -23,9 +20,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from imprint.data.batch import Pack, pack
 from imprint.errors import UserError
-from imprint.models.attention import Cache, Grid, Prefix, attend
+from imprint.models.attention import Cache, Pass, Prefix
+from imprint.models.fields import SOURCE, end_ids, quantization_bits
 from imprint.models.network import Network, Shape
-from imprint.quant import BITS, QuantizedLinear
+from imprint.quant import QuantizedLinear
 
 ATTENTION = "imprint"
 """The name under which transformers knows our attention."""
@@ -44,16 +42,6 @@ COMPARED = ((1, 2, 3, 4, 5), (3, 1, 2))
 """Ids, modulo the vocabulary, on which an unproven kind is compared."""
 NEAR = 0.05
 """Share of the largest logit by which the comparison may differ; 16-bit types need it."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass through the network, as each attention needs it."""
-
-    pack: Pack
-    grid: Grid
-    prefix: Prefix | None
-    cache: Cache | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def routed(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **handed: Any
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D)."""
-    current = handed[PASS]
+    current: Pass | Survey = handed[PASS]
     if isinstance(current, Survey):
         current.note(module, key, value, {**handed, "a mask of its own": attention_mask})
         return query.new_empty((1, query.shape[2], query.shape[1], value.shape[3])), None
@@ -102,10 +90,7 @@ def routed(
     scaling = handed.get("scaling")
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
         query = query * (scaling * query.shape[-1] ** 0.5)
-    if current.cache is not None:
-        key, value = current.cache.extend(layer, current.pack, key, value)
-    shared = None if current.prefix is None else current.prefix[layer]
-    return attend(query, key, value, current.grid, prefix=shared)[None], None
+    return current.attend(layer, query, key, value)[None], None
 
 
 def knows(kind: object) -> bool:
@@ -113,18 +98,16 @@ def knows(kind: object) -> bool:
     return isinstance(kind, str) and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
-def build(fields: dict[str, Any], folder: Path) -> Network:
+def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     """The network for the fields of a config.json of a kind that transformers knows, its weights not yet there.
+
+    `generation` has the fields of generation_config.json, which may name further ids that end an answer.
 
     Raises UserError where the classes do what packed rows, a prefix or a cache of ours cannot go through.
     """
-    bits = fields.get("quantization_bit") or None
-    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
-        raise UserError(
-            f'{folder}/config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the formats that are known.'
-        )
-    config = _config(fields, folder)
-    refusal = f"{folder}/config.json: {config.model_type!r} of transformers cannot be used here:"
+    bits = quantization_bits(fields, {})
+    config = _config(fields)
+    refusal = f"config.json: {config.model_type!r} of transformers cannot be used here:"
     longest = _longest(config, refusal)
     AttentionInterface.register(ATTENTION, routed)
     causal = _build(config, refusal)
@@ -137,6 +120,7 @@ def build(fields: dict[str, Any], folder: Path) -> Network:
     attentions = _survey(causal.eval(), refusal)
     if len(blocks) != len(attentions):
         raise UserError(f"{refusal} it has {len(blocks)} blocks and {len(attentions)} attentions, where one in each is known.")
+    ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
     windows = [attention.window for attention in attentions if attention.window]
     shape = Shape(
         vocabulary=vocabulary,
@@ -146,25 +130,23 @@ def build(fields: dict[str, Any], folder: Path) -> Network:
         hidden=hidden,
         longest=min([longest, *windows]),
     )
-    return Classes(causal, blocks, shape, end_ids=_end_ids(config, folder), quantization_bit=bits, limit=min(windows, default=None))
+    return Classes(causal, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(windows, default=None))
 
 
-def _config(fields: dict[str, Any], folder: Path) -> PreTrainedConfig:
+def _config(fields: dict[str, Any]) -> PreTrainedConfig:
     """The description by transformers itself, from the fields that are for it."""
     if fields.get("quantization_config"):
         method = fields["quantization_config"]
         method = method.get("quant_method") if isinstance(method, dict) else method
         raise UserError(
-            f'{folder}/config.json: "quantization_config" says that the weights are quantised by {method!r}, which is not read here. '
+            f'config.json: "quantization_config" says that the weights are quantised by {method!r}, which is not read here. '
             "Give the folder with 16-bit weights; `quantize` makes 8 or 4 bits of them."
         )
     kept = {name: value for name, value in fields.items() if name not in OURS and not name.startswith("_")}
     try:
         return CONFIG_MAPPING[fields["model_type"]].from_dict(kept)
     except Exception as error:  # each class checks its fields in its own way
-        raise UserError(
-            f"{folder}/config.json: transformers cannot read it ({_short(error)}). Take config.json from the official folder."
-        ) from error
+        raise UserError(f"config.json: transformers cannot read it ({_short(error)}). {SOURCE}") from error
 
 
 def _build(config: PreTrainedConfig, refusal: str) -> Any:
@@ -239,20 +221,6 @@ def _survey(causal: Any, refusal: str) -> list[Attention]:
     return found
 
 
-def _end_ids(config: PreTrainedConfig, folder: Path) -> frozenset[int]:
-    """The ids that end an answer: what config.json and generation_config.json say together."""
-    path, found = folder / "generation_config.json", [config.eos_token_id]
-    if path.is_file():
-        try:
-            found.append(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
-        except (ValueError, OSError, RecursionError, AttributeError) as error:
-            raise UserError(f"{path}: cannot be read as a JSON object ({error}). Download the file again.") from error
-    ids = [token for entry in found if entry is not None for token in (entry if isinstance(entry, list) else [entry])]
-    if any(not isinstance(token, int) or isinstance(token, bool) for token in ids):
-        raise UserError(f'{path}: "eos_token_id" must be an id or a list of ids, got {ids}. Download the file again.')
-    return frozenset(ids)
-
-
 class Classes(Network):
     """A network whose parts are those of a transformers model, under their own names."""
 
@@ -300,10 +268,6 @@ class Classes(Network):
         """(V, C): the vocabulary head, which may be the embedding."""
         return self.get_parameter(f"{self._head}.weight")
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(N, C) -> (N, V)."""
-        return functional.linear(hidden, self.head_weight)
-
     def forward(
         self,
         pack: Pack,
@@ -323,7 +287,7 @@ class Classes(Network):
         for block in self._blocks:  # a block recomputes where it believes that it trains; its parts still do not
             block.gradient_checkpointing = block.training = checkpointing
             block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-        current = Pass(pack, Grid.of(pack, None if cache is None else cache.used), prefix, cache)
+        current = Pass.of(pack, prefix, cache)
         with _noted(self._blocks, keep):
             out = self.get_submodule(self._inner)(
                 input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{PASS: current}

@@ -10,9 +10,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from imprint.data.batch import Layout, Pack
-from imprint.models.attention import Cache, Prefix
+from imprint.models.attention import Cache, Pass, Prefix
 from imprint.quant import QuantizedWeight
 
 
@@ -37,6 +39,8 @@ class Shape:
 class Network(nn.Module):
     """An architecture: its subclasses have the official names of their weights and say how it counts positions."""
 
+    transformer: nn.Module
+    """Everything but the head, and in some official layouts the head: a Pass -> hidden states (T, C) after the final norm."""
     lora_targets: tuple[str, ...] = ("query_key_value",)
     """Ends of the names of the linears that make queries, keys and values: where a LoRA stands unless the recipe says otherwise."""
     tied: Mapping[str, str] = MappingProxyType({})
@@ -66,7 +70,10 @@ class Network(nn.Module):
         `keep` collects the embeddings, what enters each further block and the result; `checkpointing` computes each block again in the
         backward pass instead of keeping its activations.
         """
-        raise NotImplementedError
+        hidden: Tensor = self.transformer(Pass.of(pack, prefix, cache), checkpointing=checkpointing, keep=keep)
+        if keep is not None:
+            keep.append(hidden)
+        return hidden
 
     @property
     def head_weight(self) -> Tensor:
@@ -75,7 +82,7 @@ class Network(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
-        raise NotImplementedError
+        return functional.linear(hidden, self.head_weight)
 
     def layout(self, ids: Sequence[int]) -> Layout:  # noqa: ARG002 - what a causal network does not need
         """A row's context; none where every token sees only what stands before it."""
@@ -130,3 +137,18 @@ class Network(nn.Module):
     def own_name(self, stored: str) -> str:
         """What the network calls a tensor that a file calls `stored`."""
         return stored
+
+
+def through(blocks: nn.ModuleList, hidden: Tensor, *given: object, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    """Hidden states (T, C) behind the blocks, each called with them and `given`; `checkpointing` and `keep` as in Network.forward."""
+    for block in blocks:
+        if keep is not None:
+            keep.append(hidden)
+        hidden = checkpoint(block, hidden, *given, use_reentrant=False) if checkpointing else block(hidden, *given)
+    return hidden
+
+
+def table(rows: int, columns: int) -> nn.Embedding:
+    """An embedding whose numbers are still to come; nn.Embedding(...) draws some, which on the meta device costs 1.3 s of imports."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, columns), freeze=False)
+    return made

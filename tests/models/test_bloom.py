@@ -245,7 +245,6 @@ class TestConfig:
             ({"layer_norm_epsilon": "small"}, "\"layer_norm_epsilon\" must be a number above 0, got 'small'"),
             ({"eos_token_id": "</s>"}, "\"eos_token_id\" must be an id or a list of ids, got '</s>'"),
             ({"quantization_bit": 3}, '"quantization_bit" must be 8, 4 or null, got 3'),
-            ({"quantization_bit": 8, "quantization_embeddings": True}, '"quantization_embeddings" is true'),
             ({"quantization_bit": 4, "hidden_size": 27}, '"hidden_size" 27 is odd'),
         ],
     )

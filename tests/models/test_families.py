@@ -79,7 +79,7 @@ def test_a_broken_config_is_named(tmp_path: Path, content: bytes, sentence: str)
 def test_an_unknown_architecture_is_said_with_what_is_known(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, {"model_type": "new", "hidden_size": 4096})
 
-    assert "\"model_type\" is 'new', an architecture that is not known here. Known: ChatGLM-6B" in sentence
+    assert f"{tmp_path}/config.json: \"model_type\" is 'new', an architecture that is not known here. Known: ChatGLM-6B" in sentence
     assert "auto_map" not in sentence
 
 
@@ -126,7 +126,9 @@ def test_no_bits_are_no_quantisation(tmp_path: Path, bits: object) -> None:
 
 @pytest.mark.parametrize("bits", [16, 3, -4, "4", True, [8]])
 def test_other_bits_are_refused(tmp_path: Path, bits: object) -> None:
-    assert '"quantization_bit" must be 8, 4 or null' in refusal(tmp_path, {**small_fields(), "quantization_bit": bits})
+    assert f'{tmp_path}/config.json: "quantization_bit" must be 8, 4 or null' in refusal(
+        tmp_path, {**small_fields(), "quantization_bit": bits}
+    )
 
 
 def test_an_odd_width_cannot_share_bytes(tmp_path: Path) -> None:

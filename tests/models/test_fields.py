@@ -13,9 +13,16 @@ def test_what_is_no_whole_number_of_at_least_one_is_named(value: object) -> None
 
 
 def test_a_missing_number_takes_its_default_or_is_named() -> None:
-    assert whole_number({}, "layers", 3) == 3
+    assert whole_number({}, "layers", default=3) == 3
     with pytest.raises(UserError, match='"layers" must be a whole number of at least 1, got None'):
         whole_number({}, "layers")
+
+
+def test_of_several_names_the_first_that_is_there_counts() -> None:
+    assert whole_number({"new": 2, "old": 1}, "old", "new") == 1
+    assert whole_number({"new": 2, "old": None}, "old", "new") == 2
+    with pytest.raises(UserError, match='"old" or "new" must be a whole number of at least 1, got None'):
+        whole_number({}, "old", "new")
 
 
 @pytest.mark.parametrize("value", [0, -1e-5, "1e-5", True, float("nan"), float("inf")])
@@ -26,15 +33,15 @@ def test_what_is_no_positive_number_is_named(value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, None])
 def test_no_bits_are_no_quantisation(value: object) -> None:
-    assert quantization_bits({"quantization_bit": value}) is None
-    assert quantization_bits({}) is None
+    assert quantization_bits({"quantization_bit": value}, {}) is None
+    assert quantization_bits({}, {}) is None
 
 
 def test_two_columns_share_a_byte_at_four_bits_only() -> None:
-    assert quantization_bits({"quantization_bit": 8, "width": 3}, "width") == 8
-    assert quantization_bits({"quantization_bit": 4, "width": 2}, "width") == 4
+    assert quantization_bits({"quantization_bit": 8}, {"width": 3}) == 8
+    assert quantization_bits({"quantization_bit": 4}, {"width": 2}) == 4
     with pytest.raises(UserError, match='"width" 3 is odd, but at 4 bits two columns share a byte'):
-        quantization_bits({"quantization_bit": 4, "width": 3}, "width")
+        quantization_bits({"quantization_bit": 4}, {"width": 3})
 
 
 @pytest.mark.parametrize(("value", "ids"), [(2, {2}), ([5, 7, 8], {5, 7, 8}), (None, set()), (0, {0})])

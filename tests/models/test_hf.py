@@ -212,7 +212,7 @@ class TestFolders:
         assert loaded(folder).end_ids == {2, 5, 6}
 
         (folder / "generation_config.json").write_text("[")
-        with pytest.raises(UserError, match=r"generation_config\.json: cannot be read as a JSON object"):
+        with pytest.raises(UserError, match=r"generation_config\.json: cannot be read as JSON"):
             loaded(folder)
 
     def test_names_without_the_inner_model_are_read(self, tmp_path: Path) -> None:
