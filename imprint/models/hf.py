@@ -4,7 +4,7 @@ The pack, the prefix and the cache of a pass travel through the classes as one k
 an attention again; nothing of the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -284,9 +284,9 @@ class Classes(Network):
                 f"a row of {length} tokens is longer than {self.limit}: beyond that, this base looks back through a sliding window, which "
                 "is not there for packed rows. Bound the rows at that length."
             )
-        for block in self._blocks:  # a block recomputes where it believes that it trains; its parts still do not
-            block.gradient_checkpointing = block.training = checkpointing
-            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        for block in self._blocks:  # a block is computed again where it believes that it trains
+            block.gradient_checkpointing = block.training = checkpointing and torch.is_grad_enabled()
+            block._gradient_checkpointing_func = partial(_recomputed, block)
         current = Pass.of(pack, prefix, cache)
         with _noted(self._blocks, keep):
             out = self.get_submodule(self._inner)(
@@ -324,6 +324,16 @@ class Classes(Network):
                 f"{self.config.model_type!r} of transformers cannot be used here: over packed rows its classes give logits that differ by "
                 f"{apart:.3g} of {largest:.3g} from their own, so they do more than attention, blocks and head. Use another base."
             )
+
+
+def _recomputed(block: nn.Module, compute: Callable[..., Any], *given: Any) -> Any:
+    """What a block computes, kept for no backward pass; as it computes it trains no more, so that its dropout stays off."""
+
+    def still(*given: Any) -> Any:
+        block.training = False
+        return compute(*given)
+
+    return checkpoint(still, *given, use_reentrant=False)
 
 
 def _is_linear(layer: nn.Module) -> bool:

@@ -228,12 +228,19 @@ class TestTraining:
     def test_a_lora_stands_in_front_of_the_attention(self, tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
         assert pair(tmp_path / "base", kind)[1].lora_targets == names
 
-    def test_dropout_of_the_base_stays_off(self, tmp_path: Path) -> None:
-        _, ours = pair(tmp_path / "base", "llama", attention_dropout=0.5)
+    @pytest.mark.parametrize(
+        ("kind", "change"),
+        [("llama", {"attention_dropout": 0.5}), ("opt", {"dropout": 0.5, "ffn_dim": 48})],  # in the attention, in the block itself
+    )
+    def test_dropout_of_the_base_stays_off(self, tmp_path: Path, kind: str, change: dict[str, object]) -> None:
+        _, ours = pair(tmp_path / "base", kind, **change)
+        prefix = prefix_of(ours.train())
 
-        first, second = our_loss(ours.train(), checkpointing=True), our_loss(ours.train())
+        once, again = our_loss(ours, prefix, checkpointing=True), our_loss(ours, prefix)
+        gradients = [torch.autograd.grad(loss, prefix[0][0])[0] for loss in (once, again)]
 
-        assert torch.equal(first, second)
+        assert torch.equal(once, again)
+        assert difference(*gradients) <= 1e-6
         assert not any(child.training for child in ours.children())
 
     def test_two_passes_before_their_backward_passes_keep_their_prefixes(self, tmp_path: Path) -> None:
