@@ -23,8 +23,11 @@ VOCABULARY_OF_2_AND_3 = 65024
 """`padded_vocab_size` of every ChatGLM2-6B and ChatGLM3-6B; GLM-4-9B has another one."""
 STRETCHED = 16
 """`rope_ratio` of ChatGLM2-6B-32k, the one release that divides positions by it."""
-RATIOS_OF_3 = (50, 500)
-"""`rope_ratio` of ChatGLM3-6B-32k and ChatGLM3-6B-128k, which multiply the rotary base by it, as GLM-4 does."""
+LEAST_OF_3 = 50
+"""`rope_ratio` of ChatGLM3-6B-32k, which multiplies the rotary base by it, as GLM-4 does; ChatGLM3-6B-128k has a larger one.
+
+Positions that are divided by so much would be those of rows of more than 100,000 tokens, and no such ChatGLM2 was released.
+"""
 SHAPE_FIELDS: dict[str, int | None] = {
     "padded_vocab_size": None,
     "hidden_size": None,
@@ -111,14 +114,14 @@ class ChatGLM2Config:
 
 def _positions(ratio: float, vocabulary: int) -> tuple[float, float]:
     """Rotary base and stretch of positions that `rope_ratio` stands for, which has had two meanings under one name."""
-    if ratio == 1 or vocabulary != VOCABULARY_OF_2_AND_3 or ratio in RATIOS_OF_3:
+    if ratio == 1 or vocabulary != VOCABULARY_OF_2_AND_3 or ratio >= LEAST_OF_3:
         return ROTARY_BASE * ratio, 1.0
     if ratio == STRETCHED:
         return ROTARY_BASE, ratio
     raise UserError(
         f'config.json: "rope_ratio" is {ratio:g}, which is that of no released model with this vocabulary: ChatGLM2-6B-32k divides '
-        f"positions by its {STRETCHED}, ChatGLM3-6B-32k and -128k multiply the rotary base by their {RATIOS_OF_3[0]} and {RATIOS_OF_3[1]}, "
-        f"and of another number nothing says which is meant. {SOURCE}"
+        f"positions by its {STRETCHED}, ChatGLM3-6B-32k and -128k multiply the rotary base by {LEAST_OF_3} and more, and of another number "
+        f"nothing says which is meant. {SOURCE}"
     )
 
 

@@ -379,7 +379,7 @@ class TestConfig:
             (65024, None, 1e4, 1.0),  # ChatGLM2-6B, ChatGLM3-6B
             (65024, 16, 1e4, 16.0),  # ChatGLM2-6B-32k
             (65024, 50, 5e5, 1.0),  # ChatGLM3-6B-32k
-            (65024, 500, 5e6, 1.0),  # ChatGLM3-6B-128k
+            (65024, 500, 5e6, 1.0),
             (151552, None, 1e4, 1.0),  # GLM-4-9B
             (151552, 500, 5e6, 1.0),  # GLM-4-9B-chat
             (151552, 10000, 1e8, 1.0),  # GLM-4-9B-chat-1m
