@@ -308,7 +308,9 @@ def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Co
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="knobs to set here; `imprint recipe` lists them / 在此修改选项")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="a.b=c", help="knobs to set here; `imprint recipe` lists them / 在此修改选项"
+    )
 
 
 def _add_talking(commands: "argparse._SubParsersAction[_Parser]") -> None:

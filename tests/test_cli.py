@@ -177,6 +177,7 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
     [
         ([], "error: the following arguments are required: COMMAND. Run `imprint --help` to see what can be given.\n"),
         (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be a whole number from 1 on, got "0". Run'),
+        (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
         (["trian"], "error: argument COMMAND: invalid choice: 'trian'"),
     ],
 )

@@ -23,6 +23,7 @@ from imprint.tokenizers import CONTROL_PIECES
 from imprint.train import train_recipe
 
 RECIPE: Final = Path(__file__).with_name("pretrain.yaml")
+CARD: Final = Path(__file__).parent / "base" / "README.md"
 SHAPE: Final = {"hidden_size": 256, "num_layers": 6, "num_attention_heads": 8, "inner_hidden_size": 1024}
 HELD_OUT_DOCUMENTS: Final = 2_000
 HELD_OUT_SEED: Final = 1
@@ -55,6 +56,7 @@ def start_base(folder: Path) -> None:
     with new_folder(scratch):
         pass
     train_vocabulary(scratch)
+    shutil.copyfile(CARD, scratch / CARD.name)
     fields = configuration(scratch)
     write_json(scratch / "config.json", fields)
     seed_everything(0)

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 import imprint
+from imprint.bundle import licence_of
 from imprint.config import read_recipe
 from imprint.data.encode import encode_prompt
 from imprint.data.templates.chatglm import polish
@@ -40,6 +41,7 @@ def test_a_base_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float16"}
     model = imprint.load(base, device="cpu")
     assert model.tokenizer.decode(model.tokenizer.encode("这件上衣")) == "这件上衣"
+    assert licence_of(base) == licence_of(BASE) == "apache-2.0"
 
 
 @pytest.fixture(scope="module")
