@@ -50,10 +50,10 @@ def problems(errors: Sequence[ErrorDetails], schema: type[Section]) -> list[Prob
     needs: dict[tuple[str, str], list[str]] = {}
     found: list[Problem | tuple[str, str]] = []
     for error in errors:
-        path, home = _locate(schema, error["loc"])
+        path, home, here = _locate(schema, error["loc"])
         need = _need(error)
         if need is None:
-            found.append(_special(error, path, home))
+            found.append(_special(error, path, home, here))
         else:
             place = (path, show(error["input"]))
             if place not in needs:
@@ -92,7 +92,7 @@ def _need(error: ErrorDetails) -> str | None:
     return need(context) if need else None
 
 
-def _special(error: ErrorDetails, path: str, home: type[Section]) -> Problem:
+def _special(error: ErrorDetails, path: str, home: type[Section], here: object) -> Problem:
     """The problems that are about a key, about the word that chooses a section, or told by a section's own validator."""
     kind, context, key = error["type"], error.get("ctx", {}), path.rpartition(".")[2]
     if kind == "missing":
@@ -103,15 +103,16 @@ def _special(error: ErrorDetails, path: str, home: type[Section]) -> Problem:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, words = context["discriminator"].strip("'"), context.get("expected_tags", "").replace("'", "")
         if kind == "union_tag_not_found":
-            return Problem(f"{path}.{tag}", "is missing: it chooses what the section is about")
+            known = ", ".join(word for option in sections(here) for word in tags(option)[:1])
+            return Problem(f"{path}.{tag}", f"is missing: it chooses what the section is about, one of {known}")
         return Problem(f"{path}.{tag}", f"must be one of {words}, got {show(context['tag'])}")
     if kind == "value_error":
         return Problem(path, str(context["error"]))
     return Problem(path, f"{error['msg']}, got {show(error['input'])}")
 
 
-def _locate(schema: type[Section], loc: Sequence[int | str]) -> tuple[str, type[Section]]:
-    """The dotted path of pydantic's `loc`, which also names the alternatives tried, and the section that its last key is in."""
+def _locate(schema: type[Section], loc: Sequence[int | str]) -> tuple[str, type[Section], object]:
+    """The dotted path of pydantic's `loc`, which also names the alternatives tried, the section that its last key is in, and its type."""
     path, home = "", schema
     here: object = schema
     for part in loc:
@@ -127,7 +128,7 @@ def _locate(schema: type[Section], loc: Sequence[int | str]) -> tuple[str, type[
             home = inside[0] if inside else home
             field = home.model_fields.get(part) if inside else None
             here = field.annotation if field else None
-    return path, home
+    return path, home, here
 
 
 def _is_called(option: object, part: str) -> bool:

@@ -107,7 +107,7 @@ stages: [{method: lora, rank: 1.5}, {rank: 1}, {method: lara}]
         "recipe.yaml: train.range[1]: is missing",
         f"recipe.yaml: train.batch_sise: is unknown; did you mean batch_size? allowed here: {allowed}",
         "recipe.yaml: stages[0].rank: must be an integer, got 1.5",
-        "recipe.yaml: stages[1].method: is missing: it chooses what the section is about",
+        "recipe.yaml: stages[1].method: is missing: it chooses what the section is about, one of prefix, lora",
         'recipe.yaml: stages[2].method: must be one of prefix, lora, got "lara"',
     ]
 
