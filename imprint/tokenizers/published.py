@@ -5,6 +5,7 @@ text, and holds the chat template of many models.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,9 @@ class PublishedTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
+        names = sorted(self.controls, key=len, reverse=True)
+        self.any_control = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
+        """Matches the name of any control id, the longest first; nothing where there is none."""
 
     def __len__(self) -> int:
         """How many ids there are."""

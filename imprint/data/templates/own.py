@@ -1,7 +1,6 @@
 """The chat template that a folder brings along: Jinja, rendered in the sandbox of transformers; GLM-4-0414, Qwen and most chat models."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +84,7 @@ class OwnTemplate:
         if BROKEN not in rendered:
             return self.tokenizer.encode_marked(rendered)
         ids: list[int] = []
-        for part in re.split(_any_control(self.tokenizer), rendered):
+        for part in self.tokenizer.any_control.split(rendered):
             known = self.tokenizer.controls.get(part)
             ids += self.tokenizer.encode(part.replace(BROKEN, "")) if known is None else [known]
         return ids
@@ -98,7 +97,7 @@ def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
     """
     asked, answered = Message("user", "1"), Message("assistant", ANSWER)
     behind = _render(tokenizer, [asked, answered, Message("user", "2")], answering=False).partition(ANSWER)[2]
-    found = re.match(r"\s*" + _any_control(tokenizer), behind)
+    found = tokenizer.any_control.match(behind.lstrip())
     ends = [tokenizer.controls[found[1]]] if found else list(tokenizer.manners.ends)
     if not ends:
         raise UserError(
@@ -119,7 +118,7 @@ def _render(tokenizer: PublishedTokenizer, messages: Sequence[Message], *, answe
 
 def _described(tokenizer: PublishedTokenizer, message: Message) -> dict[str, object]:
     """A message under the names that chat templates know."""
-    text = re.sub(_any_control(tokenizer), lambda found: found[0][:1] + BROKEN + found[0][1:], message.text.replace(BROKEN, ""))
+    text = tokenizer.any_control.sub(lambda found: found[0][:1] + BROKEN + found[0][1:], message.text.replace(BROKEN, ""))
     if message.tool:
         call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
         return {"role": "assistant", "content": "", "tool_calls": [call]}
@@ -132,9 +131,3 @@ def _arguments(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _any_control(tokenizer: PublishedTokenizer) -> str:
-    """A pattern for any control token; nothing matches where there is none."""
-    names = sorted(tokenizer.controls, key=len, reverse=True)
-    return f"({'|'.join(map(re.escape, names))})" if names else r"((?!))"
