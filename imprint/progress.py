@@ -1,10 +1,10 @@
 """How far a long job is: a live bar on a terminal, a plain line now and then in a log file."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,15 @@ class Progress:
         self._bar.update(self._task, completed=self._pace.done, told=self._told())
         if not self._console.is_terminal and self._now() - self._spoke >= SECONDS_BETWEEN_LINES:
             self._print()
+
+    def over(self, items: Iterable[T], at_once: int = 1000) -> Iterator[T]:
+        """The items, each a unit that is done when the next one is asked for; the bar moves after so many."""
+        done = 0
+        for done, item in enumerate(items, start=1):
+            yield item
+            if done % at_once == 0:
+                self.advance(at_once)
+        self.advance(done % at_once)
 
     def say(self, text: str) -> None:
         """Print `text` on lines of its own, as it is."""

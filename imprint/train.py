@@ -140,7 +140,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
 def read_split(recipe: Recipe, run: RunFolder, model: Model, crew: Crew) -> Split:
     """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
     if not isinstance(recipe.data, TextsSection):
-        return load_split(recipe.data, model.template, Path(model.name))
+        return load_split(recipe.data, model.template, Path(model.name), quiet=not crew.leads)
     section, found = recipe.data, []
 
     def tokenize() -> None:

@@ -77,3 +77,10 @@ def test_a_file_name_with_brackets_is_shown_as_it_is_on_a_terminal() -> None:
     with Progress("checking a[final].jsonl", 2, "row", console=Console(file=out, force_terminal=True, width=80)) as progress:
         progress.advance()
     assert "a[final].jsonl" in out.getvalue()
+
+
+def test_items_are_counted_as_they_are_asked_for() -> None:
+    out = io.StringIO()
+    with Progress("encoding", 5, "row", console=Console(file=out)) as progress:
+        assert list(progress.over(iter("abcde"), at_once=2)) == list("abcde")
+    assert out.getvalue().startswith("encoding: 5/5")

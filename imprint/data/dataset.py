@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import field_validator
 
@@ -22,6 +22,10 @@ from imprint.data.shapes import Columns
 from imprint.data.templates import Template
 from imprint.data.tokenfile import lengths_of
 from imprint.errors import UserError
+from imprint.progress import Progress
+
+MANY: Final = 10_000
+"""So many rows take some seconds to encode."""
 
 
 class DataSection(Section):
@@ -156,13 +160,16 @@ class Split:
         return [self.row(number) for number in sorted_by_length(self.lengths(), count)[0]]
 
 
-def load_split(section: DataSection, template: Template, base: Path | None = None) -> Split:
+def load_split(section: DataSection, template: Template, base: Path | None = None, *, quiet: bool = False) -> Split:
     """Read, split and encode the data of a run; the same section gives the same rows. `base` is the folder of the model.
+
+    Many rows are told as they are encoded, unless that is to be `quiet`.
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
     train_samples, dev_samples = load_samples(section, tools=template.tools)
-    train = encode_samples(section, template, train_samples)
+    with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < MANY) as progress:
+        train = encode_samples(section, template, progress.over(train_samples))
     dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     sources = tuple(describe(path, columns) for path in (section.train, section.dev) if path is not None)

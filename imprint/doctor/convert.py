@@ -1,6 +1,6 @@
 """`imprint data convert FILE OUT`: the rows of any source in one normal form, in the format that the ending of OUT names."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from imprint.data.writing import ending, write_samples
 from imprint.doctor.reading import bar_for, shaped_rows
 from imprint.errors import UserError
 from imprint.progress import Progress
-
-ROWS_BETWEEN_UPDATES = 1000
 
 
 class ConvertSection(Section):
@@ -47,7 +45,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     print(describe(file, columns))  # noqa: T201
     found = look_through(file, columns)
     with Progress(f"writing {output.name}", found.samples, "rows") as bar:
-        write_samples(output, _counted(_samples(file, columns), bar.advance), history=found.history, system=found.system)
+        write_samples(output, bar.over(_samples(file, columns)), history=found.history, system=found.system)
     print(f"{output} holds {found.samples} rows / 已写入 {found.samples} 行")  # noqa: T201
 
 
@@ -80,17 +78,6 @@ def _samples(file: str, columns: Columns) -> Iterator[Sample]:
             yield from samples_of(row, shape, place)
         except BadRowError as problem:
             raise UserError(f"{place}: {problem} The file has changed while it was read; nothing was written.") from problem
-
-
-def _counted(samples: Iterator[Sample], advance: Callable[[int], None]) -> Iterator[Sample]:
-    waiting = 0
-    for sample in samples:
-        yield sample
-        waiting += 1
-        if waiting == ROWS_BETWEEN_UPDATES:
-            advance(waiting)
-            waiting = 0
-    advance(waiting)
 
 
 def _refuse_itself(source: Path, output: Path) -> None:

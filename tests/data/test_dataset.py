@@ -238,3 +238,15 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Pat
     assert load_split(mixed, template).general == [first, second]
     with pytest.raises(UserError, match="the template of this model writes no tools"):
         load_split(section, tiny_template())
+
+
+def test_many_rows_are_told_as_they_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = DataSection(train=write(tmp_path / "train.jsonl", 9), dev_share=0)
+    load_split(section, tiny_template())
+    monkeypatch.setattr("imprint.data.dataset.MANY", 9)
+    load_split(section, tiny_template(), quiet=True)
+    assert capsys.readouterr().out == ""
+    load_split(section, tiny_template())
+    assert "encoding rows: 9/9" in capsys.readouterr().out
