@@ -16,7 +16,9 @@ from imprint.evaluate import (
     answer_all,
     answers_folder,
     baseline_of,
+    decoding,
     draw_confusions,
+    learned_samples,
     name_of,
     open_asked,
     read_data,
@@ -52,8 +54,17 @@ def compare(
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
     asked = _asked(path, run, section, data, prompts, limit)
-    beside = baseline_of(run, asked.samples, section)
-    before, after = (_answers(path, run, section.model_copy(update={"base": base}), asked, limit, beside) for base in (True, False))
+    learned = learned_samples(run)
+    beside = baseline_of(learned, asked.samples, section)
+
+    def answers(*, base: bool) -> Answers:
+        side = section.model_copy(update={"base": base})
+        output = answers_folder(path, run, side, asked.name, limit)
+        found = answer_all(open_asked(path, run, side), asked.samples, side, output)
+        write_scores(found, side, asked.source, output, learned=learned, beside=beside)
+        return found
+
+    before, after = answers(base=True), answers(base=False)
     page = RunFolder(path).comparison.with_name(f"{asked.page}.html")
     comparison = _comparison(path, run, section, asked, before, after, beside)
     if before.scored and isinstance(section.task, ClassificationTask):
@@ -102,14 +113,6 @@ def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None
     return _Asked(samples, run.data.dev or run.data.train, "held-out", page)
 
 
-def _answers(path: Path, run: Trained, section: EvaluateSection, asked: _Asked, limit: int | None, beside: Judged | None) -> Answers:
-    """What one of the two models says, and the files of its evaluation."""
-    output = answers_folder(path, run, section, asked.name, limit)
-    answers = answer_all(open_asked(path, run, section), asked.samples, section, output)
-    write_scores(answers, section, run, asked.source, output, beside=beside)
-    return answers
-
-
 def _comparison(
     path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
 ) -> Comparison:
@@ -153,10 +156,3 @@ def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[s
     for line in rate_lines(comparison):
         if line.base is not None and line.tuned is not None:
             yield f"{line.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"
-
-
-def decoding(section: EvaluateSection) -> str:
-    """How answers were chosen, in words."""
-    if section.num_beams > 1:
-        return f"{section.num_beams} beams"
-    return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"

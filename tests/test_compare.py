@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import imprint.evaluate as evaluation
+import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.files import read_lines
 from imprint.runs import RunFolder
@@ -46,7 +46,7 @@ def test_answers_that_an_evaluation_left_are_taken(run: RunFolder, rows: Path, m
     def refuse(*arguments: object) -> list[list[int]]:
         raise AssertionError("answered again")
 
-    monkeypatch.setattr(evaluation, "_answer", refuse)
+    monkeypatch.setattr(answering, "_answer", refuse)
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "5"]) == 0
 
 

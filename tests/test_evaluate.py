@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import imprint
-import imprint.evaluate as evaluation
+import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
 from imprint.data.encode import encode_prompt
@@ -52,13 +52,13 @@ def ask(run: RunFolder, rows: Path, tmp_path: Path) -> Ask:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were really answered, batch by batch."""
     seen: list[int] = []
-    answer = evaluation._answer
+    answer = answering._answer
 
     def counted(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
         seen.append(len(batch))
         return answer(batch, questions, model, section)
 
-    monkeypatch.setattr(evaluation, "_answer", counted)
+    monkeypatch.setattr(answering, "_answer", counted)
     return seen
 
 
@@ -254,7 +254,7 @@ def test_numbers_that_are_not_finite_are_told_with_the_line_of_the_file(
     def fail(*_arguments: object, **_knobs: object) -> None:
         raise NotFiniteError(1, 3)
 
-    monkeypatch.setattr(evaluation, "generate", fail)
+    monkeypatch.setattr(answering, "generate", fail)
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "3", f"output={tmp_path}"]) == 2
     said = capsys.readouterr().err
     assert "rows.jsonl:" in said
@@ -335,6 +335,28 @@ def test_other_columns_are_read_by_name(ask: Ask, run: RunFolder, rows: Path, tm
     assert predictions(tmp_path / "renamed") == predictions(ask())
 
 
+# Answers that are labels
+
+
+def test_an_answer_that_is_no_label_is_told_with_its_row_before_anything_is_asked(
+    run: RunFolder, rows: Path, tmp_path: Path, batches: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs = ["task.kind=classification", "task.labels=[好, 坏]", f"output={tmp_path}"]
+    assert main(["evaluate", str(run.path), "--data", str(rows), *knobs]) == 2
+    said = capsys.readouterr().err
+    assert "rows.jsonl:1: " in said
+    assert "is none of the labels 好, 坏, and so in 24 of 24 rows. Name every label of the data in task.labels" in said
+    assert batches == []
+
+
+def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(json.dumps({"content": "上衣", "summary": label}) + "\n" for label in ("白，色", "白,色")), encoding="utf-8")
+    knobs = ["task.kind=classification", "task.labels=['白，色', '白,色']", f"output={tmp_path}"]
+    assert main(["evaluate", str(run.path), "--data", str(file), *knobs]) == 2
+    assert 'task.labels: "白，色" and "白,色" are the same tokens to this model.' in capsys.readouterr().err
+
+
 # Stopped and started again
 
 
@@ -342,17 +364,17 @@ def test_a_stopped_evaluation_goes_on_behind_its_answers(ask: Ask, batches: list
     knobs = ["batch_size=5", "temperature=1.0", "seed=3"]
     whole = ask(*knobs, name="whole")
     assert batches == [5, 5, 5, 5, 4]
-    counted = evaluation._answer
+    counted = answering._answer
 
     def stopped(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
         if len(batches) == 7:
             raise KeyboardInterrupt
         return counted(batch, questions, model, section)
 
-    monkeypatch.setattr(evaluation, "_answer", stopped)
+    monkeypatch.setattr(answering, "_answer", stopped)
     with pytest.raises(AssertionError):  # the command ends with 130, not 0
         ask(*knobs)
-    monkeypatch.setattr(evaluation, "_answer", counted)
+    monkeypatch.setattr(answering, "_answer", counted)
     folder = ask(*knobs)
     assert batches[5:] == [5, 5, 5, 5, 4]  # two before the stop, three after it
     for name in ("generated_predictions.txt", "predictions.jsonl"):

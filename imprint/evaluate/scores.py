@@ -1,0 +1,125 @@
+"""What the answers scored: scores.json, the confusion picture, and the table that is printed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imprint.data.dataset import DataSection, load_samples
+from imprint.data.sample import Sample
+from imprint.errors import UserError
+from imprint.evaluate.answering import Answers, refuse_strange_labels
+from imprint.evaluate.section import EvaluateSection, reference_limit
+from imprint.files import write_json
+from imprint.metrics import BASELINE, COUNTED, PROTOCOLS, Judged, Rates, baseline_predictions, copied_share, judge, warnings_of
+from imprint.task import ClassificationTask, TextTask
+from imprint.trained import Trained
+
+CONFUSION = "confusion.png"
+
+
+def write_scores(
+    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, learned: Sequence[Sample], beside: Judged | None
+) -> dict[str, Any]:
+    """Write scores.json, with a confusion picture of a classification, and return what it says.
+
+    Questions without references have rates and no scores. `learned` are the rows that the model learned from, `beside` is what the
+    classical baseline scored.
+    """
+    found, rates, judged = answers.summary, answers.rates, answers.judged
+    report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
+    if answers.scored:
+        report |= {"protocol": found.protocol, **{name: asdict(mean) for name, mean in found.means.items()}}
+        report |= {"dropped": found.dropped, "references_cut_to": reference_limit(section)}
+    if answers.scored and section.task is not None and not isinstance(section.task, TextTask):
+        report |= {"task": section.task.kind, **({"signatures": judged.signatures} if judged.signatures else {})}
+    report |= {"empty": found.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
+    report |= {"cut_prompts": answers.cut_prompts}
+    if learned:
+        report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in learned])
+    if judged.classes is not None and isinstance(section.task, ClassificationTask):
+        report |= {"classes": [asdict(one) for one in judged.classes.classes], "confusion": judged.classes.confusion}
+        draw_confusions({"model": judged, BASELINE: beside}, section.task, output / CONFUSION)
+        if beside is not None:
+            report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in beside.summary.means.items()}}
+    report |= {"settings": section.model_dump(mode="json")}
+    write_json(output / "scores.json", report)
+    return report
+
+
+def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> Judged | None:
+    """What the classical baseline, trained on the rows `learned`, scores on the samples of a classification.
+
+    None for other tasks, where the recipe wants none, where there is nothing to score, and where fewer than two labels were learned.
+    """
+    task, wanted = section.task, [sample.answer for sample in samples]
+    if not isinstance(task, ClassificationTask) or not task.baseline or not any(answer.strip() for answer in wanted):
+        return None
+    questions, labels = [sample.query for sample in learned], [sample.answer for sample in learned]
+    if len({label.strip() for label in labels}) < 2:
+        return None
+    refuse_strange_labels(task, samples)
+    return judge(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), wanted)
+
+
+def draw_confusions(judged: Mapping[str, Judged | None], task: ClassificationTask, out: Path) -> None:
+    """Draw the confusion matrices of several classifiers side by side, under their names."""
+    from imprint.report import Panel, confusion_picture
+
+    panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
+    confusion_picture(panels, task.labels, out)
+
+
+def references_told(limit: int | None) -> str:
+    """Whether references were cut, for a person."""
+    return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
+
+
+def learned_samples(run: Trained | None) -> list[Sample]:
+    """The rows that a run learned from; none where its data cannot be read any more, or is raw text."""
+    if run is None or not isinstance(run.data, DataSection):
+        return []
+    try:
+        return load_samples(run.data)[0]
+    except UserError:
+        return []
+
+
+def told(report: dict[str, Any], output: Path) -> list[str]:
+    """The scores as lines for a person, what is wrong with many answers on top."""
+    rates = Rates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
+    lines = [line for warned in warnings_of(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
+    if "protocol" in report:
+        lines += _scores_told(report)
+    shares = [
+        f"{report['empty']} empty",
+        f"{report['unfinished_share']:.1%} not ended",
+        f"{report['repeated_share']:.1%} repeat themselves",
+    ]
+    if "copied_share" in report and "classes" not in report:
+        shares.append(f"{report['copied_share']:.1%} copied from the training rows")
+    if report["cut_prompts"]:
+        shares.append(f"{report['cut_prompts']} prompts were cut to max_source_length={report['settings']['max_source_length']}")
+    return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]
+
+
+def _scores_told(report: dict[str, Any]) -> Iterator[str]:
+    """The table of scores and how they are counted; of a classification its classes and the baseline too."""
+    metrics = COUNTED[report.get("task", "text")]
+    yield f"{'':10}{'mean':>7}   95 % interval"
+    for name in metrics:
+        mean = report[name]
+        yield f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}"
+    if "baseline" in report:
+        yield f"{report['baseline']['name']}, trained on the same rows / 同样数据上的传统基线"
+        for name in metrics:
+            mean = report["baseline"][name]
+            yield f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}"
+    for one in report.get("classes", []):
+        shares = f"precision {one['precision']:5.1f}  recall {one['recall']:5.1f}  F1 {one['f1']:5.1f}"
+        yield f"  {shares}  {one['rows']:6,} rows  {one['label']}"
+    for name, signature in report.get("signatures", {}).items():
+        yield f"{name}: {signature}"
+    if (protocol := PROTOCOLS.get(report["protocol"])) is not None:
+        dropped = f", {report['dropped']} rows left out of the means" if report["dropped"] else ""
+        yield f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references_told(report['references_cut_to'])}{dropped}"

@@ -1,0 +1,99 @@
+"""The knobs of an evaluation, and what they take from a run where they are left open."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from imprint.config import Field, Section
+from imprint.data.dataset import DataSection
+from imprint.data.templates import TEMPLATE_HELP, TemplateName
+from imprint.metrics import ProtocolName
+from imprint.task import TaskSection, TextTask
+from imprint.trained import Trained
+
+FROM_DATA = (
+    "truncation",
+    "prompt_column",
+    "response_column",
+    "history_column",
+    "fill",
+    "source_prefix",
+    "max_source_length",
+    "max_target_length",
+)
+"""Knobs that are taken from a run's data section where they are left open."""
+
+
+class EvaluateSection(Section):
+    """How answers are made and scored; null takes what the run was trained with."""
+
+    base: bool = Field(False, description="Evaluate the untouched base of a run instead of what was tuned.")
+    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
+    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Most tokens of an answer; null takes data.max_target_length, or the original's bound on prompt and answer together.",
+    )
+    temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
+    )
+    num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
+    task: TaskSection | None = Field(None, description="What kind of answers are scored, as in a recipe; null takes the run's, else text.")
+    protocol: ProtocolName = Field("chatglm-6b", description="How ROUGE and BLEU-4 are counted; docs/metrics.md says what each counts.")
+    truncation: Literal["oldest_first", "original"] | None = Field(
+        None,
+        description="How prompts are cut; `original` also cuts references and bounds prompt and answer together, as ChatGLM-6B's script.",
+    )
+    prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
+    response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
+    history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
+    fill: dict[str, str] | None = Field(None, description="Texts for the placeholders of the rows, such as {name: ..., author: ...}.")
+    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
+    source_prefix: str | None = Field(None, description="Text put before every prompt.")
+    max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
+    max_length: int | None = Field(
+        None, ge=5, description="Most tokens of prompt and answer together, where truncation is `original`; null adds up the two lengths."
+    )
+    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
+    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
+    dtype: str | None = Field(None, description="Precision of the base.")
+    device: str | None = Field(None, description="Where to compute.")
+    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
+    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
+
+    @field_validator("num_beams")
+    @classmethod
+    def _beams_are_not_sampled(cls, num_beams: int, info: ValidationInfo) -> int:
+        if num_beams > 1 and info.data.get("temperature"):
+            raise ValueError(f"{num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1")
+        return num_beams
+
+
+def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
+    """Fill what was left open from the run, else from the defaults of a recipe."""
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
+    section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
+    if section.task is None:
+        section = section.model_copy(update={"task": run.task if run else TextTask()})
+    if section.max_new_tokens is None and section.truncation != "original":
+        section = section.model_copy(update={"max_new_tokens": section.max_target_length})
+    return section
+
+
+def reference_limit(section: EvaluateSection) -> int | None:
+    """To how many tokens references are cut before they are scored; None where they are whole."""
+    if section.truncation != "original":
+        return None
+    assert section.max_target_length is not None, "resolve() fills what was left open"
+    return section.max_target_length - 2
+
+
+def decoding(section: EvaluateSection) -> str:
+    """How answers are chosen, in words."""
+    if section.num_beams > 1:
+        return f"{section.num_beams} beams"
+    return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"
