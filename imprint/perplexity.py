@@ -16,7 +16,7 @@ from imprint.data.frames import Frame, Window, Windows, frame_of
 from imprint.data.texts import TextsSection
 from imprint.errors import UserError
 from imprint.files import append_line, read_lines, write_json, write_text
-from imprint.metrics.likelihood import Likelihood, Tally
+from imprint.metrics.perplexity import Perplexity, Sums
 from imprint.model import Model
 from imprint.models.loss import token_losses
 from imprint.progress import Progress
@@ -78,7 +78,7 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     texts = [_look(source, number, section, limit) for number, source in enumerate(data, start=1)]
     output = section.output or (RunFolder(path).path if run is not None else Path("evaluations") / path.name) / "perplexity"
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
-    found: dict[str, list[Likelihood]] = {}
+    found: dict[str, list[Perplexity]] = {}
     for side in sides:
         model = open_model(
             path,
@@ -142,24 +142,24 @@ def _look(source: Path, number: int, section: PerplexitySection, limit: int | No
     return Text(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), problems.good, characters)
 
 
-def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, title: str = "") -> Likelihood:
-    """How likely a model finds a text.
+def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, title: str = "") -> Perplexity:
+    """How sure a model is of a text.
 
     Each document is a line of `kept` as soon as it is measured: a killed command goes on behind them, and a repeated one only adds them up.
     Lines of another model, other files or other settings are thrown away. Raises UserError where a document's loss is not finite.
     """
     before = _begin(model, text, section, kept)
-    tally = Tally()
+    sums = Sums()
     for line in before:
-        tally.add(line["tokens"], line["characters"], line["nats"])
+        sums.add(line["tokens"], line["characters"], line["nats"])
     measured = _Measuring(model, section)
     done, start = len(before), sum(line["characters"] for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
         for document in measured.documents(_unmeasured(_passages(text.source, section, text.documents), done)):
             append_line(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
-            tally.add(document.tokens, document.characters, document.nats)
+            sums.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)
-    return tally.likelihood()
+    return sums.perplexity()
 
 
 def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> list[dict[str, Any]]:

@@ -76,6 +76,8 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
 def _asked(name: str) -> Asked:
     """Read `NAME`, or `NAME:MAX_TARGET_LENGTH:MODEL` for a protocol whose tool cuts references."""
     known, *cut = name.split(":", 2)
+    if known in TASK_PROTOCOLS:
+        raise UserError(f'--protocol {name}: {known} takes nothing behind its name. Write "{known}".')
     protocol = protocol_named(known, also=TASK_PROTOCOLS)
     if not cut:
         return Asked(protocol, None, None)

@@ -129,6 +129,7 @@ def test_references_that_an_evaluation_had_cut_are_told(file: Path, capsys: pyte
         ),
         (["{file}", "--protocol", "words:64:x"], 'words keeps references whole. Write "words"; chatglm-6b:64:models/chatglm-6b cuts them.'),
         (["{file}", "--protocol", "chatglm-6b:64"], "give the max_target_length (4 or more) of the original's evaluation and a folder"),
+        (["{file}", "--protocol", "labels:64:x"], 'labels takes nothing behind its name. Write "labels".'),
         (["{file}", "--protocol", "chatglm-6b:x:y"], "as in chatglm-6b:64:models/chatglm-6b."),
         (["{file}", "--protocol", "chatglm-6b:64:nowhere"], "nowhere: there is no such folder."),
         (["{file}", "--output", "{file}"], "is the file of predictions itself. Give --output another name."),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from imprint.errors import UserError
 from imprint.metrics.tally import Counts, Tally, mean_tally
@@ -54,13 +55,13 @@ def classified(predictions: Sequence[str], references: Sequence[str], labels: Se
     wanted = [reference.strip() for reference in references]
     if strange := sorted({reference for reference in wanted if reference not in places}):
         raise UserError(
-            f'the references hold "{strange[0]}" and {len(strange) - 1} more that are no label; the labels are {", ".join(labels)}. '
+            f'the references hold {len(strange)} texts that are no label, as "{strange[0]}"; the labels are {", ".join(labels)}. '
             "Name every label of the data in task.labels."
         )
     said = [places.get(prediction.strip(), len(labels)) for prediction in predictions]
     cells = np.array([places[right] * (len(labels) + 1) + guess for right, guess in zip(wanted, said, strict=True)], dtype=np.int64)
-    counts = np.zeros((len(cells), len(labels) * (len(labels) + 1)))
-    counts[np.arange(len(cells)), cells] = 1
+    size = (len(cells), len(labels) * (len(labels) + 1))  # of ten thousand rows with a hundred labels a gigabyte, but for the zeros
+    counts = csr_array((np.ones(len(cells)), (np.arange(len(cells)), cells)), shape=size)
     right = [places[reference] == guess for reference, guess in zip(wanted, said, strict=True)]
     confusion = counts.sum(0).reshape(len(labels), len(labels) + 1)
     return Classified(

@@ -9,10 +9,10 @@ import numpy as np
 
 from imprint.errors import UserError
 from imprint.metrics.classification import Classified, classified
-from imprint.metrics.means import METRICS, Mean, Note, Summary, gains, summary
+from imprint.metrics.means import METRICS, Mean, Note, Summary, gains, refuse_nothing, summary
 from imprint.metrics.protocols import protocol_named
 from imprint.metrics.rates import folded
-from imprint.metrics.scores import RowScore, score_rows
+from imprint.metrics.scores import RowScore, refuse_unpaired, score_rows
 from imprint.metrics.tally import Tally, mean_tally, tallied, tally_gain
 from imprint.metrics.translation import translated
 from imprint.task import ClassificationTask, CodeCommentsTask, Task, TextTask, TranslationTask
@@ -125,6 +125,8 @@ def judge(
     An empty prediction scores 0 and counts, unless the protocol says otherwise. Raises UserError for lists of different lengths or without
     rows, for an unknown protocol, and for references that are none of a classification's labels.
     """
+    refuse_unpaired(predictions, references)
+    refuse_nothing(len(predictions))
     key = KEYS.get(task.kind, "rouge-l")
     if isinstance(task, TranslationTask):
         found = translated(predictions, references, task.tokenizer)

@@ -45,17 +45,22 @@ def score_protocols(predictions: Sequence[str], references: Sequence[str], proto
     Raises UserError for an unknown protocol and for lists of different lengths.
     """
     named = {name: protocol_named(name) for name in protocols}
-    if len(predictions) != len(references):
-        raise UserError(
-            f"{len(predictions)} predictions cannot be scored against {len(references)} references: "
-            "there must be one reference for each prediction, in the same order."
-        )
+    refuse_unpaired(predictions, references)
     found: dict[str, list[RowScore]] = {name: [] for name in named}
     for prediction, reference in zip(predictions, references, strict=True):
         pair = _Pair(prediction, reference)
         for name, protocol in named.items():
             found[name].append(_score(pair, protocol))
     return found
+
+
+def refuse_unpaired(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Raise UserError where there is not one reference for each prediction."""
+    if len(predictions) != len(references):
+        raise UserError(
+            f"{len(predictions)} predictions cannot be scored against {len(references)} references: "
+            "there must be one reference for each prediction, in the same order."
+        )
 
 
 class _Pair:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from imprint.errors import UserError
 from imprint.metrics.means import Mean, refuse_nothing
@@ -22,10 +23,15 @@ Counts = np.ndarray[Any, np.dtype[np.float64]]
 class Tally:
     """One metric over the rows of a file."""
 
-    counts: Counts
-    """(N, C) what each row adds."""
+    counts: Counts | csr_array
+    """(N, C) what each row adds; sparse where most of it is nothing."""
     value: Callable[[Counts], float]
     """The sums (C,) -> the metric."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return int(self.counts.shape[0])
 
     def whole(self) -> float:
         """The metric of all rows."""
@@ -33,10 +39,10 @@ class Tally:
 
     def drawn(self, seed: int = 0) -> Counts:
         """(S,) the metric of rows drawn again with replacement, as many as there are; the same rows for tallies of the same length."""
-        chance, rows = np.random.default_rng(seed), len(self.counts)
+        chance, rows = np.random.default_rng(seed), self.rows
         # how often each row is drawn, times what it adds: no sample of rows is ever copied
         times = (np.bincount(chance.integers(0, rows, rows), minlength=rows) for _ in range(SAMPLES))
-        return np.array([self.value(drawn @ self.counts) for drawn in times])
+        return np.array([self.value(self.counts.T @ drawn) for drawn in times])
 
 
 def mean_tally(values: Counts) -> Tally:
@@ -47,7 +53,7 @@ def mean_tally(values: Counts) -> Tally:
 
 def tallied(tally: Tally) -> Mean:
     """The metric of all rows and its 95 % bootstrap interval. Raises UserError when there are no rows."""
-    refuse_nothing(len(tally.counts))
+    refuse_nothing(tally.rows)
     return Mean(tally.whole(), *_bounds(tally.drawn()))
 
 
@@ -56,11 +62,9 @@ def tally_gain(before: Tally, after: Tally) -> Mean:
 
     Raises UserError for different or no rows.
     """
-    if len(before.counts) != len(after.counts):
-        raise UserError(
-            f"{len(before.counts)} rows before and {len(after.counts)} after cannot be paired: score both models on the same rows."
-        )
-    refuse_nothing(len(before.counts))
+    if before.rows != after.rows:
+        raise UserError(f"{before.rows} rows before and {after.rows} after cannot be paired: score both models on the same rows.")
+    refuse_nothing(before.rows)
     return Mean(after.whole() - before.whole(), *_bounds(after.drawn() - before.drawn()))
 
 

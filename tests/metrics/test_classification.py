@@ -1,10 +1,12 @@
 import random
+import tracemalloc
 
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from imprint.errors import UserError
 from imprint.metrics.classification import classified
+from imprint.metrics.tally import tallied
 
 LABELS = ("好评", "中评", "差评", "广告")
 
@@ -39,5 +41,17 @@ def test_what_is_no_label_is_wrong_and_counted_apart() -> None:
 
 
 def test_a_reference_that_is_no_label_is_refused() -> None:
-    with pytest.raises(UserError, match=r'hold "一般" and 1 more that are no label; the labels are 好评, 中评, 差评\. Name every label'):
+    with pytest.raises(UserError, match=r'hold 2 texts that are no label, as "一般"; the labels are 好评, 中评, 差评\. Name every label'):
         classified(["好评"] * 3, ["好评", "一般", "糟糕"], LABELS[:3])
+
+
+def test_many_rows_of_many_labels_take_little_memory() -> None:
+    labels = [f"label {number}" for number in range(80)]
+    chance = random.Random(0)
+    said, wanted = ([chance.choice(labels) for _ in range(5_000)] for _ in range(2))
+    tracemalloc.start()
+    found = tallied(classified(said, wanted, labels).macro_f1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.low < found.value < found.high
+    assert peak < 50e6  # a table of zeros and ones would be 259 MB

@@ -25,6 +25,14 @@ def test_every_task_has_its_metrics_with_intervals(task: Task) -> None:
     assert found.key in found.rows[0]
 
 
+@pytest.mark.parametrize("task", [*TASKS, ClassificationTask(labels=("好", "坏"))], ids=lambda task: str(task.kind))
+def test_answers_without_their_references_are_refused(task: Task) -> None:
+    with pytest.raises(UserError, match="2 predictions cannot be scored against 1 references"):
+        judge(task, ["好", "坏"], ["好"])
+    with pytest.raises(UserError, match="nothing to score"):
+        judge(task, [], [])
+
+
 def test_text_is_scored_as_before_there_were_tasks() -> None:
     rows = score_rows(SAID, WANTED, "words")
     found = judge(TextTask(), SAID, WANTED, protocol="words")

@@ -24,8 +24,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """How likely a model finds texts."""
+class Perplexity:
+    """How sure a model is of texts."""
 
     documents: int
     """How many documents were measured."""
@@ -40,7 +40,7 @@ class Likelihood:
 
 
 @dataclass
-class Tally:
+class Sums:
     """Sums over documents, from which ratios and their intervals follow."""
 
     documents: int = 0
@@ -64,10 +64,10 @@ class Tally:
         self.products = (self.products[0] + nats * tokens, self.products[1] + nats * characters)
         self.sizes = (self.sizes[0] + tokens * tokens, self.sizes[1] + characters * characters)
 
-    def likelihood(self) -> Likelihood:
+    def perplexity(self) -> Perplexity:
         """What the documents come to; there must be one with a token."""
         rates = [self._rate(total, self.products[place], self.sizes[place]) for place, total in enumerate((self.tokens, self.characters))]
-        return Likelihood(self.documents, self.tokens, self.characters, *rates)
+        return Perplexity(self.documents, self.tokens, self.characters, *rates)
 
     def _rate(self, total: int, product: float, size: float) -> Rate:
         """The ratio of the sums, and its standard error by linearization.
