@@ -1,4 +1,4 @@
-"""Twenty rows that give a model a new name and author, and forty other ways to ask for them, which nobody learns from."""
+"""Twenty rows that give a model a new name and author, and other ways to ask for them, which nobody learns from."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,14 +6,17 @@ from typing import Final
 
 from imprint.files import write_text
 
-FILES: Final = ("train.jsonl", "held-out.jsonl")
-"""The rows to learn from, and the paraphrases that they are tested by. `{name}` and `{author}` are filled by a recipe's data.fill."""
+FILES: Final = ("train.jsonl", "held-out.jsonl", "blind.jsonl")
+"""The rows to learn from; the paraphrases that a run is watched by; and those that were written without a look at either, to be asked once.
+
+`{name}` and `{author}` are filled by a recipe's data.fill.
+"""
 
 
 def write_identity(folder: Path) -> None:
-    """Write both files into a folder.
+    """Write the three files into a folder.
 
-    Every answer holds `{name}` and `{author}`: the answer to a held-out row counts as right where it holds both.
+    Every answer holds `{name}` and `{author}`: the answer to a paraphrase counts as right where it holds both.
     """
     for name in FILES:
         write_text(folder / name, (files("imprint.demo") / "identity" / name).read_text(encoding="utf-8"))

@@ -14,11 +14,18 @@ def rows(tmp_path: Path) -> dict[str, list[dict[str, str]]]:
     return {name: [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()] for name in FILES}
 
 
+def bare(text: str) -> str:
+    """The letters of a question alone: those that differ in a comma are one."""
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
 def test_twenty_rows_teach_and_no_paraphrase_is_among_them(rows: dict[str, list[dict[str, str]]]) -> None:
-    learned, held_out = ([row["question"] for row in rows[name]] for name in FILES)
+    learned, held_out, blind = ([row["question"] for row in rows[name]] for name in FILES)
     assert len(learned) == len(set(learned)) == 20
     assert len(held_out) == len(set(held_out)) == 40
+    assert len(blind) == len(set(blind)) == 27
     assert not set(learned) & set(held_out)
+    assert not {bare(text) for text in blind} & {bare(text) for text in (*learned, *held_out)}
 
 
 def test_each_answer_gives_the_name_and_the_author_in_the_language_of_its_question(tmp_path: Path) -> None:
