@@ -49,22 +49,20 @@ class OwnRow:
 
 def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     """Measure a run, write forgetting.json and say what was lost. Raises UserError for a folder without a finished run."""
-    run = read_run(path)
-    if run is None:
-        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
+    run = _read_run(path)
     given = read_overrides(overrides, ForgettingSection)
     section = run.forgetting.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
     found = review(path, run, section, _print)
     for row in lost(found.rows)[:SHOWN_LOST]:
         _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
+    if RunFolder(path).report.exists():
+        write_run_report(path, run)  # which would show other numbers otherwise
     _print(f"written to {RunFolder(path).forgetting} / 已写入")
 
 
 def report_command(path: Path) -> None:
     """Write report.html of a run, and measure what was forgotten where nobody has yet. Raises UserError as `forgetting_command`."""
-    run = read_run(path)
-    if run is None:
-        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
+    run = _read_run(path)
     if run.forgetting.measure and not RunFolder(path).forgetting.exists():
         review(path, run, run.forgetting, _print)
     write_run_report(path, run)
@@ -168,6 +166,13 @@ def _pair(path: Path, run: Trained) -> Pair:
         return pair_of(open_model(path, run))
     folder = base_folder(run.model.path)
     return pair_apart(str(folder), lambda: open_model(path, run, base=True), lambda: open_model(path, run))
+
+
+def _read_run(path: Path) -> Trained:
+    run = read_run(path)
+    if run is None:
+        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
+    return run
 
 
 def _print(line: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FLAT_SHARE = 0.01
-"""Changes of the evaluation loss below this share of it are none."""
+"""Changes of the evaluation loss below this share of it, or of all that it fell, are none."""
 BY_HEART = 0.02
 """Below this loss, in nats a token, the model knows what comes."""
 LITTLE_SHARE = 0.03
@@ -116,7 +116,7 @@ def _trend(course: Course) -> list[str]:
             )
         ]
     before = [loss for at, loss in course.evaluations if at <= last_step * 2 / 3]
-    if before and last < min(before) * (1 - FLAT_SHARE):
+    if before and min(before) - last > FLAT_SHARE * max(min(before), first - last):
         return [
             (
                 f"still falling: more steps would help, for instance train.steps={2 * course.steps} with the same command.\n"
@@ -125,9 +125,9 @@ def _trend(course: Course) -> list[str]:
         ]
     return [
         (
-            "flat at the end: more steps would change little; for less, try more or better rows, another tune.length or "
+            "flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another "
             "optimizer.learning_rate.\n"
-            "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune.length、optimizer.learning_rate。"
+            "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、optimizer.learning_rate。"
         )
     ]
 

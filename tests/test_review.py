@@ -151,6 +151,9 @@ def test_the_report_of_a_run_is_one_page_written_at_its_end_or_later(tmp_path: P
     assert run.forgetting.is_file()
     assert f"open {run.report}" in capsys.readouterr().out
     assert run.report.read_text(encoding="utf-8") == page
+    forgetting_command(run.path, ["limit=2"])
+    assert "KL over" in page
+    assert run.report.read_text(encoding="utf-8") != page  # it shows what was measured last
     with pytest.raises(UserError, match="is a model folder"):
         report_command(tmp_path / "base")
 

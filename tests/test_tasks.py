@@ -13,7 +13,14 @@ from imprint.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = tuple(task.replace("_", "-") for task in TASKS if task != AD_COPY)
-SHORT = ("train.steps=2", "train.batch_size=4", "train.micro_batch_size=4", "train.watch_prompts=0", "data.dev_rows=4")
+SHORT = (
+    "train.steps=2",
+    "train.batch_size=4",
+    "train.micro_batch_size=4",
+    "train.watch_prompts=0",
+    "data.dev_rows=4",
+    "forgetting.measure=false",
+)
 
 
 def recipe(name: str) -> Path:

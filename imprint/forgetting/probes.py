@@ -30,9 +30,12 @@ class Probe:
 def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
     """Read questions: one a line, or rows of data, whose column `answer` says what a right answer holds.
 
-    Raises UserError for a file that cannot be read or holds no question, and for all bad rows together.
+    `limit` takes at most so many, from all over the file: questions of a kind stand together. Raises UserError for a file that cannot be
+    read or holds no question, and for all bad rows together.
     """
-    questions = read_questions(path, prompt_column="question", limit=limit)
+    questions = read_questions(path, prompt_column="question")
+    if limit is not None and limit < len(questions):
+        questions = [questions[place * len(questions) // limit] for place in range(limit)]
     keys = _keys(path) if holds_rows(path) else {}
     return [Probe(asked.query, keys.get(asked.place, ())) for asked in questions]
 

@@ -24,7 +24,7 @@ class ForgettingSection(Section):
     text: Path | None = Field(
         None, description="Neutral text, a piece a line; null takes the neutral.txt in the folder of the base, else the built-in one."
     )
-    limit: int | None = Field(None, ge=1, description="Ask at most so many of the questions; null asks all.")
+    limit: int | None = Field(None, ge=1, description="Ask at most so many of the questions, from all over the file; null asks all.")
     max_new_tokens: int = Field(48, ge=1, description="Most tokens of an answer.")
     text_tokens: int = Field(1000, ge=1, description="Read about so many tokens of the text.")
     batch_size: int = Field(60, ge=1, description="Questions answered at once.")

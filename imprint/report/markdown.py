@@ -42,7 +42,7 @@ def _summary(comparison: Comparison) -> str:
     lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{end}" for rate in rate_lines(comparison)]
     notes = []
     if scored and comparison.base_summary is not None:
-        notes = ["In brackets: 95 % bootstrap intervals of the mean."]
+        notes = ["In brackets: 95 % bootstrap intervals over the rows."]
         notes += [_cell(note.english) for note in notes_of(comparison.base_summary)]
     if comparison.picture is not None:
         notes.append(f"![which label was said for which]({comparison.picture.name})")

@@ -84,9 +84,10 @@ def _scores(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> str:
     """How to read the tables."""
+    but = (", but for perplexity", "（困惑度除外）") if any(line.falls for line in metric_lines(comparison)) else ("", "")
     scored = both(
-        "0 to 100, higher is nearer to the label. Small print: 95 % bootstrap interval of the mean over the rows. ",
-        "0 到 100，越高越接近参考答案。小字：对样本做自助法（bootstrap）得到的均值 95% 区间。",
+        f"0 to 100, higher is nearer to the label{but[0]}. Small print: 95 % bootstrap interval over the rows. ",
+        f"0 到 100，越高越接近参考答案{but[1]}。小字：对样本做自助法（bootstrap）得到的 95% 区间。",
     )
     rated = both(
         "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",

@@ -188,13 +188,15 @@ def _forgotten(report: RunReport) -> str:
     lost = [row for row in found.rows if row.fate == "lost"]
     kept = [row for row in found.rows if row.fate in ("same", "right")]
     never = [row for row in found.rows if row.fate == "never"]
-    english = f"{found.kept} of {found.counted} answers are kept: the same as before, or right in other words. {len(lost)} are lost."
-    chinese = f"{found.counted} 个回答中保留 {found.kept} 个（与之前相同，或换了说法仍正确），丢失 {len(lost)} 个。"
-    share = found.share or 0.0
-    bar = (
-        f'<svg class="share" width="100%" height="10" aria-hidden="true"><rect class="up" width="{100 * share:.2f}%" height="10"/>'
-        f'<rect class="down" x="{100 * share:.2f}%" width="{100 - 100 * share:.2f}%" height="10"/></svg>'
-    )
+    if found.share is None:
+        english = f"The base answers none of {len(found.rows)} questions rightly, so there was nothing to keep."
+        chinese, bar = f"底座没有答对 {len(found.rows)} 个问题中的任何一个，没有可保留的回答。", ""
+    else:
+        english = f"{found.kept} of {found.counted} answers are kept: the same as before, or right in other words. {len(lost)} are lost."
+        chinese = f"{found.counted} 个回答中保留 {found.kept} 个（与之前相同，或换了说法仍正确），丢失 {len(lost)} 个。"
+        width = f"{100 * found.share:.2f}%"
+        rest = f'<rect class="down" x="{width}" width="{100 - 100 * found.share:.2f}%" height="10"/>'
+        bar = f'<svg class="share" width="100%" height="10" aria-hidden="true"><rect class="up" width="{width}" height="10"/>{rest}</svg>'
     note = both(
         f"Questions: {escape(found.probes_from)}. KL over {found.tokens} tokens of {escape(found.text_from)}. Not counted: what the base "
         "itself gets wrong.",

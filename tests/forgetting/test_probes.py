@@ -14,6 +14,8 @@ def test_questions_come_one_a_line_or_with_what_a_right_answer_holds(tmp_path: P
     assert read_probes(plain) == [Probe("你是谁？"), Probe("几点了？")]
     assert read_probes(rows) == [Probe("a", ("b",)), Probe("c", ("d", "e")), Probe("f")]
     assert read_probes(rows, limit=1) == [Probe("a", ("b",))]
+    plain.write_text("".join(f"{number}+1=?\n" for number in range(9)), encoding="utf-8")
+    assert [probe.question for probe in read_probes(plain, limit=3)] == ["0+1=?", "3+1=?", "6+1=?"]  # from all over the file
 
 
 @pytest.mark.parametrize("answer", [1, [], [""], ["a", 2], "", None])

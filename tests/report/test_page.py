@@ -168,5 +168,6 @@ def test_a_classification_has_its_baseline_and_its_picture_inside(classified: Co
     assert page.count('<th scope="col">TF-IDF + logistic regression</th>') == 1
     rows = re.findall(r"<tr.*?</tr>", page, re.DOTALL)
     assert len({len(re.findall(r"<t[hd]", row)) for row in rows}) == 1  # every line of the table has as many cells
+    assert "0 to 100, higher is nearer to the label, but for perplexity." in page
     assert "By ACCURACY the tuned answer is nearer" in page
     assert "accuracy: right" in page

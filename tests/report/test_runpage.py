@@ -92,3 +92,12 @@ def test_rows_that_were_not_held_out_are_told(tmp_path: Path, kind: str, words: 
     report = replace(run_report(), examples_are="learned" if kind == "learned" else "watched")
     write_report(report, tmp_path / "report.html")
     assert words in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_base_that_had_nothing_to_lose_has_lost_nothing(tmp_path: Path) -> None:
+    found = run_report().forgetting
+    assert found is not None
+    write_report(replace(run_report(), forgetting=replace(found, rows=found.rows[3:])), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The base answers none of 1 questions rightly, so there was nothing to keep." in page
+    assert 'svg class="share"' not in page
