@@ -1,0 +1,107 @@
+"""Which model answers which rows, and where the answers go."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imprint.cli import main
+from imprint.files import read_lines
+from imprint.runs import RunFolder
+from tests.evaluate.answers import Ask, predictions, said_by_hand
+
+
+def test_without_a_folder_answers_go_into_the_run(run: RunFolder, rows: Path) -> None:
+    assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2"]) == 0
+    assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "2", "base=true"]) == 0
+    assert sorted(folder.name for folder in run.evaluations.iterdir()) == ["rows-first-2", "rows-first-2-base"]
+
+
+def test_rows_drawn_from_a_file_are_kept_beside_those_of_the_whole(run: RunFolder, rows: Path) -> None:
+    assert main(["evaluate", str(run.path), "--data", f"{rows}#3"]) == 0
+    assert len(read_lines(run.evaluations / "rows-drawn-3" / "predictions.jsonl")) == 3
+
+
+def test_limit_takes_the_first_rows_of_the_file(ask: Ask, rows: Path) -> None:
+    lines = read_lines(ask(limit=3) / "predictions.jsonl")
+    assert [line["input"] for line in lines] == [json.loads(line)["content"] for line in rows.read_text(encoding="utf-8").splitlines()[:3]]
+
+
+def test_the_base_of_a_run_is_its_base_untouched(ask: Ask, run: RunFolder, rows: Path) -> None:
+    base, tuned = predictions(ask("base=true", name="base")), predictions(ask())
+    assert base != tuned
+    assert base == said_by_hand(run.path.parent / "talk" / "model", rows)
+
+
+def test_a_model_folder_is_answered_as_it_is(ask: Ask, run: RunFolder, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = run.path.parent / "talk" / "model"
+    answers = predictions(ask(folder=model, name="model", limit=4))
+    assert answers == predictions(ask("base=true", name="base", limit=4))
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(model), "--data", str(rows), "--limit", "4", "max_new_tokens=24"]) == 0
+    assert predictions(tmp_path / "evaluations" / "model" / "rows-first-4") == answers
+
+
+def test_an_adapter_is_put_on_a_model_folder(ask: Ask, run: RunFolder) -> None:
+    model = run.path.parent / "talk" / "model"
+    assert predictions(ask(f"adapter={run.adapter}", folder=model, name="put-on", limit=4)) == predictions(ask(limit=4))
+
+
+def test_an_adapter_for_a_run_is_refused(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run.path), "--data", str(rows), "adapter=elsewhere"]) == 2
+    assert "is a run, which has its own. Give a model folder to put elsewhere on it." in capsys.readouterr().err
+
+
+def test_a_run_of_another_version_can_still_be_evaluated(ask: Ask, run: RunFolder, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    config = other / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("prefix_dropout", "dropout"), encoding="utf-8")
+    assert predictions(ask(folder=other, name="other", limit=2)) == predictions(ask(limit=2))
+
+
+def test_a_run_that_tuned_the_whole_network_is_answered_by_what_it_wrote(ask: Ask, run: RunFolder) -> None:
+    talk = RunFolder(run.path.parent / "talk")
+    assert predictions(ask(folder=talk.path, name="full", limit=4)) == predictions(ask(folder=talk.model, name="model", limit=4))
+    untouched = predictions(ask("base=true", folder=talk.path, name="untouched", limit=4))
+    assert untouched != predictions(tmp := ask(folder=talk.path, name="full", limit=4))
+    assert tmp.name == "full"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere", "--data", "{rows}"], "nowhere: there is no such folder. Give a run folder"),
+        (["{rows}", "--data", "{rows}"], "rows.jsonl: there is no such folder. Give a run folder"),
+        (["{empty}", "--data", "{rows}"], "{empty}"),
+        (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+        (["{run}", "--data", "{empty}"], "is a folder without a data file. Give a file"),
+        (["{run}", "--data", "{rows}", "prompt_column=question"], "question"),
+        (["{run}", "--data", "{rows}", "temprature=1"], "temprature"),
+        (["{run}", "--data", "{rows}", "top_p=1.5"], "top_p"),
+        (["{run}", "--data", "{rows}", "num_beams=2", "temperature=1"], "num_beams=2: 2 beams are searched without sampling"),
+        (["{run}", "--data", "{rows}", "protocol=bleu"], "protocol"),
+        (["{run}", "--data", "{rows}", "truncation=newest"], "truncation"),
+        (["{run}", "--data", "{rows}", "device=gpu"], 'there is no device called "gpu"'),
+        (["{unfinished}", "--data", "{rows}"], "has no adapter yet. Let `imprint train` run to its first evaluation"),
+        (["{baseless}", "--data", "{rows}"], "gone"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_a_sentence(
+    words: list[str], sentence: str, run: RunFolder, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"run": run.path, "rows": rows, "empty": tmp_path / "empty", "unfinished": tmp_path / "begun", "baseless": tmp_path / "moved"}
+    for name in ("empty", "begun", "moved"):
+        (tmp_path / name).mkdir()
+    config = run.config.read_text(encoding="utf-8")
+    (tmp_path / "begun" / "config.yaml").write_text(config, encoding="utf-8")
+    moved = config.replace(str(run.path.parent / "talk"), str(run.path.parent / "gone"))
+    (tmp_path / "moved" / "config.yaml").write_text(moved, encoding="utf-8")
+    (tmp_path / "moved" / "adapter").symlink_to(run.adapter)
+    words = [word.format_map(places) for word in words]
+    assert main(["evaluate", *words, f"output={tmp_path / 'answers'}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert sentence.format_map(places) in said
+    assert "Traceback" not in said
