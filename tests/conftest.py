@@ -1,4 +1,6 @@
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,23 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: it holds data and tokenizers that may not be part of the project")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
+    with pytest.MonkeyPatch.context() as patched:
+        if "imprint.journal" in sys.modules:
+            patched.setattr("imprint.journal.loss_curve", lambda *_, **_knobs: None)
+        yield
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw the picture of their loss, as they do outside of tests."""
+    from imprint.report import loss_curve
+
+    monkeypatch.setattr("imprint.journal.loss_curve", loss_curve)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

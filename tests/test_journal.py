@@ -53,6 +53,7 @@ def events_of(run: RunFolder, tag: str) -> list[tuple[int, float]]:
     return [(event.step, round(event.value, 4)) for event in found.Scalars(tag)]
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_run_logs_a_complete_line_a_step(tmp_path: Path) -> None:
     run = tiny_run(tiny_recipe(tmp_path), "run")
     lines = read_lines(run.log)
@@ -152,6 +153,7 @@ def test_cutting_a_log_never_leaves_it_shorter_than_the_state(run: RunFolder, mo
     assert run.log.read_bytes() == before
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_number_that_is_not_finite_is_null_in_the_log(run: RunFolder) -> None:
     with Journal(run, step=0, steps=1) as journal:
         journal.step({**line(1, None), "gradient_norm": math.nan, "skipped_rows": [4, 2]})
@@ -159,6 +161,7 @@ def test_a_number_that_is_not_finite_is_null_in_the_log(run: RunFolder) -> None:
     assert run.curve.is_file()
 
 
+@pytest.mark.usefixtures("drawing")
 def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "SECONDS_BETWEEN_CURVES", 0.0)
     journal = Journal(run, step=0, steps=8)
@@ -170,6 +173,7 @@ def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypa
     journal.events.close()
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_run_without_a_step_has_no_picture(run: RunFolder) -> None:
     with Journal(run, step=0, steps=8):
         pass
