@@ -1,4 +1,5 @@
 import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -69,6 +70,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
             yield node
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """The top-level packages that a file imports anywhere."""
     found = set()
