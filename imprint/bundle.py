@@ -1,8 +1,8 @@
 """A bundle: one archive to hand on, with what was tuned, its recipe, its report, checksums, and the name and licence of the base.
 
 A plain tar, so that anything can look into it: `bundle.json` first, then the files that it lists with their SHA-256. Reading one runs
-nothing and writes nowhere but into a folder of its own: a name that leaves it, a link, a file that is not listed or not what was packed is
-refused.
+nothing and writes nowhere but into a folder of its own, and no more bytes than the archive has: a name that leaves the folder, a link, a
+file with holes, a file that is not listed or not what was packed is refused.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from imprint.errors import UserError
-from imprint.files import new_file, new_folder
+from imprint.files import new_folder
 
 FORMAT: Final = 1
 LIST: Final = "bundle.json"
+SUFFIX: Final = ".tar"
 LARGEST_LIST: Final = 2**20
 READ_BYTES: Final = 2**20
 LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
@@ -40,16 +41,21 @@ class Facts:
     """The base's licence, as far as its folder tells."""
 
 
-def is_bundle(path: Path) -> bool:
-    """Whether this is a file that could be a bundle: a folder is a run or a model."""
-    return path.is_file() and path.suffix == ".tar"
+def begins_as_bundle(path: Path) -> bool:
+    """Whether a file begins as a bundle does; what follows may be damaged."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            first = archive.next()
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        return False
+    return first is not None and first.name == LIST
 
 
 def pack(out: Path, folder: Path, names: Sequence[str], facts: Facts) -> None:
-    """Write these files of a folder into one archive, which appears complete or not at all; times and owners are left out."""
+    """Write these files of a folder into the archive `out`; times and owners are left out, so that the same files are the same archive."""
     checksums = {name: _sha256((folder / name).open("rb")) for name in names}
     listed = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
-    with new_file(out) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(_entry(LIST, len(listed)), io.BytesIO(listed))
         for name in names:
             with (folder / name).open("rb") as file:
@@ -61,24 +67,32 @@ def unpacked(path: Path) -> Path:
 
     An archive is unpacked once. Raises UserError where it is no bundle, or damaged, or holds what a bundle never holds.
     """
-    if not is_bundle(path):
+    if not path.is_file() or path.suffix != SUFFIX:
         return path
-    with path.open("rb") as file:
-        digest = _sha256(file)
+    try:
+        digest = _sha256(path.open("rb"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.") from error
     home = _cache() / f"{path.stem}-{digest[:12]}"
     if not home.is_dir():
-        try:
-            with tarfile.open(path, "r:") as archive:
-                _unpack(archive, path, home)
-        except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise UserError(f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.") from error
+        unpack(path, home)
     return home
 
 
+def unpack(path: Path, home: Path) -> None:
+    """Write the files of a bundle into the folder `home`, which appears complete or not at all.
+
+    Raises UserError where the file is no bundle, or damaged, or holds what a bundle never holds.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            _unpack(archive, path, home)
+    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.") from error
+
+
 def read_facts(home: Path) -> Facts | None:
-    """What the bundle that was unpacked here says of itself; None for a folder that was none."""
+    """What the bundle that was unpacked into this folder says of itself; None for a folder that came from none."""
     file = home / LIST
     if not file.is_file():
         return None
@@ -102,7 +116,7 @@ def licence_of(base: Path) -> str:
 
 def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
     first = archive.next()
-    if first is None or first.name != LIST or not first.isreg() or first.size > LARGEST_LIST:
+    if first is None or first.name != LIST or not _plain(first) or first.size > LARGEST_LIST:
         raise UserError(f"{path}: does not begin with {LIST}, so it is no bundle. Make one with `imprint export RUN --to bundle`.")
     content = _opened(archive, first).read()
     listed = json.loads(content)
@@ -115,7 +129,7 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
         (part / LIST).write_bytes(content)
         missing = set(checksums)
         while (entry := archive.next()) is not None:
-            if entry.name not in missing or not entry.isreg() or not _inside(entry.name):
+            if entry.name not in missing or not _plain(entry) or not _inside(entry.name):
                 raise UserError(f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.")
             missing.discard(entry.name)
             place = part / entry.name
@@ -128,10 +142,16 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
             raise UserError(f"{path}: {min(missing)} is missing. The archive is cut short; get it again.")
 
 
+def _plain(entry: tarfile.TarInfo) -> bool:
+    """Whether an entry is a file with all its bytes in the archive: no link, no device, and none with holes, which could fill a disk."""
+    return entry.isreg() and not entry.issparse()
+
+
 def _inside(name: str) -> bool:
-    """Whether a name is a plain one below its folder."""
+    """Whether a name is a plain one below its folder, and not that of the list itself."""
     parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and "\\" not in name and not any(part in ("..", ".") or ":" in part for part in parts)
+    outside = name.startswith("/") or "\\" in name or any(part in ("..", ".") or ":" in part for part in parts)
+    return bool(parts) and not outside and name != LIST
 
 
 def _opened(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:

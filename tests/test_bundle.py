@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.bundle import LIST, Facts, licence_of, pack, read_facts, unpacked
+from imprint.bundle import LIST, Facts, begins_as_bundle, licence_of, pack, read_facts, unpacked
 from imprint.errors import UserError
 
 FACTS = Facts("run", "prefix", "embedded", "Apache-2.0")
@@ -81,15 +81,32 @@ def test_any_other_path_is_left_alone(run: Path) -> None:
     assert unpacked(run / "nowhere.tar") == run / "nowhere.tar"
 
 
-def test_a_name_that_leaves_the_folder_is_refused(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", LIST])
+def test_a_name_that_leaves_the_folder_or_is_that_of_the_list_is_refused(run: Path, tmp_path: Path, name: str) -> None:
     def outside(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
-            entry.name = "../evil.txt"
+            entry.name = name
             return entry, b"x"
         return entry, content
 
-    assert "holds '../evil.txt', which no bundle holds" in refusal(forged(run, outside, listed="../evil.txt"))
-    assert not list(tmp_path.rglob("evil.txt"))
+    assert f"holds {name!r}, which no bundle holds" in refusal(forged(run, outside, listed=name))
+    assert not list(tmp_path.rglob("*evil.txt"))
+    assert not list(tmp_path.glob("cache/imprint/bundles/*"))
+
+
+def test_a_file_with_holes_that_would_fill_the_disk_is_refused(run: Path, tmp_path: Path) -> None:
+    def bomb(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if entry.name == "config.yaml":
+            holes = {"major": "0", "minor": "1", "name": "config.yaml", "numblocks": "0", "map": "0,0", "size": str(2**40)}
+            entry.pax_headers = {f"GNU.sparse.{name}": value for name, value in holes.items()}
+            return entry, b""
+        return entry, content
+
+    archive = forged(run, bomb)
+
+    with tarfile.open(archive) as opened:
+        assert opened.getmember("config.yaml").size == 2**40
+    assert "holds 'config.yaml', which no bundle holds" in refusal(archive)
 
 
 def test_a_link_is_refused(run: Path) -> None:
@@ -118,6 +135,23 @@ def test_a_changed_file_and_a_missing_one_are_named(run: Path) -> None:
     assert "config.yaml is missing" in refusal(
         forged(run, lambda entry, content: None if entry.name == "config.yaml" else (entry, content))
     )
+
+
+def test_a_bundle_is_known_by_its_beginning(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.tar").write_text("thesis")
+
+    assert begins_as_bundle(packed(run))
+    assert not any(map(begins_as_bundle, (tmp_path / "notes.tar", run, tmp_path / "nowhere.tar")))
+
+
+def test_an_archive_that_may_not_be_read_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(_path: Path, _mode: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    archive = packed(run)
+    monkeypatch.setattr(Path, "open", locked)
+
+    assert "out.tar: cannot be read: Permission denied." in refusal(archive)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 2048])
