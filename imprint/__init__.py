@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imprint import data, metrics
-    from imprint.export import quantize
+    from imprint.export.quantized import quantize
     from imprint.model import load
 
 __all__ = ["__version__", "data", "load", "metrics", "quantize"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> object:
     if name == "load":
         return import_module("imprint.model").load
     if name == "quantize":
-        return import_module("imprint.export").quantize
+        return import_module("imprint.export.quantized").quantize
     if name in ("data", "metrics"):
         return import_module(f"imprint.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from imprint import __version__
 from imprint.errors import UserError
+from imprint.export.ways import TARGETS
 
 Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = """\
@@ -24,7 +25,6 @@ the device ran out of memory. Compute fewer rows at once: train.micro_batch_size
 OUTPUT_REFUSED = """\
 what the command says cannot be written where its output goes: {problem}. Free some space or send it elsewhere, then run the same
        command again; what was saved is kept. / 命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。"""
-EXPORTS = ("official", "peft", "merged", "transformers", "int8", "int4", "bundle")
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项
@@ -200,10 +200,9 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from imprint.bundle import unpacked
     from imprint.chat import chat_command
 
-    chat_command(unpacked(options.folder), options.overrides)
+    chat_command(options.folder, options.overrides)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -231,7 +230,7 @@ def _doctor(_options: argparse.Namespace) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> None:
-    from imprint.export import quantize
+    from imprint.export.quantized import quantize
 
     quantize(options.folder, options.output, options.bits)
 
@@ -367,7 +366,7 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     export = _add(commands, "export", _export, "write what was tuned in the files of other tools / 把微调结果导出给其他工具")
     export.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
     export.add_argument("output", type=Path, nargs="?", metavar="OUT", help="where to write; into the run folder if not given / 输出位置")
-    export.add_argument("--to", required=True, choices=EXPORTS, help="whose files / 导出格式")
+    export.add_argument("--to", required=True, choices=TARGETS, help="whose files / 导出格式")
     export.add_argument("--prompts", type=Path, metavar="FILE", help="prove it with these questions / 用这些问题验证导出前后一致")
     _add_overrides(export)
 

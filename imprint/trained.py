@@ -54,12 +54,28 @@ def moved(run: Trained | None, base_path: Path | None) -> Trained | None:
     return run.model_copy(update={"model": run.model.model_copy(update={"path": str(base_path)})})
 
 
+def base_of(path: Path, run: Trained) -> Path:
+    """The folder of a run's base. Raises UserError, with what to do, where it is not there any more."""
+    folder = base_folder(run.model.path)
+    if not folder.is_dir():
+        raise UserError(
+            f"{path}: its base, {run.model.path}, is not there. Put it back, or say where it is now: base_path=FOLDER.\n"
+            "底座不在原处：请放回，或用 base_path=目录 指明。"
+        )
+    return folder
+
+
+def network_folder(path: Path, run: Trained) -> Path:
+    """The folder that a run's network is read from: what was tuned as a whole, or the base, as `base_of`."""
+    return find_folder(RunFolder(path).model) or base_of(path, run)
+
+
 def open_template(path: Path, run: Trained | None, template: TemplateName | None = None) -> Template:
     """How the conversations of a run or a model folder are written; no weights are read. UserError where there is no tokenizer.
 
     `template` None takes the run's own.
     """
-    folder = base_folder(path) if run is None else find_folder(RunFolder(path).model) or base_folder(run.model.path)
+    folder = base_folder(path) if run is None else network_folder(path, run)
     fields = read_config(folder)
     found = read_template(folder, fields, template or (run.model.template if run is not None else "auto"))
     if found is None:
@@ -93,11 +109,8 @@ def open_model(
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
     home = RunFolder(path)
     folder, own = (run.model.path, None) if base else _tuned(home, run)
-    if folder == run.model.path and not base_folder(folder).is_dir():
-        raise UserError(
-            f"{path}: its base, {run.model.path}, is not there. Put it back, or say where it is now: base_path=FOLDER.\n"
-            "底座不在原处：请放回，或用 base_path=目录 指明。"
-        )
+    if folder == run.model.path:
+        base_of(path, run)
     model = load(
         folder,
         adapter=own,

@@ -1,4 +1,4 @@
-"""`imprint chat RUN|MODEL`: load what is asked for, say what it is, and talk."""
+"""`imprint chat RUN|MODEL|BUNDLE`: load what is asked for, say what it is, and talk."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
+from imprint.bundle import read_facts, unpacked
 from imprint.chat.console import Chat, Lines, Reader, Screen
 from imprint.chat.conversation import Conversation, SamplingSection
 from imprint.config import Field, read_overrides
@@ -32,15 +33,21 @@ class ChatSection(SamplingSection):
 
 
 def chat_command(path: Path, overrides: Sequence[str]) -> None:
-    """Talk to a run or a model folder: on a terminal with a line editor, in a pipe one question a line and its answer for each."""
+    """Talk to a run, a bundle of one, or a model folder.
+
+    On a terminal there is a line editor; in a pipe each line is a question, and its answer is a line.
+    """
     section = read_overrides(overrides, ChatSection)
-    run = moved(read_run(path), section.base_path)
     live = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
     screen.note(f"loading {path} ... / 正在加载")
     began = time.monotonic()
+    home = unpacked(path)
+    if facts := read_facts(home):
+        screen.note(f"bundle 打包文件: {facts.name} · {facts.method} · base 底座 {facts.base}, licence 许可: {facts.licence}")
+    run = moved(read_run(home), section.base_path)
     model = open_model(
-        path,
+        home,
         run,
         base=section.base,
         adapter=section.adapter,

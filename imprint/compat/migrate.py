@@ -35,7 +35,7 @@ def migrate_command(script: Path, output: Path | None) -> None:
     read = [read_flags(call) for call in calls]
     trainings = sum(flags.do_train for flags, _ in read)
     if trainings > 1 and output is not None:
-        raise UserError(f"{script}: trains {trainings} times, and a recipe is one training. Leave --output out to see all of them.")
+        raise UserError(f"{script}: trains {trainings} times, and a recipe is one training. Leave {output} out to see all of them.")
     text = ("---\n" if trainings > 1 else "\n").join(migrated(*call, script=script) for call in read)
     if output is None:
         print(text, end="")  # noqa: T201

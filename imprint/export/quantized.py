@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.errors import UserError
+from imprint.export.place import named, refuse_place
 from imprint.files import new_folder, write_json
 from imprint.model import base_folder
 from imprint.models.checkpoint import (
@@ -49,12 +50,8 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     """
     if bits not in BITS:
         raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
-    source, out = base_folder(folder), Path(out)
-    out = out if out.name else out.resolve()  # "." has no name to write beside
-    fields = read_config(source)
-    if fields.get("quantization_bit"):
-        raise UserError(f"{source}: is quantised to {fields['quantization_bit']} bits already. Give the folder it was made from.")
-    _check_place(source, out)
+    source, out = base_folder(folder), named(Path(out))
+    refuse_place(out, [source], again=_is_quantized, otherwise="holds no quantised model")
     plan = Plan.of(source, bits)
     _check_disk(out, plan.after)
     with new_folder(out) as part:
@@ -81,8 +78,11 @@ class Plan:
 
     @classmethod
     def of(cls, source: Path, bits: int) -> "Plan":
-        """Look through the folder once. Raises UserError where it does not hold what its config.json calls for."""
-        fields = quantized_fields(read_config(source), bits, source)
+        """Look through the folder once. Raises UserError where it is quantised already, or holds other than its config.json calls for."""
+        fields = read_config(source)
+        if there := fields.get("quantization_bit"):
+            raise UserError(f"{source}: is quantised to {there} bits already. Give the folder it was made from.")
+        fields = quantized_fields(fields, bits, source)
         with torch.device("meta"):
             network = build_network(fields, source)
         before, sizes = _sizes(source, network, quantized_layers(network))
@@ -118,16 +118,9 @@ def write_quantized(plan: Plan, part: Path, out: Path) -> None:
         _read_back(part, out, checksums)
 
 
-def _check_place(source: Path, out: Path) -> None:
-    """Only a new folder, an empty one, or what this command wrote before may be written."""
-    if source.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{out}: holds the model that is read. Give a folder of its own to write to.")
-    if out.is_file():
-        raise UserError(f"{out}: is a file. Give the name of a folder to write to.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not (out / "config.json").is_file() or not read_config(out).get("quantization_bit"):
-        raise UserError(f"{out}: is there already and holds no quantised model, so it is not replaced. Give a new folder to write to.")
+def _is_quantized(folder: Path) -> bool:
+    """Whether a folder is what this command writes."""
+    return (folder / "config.json").is_file() and bool(read_config(folder).get("quantization_bit"))
 
 
 def _check_disk(out: Path, needed: int) -> None:

@@ -6,17 +6,19 @@ from typing import Literal
 
 import torch
 
-from imprint.bundle import Facts, licence_of, pack
+from imprint.bundle import SUFFIX, begins_as_bundle, licence_of
 from imprint.config import Field, Section, read_overrides
 from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
+from imprint.export.place import named, refuse_place
 from imprint.export.proof import questions, refuse_other_answers
 from imprint.export.transformers_layout import transformers_model
-from imprint.export.ways import REFUSED, Method, Target, possible
+from imprint.export.ways import Method, Target, possible, refusal
 from imprint.export.writers import (
     Job,
     Writer,
+    bundle,
     merged,
     official_model,
     official_prefix,
@@ -25,12 +27,13 @@ from imprint.export.writers import (
     quantized_merge,
     quantized_model,
 )
-from imprint.files import find_folder, new_folder, write_json
+from imprint.files import find_folder, new_file, new_folder, write_json
 from imprint.model import base_folder
-from imprint.models.families import read_config
+from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runs import RunFolder
-from imprint.trained import Trained, read_run
+from imprint.runtime import DTYPES
+from imprint.trained import Trained, moved, network_folder, read_run
 from imprint.tune.adapter import read_description
 
 RECORD = "export.json"
@@ -38,53 +41,63 @@ WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
     ("prefix", "int8"): quantized_beside(8),
     ("prefix", "int4"): quantized_beside(4),
+    ("prefix", "bundle"): bundle,
     ("lora", "peft"): peft_adapter,
     ("lora", "merged"): merged,
     ("lora", "transformers"): transformers_model,
     ("lora", "int8"): quantized_merge(8),
     ("lora", "int4"): quantized_merge(4),
+    ("lora", "bundle"): bundle,
     ("full", "official"): official_model,
     ("full", "merged"): merged,
     ("full", "transformers"): transformers_model,
     ("full", "int8"): quantized_model(8),
     ("full", "int4"): quantized_model(4),
+    ("full", "bundle"): bundle,
 }
-"""Who writes what; a bundle is packed as it is."""
+"""Who writes what."""
+APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
+"""Where the adapter is written without the weights that it was tuned on, or beside those of the base's folder."""
 
 
 class ExportSection(Section):
     """How an export is written and proven."""
 
     dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
-        None, description="Type of the weights that are written; null takes bfloat16 where the run was computed in it, else float16."
+        None,
+        description="Type of the weights that are written; null takes the 16-bit type of model.dtype, else that of the base's own weights.",
     )
-    device: str | None = Field(None, description="Where to compute; null takes a GPU where there is one.")
+    device: str | None = Field(None, description="Where to compute; null takes what the recipe says, else a GPU where there is one.")
+    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
     questions: int = Field(8, ge=1, le=1000, description="How many questions are asked before and after.")
 
 
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
     """Write what a run has learned in the files of `target`; returns the folder or the archive, which appears proven or not at all."""
     section = read_overrides(overrides, ExportSection)
-    run = read_run(path)
+    run = moved(read_run(path), section.base_path)
     if run is None:
         raise UserError(
             f"{path}: is a model folder, and there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
         )
     method = method_of(path)
-    refuse_impossible(path, method, target)
-    home = RunFolder(path).path
+    refuse_impossible(path, run, method, target)
+    out = named(out or usual_place(path, target))
     if target == "bundle":
-        return _bundle(path, run, method, out or home.with_name(f"{home.resolve().name}.tar"))
-    out = out or home / f"export-{target}"
-    _refuse_place(out)
+        refuse_archive(out)
+    else:
+        reads = (path, network_folder(path, run), base_folder(run.model.path))
+        refuse_place(out, reads, again=_is_export, otherwise="is no export")
     asked = (
         questions(run, section.questions) if prompts is None else read_questions(prompts, prompt_column="content", limit=section.questions)
     )
-    with new_folder(out) as part:
-        count = _prove(Job(path, run, part, out, _dtype(section, run), section.device), method, target, asked)
-        licence = licence_of(base_folder(run.model.path))
-        record = {"from": str(path), "method": method, "target": target, "base": str(run.model.path), "base_licence": licence}
-        write_json(part / RECORD, {**record, "questions_answered_as_before": count})
+    with new_file(out) if target == "bundle" else new_folder(out) as part:
+        _prove(Job(path, run, part, out, dtype_of(path, section, run), section.device), method, target, asked)
+        if target != "bundle":
+            licence = licence_of(base_folder(run.model.path))
+            record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
+            write_json(part / RECORD, {**record, "questions_answered_as_before": len(asked)})
+    count = len(asked)
     say(f"{out}: written; {count} questions are answered as before, token for token / 已导出，{count} 个问题的回答与导出前逐词元相同")
     for line in next_steps(method, target, out, run):
         say(line)
@@ -102,66 +115,80 @@ def method_of(path: Path) -> Method:
     return "lora" if read_description(folder).method == "lora" else "prefix"
 
 
-def refuse_impossible(path: Path, method: Method, target: Target) -> None:
-    """Raise UserError, with the reason, where this method cannot leave to that target."""
-    if (method, target) in REFUSED:
-        english, chinese = REFUSED[method, target]
+def refuse_impossible(path: Path, run: Trained, method: Method, target: Target) -> None:
+    """Raise UserError, with the reason, where this method cannot leave to that target, or not from this base."""
+    folder = network_folder(path, run)
+    with torch.device("meta"):
+        family = type(build_network(read_config(folder), folder)).__name__
+    if reason := refusal(method, target, family):
+        english, chinese = reason
         raise UserError(
             f"--to {target}: {path} was tuned with the method {method!r}, and {english}. "
-            f"It can go to: {', '.join(possible(method))}.\n{chinese}。"
+            f"It can go to: {', '.join(possible(method, family))}.\n{chinese}。"
         )
+    below = RunFolder(Path(run.model.path))
+    if (method, target) in APART and below.config.is_file() and find_folder(below.model) is None:
+        raise UserError(
+            f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
+            "--to merged, then this one with base_path=THAT FOLDER.\n"
+            "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。"
+        )
+
+
+def usual_place(path: Path, target: Target) -> Path:
+    """Where an export goes unless it is said: into the run folder, or for a bundle beside it."""
+    return path.with_name(f"{path.resolve().name}{SUFFIX}") if target == "bundle" else path / f"export-{target}"
+
+
+def refuse_archive(out: Path) -> None:
+    """Raise UserError where a bundle would not be known by its name, or would replace something else."""
+    if out.suffix != SUFFIX:
+        raise UserError(f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.")
+    if out.exists() and not begins_as_bundle(out):
+        raise UserError(f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.")
+
+
+def dtype_of(path: Path, section: ExportSection, run: Trained) -> torch.dtype:
+    """The type to write: as asked, or the 16-bit type that the recipe computes in, or else the one that the base is stored in."""
+    if section.dtype is not None:
+        return DTYPES[section.dtype]
+    stored = [read_config(folder) for folder in (network_folder(path, run), base_folder(run.model.path)) if folder.is_dir()]
+    names = [run.model.dtype, *(fields.get(name) for fields in stored for name in ("dtype", "torch_dtype"))]
+    found = (DTYPES.get(str(name).removeprefix("torch.").lower()) for name in names)
+    return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float16)
 
 
 def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[str]:
     """What to do with what was written."""
-    base = run.model.path
+    if target == "bundle":
+        return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
+    base = run.model.path if not RunFolder(Path(run.model.path)).config.is_file() else base_folder(run.model.path)
+    written = "" if run.model.template == "auto" else f" template={run.model.template}"
+    beside = f"`imprint chat {base} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
+    lines = [f"next: `imprint chat {out}{written}`, or model.path={out} in a recipe"]
     if target == "official" and method == "prefix":
-        return [f"next: `imprint chat {base} adapter={out}`; in the original's scripts --ptuning_checkpoint {out}"]
-    if target == "peft":
-        return [f'next: PeftModel.from_pretrained(base, "{out}"), or `imprint chat {base} adapter={out}`']
-    if target == "transformers":
-        return [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
-    if target in ("int8", "int4") and method == "prefix":
-        return [f"next: `imprint chat {out} adapter={out / 'adapter'}`"]
-    return [f"next: `imprint chat {out}`, or model.path={out} in a recipe"]
+        lines = [f"next: {beside}; in the original's scripts --ptuning_checkpoint {out}"]
+    elif target == "peft":
+        lines = [f'next: PeftModel.from_pretrained(base, "{out}"), or {beside}']
+    elif target == "transformers":
+        lines = [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
+    elif method == "prefix":
+        lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{written}`"]
+    if before := run.rows.source_prefix:
+        lines.append(
+            f'"{before}" stands before every question of this run, which these files cannot say: put it there yourself / 提问时须自行加上'
+        )
+    return lines
 
 
-def _prove(job: Job, method: Method, target: Target, asked: Sequence[Sample]) -> int:
-    """Ask, write, ask again; returns how many questions were answered as before."""
+def _prove(job: Job, method: Method, target: Target, asked: Sequence[Sample]) -> None:
+    """Ask, write, and ask again. Raises UserError unless every question is answered as before."""
     writer = WRITERS[method, target](job)
     before = next(writer)(asked)
     after = next(writer)(asked)
+    next(writer, None)  # it may have something to clear away
     refuse_other_answers(asked, before, after)
-    return len(asked)
 
 
-def _bundle(path: Path, run: Trained, method: Method, out: Path) -> Path:
-    """Pack the run's result with what tells of it."""
-    home = RunFolder(path)
-    result = find_folder(home.model if method == "full" else home.adapter)
-    assert result is not None, "the method of the run was read from it"
-    if result.name not in (home.model.name, home.adapter.name):
-        raise UserError(f"{path}: its result is just being replaced. Wait for the run to end, then export again.")
-    told = (home.config, home.log, home.samples, home.curve, home.path / "report.html", home.path / "forgetting.json")
-    names = [file.relative_to(path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
-    facts = Facts(path.resolve().name, method, str(run.model.path), licence_of(base_folder(run.model.path)))
-    pack(out, path, names, facts)
-    say(f"{out}: {len(names)} files and their checksums; the base {facts.base} is not in it ({facts.licence}) / 已打包，不含底座")
-    say(f"next: `imprint chat {out}`")
-    return out
-
-
-def _refuse_place(out: Path) -> None:
-    """Only a new folder, an empty one, or what this command wrote before may be written."""
-    if out.is_file():
-        raise UserError(f"{out}: is a file. Give the name of a folder to write to.")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
-        raise UserError(f"{out}: is there already and is no export, so it is not replaced. Give a new folder to write to.")
-
-
-def _dtype(section: ExportSection, run: Trained) -> torch.dtype:
-    asked = section.dtype
-    if asked is None:
-        computed = run.model.dtype or read_config(base_folder(run.model.path)).get("torch_dtype")
-        asked = "bfloat16" if computed == "bfloat16" else "float16"
-    return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[asked]
+def _is_export(folder: Path) -> bool:
+    return (folder / RECORD).is_file()

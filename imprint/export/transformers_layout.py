@@ -15,12 +15,12 @@ from imprint.export.proof import LONGEST_ANSWER, Answer, prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
 from imprint.export.writers import Answerer, Job, merge, refuse_overflow
 from imprint.files import write_json
-from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
 from imprint.models.glm_layout import glm_fields, glm_tensors
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, PublishedTokenizer
 from imprint.tokenizers.glm4 import SPLIT
+from imprint.trained import network_folder
 
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
@@ -29,12 +29,6 @@ def transformers_model(job: Job) -> Iterator[Answerer]:
     """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else as it is."""
     model = job.open()
     network, template = model.network, model.template
-    if isinstance(network, ChatGLM):
-        raise UserError(
-            "--to transformers: transformers has no ChatGLM-6B, and vLLM's class of that name is ChatGLM2's, which computes something "
-            "else. Use --to merged or --to official, and serve it with Imprint.\n"
-            "transformers 与 vLLM 都没有 ChatGLM-6B；请用 --to merged 或 --to official。"
-        )
     yield job.asked_of(model)
     merge(model)
     refuse_overflow(model, job.dtype)
@@ -43,7 +37,7 @@ def transformers_model(job: Job) -> Iterator[Answerer]:
         write_json(job.part / "config.json", glm_fields(network.config, job.dtype))
         _write_tokenizer(job.part, template, network.shape.longest)
     else:
-        save_network(network, job.base, job.part, dtype=job.dtype)
+        save_network(network, network_folder(job.path, job.run), job.part, dtype=job.dtype)
         _complete_template(job.part, template)
     ends = sorted(network.end_ids)
     write_json(job.part / GENERATION, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})

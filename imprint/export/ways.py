@@ -1,4 +1,7 @@
-"""Which method can leave to which target, and why the others cannot: one table for the command, its refusals and the docs."""
+"""Which method can leave to which target, and why the others cannot: one table for the command, its refusals and the docs.
+
+A family is called as its network's class: `ChatGLM` is ChatGLM-6B.
+"""
 
 from typing import Final, Literal, get_args
 
@@ -12,15 +15,18 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
     ("prefix", "int8"): "the base in 8 bits, the prefix beside it",
     ("prefix", "int4"): "the base in 4 bits, the prefix beside it",
     ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
-    ("lora", "peft"): "adapter_config.json and adapter_model.safetensors",
+    (
+        "lora",
+        "peft",
+    ): "adapter_config.json and adapter_model.safetensors, for the base's own class: of ChatGLM to GLM-4-9B the original's, not `glm`",
     ("lora", "merged"): "16-bit safetensors under the official names",
-    ("lora", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer",
+    ("lora", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
     ("lora", "int8"): "merged, then in 8 bits",
     ("lora", "int4"): "merged, then in 4 bits",
     ("lora", "bundle"): "one archive: adapter, recipe, report, checksums",
     ("full", "official"): "16-bit .bin files in the official layout",
     ("full", "merged"): "16-bit safetensors under the official names",
-    ("full", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer",
+    ("full", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
     ("full", "int8"): "the tuned model in 8 bits",
     ("full", "int4"): "the tuned model in 4 bits",
     ("full", "bundle"): "one archive: model, recipe, report, checksums",
@@ -49,11 +55,21 @@ REFUSED: Final[dict[tuple[Method, Target], tuple[str, str]]] = {
     ),
 }
 """Why it cannot be, in English and Chinese."""
+NO_CLASS: Final = (
+    "transformers has no ChatGLM-6B, and vLLM's class of that name is ChatGLM2's, which computes something else",
+    "transformers 与 vLLM 都没有 ChatGLM-6B",
+)
+"""Why ChatGLM-6B cannot leave to `transformers`."""
 
 
-def possible(method: Method) -> list[Target]:
-    """The targets that this method can leave to."""
-    return [target for target in TARGETS if (method, target) in WRITTEN]
+def refusal(method: Method, target: Target, family: str) -> tuple[str, str] | None:
+    """Why what was tuned on a base of this family cannot leave to a target, in English and Chinese; None where it can."""
+    return REFUSED.get((method, target), NO_CLASS if target == "transformers" and family == "ChatGLM" else None)
+
+
+def possible(method: Method, family: str) -> list[Target]:
+    """The targets that this method can leave to from a base of this family."""
+    return [target for target in TARGETS if refusal(method, target, family) is None]
 
 
 def table() -> str:

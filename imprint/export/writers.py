@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from imprint.bundle import Facts, licence_of, pack, unpack
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.proof import Answer, answers
@@ -17,8 +19,8 @@ from imprint.model import Model, base_folder, load
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.trained import Trained, open_model
-from imprint.tune.adapter import ORIGINAL
+from imprint.trained import Trained, base_of, moved, network_folder, open_model, read_run
+from imprint.tune.adapter import ORIGINAL, read_description
 from imprint.tune.lora.files import write_lora
 from imprint.tune.prefix import PrefixEncoder
 
@@ -35,7 +37,7 @@ class Job:
     run: Trained
     """What its recipe says."""
     part: Path
-    """The folder to fill, not yet under its name."""
+    """The folder to fill, or the archive to write, not yet under its name."""
     out: Path
     """What it will be called."""
     dtype: torch.dtype
@@ -46,7 +48,7 @@ class Job:
     @property
     def base(self) -> Path:
         """The folder of the base."""
-        return base_folder(self.run.model.path)
+        return base_of(self.path, self.run)
 
     @property
     def adapter(self) -> Path:
@@ -69,7 +71,8 @@ class Job:
     def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
         """What others will load, in the precision in which the run is computed."""
         section = self.run.model
-        model = load(folder, adapter=adapter, quantize=bits, dtype=section.dtype, device=self.device, template=section.template)
+        device = self.device or section.device
+        model = load(folder, adapter=adapter, quantize=bits, dtype=section.dtype, device=device, template=section.template)
         model.source_prefix = self.run.rows.source_prefix
         return model
 
@@ -120,7 +123,7 @@ def _model(job: Job, *, as_bin: bool) -> Iterator[Answerer]:
 def _save_merged(job: Job, model: Model, folder: Path, *, as_bin: bool = False) -> None:
     merge(model)
     refuse_overflow(model, job.dtype)
-    save_network(model.network, job.base, folder, dtype=job.dtype, as_bin=as_bin)
+    save_network(model.network, network_folder(job.path, job.run), folder, dtype=job.dtype, as_bin=as_bin)
 
 
 def merge(model: Model) -> None:
@@ -189,3 +192,24 @@ def quantized_merge(bits: int) -> Writer:
         yield job.asked_of(job.reopen(job.part))
 
     return write
+
+
+def bundle(job: Job) -> Iterator[Answerer]:
+    """One archive of the run's result and what tells of it; proven by what comes out of it again."""
+    model = job.open()
+    yield job.asked_of(model)
+    del model
+    run = RunFolder(job.path)
+    result = find_folder(run.model) or job.adapter
+    if result not in (run.model, run.adapter):
+        raise UserError(f"{job.path}: its result is just being replaced. Wait for the run to end, then export again.")
+    told = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
+    names = [file.relative_to(job.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
+    method = "full" if result == run.model else read_description(result).method
+    licence = licence_of(base_folder(job.run.model.path))
+    pack(job.part, job.path, names, Facts(job.path.resolve().name, method, job.run.model.path, licence))
+    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as place:
+        home = Path(place) / "run"
+        unpack(job.part, home)
+        handed_on = moved(read_run(home), Path(job.run.model.path))
+        yield job.asked_of(open_model(home, handed_on, device=job.device))

@@ -301,6 +301,8 @@ def save_network(
             copy_small_files(source, part)
             fields = read_config(source)
             fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
+            if network.quantization_bit is None:  # it may be the folder of integers that have become numbers
+                fields = {name: value for name, value in fields.items() if not name.startswith("quantization_")}
             write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
         save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, writes=writes)
 

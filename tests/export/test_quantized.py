@@ -116,7 +116,7 @@ class TestRefusals:
         source = stored(tmp_path / "base", torch.float16)
         before = sorted(tmp_path.rglob("*"))
 
-        assert "holds the model that is read. Give a folder of its own" in refusal(source, tmp_path / place)
+        assert f"holds {source}, which is read. Give a folder of its own" in refusal(source, tmp_path / place)
         assert sorted(tmp_path.rglob("*")) == before
 
     def test_places_that_hold_something_else(self, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from imprint.bundle import unpacked
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.export import start, writers
-from imprint.export.start import export_command
+from imprint.export.start import ExportSection, export_command
 from imprint.export.ways import METHODS, REFUSED, TARGETS, WRITTEN
+from imprint.files import write_json
 from imprint.models.checkpoint import load_pickle, read_tensors
+from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.trained import open_model, read_run
 from tests.tinyrun import talking_run, tiny_recipe, tiny_run
@@ -102,6 +105,77 @@ class TestWhatIsWritten:
         assert (record["method"], record["target"], record["questions_answered_as_before"]) == ("full", "merged", 3)
         assert "3 questions are answered as before, token for token" in capsys.readouterr().out
 
+    def test_a_lora_on_a_folder_of_integers_as_one_model_of_numbers(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        base, recipe = imprint.quantize(base_of(runs["lora"]), tmp_path / "base", 4), runs["lora"].path.parent / "recipe.yaml"
+        run = tiny_run(recipe, "on-integers", f"model.path={base}", "tune={method: lora, rank: 4}", "train.steps=2")
+
+        for target in ("merged", "int8"):
+            export_command(run.path, target, tmp_path / target)
+
+        assert "quantization_bit" not in read_config(tmp_path / "merged")
+        assert read_config(tmp_path / "int8")["quantization_bit"] == 8
+        assert answer(imprint.load(tmp_path / "merged", device="cpu")) == tuned(run)
+
+    @pytest.mark.parametrize(
+        ("computed", "stored", "written"),
+        [(None, "bfloat16", torch.bfloat16), ("bf16", "float16", torch.bfloat16), ("float32", "float32", torch.float16)],
+    )
+    def test_the_type_is_that_of_the_recipe_or_of_the_base(
+        self, runs: dict[str, RunFolder], tmp_path: Path, computed: str | None, stored: str, written: torch.dtype
+    ) -> None:
+        path, run = runs["lora"].path, read_run(runs["lora"].path)
+        assert run is not None
+        shutil.copytree(base_of(runs["lora"]), tmp_path / "base")
+        write_json(tmp_path / "base" / "config.json", {**read_config(tmp_path / "base"), "torch_dtype": stored})
+        model = run.model.model_copy(update={"path": str(tmp_path / "base"), "dtype": computed})
+
+        assert start.dtype_of(path, ExportSection(), run.model_copy(update={"model": model})) == written
+        assert start.dtype_of(path, ExportSection(dtype="float32"), run) == torch.float32
+
+    def test_what_the_files_cannot_say_is_said(self, runs: dict[str, RunFolder]) -> None:
+        run = read_run(runs["lora"].path)
+        assert run is not None
+        run = run.model_copy(
+            update={
+                "model": run.model.model_copy(update={"template": "chatglm", "quantize": 8}),
+                "data": run.rows.model_copy(update={"source_prefix": "写广告："}),
+            }
+        )
+
+        (first, second) = start.next_steps("lora", "peft", Path("out"), run)
+
+        assert first.endswith(f"`imprint chat {run.model.path} adapter=out template=chatglm quantize=8`")
+        assert second.startswith('"写广告：" stands before every question of this run')
+
+
+class TestPlaces:
+    def test_the_folder_in_which_one_stands_may_be_filled(
+        self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+
+        export_command(runs["full"].path, "merged", Path())
+
+        assert (tmp_path / "export.json").is_file()
+
+    def test_the_base_is_not_written_over_though_it_be_an_export(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        base = export_command(runs["full"].path, "merged", tmp_path / "base")
+
+        with pytest.raises(UserError, match="which is read"):
+            export_command(runs["lora"].path, "merged", base, overrides=[f"base_path={base}"])
+
+    def test_a_bundle_is_called_so_and_replaces_nothing_else(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        (tmp_path / "thesis.tar").write_text("thesis")
+        for name, sentence in (("thesis.txt", r"a bundle's name ends in \.tar"), ("thesis.tar", "is there already and is no bundle")):
+            with pytest.raises(UserError, match=sentence):
+                export_command(runs["prefix"].path, "bundle", tmp_path / name)
+        assert (tmp_path / "thesis.tar").read_text() == "thesis"
+
+        for _again in range(2):
+            export_command(runs["prefix"].path, "bundle", tmp_path / "mine.tar")
+
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mine.tar", "thesis.tar"]
+
 
 class TestBundles:
     @pytest.mark.parametrize("method", METHODS)
@@ -130,7 +204,46 @@ class TestBundles:
         finally:
             base.with_name("moved").rename(base)
         said = capsys.readouterr().err
+        assert f"bundle 打包文件: run · prefix · base 底座 {base}, licence 许可: not said" in said
         assert "say where it is now: base_path=FOLDER" in said
+
+    def test_one_that_answers_differently_is_not_written(
+        self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def another(path: Path, home: Path) -> None:
+            shutil.copytree(runs["full"].path, home)
+
+        monkeypatch.setattr(writers, "unpack", another)
+        with pytest.raises(UserError, match="questions differently, so nothing was written"):
+            export_command(runs["prefix"].path, "bundle", tmp_path / "out.tar")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestBases:
+    def test_one_that_was_moved_is_told_where_and_a_tuned_model_needs_none(
+        self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        base = Path(base_of(runs["lora"]))
+        moved = base.rename(base.with_name("elsewhere"))
+        try:
+            with pytest.raises(UserError, match="say where it is now: base_path=FOLDER"):
+                export_command(runs["lora"].path, "merged", tmp_path / "lora")
+            export_command(runs["lora"].path, "merged", tmp_path / "lora", overrides=[f"base_path={moved}"])
+            export_command(runs["full"].path, "merged", tmp_path / "full")
+        finally:
+            moved.rename(base)
+        assert answer(imprint.load(tmp_path / "full", device="cpu")) == tuned(runs["full"])
+
+    def test_an_adapter_on_a_run_with_a_lora_leaves_once_that_is_merged(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        recipe = runs["lora"].path.parent / "recipe.yaml"
+        above = tiny_run(recipe, "above", f"model.path={runs['lora'].path}", "tune={method: lora, rank: 4}", "train.steps=2")
+
+        with pytest.raises(UserError, match="whose LoRA is in no folder of weights"):
+            export_command(above.path, "peft", tmp_path / "out")
+        merged = export_command(runs["lora"].path, "merged", tmp_path / "merged", overrides=["dtype=float32"])
+        out = export_command(above.path, "peft", tmp_path / "out", overrides=[f"base_path={merged}"])
+
+        assert answer(imprint.load(merged, adapter=out, device="cpu")) == tuned(above)
 
 
 class TestRefusals:
@@ -193,11 +306,8 @@ class TestRefusals:
             export_command(empty.path, "merged", None)
 
 
-def test_every_method_and_target_has_a_way_or_a_reason() -> None:
-    assert WRITTEN.keys() | REFUSED.keys() == {(method, target) for method in METHODS for target in TARGETS}
-    assert not WRITTEN.keys() & REFUSED.keys()
-    assert {key for key in WRITTEN if key[1] != "bundle"} == start.WRITERS.keys()
-    assert start.RECORD == "export.json"
+def test_every_way_has_a_writer() -> None:
+    assert WRITTEN.keys() == start.WRITERS.keys()
 
 
 def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str], runs: dict[str, RunFolder], tmp_path: Path) -> None:
@@ -205,4 +315,5 @@ def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit):
         main(["export", "x", "--to", "nowhere"])
 
-    assert all(target in capsys.readouterr().err for target in TARGETS[:1])
+    said = capsys.readouterr().err
+    assert all(f"'{target}'" in said for target in TARGETS)

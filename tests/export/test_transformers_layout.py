@@ -1,5 +1,6 @@
 import json
-import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_source_length: 96, max_target_length: 24}}
 tune: {{method: lora, rank: 4}}
 optimizer: {{learning_rate: 0.02, warmup_steps: 2}}
-train: {{steps: 12, batch_size: 8, watch_prompts: 0, evaluate_every: 12, save_every: 12}}
+train: {{steps: 12, batch_size: 8, watch_prompts: 0, evaluate_every: 12, save_every: 12, report: false}}
+forgetting: {{measure: false}}
 """
+RunOf = Callable[[str], RunFolder]
 LEAVING = ("ChatGLM2-6B", "ChatGLM3-6B", "GLM-4-9B", "BLOOM", "Qwen3")
 MESSAGES = [
     {"role": "system", "content": "你是诗人。"},
@@ -33,17 +36,25 @@ MESSAGES = [
 ]
 
 
-def run_of(family: str, folder: Path) -> RunFolder:
-    base_of(family, folder / "base")
-    tiny_rows(folder / "rows.jsonl")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
-    return tiny_run(recipe, "run")
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """A run on the base of a family, made once."""
+
+    @cache
+    def made(family: str) -> RunFolder:
+        folder = tmp_path_factory.mktemp("leaving")
+        base_of(family, folder / "base")
+        tiny_rows(folder / "rows.jsonl")
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+        return tiny_run(recipe, "run")
+
+    return made
 
 
 @pytest.mark.parametrize("family", LEAVING)
-def test_transformers_itself_answers_from_the_folder_as_the_run_does(family: str, tmp_path: Path) -> None:
-    run = run_of(family, tmp_path)
+def test_transformers_itself_answers_from_the_folder_as_the_run_does(run_of: RunOf, family: str, tmp_path: Path) -> None:
+    run = run_of(family)
 
     out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=3"])
 
@@ -66,8 +77,8 @@ def test_transformers_itself_answers_from_the_folder_as_the_run_does(family: str
 
 
 @pytest.mark.parametrize("family", ["ChatGLM2-6B", "BLOOM"])
-def test_what_was_written_is_a_base_like_any_other(family: str, tmp_path: Path) -> None:
-    run = run_of(family, tmp_path)
+def test_what_was_written_is_a_base_like_any_other(run_of: RunOf, family: str, tmp_path: Path) -> None:
+    run = run_of(family)
     out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=2"])
 
     before, after = open_model(run.path, read_run(run.path)), imprint.load(out, device="cpu", dtype="float32")
@@ -77,19 +88,18 @@ def test_what_was_written_is_a_base_like_any_other(family: str, tmp_path: Path) 
     assert after.generate(prompts, max_new_tokens=12) == before.generate(prompts, max_new_tokens=12)
 
 
-def test_chatglm_6b_has_no_class_there(tmp_path: Path) -> None:
-    run = run_of("ChatGLM-6B", tmp_path)
+def test_chatglm_6b_has_no_class_there(run_of: RunOf, tmp_path: Path) -> None:
+    run = run_of("ChatGLM-6B")
 
     with pytest.raises(UserError, match="transformers has no ChatGLM-6B"):
         export_command(run.path, "transformers", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_other_tokens_than_ours_end_the_export(tmp_path: Path) -> None:
-    run = run_of("GLM-4-9B", tmp_path)
+def test_other_tokens_than_ours_end_the_export(run_of: RunOf, tmp_path: Path) -> None:
+    run = run_of("GLM-4-9B")
     (tmp_path / "asked.txt").write_text("<|user|>是什么\n", encoding="utf-8")
 
     with pytest.raises(UserError, match="finds control tokens in typed text: ask without them"):
         export_command(run.path, "transformers", tmp_path / "out", prompts=tmp_path / "asked.txt")
     assert not (tmp_path / "out").exists()
-    shutil.rmtree(tmp_path / "base")

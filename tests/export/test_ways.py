@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from imprint.export.ways import METHODS, REFUSED, TARGETS, possible, table
+from imprint.export.ways import METHODS, REFUSED, TARGETS, WRITTEN, possible, refusal, table
 
 
 def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> None:
@@ -11,10 +11,22 @@ def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> Non
     assert sum(line.count("refused: ") for line in lines) == len(REFUSED)
 
 
+def test_every_method_and_target_has_a_way_or_a_reason() -> None:
+    assert WRITTEN.keys() | REFUSED.keys() == {(method, target) for method in METHODS for target in TARGETS}
+    assert not WRITTEN.keys() & REFUSED.keys()
+
+
 def test_what_is_refused_is_not_possible() -> None:
-    assert possible("prefix") == ["official", "int8", "int4", "bundle"]
-    assert "peft" in possible("lora")
-    assert "peft" not in possible("full")
+    assert possible("prefix", "ChatGLM2") == ["official", "int8", "int4", "bundle"]
+    assert "peft" in possible("lora", "ChatGLM2")
+    assert "peft" not in possible("full", "ChatGLM2")
+
+
+def test_chatglm_6b_has_no_class_of_transformers() -> None:
+    assert "transformers" in possible("full", "ChatGLM2")
+    assert "transformers" not in possible("full", "ChatGLM")
+    assert "has no ChatGLM-6B" in (refusal("lora", "transformers", "ChatGLM") or "")[0]
+    assert "no place for a prefix" in (refusal("prefix", "transformers", "ChatGLM") or "")[0]
 
 
 def test_the_page_of_the_docs_has_the_table() -> None:
