@@ -13,7 +13,7 @@ import imprint
 from imprint.cli import build_parser, main
 from imprint.errors import UserError
 
-HEAVY = {"torch", "transformers", "accelerate", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
+HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
 SURFACE = {
     "": {"--help", "--version"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},

@@ -36,7 +36,6 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "constant
 # Brackets keep the patterns from finding themselves.
 LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|r[o]ot|h[o]me|t[m]p)/")
 DOORS = {
-    "accelerate": {"engine"},
     "deepspeed": {"engine"},
     "peft": {"tune"},
     "transformers": {"models", "tokenizers"},
