@@ -31,8 +31,6 @@ DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
 DAMAGED_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
 """What the system says of a file that is no longer what was written; of anything else it says, the file is innocent."""
 POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
-OLD_OPTIMIZER = "optimizer.pt"
-"""The optimizer's own pickle, as the first versions wrote it."""
 CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
 FILE_BYTES = 2 * 10**9
@@ -80,13 +78,12 @@ class State:
 
     def restore(self, engine: Engine) -> Position:
         """Bring parameters, optimizer and random numbers to where the state was written. Raises UserError for tensors of another shape."""
-        old = _old_moments(self.folder / OLD_OPTIMIZER, engine)
         for name, shape in engine.shapes.items():
-            numbers = self._numbers(name) | old.get(name, {})
+            numbers = self._numbers(name)
             if VALUE not in numbers or numbers[VALUE].shape != shape:
                 raise UserError(f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.")
             engine.place(name, numbers)
-        engine.restore_counters(self.counters or {"steps": {name: int(moments["step"]) for name, moments in old.items()}})
+        engine.restore_counters(self.counters)
         if engine.rank < len(self.random):
             set_rng_state(self.random[engine.rank])
         else:  # there were fewer processes: nobody knows what this one would have drawn
@@ -113,7 +110,7 @@ def save_state(folder: Path, engine: Engine, position: Position) -> None:
             written |= checksums
         random = crew.gather(rng_state())
         if crew.leads:
-            torch.save(random if len(random) > 1 else random[0], part / RANDOM)
+            torch.save(random, part / RANDOM)
             written[RANDOM] = _checksum(part / RANDOM)
             write_json(part / POSITION, asdict(position) | {COUNTERS: engine.counters(), CHECKSUMS: written})
 
@@ -156,14 +153,6 @@ def _tensor(file: Path, key: str) -> Tensor:
     return tensor
 
 
-def _old_moments(file: Path, engine: Engine) -> dict[str, dict[str, Tensor]]:
-    """By parameter what the first versions' optimizer.pt holds, which counts the parameters in the order of the groups."""
-    if not file.is_file():
-        return {}
-    states = torch.load(file, map_location="cpu", weights_only=True)["state"]
-    return {name: states[number] for number, name in enumerate(engine.order) if number in states}
-
-
 def read_position(folder: Path) -> Position:
     """Where a state was written, without its tensors. Raises DamagedStateError."""
     return _read_position(folder)[0]
@@ -176,19 +165,13 @@ def read_state(folder: Path, *, verify: bool = True) -> State:
     """
     position, extra = _read_position(folder)
     with _damage():
-        checksums = extra.get(CHECKSUMS, {})  # those of the first version have none
-        for name, expected in checksums.items() if verify else ():
+        for name, expected in extra[CHECKSUMS].items() if verify else ():
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
-        old = [OLD_OPTIMIZER] if COUNTERS not in extra else []
         random = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
-        for name in old:
-            if set(torch.load(folder / name, map_location="cpu", weights_only=True)) != {"state", "param_groups"}:
-                raise ValueError(f"{name} holds something else")
-        random = random if isinstance(random, list) else [random]
         if not all({"python", "torch", "cuda"} <= set(one) for one in random):
             raise ValueError(f"{RANDOM} holds something else")
-        return State(position, folder, _places(folder), random, extra.get(COUNTERS, {}))
+        return State(position, folder, _places(folder), random, extra[COUNTERS])
 
 
 def _places(folder: Path) -> dict[str, Path]:
@@ -205,7 +188,7 @@ def _places(folder: Path) -> dict[str, Path]:
 def _read_position(folder: Path) -> tuple[Position, dict[str, Any]]:
     with _damage():
         values = json.loads((folder / POSITION).read_text(encoding="utf-8"))
-        extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS) if name in values}
+        extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
         position = Position(**values)
         if position.step != step_of(folder):
             raise ValueError(f"{POSITION} is of step {position.step}")

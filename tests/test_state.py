@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import random
 from pathlib import Path
@@ -12,7 +11,7 @@ import imprint
 from imprint.engine import Engine, OptimizerSection
 from imprint.errors import UserError
 from imprint.runtime import seed_everything
-from imprint.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, Position, read_position, read_state, save_state
+from imprint.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, Position, read_state, save_state
 from imprint.tune.prefix import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.tiny import tiny_base
@@ -127,14 +126,6 @@ def test_a_state_that_may_not_be_read_now_is_not_damaged(code: int, saved: Path,
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=rf"position\.json: cannot be read: {os.strerror(code)}\. Nothing was changed"):
         read_state(saved)
-
-
-def test_a_state_of_the_first_version_has_no_checksums_and_is_read(saved: Path) -> None:
-    old = json.loads((saved / POSITION).read_text(encoding="utf-8"))
-    for name in ("checksums", "rescues", "rate_scale", "piece_tokens"):
-        del old[name]
-    (saved / POSITION).write_text(json.dumps(old), encoding="utf-8")
-    assert read_state(saved).position == read_position(saved) == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
 
 
 def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None:

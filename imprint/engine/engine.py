@@ -34,8 +34,6 @@ class Engine:
 
     shapes: dict[str, torch.Size]
     """Of each parameter that learns, by its name; however it is shared between processes."""
-    order: list[str]
-    """Their names in the order of the optimizer's groups."""
 
     @property
     def processes(self) -> int:
@@ -78,8 +76,6 @@ class Engine:
         self.parameters = dict(parameters)
         self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
         groups = _groups(parameters, ratios, apart=bool(section.weight_decay))
-        names = {parameter: name for name, parameter in parameters.items()}
-        self.order = [names[parameter] for group in groups for parameter in group["params"]]
         self.strategy: Strategy = self._start(module, groups)
 
     def _start(self, module: nn.Module, groups: list[dict[str, Any]]) -> Strategy:
