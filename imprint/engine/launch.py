@@ -63,6 +63,7 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
 
     Raises UserError where one of the others has failed or was killed.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
@@ -83,10 +84,22 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
             thread.start()
             thread.join()
         for problem in problems:
-            if not isinstance(problem, ChildFailedError):
-                raise problem
-            return _explain(problem.failures, Path(folder), leads=not section.node_rank)
+            if isinstance(problem, ChildFailedError):
+                return _explain(problem.failures, Path(folder), leads=not section.node_rank)
+            if isinstance(problem, DistError) and section.nodes > 1:
+                raise _not_met(section, problem) from problem
+            raise problem
     return 0
+
+
+def _not_met(section: EngineSection, problem: Exception) -> UserError:
+    """What is said where the machines did not find each other."""
+    return UserError(
+        f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(problem).partition(chr(10))[0][:200]}). Give the "
+        "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
+        f"{section.nodes} machines within {MEETING_SECONDS // 60} minutes.\n"
+        "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。"
+    )
 
 
 def _configuration(section: EngineSection, count: int, folder: str) -> Any:

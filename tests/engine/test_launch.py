@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from imprint.engine import EngineSection, processes_here
+from imprint.engine import EngineSection, launch, processes_here
 from imprint.engine.launch import _explain
 from imprint.errors import UserError
 from imprint.files import read_lines
@@ -55,6 +56,15 @@ def test_what_cannot_start_is_a_sentence(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match=sentence):
         processes_here(section, device, 16)
+
+
+def test_machines_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(launch.__globals__, "MEETING_SECONDS", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        section = EngineSection(nodes=2, node_rank=1, rendezvous=f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"engine\.rendezvous: the machines did not meet at 127\.0\.0\.1:\d+ \(.*Give the address"):
+            launch(section, 1, ["recipe"])
 
 
 class Failure:
