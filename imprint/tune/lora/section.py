@@ -69,7 +69,7 @@ class LoraSection(Section):
     @field_validator("targets")
     @classmethod
     def _names_something(cls, targets: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        if isinstance(targets, tuple) and not all(name.strip() for name in (*targets, "" if not targets else "one")):
+        if isinstance(targets, tuple) and not (targets and all(name.strip() for name in targets)):
             raise ValueError('must name linears, for instance ["query_key_value", "dense"]')
         return targets
 
