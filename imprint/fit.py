@@ -5,7 +5,7 @@ after the other, each from the same random state, and their gradients add up to 
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from imprint.data.batch import NOT_SCORED, Counting, Pack, pack, sorted_by_length
 from imprint.data.encode import Encoded
 from imprint.data.tokenfile import lengths_of
-from imprint.engine import ALONE, Crew, Engine
+from imprint.engine import Engine
 from imprint.errors import UserError
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory, peak_memory_bytes
@@ -91,7 +91,7 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            if engine.processes > 1 or engine.knobs.deepspeed is not None:  # it cannot begin anew by itself, half-way through
+            if engine.processes > 1 or engine.knobs.shares:  # it cannot begin anew by itself, half-way through
                 raise UserError(_too_little_room(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.forget_gradients()
@@ -140,33 +140,34 @@ def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room
 
 
 @torch.no_grad()
-def mean_loss(tuner: Tuner, rows: Sequence[Encoded], size: int, room: Room, say: Say, crew: Crew = ALONE) -> float:
+def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> float:
     """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
 
     Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
     """
     tuner.eval()
-    batches = sorted_by_length(lengths_of(rows), size)
+    crew, batches = engine.crew, sorted_by_length(lengths_of(rows), size)
     total = 0.0
     for number in range(crew.rank, -(-len(batches) // crew.count) * crew.count, crew.count):
-        loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, room, say)
+        loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, room, say)
         total += loss if number < len(batches) else 0.0
     return crew.total(total) / max(1, sum(map(scored, rows)))
 
 
-def _summed(rows: Sequence[Encoded], tuner: Tuner, room: Room, say: Say) -> float:
-    device = tuner.network.head_weight.device
+def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, say: Say) -> float:
     while True:
         tried: Sequence[Encoded] = rows
         try:
             total = 0.0
             for tried in room.pieces(rows):
-                total += float(tuner(packed(tried, tuner.network).to(device)))
+                total += float(tuner(packed(tried, tuner.network).to(engine.device)))
             return total
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        _free(device)
+            if not engine.whole:  # the others gather weights together with this one, piece by piece
+                raise UserError(_too_little_room(tried, engine)) from error
+        _free(engine.device)
         room.shrink(tried, say)
 
 
@@ -240,12 +241,3 @@ def _draw_again(state: tuple[Tensor, Tensor | None], device: torch.device) -> No
 def _free(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def micro_batches(rows: Sequence[int], size: int, engine: Engine) -> Iterator[tuple[Sequence[int], float]]:
-    """Cut the rows of this process into pieces, each with its weight: 0 for a stand-in where there are fewer rows than processes."""
-    mine = rows[engine.rank :: engine.processes]
-    if not mine:
-        yield rows[:1], 0.0
-    for start in range(0, len(mine), size):
-        yield mine[start : start + size], 1.0

@@ -1,8 +1,12 @@
-"""The machine: which device and type to compute in, the random state, and memory."""
+"""The machine: which device and type to compute in, the random state, memory, and the signals that end a long job."""
 
+import os
 import random
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -117,3 +121,36 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that becomes true on Ctrl-C, SIGTERM or a closed terminal: the step in progress ends and is saved; a second stops at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
+        yield received
+        return
+
+    hangup = None if sys.platform == "win32" else signal.SIGHUP
+    terminals = [handle for handle in (1, 2) if os.isatty(handle)]
+
+    def note(number: int, _frame: object) -> None:
+        if number == hangup:  # comes twice where a shell passes it on; writing to the closed terminal would end the run before it is saved
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for handle in terminals:
+                os.dup2(nowhere, handle)
+            os.close(nowhere)
+        elif received:
+            raise KeyboardInterrupt
+        received.append(number)
+        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(hangup)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

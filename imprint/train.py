@@ -2,12 +2,9 @@
 
 import math
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +21,7 @@ from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
 from imprint.errors import UserError
 from imprint.files import write_json, write_text
-from imprint.fit import GIB, Part, Room, gradients, mean_loss, micro_batches, probe, refuse_full_disk, refuse_small_memory, scored
+from imprint.fit import GIB, Part, Room, gradients, mean_loss, probe, refuse_full_disk, refuse_small_memory, scored
 from imprint.forgetting.measure import refuse_unreadable
 from imprint.generate import NotFiniteError, Sampling, generate
 from imprint.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
@@ -44,7 +41,7 @@ from imprint.resume import (
 )
 from imprint.review import review_finished
 from imprint.runs import RunFolder, step_of
-from imprint.runtime import memory_bytes, out_of_memory, peak_memory_bytes, seed_everything
+from imprint.runtime import memory_bytes, out_of_memory, peak_memory_bytes, seed_everything, stop_on_signal
 from imprint.state import Position, save_state
 from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
@@ -118,8 +115,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
     """
     if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
         raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
-    grouped = recipe.engine.deepspeed is not None or recipe.engine.fsdp
-    with join(recipe.model.device, grouped=grouped) as crew, open_run(recipe, say, crew) as run:
+    with join(recipe.model.device, grouped=recipe.engine.shares) as crew, open_run(recipe, say, crew) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
@@ -244,7 +240,8 @@ def resume(job: Job) -> Position:
         if position.step > job.steps:
             raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
     position = after_rescues(position, read_rescues(job.run))
-    job.engine.rate_scale, job.room.tokens = position.rate_scale, position.piece_tokens
+    job.engine.rate_scale = position.rate_scale
+    job.room.tokens = None if job.recipe.engine.shares else position.piece_tokens  # where all must compute as many pieces
     return position
 
 
@@ -315,7 +312,7 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     line |= {"tokens_per_second": seen / seconds, "memory_gib": peak_memory_bytes(job.model.device) / GIB, "seconds": position.seconds}
     if not applied:
         broken = [
-            row for row in rows if not math.isfinite(mean_loss(job.tuner, [job.split.row(row)], 1, job.room, journal.bar.say, job.crew))
+            row for row in rows if not math.isfinite(mean_loss(job.tuner, engine, [job.split.row(row)], 1, job.room, journal.bar.say))
         ]
         line |= {"skipped_rows": rows, "broken_rows": broken}
         where = "the loss of these rows is not finite" if broken else "the gradient of these rows is not finite"
@@ -327,16 +324,22 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
 
 
 def parts_of(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
-    """The micro-batches of a step; where no token of it is a target there is nothing to compute."""
-    cut = list(micro_batches(rows, job.recipe.train.micro_batch_size, job.engine)) if tokens else []
-    found = []
-    for part, weight in cut:
-        encoded = [job.split.row(row) for row in part]
-        share = weight
-        if job.recipe.train.loss_average == "micro_batch":
-            share *= tokens / (max(1, sum(map(scored, encoded))) * len(cut) * job.engine.processes)
-        found.append(Part(encoded, share))
-    return found
+    """The micro-batches of this process; where no token of the step is a target there is nothing to compute.
+
+    All processes get as many, for they meet at each one: where one has fewer, a row stands in that counts for nothing.
+    """
+    if not tokens:
+        return []
+    size, count = job.recipe.train.micro_batch_size, job.crew.count
+    shared = [rows[rank::count] for rank in range(count)]
+    cut = [[mine[start : start + size] for start in range(0, len(mine), size)] for mine in shared]
+    parts = []
+    for piece in cut[job.crew.rank]:
+        encoded = [job.split.row(row) for row in piece]
+        means = sum(map(len, cut)) * max(1, sum(map(scored, encoded)))
+        parts.append(Part(encoded, tokens / means if job.recipe.train.loss_average == "micro_batch" else 1.0))
+    stand_in = Part([job.split.row(rows[0])], 0.0)
+    return parts + [stand_in] * (len(cut[0]) - len(parts))
 
 
 def named(job: Job, rows: Sequence[int]) -> str:
@@ -356,7 +359,7 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
     for one in found:
         if isinstance(one, Suspicion):
             rows = [job.split.row(row) for step in one.steps for row in job.batches.of_step(step)]
-            now = mean_loss(job.tuner, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say, job.crew)
+            now = mean_loss(job.tuner, job.engine, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
             one = guard.confirmed(one, now, position.step)
         if isinstance(one, Notice):
             journal.bar.say(one.words)
@@ -412,7 +415,7 @@ def look(job: Job, position: Position, journal: Journal) -> Position:
 
 def evaluation_loss(job: Job, journal: Journal) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    return mean_loss(job.tuner, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say, job.crew)
+    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
 
 
 def save_result(job: Job, position: Position) -> None:
@@ -428,23 +431,31 @@ def save_result(job: Job, position: Position) -> None:
         job.tuner.save_whole(folder, base, job.engine.full, writes=job.crew.leads)
 
 
-@torch.no_grad()
 def watch(job: Job, step: int, journal: Journal) -> None:
-    """Answer the first held-out prompts greedily, so that one can watch the model learn."""
+    """Answer the first held-out prompts greedily, so that one can watch the model learn; all processes hear what it says."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
-    if not samples or (job.engine.whole and not job.crew.leads):
+    if not samples:
         return
+    found = job.crew.of_leader(partial(answers, job, samples)) if job.engine.whole else answers(job, samples)
+    if isinstance(found, str):
+        journal.bar.say(f"step {step}: {found}")
+        return
+    for sample, answer in zip(samples, found, strict=True):
+        journal.sample(step, sample.query, answer)
+
+
+@torch.no_grad()
+def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
+    """What the model answers to these prompts now, or why it cannot: the losses tell, and looking on shall not end the run."""
     limit = job.recipe.data.max_target_length
     try:
         with job.engine.answering():
-            answers = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
-    except (NotFiniteError, RuntimeError, MemoryError) as error:  # the losses tell; looking on shall not end the run
-        if not isinstance(error, NotFiniteError) and not out_of_memory(error):
+            found = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
+    except (NotFiniteError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.whole):
             raise
-        journal.bar.say(f"step {step}: {error}")
-        return
-    for sample, answer in zip(samples, answers, strict=True):
-        journal.sample(step, sample.query, job.model.template.scored(job.model.tokenizer.decode(answer)))
+        return str(error)
+    return [job.model.template.scored(job.model.tokenizer.decode(answer)) for answer in found]
 
 
 def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
@@ -454,36 +465,3 @@ def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
         return [opening(job.model.tokenizer, one.query) for one in samples]
     longest = section.max_source_length
     return [job.model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in samples]
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """A list that becomes true on Ctrl-C, SIGTERM or a closed terminal: the step in progress ends and is saved; a second stops at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
-        yield received
-        return
-
-    hangup = None if sys.platform == "win32" else signal.SIGHUP
-    terminals = [handle for handle in (1, 2) if os.isatty(handle)]
-
-    def note(number: int, _frame: object) -> None:
-        if number == hangup:  # comes twice where a shell passes it on; writing to the closed terminal would end the run before it is saved
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for handle in terminals:
-                os.dup2(nowhere, handle)
-            os.close(nowhere)
-        elif received:
-            raise KeyboardInterrupt
-        received.append(number)
-        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as it is under nohup
-        numbers.append(hangup)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

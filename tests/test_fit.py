@@ -171,11 +171,11 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
 
 
 def test_an_evaluation_runs_out_of_memory_no_more_than_a_step(recipe: Path, memory: Callable[[int], list[int]]) -> None:
-    tuner, _engine = begin(recipe.parent / "base")
+    tuner, engine = begin(recipe.parent / "base")
     rows = [row(9), row(7, 12), row(5, 14)]
-    whole = mean_loss(tuner, rows, 3, Room(), print)
+    whole = mean_loss(tuner, engine, rows, 3, Room(), print)
     memory(12)
-    assert mean_loss(tuner, rows, 3, Room(), print) == pytest.approx(whole, abs=1e-6)
+    assert mean_loss(tuner, engine, rows, 3, Room(), print) == pytest.approx(whole, abs=1e-6)
 
 
 @pytest.mark.gpu

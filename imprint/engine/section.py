@@ -88,6 +88,11 @@ class EngineSection(Section):
         return rendezvous
 
     @property
+    def shares(self) -> bool:
+        """Whether DeepSpeed or FSDP shares something: then even a process by itself is a group, and all must do the same together."""
+        return self.deepspeed is not None or self.fsdp
+
+    @property
     def stage(self) -> int | None:
         """DeepSpeed's stage where `deepspeed` names one; a file says its own."""
         return STAGES.get(self.deepspeed or "")

@@ -1,9 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 
+from imprint.files import read_lines
 from tests.crews import Outcome
 
 
-@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), ("few", "few-two")])
+@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), ("means", "means-two")])
 def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, Outcome]) -> None:
     one, two = outcomes[name], outcomes[other]
     assert (one.statuses, two.statuses) == ([0], [0, 0]), two.words
@@ -13,11 +17,19 @@ def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, O
     assert "are trained by 2 processes" in two.words
 
 
-def test_the_mean_of_means_is_over_the_micro_batches_of_all_processes(outcomes: dict[str, Outcome]) -> None:
-    one, two = outcomes["means"], outcomes["means-two"]
-    assert two.statuses == [0, 0]
-    assert two.losses[0] == pytest.approx(one.losses[0], abs=2e-5)
-    assert two.losses[1] == pytest.approx(one.losses[1], abs=0.1)  # the same rows in other micro-batches
+def test_what_was_forgotten_is_measured_once_and_the_same(folder: Path, outcomes: dict[str, Outcome]) -> None:
+    alone, two = ({**json.loads((folder / run / "forgetting.json").read_text()), "seconds": 0} for run in ("alone", "full-two"))
+    assert two.pop("kl") == pytest.approx(alone.pop("kl"), rel=1e-3)
+    assert two == alone
+    assert outcomes["full-two"].words.count("KL divergence") == 1
+
+
+def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(folder: Path, outcomes: dict[str, Outcome]) -> None:
+    alone, two = (read_lines(folder / run / "rescues.jsonl") for run in ("broken", "broken-two"))
+    assert "the watched answers have become endless repetition" in alone[0]["reason"]
+    assert outcomes["broken-two"].statuses == [0, 0], outcomes["broken-two"].words
+    assert [line["back_to"] for line in two] == [line["back_to"] for line in alone]
+    assert outcomes["broken-two"].losses == pytest.approx(outcomes["broken"].losses, abs=1e-3)
 
 
 def test_only_the_leader_speaks(outcomes: dict[str, Outcome]) -> None:
