@@ -83,7 +83,7 @@ def fit_prompt(template: Template, messages: Sequence[Message], *, max_source_le
     """Encode what the model shall answer, exactly the part of a training row that is not scored, in at most `max_source_length` ids.
 
     The oldest turns go first, as many as it takes; only a question that is too long by itself, with what the system says, loses its middle.
-    Control ids and what else frames a turn always stay. `source_prefix` is put before the prompt.
+    Control ids always stay, and so does what else frames a turn in a template of roles. `source_prefix` is put before the prompt.
 
     Raises UserError where the frame alone is too long, and for what the template cannot write.
     """

@@ -82,12 +82,17 @@ class PublishedTokenizer:
 
     def encode_marked(self, text: str) -> list[int]:
         """Ids of a text in which control tokens are what they say: only for what a template has rendered."""
+        return [token for token, _start, _end in self.placed(text, marked=True)]
+
+    def placed(self, text: str, *, marked: bool) -> list[tuple[int, int, int]]:
+        """Each id of `encode`, or of `encode_marked`, with where its characters begin and end in a text without half characters."""
         with self._turn:
-            self._rust.encode_special_tokens = False
+            self._rust.encode_special_tokens = not marked
             try:
-                return list(self._rust.encode(well_formed(text), add_special_tokens=False).ids)
+                found = self._rust.encode(well_formed(text), add_special_tokens=False)
             finally:
                 self._rust.encode_special_tokens = True
+        return [(self._ids.setdefault(token, token), *place) for token, place in zip(found.ids, found.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from imprint.data.templates.conversation import Message, Segment
 from imprint.errors import UserError
@@ -45,21 +46,22 @@ class OwnTemplate:
         Raises UserError for a conversation that the template refuses.
         """
         control = frozenset(self.tokenizer.controls.values())
-        segments: list[tuple[bool, list[int]]] = []
-        for token in self._ids(self._asked(messages, before)):
-            fixed = token in control
-            if not segments or segments[-1][0] != fixed:
-                segments.append((fixed, []))
-            segments[-1][1].append(token)
-        return tuple(Segment(tuple(ids), fixed=fixed) for fixed, ids in segments)
+        said = _asking(messages, before)
+        rendered = _render(self.tokenizer, said, answering=True)
+        texts = _texts_in(rendered.replace(BROKEN, ""), said)
+        placed = [
+            (token, token in control or not any(first <= start and end <= last for first, last in texts))
+            for token, start, end in self._placed(rendered)
+        ]
+        return tuple(Segment(tuple(token for token, _ in run), fixed=fixed) for fixed, run in groupby(placed, key=lambda one: one[1]))
 
     def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
         """What the template renders behind the generation prompt, up to what ends an answer."""
-        asked = self._asked(messages)
+        asked = _render(self.tokenizer, messages, answering=True)
         whole = _render(self.tokenizer, [*messages, Message("assistant", text, tool)], answering=False)
         if not whole.startswith(asked):
             return self.tokenizer.encode(text)
-        ids = self._ids(whole[len(asked) :])
+        ids = [token for token, _start, _end in self._placed(whole[len(asked) :])]
         return ids[: ids.index(self.end)] if self.end in ids else ids
 
     def scored(self, text: str) -> str:
@@ -74,20 +76,18 @@ class OwnTemplate:
         """All of it."""
         return shown
 
-    def _asked(self, messages: Sequence[Message], before: str = "") -> str:
-        last = messages[-1]
-        said = [*messages[:-1], Message(last.role, before + last.text, last.tool, last.tools)]
-        return _render(self.tokenizer, said, answering=True)
-
-    def _ids(self, rendered: str) -> list[int]:
-        """Ids of rendered text; what was typed as a control token and broken is whole again, and text."""
+    def _placed(self, rendered: str) -> list[tuple[int, int, int]]:
+        """Ids of rendered text and their places; what was typed as a control token and broken is whole again, and text."""
         if BROKEN not in rendered:
-            return self.tokenizer.encode_marked(rendered)
-        ids: list[int] = []
+            return self.tokenizer.placed(rendered, marked=True)
+        found: list[tuple[int, int, int]] = []
+        at = 0
         for part in self.tokenizer.any_control.split(rendered):
-            known = self.tokenizer.controls.get(part)
-            ids += self.tokenizer.encode(part.replace(BROKEN, "")) if known is None else [known]
-        return ids
+            text, known = part.replace(BROKEN, ""), self.tokenizer.controls.get(part)
+            inside = self.tokenizer.placed(text, marked=False) if known is None else [(known, 0, len(text))]
+            found += ((token, at + start, at + end) for token, start, end in inside)
+            at += len(text)
+        return found
 
 
 def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
@@ -108,6 +108,24 @@ def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
     whole = _render(tokenizer, [asked, answered], answering=False).partition(ANSWER)[0]
     lead = whole.removeprefix(prompt) if whole.startswith(prompt) else ""
     return OwnTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_marked(lead)))
+
+
+def _asking(messages: Sequence[Message], before: str) -> list[Message]:
+    """The messages with `before` in front of the last text."""
+    last = messages[-1]
+    return [*messages[:-1], Message(last.role, before + last.text, last.tool, last.tools)]
+
+
+def _texts_in(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
+    """Where the texts of the messages stand, and all around them frames them; everything where one is not rendered as it is."""
+    found, place = [], 0
+    for message in messages:
+        start = rendered.find(message.text.strip(), place)
+        if start < 0 or message.tool or message.tools:
+            return [(0, len(rendered))]
+        place = start + len(message.text.strip())
+        found.append((start, place))
+    return found
 
 
 def _render(tokenizer: PublishedTokenizer, messages: Sequence[Message], *, answering: bool) -> str:

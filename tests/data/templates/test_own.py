@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from imprint.data.encode import fit_prompt
 from imprint.data.templates import Message, Segment, conversation, read_template
 from imprint.data.templates.own import OwnTemplate
 from imprint.errors import UserError
@@ -42,6 +43,24 @@ def test_control_ids_are_fixed_and_texts_are_not(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     for segment in template.prompt(conversation("你好")):
         assert segment.fixed == (segment.ids[0] in template.tokenizer.controls.values())
+
+
+def test_what_frames_a_turn_survives_every_cut(tmp_path: Path) -> None:
+    named = "{% for m in messages %}<|user|>{{ m.role }}\n{{ m.content | trim }}<|end|>\n{% endfor %}<|user|>assistant"
+    template = tiny(tmp_path, named)
+    said = conversation("红" * 30 + "<|end|>", None, "蓝" * 30)
+    for limit in (60, 90, 120):
+        ids = fit_prompt(template, said, max_source_length=limit).ids
+        marks = [template.tokenizer.controls[name] for name in ("<|user|>", "<|end|>")]
+        assert len(ids) == limit
+        assert [token for token in ids if token in marks] == [*marks, *marks, marks[0]]
+        text = template.tokenizer.decode(ids)
+        assert (text.startswith("system\n"), "\nuser\n" in text, text.endswith("\nassistant")) == (True, True, True)
+
+
+def test_where_a_text_is_rendered_otherwise_all_but_control_ids_may_be_cut(tmp_path: Path) -> None:
+    template = tiny(tmp_path, "{% for m in messages %}<|user|>{{ m.content | upper }}<|end|>{% endfor %}")
+    assert [segment.fixed for segment in template.prompt(conversation("abc"))] == [True, False, True]
 
 
 def test_an_answer_is_what_is_rendered_behind_the_question_up_to_its_end(tmp_path: Path) -> None:
