@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.rows import describe
+from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.doctor.checkup import Checkup
 from imprint.doctor.corpus import check_texts
@@ -39,6 +40,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
                 f"--fix {fix}: only rows of questions and answers are mended, and these are texts. Leave it out, or say kind=rows."
             )
         return check_texts(files, dev, settings, [*(["--model", model] if model else []), *overrides])
+    settings.encode(Sample("?", "!", None, ""))  # limits and truncation that no row can have are no fault of the rows
     held_out = None if dev is None else Checkup(settings, measured=False)
     if dev is not None and held_out is not None and (missing := _see([dev], held_out, settings.columns, ink)):
         raise UserError(missing[0])

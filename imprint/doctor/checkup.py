@@ -16,6 +16,7 @@ from imprint.doctor.lengths import Lengths
 from imprint.doctor.mend import Mended, mend_row, texts_of
 from imprint.doctor.settings import Settings
 from imprint.doctor.texts import CONTROL_TOKEN, LOST, breaks_off, language, repeats_itself, tidy
+from imprint.errors import UserError
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
 REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
@@ -61,7 +62,10 @@ class Checkup:
         self.kinds.add(shape.kind)
         try:
             samples = samples_of(value, shape, place, tools=self.tools)
-        except BadRowError as problem:
+            for sample in samples if self._measured else ():
+                self._measure(sample)
+        except (BadRowError, UserError) as error:
+            problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
             self.bad += 1
             self._count_reason(str(problem))
             self._keep(place, mend_row(value, shape, place, tools=self.tools))
@@ -77,8 +81,6 @@ class Checkup:
             self._keep(place, mend_row(value, shape, place, tools=self.tools))
         if self._measured:
             self.languages[language("\n".join(texts))] += 1
-            for sample in samples:
-                self._measure(sample)
         return None
 
     def _count_reason(self, problem: str) -> None:
@@ -116,7 +118,7 @@ class Checkup:
         return sound and not mendable
 
     def _measure(self, sample: Sample) -> None:
-        """Count a sample's tokens, what the limits take of them, and how its answer ends."""
+        """Count a sample's tokens, what the limits take of them, and how its answer ends; UserError where the template cannot write it."""
         whole = self._settings.encode_whole(sample)
         source, target = _sides(whole)
         row = whole

@@ -15,6 +15,7 @@ from imprint.doctor.reading import shaped_rows
 from imprint.doctor.report import heading
 from imprint.doctor.settings import Settings, read_settings
 from imprint.doctor.terminal import Ink, columns_of, ink_for
+from imprint.errors import UserError
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
@@ -28,22 +29,29 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     what = describe(file, settings.columns) if settings.texts is None else described(file)
     for line in (f"  {settings.told()}", f"  {what}", f"  {names_of_marks(ink)}"):
         print(line)  # noqa: T201
-    if settings.texts is not None:
-        for place, row in first_rows(file, settings, limit):
-            for line in _row(settings, row, row, place, ink):
-                print(line)  # noqa: T201
-        return
+    shown = _texts(file, settings, limit, ink) if settings.texts is not None else _rows(file, settings, limit, ink)
+    empty = True
+    for line in shown:
+        print(line)  # noqa: T201
+        empty = False
+    if empty:
+        raise UserError(f"{file} holds nothing to show.")
+
+
+def _texts(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
+    for place, row in first_rows(file, settings, limit):
+        yield from _row(settings, row, row, place, ink)
+
+
+def _rows(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
     for place, value, shape in islice(shaped_rows(file, settings.columns), limit):
         try:
             samples = samples_of(value, shape, place, tools=settings.template.tools)
-        except BadRowError as problem:
-            print(f"\n{ink('✗', 'red', 'bold')} {place}: {problem}")  # noqa: T201
-            continue
-        for number, sample in enumerate(samples, start=1):
-            turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
-            row, whole = settings.encode(sample), settings.encode_whole(sample)
-            for line in _row(settings, row, whole, f"{place}{turn}", ink):
-                print(line)  # noqa: T201
+            for number, sample in enumerate(samples, start=1):
+                turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
+                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{place}{turn}", ink)
+        except (BadRowError, UserError) as problem:
+            yield f"\n{ink('✗', 'red', 'bold')} {place}: {problem}"
 
 
 def _row(settings: Settings, row: Encoded, whole: Encoded, title: str, ink: Ink) -> Iterator[str]:

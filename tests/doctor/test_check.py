@@ -9,6 +9,7 @@ from imprint.cli import main
 from imprint.doctor.check import check_command
 from imprint.errors import UserError
 from tests.doctor.rows import SOUND, row, write
+from tests.families import published_folder
 
 REAL = ("adgen/train.jsonl", "adgen/dev.gb18030.json", "identity/self_cognition_80.json", "instruct/oasst_zh.json")
 
@@ -108,6 +109,23 @@ def test_a_file_is_not_held_out_from_itself(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", SOUND)
     with pytest.raises(UserError, match="is one of the files that are checked against it"):
         check(file, dev=file)
+
+
+def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refusing = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}"
+    )
+    published_folder(tmp_path / "base", chat_template=refusing)
+    rows = [{"prompt": str(number), "response": "b", "system": system} for number, system in enumerate(("", "c", "", "d"))]
+    file = write(tmp_path / "a.jsonl", rows)
+    assert main(["data", "check", file, "--model", str(tmp_path / "base")]) == 1
+    told = capsys.readouterr().out
+    assert "4 rows, 2 bad" in told
+    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (system user): no system." in told
+    assert main(["data", "show", file, "--model", str(tmp_path / "base")]) == 0
+    assert f"✗ {file}:2: the model's own chat template" in capsys.readouterr().out
+    assert main(["data", "check", file, "--model", str(tmp_path / "base"), "truncation=original"]) == 2
+    assert "truncation: original is what ptuning/main.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -61,3 +61,8 @@ def test_the_command_line_takes_a_limit_and_knobs(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.count("tokens / 词元") == 1
     with pytest.raises(UserError, match="there is no such file"):
         show_command("nowhere.jsonl", model=None, limit=1, overrides=[])
+
+
+def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.jsonl holds nothing to show"):
+        show_command(write(tmp_path / "a.jsonl", []), model=None, limit=1, overrides=[])
