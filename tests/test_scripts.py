@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from imprint.cli import main
 from tests.oldproject import old_project, said
 
 SHORT = ["--max_steps", "4", "--save_steps", "2", "--logging_steps", "2", "--gradient_accumulation_steps", "2", "--no_cuda"]
@@ -61,6 +63,13 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
 # The steps of the README of ChatGLM-6B's ptuning, one after the other
 
 
+def words_of(script: Path, *more: str, **variables: str) -> list[str]:
+    """The words that a script calls Imprint with."""
+    environment = {**os.environ, "IMPRINT": r"printf %s\0", "MODEL": "chatglm-6b", **variables}
+    done = subprocess.run(["bash", str(script), *more], env=environment, capture_output=True, encoding="utf-8", check=True)
+    return done.stdout.split("\0")[:-1]
+
+
 def bash(project: Path, script: Path, *more: str, **variables: str) -> str:
     """Run a script as a person does, in the folder of the project."""
     environment = {**os.environ, "IMPRINT": f"{sys.executable} -m imprint", "MODEL": "chatglm-6b", **variables}
@@ -83,26 +92,29 @@ def assert_evaluated(folder: Path) -> None:
     assert set(SCORES) < set(said(folder / "all_results.json"))
 
 
-def test_p_tuning_and_its_evaluation_leave_every_file_that_the_readme_names(repo: Path, tmp_path: Path) -> None:
+def test_p_tuning_and_its_evaluation_leave_every_file_that_the_readme_names(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = old_project(tmp_path / "project")
-    bash(project, repo / "scripts" / "train.sh", *SHORT, PRE_SEQ_LEN="4", LR="1e-2")
+    monkeypatch.chdir(project)
+    assert main(words_of(repo / "scripts" / "train.sh", *SHORT, PRE_SEQ_LEN="4", LR="1e-2")) == 0
     folder = project / "output" / "adgen-chatglm-6b-pt-4-1e-2"
     for step in (2, 4):
         (name,) = tensors(folder / f"checkpoint-{step}")
         assert name == "transformer.prefix_encoder.embedding.weight"
     assert [entry["step"] for entry in said(folder / "trainer_state.json")["log_history"]] == [2, 4, 4]
     where = {"CHECKPOINT": folder.name, "STEP": "4", "PRE_SEQ_LEN": "4"}
-    told = bash(project, repo / "scripts" / "evaluate.sh", "--no_cuda", "--max_target_length", "12", **where)
-    assert "predict_bleu-4" in told
+    assert main(words_of(repo / "scripts" / "evaluate.sh", "--no_cuda", "--max_target_length", "12", **where)) == 0
+    assert "predict_bleu-4" in capsys.readouterr().out
     assert_evaluated(folder)
     assert said(folder / "all_results.json")["train_samples"] == 10
 
 
-@pytest.mark.long
-def test_the_other_steps_of_the_readme_leave_their_files_too(repo: Path, tmp_path: Path) -> None:
+def test_tuning_on_conversations_leaves_its_files_too(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = old_project(tmp_path / "project")
+    monkeypatch.chdir(project)
     chat = {"CHAT_TRAIN_DATA": "chat.json", "CHAT_VAL_DATA": "chat.json", "CHECKPOINT_NAME": "output/chat", "PRE_SEQ_LEN": "4"}
-    bash(project, repo / "scripts" / "train_chat.sh", *SHORT, **chat)
+    assert main(words_of(repo / "scripts" / "train_chat.sh", *SHORT, **chat)) == 0
     assert len(next(iter(tensors(project / "output" / "chat" / "checkpoint-4").values()))) == 4
 
 
@@ -122,16 +134,18 @@ def test_all_weights_by_deepspeed_and_their_evaluation_leave_every_file_that_the
     assert_evaluated(folder)
 
 
-def test_an_old_script_runs_unchanged_where_main_py_is_ours(repo: Path, tmp_path: Path) -> None:
-    shutil.copyfile(repo / "scripts" / "main.py", tmp_path / "main.py")
+def test_an_old_script_runs_unchanged_where_main_py_is_ours(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = tmp_path / "train.sh"
-    old.write_text(
-        f"PRE_SEQ_LEN=0\n\nCUDA_VISIBLE_DEVICES=0 {sys.executable} main.py \\\n    --do_train \\\n    --pre_seq_len $PRE_SEQ_LEN\n"
-    )
-    done = subprocess.run(["bash", str(old)], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --")
-    assert "--pre_seq_len must be at least 1, got 0" in done.stderr
+    old.write_text("PRE_SEQ_LEN=0\n\nCUDA_VISIBLE_DEVICES=0 $IMPRINT main.py \\\n    --do_train \\\n    --pre_seq_len $PRE_SEQ_LEN\n")
+    monkeypatch.setattr(sys, "argv", words_of(old))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(repo / "scripts" / "main.py"), run_name="__main__")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --")
+    assert "--pre_seq_len must be at least 1, got 0" in said
 
 
 def test_a_script_says_which_variable_it_needs(repo: Path, tmp_path: Path) -> None:

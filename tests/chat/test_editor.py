@@ -68,8 +68,8 @@ def test_a_chat_as_a_person_has_it(run: RunFolder, tuned: Model) -> None:
         assert terminal.ended() == 0
 
 
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(tuned: Model) -> None:
-    with chat("embedded", "temperature=60", "top_p=1", "max_length=2000", "seed=1") as terminal:
+def test_ctrl_c_stops_an_answer_lines_may_be_several_and_what_is_typed_early_waits_for_its_turn(tuned: Model) -> None:
+    with chat("embedded", "temperature=60", "top_p=1", "max_length=2000", "seed=1", "device=cpu") as terminal:
         terminal.prompt()
         terminal.type("讲个故事" + ENTER)
         terminal.until(SENT)
@@ -77,21 +77,7 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(tuned: Model) -> None:
         terminal.type(CTRL_C)
         assert terminal.prompt().rstrip().endswith("[stopped / 已停止]")
         assert "taken back / 已撤回: 讲个故事" in asked(terminal, "/undo", ENTER)
-        asked(terminal, "/set temperature 0", ENTER)
-        with tuned.adapter_off():
-            assert tuned.chat("你好", temperature=0)[0] in asked(terminal, "你好", ENTER)
-        terminal.type("never sent" + CTRL_C)
-        terminal.type(CTRL_C)
-        terminal.until("Ctrl-C again or Ctrl-D leaves")
-        terminal.prompt()
-        terminal.type(CTRL_C)
-        assert "never sent" not in terminal.until("bye / 再见")
-        assert terminal.ended() == 0
-
-
-def test_lines_may_be_several_and_what_is_typed_early_waits_for_its_turn() -> None:
-    with chat("embedded", "temperature=60", "top_p=1", "max_length=100", "seed=1") as terminal:
-        terminal.prompt()
+        asked(terminal, "/set max_length 100", ENTER)
         asked(terminal, "第一行", ALT_ENTER, "第二行", ENTER)
         assert "已撤回: 第一行 第二行 (" in asked(terminal, "/undo", ENTER)
         terminal.type("\x1b[200~甲\n乙\n丙\x1b[201~" + ENTER)
@@ -104,7 +90,15 @@ def test_lines_may_be_several_and_what_is_typed_early_waits_for_its_turn() -> No
         terminal.until("/undo")  # the menu
         assert "已撤回: xyzzy (1 turn left" in asked(terminal, TAB, ENTER)
         assert "已撤回: 甲 乙 丙 (0 turns left" in asked(terminal, "/undo", ENTER)
-        terminal.type("/quit" + ENTER)
+        asked(terminal, "/set temperature 0", ENTER)
+        with tuned.adapter_off():
+            assert tuned.chat("你好", temperature=0)[0] in asked(terminal, "你好", ENTER)
+        terminal.type("never sent" + CTRL_C)
+        terminal.type(CTRL_C)
+        terminal.until("Ctrl-C again or Ctrl-D leaves")
+        terminal.prompt()
+        terminal.type(CTRL_C)
+        assert "never sent" not in terminal.until("bye / 再见")
         assert terminal.ended() == 0
 
 

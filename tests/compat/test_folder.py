@@ -51,11 +51,14 @@ def content(folder: Path) -> dict[str, object]:
     return told
 
 
-KILLS = [("write_checkpoint", 1), ("write_checkpoint", 2), ("finish_training", 1), ("write_results", 1), ("write_results", 2)]
+KILLS = [
+    *(("write_checkpoint", call, moment) for call in (1, 2) for moment in ("before", "behind")),  # the second one ends the training
+    *(("write_results", call, moment) for call in (1, 2) for moment in ("before", "behind")),  # of the training, of the prediction
+    ("write_predictions", 1, "before"),
+]
 
 
-@pytest.mark.parametrize("moment", ["before", "behind"])
-@pytest.mark.parametrize(("function", "call"), [*KILLS, ("write_predictions", 1)])
+@pytest.mark.parametrize(("function", "call", "moment"), KILLS)
 def test_a_killed_command_given_again_ends_with_the_same_files(
     function: str, call: int, moment: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
