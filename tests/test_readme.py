@@ -22,6 +22,7 @@ from tests.oldproject import old_project
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+TEST = re.compile(r"`(tests/[\w/]+\.py)")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 TYPED = (
     "training.md",
@@ -138,6 +139,11 @@ def test_both_readmes_have_the_same_python() -> None:
     )
     assert english == chinese
     assert english
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_test_that_is_named_is_there(page: Path) -> None:
+    assert [test for test in TEST.findall(page.read_text(encoding="utf-8")) if not (ROOT / test).is_file()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))

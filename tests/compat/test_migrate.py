@@ -91,6 +91,26 @@ def test_every_script_of_ours_is_one_that_can_be_migrated(
         assert "# evaluation: imprint evaluate " in capsys.readouterr().out
 
 
+def test_the_page_shows_what_is_printed(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "PRE_SEQ_LEN": "128",
+        "LR": "2e-2",
+        "MODEL": "chatglm-6b",
+        "CHECKPOINT": "adgen-chatglm-6b-pt-128-2e-2",
+        "STEP": "30",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    page = (repo / "docs" / "migrating.md").read_text(encoding="utf-8")
+    for name in ("train.sh", "evaluate.sh"):
+        migrate_command(repo / "scripts" / name, None)
+        printed = capsys.readouterr().out
+        shown = page.partition(f"$ imprint migrate {name}\n")[2].partition("```")[0]
+        assert [part for part in shown.split("...\n") if part not in printed] == []
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -114,6 +134,6 @@ def test_a_script_that_trains_twice_is_shown_as_two_recipes_and_written_as_none(
     file.write_text(file.read_text(encoding="utf-8") * 2, encoding="utf-8")
     migrate_command(file, None)
     assert capsys.readouterr().out.split("---\n")[0].count("output: ") == 1
-    with pytest.raises(UserError, match="trains 2 times, and a recipe is one training"):
+    with pytest.raises(UserError, match=r"trains 2 times, and a recipe is one training\. Leave .*recipe\.yaml out"):
         migrate_command(file, tmp_path / "recipe.yaml")
     assert not (tmp_path / "recipe.yaml").exists()
