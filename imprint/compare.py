@@ -125,6 +125,8 @@ def _comparison(
     facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
     if before.scored:
         facts["references"] = references_told(reference_limit(section)).removeprefix("references ")
+        if isinstance(section.task, ClassificationTask):
+            facts["labels"] = ", ".join(f"{place} {label}" for place, label in enumerate(section.task.labels, start=1))
     else:
         facts["questions"] = f"{len(rows):,}"
     return Comparison(

@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,16 @@ DOTS_PER_INCH = 120
 DRAWN_POINTS = 20_000
 FIRST_CHINESE = 0x2E80
 """From this code point on, matplotlib's own font has next to nothing."""
-CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "SimHei")
+CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Source Han Sans SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "WenQuanYi Micro Hei",
+    "SimHei",
+    "Noto Sans CJK JP",
+)
+"""The last is what older matplotlibs call the first of Noto's fonts in one file."""
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -143,10 +154,24 @@ def _point(series: Series, place: int) -> tuple[list[float], list[float]]:
 
 def family(text: str) -> list[str]:
     """Fonts for a text: matplotlib's own, which has no Chinese, and for a Chinese text those that are installed."""
-    if text.isascii():
-        return ["DejaVu Sans"]
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in CHINESE_FONTS if name in installed)]
+    return ["DejaVu Sans", *(() if text.isascii() else chinese_fonts())]
+
+
+@cache
+def chinese_fonts() -> tuple[str, ...]:
+    """Those of `CHINESE_FONTS` that are installed, also where they came after matplotlib had written its list of all fonts."""
+    manager = font_manager.fontManager
+    if not (found := _listed()):
+        for path in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
+            with suppress(OSError, RuntimeError):  # no font that matplotlib can read
+                manager.addfont(path)
+        found = _listed()
+    return found
+
+
+def _listed() -> tuple[str, ...]:
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return tuple(name for name in CHINESE_FONTS if name in known)
 
 
 def drawable(text: str) -> bool:

@@ -66,8 +66,8 @@ def both(english: str, chinese: str) -> str:
 
 
 def shown(sentence: str) -> str:
-    """A sentence of ours as HTML, with what stands between backticks as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
+    """A sentence of ours as HTML, with what stands between backticks as code, and arrows that no line break takes apart."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence.replace(" -> ", " → ")))
 
 
 def language(text: str) -> str:

@@ -23,7 +23,7 @@ from imprint.report.comparison import (
 from imprint.report.html import both, language, masthead, shown, write_page
 
 FACTS: Final[Mapping[str, str]] = MappingProxyType(
-    {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "questions": "问题数"}
+    {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "labels": "标签", "questions": "问题数"}
 )
 """What one must know to read the scores -> its name in Chinese."""
 
@@ -67,7 +67,7 @@ def _scores(comparison: Comparison) -> str:
     return f"""<section aria-labelledby="scores">
 <h2 id="scores">{heading}</h2>
 {warned}
-<table class="scores">
+<div class="wide"><table class="scores">
 <thead><tr><th scope="col">{both("metric", "指标") if lines else both("share", "比例")}</th>
 <th scope="col">{both("base", "原模型")}</th>
 <th scope="col">{both("tuned", "微调后")}</th><th scope="col">{both("difference", "变化")}</th>{beside}
@@ -75,7 +75,7 @@ def _scores(comparison: Comparison) -> str:
 <tbody>
 {body}
 </tbody>
-</table>
+</table></div>
 {_picture(comparison)}
 {_notes(comparison)}
 <dl class="facts">{listed}</dl>

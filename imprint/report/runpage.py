@@ -140,7 +140,7 @@ def _curves(report: RunReport) -> str:
 
 
 def _examples(report: RunReport) -> str:
-    """Your own data before and after."""
+    """Your own data before and after, what is not learned yet on top."""
     if not report.examples:
         return ""
     what = {
@@ -148,7 +148,8 @@ def _examples(report: RunReport) -> str:
         "learned": both("No row was held out; these were learned from.", "没有留出数据；以下各行参与了训练。"),
         "watched": both("What was watched: the first answer and the last.", "训练中观察的提示：最初与最后的回答。"),
     }[report.examples_are]
-    rows = [_example(number, row, report.texts) for number, row in enumerate(report.examples, start=1)]
+    numbered = sorted(enumerate(report.examples, start=1), key=lambda one: _says_new(one[1], report.texts) is not False)
+    rows = [_example(number, row, report.texts) for number, row in numbered]
     few, more = rows[:SHOWN], rows[SHOWN:]
     folded = f"<details><summary>{both(f'{len(more)} more', f'其余 {len(more)} 条')}</summary>{''.join(more)}</details>" if more else ""
     return _section("own", both("Your data, before and after", "自己的数据：微调前后"), f'<p class="note">{what}</p>{"".join(few)}{folded}')
@@ -158,10 +159,14 @@ SHOWN: Final = 8
 """How many examples stand open."""
 
 
+def _says_new(row: Example, texts: Sequence[str]) -> bool | None:
+    """Whether the tuned answer has the texts that the label has; None where it has none of them."""
+    return says_it(row.label, row.tuned, texts) if any(holds(row.label, text) for text in texts) else None
+
+
 def _example(number: int, row: Example, texts: Sequence[str]) -> str:
     badge = ""
-    if any(holds(row.label, text) for text in texts):
-        right = says_it(row.label, row.tuned, texts)
+    if (right := _says_new(row, texts)) is not None:
         badge = (
             f'<span class="gain {"up" if right else "down"}">{both("✓ new", "✓ 新内容") if right else both("✗ not yet", "✗ 未学会")}</span>'
         )

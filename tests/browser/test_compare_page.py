@@ -1,6 +1,5 @@
 """The before/after page in a real browser: what a person sees, and that nothing a model wrote can run."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from imprint.metrics import Rates, RowScore, rates_of, score_rows, summary
 from imprint.report import Compared, Comparison, write_html
+from tests.browser.pages import opened_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -40,6 +40,7 @@ def comparison() -> Comparison:
         tuned_rates=rates_of([row.tuned for row in rows], unfinished=0),
         facts={"data": "a/long/path/" * 12 + "dev.jsonl"},
         gains=best.means,
+        baseline=summary(before),
     )
 
 
@@ -47,34 +48,14 @@ def questions() -> Comparison:
     """The same without references, and a tuned model that has come to grief."""
     found = comparison()
     rows = tuple(replace(row, label="") for row in found.rows)
-    return replace(found, rows=rows, base_summary=None, tuned_summary=None, gains={}, tuned_rates=Rates(0.12, 0.4, 0.5))
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as running:
-        if found is None and not Path(running.chromium.executable_path).exists():
-            pytest.skip("no Chromium is installed")
-        switches = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
-        browser = running.chromium.launch(executable_path=found, args=switches)
-        yield browser
-        browser.close()
+    return replace(found, rows=rows, base_summary=None, tuned_summary=None, gains={}, baseline=None, tuned_rates=Rates(0.12, 0.4, 0.5))
 
 
 def opened(browser: "Browser", shown: Comparison, folder: Path, width: int, scheme: Literal["light", "dark"]) -> "Iterator[Page]":
-    """The page of a comparison; nothing may be complained of while it is open."""
+    """The page of a comparison."""
     write_html(shown, folder / "compare.html")
-    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme, locale="en-US")
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
-    page.goto((folder / "compare.html").as_uri())
-    yield page
-    page.close()
-    assert complaints == []
+    with opened_page(browser, folder / "compare.html", width, scheme) as page:
+        yield page
 
 
 VIEWS = [pytest.param((width, scheme), id=f"{width}-{scheme}") for width in (1280, 390) for scheme in ("light", "dark")]

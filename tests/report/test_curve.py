@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.image import imread
 
 from imprint.errors import UserError
 from imprint.report import loss_curve
+from imprint.report.curve import CHINESE_FONTS, chinese_fonts
 
 BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
 
@@ -127,3 +129,15 @@ def test_the_step_that_a_rescue_went_back_to_is_marked(tmp_path: Path) -> None:
         loss_curve(points(100), tmp_path / f"{name}.png", title="a run", rescues=rescues)
 
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+
+
+def test_a_font_that_was_installed_after_matplotlib_listed_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = font_manager.fontManager
+    files = {font.fname for font in manager.ttflist if font.name in CHINESE_FONTS}
+    monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.fname not in files])
+    chinese_fonts.cache_clear()
+    found = chinese_fonts()
+    chinese_fonts.cache_clear()
+    if not any("CJK" in path for path in font_manager.findSystemFonts()):
+        pytest.skip("no Chinese font is installed")
+    assert found

@@ -1,39 +1,11 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imprint.forgetting.score import Asked, Forgetting
-from imprint.report.runpage import Example, RunReport, write_report
-
-HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broken = true'>"
-
-
-def run_report() -> RunReport:
-    """A small report with everything in it that could break a page."""
-    rows = (
-        Asked.of("天黑了", ("晚上好",), "晚上好！", "晚上好呀"),
-        Asked.of("1+1=?", ("1+1=2",), "1+1=2。", HOSTILE),
-        Asked.of("你好", (), "你好", "你好"),
-        Asked.of("9×9", ("81",), "80", "80"),
-    )
-    examples = tuple(Example(f"你是谁{number}？", "我是小墨。", "我是小印。", "我是小墨！" if number else HOSTILE) for number in range(12))
-    return RunReport(
-        title="identity <b>",
-        base_name="embedded",
-        method="lora",
-        verdict=(("verdict: `fine`", "结论：好"),),
-        points=[
-            {"step": 0, "eval_loss": 7.0},
-            *({"step": step, "loss": 3 / step, "learning_rate": 1e-3, "memory_gib": 0.5, "seconds": 20.0 * step} for step in range(1, 9)),
-            {"step": 8, "eval_loss": 0.5},
-        ],
-        examples=examples,
-        examples_are="held-out",
-        texts=("小墨",),
-        forgetting=Forgetting(rows, 0.0123, 900, "a/long/path/" * 12 + "probes.jsonl", "neutral.txt", 2.0),
-        recipe="output: runs/identity\n",
-    )
+from imprint.report.runpage import write_report
+from tests.report.made import run_report
 
 
 @pytest.fixture
@@ -76,6 +48,10 @@ def test_your_rows_are_marked_by_the_new_texts_and_only_the_first_stand_open(pag
     assert page.count("✓ new") == 11
     assert page.count("✗ not yet") == 1
     assert "4 more" in page
+    assert [int(number) for number in re.findall(r'<article class="row" id="row-(\d+)">', page)] == [
+        12,
+        *range(1, 12),
+    ]  # the wrong one first
 
 
 def test_what_was_not_measured_and_has_no_rows_is_said_or_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    with playwright.sync_playwright() as running:
+        if found is None and not Path(running.chromium.executable_path).exists():
+            pytest.skip("no Chromium is installed")
+        switches = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
+        browser = running.chromium.launch(executable_path=found, args=switches)
+        yield browser
+        browser.close()
