@@ -191,9 +191,11 @@ def _mixed(split: Split, section: DataSection, mix: MixSection, template: Templa
         )
     count = general_per_epoch(len(split.train), mix.share)
     long = f"; {len(encoded) - len(whole)} are too long and left out" if len(whole) < len(encoded) else ""
+    each = f"{count} of them join" if count <= len(whole) else f"each joins {count / len(whole):.1f} times, {count} in all,"
+    turns = ", other ones each time," if count < len(whole) else ""
     told = (
-        f"{found.source}: {len(whole)} general rows{long}; {count} of them join the {len(split.train)} own rows in each epoch, other ones "
-        f"each time, and none is counted as yours / 每轮混入 {count} 条通用数据，不计入你的数据"
+        f"{found.source}: {len(whole)} general rows{long}; {each} the {len(split.train)} own rows in each epoch{turns} and none is counted "
+        f"as yours / 每轮混入 {count} 条通用数据，不计入你的数据"
     )
     return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, told))
 

@@ -204,7 +204,12 @@ def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tm
     assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
     assert split.place(5).endswith("train.jsonl:6")
     assert split.place(6) == "general row 1"
-    assert "7 general rows; 2 of them join the 6 own rows in each epoch" in split.sources[-1]
+    assert "7 general rows; 2 of them join the 6 own rows in each epoch, other ones each time, and none" in split.sources[-1]
+    few = section.model_copy(update={"mix_general": MixSection(rows=mix.rows, share=0.7)})
+    assert (
+        "7 general rows; each joins 2.0 times, 14 in all, the 6 own rows in each epoch and none"
+        in load_split(few, tiny_template()).sources[-1]
+    )
     assert section.files == [str(section.train), mix.rows]
 
 
