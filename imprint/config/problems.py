@@ -106,6 +106,8 @@ def _special(error: ErrorDetails, path: str, home: type[Section], here: object) 
             known = ", ".join(word for option in sections(here) for word in tags(option)[:1])
             return Problem(f"{path}.{tag}", f"is missing: it chooses what the section is about, one of {known}")
         return Problem(f"{path}.{tag}", f"must be one of {words}, got {show(context['tag'])}")
+    if kind == "json_invalid":  # what is checked was made of values, so it can be too deep and nothing else
+        return Problem(path, "is nested too deeply for a recipe")
     if kind == "value_error":
         return Problem(path, str(context["error"]))
     return Problem(path, f"{error['msg']}, got {show(error['input'])}")

@@ -51,7 +51,7 @@ def test_keys_keep_their_order_and_chinese_stays_readable() -> None:
         ("a: !!bool maybe", "here: this is not valid YAML: 'maybe'"),
         ("a: !!float ''", "here: this is not valid YAML: "),
         ("a: " + "9" * 5000, "here: this is not valid YAML: Exceeds the limit"),
-        ("[" * 2000, "here: this is nested too deeply for a recipe"),
+        ("[" * 600, "here: this is nested too deeply for a recipe"),
     ],
 )
 def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> None:
