@@ -115,9 +115,13 @@ def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | Non
         lines = read_lines(file.with_name("answers.jsonl"))
     except (UserError, OSError, UnicodeDecodeError):
         return None
-    said = {line["row"]: line for line in lines if isinstance(line, dict) and line.keys() >= {"row", "prediction", "finished"}}
-    same = [row in said and said[row]["prediction"].strip() == text.strip() for row, text in enumerate(predictions)]
-    return [bool(said[row]["finished"]) for row in range(len(predictions))] if all(same) else None
+    said: dict[int, tuple[str, bool]] = {}
+    for line in lines:
+        match line:
+            case {"row": int(row), "prediction": str(prediction), "finished": bool(finished)}:
+                said[row] = prediction.strip(), finished
+    same = [row in said and said[row][0] == text.strip() for row, text in enumerate(predictions)]
+    return [said[row][1] for row in range(len(predictions))] if all(same) else None
 
 
 def _cut_beside(file: Path) -> int | None:

@@ -73,6 +73,10 @@ def test_files_beside_it_that_are_of_other_answers_or_broken_tell_nothing(tmp_pa
     file = evaluation(tmp_path / "one", ("甲", "乙"), cut=62)
     lines(file, {"label": "好", "prediction": "甲"}, {"label": "好", "prediction": "丁"})
     assert read_predictions(file).unfinished is None
+    (file.parent / "answers.jsonl").write_text(
+        '{"row": 0, "prediction": null, "finished": true}\n{"row": [1], "prediction": "", "finished": true}\n'
+    )
+    assert read_predictions(file).unfinished is None
     (file.parent / "answers.jsonl").write_bytes(b"\xff\n")
     (file.parent / "scores.json").write_bytes(b"\xff")
     assert read_predictions(file).references_cut_to is None
