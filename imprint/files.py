@@ -189,6 +189,8 @@ def disk_sentences(path: Path) -> Iterator[None]:
     """Turn what a disk refuses while `path` is written into a UserError; for what writes by itself, such as a library."""
     try:
         yield
+    except UserError:  # told already, perhaps of what was read meanwhile
+        raise
     except Exception as error:
         code = getattr(error, "errno", None) or _code(str(error))
         if code not in DISK_PROBLEMS:

@@ -185,6 +185,12 @@ def test_torch_too_tells_a_full_disk_in_a_sentence(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_what_was_told_of_another_file_is_not_told_of_this_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^books\.txt cannot be read"), files.new_folder(tmp_path / "tokens"):
+        raise UserError(f"books.txt cannot be read any further: {os.strerror(errno.EIO)}. Is the disk still there?")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
     with pytest.raises(UserError, match=r"the name is too long for the disk"):
