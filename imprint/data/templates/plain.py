@@ -12,7 +12,7 @@ from imprint.tokenizers import PublishedTokenizer
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """`问：...` and `答：...` on lines of their own, or nothing around the texts but line ends between them."""
+    """`问：...` and `答：...` on lines of their own; or nothing around a text, and line ends between those said before."""
 
     tokenizer: PublishedTokenizer
     """Whose ids it makes."""
