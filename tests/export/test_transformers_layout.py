@@ -27,6 +27,8 @@ train: {{steps: 12, batch_size: 8, watch_prompts: 0, evaluate_every: 12, save_ev
 forgetting: {{measure: false}}
 """
 RunOf = Callable[[str], RunFolder]
+EXACT = "dtype=float32"
+"""Rounding to 16 bit lets a model that has learned little choose another of two tokens that are all but equally likely."""
 LEAVING = ("ChatGLM2-6B", "ChatGLM3-6B", "GLM-4-9B", "BLOOM", "Qwen3")
 MESSAGES = [
     {"role": "system", "content": "你是诗人。"},
@@ -56,12 +58,12 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> RunOf:
 def test_transformers_itself_answers_from_the_folder_as_the_run_does(run_of: RunOf, family: str, tmp_path: Path) -> None:
     run = run_of(family)
 
-    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=3"])
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=3", EXACT])
 
     assert json.loads((out / "export.json").read_text())["questions_answered_as_before"] == 3
     assert not list(out.glob("*.py"))
     assert not list(out.glob("tokenizer.model"))
-    assert {tensor.dtype for _name, tensor in read_tensors(out)} == {torch.float16}
+    assert {tensor.dtype for _name, tensor in read_tensors(out)} == {torch.float32}
     model = open_model(run.path, read_run(run.path))
     tokenizer = AutoTokenizer.from_pretrained(out, local_files_only=True)
     prompt = model.prompt("hello world", [("白色上衣", "好的。")], system="你是诗人。")
@@ -72,14 +74,14 @@ def test_transformers_itself_answers_from_the_folder_as_the_run_does(run_of: Run
     peer = AutoModelForCausalLM.from_pretrained(out, local_files_only=True, dtype=torch.float32)
     with torch.no_grad():
         theirs = peer(torch.tensor([prompt])).logits[0]
-    assert torch.allclose(model.logits([prompt])[0], theirs, atol=0.02)
+    assert torch.allclose(model.logits([prompt])[0], theirs, atol=1e-3)
     assert set(peer.generation_config.eos_token_id) == model.network.end_ids
 
 
 @pytest.mark.parametrize("family", ["ChatGLM2-6B", "BLOOM"])
 def test_what_was_written_is_a_base_like_any_other(run_of: RunOf, family: str, tmp_path: Path) -> None:
     run = run_of(family)
-    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=2"])
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=2", EXACT])
 
     before, after = open_model(run.path, read_run(run.path)), imprint.load(out, device="cpu", dtype="float32")
 
