@@ -106,7 +106,7 @@ def _of_text(path: Path, encoding: Encoding, consumed: Consumed | None, *, blank
     for number, line in _clean_lines(path, encoding, consumed):
         if isinstance(line, BadRowError):
             yield f"{path}:{number}", line
-        elif line.strip() or (held and not blank_lines):
+        elif line.strip() or ((held or not first) and not blank_lines):
             if first and not held:
                 place = f"{path}:{number}"
             held.append(line)

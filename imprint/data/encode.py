@@ -96,7 +96,7 @@ def fit_prompt(template: Template, messages: Sequence[Message], *, max_source_le
     if _size(segments) <= max_source_length:
         return Fitted(_flat(segments))
     dropped = bisect_left(range(max(len(rounds) - 1, 0)), True, key=lambda turns: _size(prompt(turns)) <= max_source_length)
-    segments = prompt(dropped)
+    segments = prompt(dropped) if dropped else segments
     cut = max(_size(segments) - max_source_length, 0)
     return Fitted(_flat(_without_middle(segments, cut, max_source_length) if cut else segments), dropped, cut)
 

@@ -83,6 +83,13 @@ def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path
     assert "".join(one.text for one in found if "b.jsonl" in one.place) == text
 
 
+@pytest.mark.parametrize("longest", range(1, 12))
+def test_no_blank_line_is_lost_where_passages_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
+    monkeypatch.setattr(reading, "LONGEST_PASSAGE", longest)
+    (tmp_path / "a.txt").write_text("甲乙\n\n丙\n\n\n丁\n\n", encoding="utf-8")
+    assert "".join(text for _place, text in told(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
+
+
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="documents are read in their order and not drawn"):
         text_files(f"{tmp_path}/a.txt#5")
