@@ -130,7 +130,7 @@ def _without_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[S
         if not segment.fixed:
             ids = tuple(token for number, token in enumerate(ids, start=place) if not first <= number < first + cut)
             place += len(segment.ids)
-        kept.append(Segment(ids, segment.learned, segment.fixed))
+        kept.append(Segment(ids, segment.fixed))
     return kept
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from imprint.data.badrows import BadRowError, quote
+from imprint.data.badrows import quote
 from imprint.data.encodings import Consumed
 from imprint.data.jsonrows import array_rows, line_rows, object_rows
 from imprint.data.shapes import Columns, shape_of
@@ -14,8 +14,6 @@ from imprint.data.sources import DataFile, data_files, find_source, left_out, lo
 from imprint.data.tables import delimited_rows
 from imprint.data.workbooks import parquet_rows, sheets, workbook_rows
 from imprint.errors import UserError
-
-__all__ = ["BadRowError", "describe", "read_rows", "source_bytes"]
 
 SAMPLE_SEED = 0
 JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})

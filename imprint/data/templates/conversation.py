@@ -1,4 +1,4 @@
-"""A conversation, and what a template makes of it: stretches of ids, each read or learned. One renderer for training and for talking."""
+"""A conversation, and what a template makes of it: ids, some of which are never cut. One renderer for training and for talking."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a row."""
+    """A stretch of a prompt, which is read and not learned."""
 
     ids: tuple[int, ...]
     """Its ids."""
-    learned: bool = False
-    """Whether the model learns to write it; otherwise it is read only."""
     fixed: bool = False
     """Whether it frames what is said, and is never cut."""
 

@@ -89,7 +89,6 @@ def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RolesTempla
     control = set(template.tokenizer.controls.values())
     for segment in template.prompt(TALK):
         assert segment.fixed or not control & set(segment.ids)
-        assert not segment.learned
 
 
 def test_an_answer_begins_with_the_line_of_the_tool(template: RolesTemplate) -> None:
