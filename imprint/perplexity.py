@@ -284,15 +284,14 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
 
 
 def told(report: dict[str, Any], output: Path) -> list[str]:
-    """The scores as a table for a person."""
-    lines = [f"{'perplexity 困惑度':36}{'per token 每词元':>24}{'per character 每字符':>28}"]
+    """The perplexities as lines for a person."""
+    lines = []
     for text in report["texts"]:
-        lines.append(f"{text['data']}: {text['documents']} documents, {text['characters']} characters")
-        for side, name in (("base", "before 微调前" if "tuned" in text else "model 模型"), ("tuned", "after 微调后")):
-            if side in text:
-                found = text[side]
-                each = [_numbers(found[unit]) for unit in ("token", "character")]
-                lines.append(f"  {name:<14}{each[0]:>38}{each[1]:>34}")
+        lines.append(f"{text['data']}: {text['documents']} documents, {text['characters']} characters; perplexity / 困惑度:")
+        names = {"base": ("before", "微调前"), "tuned": ("after", "微调后")} if "tuned" in text else {"base": ("model", "模型")}
+        for side, (english, chinese) in names.items():
+            token, character = (_numbers(text[side][unit]) for unit in ("token", "character"))
+            lines.append(f"  {english:6} {chinese}{token:>28} per token 每词元{character:>28} per character 每字符")
     return [*lines, f"written to {output}"]
 
 

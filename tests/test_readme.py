@@ -10,12 +10,14 @@ import io
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from imprint.cli import main
 from imprint.compat.retired import RETIRED
+from imprint.demo.bloom import make_bloom
 from imprint.evaluate import EvaluateSection
 from tests.oldproject import old_project
 
@@ -113,6 +115,7 @@ def type_all(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.demo.bloom.make_bloom", partial(make_bloom, texts=600))  # to learn its vocabulary from all takes seconds
     type_all(ROOT / "README.md", desk, monkeypatch)
     assert (desk / "runs" / "demo" / "compare.html").is_file()
     assert (desk / "output" / "adgen-chatglm-6b-pt-128-2e-2" / "generated_predictions.txt").is_file()
