@@ -1,5 +1,6 @@
 """`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
 
+import gc
 import math
 import os
 import time
@@ -128,6 +129,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
             del job
+            gc.collect()  # the optimizer holds it in a circle
         if crew.leads:
             review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
