@@ -178,6 +178,26 @@ def test_an_evaluation_runs_out_of_memory_no_more_than_a_step(recipe: Path, memo
     assert mean_loss(tuner, engine, rows, 3, Room(), print) == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.parametrize("knobs", [EngineSection(deepspeed="zero3"), EngineSection(fsdp=True)])
+def test_a_process_that_shares_with_others_and_runs_out_of_memory_tries_nothing_by_itself(
+    knobs: EngineSection, recipe: Path, memory: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner, engine = begin(recipe.parent / "base")
+    engine.knobs = knobs
+    monkeypatch.setattr(engine.strategy, "whole", False)
+    memory(12)
+    rows = [row(9), row(7, 12)]
+    works: list[Callable[[], float]] = [
+        lambda: gradients(tuner, engine, [Part(rows, 1.0)], Room(), print),
+        lambda: mean_loss(tuner, engine, rows, 2, Room(), print),
+    ]
+    for work in works:
+        with pytest.raises(
+            UserError, match=r"process 0 on cpu ran out of memory with 2 rows \(16 tokens\) at once; what was saved is kept"
+        ):
+            work()
+
+
 @pytest.mark.gpu
 def test_memory_that_really_runs_out_is_given_back_before_the_next_try(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tiny_rows(recipe.parent / "many.jsonl", 400)
