@@ -42,7 +42,8 @@ model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
 tune: {{method: prefix, length: 4, start: random, prefix_dropout: 0.1}}
 optimizer: {{learning_rate: 0.5, warmup_steps: 2}}
-train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1}}
+train: {{steps: 24, batch_size: 4, micro_batch_size: 2, save_every: 1, evaluate_every: 3, watch_every: 6, watch_prompts: 1, report: false}}
+forgetting: {{measure: false}}
 """
 LORA = ["tune={method: lora, rank: 4, start: gaussian, targets: all, dropout: 0.1, plus_ratio: 4.0}", "optimizer.learning_rate=0.02"]
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]

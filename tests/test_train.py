@@ -87,6 +87,7 @@ def test_sixty_kills_lose_nothing(repo: Path, tmp_path: Path, seed: str) -> None
     assert found["equal"] == found["runs"]
 
 
+@pytest.mark.long
 def test_a_run_killed_around_a_rescue_ends_as_one_that_nobody_killed(repo: Path, tmp_path: Path) -> None:
     found = drill(repo, "rescue", tmp_path, "--kills", "3", "--seed", "5")
     assert found["broken"] == []
@@ -122,7 +123,7 @@ def test_runs_of_a_lora_killed_at_random_moments_end_as_one_that_nobody_killed(r
 
 def test_ctrl_c_saves_the_step_and_says_how_to_go_on(recipe: Path) -> None:
     run = RunFolder(recipe.parent / "interrupted")
-    knobs = ["train.steps=200", "train.save_every=150", "train.evaluate_every=50", "train.watch_prompts=0"]
+    knobs = ["train.steps=60", "train.save_every=45", "train.evaluate_every=20", "train.watch_prompts=0"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     while len(read_lines(run.log)) < 3 and process.poll() is None:
@@ -135,8 +136,8 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(recipe: Path) -> None:
     assert "stopping after this step" in errors
     assert "Traceback" not in errors
     assert run.states() == [run.state(step)]
-    assert step < 200
-    assert_same_ending(tiny_run(recipe, run.path.name, *knobs), tiny_run(recipe, "uninterrupted", *knobs), 200)
+    assert step < 60
+    assert_same_ending(tiny_run(recipe, run.path.name, *knobs), tiny_run(recipe, "uninterrupted", *knobs), 60)
 
 
 @pytest.fixture
