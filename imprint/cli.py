@@ -306,6 +306,11 @@ def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Co
     return parser
 
 
+def _add_parts(commands: "argparse._SubParsersAction[_Parser]", name: str, sentence: str) -> "argparse._SubParsersAction[_Parser]":
+    parser = commands.add_parser(name, help=sentence, description=sentence)
+    return parser.add_subparsers(title="parts / 部分", metavar="PART", required=True)
+
+
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="a.b=c", help="knobs to set here; `imprint recipe` lists them / 在此修改选项"
@@ -326,10 +331,7 @@ def _add_talking(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    sentence = "check, show and convert data files / 检查、查看、转换数据"
-    parts = commands.add_parser("data", help=sentence, description=sentence).add_subparsers(
-        title="parts / 部分", metavar="PART", required=True
-    )
+    parts = _add_parts(commands, "data", "check, show and convert data files / 检查、查看、转换数据")
     check = _add(parts, "check", _check, "find what is wrong with data files / 找出数据里的问题")
     check.add_argument("files", type=str, nargs="+", metavar="FILE", help="files or folders of rows, FILE#500 takes 500 / 数据文件或目录")
     check.add_argument("--dev", type=str, metavar="FILE", help="held-out rows, to find those in both / 留出数据，查找重复")
@@ -379,10 +381,7 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    sentence = "make what the demo needs / 制作演示所需的数据与模型"
-    parts = commands.add_parser("demo", help=sentence, description=sentence).add_subparsers(
-        title="parts / 部分", metavar="PART", required=True
-    )
+    parts = _add_parts(commands, "demo", "make what the demo needs / 制作演示所需的数据与模型")
     rows = _add(parts, "rows", _demo_rows, "write question and answer rows of the toy world / 生成玩具世界的问答数据")
     rows.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
     rows.add_argument("--task", default="ad_copy", metavar="NAME", help="ad_copy, summary, translation, classification ... / 任务")

@@ -39,7 +39,7 @@ def read_run(path: Path) -> Trained | None:
     if run.config.is_file():
         return read_recipe(run.config, [], Trained)
     if str(path) != EMBEDDED and not (path / "config.json").is_file():
-        found = "there is no such folder" if not path.is_dir() else "has neither config.yaml nor config.json"
+        found = "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
         raise UserError(
             f'{path}: {found}. Give a run folder (the `output` of a recipe), a model folder, or "{EMBEDDED}"; '
             "adapter=... puts an adapter on it."

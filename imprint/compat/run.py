@@ -63,7 +63,7 @@ def processes(flags: OriginalFlags) -> int:
     """How many processes train on this machine: one for each GPU where DeepSpeed is asked for, as its launcher started them."""
     if not flags.do_train or flags.deepspeed is None:
         return 1
-    return processes_here(EngineSection(), "cpu" if flags.no_cuda else None, MANY_ROWS)
+    return processes_here(EngineSection(), "cpu" if flags.no_cuda else None, torch.cuda.device_count())  # each takes rows of its own
 
 
 def train_original(flags: OriginalFlags) -> None:

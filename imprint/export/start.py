@@ -18,6 +18,7 @@ from imprint.export.ways import Method, Target, possible, refusal
 from imprint.export.writers import (
     Job,
     Writer,
+    base_name,
     bundle,
     merged,
     official_model,
@@ -162,9 +163,8 @@ def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[
     """What to do with what was written."""
     if target == "bundle":
         return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
-    base = run.model.path if not RunFolder(Path(run.model.path)).config.is_file() else base_folder(run.model.path)
     written = "" if run.model.template == "auto" else f" template={run.model.template}"
-    beside = f"`imprint chat {base} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
+    beside = f"`imprint chat {base_name(run)} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
     lines = [f"next: `imprint chat {out}{written}`, or model.path={out} in a recipe"]
     if target == "official" and method == "prefix":
         lines = [f"next: {beside}; in the original's scripts --ptuning_checkpoint {out}"]
@@ -184,7 +184,9 @@ def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[
 def _prove(job: Job, method: Method, target: Target, asked: Sequence[Sample]) -> None:
     """Ask, write, and ask again. Raises UserError unless every question is answered as before."""
     writer = WRITERS[method, target](job)
+    say(f"{job.path}: is asked {len(asked)} questions / 正在向训练结果提问")
     before = next(writer)(asked)
+    say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
     after = next(writer)(asked)
     next(writer, None)  # it may have something to clear away
     refuse_other_answers(asked, before, after)

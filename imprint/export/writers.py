@@ -84,6 +84,12 @@ class Job:
 Writer = Callable[[Job], Iterator[Answerer]]
 
 
+def base_name(run: Trained) -> str:
+    """The base as other tools find it: as the recipe names it, or where that is a run, the model folder below it."""
+    path = run.model.path
+    return str(base_folder(path)) if RunFolder(Path(path)).config.is_file() else path
+
+
 def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> None:
     """Fill a folder as the original's checkpoints of a prefix are: the base's small files, and the prefix in a pytorch_model.bin."""
     copy_small_files(base, part)
@@ -148,7 +154,7 @@ def peft_adapter(job: Job) -> Iterator[Answerer]:
     model = job.open()
     yield job.asked_of(model)
     assert model.lora is not None
-    write_lora(job.part, model.lora, job.run.model.path)
+    write_lora(job.part, model.lora, base_name(job.run))
     del model
     yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
 

@@ -245,6 +245,14 @@ class TestBases:
 
         assert answer(imprint.load(merged, adapter=out, device="cpu")) == tuned(above)
 
+    def test_one_in_a_run_is_named_as_other_tools_find_it(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        recipe = runs["lora"].path.parent / "recipe.yaml"
+        above = tiny_run(recipe, "on-full", f"model.path={runs['full'].path}", "tune={method: lora, rank: 4}", "train.steps=2")
+
+        out = export_command(above.path, "peft", tmp_path / "out")
+
+        assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(runs["full"].model)
+
 
 class TestRefusals:
     @pytest.mark.parametrize(("method", "target"), REFUSED)
