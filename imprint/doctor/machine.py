@@ -16,6 +16,7 @@ GIB = 2**30
 OPTIONAL = (
     ("openpyxl", "Excel files / 读写 Excel", "pip install 'imprint[tables]'"),
     ("pyarrow", "Parquet files / 读写 Parquet", "pip install 'imprint[tables]'"),
+    ("deepspeed", "engine.deepspeed / 用 DeepSpeed 训练", "pip install --no-build-isolation deepspeed ninja"),
 )
 """Package, what needs it, how to get it."""
 
@@ -30,7 +31,7 @@ def machine_lines(here: Path) -> Iterator[str]:
     """What there is to say about this machine, `here` being where runs would be written."""
     system = f"{platform.system()} {platform.machine()}"
     yield f"Imprint {__version__}  Python {platform.python_version()}  PyTorch {torch.__version__}  {system}"
-    yield f"transformers {version_of('transformers') or 'is not there, and not needed / 未安装，也不需要'}"
+    yield f"transformers {version_of('transformers')}  peft {version_of('peft')}"
     total, free = memory_bytes()
     yield f"memory / 内存: {total / GIB:.1f} GiB, {free / GIB:.1f} free / 可用; CPU: {os.cpu_count()} cores / 核"
     yield f"disk here / 当前磁盘: {shutil.disk_usage(here).free / GIB:.1f} GiB free / 可用 ({here})"
