@@ -41,9 +41,7 @@ def test_what_is_missing_is_said_with_what_needs_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machine, "version_of", lambda package: None if package in ("openpyxl", "deepspeed") else "1.0")
     said = list(machine_lines(tmp_path))
     assert "openpyxl is missing / 未安装: Excel files / 读写 Excel; pip install 'imprint[tables]'" in said
-    assert (
-        "deepspeed is missing / 未安装: engine.deepspeed / 用 DeepSpeed 训练; pip install --no-build-isolation deepspeed ninja" in said
-    )
+    assert "deepspeed is missing / 未安装: engine.deepspeed / 用 DeepSpeed 训练; pip install --no-build-isolation deepspeed ninja" in said
     assert "transformers 1.0  peft 1.0" in said
     assert "pyarrow 1.0: Parquet files / 读写 Parquet" in said
 

@@ -76,3 +76,14 @@ def test_a_row_is_cut_where_it_is_longer_than_a_limit_and_nowhere_else(truncatio
     assert fitting.encode(SAMPLE) == whole
     shorter = read_settings(None, [f"truncation={truncation}", f"max_source_length={source - 1}", f"max_target_length={target - 1}"])
     assert len(shorter.encode(SAMPLE).ids) == len(whole.ids) - 2
+
+
+def test_a_run_on_texts_gives_how_they_are_read_and_counts_less_than_an_override(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    recipe = f"model: {{path: {run.parent}/base}}\ndata: {{kind: texts, train: books, length: 99, blank_lines: true}}\n"
+    (tmp_path / "run" / "config.yaml").write_text(recipe, encoding="utf-8")
+    texts = read_settings(str(tmp_path / "run"), ["data.length=64"]).texts
+    assert texts is not None
+    assert (texts.length, texts.blank_lines) == (64, True)
+    assert read_settings(str(tmp_path / "run"), ["kind=rows"]).texts is None
+    assert read_settings(str(run), [], ["rows.jsonl"]).texts is None
