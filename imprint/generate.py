@@ -67,7 +67,7 @@ class Rows:
         device = network.device
         layouts = [network.layout(prompt) for prompt in prompts]
         for prompt, layout in zip(prompts, layouts, strict=True):
-            if layout.context >= len(prompt):
+            if layout.context == len(prompt) > 0:
                 raise UserError(f"a prompt of {len(prompt)} ids has no <sop>, behind which the answer begins. Append [gMASK] and <sop>.")
         self.cache: Cache = network.new_cache(len(prompts), max(map(len, prompts)) + new_tokens)
         self.first = pack(prompts, network).to(device)

@@ -12,7 +12,7 @@ from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
 from imprint.tune.prefix import PrefixShape, start_prefix
-from tests.cases import CASES, Case, difference, prompt, small_network
+from tests.cases import CASES, Case, difference, prompt, small_chatglm2, small_network
 
 
 def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
@@ -395,5 +395,9 @@ class TestRefusals:
             UserError, match=r"a prompt of 3 ids has no <sop>, behind which the answer begins\. Append \[gMASK\] and <sop>\."
         ):
             generate(small_network(), [[1, 2, 3]], sampling)
-        with pytest.raises(UserError, match="a prompt of 0 ids has no <sop>"):
-            generate(small_network(), [[]], sampling)
+
+    @pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, num_beams=2)], ids=["greedy", "beams"])
+    @pytest.mark.parametrize("network", [small_network(), small_chatglm2()], ids=["ChatGLM-6B", "ChatGLM2-6B"])
+    def test_an_empty_prompt_is_a_sentence_in_every_family(self, network: Network, sampling: Sampling) -> None:
+        with pytest.raises(UserError, match=r"ids\[0\]: is empty\. Give at least one token id\."):
+            generate(network, [[]], sampling)
