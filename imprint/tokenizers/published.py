@@ -104,7 +104,7 @@ class PublishedTokenizer:
             return self._typed[token]
         piece = (self._rust.id_to_token(token) if token >= 0 else None) or ""
         if self._bytes:
-            return bytes([self._bytes[letter] for letter in piece])
+            return bytes([self._bytes[letter] for letter in piece]) if self._bytes.keys() >= set(piece) else piece.encode()
         if len(piece) == len("<0x00>") and piece.startswith("<0x"):
             return bytes([int(piece[3:5], 16)])
         return (piece.removeprefix(SPACE) if first and self._leading else piece).replace(SPACE, " ").encode()

@@ -75,6 +75,15 @@ def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> N
     assert found.manners.chat_template == "a"
 
 
+def test_a_piece_that_is_not_written_in_letters_of_bytes_decodes_as_itself(tmp_path: Path) -> None:
+    rust = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "Ġ": 2, "好": 3, "a 好": 4}, [], unk_token="<unk>"))
+    rust.decoder = decoders.ByteLevel()
+    folder_of(tmp_path, {"model_type": "qwen2", "eos_token_id": 0}, {"tokenizer.json": rust.to_str().encode()})
+    tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert tokenizer is not None
+    assert tokenizer.decode([1, 2, 3, 4]) == rust.decode([1, 2, 3, 4]) == "a 好a 好"
+
+
 def test_byte_pieces_of_the_other_kind_decode_as_the_library_decodes_them(tmp_path: Path) -> None:
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), "\u2581", "\u2581a", "a", "好", "\u2581好"]
     rust = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
