@@ -20,7 +20,7 @@ def whole_number(fields: Mapping[str, Any], *names: str, default: int | None = N
 
 def positive_number(fields: Mapping[str, Any], name: str, default: float) -> float:
     """A number above 0. Raises UserError where it is something else."""
-    value = fields.get(name, default)
+    value = default if fields.get(name) is None else fields[name]
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise UserError(f'config.json: "{name}" must be a number above 0, got {value!r}. {SOURCE}')
     return float(value)

@@ -121,16 +121,18 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     if len(blocks) != len(attentions):
         raise UserError(f"{refusal} it has {len(blocks)} blocks and {len(attentions)} attentions, where one in each is known.")
     ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
-    windows = [attention.window for attention in attentions if attention.window]
+    bounds = [attention.window for attention in attentions if attention.window]
+    if any(isinstance(part, nn.Embedding) and part is not causal.get_input_embeddings() for part in causal.modules()):
+        bounds.append(longest)  # positions that are learned, and end
     shape = Shape(
         vocabulary=vocabulary,
         layers=len(attentions),
         kv_heads=attentions[0].heads,
         head_size=attentions[0].size,
         hidden=hidden,
-        longest=min([longest, *windows]),
+        longest=min([longest, *bounds]),
     )
-    return Classes(causal, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(windows, default=None))
+    return Classes(causal, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(bounds, default=None))
 
 
 def _config(fields: dict[str, Any]) -> PreTrainedConfig:
@@ -239,7 +241,7 @@ class Classes(Network):
         super().__init__(shape, end_ids=end_ids, quantization_bit=quantization_bit)
         self.config = causal.config
         self.limit = limit
-        """Tokens of the longest row that no sliding window cuts; None without a window."""
+        """Tokens of the longest row that no sliding window cuts and that has positions; None where there is no bound."""
         self._whole = (causal,)  # in a tuple, so that its parts are not registered twice
         self._blocks: tuple[Any, ...] = tuple(blocks)
         head = next(name for name, child in causal.named_children() if child is causal.get_output_embeddings())
@@ -277,12 +279,12 @@ class Classes(Network):
         checkpointing: bool = False,
         keep: list[Tensor] | None = None,
     ) -> Tensor:
-        """See Network.forward. Raises UserError for a row that is longer than a sliding window."""
+        """See Network.forward. Raises UserError for a row that is longer than a sliding window or than there are positions."""
         length = max(pack.lengths) if cache is None else cache.used
         if self.limit is not None and length > self.limit:
             raise UserError(
-                f"a row of {length} tokens is longer than {self.limit}: beyond that, this base looks back through a sliding window, which "
-                "is not there for packed rows. Bound the rows at that length."
+                f"a row of {length} tokens is longer than {self.limit}: beyond that, this base has no positions, or looks back through a "
+                "sliding window, which is not there for packed rows. Bound the rows at that length."
             )
         for block in self._blocks:  # a block is computed again where it believes that it trains
             block.gradient_checkpointing = block.training = checkpointing and torch.is_grad_enabled()

@@ -31,6 +31,11 @@ def test_what_is_no_positive_number_is_named(value: object) -> None:
         positive_number({"epsilon": value}, "epsilon", 1.0)
 
 
+@pytest.mark.parametrize("fields", [{}, {"epsilon": None}])
+def test_a_missing_positive_number_takes_its_default(fields: dict[str, object]) -> None:
+    assert positive_number(fields, "epsilon", 1.0) == 1.0
+
+
 @pytest.mark.parametrize("value", [0, None])
 def test_no_bits_are_no_quantisation(value: object) -> None:
     assert quantization_bits({"quantization_bit": value}, {}) is None

@@ -295,12 +295,17 @@ class TestRefusals:
 
         assert ours.shape.longest == 8
         assert difference(our_logits(ours, [ROWS[0][:8]])[0], peers.logits(model, ROWS[0][:8])) <= 1e-4
-        with pytest.raises(
-            UserError, match="a row of 9 tokens is longer than 8: beyond that, this base looks back through a sliding window"
-        ):
+        with pytest.raises(UserError, match="a row of 9 tokens is longer than 8: beyond that, this base has no positions, or looks back"):
             our_logits(ours, ROWS)
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
             generate(ours, [ROWS[0][:8]], Sampling(4))
+
+    def test_a_row_beyond_the_positions_that_were_learned_is_refused(self, tmp_path: Path) -> None:
+        _, ours = pair(tmp_path / "base", "opt", ffn_dim=48, max_position_embeddings=8)
+
+        assert our_logits(ours, [ROWS[0][:8]])
+        with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
+            our_logits(ours, ROWS)
 
     def test_only_causal_language_models_are_known(self) -> None:
         assert knows("llama")
