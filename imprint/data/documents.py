@@ -8,14 +8,15 @@ from typing import Final
 
 from imprint.data.badrows import BadRowError, quote, some_text
 from imprint.data.encodings import Consumed, Encoding, lines, undecodable
-from imprint.data.rows import file_rows
-from imprint.data.sources import DATA_NAMES, data_files, find_source, look_into, plain_encoding
+from imprint.data.rows import file_rows, listed
+from imprint.data.sources import DATA_NAMES, data_files, find_source, left_out, look_into, plain_encoding
 from imprint.errors import UserError
 
 LONGEST_PASSAGE: Final = 2**20
 """Characters that are read at once; a longer document comes in several passages."""
 PLAIN_NAMES: Final = (".txt", ".text")
 """Files of plain text in a folder; a file that is named itself is plain text unless it is called like rows."""
+TEXT_NAMES: Final = (*DATA_NAMES, *PLAIN_NAMES)
 TEXT_COLUMNS: Final = ("text", "content", "document", "body", "正文", "内容", "文本")
 """Names of a column of text, the surest first."""
 
@@ -49,7 +50,13 @@ def text_files(source: str | Path) -> list[Path]:
             f"{source}: documents are read in their order and not drawn, so nothing may stand behind the name. Leave out #{found.count}; "
             "data.train_rows reads only the beginning."
         )
-    return data_files(found.path, (*DATA_NAMES, *PLAIN_NAMES))
+    return data_files(found.path, TEXT_NAMES)
+
+
+def counted(source: str | Path) -> str:
+    """How many files of a source are read, and which are not, in one phrase. Raises UserError as `text_files`."""
+    count, others = len(text_files(source)), left_out(Path(source), TEXT_NAMES)
+    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {listed(others)})" if others else "")
 
 
 def read_passages(

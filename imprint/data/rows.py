@@ -1,7 +1,7 @@
 """The rows of a source, read one after another in bounded memory, each with its place."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -83,10 +83,10 @@ def describe(source: str | Path, columns: Columns | None = None) -> str:
     if found.path.is_dir():
         names = [str(path.relative_to(found.path)) for path in paths]
         alike = len(set(told)) == 1
-        said = f"{_listed(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
-        others = [str(path.relative_to(found.path)) for path in left_out(found.path)]
+        said = f"{listed(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
+        others = left_out(found.path)
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {_listed(others)}" if others else "")
+        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {listed(others)}" if others else "")
     else:
         text = f"{found.path}: {told[0]}"
     return text + (f"; {found.count} rows of it are drawn at random." if found.count else ".")
@@ -101,19 +101,20 @@ def _described(file: DataFile, columns: Columns) -> str:
     too = [f'"{name}"' for name in shape.optional if name in first]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
-            f"{form}; there is no column {' and no '.join(missing)} among {_listed([quote(name) for name in first]) or 'none'}; "
+            f"{form}; there is no column {' and no '.join(missing)} among {listed([quote(name) for name in first]) or 'none'}; "
             "prompt_column=... and response_column=... say which are the question and the answer"
         )
     others = [quote(name) for name in first if name not in shape.read]
     read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
-    return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {_listed(others)}" if others else "")
+    return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {listed(others)}" if others else "")
 
 
 def _sheets_told(path: Path) -> str:
     visible, hidden = ([quote(name) for name in names] for names in sheets(path))
-    not_read = f"; hidden, not read: {_listed(hidden)}" if hidden else ""
-    return f" (sheet{'s' if len(visible) != 1 else ''} {_listed(visible) or 'none'}{not_read})"
+    not_read = f"; hidden, not read: {listed(hidden)}" if hidden else ""
+    return f" (sheet{'s' if len(visible) != 1 else ''} {listed(visible) or 'none'}{not_read})"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -85,13 +85,18 @@ def data_files(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[Path]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if not files:
-        raise UserError(f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {KINDS}.")
+        plain = (
+            f"; of plain text, files that end in {' or '.join(other)}"
+            if (other := [name for name in names if name not in DATA_NAMES])
+            else ""
+        )
+        raise UserError(f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {KINDS}{plain}.")
     return files
 
 
-def left_out(path: Path) -> list[Path]:
-    """The files of a folder that are no data."""
-    return [file for file in _entries(path) if not _is_data(file)] if path.is_dir() else []
+def left_out(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[str]:
+    """The files of a folder that have none of these `names` and are not read, as they are called in it."""
+    return [str(file.relative_to(path)) for file in _entries(path) if not _is_data(file, names)] if path.is_dir() else []
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from imprint.config import Field, Otherwise, Section
 from imprint.data.badrows import BadRowError, Problems
 from imprint.data.dataset import CutReport, DataSection, Split
-from imprint.data.documents import read_passages, text_files
+from imprint.data.documents import counted, read_passages, text_files
 from imprint.data.frames import frame_of
 from imprint.data.sample import Sample
 from imprint.data.tokenfile import Places, TextRows, TokenWriter
@@ -190,9 +190,9 @@ class Reading(Progress):
 
 def _told(source: Path, rows: TextRows) -> str:
     """What was read, for a person."""
-    about, count = rows.about, len(text_files(source))
-    files = "1 file" if count == 1 else f"{count} files"
-    return f"{source}: {files}: {about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
+    about = rows.about
+    read = f"{about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
+    return f"{source}: {counted(source)}: {read}"
 
 
 def _openings(rows: TextRows, tokenizer: Tokenizer) -> list[Sample]:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.data.badrows import BadRowError
-from imprint.data.documents import Passage, plain, read_passages, text_files
+from imprint.data.documents import Passage, counted, plain, read_passages, text_files
 from imprint.data.encode import Encoded
 from imprint.data.frames import Cutter, frame_of
 from imprint.data.sources import look_into, plain_encoding
@@ -133,8 +133,7 @@ def check_texts(files: Sequence[str], dev: str | None, settings: Settings, knobs
 def described(source: str) -> str:
     """One sentence: how many files there are, in which formats and encodings. Raises UserError as `read_passages`."""
     forms = Counter(f"plain text in {plain_encoding(file).name}" if plain(file) else look_into(file).form for file in text_files(source))
-    files = "1 file" if forms.total() == 1 else f"{forms.total()} files"
-    return f"{source}: {files}: {', '.join(form if count == 1 else f'{count} × {form}' for form, count in forms.most_common())}."
+    return f"{source}: {counted(source)}: {', '.join(form if count == 1 else f'{count} × {form}' for form, count in forms.most_common())}."
 
 
 def first_rows(source: str, settings: Settings, count: int) -> Iterator[tuple[str, Encoded]]:

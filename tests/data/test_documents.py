@@ -5,7 +5,7 @@ import pytest
 
 import imprint.data.documents as reading
 from imprint.data.badrows import BadRowError
-from imprint.data.documents import Passage, read_passages, text_files
+from imprint.data.documents import Passage, counted, read_passages, text_files
 from imprint.errors import UserError
 
 
@@ -36,6 +36,7 @@ def test_a_folder_is_read_file_by_file_whatever_their_formats(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text('{"text": "甲"}\n{"content": "甲二"}\n', encoding="utf-8")
     (tmp_path / "c.csv").write_text("id,正文\n1,丙\n", encoding="gb18030")
     (tmp_path / "README.md").write_text("no data", encoding="utf-8")
+    assert counted(tmp_path) == "3 files (not read: README.md)"
     assert told(tmp_path) == [("a.jsonl:1", "甲"), ("a.jsonl:2", "甲二"), ("b.txt:1", "乙"), ("c.csv:2", "丙")]
 
 
@@ -95,6 +96,10 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
         text_files(f"{tmp_path}/a.txt#5")
     with pytest.raises(UserError, match=r"there is no such file\. Give a file of text, a file of rows"):
         list(read_passages(tmp_path / "none.txt"))
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.md").write_text("a")
+    with pytest.raises(UserError, match=r"folder without a data file.* Parquet; of plain text, files that end in \.txt or \.text\."):
+        text_files(tmp_path / "books")
     (tmp_path / "a.gz").write_bytes(b"\x1f\x8b\x08\x00")
     with pytest.raises(UserError, match="is packed with gzip"):
         list(read_passages(tmp_path / "a.gz"))
