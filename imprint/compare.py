@@ -53,8 +53,9 @@ def compare(
     section = resolve(read_overrides(overrides, EvaluateSection), run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
-    asked = _asked(path, run, section, data, prompts, limit)
-    learned = learned_samples(run)
+    tools = open_template(path, moved(run, section.base_path), section.template).tools
+    asked = _asked(path, run, section, data, prompts, limit, tools=tools)
+    learned = learned_samples(run, tools=tools)
     beside = baseline_of(learned, asked.samples, section)
 
     def answers(*, base: bool) -> Answers:
@@ -93,21 +94,22 @@ class _Asked:
     """What the pages are called."""
 
 
-def _asked(path: Path, run: Trained, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None) -> _Asked:
+def _asked(
+    path: Path, run: Trained, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None, *, tools: bool
+) -> _Asked:
     page = RunFolder(path).comparison.name
     if prompts is not None:
         assert section.prompt_column is not None, "resolve() fills what was left open"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
         return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
-        tools = open_template(path, moved(run, section.base_path), section.template).tools
         return _Asked(read_data(section, data, limit, tools=tools), data, name_of(data), page)
     if not isinstance(run.data, DataSection):
         raise UserError(
             f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; `imprint perplexity` "
             "measures texts.\n该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评测。"
         )
-    samples = load_held_out(run.data, tools=open_template(path, moved(run, section.base_path), section.template).tools)[:limit]
+    samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
     return _Asked(samples, run.data.dev or run.data.train, "held-out", page)

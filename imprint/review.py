@@ -21,7 +21,7 @@ from imprint.model import base_folder
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
-from imprint.trained import Trained, open_model, read_run
+from imprint.trained import Trained, open_model, open_template, read_run
 from imprint.tune.adapter import read_description
 
 Say = Callable[[str], None]
@@ -125,7 +125,7 @@ def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, .
 
 def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Forgetting:
     """Ask base and tuned model the same, write both files of it, and say what came of it."""
-    samples, held_out = own_samples(run, section)
+    samples, held_out = own_samples(run, section, tools=open_template(path, run).tools)
     own = Own(samples, run.data.max_source_length, run.data.max_target_length)
     found, answers = measure(_pair(path, run), section, own)
     home = RunFolder(path)
@@ -149,14 +149,17 @@ def read_review(home: RunFolder) -> tuple[Forgetting | None, list[OwnRow]]:
     return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_lines(home.before_after)]
 
 
-def own_samples(run: Trained, section: ForgettingSection) -> tuple[list[Sample], bool]:
-    """Rows of the run's own data to ask, and whether they were held out: where none were, the first that it learned from."""
+def own_samples(run: Trained, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
+    """Rows of the run's own data to ask, and whether they were held out: where none were, the first that it learned from.
+
+    `tools` says whether the template writes tools.
+    """
     if not isinstance(run.data, DataSection):  # raw text asks nothing
         return [], False
     count = max(FILLED_ROWS, section.shown_rows) if run.data.fill else section.shown_rows
     try:
-        held_out = load_held_out(run.data)
-        return (held_out or load_samples(run.data)[0])[:count], bool(held_out)
+        held_out = load_held_out(run.data, tools=tools)
+        return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out)
     except UserError:  # the files of an old run are gone: what it has forgotten can be measured all the same
         return [], False
 

@@ -5,6 +5,7 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.errors import UserError
+from imprint.evaluate import learned_samples
 from imprint.files import read_lines
 from imprint.forgetting.section import ForgettingSection
 from imprint.generate import NotFiniteError
@@ -12,6 +13,7 @@ from imprint.model import Model
 from imprint.review import forgetting_command, own_samples, read_review, report_command, review_finished
 from imprint.runs import RunFolder
 from imprint.trained import Trained, read_run
+from tests.bases import base_of
 from tests.tinyrun import losses, tiny_recipe, tiny_run
 
 MEASURED = ("forgetting.measure=true", "forgetting.limit=3", "forgetting.text_tokens=40", "forgetting.max_new_tokens=4")
@@ -116,6 +118,25 @@ def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
     run = tiny_run(recipe, "filled", *MEASURED, "data.fill.name=上衣", "train.steps=1", "data.dev_share=0.5")
     assert len(read_lines(run.before_after)) == 20
     assert {line["reference"] for line in read_lines(run.before_after)} == {"上衣"}
+
+
+def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> None:
+    tool = [{"name": "天气", "parameters": {}}]
+    turns = [
+        {"role": "user", "content": "上衣？"},
+        {"role": "assistant", "metadata": "天气", "content": "{}"},
+        {"role": "observation", "content": "白色"},
+        {"role": "assistant", "content": "白色。"},
+    ]
+    rows = tmp_path / "tools.jsonl"
+    rows.write_text("".join(json.dumps({"tools": tool, "messages": turns}) + "\n" for _ in range(4)), encoding="utf-8")
+    base = base_of("ChatGLM3-6B", tmp_path / "glm3")
+    knobs = [f"model.path={base}", f"data={{train: {rows}, dev_share: 0.5}}", "tune={method: lora, rank: 2}", "train.steps=1", *MEASURED]
+    run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
+    assert [line["reference"] for line in read_lines(run.before_after)] == ["{}", "白色。"] * 2
+    known = read_run(run.path)
+    assert len(learned_samples(known, tools=True)) == 4
+    assert learned_samples(known, tools=False) == []  # of a template without tools
 
 
 def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(path, run, section, name_of(data), limit)
     answers = answer_all(open_asked(path, run, section), samples, section, output)
-    learned = learned_samples(run)
+    learned = learned_samples(run, tools=tools)
     beside = baseline_of(learned, samples, section)
     report = write_scores(answers, section, data, output, learned=learned, beside=beside)
     for line in told(report, output):

@@ -75,12 +75,15 @@ def references_told(limit: int | None) -> str:
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
-def learned_samples(run: Trained | None) -> list[Sample]:
-    """The rows that a run learned from; none where its data cannot be read any more, or is raw text."""
+def learned_samples(run: Trained | None, *, tools: bool) -> list[Sample]:
+    """The rows that a run learned from; none where its data cannot be read any more, or is raw text.
+
+    `tools` says whether the template writes tools.
+    """
     if run is None or not isinstance(run.data, DataSection):
         return []
     try:
-        return load_samples(run.data)[0]
+        return load_samples(run.data, tools=tools)[0]
     except UserError:
         return []
 

@@ -128,7 +128,7 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
     ):
         for start in range(0, len(samples), section.batch_size):
             batch = samples[start : start + section.batch_size]
-            prompts = [model.prompt(one.query, one.history, max_source_length=source, system=one.system) for one in batch]
+            prompts = [model.prompt_of(one.messages, max_source_length=source) for one in batch]
             yield Look([model.template.scored(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
     for rows in _pieces(model, texts, section.text_tokens):
         yield Look(log_probs=log_probs(model, rows))
