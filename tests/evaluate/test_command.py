@@ -73,7 +73,7 @@ def test_a_run_that_tuned_the_whole_network_is_answered_by_what_it_wrote(ask: As
     ("words", "sentence"),
     [
         (["nowhere", "--data", "{rows}"], "nowhere: there is no such folder. Give a run folder"),
-        (["{rows}", "--data", "{rows}"], "rows.jsonl: there is no such folder. Give a run folder"),
+        (["{rows}", "--data", "{rows}"], "rows.jsonl: is a file. Give a run folder"),
         (["{empty}", "--data", "{rows}"], "{empty}"),
         (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (["{run}", "--data", "{empty}"], "is a folder without a data file. Give a file"),
