@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from imprint.data.batch import NOT_SCORED
+from imprint.data.batch import NOT_SCORED, pack
+from imprint.model import Model
 from imprint.models.attention import Prefix
+from imprint.models.loss import target_loss
+from imprint.models.network import Network
 
+ROWS = [[3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13], [7, 7, 7, 14]]
+LABELS = [[-100, -100, 5, 6, -100, 8, 9, 10, 11], [-100, 13], [7, 7, -100, 14]]
+"""What both are given: rows of several lengths, and what is scored of them."""
 NORMS = ("norm.weight", "ln_f.weight")
 PAD = 0
 
@@ -86,6 +92,23 @@ def padded_logits(model: Any, rows: list[list[int]]) -> list[Tensor]:
     named = {"position_ids": positions} if "position_ids" in inspect.signature(model.forward).parameters else {}
     found = model(input_ids=ids, attention_mask=seen, **named).logits
     return [found[index, longest - len(row) :] for index, row in enumerate(rows)]
+
+
+def our_logits(network: Network, rows: list[list[int]]) -> list[Tensor]:
+    """(T, V) of each row by a network of ours, all rows in one pack."""
+    return Model(network, None, "ours").logits(rows)
+
+
+def our_loss(network: Network, prefix: Prefix | None = None, *, checkpointing: bool = False) -> Tensor:
+    """What `loss` is there, of ROWS and LABELS."""
+    batch = pack(ROWS, network, LABELS)
+    hidden = network(batch, prefix=prefix, checkpointing=checkpointing)
+    return target_loss(hidden[batch.targets], network.head_weight, batch.labels) / batch.target_tokens
+
+
+def prefix_of(network: Network) -> Prefix:
+    """A random prefix that fits a network."""
+    return draw_prefix(layers=network.shape.layers, heads=network.shape.kv_heads, head_size=network.shape.head_size)
 
 
 def draw_prefix(*, layers: int, heads: int, head_size: int, length: int = 5, seed: int = 1) -> Prefix:

@@ -5,25 +5,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from imprint.data.batch import pack
 from imprint.errors import UserError
 from imprint.generate import Sampling, generate
 from imprint.model import Model
-from imprint.models.attention import Prefix
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network
 from imprint.models.hf import PROVEN, knows
-from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.quant import BITS, SCALE
 from tests import peers
 from tests.cases import difference, write_config
+from tests.peers import LABELS, ROWS, our_logits, our_loss, prefix_of
 
-ROWS = [[3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13], [7, 7, 7, 14]]
-LABELS = [[-100, -100, 5, 6, -100, 8, 9, 10, 11], [-100, 13], [7, 7, -100, 14]]
 CPU = torch.device("cpu")
 FIELDS: dict[str, object] = {
     "vocab_size": 60,
@@ -48,20 +44,6 @@ def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
     """transformers' model and ours, read from the folder that it was saved to."""
     model = peers.peer(kind, {**FIELDS, **change})
     return model, loaded(peers.saved(model, folder))
-
-
-def our_logits(network: Network, rows: list[list[int]]) -> list[Tensor]:
-    return Model(network, None, "ours").logits(rows)
-
-
-def our_loss(network: Network, prefix: Prefix | None = None, *, checkpointing: bool = False) -> Tensor:
-    batch = pack(ROWS, network, LABELS)
-    hidden = network(batch, prefix=prefix, checkpointing=checkpointing)
-    return target_loss(hidden[batch.targets], network.head_weight, batch.labels) / batch.target_tokens
-
-
-def prefix_of(network: Network) -> Prefix:
-    return peers.draw_prefix(layers=network.shape.layers, heads=network.shape.kv_heads, head_size=network.shape.head_size)
 
 
 def refusal(folder: Path, kind: str, **change: object) -> str:
