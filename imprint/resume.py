@@ -122,15 +122,24 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
     if changed:
         say(f"changed since the run began / 与开始时不同: {'; '.join(told.values())}")
     if any(name.startswith("engine.") for name in changed):
-        say("the sums of other processes round otherwise: losses agree to about six digits / 进程不同，求和舍入略有差异")
+        say(
+            "other processes compute other rows together, with one mask or one mean: losses differ a little / 微批的组成不同，损失略有差异"
+            if _depends_on_micro_batches(now)
+            else "the sums of other processes round otherwise: losses agree to about six digits / 进程不同，求和舍入略有差异"
+        )
     if LENGTH & set(changed):
         say("the learning rate follows the schedule of the new length from here on / 学习率从此按新的总步数变化")
 
 
 def _free_micro_batch(recipe: Recipe) -> set[str]:
     """The size of a micro-batch, where no number depends on it."""
-    section, dropout = recipe.train, getattr(recipe.tune, "prefix_dropout", 0.0) or getattr(recipe.tune, "dropout", 0.0)
-    return {"train.micro_batch_size"} if section.loss_average == "token" and section.group_by_length and not dropout else set()
+    return {"train.micro_batch_size"} if recipe.train.group_by_length and not _depends_on_micro_batches(recipe) else set()
+
+
+def _depends_on_micro_batches(recipe: Recipe) -> bool:
+    """Whether the loss of a step depends on which of its rows are computed together."""
+    dropout = getattr(recipe.tune, "prefix_dropout", 0.0) or getattr(recipe.tune, "dropout", 0.0)
+    return bool(dropout) or recipe.train.loss_average == "micro_batch"
 
 
 def _knobs(recipe: Recipe) -> dict[str, Any]:

@@ -164,10 +164,19 @@ def test_what_changes_no_number_may_change_while_a_run_goes_on(
 
 
 @pytest.mark.parametrize(("grouped", "code"), [("true", 0), ("false", 2)])
-def test_the_size_of_a_micro_batch_may_change_where_no_row_of_a_step_depends_on_it(grouped: str, code: int, tmp_path: Path) -> None:
+def test_the_size_of_a_micro_batch_may_change_where_no_row_of_a_step_depends_on_it(
+    grouped: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["train", str(tiny_recipe(tmp_path)), "train.steps=1", "tune.prefix_dropout=0", f"train.group_by_length={grouped}"]
     assert main(command) == 0
     assert main([*command, "train.micro_batch_size=2"]) == code
+    assert main([*command, "engine.processes=1"]) == 0
+    assert "losses agree to about six digits" in capsys.readouterr().out
+
+
+def test_other_processes_drop_other_numbers_which_is_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert again(run, "engine.processes=1") == 0
+    assert "other processes compute other rows together, with one mask or one mean: losses differ a little" in capsys.readouterr().out
 
 
 def test_a_run_may_be_made_longer_but_not_shorter_than_it_is(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
