@@ -1,10 +1,19 @@
+import random
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import imprint
+from imprint.data.batch import pack
 from imprint.engine import Engine, OptimizerSection
 from imprint.engine.masters import MasterAdamW
 from imprint.errors import UserError
+from imprint.tune.full import FullSection
+from imprint.tune.tuner import Tuner
+from tests.cases import prompt
+from tests.tiny import tiny_base
 
 SMALL = OptimizerSection(learning_rate=1e-4, schedule="constant", warmup_steps=0)
 
@@ -74,6 +83,26 @@ def test_a_gradient_that_is_not_finite_moves_no_copy() -> None:
     assert not engine.update(1, apply=True)[1]
     assert torch.equal(engine.numbers("weight")["value"], torch.ones(4))
     assert weight.grad is None
+
+
+def test_gradients_of_many_micro_batches_are_as_exact_as_those_of_one(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    exact = added_up(base, torch.float32, 64)
+    errors = {size: float((added_up(base, torch.bfloat16, size) - exact).norm() / exact.norm()) for size in (64, 1)}
+    assert 0.005 < errors[64] < 0.03
+    assert errors[1] < 1.5 * errors[64]
+
+
+def added_up(base: Path, dtype: torch.dtype, size: int) -> Tensor:
+    """The gradient of 64 rows, so many at a time."""
+    network = imprint.load(base, dtype=dtype, device="cpu").network.requires_grad_()
+    tuner = Tuner(network, FullSection(method="full"), None, checkpointing=False).train()
+    chance = random.Random(0)
+    rows = [[*prompt(network, 5, 6, 7), *(chance.randrange(5, 60) for _ in range(8))] for _ in range(64)]
+    for start in range(0, 64, size):
+        some = rows[start : start + size]
+        tuner(pack(some, network, [[-100] * (len(row) - 8) + row[-8:] for row in some])).backward()
+    return torch.cat([parameter.grad.flatten().float() for parameter in tuner.trained().values() if parameter.grad is not None])
 
 
 def test_buckets_hold_every_parameter_once(monkeypatch: pytest.MonkeyPatch) -> None:
