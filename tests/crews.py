@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import imprint.train as training
+from imprint.engine import Engine
 from imprint.files import read_lines
 from imprint.fit import probe
 from imprint.journal import Journal
@@ -59,6 +61,8 @@ class Start:
     """Another command than `train`, whole; the run's name is then its folder below the one of the tests."""
     probed: bool = False
     """Whether the heaviest rows are tried before the first step, as they are on a GPU."""
+    poisoned: bool = False
+    """Whether a loss of the second step is no number, in the last process alone."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ def place(rank: int, one: Start, port: int) -> Prepare:
             os.environ.update({name: str(value) for name, value in {**found, "MASTER_PORT": port}.items()})
         if one.probed:
             probe_first()
+        if one.poisoned and rank == count - 1:
+            poison_second()
 
     return prepare
 
@@ -131,6 +137,18 @@ def probe_first() -> None:
         announce(job, position, journal)
 
     setattr(training, "announce", probing)  # noqa: B010
+
+
+def poison_second() -> None:
+    """From now on the first loss of the second step is no number."""
+    backward = Engine.backward
+    passed: list[bool] = []
+
+    def poisoned(engine: Engine, loss: Tensor, *, last: bool) -> None:
+        backward(engine, loss * torch.nan if passed.count(True) == 1 and passed[-1] else loss, last=last)
+        passed.append(last)
+
+    setattr(Engine, "backward", poisoned)  # noqa: B010
 
 
 def free_port() -> int:

@@ -72,6 +72,11 @@ RARER = (
     Start("zero2-probed", 2, [ZERO2, OFFLOAD], probed=True),
     Start("zero3-probed", 2, [ZERO3], probed=True),
     Start("fsdp-probed", 2, [FSDP], probed=True),
+    Start("poisoned", 1, poisoned=True),
+    *(
+        Start(f"poisoned-{number}", 2, [knob], poisoned=True)
+        for number, knob in enumerate(("engine.processes=2", FSDP, ZERO1, ZERO2, ZERO3))
+    ),
 )
 
 

@@ -88,6 +88,17 @@ def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> No
     assert "to share all weights between processes is offered for tune.method=full; this is prefix" in found["zero-prefix-three"].words
 
 
+@pytest.mark.long
+def test_a_loss_that_is_not_finite_in_one_process_reaches_no_weight_of_any(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    found = {name: outcome for name, outcome in rarer[1].items() if name.startswith("poisoned")}
+    alone = found.pop("poisoned").losses
+    assert len(found) == 5
+    for name, outcome in found.items():
+        assert set(outcome.statuses) == {0}, outcome.words
+        assert [loss is None for loss in outcome.losses].count(True) == 1, name
+        assert [loss for loss in outcome.losses if loss] == pytest.approx([loss for loss in alone if loss], abs=2e-5), name
+
+
 def types_in(run: Path) -> set[torch.dtype]:
     """In which types the weights of a run's model are stored."""
     return {tensor.dtype for tensor in load_file(run / "model" / "model.safetensors").values()}
