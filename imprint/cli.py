@@ -333,11 +333,17 @@ def _add_talking(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parts = _add_parts(commands, "data", "check, show and convert data files / 检查、查看、转换数据")
     check = _add(parts, "check", _check, "find what is wrong with data files / 找出数据里的问题")
-    check.add_argument("files", type=str, nargs="+", metavar="FILE", help="files or folders of rows, FILE#500 takes 500 / 数据文件或目录")
+    check.add_argument(
+        "files",
+        type=str,
+        nargs="+",
+        metavar="FILE",
+        help="files or folders of rows or raw text, FILE#500 takes 500 rows / 数据或纯文本的文件、目录",
+    )
     check.add_argument("--dev", type=str, metavar="FILE", help="held-out rows, to find those in both / 留出数据，查找重复")
     check.add_argument("--fix", type=Path, metavar="OUT", help="write what can be mended there / 修好的数据写到这里")
     show = _add(parts, "show", _show, "show rows as the tokens that are learned / 显示每行的词元与学习部分")
-    show.add_argument("file", type=str, metavar="FILE", help="a file of rows / 数据文件")
+    show.add_argument("file", type=str, metavar="FILE", help="a file or folder of rows or raw text / 数据或纯文本")
     show.add_argument("--limit", type=_count, default=3, metavar="N", help="how many rows / 显示几行")
     convert = _add(parts, "convert", _convert, "write any file as JSON lines / 转换为 JSON lines")
     convert.add_argument("file", type=str, metavar="FILE", help="a file or folder of rows / 数据文件或目录")

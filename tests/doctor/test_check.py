@@ -130,7 +130,7 @@ def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_data_is_read_by_its_own_tokens(name: str, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = f"{shared / 'data' / name}#300"
+    source = f"{shared / 'data' / name}#100"
     status = check_command([source], dev=None, model=str(shared / "tokenizers" / "chatglm-6b"), fix=None, overrides=[])
     told = capsys.readouterr().out
     assert status in (0, 1)

@@ -105,6 +105,7 @@ def test_an_empty_source_is_told(tmp_path: Path) -> None:
 
 def test_real_rows_stay_equal_through_every_format(tmp_path: Path, shared: Path) -> None:
     source = shared / "data" / "instruct" / "oasst_zh.json"
+    wanted = read(source)
     for ending in ("csv", "xlsx", "parquet"):
         convert_command(str(source), tmp_path / f"out.{ending}", overrides=[])
-        assert read(tmp_path / f"out.{ending}") == read(source)
+        assert read(tmp_path / f"out.{ending}") == wanted
