@@ -66,9 +66,9 @@ def refuse_other_answers(asked: Sequence[Sample], before: Sequence[Answer], afte
     raise UserError(
         f"the export answers {len(different)} of {len(asked)} questions differently, so nothing was written. First: "
         f'"{asked[row].query}", after {same} equal tokens: before "{old.text}", after "{new.text}". '
-        "Where weights are written, rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 keeps all "
-        "digits.\n"
-        f"导出后有 {len(different)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 保留全部精度。"
+        "Rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 writes all digits, and "
+        "proof_dtype=float32 compares without rounding.\n"
+        f"导出后有 {len(different)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。"
     )
 
 

@@ -33,7 +33,7 @@ from imprint.model import base_folder
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runs import RunFolder
-from imprint.runtime import DTYPES
+from imprint.runtime import DTYPES, out_of_memory
 from imprint.trained import Trained, moved, network_folder, read_run
 from imprint.tune.adapter import read_description
 
@@ -57,6 +57,8 @@ WRITERS: dict[tuple[Method, Target], Writer] = {
     ("full", "bundle"): bundle,
 }
 """Who writes what."""
+ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers")}
+"""Where before and after are computed along different paths, which round 16 bits each in its way."""
 APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
 """Where the adapter is written without the weights that it was tuned on, or beside those of the base's folder."""
 
@@ -70,6 +72,11 @@ class ExportSection(Section):
     )
     device: str | None = Field(None, description="Where to compute; null takes what the recipe says, else a GPU where there is one.")
     base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
+    proof_dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
+        None,
+        description="Type in which questions are answered before and after; null takes float32 where two programs, or a LoRA and what it "
+        "is merged into, round 16 bits each in its way, else what the run computes in.",
+    )
     questions: int = Field(8, ge=1, le=1000, description="How many questions are asked before and after.")
 
 
@@ -93,7 +100,9 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         questions(run, section.questions) if prompts is None else read_questions(prompts, prompt_column="content", limit=section.questions)
     )
     with new_file(out) if target == "bundle" else new_folder(out) as part:
-        _prove(Job(path, run, part, out, dtype_of(path, section, run), section.device), method, target, asked)
+        proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
+        job = Job(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)
+        _prove(job, WRITERS[method, target], asked)
         if target != "bundle":
             licence = licence_of(base_folder(run.model.path))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
@@ -181,14 +190,23 @@ def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[
     return lines
 
 
-def _prove(job: Job, method: Method, target: Target, asked: Sequence[Sample]) -> None:
-    """Ask, write, and ask again. Raises UserError unless every question is answered as before."""
-    writer = WRITERS[method, target](job)
-    say(f"{job.path}: is asked {len(asked)} questions / 正在向训练结果提问")
-    before = next(writer)(asked)
-    say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
-    after = next(writer)(asked)
-    next(writer, None)  # it may have something to clear away
+def _prove(job: Job, write: Writer, asked: Sequence[Sample]) -> None:
+    """Ask, write, and ask again. Raises UserError unless every question is answered as before, and where memory runs out."""
+    writer = write(job)
+    try:
+        say(f"{job.path}: is asked {len(asked)} questions / 正在向训练结果提问")
+        before = next(writer)(asked)
+        say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
+        after = next(writer)(asked)
+        next(writer, None)  # it may have something to clear away
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"{job.out}: memory ran out while {job.proof_dtype or 'the type of the run'} was computed in; nothing was written. Give "
+            "device=cpu, or proof_dtype=bfloat16, which needs half of it and rounds.\n"
+            "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。"
+        ) from error
     refuse_other_answers(asked, before, after)
 
 

@@ -43,7 +43,9 @@ class Job:
     dtype: torch.dtype
     """The type of the numbers that are written."""
     device: str | None
-    """Where to compute; None takes a GPU where there is one."""
+    """Where to compute; None takes what the recipe says, else a GPU where there is one."""
+    proof_dtype: str | None
+    """The type in which questions are answered; None takes the run's."""
 
     @property
     def base(self) -> Path:
@@ -66,13 +68,13 @@ class Job:
 
     def open(self, *, bits: int | None = None) -> Model:
         """The tuned model of the run."""
-        return open_model(self.path, self.run, quantize=bits, device=self.device)
+        return open_model(self.path, self.run, quantize=bits, dtype=self.proof_dtype, device=self.device)
 
     def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
-        """What others will load, in the precision in which the run is computed."""
+        """What others will load, in the precision of `open`."""
         section = self.run.model
-        device = self.device or section.device
-        model = load(folder, adapter=adapter, quantize=bits, dtype=section.dtype, device=device, template=section.template)
+        dtype, device = self.proof_dtype or section.dtype, self.device or section.device
+        model = load(folder, adapter=adapter, quantize=bits, dtype=dtype, device=device, template=section.template)
         model.source_prefix = self.run.rows.source_prefix
         return model
 
@@ -218,4 +220,4 @@ def bundle(job: Job) -> Iterator[Answerer]:
         home = Path(place) / "run"
         unpack(job.part, home)
         handed_on = moved(read_run(home), Path(job.run.model.path))
-        yield job.asked_of(open_model(home, handed_on, device=job.device))
+        yield job.asked_of(open_model(home, handed_on, dtype=job.proof_dtype, device=job.device))

@@ -90,6 +90,22 @@ def test_what_was_written_is_a_base_like_any_other(run_of: RunOf, family: str, t
     assert after.generate(prompts, max_new_tokens=12) == before.generate(prompts, max_new_tokens=12)
 
 
+def test_two_programs_are_compared_without_rounding_unless_it_is_asked_for(
+    run_of: RunOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, types = run_of("ChatGLM2-6B"), []
+
+    def witness(_folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
+        types.append(dtype)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("imprint.models.peer.Peer", witness)
+    for more in ([], ["proof_dtype=bfloat16"]):
+        with pytest.raises(UserError, match=r"memory ran out while \w+ was computed in; nothing was written\. Give device=cpu"):
+            export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=1", *more])
+    assert types == [torch.float32, torch.bfloat16]
+
+
 def test_chatglm_6b_has_no_class_there(run_of: RunOf, tmp_path: Path) -> None:
     run = run_of("ChatGLM-6B")
 
