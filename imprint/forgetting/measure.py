@@ -19,6 +19,7 @@ from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.model import Model
+from imprint.progress import Progress
 
 PIECE_TOKENS = 128
 """Most tokens of one piece of text."""
@@ -93,11 +94,18 @@ def measure(pair: Pair, section: ForgettingSection, own: Own) -> tuple[Forgettin
     answers: list[tuple[str, str]] = []
     total, tokens = 0.0, 0
     questions = [Sample(probe.question, "", None, "") for probe in probes]
-    for before, after in pair.both(lambda model: _read(model, questions, texts, section, own)):
-        answers += zip(before.answers, after.answers, strict=True)
-        if before.log_probs is not None and after.log_probs is not None:
-            total += divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
-            tokens += len(after.log_probs)
+    with Progress("asking base and tuned model", 2 * (len(questions) + len(own.samples)), "answer") as progress:
+
+        def read(model: Model) -> Iterator[Look]:
+            for look in _read(model, questions, texts, section, own):
+                progress.advance(len(look.answers))
+                yield look
+
+        for before, after in pair.both(read):
+            answers += zip(before.answers, after.answers, strict=True)
+            if before.log_probs is not None and after.log_probs is not None:
+                total += divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
+                tokens += len(after.log_probs)
     rows = tuple(Asked.of(probe.question, probe.keys, *answer) for probe, answer in zip(probes, answers, strict=False))
     kl = total / tokens if tokens and torch.tensor(total).isfinite() else None
     found = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), round(time.monotonic() - began, 1))
