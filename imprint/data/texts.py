@@ -112,7 +112,7 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Spl
             write_json(part / KEY, key)
     train, dev = TextRows(folder / TRAIN, section.train_rows), TextRows(folder / DEV, section.dev_rows)
     _refuse_too_few(section, train, dev)
-    sources = (_told(section.train, train), _told(section.dev or section.train, dev) + " (held out)")
+    sources = (_told(section.train, train), *([_told(section.dev or section.train, dev) + " (held out)"] if len(dev) else []))
     return Split(train, dev, _openings(dev, tokenizer), CutReport(len(train), 0, 0, 0, 0), Places(train), sources)
 
 
@@ -192,7 +192,8 @@ def _told(source: Path, rows: TextRows) -> str:
     """What was read, for a person."""
     about = rows.about
     read = f"{about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
-    return f"{source}: {counted(source)}: {read}"
+    used = f", of which {len(rows)} are used" if len(rows) < about.rows else ""
+    return f"{source}: {counted(source)}: {read}{used}"
 
 
 def _openings(rows: TextRows, tokenizer: Tokenizer) -> list[Sample]:

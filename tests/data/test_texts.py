@@ -60,6 +60,8 @@ def test_the_same_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.M
         patched.setattr("imprint.data.texts._write_all", lambda *_: pytest.fail("was tokenized again"))
         again = load_texts(section(source, rows=3), tiny_tokenizer(), tmp_path / "tokens")
     assert list(again.train) == list(first.train)[:3]
+    assert again.sources[0] == f"{first.sources[0]}, of which 3 are used"
+    assert len(load_texts(section(source, dev_share=0), tiny_tokenizer(), tmp_path / "all").sources) == 1
     (source / "c.txt").write_text("又一篇", encoding="utf-8")
     more = load_texts(section(source), tiny_tokenizer(), tmp_path / "tokens")
     assert isinstance(more.train, TextRows)
