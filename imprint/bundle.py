@@ -14,10 +14,11 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import IO, Final
 
 from imprint.errors import UserError
-from imprint.files import new_folder
+from imprint.files import disk_sentences, new_folder
 
 FORMAT: Final = 1
 LIST: Final = "bundle.json"
@@ -75,8 +76,21 @@ def unpacked(path: Path) -> Path:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.") from error
     home = _cache() / f"{path.stem}-{digest[:12]}"
     if not home.is_dir():
-        unpack(path, home)
+        with disk_sentences(home):
+            home.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".", dir=home.parent) as aside:  # of its own: two chats may begin at once
+                unpack(path, Path(aside) / home.name)
+                _take_name(Path(aside) / home.name, home)
     return home
+
+
+def _take_name(folder: Path, home: Path) -> None:
+    """Give a folder its name, unless another process has put the same one there meanwhile."""
+    try:
+        folder.rename(home)
+    except OSError:
+        if not home.is_dir():
+            raise
 
 
 def unpack(path: Path, home: Path) -> None:
@@ -92,12 +106,16 @@ def unpack(path: Path, home: Path) -> None:
 
 
 def read_facts(home: Path) -> Facts | None:
-    """What the bundle that was unpacked into this folder says of itself; None for a folder that came from none."""
+    """What the bundle that was unpacked into this folder says of itself; None for a folder that came from none.
+
+    A stranger may have written it: what would steer a terminal is left out.
+    """
     file = home / LIST
     if not file.is_file():
         return None
     listed = json.loads(file.read_text(encoding="utf-8"))
-    return Facts(**{name: str(listed.get(name, "")) for name in Facts.__dataclass_fields__})
+    said = {name: str(listed.get(name, "")) for name in Facts.__dataclass_fields__}
+    return Facts(**{name: "".join(filter(str.isprintable, text)) for name, text in said.items()})
 
 
 def licence_of(base: Path) -> str:
@@ -137,9 +155,9 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
             with place.open("wb") as file:
                 found = _sha256(_opened(archive, entry), file)
             if found != checksums[entry.name]:
-                raise UserError(f"{path}: {entry.name} is not what was packed. The archive is damaged; get it again.")
+                raise UserError(f"{path}: {entry.name!r} is not what was packed. The archive is damaged; get it again.")
         if missing:
-            raise UserError(f"{path}: {min(missing)} is missing. The archive is cut short; get it again.")
+            raise UserError(f"{path}: {min(missing)!r} is missing. The archive is cut short; get it again.")
 
 
 def _plain(entry: tarfile.TarInfo) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from imprint import bundle
 from imprint.bundle import LIST, Facts, begins_as_bundle, licence_of, pack, read_facts, unpacked
 from imprint.errors import UserError
 
@@ -67,6 +68,27 @@ def test_what_is_packed_comes_out_as_it_was_with_its_facts(run: Path) -> None:
     assert read_facts(home) == FACTS
     assert read_facts(run) is None
     assert unpacked(packed(run)) == home
+
+
+def test_what_would_steer_a_terminal_is_left_out(run: Path) -> None:
+    pack(run.parent / "out.tar", run, NAMES, Facts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
+
+    assert read_facts(unpacked(run.parent / "out.tar")) == Facts("[2Jrun", "prefix", "底座", "")
+
+
+def test_two_that_unpack_it_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, real = packed(run), bundle.unpack
+
+    def overtaken(path: Path, home: Path) -> None:
+        monkeypatch.setattr(bundle, "unpack", real)
+        unpacked(path)
+        real(path, home)
+
+    monkeypatch.setattr(bundle, "unpack", overtaken)
+    home = unpacked(archive)
+
+    assert (home / "config.yaml").is_file()
+    assert list(home.parent.iterdir()) == [home]
 
 
 def test_the_same_files_give_the_same_archive(run: Path) -> None:
@@ -131,8 +153,8 @@ def test_a_changed_file_and_a_missing_one_are_named(run: Path) -> None:
     def changed(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         return entry, content if entry.name == LIST else content[:-1] + b"!"
 
-    assert "config.yaml is not what was packed" in refusal(forged(run, changed))
-    assert "config.yaml is missing" in refusal(
+    assert "'config.yaml' is not what was packed" in refusal(forged(run, changed))
+    assert "'config.yaml' is missing" in refusal(
         forged(run, lambda entry, content: None if entry.name == "config.yaml" else (entry, content))
     )
 
@@ -159,7 +181,7 @@ def test_a_file_that_is_no_archive_is_a_sentence(tmp_path: Path, content: bytes)
     (tmp_path / "x.tar").write_bytes(content)
 
     assert "x.tar: " in refusal(tmp_path / "x.tar")
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache/imprint/bundles").iterdir())
 
 
 def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
