@@ -6,7 +6,6 @@ an attention again; nothing of the folder is run. Legend: T packed tokens, C hid
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
@@ -23,58 +22,23 @@ from imprint.errors import UserError
 from imprint.models.attention import Cache, Pass, Prefix
 from imprint.models.fields import SOURCE, end_ids, quantization_bits
 from imprint.models.network import Network, Shape
+from imprint.models.survey import PASS, Survey, in_short, survey
 from imprint.quant import QuantizedLinear
 
 ATTENTION = "imprint"
 """The name under which transformers knows our attention."""
-PASS = "imprint_pass"
-"""The keyword argument by which a pass reaches every attention."""
 PROVEN = frozenset({"glm", "glm4", "llama", "mistral", "qwen2", "qwen3"})
 """Kinds that the tests compare with transformers' own attention; any other is compared when its weights are there."""
 OURS = ("quantization_bit", "quantization_embeddings", "torch_dtype", "dtype", "auto_map")
 """Fields of a config.json that are not for the classes: ours, the type, which is the caller's, and code, which is never run."""
-HARMLESS = frozenset({"dropout", "scaling", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache", PASS})
-"""What an attention may be handed without another result than ours."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+"""What a layer may be."""
 QUERIES_KEYS_VALUES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value"})
 """What the linears in front of an attention are called in most classes."""
 COMPARED = ((1, 2, 3, 4, 5), (3, 1, 2))
 """Ids, modulo the vocabulary, on which an unproven kind is compared."""
 NEAR = 0.05
 """Share of the largest logit by which the comparison may differ; 16-bit types need it."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """What one attention of the classes has asked for."""
-
-    layer: int | None
-    """Its number, counted from 0."""
-    heads: int
-    """Heads of its keys and values."""
-    size: int
-    """Numbers of a key in one head."""
-    value_size: int
-    """Numbers of a value in one head."""
-    window: int | None
-    """Tokens that it looks back; None for all."""
-    strange: tuple[str, ...]
-    """What it was handed that ours does not know."""
-
-
-@dataclass
-class Survey:
-    """Goes through the classes in place of a Pass and notes every attention."""
-
-    found: list[Attention] = field(default_factory=list)
-
-    def note(self, module: nn.Module, key: Tensor, value: Tensor, handed: dict[str, Any]) -> None:
-        """Key and value (1, H, T, D)."""
-        strange = [name for name, given in handed.items() if name not in HARMLESS and given is not None and given is not False]
-        if handed.get("is_causal") is False or getattr(module, "is_causal", True) is False:
-            strange.append("attention in both directions")
-        layer, window = getattr(module, "layer_idx", None), handed.get("sliding_window")
-        self.found.append(Attention(layer, key.shape[1], key.shape[3], value.shape[3], window, tuple(strange)))
 
 
 def routed(
@@ -117,7 +81,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         raise UserError(f"{refusal} it is a mixture of experts, whose weights the files hold in other pieces than the classes.")
     if bits:
         _quantize_linears(blocks, bits, refusal)
-    attentions = _survey(causal.eval(), refusal)
+    attentions = survey(causal.eval(), refusal)
     if len(blocks) != len(attentions):
         raise UserError(f"{refusal} it has {len(blocks)} blocks and {len(attentions)} attentions, where one in each is known.")
     ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
@@ -148,7 +112,7 @@ def _config(fields: dict[str, Any]) -> PreTrainedConfig:
     try:
         return CONFIG_MAPPING[fields["model_type"]].from_dict(kept)
     except Exception as error:  # each class checks its fields in its own way
-        raise UserError(f"config.json: transformers cannot read it ({_short(error)}). {SOURCE}") from error
+        raise UserError(f"config.json: transformers cannot read it ({in_short(error)}). {SOURCE}") from error
 
 
 def _build(config: PreTrainedConfig, refusal: str) -> Any:
@@ -158,12 +122,7 @@ def _build(config: PreTrainedConfig, refusal: str) -> Any:
             classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             return classes._from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
     except Exception as error:  # the classes may do anything
-        raise UserError(f"{refusal} its classes cannot be built with another attention ({_short(error)}).") from error
-
-
-def _short(error: Exception) -> str:
-    """What an exception says, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{refusal} its classes cannot be built with another attention ({in_short(error)}).") from error
 
 
 def _longest(config: PreTrainedConfig, refusal: str) -> int:
@@ -199,28 +158,6 @@ def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, refus
         if bits == 4 and layer.in_features % 2:
             raise UserError(f"{refusal} {name!r} has {layer.in_features} columns, but at 4 bits two columns share a byte.")
         block.set_submodule(name, QuantizedLinear(layer.in_features, layer.out_features, bits, bias=layer.bias is not None))
-
-
-def _survey(causal: Any, refusal: str) -> list[Attention]:
-    """Every attention in the order of the layers, found by a pass without weights."""
-    survey = Survey()
-    ids = torch.zeros((1, 2), dtype=torch.long, device=next(causal.parameters()).device)
-    try:
-        with torch.no_grad():
-            causal.base_model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False, **{PASS: survey})
-    except Exception as error:  # the classes may do anything
-        reason = "they do not hand on what an attention needs" if isinstance(error, KeyError) and PASS in str(error) else _short(error)
-        raise UserError(f"{refusal} a pass through its classes failed ({reason}).") from error
-    found = survey.found
-    if not found:
-        raise UserError(f"{refusal} its attention cannot be replaced (its classes do not ask AttentionInterface).")
-    if strange := sorted({name for attention in found for name in attention.strange}):
-        raise UserError(f"{refusal} its attention is handed {', '.join(map(repr, strange))}, which ours does not know.")
-    if [attention.layer for attention in found] != list(range(len(found))):
-        raise UserError(f"{refusal} its attentions are not counted 0, 1, 2 ..., but {[attention.layer for attention in found][:6]}.")
-    if len({(attention.heads, attention.size) for attention in found}) > 1 or any(one.size != one.value_size for one in found):
-        raise UserError(f"{refusal} its keys and values are not of one size in all layers.")
-    return found
 
 
 class Classes(Network):
