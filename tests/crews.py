@@ -23,7 +23,7 @@ from torch import Tensor
 import imprint.train as training
 from imprint.engine import Engine
 from imprint.files import read_lines
-from imprint.fit import probe
+from imprint.fit import Part, probe
 from imprint.journal import Journal
 from imprint.runs import RunFolder
 from imprint.state import Position
@@ -59,10 +59,8 @@ class Start:
     """Of the recipe."""
     words: Sequence[str] = ()
     """Another command than `train`, whole; the run's name is then its folder below the one of the tests."""
-    probed: bool = False
-    """Whether the heaviest rows are tried before the first step, as they are on a GPU."""
-    poisoned: bool = False
-    """Whether a loss of the second step is no number, in the last process alone."""
+    trick: str = ""
+    """What of `TRICKS` is done to it first."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,8 @@ def place(rank: int, one: Start, port: int) -> Prepare:
     def prepare() -> None:
         if count > 1:
             os.environ.update({name: str(value) for name, value in {**found, "MASTER_PORT": port}.items()})
-        if one.probed:
-            probe_first()
-        if one.poisoned and rank == count - 1:
-            poison_second()
+        if one.trick:
+            TRICKS[one.trick]()
 
     return prepare
 
@@ -140,7 +136,9 @@ def probe_first() -> None:
 
 
 def poison_second() -> None:
-    """From now on the first loss of the second step is no number."""
+    """From now on the first loss of the second step is no number, in one process."""
+    if os.environ.get("RANK") == "0":
+        return
     backward = Engine.backward
     passed: list[bool] = []
 
@@ -149,6 +147,21 @@ def poison_second() -> None:
         passed.append(last)
 
     setattr(Engine, "backward", poisoned)  # noqa: B010
+
+
+def empty_second() -> None:
+    """From now on no token of the second step is a target."""
+    parts_of = training.parts_of
+    steps: list[int] = []
+
+    def nothing(job: training.Job, rows: Sequence[int], tokens: int) -> list[Part]:
+        steps.append(tokens)
+        return parts_of(job, rows, 0 if len(steps) == 2 else tokens)
+
+    setattr(training, "parts_of", nothing)  # noqa: B010
+
+
+TRICKS = {"probe": probe_first, "poison": poison_second, "empty": empty_second}
 
 
 def free_port() -> int:

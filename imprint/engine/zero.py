@@ -45,7 +45,7 @@ class Zero:
         self.crew, self.parameters = crew, dict(parameters)
         self.stage = int(settings["zero_optimization"]["stage"])
         self.whole = self.stage < 3
-        self.try_again = False
+        self.try_again = self.any_gradient = False
         self.float16 = bool(settings["fp16"]["enabled"])
         optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=True)
         self.engine, *_ = deepspeed.initialize(
@@ -71,9 +71,13 @@ class Zero:
         self.engine.set_gradient_accumulation_boundary(last)
         certain = loss * (1 + 0 * loss.detach())
         self.engine.backward(certain * self.crew.count, scale_wrt_gas=False)  # it averages over processes
+        self.any_gradient = True
 
     def update(self, step: Step) -> tuple[float, bool]:
         """See Strategy; sets `try_again` where float16 alone was at fault."""
+        if not self.any_gradient:  # no token of the step is a target, and DeepSpeed cannot make a step of nothing
+            return 0.0, step.apply
+        self.any_gradient = False
         for group in self.sharded.param_groups:
             group["lr"] = step.rate * group.get(RATIO, 1.0)
         self.engine.step()
@@ -84,7 +88,7 @@ class Zero:
 
     def forget(self) -> None:
         """See Strategy; they are not finite, by `nothing`."""
-        kept = self._scaler()
+        kept, self.any_gradient = self._scaler(), False
         self.engine.step()
         assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
         self._restore_scaler(kept)

@@ -53,9 +53,10 @@ ZEROS = (
     Start("zero2", 2, [ZERO2]),
     Start("zero3", 2, [ZERO3, *WATCHED]),
     Start("zero2-offload", 2, [ZERO2, OFFLOAD]),
-    Start("zero3-offload", 2, [ZERO3, OFFLOAD], probed=True),
+    Start("zero3-offload", 2, [ZERO3, OFFLOAD], trick="probe"),
     Start("zero3-one", 1, ["engine.deepspeed=zero3"]),
     Start("zero-prefix", 2, [PREFIX, ZERO2]),
+    Start("zero-empty", 2, [ZERO3], trick="empty"),
     Start("zero-float16", 2, [FLOAT16, ZERO2]),
 )
 RARER = (
@@ -69,12 +70,14 @@ RARER = (
     Start("zero-half-three", 2, [BFLOAT16, ZERO3]),
     Start("lora", 1, [LORA]),
     Start("lora-two", 2, [LORA, ZERO1]),
-    Start("zero2-probed", 2, [ZERO2, OFFLOAD], probed=True),
-    Start("zero3-probed", 2, [ZERO3], probed=True),
-    Start("fsdp-probed", 2, [FSDP], probed=True),
-    Start("poisoned", 1, poisoned=True),
+    Start("zero2-probed", 2, [ZERO2, OFFLOAD], trick="probe"),
+    Start("zero3-probed", 2, [ZERO3], trick="probe"),
+    Start("fsdp-probed", 2, [FSDP], trick="probe"),
+    Start("empty", 1, trick="empty"),
+    *(Start(f"empty-{number}", 2, [knob], trick="empty") for number, knob in enumerate(("engine.processes=2", FSDP, ZERO2))),
+    Start("poisoned", 1, trick="poison"),
     *(
-        Start(f"poisoned-{number}", 2, [knob], poisoned=True)
+        Start(f"poisoned-{number}", 2, [knob], trick="poison")
         for number, knob in enumerate(("engine.processes=2", FSDP, ZERO1, ZERO2, ZERO3))
     ),
 )

@@ -74,6 +74,12 @@ def test_the_rows_that_are_tried_first_are_told_and_leave_nothing_behind(outcome
     assert "at their peak" in outcomes["zero3-offload"].words
 
 
+def test_a_step_without_a_target_moves_nothing(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["zero-empty"].statuses == [0, 0], outcomes["zero-empty"].words
+    assert outcomes["zero-empty"].norms[1] == 0
+    assert outcomes["zero-empty"].losses[0] == pytest.approx(outcomes["alone"].losses[0], abs=2e-5)
+
+
 @pytest.mark.long
 def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> None:
     folder, found = rarer
@@ -89,14 +95,17 @@ def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> No
 
 
 @pytest.mark.long
-def test_a_loss_that_is_not_finite_in_one_process_reaches_no_weight_of_any(rarer: tuple[Path, dict[str, Outcome]]) -> None:
-    found = {name: outcome for name, outcome in rarer[1].items() if name.startswith("poisoned")}
-    alone = found.pop("poisoned").losses
-    assert len(found) == 5
+@pytest.mark.parametrize(("trick", "count"), [("poisoned", 5), ("empty", 3)])
+def test_a_step_that_is_not_finite_in_one_process_or_without_a_target_reaches_no_weight(
+    trick: str, count: int, rarer: tuple[Path, dict[str, Outcome]]
+) -> None:
+    found = {name: outcome for name, outcome in rarer[1].items() if name.startswith(trick)}
+    alone = found.pop(trick).losses
+    assert len(found) == count
+    assert [not loss for loss in alone].count(True) == 1
     for name, outcome in found.items():
         assert set(outcome.statuses) == {0}, outcome.words
-        assert [loss is None for loss in outcome.losses].count(True) == 1, name
-        assert [loss for loss in outcome.losses if loss] == pytest.approx([loss for loss in alone if loss], abs=2e-5), name
+        assert [loss or 0 for loss in outcome.losses] == pytest.approx([loss or 0 for loss in alone], abs=2e-5), name
 
 
 def types_in(run: Path) -> set[torch.dtype]:
