@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.export.place import named, refuse_place
-from imprint.files import new_folder, write_json
+from imprint.files import find_folder, new_folder, write_json
 from imprint.model import base_folder
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
@@ -35,6 +35,7 @@ from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.progress import Progress, say
 from imprint.quant import BITS, QuantizedWeight
+from imprint.runs import RunFolder
 
 SHARD_BYTES = 10**9
 """A shard is gathered in memory before it is written."""
@@ -46,10 +47,16 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     """Write the model of `folder` to the folder `out`, its blocks' weights quantised to 8 or 4 bits under the original's names.
 
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
-    Raises UserError for a folder that is quantised already or damaged, and for a place or a disk that will not do.
+    Raises UserError for a run with an adapter, a folder that is quantised already or damaged, and a place or a disk that will not do.
     """
     if bits not in BITS:
         raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
+    run = RunFolder(Path(folder))
+    if run.config.is_file() and find_folder(run.model) is None:
+        raise UserError(
+            f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
+            f"--to int{bits}, or give the base's own folder.\n该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。"
+        )
     source, out = base_folder(folder), named(Path(out))
     refuse_place(out, [source], again=_is_quantized, otherwise="holds no quantised model")
     plan = Plan.of(source, bits)

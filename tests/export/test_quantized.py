@@ -15,6 +15,7 @@ from imprint.models.checkpoint import read_tensors
 from imprint.quant import BITS
 from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
+from tests.tinyrun import tiny_recipe, tiny_run
 
 CASE = Case("chatglm1-base")
 
@@ -110,6 +111,12 @@ class TestRefusals:
         source = quantized_folder(tmp_path / "base", 8)
 
         assert f"{source}: is quantised to 8 bits already. Give the folder it was made from." in refusal(source, tmp_path / "out")
+
+    def test_a_run_whose_adapter_would_be_left_behind(self, tmp_path: Path) -> None:
+        run = tiny_run(tiny_recipe(tmp_path), "run", "tune={method: lora, rank: 2}", "train.steps=1")
+
+        assert "the base alone would be written. Use imprint export" in refusal(run.path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("place", ["base", ".", "base/../base"])
     def test_the_folder_that_is_read(self, tmp_path: Path, place: str) -> None:
