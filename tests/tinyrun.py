@@ -1,8 +1,12 @@
 """A recipe on the tiny model, and what its run leaves."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from imprint.files import read_lines
 from imprint.runs import RunFolder
@@ -51,9 +55,24 @@ def described(run: RunFolder) -> dict[str, Any]:
 
 
 def talking_run(folder: Path) -> RunFolder:
-    """A prefix run on a base that answers the tiny rows: at once the tiny base, tuned as a whole, and no chance answers."""
+    """A prefix run on a base that answers the tiny rows: at once the tiny base, tuned as a whole, and no chance answers.
+
+    `folder` is one of pytest's; the run is made once for all tests, whichever process they run in, and copied.
+    """
+    made = (folder.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else folder.parent) / "talking"
+    with FileLock(made.with_suffix(".lock")):
+        if not made.exists():
+            made.mkdir()
+            _make_talking(made)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    for file in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml"), *folder.glob("*/adapter/*.json")]:
+        file.write_text(file.read_text(encoding="utf-8").replace(str(made), str(folder)), encoding="utf-8")
+    return RunFolder(folder / "run")
+
+
+def _make_talking(folder: Path) -> None:
     recipe = tiny_recipe(folder)
     ends = [f"train.{name}_every=120" for name in ("save", "evaluate", "watch")]
     knobs = ["tune={method: full}", "optimizer.learning_rate=0.01", "train.steps=120", "train.batch_size=8", "data.dev_share=0", *ends]
     base = tiny_run(recipe, "talk", *knobs).model
-    return tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=3.0")
+    tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=3.0")
