@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imprint.errors import UserError
 from imprint.models.network import Network
-from imprint.quant import QuantizedLinear
+from imprint.quant import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.lora.shape import LoraShape
 
 if TYPE_CHECKING:  # peft takes seconds to import, and only who uses a LoRA shall wait for it
@@ -118,6 +118,9 @@ class Lora:
             self.network.set_submodule(name, _plain(layer.merged_weight(weight).to(dtype), base.bias))
         for name in quantized.keys() - {f"{name}.base_layer" for name in self.layers}:
             self.network.set_submodule(name, _plain(quantized[name].numbers(dtype), quantized[name].bias))
+        embeddings = [(name, module) for name, module in self.network.named_modules() if isinstance(module, QuantizedEmbedding)]
+        for name, embedding in embeddings if quantized else ():
+            self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.numbers(dtype)))
         if quantized:
             self.network.quantization_bit = None
 

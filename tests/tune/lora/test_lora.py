@@ -16,7 +16,7 @@ from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
-from imprint.quant import QuantizedLinear
+from imprint.quant import QuantizedLinear, QuantizedWeight
 from imprint.runs import RunFolder
 from imprint.trained import open_model, read_run
 from imprint.tune.lora.lora import OUTER, UP, Lora
@@ -24,7 +24,7 @@ from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_for
 from imprint.tune.tuner import Tuner, start_tuner
 from tests import peers
-from tests.cases import GOLDEN, Case, difference
+from tests.cases import GOLDEN, Case, difference, quantized_folder
 from tests.tinyrun import described, tiny_recipe, tiny_run
 from tests.tinyrun import losses as run_losses
 from tests.tune.lora.steps import PRECISIONS, QKV, base, golden_batch, greedy, lora_of, losses, scattered, tuner
@@ -127,6 +127,22 @@ def test_integers_are_merged_on_request_only(precision: str) -> None:
     assert difference(network(batch), before) <= 1e-3
     assert greedy(network) == answers
     assert all(isinstance(network.get_submodule(name), nn.Linear) for name in lora.layers)
+
+
+def test_an_embedding_of_integers_becomes_numbers_too_and_the_folder_loads(tmp_path: Path) -> None:
+    source = quantized_folder(tmp_path / "base", 8, embeddings=True)
+    network = load_network(source, dtype=torch.float32, device=torch.device("cpu"))
+    lora = scattered(Lora(network, shape_for(LoraSection(method="lora"), network)), size=0.05)
+    batch = golden_batch(network)
+    with torch.no_grad():
+        before = network(batch)
+
+    lora.merge(dequantize=True)
+    save_network(network, source, tmp_path / "merged")
+
+    again = load_network(tmp_path / "merged", dtype=torch.float32, device=torch.device("cpu"))
+    assert not any(isinstance(module, QuantizedWeight) for module in again.modules())
+    assert difference(again(batch), before) <= 1e-2
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
