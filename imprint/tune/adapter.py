@@ -197,7 +197,7 @@ def read_description(folder: Path) -> Description:
             raise UserError(
                 f'{path}: "format" is {told.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
             )
-        method = told.pop("method", "prefix")
+        method = told.pop("method")
         if method not in FACTS:
             raise UserError(f'{path}: "method" is {method!r}, this version loads adapters of the methods {", ".join(FACTS)} only.')
         numbers = told["base_fingerprint"]
