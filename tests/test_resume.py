@@ -20,8 +20,6 @@ from imprint.train import train
 from tests.tiny import tiny_rows
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
 
-FILES = ("optimizer.safetensors", "position.json", "trained.safetensors", "random.pt")
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -88,8 +86,9 @@ def test_a_folder_that_nothing_came_of_is_not_left_behind(recipe: Path) -> None:
 # A corrupted checkpoint
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("how", ["cut", "gone", "flipped"])
+@pytest.mark.parametrize(
+    ("name", "how"), [("optimizer.safetensors", "flipped"), ("position.json", "cut"), ("trained.safetensors", "gone"), ("random.pt", "cut")]
+)
 def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
     name: str, how: str, run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +98,7 @@ def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
     if how == "gone":
         file.unlink()
     else:
-        file.write_bytes(content if how == "flipped" and name != "position.json" else content[: len(content) // 2])
+        file.write_bytes(content if how == "flipped" else content[: len(content) // 2])
     assert again(run) == 0
     said = capsys.readouterr().out
     assert f"{run.state(4)}: this saved state is damaged (" in said
