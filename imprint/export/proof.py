@@ -36,9 +36,9 @@ class Answer:
     """For a person."""
 
 
-def questions(run: Trained, count: int) -> list[Sample]:
-    """What is asked: the first rows that the run held out, or questions of our own."""
-    return _held_out(run)[:count] or [Sample(text, "", None, place="") for text in QUESTIONS[:count]]
+def questions(run: Trained, count: int, *, tools: bool = False) -> list[Sample]:
+    """What is asked: the first rows that the run held out, or questions of our own. `tools` says whether the template writes tools."""
+    return _held_out(run, tools=tools)[:count] or [Sample(text, "", None, place="") for text in QUESTIONS[:count]]
 
 
 def prompts(template: Template, run: Trained, asked: Sequence[Sample]) -> list[list[int]]:
@@ -72,10 +72,10 @@ def refuse_other_answers(asked: Sequence[Sample], before: Sequence[Answer], afte
     )
 
 
-def _held_out(run: Trained) -> list[Sample]:
+def _held_out(run: Trained, *, tools: bool) -> list[Sample]:
     if not isinstance(run.data, DataSection):
         return []
     try:
-        return load_held_out(run.data)
+        return load_held_out(run.data, tools=tools)
     except UserError:  # the rows may be gone
         return []

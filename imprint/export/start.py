@@ -34,7 +34,7 @@ from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import DTYPES, out_of_memory
-from imprint.trained import Trained, moved, network_folder, read_run
+from imprint.trained import Trained, moved, network_folder, open_template, read_run
 from imprint.tune.adapter import read_description
 
 RECORD = "export.json"
@@ -96,9 +96,11 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     else:
         reads = (path, network_folder(path, run), base_folder(run.model.path))
         refuse_place(out, reads, again=_is_export, otherwise="is no export")
-    asked = (
-        questions(run, section.questions) if prompts is None else read_questions(prompts, prompt_column="content", limit=section.questions)
-    )
+    most = section.questions
+    if prompts is None:
+        asked = questions(run, most, tools=open_template(path, run).tools)
+    else:
+        asked = read_questions(prompts, prompt_column="content", limit=most)
     with new_file(out) if target == "bundle" else new_folder(out) as part:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
         job = Job(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)

@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from imprint.data.dataset import DataSection
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.proof import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
@@ -44,6 +46,17 @@ def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(ru
 
     assert questions(trained, 2)[0].query.startswith("类型#")
     assert [one.query for one in questions(gone, 3)] == list(QUESTIONS[:3])
+
+
+def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Path, Trained], tmp_path: Path) -> None:
+    _path, trained = run
+    turns = [{"role": "user", "content": "冷吗？"}, {"role": "assistant", "metadata": "天气", "content": "{}"}]
+    rows = tmp_path / "tools.jsonl"
+    rows.write_text(json.dumps({"tools": [{"name": "天气"}], "messages": turns}) + "\n", encoding="utf-8")
+    known = trained.model_copy(update={"data": DataSection(train=rows, dev=rows)})
+
+    assert [one.query for one in questions(known, 2, tools=True)] == ["冷吗？"]
+    assert [one.query for one in questions(known, 2)] == list(QUESTIONS[:2])
 
 
 def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, Trained]) -> None:
