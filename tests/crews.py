@@ -36,7 +36,7 @@ model: {{path: {folder}/base, device: cpu}}
 data: {{train: {folder}/rows.jsonl, dev_share: 0.2, max_target_length: 24}}
 tune: {{method: full}}
 optimizer: {{learning_rate: 0.01, warmup_steps: 0, schedule: constant, weight_decay: 0.01}}
-train: {{steps: 4, batch_size: 9, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_prompts: 0, keep_states: 9}}
+train: {{steps: 4, batch_size: 9, micro_batch_size: 2, save_every: 2, evaluate_every: 2, watch_prompts: 0, keep_states: 9, report: false}}
 forgetting: {{measure: false}}
 """
 """Steps of 9, 9 and 1 of the 19 rows: two processes have 3 and 2 micro-batches of the 9, and one of them has no row of the 1."""

@@ -18,7 +18,13 @@ PREFIX, LORA = "tune={method: prefix, length: 4, start: random}", "tune={method:
 DROPPED = "tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"
 WATCHED = ["train.watch_prompts=1", "train.watch_every=4"]
 MEANS = ["train.loss_average=micro_batch", "train.micro_batch_size=1"]
-MEASURED = ["forgetting.measure=true", "forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.max_new_tokens=2"]
+MEASURED = [
+    "train.report=true",
+    "forgetting.measure=true",
+    "forgetting.limit=2",
+    "forgetting.text_tokens=20",
+    "forgetting.max_new_tokens=2",
+]
 FSDP, ZERO1, ZERO2, ZERO3 = "engine.fsdp=true", "engine.deepspeed=zero1", "engine.deepspeed=zero2", "engine.deepspeed=ds.json"
 OFFLOAD, BFLOAT16, FLOAT16 = "engine.offload=true", "model.dtype=bfloat16", "model.dtype=float16"
 BREAKING = [

@@ -22,6 +22,8 @@ def test_what_was_forgotten_is_measured_once_and_the_same(folder: Path, outcomes
     assert two.pop("kl") == pytest.approx(alone.pop("kl"), rel=1e-3)
     assert two == alone
     assert outcomes["full-two"].words.count("KL divergence") == 1
+    assert outcomes["full-two"].words.count("report.html") == 1
+    assert (folder / "full-two" / "report.html").is_file()
 
 
 def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(folder: Path, outcomes: dict[str, Outcome]) -> None:
