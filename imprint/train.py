@@ -129,7 +129,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
             del job
-            gc.collect()  # the optimizer holds it in a circle
+            if not finished or recipe.forgetting.measure:  # then a base is loaded anew, and the optimizer holds this one in a circle
+                gc.collect()
         if crew.leads:
             review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
