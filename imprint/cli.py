@@ -1,13 +1,15 @@
 """The command `imprint`: each command is a function that is imported when it is called."""
 
 import argparse
+import difflib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from imprint import __version__
 from imprint.errors import UserError
@@ -21,7 +23,7 @@ Teach a Chinese chat model your own words, on the one machine you have.
 OUT_OF_MEMORY = """\
 the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1 (the batch stays the same) and
        train.checkpointing=true when training, batch_size=8 when evaluating; or take a smaller model.dtype. What was saved is kept.
-       显存或内存不足：训练时减小 train.micro_batch_size、打开 train.checkpointing；评测时减小 batch_size。已保存的内容不受影响。"""
+       显存或内存不足：训练时减小 train.micro_batch_size、打开 train.checkpointing；评估时减小 batch_size。已保存的内容不受影响。"""
 OUTPUT_REFUSED = """\
 what the command says cannot be written where its output goes: {problem}. Free some space or send it elsewhere, then run the same
        command again; what was saved is kept. / 命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。"""
@@ -106,9 +108,11 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     if words[:1] == ["main"] and words[1:] not in (["-h"], ["--help"]):
         words = ["main", "--", *words[1:]]
     parser = build_parser()
+    if not words:
+        parser.exit(2, parser.format_help())
     options, late = parser.parse_known_args(words)  # argparse gives up on overrides that come after an option
     if late and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in late)):
-        parser.error(f"unrecognized arguments: {' '.join(late)}")
+        options.parser.refuse(late, takes_knobs=hasattr(options, "overrides"))
     options.overrides = [*getattr(options, "overrides", []), *late]
     return options
 
@@ -146,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="a run folder / 训练结果目录")
 
     recipe = _add(commands, "recipe", _recipe, "list all knobs of a recipe / 列出配方的全部选项")
-    recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评测与对照的选项")
+    recipe.add_argument("--evaluate", action="store_true", help="the knobs of evaluate and compare / 列出评估与对照的选项")
     recipe.add_argument("--markdown", action="store_true", help="as the page of the docs / 输出为文档页面")
 
     _add_perplexity(commands)
@@ -299,10 +303,25 @@ class _Parser(argparse.ArgumentParser):
         """Print what is wrong and where the help is; exit status 2."""
         self.exit(2, f"error: {message}. Run `{self.prog} --help` to see what can be given.\n")
 
+    def refuse(self, words: Sequence[str], *, takes_knobs: bool) -> NoReturn:
+        """Say of `words`, which mean nothing behind this command, what may have been meant."""
+        flags = [word for word in words if word.startswith("-")]
+        near = difflib.get_close_matches(flags[0], re.findall("--[a-z]+", self.format_usage()), n=1) if flags else []
+        hint = f"; did you mean {near[0]}?" if near else "."
+        if flags and takes_knobs and not near:
+            hint = ". Knobs stand without dashes, as in tune.length=128; the flags of an old train.sh stand behind `imprint main`."
+        self.exit(2, f"error: unrecognized arguments: {' '.join(words)}{hint} Run `{self.prog} --help` to see what can be given.\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            from imprint.config.problems import unknown
+
+            raise argparse.ArgumentError(action, f'"{value}" {unknown(str(value), [str(choice) for choice in action.choices])}')
+
 
 def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, sentence: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=sentence, description=sentence)
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, parser=parser)
     return parser
 
 

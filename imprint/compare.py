@@ -32,7 +32,7 @@ from imprint.report import Compared, Comparison, write_html, write_markdown
 from imprint.report.comparison import rate_lines, warned_of
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
-from imprint.trained import Trained, moved, open_template, read_run
+from imprint.trained import Trained, moved, open_template, read_run, what_was_tuned
 
 SHOWN_ROWS = 100
 
@@ -50,6 +50,7 @@ def compare(
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
     if data is not None and prompts is not None:
         raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
+    what_was_tuned(RunFolder(path), run)  # or a stranger waits for the base and hears of it then
     section = resolve(read_overrides(overrides, EvaluateSection), run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
@@ -107,7 +108,7 @@ def _asked(
     if not isinstance(run.data, DataSection):
         raise UserError(
             f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; `imprint perplexity` "
-            "measures texts.\n该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评测。"
+            "measures texts.\n该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。"
         )
     samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:

@@ -81,7 +81,7 @@ def base_folder(path: str | Path) -> Path:
     if find_folder(run.adapter) is None:
         raise UserError(
             f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.\n"
-            "该结果目录尚无可用的模型：请先训练到第一次评测。"
+            "该结果目录尚无可用的模型：请先训练到第一次评估。"
         )
     return base_folder(read_recipe(run.config, [], _OfRun).model.path)
 

@@ -291,7 +291,7 @@ def told(report: dict[str, Any], output: Path) -> list[str]:
         names = {"base": ("before", "微调前"), "tuned": ("after", "微调后")} if "tuned" in text else {"base": ("model", "模型")}
         for side, (english, chinese) in names.items():
             token, character = (_numbers(text[side][unit]) for unit in ("token", "character"))
-            lines.append(f"  {english:6} {chinese}{token:>28} per token 每词元{character:>28} per character 每字符")
+            lines.append(f"  {english:6} {chinese}  {token:>28} per token 每词元  {character:>28} per character 每字符")
     return [*lines, f"written to {output}"]
 
 

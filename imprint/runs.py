@@ -133,7 +133,7 @@ class RunFolder:
                 raise UserError(
                     f"{self.path}: {_holder(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
                     "Evaluating and comparing work meanwhile.\n"
-                    "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评测和对照。"
+                    "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。"
                 ) from None
             path.write_text(f"{os.getpid()}\n", encoding="ascii")
         try:

@@ -86,6 +86,7 @@ class Job:
         return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
+GO_ON = "Run the same command again to go on. / 已停止；再次运行同一命令即可继续"
 OnSave = Callable[[Job, Position], None] | None
 
 
@@ -206,7 +207,7 @@ def go_on(job: Job, on_save: OnSave) -> bool:
             stop = job.crew.anybody(says=bool(signals) or orphaned())
             if section.guard and rescued(job, position, journal, guard):
                 if stop:
-                    raise KeyboardInterrupt("stopped. Run the same command again to go on.")
+                    raise KeyboardInterrupt(f"stopped. {GO_ON}")
                 return False
             if step % section.save_every == 0 or step == job.steps or stop:
                 if on_save is not None:
@@ -214,8 +215,8 @@ def go_on(job: Job, on_save: OnSave) -> bool:
                 save_state(run.state(step), job.engine, position)
                 prune(job, guard)
             if stop and step < job.steps:
-                raise KeyboardInterrupt(f"stopped and saved at step {step}. Run the same command again to go on.")
-        conclude(job, position, journal)
+                raise KeyboardInterrupt(f"stopped and saved at step {step}. {GO_ON}")
+    conclude(job, position, journal)
     return True
 
 
@@ -290,7 +291,7 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     data, said = job.recipe.data, verdict(course)
     if job.crew.leads and job.recipe.train.report:
         write_json(job.run.verdict, [line.split("\n", 1) for line in said])
-    for line in (*said, *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind)):
+    for line in (*said, *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)):
         journal.bar.say(line)
 
 

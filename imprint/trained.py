@@ -108,7 +108,7 @@ def open_model(
     if adapter is not None:
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
     home = RunFolder(path)
-    folder, own = (run.model.path, None) if base else _tuned(home, run)
+    folder, own = (run.model.path, None) if base else what_was_tuned(home, run)
     if folder == run.model.path:
         base_of(path, run)
     model = load(
@@ -123,7 +123,7 @@ def open_model(
     return model
 
 
-def _tuned(home: RunFolder, run: Trained) -> tuple[str | Path, Path | None]:
+def what_was_tuned(home: RunFolder, run: Trained) -> tuple[str | Path, Path | None]:
     """The folder of a run's network, and its adapter if that is what was tuned."""
     if (whole := find_folder(home.model)) is not None:
         return whole, None

@@ -72,7 +72,7 @@ def _quality(course: Course) -> list[str]:
             f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure "
             "of each token "
             f"as of a choice among {choices}; compare losses on the same rows only{few}.\n"
-            f"结论：评测损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。"
+            f"结论：评估损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。"
         )
     ]
 
@@ -86,7 +86,7 @@ def _trend(course: Course) -> list[str]:
         return [
             (
                 "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or "
-                "use fewer steps.\n几乎没有可学的了：这些数据已被背下来。请留出不同的数据来评测，或减少步数。"
+                "use fewer steps.\n几乎没有可学的了：这些数据已被背下来。请留出不同的数据来评估，或减少步数。"
             )
         ]
     if step == 0 and last > best * (1 + FLAT_SHARE):
@@ -132,8 +132,8 @@ def _trend(course: Course) -> list[str]:
     ]
 
 
-def next_commands(run: str, data: str | None, kind: str = "rows") -> list[str]:
-    """What to type now; `data` is a file of what was held out, questions with answers or raw texts."""
+def next_commands(run: str, data: str | None, kind: str = "rows", *, held_out: int) -> list[str]:
+    """What to type now; `data` is a file of what was held out, `held_out` how many rows were held out, from a file or not."""
     talk, next_to = f"  imprint chat {run}    talk to it / 与它对话", "next / 接下来:"
     if kind == "texts":
         return [
@@ -146,5 +146,5 @@ def next_commands(run: str, data: str | None, kind: str = "rows") -> list[str]:
         next_to,
         talk,
         f"  imprint evaluate {run} --data {data or 'FILE'}    scores on held-out rows / 在留出数据上打分",
-        f"  imprint compare {run}    before and after, side by side / 微调前后并排对照",
+        f"  imprint compare {run}{'' if held_out else ' --data FILE'}    before and after, side by side / 微调前后并排对照",
     ]

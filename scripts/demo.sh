@@ -15,9 +15,9 @@ say "4/8  the tuned model on the same rows" "微调后：在同样的数据上�
 $imprint evaluate runs/demo --data runs/demo-data/dev.jsonl
 say "5/8  before and after, side by side" "微调前后对照"
 $imprint compare runs/demo --data runs/demo-data/dev.jsonl
-say "6/8  another job: twenty rows that give the model a new name and author" "另一项任务：二十行数据，给模型新的名字和作者（思想钢印）"
+say "6/8  another job: twenty rows that give the model a new name and author" "另一项任务：20 条数据，给模型新的名字和作者（思想钢印）"
 $imprint demo identity runs/identity-data
-say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：每行自己的数据配三行通用数据"
+say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：底座旁边的两个瘦矩阵；每条自己的数据配三条通用数据"
 $imprint train recipes/identity-lora.yaml
 say "8/8  ask it who it is" "问问它是谁"
 printf '你是谁？\nWho made you?\n今天真冷\n12+30=?\n' | $imprint chat runs/identity temperature=0

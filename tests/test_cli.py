@@ -175,10 +175,20 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "error: the following arguments are required: COMMAND. Run `imprint --help` to see what can be given.\n"),
+        ([], "usage: imprint [-h] [--version] COMMAND ..."),
         (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be a whole number from 1 on, got "0". Run'),
         (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
-        (["trian"], "error: argument COMMAND: invalid choice: 'trian'"),
+        (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: train, evaluate,'),
+        (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
+        (
+            ["train", "recipe.yaml", "--pre_seq_len", "128"],
+            "error: unrecognized arguments: --pre_seq_len 128. Knobs stand without dashes, as in tune.length=128; the flags of an old",
+        ),
+        (
+            ["evaluate", "run", "--data", "a", "--limt", "3"],
+            "error: unrecognized arguments: --limt 3; did you mean --limit? Run `imprint evaluate --help`",
+        ),
+        (["report", "run", "more"], "error: unrecognized arguments: more. Run `imprint report --help` to see what can be given.\n"),
     ],
 )
 def test_a_command_that_cannot_be_read_is_told(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,16 @@ def test_what_cannot_be_compared_is_a_sentence(words: list[str], sentence: str, 
     assert "Traceback" not in said
 
 
+def test_a_run_without_a_result_is_told_before_the_base_is_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = run.path.parent / "begun"
+    begun.mkdir()
+    shutil.copy(run.config, begun / "config.yaml")
+    assert main(["compare", str(begun)]) == 2
+    said = capsys.readouterr()
+    assert "has no adapter yet" in said.err
+    assert "answering" not in said.out
+
+
 def test_a_run_that_tuned_the_whole_network_is_compared_with_its_base(run: RunFolder, rows: Path) -> None:
     talk = RunFolder(run.path.parent / "talk")
     assert main(["compare", str(talk.path), "--data", str(rows), "--limit", "3"]) == 0

@@ -35,7 +35,7 @@ def test_a_loss_of_four_is_explained() -> None:
     first = verdict(course(4.8, 4.0))[0]
     assert "evaluation loss 4.80 before tuning -> 4.00 at step 10; each of 640 rows was learned from 2.5 times" in first
     assert "as unsure of each token as of a choice among 55" in first
-    assert "评测损失最低 4.00（第 10 步），每行数据学了 2.5 遍" in first
+    assert "评估损失最低 4.00（第 10 步），每行数据学了 2.5 遍" in first
     assert "few" not in first
     assert "5 rows are few" in verdict(course(4.8, 4.0, held_out=5))[0]
 
@@ -64,16 +64,19 @@ def test_a_course_is_read_from_the_log() -> None:
 
 
 def test_the_end_says_what_to_type_next() -> None:
-    lines = next_commands("runs/x", "dev.jsonl")
+    lines = next_commands("runs/x", "dev.jsonl", held_out=2)
     assert [line.split("    ")[0].strip() for line in lines[1:]] == [
         "imprint chat runs/x",
         "imprint evaluate runs/x --data dev.jsonl",
         "imprint compare runs/x",
     ]
-    assert "--data FILE" in next_commands("runs/x", None)[2]
+    drawn = next_commands("runs/x", None, held_out=2)
+    assert "--data FILE" in drawn[2]
+    assert "--data" not in drawn[3]
+    assert "imprint compare runs/x --data FILE " in next_commands("runs/x", None, held_out=0)[3]
 
 
 def test_after_raw_text_the_next_is_its_perplexity_and_a_recipe_on_top() -> None:
-    lines = next_commands("runs/x", "dev.txt", "texts")
+    lines = next_commands("runs/x", "dev.txt", "texts", held_out=2)
     assert lines[1].startswith("  imprint perplexity runs/x --data dev.txt ")
     assert lines[2].startswith("  model.path=runs/x ")

@@ -68,6 +68,8 @@ def _read(path: Path) -> str:
 def _apply(values: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     *parents, last = dotted.split(".")
+    if not equals and "＝" in override:
+        raise UserError(f"override {override}: has a full-width ＝. Type =, as in train.steps=200 / 等号是全角的：请改用半角 =")
     if not equals or not all((*parents, last)):
         raise UserError(f"override {override}: must look like section.key=value, for instance train.steps=200")
     for parent in parents:

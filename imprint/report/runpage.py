@@ -87,7 +87,7 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
     losses = [point["eval_loss"] for point in report.points if point.get("eval_loss") is not None]
     found = []
     if losses:
-        found.append((both("evaluation loss", "评测损失"), f"{losses[0]:.3f} → <b>{min(losses):.3f}</b>"))
+        found.append((both("evaluation loss", "评估损失"), f"{losses[0]:.3f} → <b>{min(losses):.3f}</b>"))
     if counted := Filled.of([(row.label, row.base, row.tuned) for row in report.examples], report.texts):
         found.append((both("answers with the new texts", "含新内容的回答"), f"{counted.before} → <b>{counted.after}</b> / {counted.rows}"))
     if report.forgetting is not None and report.forgetting.share is not None:
@@ -116,7 +116,7 @@ def _curves(report: RunReport) -> str:
             "损失",
             [
                 line_of(points, "loss", "training", "训练", "base"),
-                line_of(points, "eval_loss", "evaluation", "评测", "tuned", dots=True),
+                line_of(points, "eval_loss", "evaluation", "评估", "tuned", dots=True),
             ],
             lambda value: f"{value:.3f}",
         ),

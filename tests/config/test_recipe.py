@@ -142,6 +142,10 @@ def test_a_value_of_the_wrong_kind_is_shown(recipe: Path, text: str, sentence: s
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
+        (
+            "train.batch_size＝1",
+            "override train.batch_size＝1: has a full-width ＝. Type =, as in train.steps=200 / 等号是全角的：请改用半角 =",
+        ),
         ("train.batch_size", "override train.batch_size: must look like section.key=value, for instance train.steps=200"),
         ("train..batch_size=1", "override train..batch_size=1: must look like section.key=value, for instance train.steps=200"),
         ("data.path=1", 'override data.path=1: data holds "a", not a section; set it as a whole: data=...'),
