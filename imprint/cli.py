@@ -30,7 +30,7 @@ what the command says cannot be written where its output goes: {problem}. Free s
 EPILOG = """\
 first steps / 从这里开始:
   imprint recipe                                all knobs of a recipe / 配方的全部选项
-  imprint train recipe.yaml train.steps=200     a recipe, and a knob set here / 配方，并在此改一个选项
+  imprint train RECIPE.yaml train.steps=200     a recipe, and a knob set here / 配方，并在此改一个选项
   imprint evaluate RUN --data dev.jsonl         scores on held-out rows / 在留出数据上打分
   imprint compare RUN                           before and after, side by side / 微调前后并排对照
   imprint chat RUN                              talk to it / 与模型对话

@@ -17,7 +17,7 @@ say "5/8  before and after, side by side" "微调前后对照"
 $imprint compare runs/demo --data runs/demo-data/dev.jsonl
 say "6/8  another job: twenty rows that give the model a new name and author" "另一项任务：20 条数据，给模型新的名字和作者（思想钢印）"
 $imprint demo identity runs/identity-data
-say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：底座旁边的两个瘦矩阵；每条自己的数据配三条通用数据"
+say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：底座旁边的低秩矩阵；每条自己的数据配三条通用数据"
 $imprint train recipes/identity-lora.yaml
 say "8/8  ask it who it is" "问问它是谁"
 printf '你是谁？\nWho made you?\n今天真冷\n12+30=?\n' | $imprint chat runs/identity temperature=0
@@ -27,6 +27,7 @@ cat <<'TEXT'
 Open  runs/demo/compare.html      what tuning changed, answer by answer / 微调前后逐条对照
       runs/identity/report.html   the new identity, what the base still can, curves / 新身份、原有能力与曲线
       runs/demo/loss.png          how it learned / 损失曲线
+First source .venv/bin/activate   in each new terminal, or `imprint` is not found / 新开的终端里先运行这一句
 Talk  imprint chat runs/demo   /prefix off lets the base answer / 与它对话，/prefix off 换回底座
 Next  edit recipes/demo.yaml (try tune.start=random, tune.length=8), or give it your own rows:
       imprint train recipes/identity-lora.yaml data.fill.name=YOURS data.fill.author=YOURS output=runs/mine

@@ -9,8 +9,11 @@ import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from imprint.files import read_lines
 from imprint.runs import RunFolder
@@ -111,8 +114,8 @@ template) learns eight rows by heart, with activation checkpointing and in packe
 {steps}; the last loss must be under a tenth of the first. What was learned is saved,
 loaded again as a stranger would, and must give the same greedy answers, from a cache. `make test` tries the cells in *italics*.
 
-The numbers are the last loss as a share of the first. {count} cells run, {refused} are refused with a sentence: integers take no small
-steps, so a base in few bits is not tuned as a whole.
+The numbers are the last loss as a share of the first ({when}, PyTorch {torch}, CPU). {count} cells run, {refused} are refused
+with a sentence: integers take no small steps, so a base in few bits is not tuned as a whole.
 
 {table}
 A share is no quality: it says that gradients flow to where they should. The page is made by `python -m tests.matrix > docs/matrix.md`.
@@ -156,7 +159,9 @@ def main() -> None:
         results = dict(zip(cells, pool.map(run_aside, cells), strict=True))
     assert [cell for cell, found in results.items() if not found.same] == []
     steps = ", ".join(f"{steps} steps by {method}" for method, (_tune, _rate, steps) in METHODS.items())
-    sys.stdout.write(PAGE.format(steps=steps, count=len(cells), refused=len(CELLS) - len(cells), table=table(results)))
+    counts = {"count": len(cells), "refused": len(CELLS) - len(cells)}
+    made = {"when": datetime.now(UTC).date(), "torch": torch.__version__.rpartition(".")[0]}
+    sys.stdout.write(PAGE.format(steps=steps, table=table(results), **counts, **made))
 
 
 if __name__ == "__main__":

@@ -190,4 +190,4 @@ def _verdict(
     yield "  " + ink(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
     data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.texts_knobs()}
     yield "  " + ink("# learns from them / 开始训练", "dim")
-    yield "  " + ink(shlex.join(["imprint", "train", "recipe.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")
+    yield "  " + ink(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")

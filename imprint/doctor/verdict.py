@@ -64,7 +64,7 @@ def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable:
     limits = raised(seen.source, seen.target)
     kept = [knob for knob in asked.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
-    yield from _next(shlex.join(["imprint", "train", "recipe.yaml", *knobs]), "learns from it", "开始训练", ink)
+    yield from _next(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), "learns from it", "开始训练", ink)
 
 
 def _stem(source: str) -> str:

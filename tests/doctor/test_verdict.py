@@ -28,7 +28,7 @@ def asked(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) 
 def test_of_sound_rows_the_next_thing_is_to_learn_from_them() -> None:
     lines = told(*SOUND, asked=asked(dev="dev.jsonl"))
     assert lines[1].startswith("✓ nothing is wrong")
-    assert lines[-1] == "imprint train recipe.yaml data.train=a.jsonl data.dev=dev.jsonl"
+    assert lines[-1] == "imprint train RECIPE.yaml data.train=a.jsonl data.dev=dev.jsonl"
     assert "imprint data show a.jsonl" in lines
 
 
@@ -41,13 +41,13 @@ def test_of_rows_with_mistakes_the_next_thing_is_to_mend_them() -> None:
 def test_of_mended_rows_the_next_thing_is_to_look_again_and_learn() -> None:
     lines = told(*SOUND, SOUND[0], asked=asked(), fixed=Path("out.jsonl"))
     assert "imprint data check out.jsonl" in lines
-    assert lines[-1] == "imprint train recipe.yaml data.train=out.jsonl"
+    assert lines[-1] == "imprint train RECIPE.yaml data.train=out.jsonl"
 
 
 def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = told(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
     limit = looked(row("问", "答" * 300)).target.quantile(1)
-    assert lines[-1] == f"imprint train recipe.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
+    assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
     assert raised(looked(*SOUND).source, looked(*SOUND).target) == []
 
 
