@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def described(run: RunFolder) -> dict[str, Any]:
 def talking_run(folder: Path) -> RunFolder:
     """A prefix run on a base that answers the tiny rows: at once the tiny base, tuned as a whole, and no chance answers.
 
+    The prefix has learned one answer to all of them, so that on whatever processor it says something else than its base.
+
     `folder` is one of pytest's; the run is made once for all tests, whichever process they run in, and copied.
     """
     made = (folder.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else folder.parent) / "talking"
@@ -73,6 +76,10 @@ def talking_run(folder: Path) -> RunFolder:
 def _make_talking(folder: Path) -> None:
     recipe = tiny_recipe(folder)
     ends = [f"train.{name}_every=120" for name in ("save", "evaluate", "watch")]
+    other = folder / "other.jsonl"
+    rows = (folder / "rows.jsonl").read_text(encoding="utf-8")
+    other.write_text(re.sub(r'"这件[^"]*"', '"这件上衣的颜色是红色，版型很宽松。"', rows), encoding="utf-8")
     knobs = ["tune={method: full}", "optimizer.learning_rate=0.01", "train.steps=120", "train.batch_size=8", "data.dev_share=0", *ends]
     base = tiny_run(recipe, "talk", *knobs).model
-    tiny_run(recipe, "run", f"model.path={base}", "tune.start=random", "optimizer.learning_rate=3.0")
+    knobs = ["tune.start=random", "tune.length=8", "optimizer.learning_rate=1.0", "train.steps=40", *ends]
+    tiny_run(recipe, "run", f"model.path={base}", f"data.train={other}", *knobs)

@@ -66,7 +66,7 @@ def test_many_bad_answers_are_warned_of_on_top(ask: Ask, run: RunFolder, capsys:
     said = capsys.readouterr().out
     assert said.index("warning: 100% of the answers are empty: the model ends at once.") < said.index("rouge-1")
     assert "警告：100% 的回答是空的" in said
-    ask("max_new_tokens=2", limit=4, name="short")
+    ask("max_new_tokens=1", limit=4, name="short")
     said = capsys.readouterr().out
     assert "warning: 100% of the answers never stop: their limit ended them." in said
     assert "are empty:" not in said
@@ -74,7 +74,7 @@ def test_many_bad_answers_are_warned_of_on_top(ask: Ask, run: RunFolder, capsys:
 
 
 def test_an_evaluation_scores_as_its_files_are_scored_again(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ask("max_new_tokens=3", "truncation=original", "max_target_length=12")
+    folder = ask("max_new_tokens=1", "truncation=original", "max_target_length=12")
     for name in ("predictions.jsonl", "generated_predictions.txt"):
         assert main(["score", str(folder / name), "--protocol", "chatglm-6b", "--output", str(tmp_path / "again.json")]) == 0
         again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
