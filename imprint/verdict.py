@@ -138,7 +138,7 @@ def next_commands(run: str, data: str | None, kind: str = "rows", *, held_out: i
     if kind == "texts":
         return [
             next_to,
-            f"  imprint perplexity {run} --data {data or 'FILE'}    how sure it is of texts, before and after / 困惑度，微调前后对比",
+            f"  imprint perplexity {run} --data {data or 'FILE'}    how sure it is of texts, before and after / 困惑度，微调前后对照",
             f"  model.path={run}    in another recipe: teach it to answer / 在另一配方中作底座，再做指令微调",
             talk,
         ]

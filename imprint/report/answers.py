@@ -19,7 +19,7 @@ def prompt_box(prompt: str) -> str:
 
 def answer_box(who: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
     """What `base` or `tuned` (who) said, with what it shares with the label marked; no figures where there are no scores."""
-    name = both("base", "原模型") if who == "base" else both("tuned", "微调后")
+    name = both("base", "底座") if who == "base" else both("tuned", "微调后")
     if text.strip():
         pieces = shared_runs(text, label)
         shown = "".join(f"<mark>{escape(piece)}</mark>" if shared else escape(piece) for piece, shared in pieces)

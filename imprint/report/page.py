@@ -31,7 +31,7 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
 def write_html(comparison: Comparison, path: Path) -> None:
     """Write the report to `path`."""
     rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.rows, start=1))
-    kicker = both("before and after tuning", "微调前后对比")
+    kicker = both("before and after tuning", "微调前后对照")
     top = masthead(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
     write_page(
         path,
@@ -39,7 +39,7 @@ def write_html(comparison: Comparison, path: Path) -> None:
         top,
         f"""{_scores(comparison)}
 <section aria-labelledby="answers">
-<h2 id="answers">{both("Answers side by side", "逐条对比")}</h2>
+<h2 id="answers">{both("Answers side by side", "逐条对照")}</h2>
 {_nearer(comparison.rows)}
 {_tools(comparison.rows)}
 <div id="rows">
@@ -69,7 +69,7 @@ def _scores(comparison: Comparison) -> str:
 {warned}
 <div class="wide"><table class="scores">
 <thead><tr><th scope="col">{both("metric", "指标") if lines else both("share", "比例")}</th>
-<th scope="col">{both("base", "原模型")}</th>
+<th scope="col">{both("base", "底座")}</th>
 <th scope="col">{both("tuned", "微调后")}</th><th scope="col">{both("difference", "变化")}</th>{beside}
 {scale}</tr></thead>
 <tbody>

@@ -222,7 +222,7 @@ def _asked_table(rows: Sequence[Asked], name: str, *, is_open: bool) -> str:
     lines = "\n".join(_asked_line(row) for row in rows)
     head = "".join(
         f'<th scope="col">{both(*names)}</th>'
-        for names in (("question", "问题"), ("base", "原模型"), ("tuned", "微调后"), ("what became of it", "结果"))
+        for names in (("question", "问题"), ("base", "底座"), ("tuned", "微调后"), ("what became of it", "结果"))
     )
     opened = " open" if is_open else ""
     return f"""<details{opened}><summary>{name}</summary>
