@@ -98,9 +98,9 @@ def told(found: Forgetting) -> list[str]:
     lines = [f"forgetting: {english}; {measured}\n遗忘评估：{chinese}；中性文本上每词元 KL 散度 {divergence}"]
     if found.share is not None and found.share < ENOUGH:
         lines.append(
-            "much was lost: mix general rows in (data.mix_general={}), take fewer steps or a lower optimizer.learning_rate, start a prefix "
-            "with tune.start=text, or use tune.method=lora\n"
-            "遗忘较多：可混入通用数据（data.mix_general={}）、减少步数、降低学习率、前缀用 tune.start=text，或改用 tune.method=lora"
+            "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
+            "brings none), or take fewer steps or a lower optimizer.learning_rate\n"
+            "遗忘较多：混入通用数据最有效（data.mix_general={}，底座没有自带时用 data.mix_general.rows=FILE）；也可减少步数、降低学习率"
         )
     return lines
 
