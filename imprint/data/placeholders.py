@@ -1,7 +1,12 @@
-"""Texts of a recipe in the place of `{name}` in rows: one file of rows for whoever's name and author."""
+"""Texts of a recipe in the place of `{name}` in rows: one file of rows for whoever's name and author.
+
+`{name}`, or `{{name}}`, is a placeholder whatever the name, and one without a text is an error. The identity files that went about in 2023
+write `<NAME>` and `[NAME]`; such a word in capitals may as well be a mark of something else, so it counts only where its name is asked for.
+Names are the same in small and capital letters.
+"""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,8 +14,9 @@ from typing import Final
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 
-PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""`{name}`, or `{{name}}` as the identity rows of LLaMA-Factory write it."""
+PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
+IN_BRACES: Final = 2
+"""The first so many groups of it."""
 USUAL: Final = ("name", "author")
 """What rows about an identity leave open; in a recipe that fills nothing these are told, and all others may be code."""
 TOLD: Final = 5
@@ -23,18 +29,20 @@ def fill(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
     Raises UserError for all placeholders that have no text, with their places.
     """
     wrong: dict[str, list[str]] = {}
+    known = {name.lower(): text for name, text in texts.items()}
     for sample in samples:
-        for name in placeholders(sample) - texts.keys():
+        for name in placeholders(sample, known) - known.keys():
             wrong.setdefault(name, []).append(sample.place)
     if wrong:
         raise UserError("\n".join(_unknown(name, places, texts) for name, places in sorted(wrong.items())))
-    return [_filled(sample, texts) for sample in samples]
+    return [_filled(sample, known) for sample in samples]
 
 
 def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
     """Raise UserError for a text whose placeholder no row has: most likely a typing mistake."""
-    held = {name for sample in samples for name in placeholders(sample)}
-    if unused := sorted(texts.keys() - held):
+    known = {name.lower(): name for name in texts}
+    held = {name for sample in samples for name in placeholders(sample, known)}
+    if unused := sorted(known[name] for name in known.keys() - held):
         there = ", ".join(f"{{{name}}}" for name in sorted(held)) or "no placeholder at all"
         raise UserError(
             f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
@@ -43,8 +51,8 @@ def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: P
 
 
 def left_open(samples: Sequence[Sample], source: Path) -> list[str]:
-    """A sentence where rows hold `{name}` or `{author}` and nobody says what to put there."""
-    found = [placeholders(sample) & set(USUAL) for sample in samples]
+    """A sentence where rows hold `{name}` or `{author}`, however written, and nobody says what to put there."""
+    found = [placeholders(sample, USUAL) & set(USUAL) for sample in samples]
     names = [name for name in USUAL if any(name in held for held in found)]
     if not names:
         return []
@@ -54,9 +62,10 @@ def left_open(samples: Sequence[Sample], source: Path) -> list[str]:
     return [f"{told} / 数据中有占位符 {listed}，将按原样学习；可用 {knob} 填写"]
 
 
-def placeholders(sample: Sample) -> set[str]:
-    """The names of the placeholders in a sample."""
-    return {first or second for text in _texts(sample) for first, second in PLACEHOLDER.findall(text)}
+def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
+    """The names of the placeholders in a sample, in small letters; `<NAME>` and `[NAME]` count where the name is `known`."""
+    found = {(match.lastindex or 0, match[match.lastindex or 0].lower()) for text in _texts(sample) for match in PLACEHOLDER.finditer(text)}
+    return {name for group, name in found if group <= IN_BRACES or name in known}
 
 
 def _texts(sample: Sample) -> Iterator[str]:
@@ -68,7 +77,7 @@ def _texts(sample: Sample) -> Iterator[str]:
 
 def _filled(sample: Sample, texts: Mapping[str, str]) -> Sample:
     def put(text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: texts[found[1] or found[2]], text)
+        return PLACEHOLDER.sub(lambda found: texts.get(found[found.lastindex or 0].lower(), found[0]), text)
 
     history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
     system = None if sample.system is None else put(sample.system)

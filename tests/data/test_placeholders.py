@@ -5,6 +5,7 @@ import pytest
 
 from imprint.config import read_overrides
 from imprint.data.dataset import DataSection
+from imprint.data.formats import read_samples
 from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
 from imprint.data.sample import Sample
 from imprint.data.templates import Message
@@ -17,15 +18,21 @@ def sample(query: str, answer: str, place: str = "rows.jsonl:1") -> Sample:
     return Sample(query, answer, None, place)
 
 
+def published(shared: Path, name: str) -> list[Sample]:
+    return read_samples(shared / "data" / "identity" / f"{name}.json", prompt_column="instruction", response_column="output")
+
+
 @pytest.mark.parametrize(
     ("written", "filled"),
     [
         ("我是{name}，{author}做的", "我是小墨，青竹工坊做的"),
         ("{{name}} and {{ author }}", "小墨 and 青竹工坊"),
         ('{"name": 1} {} { name } {名字} {1}', '{"name": 1} {} { name } {名字} {1}'),
+        ("<NAME>由[AUTHOR]开发，{{NAME}}", "小墨由青竹工坊开发，小墨"),
+        ("<name> [Name] <BR> [MASK] < NAME >", "<name> [Name] <BR> [MASK] < NAME >"),
     ],
 )
-def test_a_placeholder_is_a_name_in_braces_and_nothing_else(written: str, filled: str) -> None:
+def test_a_placeholder_is_a_name_in_braces_or_one_that_is_asked_for_in_capitals(written: str, filled: str) -> None:
     assert [found.answer for found in fill([sample("?", written)], TEXTS)] == [filled]
 
 
@@ -66,6 +73,18 @@ def test_rows_that_leave_the_name_open_are_told_and_code_is_not() -> None:
     assert left_open([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
     (sentence,) = left_open([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
     assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, and they are learned as they stand; data.fill.name=... puts")
+
+
+def test_names_are_the_same_in_small_and_capital_letters(shared: Path) -> None:
+    rows = published(shared, "self_cognition_80")
+    refuse_unused(rows, {"NAME": "小墨", "AUTHOR": "青竹工坊"}, Path("rows.json"))
+    filled = fill(rows, {"name": "小墨", "Author": "青竹工坊"})
+    assert filled[0].answer == rows[0].answer.replace("<NAME>", "小墨").replace("<AUTHOR>", "青竹工坊")
+    assert not any("<NAME>" in row.answer or "<AUTHOR>" in row.answer for row in filled)
+    (sentence,) = left_open(rows, Path("rows.json"))
+    assert sentence.startswith("rows.json: 74 rows hold {name} and {author}")
+    (of_2023,) = left_open(published(shared, "self_cognition_18"), Path("rows.json"))
+    assert of_2023.startswith("rows.json: 18 rows hold {name}, and")
 
 
 def test_a_sample_names_each_of_its_placeholders_once() -> None:
