@@ -96,11 +96,10 @@ def write_run_report(path: Path, run: Trained) -> None:
     found, rows = read_review(home)
     examples, kind = _examples(home, rows)
     said = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
-    adapter = find_folder(home.adapter)
     report = RunReport(
         title=path.name,
         base_name=run.model.path,
-        method="full" if find_folder(home.model) else read_description(adapter).method if adapter else "-",
+        method=_method(home),
         verdict=tuple((english, chinese) for english, chinese in said),
         points=read_lines(home.log),
         examples=examples,
@@ -110,6 +109,12 @@ def write_run_report(path: Path, run: Trained) -> None:
         recipe=home.config.read_text(encoding="utf-8"),
     )
     write_report(report, home.report)
+
+
+def _method(home: RunFolder) -> str:
+    """How a run was tuned, as far as its folder says."""
+    adapter = find_folder(home.adapter)
+    return "full" if find_folder(home.model) else read_description(adapter).method if adapter else "-"
 
 
 def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, ...], Examples]:
@@ -133,7 +138,8 @@ def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Fo
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, found.as_json())
     filled = Filled.of([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
-    for line in [*([filled.sentence()] if filled else []), *told(found)]:
+    advised = told(found, mixed=run.rows.mix_general is not None)
+    for line in [*([filled.sentence()] if filled else []), *advised]:
         say(line)
     return found
 

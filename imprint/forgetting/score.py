@@ -86,8 +86,8 @@ def forgetting_from(values: Mapping[str, Any], place: str) -> Forgetting:
         raise UserError(f"{place}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`.") from error
 
 
-def told(found: Forgetting) -> list[str]:
-    """One line in two languages, and a second one where much was lost."""
+def told(found: Forgetting, *, mixed: bool) -> list[str]:
+    """One line in two languages; where much was lost, a second one with what helps a run that general rows were `mixed` into or not."""
     divergence = "not finite" if found.kl is None else f"{found.kl:.4f}"
     if found.share is None:
         english, chinese = f"the base answers none of {len(found.rows)} questions rightly", "底座没有答对任何探测问题"
@@ -98,7 +98,10 @@ def told(found: Forgetting) -> list[str]:
     lines = [f"forgetting: {english}; {measured}\n遗忘评估：{chinese}；中性文本上每词元 KL 散度 {divergence}"]
     if found.share is not None and found.share < ENOUGH:
         lines.append(
-            "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
+            "much was lost: take more general rows (data.mix_general.share), fewer steps or a lower optimizer.learning_rate\n"
+            "遗忘较多：可提高通用数据的比例（data.mix_general.share）、减少步数、降低学习率"
+            if mixed
+            else "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
             "brings none), or take fewer steps or a lower optimizer.learning_rate\n"
             "遗忘较多：混入通用数据最有效（data.mix_general={}，底座没有自带时用 data.mix_general.rows=FILE）；也可减少步数、降低学习率"
         )

@@ -44,11 +44,13 @@ def test_it_comes_back_from_its_file_as_it_was() -> None:
 
 
 def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
-    (line,) = told(found(*[("对", "对", ())] * 9, ("对", "错", ())))
+    (line,) = told(found(*[("对", "对", ())] * 9, ("对", "错", ())), mixed=False)
     assert line.startswith("forgetting: 9 of 10 answers of the base are kept (90.0%); KL divergence 0.2500 nats a token over 100 tokens")
     assert "原有回答保留 9/10（90.0%）" in line
-    _, advice = told(found(("对", "对", ()), ("对", "错", ())))
-    assert "data.mix_general={}" in advice
-    (none,) = told(found(("错", "错", ("对",)), kl=None))
+    _, advice = told(found(("对", "对", ()), ("对", "错", ())), mixed=False)
+    assert "mix general rows in, which helps most (data.mix_general={}" in advice
+    _, advice = told(found(("对", "对", ()), ("对", "错", ())), mixed=True)
+    assert advice.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
+    (none,) = told(found(("错", "错", ("对",)), kl=None), mixed=False)
     assert "answers none of 1 questions rightly" in none
     assert "KL divergence not finite" in none
