@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
+from imprint.config.knobs import describe
 from imprint.config.section import Section, choices, sections, tags
 
 NEEDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -53,7 +54,7 @@ def problems(errors: Sequence[ErrorDetails], schema: type[Section]) -> list[Prob
         path, home, here = _locate(schema, error["loc"])
         need = _need(error)
         if need is None:
-            found.append(_special(error, path, home, here))
+            found.append(_special(error, path, home, here, schema))
         else:
             place = (path, show(error["input"]))
             if place not in needs:
@@ -70,9 +71,9 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def unknown(name: str, names: Sequence[str]) -> str:
-    """What to say about a key that is not among the known `names`."""
-    near = difflib.get_close_matches(name, names, n=1)
+def unknown(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+    """What to say about a key that is not among the known `names`; `elsewhere` are the places where it is one."""
+    near = elsewhere or difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"is unknown; {hint}allowed here: {', '.join(names)}"
 
@@ -92,14 +93,15 @@ def _need(error: ErrorDetails) -> str | None:
     return need(context) if need else None
 
 
-def _special(error: ErrorDetails, path: str, home: type[Section], here: object) -> Problem:
+def _special(error: ErrorDetails, path: str, home: type[Section], here: object, schema: type[Section]) -> Problem:
     """The problems that are about a key, about the word that chooses a section, or told by a section's own validator."""
     kind, context, key = error["type"], error.get("ctx", {}), path.rpartition(".")[2]
     if kind == "missing":
         field = home.model_fields.get(key)
         return Problem(path, f"is missing: {field.description}" if field and field.description else "is missing")
     if kind == "extra_forbidden":
-        return Problem(path, unknown(key, list(home.model_fields)))
+        elsewhere = [knob.path for knob in describe(schema) if knob.path.endswith(f".{key}") and knob.path != path]
+        return Problem(path, unknown(key, list(home.model_fields), elsewhere))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, words = context["discriminator"].strip("'"), context.get("expected_tags", "").replace("'", "")
         if kind == "union_tag_not_found":

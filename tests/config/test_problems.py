@@ -62,3 +62,4 @@ def test_a_long_value_is_cut() -> None:
 def test_an_unknown_key_gets_the_closest_known_one() -> None:
     assert unknown("lenght", ["method", "length"]) == "is unknown; did you mean length? allowed here: method, length"
     assert unknown("zzz", ["method", "length"]) == "is unknown; allowed here: method, length"
+    assert unknown("steps", ["train", "stage"], ["train.steps"]) == "is unknown; did you mean train.steps? allowed here: train, stage"

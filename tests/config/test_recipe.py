@@ -201,6 +201,11 @@ def test_what_was_dumped_reads_back_equal(recipe: Path, note: str) -> None:
     assert "数据" in dump(section)
 
 
+def test_a_knob_of_another_section_is_told_where_it_is(recipe: Path) -> None:
+    (told,) = complaint(recipe, "data: a", "batch_size=4")
+    assert told.startswith("override batch_size=4: is unknown; did you mean train.batch_size? allowed here: data, tune,")
+
+
 def test_overrides_alone_make_a_section_and_are_told_when_wrong() -> None:
     assert read_overrides(["batch_size=2", "epochs=3"], Train) == Train(batch_size=2, epochs=3)
     with pytest.raises(UserError) as error:
