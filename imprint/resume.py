@@ -111,7 +111,7 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
     free = {name for name in changed if name.startswith(("engine.", "forgetting."))}
     harmless = HARMLESS | LENGTH | free | (_free_micro_batch(now) & _free_micro_batch(before))
-    told = {name: f"{name}: {was} -> {is_now}" for name, (was, is_now) in changed.items()}
+    told = {name: f"{name}: {_as_yaml(was)} -> {_as_yaml(is_now)}" for name, (was, is_now) in changed.items()}
     if refused := [told[name] for name in changed if name not in harmless]:
         raise UserError(
             f"{run.path}: was begun with another recipe: {'; '.join(refused)}. "
@@ -129,6 +129,11 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
         )
     if LENGTH & set(changed):
         say("the learning rate follows the schedule of the new length from here on / 学习率从此按新的总步数变化")
+
+
+def _as_yaml(value: object) -> str:
+    """A value as a recipe says it: null, true and false."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def _free_micro_batch(recipe: Recipe) -> set[str]:

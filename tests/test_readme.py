@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)")
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 TYPED = (
     "training.md",
     "lora.md",
@@ -149,10 +149,18 @@ def test_every_test_that_is_named_is_there(page: Path) -> None:
     assert [test for test in TEST.findall(page.read_text(encoding="utf-8")) if not (ROOT / test).is_file()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in a link: lower case, without punctuation, a hyphen for each blank."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    links = LINK.findall(page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    for link, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        place = page.parent / link if link else page
+        assert place.exists()
+        assert not anchor or anchor in anchors(place)
 
 
 def test_the_pictures_stay_small() -> None:

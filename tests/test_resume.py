@@ -157,6 +157,7 @@ def test_what_changes_no_number_may_change_while_a_run_goes_on(
     said = capsys.readouterr().out
     assert "changed since the run began" in said
     assert "train.save_every: 1 -> 2" in said
+    assert "train.guard: true -> false" in said
     assert losses(run) == losses(whole)
     assert "save_every: 2" in run.config.read_text(encoding="utf-8")
     assert run.states() == [run.state(6)]
