@@ -100,7 +100,11 @@ def _special(error: ErrorDetails, path: str, home: type[Section], here: object, 
         field = home.model_fields.get(key)
         return Problem(path, f"is missing: {field.description}" if field and field.description else "is missing")
     if kind == "extra_forbidden":
-        elsewhere = [knob.path for knob in describe(schema) if knob.path.endswith(f".{key}") and knob.path != path]
+        knobs = describe(schema)
+        choice = " or ".join(knob.when.replace(" = ", "=") for knob in knobs if knob.path == path and knob.when)
+        if choice:
+            return Problem(path, f"is there with {choice} only; allowed here: {', '.join(home.model_fields)}")
+        elsewhere = [knob.path for knob in knobs if knob.path.endswith(f".{key}") and knob.path != path]
         return Problem(path, unknown(key, list(home.model_fields), elsewhere))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, words = context["discriminator"].strip("'"), context.get("expected_tags", "").replace("'", "")

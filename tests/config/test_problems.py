@@ -54,6 +54,16 @@ def test_each_problem_says_what_is_allowed_and_what_was_found(values: dict[str, 
     assert problems(error.value.errors(), Recipe) == [Problem(path, text)]
 
 
+def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
+    class Chosen(Section):
+        tune: Lora | Full = Field(discriminator="method", description="What is trained.")
+
+    with pytest.raises(ValidationError) as error:
+        Chosen.model_validate({"tune": {"method": "full", "rank": 8}})
+    (problem,) = problems(error.value.errors(), Chosen)
+    assert problem == Problem("tune.rank", "is there with tune.method=lora only; allowed here: method")
+
+
 def test_a_long_value_is_cut() -> None:
     assert show("长" * 100) == '"' + "长" * 56 + "..."
     assert show({"a": None}) == '{"a": null}'
