@@ -146,7 +146,7 @@ def read_split(recipe: Recipe, run: RunFolder, model: Model, crew: Crew) -> Spli
     def tokenize() -> None:
         found.append(load_texts(section, model.tokenizer, run.tokens))
 
-    crew.of_leader(tokenize)
+    crew.of_leader(tokenize, slow=True)
     return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
 
 

@@ -12,21 +12,27 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import imprint.engine.crew as crew
 import imprint.train as training
+from imprint.data.dataset import Split
+from imprint.data.texts import TextsSection, load_texts
 from imprint.engine import Engine
 from imprint.files import read_lines
 from imprint.fit import Part, probe
 from imprint.journal import Journal
 from imprint.runs import RunFolder
 from imprint.state import Position
+from imprint.tokenizers import Tokenizer
 from tests.killing import Prepare, end, start
 from tests.tiny import tiny_base, tiny_rows
 
@@ -90,7 +96,9 @@ def crew_runs(folder: Path, starts: Sequence[Start]) -> list[Outcome]:
 def crew_folder(folder: Path) -> Path:
     """Base, rows and recipe; returns the recipe's path."""
     tiny_base(folder / "base")
-    tiny_rows(folder / "rows.jsonl")
+    rows = tiny_rows(folder / "rows.jsonl")
+    texts = [json.loads(line)["summary"] for line in rows.read_text(encoding="utf-8").splitlines()]
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(folder=folder), encoding="utf-8")
     return recipe
@@ -161,7 +169,20 @@ def empty_second() -> None:
     setattr(training, "parts_of", nothing)  # noqa: B010
 
 
-TRICKS = {"probe": probe_first, "poison": poison_second, "empty": empty_second}
+def dawdle() -> None:
+    """From now on the leader needs three seconds to tokenize, and the others wait one for any word from it."""
+    setattr(crew, "PATIENCE", timedelta(seconds=1))  # noqa: B010
+    setattr(crew, "PULSE", 0.2)  # noqa: B010
+
+    def slowly(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Split:
+        if os.environ.get("RANK") == "0":
+            time.sleep(3)
+        return load_texts(section, tokenizer, folder)
+
+    setattr(training, "load_texts", slowly)  # noqa: B010
+
+
+TRICKS = {"dawdle": dawdle, "probe": probe_first, "poison": poison_second, "empty": empty_second}
 
 
 def free_port() -> int:

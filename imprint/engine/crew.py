@@ -1,8 +1,9 @@
 """The processes that train together: who is who, and what they tell each other."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ from imprint.errors import UserError
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, which may be writing a large state."""
+PULSE = 60.0
+"""Seconds between two signs of a leader that is busy."""
 LAUNCHER, ERRORS = "IMPRINT_LAUNCHER", "IMPRINT_ERRORS"
 """Where in its environment a process finds the number of the one that launched it, and the folder for what is to be told."""
 LOST = "the connection to the other processes is lost"
@@ -71,17 +74,45 @@ class Crew:
         _raise_first(words for _result, words in found)
         return [result for result, _words in found]  # type: ignore[misc]
 
-    def of_leader(self, work: Callable[[], Result]) -> Result:
-        """What the leader's `work` returns, in all processes; a UserError that it raises is raised in all."""
+    def of_leader(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
+        """What the leader's `work` returns, in all processes; a UserError that it raises is raised in all.
+
+        `slow` work may take longer than the others wait: they hear from time to time that it goes on.
+        """
         if self.count == 1:
             return work()
         import torch.distributed as dist
 
-        found: list[Any] = [_tried(work) if self.leads else None]
+        with self._heard() if slow else nullcontext():
+            found: list[Any] = [_tried(work) if self.leads else None]
         dist.broadcast_object_list(found, src=0)
         result, words = found[0]
         _raise_first([words])
         return result  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Inside this block the leader works, in its main thread, and the others wait for it outside."""
+        if not self.leads:
+            while self.anybody(says=False):
+                pass
+            yield
+            return
+        done = threading.Event()
+
+        def say_so() -> None:
+            with suppress(RuntimeError):  # the others are gone, as the main thread will notice
+                while not done.wait(PULSE):
+                    self.anybody(says=True)
+                self.anybody(says=False)
+
+        pulse = threading.Thread(target=say_so, daemon=True)
+        pulse.start()
+        try:
+            yield
+        finally:
+            done.set()
+            pulse.join()
 
     @contextmanager
     def shared(self, place: AbstractContextManager[object]) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 
 PREFIX, LORA = "tune={method: prefix, length: 4, start: random}", "tune={method: lora, rank: 2}"
 DROPPED = "tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"
 WATCHED = ["train.watch_prompts=1", "train.watch_every=4"]
+TEXTS = "data={kind: texts, train: texts.jsonl, dev_share: 0.2, length: 16}"
 MEANS = ["train.loss_average=micro_batch", "train.micro_batch_size=1"]
 MEASURED = [
     "train.report=true",
@@ -27,6 +29,8 @@ MEASURED = [
 ]
 FSDP, ZERO1, ZERO2, ZERO3 = "engine.fsdp=true", "engine.deepspeed=zero1", "engine.deepspeed=zero2", "engine.deepspeed=ds.json"
 OFFLOAD, BFLOAT16, FLOAT16 = "engine.offload=true", "model.dtype=bfloat16", "model.dtype=float16"
+FILES = r"\b(ds\.json|texts\.jsonl)"
+"""What lies in the folder of the runs."""
 BREAKING = [
     "optimizer={learning_rate: 4, warmup_steps: 100, warmup_from_zero: true, schedule: constant, weight_decay: 0.01}",
     *("train.steps=6", "train.save_every=1", "train.evaluate_every=1", "train.watch_prompts=1", "train.watch_every=1"),
@@ -37,10 +41,12 @@ STARTS = (
     Start("prefix", 1, [PREFIX]),
     Start("means", 1, MEANS),
     Start("broken", 1, BREAKING),
+    Start("texts", 1, [TEXTS]),
     Start("full-two", 2, ["engine.processes=2", *MEASURED]),
     Start("prefix-two", 2, [PREFIX]),
     Start("means-two", 2, MEANS),
     Start("broken-two", 2, BREAKING),
+    Start("texts-two", 2, [TEXTS], trick="dawdle"),
     Start("dropped", 2, [DROPPED]),
     Start("dropped-again", 2, [DROPPED, "train.steps=2"]),
     Start("dropped-again", 2, [DROPPED]),
@@ -99,7 +105,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start
         if not told.is_file():
             crew_folder(folder)
             (folder / "ds.json").write_text(json.dumps(FILE), encoding="utf-8")
-            placed = [replace(one, overrides=[knob.replace("ds.json", f"{folder}/ds.json") for knob in one.overrides]) for one in starts]
+            placed = [replace(one, overrides=[re.sub(FILES, rf"{folder}/\1", knob) for knob in one.overrides]) for one in starts]
             told.write_text(json.dumps([asdict(found) for found in crew_runs(folder, placed)]), encoding="utf-8")
         found = [Outcome(**one) for one in json.loads(told.read_text(encoding="utf-8"))]
     return folder, {one.name: outcome for one, outcome in zip(starts, found, strict=True)}

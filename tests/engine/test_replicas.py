@@ -34,6 +34,12 @@ def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(fo
     assert outcomes["broken-two"].losses == pytest.approx(outcomes["broken"].losses, abs=1e-3)
 
 
+def test_raw_text_is_tokenized_by_the_leader_however_long_it_takes(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["texts-two"].statuses == [0, 0], outcomes["texts-two"].words
+    assert len(outcomes["texts"].losses) == 7
+    assert outcomes["texts-two"].losses == pytest.approx(outcomes["texts"].losses, abs=2e-5)
+
+
 def test_only_the_leader_speaks(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["full-two"].words.count("finished: 4 of 4 steps are done") == 1
 
