@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -117,6 +117,8 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
     """
     if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
         raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
+    if recipe.tune.method != "full" and (recipe.engine.fsdp or recipe.engine.stage == 3):
+        refuse_shared_base(recipe.tune.method)
     with join(recipe.model.device, grouped=recipe.engine.shares) as crew, open_run(recipe, say, crew) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
@@ -181,15 +183,20 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
     sizes = [parameter.numel() for parameter in tuner.trained().values()]
     crew.together(lambda: refuse_small_memory(sum(sizes), max(sizes), engine, memory_bytes()))
     engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
-    if tuner.adapter is not None and not engine.whole:
-        raise UserError(
-            f"engine: to share all weights between processes is offered for tune.method=full; this is {recipe.tune.method}, whose base "
-            "stays as it is. Take engine.deepspeed=zero2 or leave it out, and model.quantize=4 where the base is too large.\n"
-            "engine.deepspeed=zero3 与 engine.fsdp 只用于全参数微调；请改用 zero2 或去掉该项，底座放不下时用 model.quantize=4。"
-        )
+    if tuner.adapter is not None and not engine.whole:  # as a DeepSpeed file says
+        refuse_shared_base(recipe.tune.method)
     if crew.rank:
         seed_everything(section.seed + crew.rank)  # from here on each draws for rows of its own
     return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
+
+
+def refuse_shared_base(method: str) -> NoReturn:
+    """Raise UserError: a frozen base is not shared between processes."""
+    raise UserError(
+        f"engine: to share all weights between processes is offered for tune.method=full; this is {method}, whose base stays as it is. "
+        "Take engine.deepspeed=zero2 or leave it out, and model.quantize=4 where the base is too large.\n"
+        "engine.deepspeed=zero3 与 engine.fsdp 只用于全参数微调；请改用 zero2 或去掉该项，底座放不下时用 model.quantize=4。"
+    )
 
 
 def go_on(job: Job, on_save: OnSave) -> bool:

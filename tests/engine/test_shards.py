@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from imprint.errors import UserError
 from imprint.files import read_lines
+from imprint.train import train
 from tests.crews import Outcome
 
 
@@ -37,6 +39,14 @@ def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(rarer:
 def test_a_frozen_base_is_not_shared(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["fsdp-prefix"].statuses == [2]
     assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["fsdp-prefix"].words
+
+
+@pytest.mark.parametrize("knob", ["engine.fsdp=true", "engine.deepspeed=zero3"])
+def test_that_is_said_before_the_base_is_looked_for(knob: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("output: run\nmodel: {path: nowhere}\ndata: {train: rows.jsonl}\ntune: {method: lora}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"offered for tune\.method=full; this is lora"):
+        train(recipe, [knob])
 
 
 @pytest.mark.gpu
