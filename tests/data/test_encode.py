@@ -1,45 +1,17 @@
-import json
 import random
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imprint.data.encode import encode_prompt, encode_sample, fit_prompt
 from imprint.data.original import encode_evaluation_original, encode_sample_original
-from imprint.data.sample import Sample
 from imprint.data.templates import Template, conversation
 from imprint.data.templates.chatglm import chatglm_prompt
 from imprint.errors import UserError
-from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
 from tests.families import FOLDERS, template_of
+from tests.official import TURNS, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN = SHARED / "golden" / "chatglm1-text" / "text.json"
-TURNS = (("白色上衣", "这件上衣的颜色是白色。"), ("黑色长裙", "这件长裙的颜色是黑色。"), ("红色外套", "这件外套的颜色是红色。"))
-
-official = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden rows of ChatGLM-6B's own script are not beside this checkout")
-
-
-@cache
-def golden(part: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))[part]
-    return rows
-
-
-@cache
-def official_tokenizer() -> ChatGLMTokenizer:
-    folder = SHARED / "tokenizers" / "chatglm-6b"
-    tokenizer = read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
-    assert isinstance(tokenizer, ChatGLMTokenizer)
-    return tokenizer
-
-
-def sample(query: str = "类型#上衣", answer: str = "这件上衣的颜色是白色。", history: tuple[tuple[str, str], ...] | None = None) -> Sample:
-    return Sample(query, answer, history, "train.jsonl:1")
 
 
 def test_a_row_that_fits_is_whole() -> None:
