@@ -33,7 +33,7 @@ test: $(READY)  ## all tests but the long ones
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 test-long: $(READY)  ## the long tests: kill and resume, the demo from end to end
-	@$(BIN)/python -m pytest -q -m long -n auto --maxprocesses 4
+	@$(BIN)/python -m pytest -q -m long -n auto --maxprocesses 4 --dist worksteal
 
 test-oldest: $(OLDEST)/ready  ## the tests of what asks transformers and peft, with the oldest of them that are supported
 	@PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
