@@ -17,6 +17,20 @@ from imprint.models.network import Network
 ROWS = [[3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13], [7, 7, 7, 14]]
 LABELS = [[-100, -100, 5, 6, -100, 8, 9, 10, 11], [-100, 13], [7, 7, -100, 14]]
 """What both are given: rows of several lengths, and what is scored of them."""
+FIELDS: dict[str, object] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+"""Of a small network, as most kinds call them."""
 NORMS = ("norm.weight", "ln_f.weight")
 PAD = 0
 

@@ -21,19 +21,6 @@ from tests.cases import difference, write_config
 from tests.peers import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 CPU = torch.device("cpu")
-FIELDS: dict[str, object] = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 
 
 def loaded(folder: Path, *, bits: int | None = None, dtype: torch.dtype = torch.float32) -> Network:
@@ -42,13 +29,13 @@ def loaded(folder: Path, *, bits: int | None = None, dtype: torch.dtype = torch.
 
 def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
     """transformers' model and ours, read from the folder that it was saved to."""
-    model = peers.peer(kind, {**FIELDS, **change})
+    model = peers.peer(kind, {**peers.FIELDS, **change})
     return model, loaded(peers.saved(model, folder))
 
 
 def refusal(folder: Path, kind: str, **change: object) -> str:
     """What is said of a config.json with these fields."""
-    fields = {"model_type": kind, **FIELDS, **change}
+    fields = {"model_type": kind, **peers.FIELDS, **change}
     with pytest.raises(UserError) as caught, torch.device("meta"):
         build_network({name: value for name, value in fields.items() if value is not None}, write_config(folder, fields))
     return str(caught.value)
@@ -180,7 +167,7 @@ class TestFolders:
         assert difference(our_logits(ours, ROWS[:1])[0].float(), expected) <= 0.1 * float(expected.abs().max())
 
     def test_code_in_a_folder_is_never_run(self, tmp_path: Path) -> None:
-        folder = peers.saved(peers.peer("qwen2", FIELDS), tmp_path / "base")
+        folder = peers.saved(peers.peer("qwen2", peers.FIELDS), tmp_path / "base")
         fields = json.loads((folder / "config.json").read_text())
         write_config(folder, {**fields, "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}})
         (folder / "modeling_own.py").write_text("raise SystemExit('ran')")
@@ -188,7 +175,7 @@ class TestFolders:
         assert our_logits(loaded(folder), ROWS)
 
     def test_ends_are_those_of_both_files(self, tmp_path: Path) -> None:
-        folder = peers.saved(peers.peer("qwen2", FIELDS), tmp_path / "base")
+        folder = peers.saved(peers.peer("qwen2", peers.FIELDS), tmp_path / "base")
         (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
 
         assert loaded(folder).end_ids == {2, 5, 6}

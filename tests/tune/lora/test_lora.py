@@ -29,19 +29,6 @@ from tests.tinyrun import described, tiny_recipe, tiny_run
 from tests.tinyrun import losses as run_losses
 from tests.tune.lora.steps import PRECISIONS, QKV, base, golden_batch, greedy, lora_of, losses, scattered, tuner
 
-PEER: dict[str, object] = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 KINDS: list[dict[str, object]] = [{}, {"targets": "all", "rslora": True}, {"dora": True}, {"start": "pissa"}, {"start": "olora"}]
 
 
@@ -173,7 +160,7 @@ def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an older name
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kind: str, tmp_path: Path) -> None:
-    theirs = peers.peer(kind, PEER)
+    theirs = peers.peer(kind, peers.FIELDS)
     folder = peers.saved(theirs, tmp_path / "base")
     network = load_network(folder, dtype=torch.float32, device=torch.device("cpu"))
     rows = [[5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6]]
