@@ -22,6 +22,8 @@ FATES: Final[Mapping[str, tuple[str, str, str]]] = {
     "never": ("even", "– the base had it wrong", "– 底座本就答错"),
 }
 """What became of an answer -> its colour, and how it is marked."""
+SHOWN: Final = 8
+"""How many examples stand open."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,6 @@ def _examples(report: RunReport) -> str:
     few, more = rows[:SHOWN], rows[SHOWN:]
     folded = f"<details><summary>{both(f'{len(more)} more', f'其余 {len(more)} 条')}</summary>{''.join(more)}</details>" if more else ""
     return _section("own", both("Your data, before and after", "自己的数据：微调前后"), f'<p class="note">{what}</p>{"".join(few)}{folded}')
-
-
-SHOWN: Final = 8
-"""How many examples stand open."""
 
 
 def _says_new(row: Example, texts: Sequence[str]) -> bool | None:
