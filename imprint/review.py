@@ -21,8 +21,7 @@ from imprint.model import base_folder
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
-from imprint.trained import Trained, open_model, open_template, read_run
-from imprint.tune.adapter import read_description
+from imprint.trained import Trained, method_of, open_model, open_template, read_run
 
 Say = Callable[[str], None]
 FILLED_ROWS = 200
@@ -99,7 +98,7 @@ def write_run_report(path: Path, run: Trained) -> None:
     report = RunReport(
         title=path.name,
         base_name=run.model.path,
-        method=_method(home),
+        method=method_of(home) or "-",
         verdict=tuple((english, chinese) for english, chinese in said),
         points=read_lines(home.log),
         examples=examples,
@@ -109,12 +108,6 @@ def write_run_report(path: Path, run: Trained) -> None:
         recipe=home.config.read_text(encoding="utf-8"),
     )
     write_report(report, home.report)
-
-
-def _method(home: RunFolder) -> str:
-    """How a run was tuned, as far as its folder says."""
-    adapter = find_folder(home.adapter)
-    return "full" if find_folder(home.model) else read_description(adapter).method if adapter else "-"
 
 
 def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, ...], Examples]:

@@ -1,6 +1,7 @@
 """What can be talked to: a run folder with what was tuned, or a model folder as it is."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict
 
@@ -16,6 +17,7 @@ from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.task import TaskSection, TextTask
 from imprint.tokenizers import Tokenizer, missing_tokenizer, tokenizer_file
+from imprint.tune.adapter import read_description
 
 
 class Trained(Section):
@@ -123,10 +125,23 @@ def open_model(
     return model
 
 
+def method_of(home: RunFolder) -> Literal["prefix", "lora", "full"] | None:
+    """How a run was tuned, by what its folder holds; None before its first result."""
+    if find_folder(home.model) is not None:
+        return "full"
+    adapter = find_folder(home.adapter)
+    return None if adapter is None else read_description(adapter).method
+
+
+def nothing_tuned(path: Path) -> UserError:
+    """What is said of a run before its first result."""
+    return UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+
+
 def what_was_tuned(home: RunFolder, run: Trained) -> tuple[str | Path, Path | None]:
     """The folder of a run's network, and its adapter if that is what was tuned."""
     if (whole := find_folder(home.model)) is not None:
         return whole, None
     if find_folder(home.adapter) is None:
-        raise UserError(f"{home.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+        raise nothing_tuned(home.path)
     return run.model.path, home.adapter

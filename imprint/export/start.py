@@ -34,8 +34,7 @@ from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import DTYPES, out_of_memory
-from imprint.trained import Trained, moved, network_folder, open_template, read_run
-from imprint.tune.adapter import read_description
+from imprint.trained import Trained, method_of, moved, network_folder, nothing_tuned, open_template, read_run
 
 RECORD = "export.json"
 WRITERS: dict[tuple[Method, Target], Writer] = {
@@ -88,7 +87,9 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         raise UserError(
             f"{path}: is a model folder, and there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
         )
-    method = method_of(path)
+    method = method_of(RunFolder(path))
+    if method is None:
+        raise nothing_tuned(path)
     refuse_impossible(path, run, method, target)
     out = named(out or usual_place(path, target))
     if target == "bundle":
@@ -114,17 +115,6 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     for line in next_steps(method, target, out, run):
         say(line)
     return out
-
-
-def method_of(path: Path) -> Method:
-    """How a run was tuned, by what its folder holds."""
-    home = RunFolder(path)
-    if find_folder(home.model) is not None:
-        return "full"
-    folder = find_folder(home.adapter)
-    if folder is None:
-        raise UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
-    return "lora" if read_description(folder).method == "lora" else "prefix"
 
 
 def refuse_impossible(path: Path, run: Trained, method: Method, target: Target) -> None:

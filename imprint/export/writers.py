@@ -19,8 +19,8 @@ from imprint.model import Model, base_folder, load
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.trained import Trained, base_of, moved, network_folder, open_model, read_run
-from imprint.tune.adapter import ORIGINAL, read_description
+from imprint.trained import Trained, base_of, method_of, moved, network_folder, open_model, read_run
+from imprint.tune.adapter import ORIGINAL
 from imprint.tune.lora.files import write_lora
 from imprint.tune.prefix import PrefixEncoder
 
@@ -213,7 +213,8 @@ def bundle(job: Job) -> Iterator[Answerer]:
         raise UserError(f"{job.path}: its result is just being replaced. Wait for the run to end, then export again.")
     told = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
     names = [file.relative_to(job.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
-    method = "full" if result == run.model else read_description(result).method
+    method = method_of(run)
+    assert method is not None, "there is a result"
     licence = licence_of(base_folder(job.run.model.path))
     pack(job.part, job.path, names, Facts(job.path.resolve().name, method, job.run.model.path, licence))
     with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as place:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -54,7 +55,7 @@ class LoraFacts:
     """Where it started, or adapter for one that was gone on with, or peft for a folder that is not ours."""
 
 
-FACTS: dict[str, type[PrefixFacts | LoraFacts]] = {"prefix": PrefixFacts, "lora": LoraFacts}
+FACTS: dict[Literal["prefix", "lora"], type[PrefixFacts | LoraFacts]] = {"prefix": PrefixFacts, "lora": LoraFacts}
 """Method -> what is said of it."""
 
 
@@ -78,7 +79,7 @@ class Description:
     """Version of this file."""
 
     @property
-    def method(self) -> str:
+    def method(self) -> Literal["prefix", "lora"]:
         """How it was tuned."""
         return next(method for method, facts in FACTS.items() if isinstance(self.facts, facts))
 
