@@ -19,7 +19,7 @@ from imprint.data.dataset import DataSection, Split, load_split
 from imprint.data.frames import opening
 from imprint.data.sample import Sample
 from imprint.data.texts import TextsSection, load_texts
-from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here
+from imprint.engine import Crew, Engine, join, launch, launched, orphaned, processes_here, refuse_missing_type
 from imprint.errors import UserError
 from imprint.files import write_json, write_text
 from imprint.fit import GIB, Part, Room, gradients, mean_loss, probe, refuse_full_disk, refuse_small_memory, scored
@@ -42,7 +42,7 @@ from imprint.resume import (
 )
 from imprint.review import review_finished
 from imprint.runs import RunFolder, step_of
-from imprint.runtime import memory_bytes, out_of_memory, peak_memory_bytes, seed_everything, stop_on_signal
+from imprint.runtime import choose_device, choose_dtype, memory_bytes, out_of_memory, peak_memory_bytes, seed_everything, stop_on_signal
 from imprint.state import Position, save_state
 from imprint.tune.tuner import Tuner, start_tuner
 from imprint.verdict import Course, next_commands, verdict
@@ -119,6 +119,9 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
         raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
     if recipe.tune.method != "full" and (recipe.engine.fsdp or recipe.engine.stage == 3):
         refuse_shared_base(recipe.tune.method)
+    if recipe.engine.deepspeed is not None:
+        device = choose_device(recipe.model.device)
+        refuse_missing_type(device, choose_dtype(recipe.model.dtype, device))
     with join(recipe.model.device, grouped=recipe.engine.shares) as crew, open_run(recipe, say, crew) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin

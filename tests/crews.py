@@ -9,6 +9,7 @@ what came of each as JSON: exit statuses, losses, norms of gradients, and the en
 import importlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -51,6 +53,9 @@ IF_ASKED_FOR = {
     "engine.deepspeed": ("deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"),  # which imports torch's compiler, for seconds
     "engine.fsdp": ("torch.distributed.fsdp", "torch.distributed.device_mesh", "torch.distributed.tensor"),
 }
+
+
+REFUSED = re.compile(r'DeepSpeed says that it cannot compute in "\w+" on this device \(\w+\)')
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,12 @@ def crew_runs(folder: Path, starts: Sequence[Start]) -> list[Outcome]:
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return [Outcome(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
+def skip_where_refused(words: str) -> None:
+    """Skip a test where DeepSpeed has no arithmetic of the run's type on this processor."""
+    if refused := REFUSED.search(words):
+        pytest.skip(refused[0])
 
 
 def crew_folder(folder: Path) -> Path:

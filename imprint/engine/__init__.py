@@ -4,6 +4,7 @@ from imprint.engine.crew import ALONE, Crew, join, launched, leave_word, orphane
 from imprint.engine.engine import Engine
 from imprint.engine.launch import launch, processes_here
 from imprint.engine.section import EngineSection, OptimizerSection
+from imprint.engine.zero import refuse_missing_type
 
 __all__ = [
     "ALONE",
@@ -17,4 +18,5 @@ __all__ = [
     "leave_word",
     "orphaned",
     "processes_here",
+    "refuse_missing_type",
 ]

@@ -20,6 +20,8 @@ SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 NOBODY = -1
 """The number of no module, for weights that are held by us."""
+HALVES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""The types of 16 bits, which not every device can compute in, and what a recipe calls them."""
 SMALLEST_SCALE = 4.0
 """Of a float16 loss; a gradient that is too large even then is not finite."""
 
@@ -197,6 +199,23 @@ def outside_blocks(module: nn.Module) -> list[Any]:
     """The parameters that belong to no layer: embedding, last norm, head."""
     inside = {parameter for block in blocks_of(module) for parameter in block.parameters()}
     return [parameter for parameter in module.parameters() if parameter not in inside]
+
+
+def refuse_missing_type(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise UserError where DeepSpeed says that it cannot compute in this 16-bit type on this device."""
+    if dtype not in HALVES:
+        return
+    accelerator = _library(device).accelerator.get_accelerator()
+    can = {torch.float16: accelerator.is_fp16_supported, torch.bfloat16: accelerator.is_bf16_supported}
+    if can[dtype]():
+        return
+    allowed = [*(name for other, name in HALVES.items() if other != dtype and can[other]()), "float32"]
+    name, flag = HALVES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
+    raise UserError(
+        f'model.dtype: DeepSpeed says that it cannot compute in "{name}" on this device ({device.type}). Set it to '
+        f"{' or '.join(allowed)}; on an old command line take {flag} out.\n"
+        f"DeepSpeed 在本机设备（{device.type}）上不支持 {name}：请将 model.dtype 改为 {' 或 '.join(allowed)}；旧命令请去掉 {flag}。"
+    )
 
 
 def _library(device: torch.device) -> Any:
