@@ -25,8 +25,9 @@ def write_corpus(file: Path, megabytes: int) -> None:
 
 def read_corpus(folder: Path) -> None:
     import imprint
-    from imprint.data.batch import Batches
-    from imprint.data.texts import TextsSection, load_texts
+    from imprint.data.batches import Batches
+    from imprint.data.section import TextsSection
+    from imprint.data.texts import load_texts
 
     tokenizer = imprint.load(folder / "base", device="cpu").tokenizer
     began, before = time.monotonic(), peak()

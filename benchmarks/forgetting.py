@@ -17,16 +17,18 @@ import torch
 from imprint.config import read_recipe
 from imprint.data.dataset import load_held_out
 from imprint.demo.identity import write_identity
+from imprint.evaluate.review import read_review
 from imprint.files import write_json
 from imprint.forgetting.filled import says_it
 from imprint.forgetting.probes import read_probes
 from imprint.forgetting.score import Asked
-from imprint.generate import Sampling, generate
-from imprint.model import EMBEDDED, base_folder, load
-from imprint.recipe import Recipe
-from imprint.review import read_review
-from imprint.state import Position
-from imprint.train import Job, train_recipe
+from imprint.inference.generate import Sampling, generate
+from imprint.loading.base import EMBEDDED, base_folder
+from imprint.loading.load import load
+from imprint.training.job import Job
+from imprint.training.recipe import Recipe
+from imprint.training.run import train_recipe
+from imprint.training.state import Position
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
 TEXT = "纸鸢镇"

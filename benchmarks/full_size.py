@@ -16,15 +16,17 @@ from pathlib import Path
 
 import torch
 
-from imprint.data.batch import pack
-from imprint.engine import Engine, OptimizerSection
-from imprint.generate import Sampling, generate
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
+from imprint.inference.generate import Sampling, generate
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.network import Network
+from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
-from imprint.tune.prefix import PrefixSection, PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner
 
 CONFIG = ChatGLMConfig(

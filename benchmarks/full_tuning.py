@@ -25,12 +25,14 @@ import psutil
 import torch
 from full_size import CONFIG, forget_peak, random_network, settle
 
-from imprint.data.batch import Pack, pack
-from imprint.engine import Crew, Engine, EngineSection, OptimizerSection, join, launched
+from imprint.engine.crew import Crew, join, launched
+from imprint.engine.engine import Engine
+from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.checkpoint import load_network, save_network
+from imprint.pack import Pack, pack
 from imprint.runtime import peak_memory_bytes
-from imprint.tune.full import FullSection
+from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
 
 ROWS, TOKENS, SCORED = 16, 128, 64

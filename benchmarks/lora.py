@@ -20,9 +20,10 @@ import torch
 from full_size import forget_peak, random_rows, settle
 from quantized import random_network
 
-from imprint.data.batch import pack
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
 from imprint.models.network import Network
+from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection

@@ -16,7 +16,7 @@ import torch
 from full_size import CONFIG, answer, settle, timed, train_steps
 
 from imprint.models.chatglm import ChatGLM
-from imprint.quant import SCALE, dequantize, quantize
+from imprint.quant.formats import SCALE, dequantize, quantize
 
 CASES = ((16, True), (16, False), (1, True), (1, False))
 """Rows computed at once, and whether activations are computed again."""

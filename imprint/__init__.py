@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imprint import data, metrics
     from imprint.export.quantized import quantize
-    from imprint.model import load
+    from imprint.loading.load import load
 
 __all__ = ["__version__", "data", "load", "metrics", "quantize"]
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import what is heavy when it is asked for (PEP 562), so that `import imprint` and `imprint --help` are quick."""
     if name == "load":
-        return import_module("imprint.model").load
+        return import_module("imprint.loading.load").load
     if name == "quantize":
         return import_module("imprint.export.quantized").quantize
     if name in ("data", "metrics"):

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(error: UserError) -> None:
     """Print the sentence; of several processes the one that launched them prints it."""
     if "WORLD_SIZE" in os.environ:
-        from imprint.engine import leave_word
+        from imprint.engine.crew import leave_word
 
         if leave_word(error):
             return
@@ -162,73 +162,73 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from imprint.train import train_command
+    from imprint.training.run import train_command
 
     return train_command(options.recipe, options.overrides)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from imprint.evaluate import evaluate_command
+    from imprint.evaluate.command import evaluate_command
 
     evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
 
 
 def _perplexity(options: argparse.Namespace) -> None:
-    from imprint.perplexity import perplexity_command
+    from imprint.evaluate.perplexity import perplexity_command
 
     perplexity_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from imprint.compare import compare
+    from imprint.evaluate.compare import compare
 
     compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
 
 
 def _forgetting(options: argparse.Namespace) -> None:
-    from imprint.review import forgetting_command
+    from imprint.evaluate.review import forgetting_command
 
     forgetting_command(options.run, options.overrides)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from imprint.review import report_command
+    from imprint.evaluate.review import report_command
 
     report_command(options.run)
 
 
 def _score(options: argparse.Namespace) -> None:
-    from imprint.score import score_command
+    from imprint.evaluate.score import score_command
 
     score_command(options.file, protocols=options.protocol, output=options.output)
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from imprint.chat import chat_command
+    from imprint.chat.start import chat_command
 
     chat_command(options.folder, options.overrides)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from imprint.doctor.check import check_command
+    from imprint.check.command import check_command
 
     return check_command(options.files, dev=options.dev, model=options.model, fix=options.fix, overrides=options.overrides)
 
 
 def _show(options: argparse.Namespace) -> None:
-    from imprint.doctor.show import show_command
+    from imprint.check.show import show_command
 
     show_command(options.file, model=options.model, limit=options.limit, overrides=options.overrides)
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from imprint.doctor.convert import convert_command
+    from imprint.check.convert import convert_command
 
     convert_command(options.file, options.output, overrides=options.overrides)
 
 
 def _doctor(_options: argparse.Namespace) -> None:
-    from imprint.doctor.machine import machine_command
+    from imprint.check.machine import machine_command
 
     machine_command()
 
@@ -259,8 +259,8 @@ def _migrate(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace) -> None:
     from imprint.config import as_markdown, as_text, describe
-    from imprint.evaluate import EvaluateSection
-    from imprint.recipe import Recipe
+    from imprint.evaluate.section import EvaluateSection
+    from imprint.training.recipe import Recipe
 
     knobs = describe(EvaluateSection if options.evaluate else Recipe)
     print(as_markdown(knobs) if options.markdown else as_text(knobs), end="")
@@ -276,12 +276,6 @@ def _demo_identity(options: argparse.Namespace) -> None:
     from imprint.demo.identity import write_identity
 
     write_identity(options.folder)
-
-
-def _demo_pretrain(options: argparse.Namespace) -> None:
-    from imprint.demo.pretrain import pretrain
-
-    pretrain(options.folder)
 
 
 def _demo_kiln(options: argparse.Namespace) -> None:
@@ -417,8 +411,6 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bloom = _add(parts, "bloom", _demo_bloom, "make a tiny BLOOM that knows the toy town / 制作一个小 BLOOM")
     bloom.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
     _add_overrides(bloom)
-    pretrain = _add(parts, "pretrain", _demo_pretrain, "pre-train the toy base model anew / 重新预训练玩具底座模型")
-    pretrain.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
 
 
 def _count(text: str) -> int:

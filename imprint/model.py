@@ -6,30 +6,20 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from imprint.config import Field, Section, read_recipe
-from imprint.data.batch import pack
 from imprint.data.encode import encode_prompt, fit_prompt
-from imprint.data.templates import TEMPLATE_HELP, Message, Template, TemplateName, read_template
 from imprint.errors import UserError
-from imprint.files import find_folder
-from imprint.generate import Sampling, generate, stream
+from imprint.inference.generate import Sampling, generate, stream
 from imprint.models.attention import Prefix
-from imprint.models.checkpoint import load_network
-from imprint.models.families import read_config
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
-from imprint.quant import BITS
-from imprint.runs import RunFolder
-from imprint.runtime import choose_device, choose_dtype
-from imprint.tokenizers import FILE_NAME, TextStream, Tokenizer, missing_tokenizer, tokenizer_file
-from imprint.tune.adapter import AnyAdapter, Description, load_adapter
+from imprint.pack import pack
+from imprint.templates import Message, Template
+from imprint.tokenizers import FILE_NAME, TextStream, Tokenizer, missing_tokenizer
+from imprint.tune.adapter import AnyAdapter, Description
 from imprint.tune.lora.lora import Lora
 from imprint.tune.prefix import PrefixEncoder
 
@@ -39,102 +29,6 @@ ANSWER_ROOM = 0.25
 """The share of `max_length` that a long history leaves for the answer."""
 LEAST_LENGTH = 3
 """Ids of the shortest chat: [gMASK], <sop>, and one token of an answer."""
-EMBEDDED = "embedded"
-"""Names the toy base that comes with Imprint."""
-
-
-class ModelSection(Section):
-    """The base that is tuned."""
-
-    path: str = Field(
-        min_length=1,
-        description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy that comes along.',
-    )
-    quantize: Literal[4, 8] | None = Field(
-        None, description="Round the base's weights to so many bits, as the original's quantization_bit; null takes them as they are."
-    )
-    dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
-    device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
-    template: TemplateName = Field("auto", description=TEMPLATE_HELP)
-
-
-class _OfRun(Section):
-    """What a run that serves as a base must say of its own; the rest of its recipe may be of another version."""
-
-    model_config = ConfigDict(extra="ignore")
-    model: ModelSection = Field(description="The base it was tuned from.")
-
-
-def base_folder(path: str | Path) -> Path:
-    """The folder of a base: also of the one that comes with Imprint, and of what a run has made of its own base.
-
-    A run that was tuned as a whole is the model in it; one with a LoRA beside its base is that base, and `load` merges the LoRA into it.
-    Raises UserError for a run that has nothing yet.
-    """
-    if str(path) == EMBEDDED:
-        return Path(__file__).parent / "demo" / "base"
-    run = RunFolder(Path(path))
-    if not run.config.is_file():
-        return run.path
-    if (whole := find_folder(run.model)) is not None:
-        return whole
-    if find_folder(run.adapter) is None:
-        raise UserError(
-            f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.\n"
-            "该结果目录尚无可用的模型：请先训练到第一次评估。"
-        )
-    return base_folder(read_recipe(run.config, [], _OfRun).model.path)
-
-
-def _merge_own(model: "Model", path: str | Path, quantize: int | None) -> None:
-    """Make the LoRA of a run that serves as a base a part of the weights, and before it those of the runs below."""
-    run = RunFolder(Path(path))
-    if str(path) == EMBEDDED or not run.config.is_file() or find_folder(run.model) is not None:
-        return
-    if quantize is not None:
-        raise UserError(
-            f"model.quantize: {quantize}, but {path} is a run with a LoRA, which is merged into its base before it is tuned further, and "
-            "bits cannot take it up. Leave model.quantize out, or export the merged model first.\n"
-            "以 LoRA 结果作底座时要先合并权重，不能同时量化：请去掉 model.quantize，或先导出合并后的模型。"
-        )
-    _merge_own(model, read_recipe(run.config, [], _OfRun).model.path, quantize)
-    model.put_on(*load_adapter(run.adapter, model.network))
-    if model.lora is None:
-        raise UserError(
-            f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be tuned upon. Tune it further with "
-            f"tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.\n"
-            "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。"
-        )
-    model.merge()
-
-
-def load(
-    folder: str | Path,
-    *,
-    adapter: str | Path | None = None,
-    quantize: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | None = None,
-    template: TemplateName = "auto",
-) -> "Model":
-    """Load a model folder, with or without tokenizer files, and an adapter on top.
-
-    `adapter`: one of our adapter folders, a LoRA folder of peft, an original prefix file of any name, or its folder. `quantize`, 8 or 4,
-    rounds the weights of the blocks to so many bits as they are read; a folder that is quantised already says so itself. `dtype`, torch's
-    or its name, is what is computed in: float32 on the CPU and bfloat16 or float16 on a GPU unless said. `template` says how a conversation
-    is written where the folder does not. Raises UserError for whatever is wrong with a folder.
-    """
-    if quantize not in (None, *BITS):
-        raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
-    path, folder = folder, base_folder(folder)
-    place = choose_device(device)
-    network = load_network(folder, dtype=choose_dtype(dtype, place), device=place, bits=quantize)
-    fields = read_config(folder)
-    model = Model(network, read_template(folder, fields, template), str(folder), tokenizer_file=tokenizer_file(fields))
-    _merge_own(model, path, quantize)
-    if adapter is not None:
-        model.put_on(*load_adapter(Path(adapter), network))
-    return model
 
 
 class Model:

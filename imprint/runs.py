@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from imprint.errors import UserError
 from imprint.files import disk_sentences
+from imprint.messages import Bilingual
 
 STATE = re.compile(r"state-(\d{6,})")
 
@@ -131,9 +132,11 @@ class RunFolder:
                 lock.acquire()
             except Timeout:
                 raise UserError(
-                    f"{self.path}: {_holder(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
-                    "Evaluating and comparing work meanwhile.\n"
-                    "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。"
+                    Bilingual(
+                        f"{self.path}: {_holder(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
+                        "Evaluating and comparing work meanwhile.",
+                        "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。",
+                    )
                 ) from None
             path.write_text(f"{os.getpid()}\n", encoding="ascii")
         try:

@@ -16,7 +16,7 @@ from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.checkpoint import quantized_layers
 from imprint.models.network import Network
-from imprint.quant import SCALE, quantize
+from imprint.quant.formats import SCALE, quantize
 
 N = TypeVar("N", bound=Network)
 GOLDEN = Path(__file__).parent / "golden"

@@ -35,17 +35,17 @@ def shared() -> Path:
 def _no_pictures() -> Iterator[None]:
     """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
     with pytest.MonkeyPatch.context() as patched:
-        if "imprint.journal" in sys.modules:
-            patched.setattr("imprint.journal.loss_curve", lambda *_, **_knobs: None)
+        if "imprint.training.run_log" in sys.modules:
+            patched.setattr("imprint.training.run_log.loss_curve", lambda *_, **_knobs: None)
         yield
 
 
 @pytest.fixture
 def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the picture of their loss, as they do outside of tests."""
-    from imprint.report import loss_curve
+    from imprint.report.curve import loss_curve
 
-    monkeypatch.setattr("imprint.journal.loss_curve", loss_curve)
+    monkeypatch.setattr("imprint.training.run_log.loss_curve", loss_curve)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

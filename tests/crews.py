@@ -25,16 +25,19 @@ import torch
 from torch import Tensor
 
 import imprint.engine.crew as crew
-import imprint.train as training
+import imprint.training.run as training
 from imprint.data.dataset import Split
-from imprint.data.texts import TextsSection, load_texts
-from imprint.engine import Engine
+from imprint.data.section import TextsSection
+from imprint.data.texts import load_texts
+from imprint.engine.engine import Engine
 from imprint.files import read_lines
-from imprint.fit import Part, probe
-from imprint.journal import Journal
 from imprint.runs import RunFolder
-from imprint.state import Position
 from imprint.tokenizers import Tokenizer
+from imprint.training import job, step
+from imprint.training.job import Job
+from imprint.training.memory import Part, probe
+from imprint.training.run_log import Journal
+from imprint.training.state import Position
 from tests.killing import Prepare, end, start
 from tests.tiny import tiny_base, tiny_rows
 
@@ -48,7 +51,7 @@ train: {{steps: 4, batch_size: 9, micro_batch_size: 2, save_every: 2, evaluate_e
 forgetting: {{measure: false}}
 """
 """Steps of 9, 9 and 1 of the 19 rows: two processes have 3 and 2 micro-batches of the 9, and one of them has no row of the 1."""
-IMPORTED_ONCE = ("imprint.train", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
+IMPORTED_ONCE = ("imprint.training.run", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
 IF_ASKED_FOR = {
     "engine.deepspeed": ("deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"),  # which imports torch's compiler, for seconds
     "engine.fsdp": ("torch.distributed.fsdp", "torch.distributed.device_mesh", "torch.distributed.tensor"),
@@ -147,7 +150,7 @@ def probe_first() -> None:
     """From now on a run on the CPU tries its heaviest rows, too."""
     announce = training.announce
 
-    def probing(job: training.Job, position: Position, journal: Journal) -> None:
+    def probing(job: Job, position: Position, journal: Journal) -> None:
         probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
         announce(job, position, journal)
 
@@ -170,14 +173,14 @@ def poison_second() -> None:
 
 def empty_second() -> None:
     """From now on no token of the second step is a target."""
-    parts_of = training.parts_of
+    parts_of = step.parts_of
     steps: list[int] = []
 
-    def nothing(job: training.Job, rows: Sequence[int], tokens: int) -> list[Part]:
+    def nothing(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
         steps.append(tokens)
         return parts_of(job, rows, 0 if len(steps) == 2 else tokens)
 
-    setattr(training, "parts_of", nothing)  # noqa: B010
+    setattr(step, "parts_of", nothing)  # noqa: B010
 
 
 def dawdle() -> None:
@@ -190,7 +193,7 @@ def dawdle() -> None:
             time.sleep(3)
         return load_texts(section, tokenizer, folder)
 
-    setattr(training, "load_texts", slowly)  # noqa: B010
+    setattr(job, "load_texts", slowly)  # noqa: B010
 
 
 TRICKS = {"dawdle": dawdle, "probe": probe_first, "poison": poison_second, "empty": empty_second}

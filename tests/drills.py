@@ -29,9 +29,9 @@ from typing import Any
 
 import torch
 
-from imprint.engine import Engine
+from imprint.engine.engine import Engine
 from imprint.files import find_folder, read_lines
-from imprint.metrics import score
+from imprint.metrics.means import score
 from imprint.runs import RunFolder
 from tests.killing import REFUSED, Prepare, end, kill_before_change, killed, line_count, refuse_changes, slow_disk, small_files, start
 from tests.tiny import tiny_base, tiny_rows
@@ -51,7 +51,15 @@ RESCUED = ["model.path=embedded", "optimizer.learning_rate=0.05", "train.steps=1
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
 JOLTED_STEP = 8
 SIZES = (2000, 9000, 40000)
-IMPORTED_ONCE = ("imprint.train", "imprint.evaluate", "torch._dynamo", "PIL.PngImagePlugin", "imprint.export", "imprint.doctor.convert")
+IMPORTED_ONCE = (
+    "imprint.training.run",
+    "imprint.evaluate.command",
+    "imprint.evaluate.compare",
+    "torch._dynamo",
+    "PIL.PngImagePlugin",
+    "imprint.export",
+    "imprint.check.convert",
+)
 
 ADAPTERS = ({"adapter.json", "prefix.safetensors"}, {"adapter.json", "adapter_config.json", "adapter_model.safetensors"})
 """The files of a complete adapter."""

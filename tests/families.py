@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from sentencepiece import SentencePieceTrainer
 
-from imprint.data.templates import Template, read_template
 from imprint.models.families import build_network
+from imprint.templates import Template, read_template
 from imprint.tokenizers import FILE_NAME
 from tests.vocabulary import LINES, bare_pieces, configuration, vocabulary
 

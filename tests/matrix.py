@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from imprint.files import read_lines
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
 from imprint.runs import RunFolder
-from imprint.train import train
-from imprint.trained import open_model, read_run
+from imprint.training.run import train
 from tests.bases import FAMILIES, base_of
 
 METHODS = {

@@ -39,7 +39,6 @@ SURFACE = {
     "demo identity": {"--help", "OUT"},
     "demo kiln": {"--help", "OUT"},
     "demo bloom": {"--help", "OUT", "a.b=c"},
-    "demo pretrain": {"--help", "OUT"},
 }
 Stand = Callable[[str, str, Callable[..., None]], None]
 
@@ -77,7 +76,7 @@ def test_running_out_of_memory_is_a_sentence(words: str, stand_in: Stand, capsys
     def fail(*_arguments: object) -> None:
         raise RuntimeError(words)
 
-    stand_in("imprint.train", "train_command", fail)
+    stand_in("imprint.training.run", "train_command", fail)
     assert main(["train", "recipe.yaml"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1")
@@ -111,7 +110,7 @@ def test_the_module_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_train_gets_the_recipe_and_the_overrides(stand_in: Stand) -> None:
     calls: list[tuple[object, ...]] = []
-    stand_in("imprint.train", "train_command", lambda *arguments: calls.append(arguments))
+    stand_in("imprint.training.run", "train_command", lambda *arguments: calls.append(arguments))
     assert main(["train", "recipe.yaml", "train.steps=3", "note=a=b"]) == 0
     assert calls == [(Path("recipe.yaml"), ["train.steps=3", "note=a=b"])]
 
@@ -158,7 +157,7 @@ def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand,
     def refuse(recipe: Path, overrides: list[str]) -> None:
         raise UserError("recipe.yaml: data: is missing\nrecipe.yaml: x: is unknown")
 
-    stand_in("imprint.train", "train_command", refuse)
+    stand_in("imprint.training.run", "train_command", refuse)
     assert main(["train", "recipe.yaml"]) == 2
     assert capsys.readouterr().err == "error: recipe.yaml: data: is missing\n       recipe.yaml: x: is unknown\n"
 
@@ -167,7 +166,7 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
     def interrupt(recipe: Path, overrides: list[str]) -> None:
         raise KeyboardInterrupt
 
-    stand_in("imprint.train", "train_command", interrupt)
+    stand_in("imprint.training.run", "train_command", interrupt)
     assert main(["train", "recipe.yaml"]) == 130
     assert capsys.readouterr().err.startswith("\nstopped; the same command again goes on where it can / 已停止")
 

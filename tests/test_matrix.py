@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.errors import UserError
-from imprint.train import train
+from imprint.training.run import train
 from tests.bases import FAMILIES
 from tests.matrix import CELLS, LEARNED, METHODS, PRECISIONS, QUICK, Cell, recipe_of, run
 

@@ -12,14 +12,17 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.data.encode import encode_prompt
-from imprint.data.templates import conversation
-from imprint.data.templates.chatglm import polish
 from imprint.errors import UserError
-from imprint.generate import Sampling, generate
-from imprint.model import Model, ModelSection, base_folder
+from imprint.inference.generate import Sampling, generate
+from imprint.loading.base import base_folder
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
+from imprint.loading.section import ModelSection
+from imprint.model import Model
 from imprint.runs import RunFolder
+from imprint.templates import conversation
+from imprint.templates.chatglm import polish
 from imprint.tokenizers import FILE_NAME
-from imprint.trained import open_model, read_run
 from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
@@ -99,11 +102,11 @@ class TestLoad:
         def note(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None) -> None:
             raise Found(folder)
 
-        monkeypatch.setattr("imprint.model.load_network", note)
+        monkeypatch.setattr("imprint.loading.load.load_network", note)
         with pytest.raises(Found) as caught:
             imprint.load("embedded", device="cpu")
 
-        assert caught.value.args == (Path(imprint.__file__).parent / "demo" / "base",)
+        assert caught.value.args == (Path(imprint.__file__).parent / "embedded",)
 
     def test_an_adapter_of_another_base_is_refused(self, base: Path) -> None:
         with pytest.raises(UserError, match=r"Load the prefix together with the base it was trained on\."):

@@ -3,6 +3,8 @@ import functools
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from imprint.config import Section
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "imprint").rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TEXTS = [
     path
@@ -22,7 +25,13 @@ TEXTS = [
     if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ".js", ".css", ".html", ""} and path.is_file()
 ] + [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".yaml", ".txt"}]
 
-WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"}  # one line each, run by every other test
+WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"} | {  # run by every other test
+    f"imprint/{module}.py"  # parts of a story whose tests stand beside the whole of it
+    for module in (
+        *("chat/section", "check/section", "data/section", "export/section", "loading/base", "loading/load", "loading/section"),
+        *("training/evaluation", "training/job", "training/rescue", "training/step"),
+    )
+}
 TESTS_OF_NO_MODULE = {
     "tests/test_matrix.py",
     "tests/test_pains.py",
@@ -32,6 +41,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_scripts.py",
     "tests/test_tasks.py",
 }
+HEAVY = {"torch", "nltk", "sklearn", "matplotlib"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "constants"}
 # Brackets keep the patterns from finding themselves.
 LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|r[o]ot|h[o]me|t[m]p)/")
@@ -39,7 +49,7 @@ DOORS = {
     "deepspeed": {"engine"},
     "peft": {"tune"},
     "transformers": {"models", "tokenizers"},
-    "sentencepiece": {"tokenizers", "demo"},
+    "sentencepiece": {"tokenizers"},
     "tiktoken": {"tokenizers"},
     "tokenizers": {"tokenizers", "demo"},
     "jinja2": {"tokenizers"},
@@ -124,8 +134,8 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_every_module_has_its_tests_beside_its_name() -> None:
-    modules = [path for path in SOURCES if path.name != "__init__.py" and name(path) not in WITHOUT_TESTS]
-    wanted = {name(ROOT / "tests" / path.relative_to(ROOT / "imprint").with_name(f"test_{path.name}")): name(path) for path in modules}
+    modules = [path for path in (*SOURCES, *TOOLS) if path.name != "__init__.py" and name(path) not in WITHOUT_TESTS]
+    wanted = {f"tests/{name(path.with_name(f'test_{path.name}')).removeprefix('imprint/')}": name(path) for path in modules}
     there = {name(path) for path in TESTS if path.name.startswith("test_") and path.parent.name != "browser"}
     assert {module for test, module in wanted.items() if test not in there} == set()
     assert there - set(wanted) - TESTS_OF_NO_MODULE == set()
@@ -147,6 +157,14 @@ def test_every_test_asserts_something() -> None:
 def test_a_heavy_library_has_one_door(library: str) -> None:
     rooms = {path.relative_to(ROOT / "imprint").parts[0].removesuffix(".py") for path in SOURCES if library in imported(path)}
     assert rooms <= DOORS[library]
+
+
+def test_no_section_loads_a_heavy_library() -> None:
+    """A recipe can be checked before any of them is loaded."""
+    modules = sorted({section.__module__ for section in all_sections()})
+    program = f"import sys, {', '.join(modules)}\nprint(*sorted({HEAVY!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.split()
+    assert loaded == []
 
 
 def test_every_knob_is_documented() -> None:

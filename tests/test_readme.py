@@ -18,7 +18,7 @@ import pytest
 from imprint.cli import main
 from imprint.compat.retired import RETIRED
 from imprint.demo.bloom import make_bloom
-from imprint.evaluate import EvaluateSection
+from imprint.evaluate.section import EvaluateSection
 from tests.oldproject import old_project
 
 ROOT = Path(__file__).parents[1]

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from imprint.config import read_recipe
-from imprint.data.dataset import DataSection
-from imprint.data.general import FILE
+from imprint.data.section import FILE, DataSection
 from imprint.files import read_lines
 from imprint.models.families import build_network
-from imprint.recipe import Recipe
-from imprint.train import train
+from imprint.training.recipe import Recipe
+from imprint.training.run import train
 from tests.bases import FAMILIES, base_of
 from tests.vocabulary import CLOTHES, COLOURS
 

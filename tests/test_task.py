@@ -2,8 +2,8 @@ import pytest
 
 from imprint.config import read_overrides
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection
-from imprint.metrics import COUNTED
+from imprint.evaluate.section import EvaluateSection
+from imprint.metrics.judge import COUNTED
 from imprint.task import ClassificationTask, TextTask, TranslationTask
 
 

@@ -8,8 +8,8 @@ import pytest
 from imprint.cli import main
 from imprint.config import read_recipe
 from imprint.demo.rows import AD_COPY, TASKS, write_rows
-from imprint.metrics import COUNTED
-from imprint.recipe import Recipe
+from imprint.metrics.judge import COUNTED
+from imprint.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = tuple(task.replace("_", "-") for task in TASKS if task != AD_COPY)

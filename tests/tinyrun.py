@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from imprint.files import read_lines
 from imprint.runs import RunFolder
-from imprint.train import train
+from imprint.training.run import train
 from tests.tiny import tiny_base, tiny_rows
 
 TIMES = ("seconds", "tokens_per_second", "memory_gib")

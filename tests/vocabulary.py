@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from imprint.data.templates.chatglm import ChatGLMTemplate
+from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, read_tokenizer
 
 CLOTHES = ("上衣", "长裙", "外套", "衬衫")

@@ -7,8 +7,8 @@ from typing import Final
 
 from imprint.chat.conversation import Request
 from imprint.data.encode import fit_prompt
-from imprint.data.templates import conversation
 from imprint.model import ANSWER_ROOM, Model
+from imprint.templates import conversation
 
 USUAL_LENGTH: Final = 2048
 

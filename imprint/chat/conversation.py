@@ -3,21 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imprint.config import Field, Section, read_overrides
+from imprint.chat.section import SamplingSection
+from imprint.config import read_overrides
 from imprint.errors import UserError
-
-
-class SamplingSection(Section):
-    """How answers are drawn; may change while a chat goes on."""
-
-    temperature: float = Field(0.95, ge=0, description="0 answers greedily, always the same; more is more daring.")
-    top_p: float = Field(0.7, gt=0, le=1, description="Draw from the most probable tokens of this joint probability.")
-    max_length: int | None = Field(
-        None,
-        ge=3,
-        description="Most tokens of prompt and answer together; null takes 2048, or what the base was made for where that is less.",
-    )
-    seed: int | None = Field(None, ge=0, lt=2**32, description="Makes answers repeatable; null draws new ones each time.")
+from imprint.messages import Bilingual
 
 
 @dataclass(frozen=True)
@@ -67,14 +56,14 @@ class Conversation:
         if self.pending is not None:
             return self.ask(self.pending)
         if not self.turns:
-            raise UserError("/retry: nothing was asked yet. Type a question first. / 还没有问过问题。")
+            raise UserError(Bilingual("/retry: nothing was asked yet. Type a question first.", "还没有问过问题。"))
         *earlier, last = self.turns
         return Request(last.question, replace(self, turns=tuple(earlier)), self, last.tries + 1)
 
     def undo(self) -> tuple["Conversation", Turn]:
         """Without the last turn, and that turn; UserError where there is none."""
         if not self.turns:
-            raise UserError("/undo: the conversation is empty. / 对话是空的。")
+            raise UserError(Bilingual("/undo: the conversation is empty.", "对话是空的。"))
         return replace(self, turns=self.turns[:-1], pending=None), self.turns[-1]
 
     def clear(self) -> "Conversation":
@@ -89,8 +78,11 @@ class Conversation:
         """With the adapter on or off; UserError where there is none."""
         if not self.has_adapter:
             raise UserError(
-                "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
-                "adapter=FOLDER, to `imprint chat`. / 没有可开关的适配器。"
+                Bilingual(
+                    "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
+                    "adapter=FOLDER, to `imprint chat`.",
+                    "没有可开关的适配器。",
+                )
             )
         return replace(self, adapter_on=on)
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from imprint.chat.conversation import Conversation, Request, SamplingSection
+from imprint.chat.conversation import Conversation, Request
+from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 SLASHES: Final = ("/", "／")
 """What a command begins with; the second is what a Chinese input method types."""
@@ -95,7 +97,7 @@ def _system(conversation: Conversation, argument: str) -> Outcome:
 def _adapter(conversation: Conversation, argument: str) -> Outcome:
     state = argument.lower()
     if state not in ("", "on", "off"):
-        raise UserError(f'/adapter: must be on or off, got "{argument}". / 请用 on 或 off。')
+        raise UserError(Bilingual(f'/adapter: must be on or off, got "{argument}".', "请用 on 或 off。"))
     changed = conversation.switch(on=state == "on" if state else conversation.adapter_on)
     if changed.adapter_on:
         return Outcome(changed, "the adapter is on: the tuned model answers / 适配器已开：由微调后的模型回答")

@@ -5,31 +5,20 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from imprint.bundle import read_facts, unpacked
 from imprint.chat.console import Chat, Lines, Reader, Screen
-from imprint.chat.conversation import Conversation, SamplingSection
-from imprint.config import Field, read_overrides
-from imprint.data.templates import TEMPLATE_HELP, TemplateName
+from imprint.chat.conversation import Conversation
+from imprint.chat.section import ChatSection, SamplingSection
+from imprint.config import read_overrides
 from imprint.errors import UserError
+from imprint.loading.bundle import read_facts, unpacked
+from imprint.loading.load import open_model
+from imprint.loading.run import Trained, moved, read_run
+from imprint.messages import Bilingual
 from imprint.model import Model
-from imprint.trained import Trained, moved, open_model, read_run
 
 WELCOME: Final = "/help lists the commands, Ctrl-D leaves / 输入 /help 查看命令，Ctrl-D 退出"
-
-
-class ChatSection(SamplingSection):
-    """What is talked to and how; null takes what the run was trained with."""
-
-    base: bool = Field(False, description="Talk to the untouched base of a run instead of what was tuned.")
-    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
-    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
-    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
-    dtype: str | None = Field(None, description="Precision of the base.")
-    device: str | None = Field(None, description="Where to compute.")
-    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
-    system: str | None = Field(None, description="What the model is told before the conversation.")
 
 
 def chat_command(path: Path, overrides: Sequence[str]) -> None:
@@ -92,4 +81,6 @@ def _talk_on_terminal(chat: Chat) -> None:
 def _answer_lines(chat: Chat, reader: Reader) -> None:
     chat.talk(reader)
     if chat.failures:
-        raise UserError(f"{chat.failures} of the lines given could not be answered, as said above. / 有 {chat.failures} 行未能处理，见上。")
+        raise UserError(
+            Bilingual(f"{chat.failures} of the lines given could not be answered, as said above.", f"有 {chat.failures} 行未能处理，见上。")
+        )

@@ -7,6 +7,7 @@ from typing import Final
 from imprint.chat.conversation import Conversation
 from imprint.errors import UserError
 from imprint.files import disk_sentences, write_text
+from imprint.messages import Bilingual
 
 ENDINGS: Final = (".jsonl", ".json", ".md")
 
@@ -19,12 +20,12 @@ def save(conversation: Conversation, name: str) -> tuple[Path, int]:
     """
     path = _path(name)
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{path}: must end in .jsonl (to train on) or .md (to read). / 请用 .jsonl 或 .md 结尾。")
+        raise UserError(Bilingual(f"{path}: must end in .jsonl (to train on) or .md (to read).", "请用 .jsonl 或 .md 结尾。"))
     if not any(turn.answer for turn in conversation.turns):
-        raise UserError("/save: there is no answer to save yet. / 还没有可以保存的回答。")
+        raise UserError(Bilingual("/save: there is no answer to save yet.", "还没有可以保存的回答。"))
     with disk_sentences(path):
         if path.exists() and path not in conversation.saved:
-            raise UserError(f"{path}: is there already. Choose another name; nothing was written. / 文件已存在，请换一个名字。")
+            raise UserError(Bilingual(f"{path}: is there already. Choose another name; nothing was written.", "文件已存在，请换一个名字。"))
         write_text(path, as_markdown(conversation) if path.suffix.lower() == ".md" else as_row(conversation))
     return path, sum(not turn.answer for turn in conversation.turns)
 
@@ -34,9 +35,9 @@ def _path(name: str) -> Path:
     try:
         path = Path(name).expanduser()
     except RuntimeError:
-        raise UserError(f"{name}: there is no such person's folder. Give a path without ~. / 请给出不带 ~ 的路径。") from None
+        raise UserError(Bilingual(f"{name}: there is no such person's folder. Give a path without ~.", "请给出不带 ~ 的路径。")) from None
     if not path.name or path.name == ".." or not name.isprintable():
-        raise UserError("/save: give a file, for instance /save chat.jsonl or /save chat.md. / 请给出文件名。")
+        raise UserError(Bilingual("/save: give a file, for instance /save chat.jsonl or /save chat.md.", "请给出文件名。"))
     return path if path.suffix else path.with_name(f"{path.name}.jsonl")
 
 

@@ -10,10 +10,11 @@ from imprint.compat.settings import evaluates
 from imprint.config import dump
 from imprint.errors import UserError
 from imprint.files import find_folder, new_folder, read_lines, remove_leftovers, write_text
+from imprint.messages import Bilingual
 from imprint.models.families import listing
-from imprint.recipe import Recipe
 from imprint.runs import RunFolder
 from imprint.runs import step_of as state_step
+from imprint.training.recipe import Recipe
 
 EVALUATED = {"lock", "evaluations", ALL_RESULTS, PREDICTIONS, results_file("eval"), results_file("predict")}
 """What a folder may hold before anything was trained in it."""
@@ -42,8 +43,10 @@ def make_ready(flags: OriginalFlags, recipe: Recipe) -> str:
         if same:
             return f"{run.path}: is finished; --overwrite_output_dir would train anew / 已训练完成；加 --overwrite_output_dir 可重新训练"
     raise UserError(
-        f"--output_dir {run.path}: holds a run of other arguments. Give another --output_dir, or --overwrite_output_dir to begin anew.\n"
-        "该目录中已有其他参数的训练：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。"
+        Bilingual(
+            f"--output_dir {run.path}: holds a run of other arguments. Give another --output_dir, or --overwrite_output_dir to begin anew.",
+            "该目录中已有其他参数的训练：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
+        )
     )
 
 
@@ -63,8 +66,11 @@ def _refuse_foreign(flags: OriginalFlags, run: RunFolder) -> None:
     found = {entry.name for entry in run.path.iterdir()} if run.path.is_dir() else set()
     if found - EVALUATED and not flags.overwrite_output_dir:
         raise UserError(
-            f"--output_dir {run.path}: is not empty and no run of Imprint; found {listing(run.path)}. Give an empty folder, or "
-            "--overwrite_output_dir to write beside what is there.\n目录非空：请换一个空目录，或加 --overwrite_output_dir。"
+            Bilingual(
+                f"--output_dir {run.path}: is not empty and no run of Imprint; found {listing(run.path)}. Give an empty folder, or "
+                "--overwrite_output_dir to write beside what is there.",
+                "目录非空：请换一个空目录，或加 --overwrite_output_dir。",
+            )
         )
 
 
@@ -115,9 +121,12 @@ def _named(flags: OriginalFlags, run: RunFolder) -> tuple[RunFolder, int]:
     if not checkpoint.is_dir():
         raise UserError(f"--resume_from_checkpoint {place}: there is no such checkpoint. Give output_dir/checkpoint-N of a run of Imprint.")
     raise UserError(
-        f"--resume_from_checkpoint {place}: holds weights, but the optimizer's state beside it is deleted, or was never Imprint's. Begin "
-        f"a new run from its weights: --ptuning_checkpoint {place} (all weights: --model_name_or_path {place}).\n"
-        "该检查点没有可用的优化器状态：请改用 --ptuning_checkpoint 从其权重开始新的训练。"
+        Bilingual(
+            f"--resume_from_checkpoint {place}: holds weights, but the optimizer's state beside it is deleted, or was never "
+            "Imprint's. Begin "
+            f"a new run from its weights: --ptuning_checkpoint {place} (all weights: --model_name_or_path {place}).",
+            "该检查点没有可用的优化器状态：请改用 --ptuning_checkpoint 从其权重开始新的训练。",
+        )
     )
 
 

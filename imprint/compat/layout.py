@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imprint.data.batch import Batches
+from imprint.data.batches import Batches
 from imprint.export.writers import write_original_prefix
 from imprint.files import new_folder, write_json, write_text
 from imprint.models.checkpoint import save_network

@@ -11,7 +11,7 @@ from imprint.compat.script import commands
 from imprint.compat.settings import asked_of, recipe_of
 from imprint.config import dump
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection
+from imprint.evaluate.section import EvaluateSection
 from imprint.files import write_text
 
 LEFT_OUT = {

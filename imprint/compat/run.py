@@ -15,18 +15,26 @@ from imprint.compat.settings import asked_of, check, evaluates, prefix_file, rec
 from imprint.config import as_text, describe
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
-from imprint.data.templates import read_template
-from imprint.engine import EngineSection, launch, launched, processes_here
+from imprint.engine.crew import launched
+from imprint.engine.launch import launch, processes_here
+from imprint.engine.section import EngineSection
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection, answer_all, read_data
+from imprint.evaluate.answering import answer_all
+from imprint.evaluate.command import read_data
+from imprint.evaluate.section import EvaluateSection
 from imprint.files import read_lines
 from imprint.forgetting.section import ForgettingSection
-from imprint.model import EMBEDDED, Model, load
+from imprint.loading.base import EMBEDDED
+from imprint.loading.load import load
+from imprint.messages import Bilingual
+from imprint.model import Model
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.state import Position
+from imprint.templates import read_template
 from imprint.tokenizers import read_tokenizer, tokenizer_file
-from imprint.train import Job, train_recipe
+from imprint.training.job import Job
+from imprint.training.run import train_recipe
+from imprint.training.state import Position
 
 ONE_ROW = "--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster / 逐条回答较慢，可改为 16"
 MANY_ROWS = 100
@@ -141,8 +149,11 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
         folder, adapter = (last, None) if tunes_all(flags) else (folder, last)
     elif adapter is None and flags.pre_seq_len is not None:
         raise UserError(
-            f"--pre_seq_len {flags.pre_seq_len}: {folder} holds no prefix. Give --ptuning_checkpoint output_dir/checkpoint-N, or take "
-            "--pre_seq_len out to evaluate the model as it is.\n缺少前缀：请给出 --ptuning_checkpoint，或去掉 --pre_seq_len。"
+            Bilingual(
+                f"--pre_seq_len {flags.pre_seq_len}: {folder} holds no prefix. Give --ptuning_checkpoint output_dir/checkpoint-N, or take "
+                "--pre_seq_len out to evaluate the model as it is.",
+                "缺少前缀：请给出 --ptuning_checkpoint，或去掉 --pre_seq_len。",
+            )
         )
     model = load(folder, adapter=adapter, quantize=section.quantize, dtype=section.dtype, device=section.device)
     return model if str(folder) == EMBEDDED or read_tokenizer(folder, read_config(folder)) else _with_tokenizer(model, folder)
@@ -157,8 +168,11 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
     if template is None:
         file = tokenizer_file(fields)
         raise UserError(
-            f"--model_name_or_path {folder}: has no tokenizer ({file}), and {str(named)!r}, which it was made from, is not here. "
-            f"Copy the official {file} into {folder}.\n该目录缺少 {file}：请从官方模型目录复制过来。"
+            Bilingual(
+                f"--model_name_or_path {folder}: has no tokenizer ({file}), and {str(named)!r}, which it was made from, is not here. "
+                f"Copy the official {file} into {folder}.",
+                f"该目录缺少 {file}：请从官方模型目录复制过来。",
+            )
         )
     whole = Model(model.network, template, model.name)
     whole.encoder, whole.description = model.encoder, model.description

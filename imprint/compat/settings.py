@@ -6,17 +6,18 @@ from pathlib import Path
 from torch import Tensor
 
 from imprint.compat.flags import OriginalFlags
-from imprint.data.dataset import DataSection
-from imprint.engine import EngineSection, OptimizerSection
+from imprint.data.section import DataSection
+from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection
+from imprint.evaluate.section import EvaluateSection
 from imprint.files import find_folder
-from imprint.model import EMBEDDED, ModelSection
+from imprint.loading.base import EMBEDDED
+from imprint.loading.section import ModelSection
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
-from imprint.recipe import Recipe, TrainSection
+from imprint.training.recipe import Recipe, TrainSection
 from imprint.tune.adapter import DESCRIPTION, ORIGINAL, PrefixFacts, holds_all_weights, read_description
-from imprint.tune.full import FullSection
-from imprint.tune.prefix import NAME, PrefixSection
+from imprint.tune.prefix import NAME
+from imprint.tune.section import FullSection, PrefixSection
 
 DROPOUT, TOP_P, TEMPERATURE = 0.1, 0.7, 0.95
 ALL = 1000

@@ -1,82 +1,29 @@
 """The data of a run: which files, which columns, how long, and the encoded rows that come of it."""
 
 import random
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import field_validator
-
-from imprint.config import Field, Section
-from imprint.data.batch import sorted_by_length
+from imprint.data.batches import sorted_by_length
 from imprint.data.encode import Encoded, encode_sample
 from imprint.data.formats import read_samples
-from imprint.data.general import MixSection, general_per_epoch, load_general
+from imprint.data.general import general_per_epoch, load_general
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill, left_open, refuse_unused
 from imprint.data.rows import describe
 from imprint.data.sample import Sample
+from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
-from imprint.data.templates import Template
 from imprint.data.tokenfile import lengths_of
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.progress import Progress
+from imprint.templates import Template
 
 MANY: Final = 10_000
 """So many rows take some seconds to encode."""
-
-
-class DataSection(Section):
-    """Rows of questions with answers: the `data` section of a recipe, unless it says otherwise."""
-
-    kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
-    train: Path = Field(description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it.")
-    dev: Path | None = Field(None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out.")
-    prompt_column: str = Field(
-        "content", min_length=1, description="Column of the question; where nobody names it, known shapes are read too."
-    )
-    response_column: str = Field(
-        "summary", min_length=1, description="Column of the answer; where nobody names it, known shapes are read too."
-    )
-    history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
-    source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
-    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, those that frame it included.")
-    max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
-    truncation: Literal["oldest_first", "original"] = Field(
-        "oldest_first",
-        description="What a prompt that is too long loses: its oldest turns, or its end as in the scripts of ChatGLM-6B and ChatGLM2-6B.",
-    )
-    fill: dict[str, str] = Field(
-        {},
-        description="Texts for the placeholders of the rows: {name: ..., author: ...} stand in the place of {name} and {author}.",
-    )
-    train_rows: int | None = Field(None, ge=1, description="Read only so many rows of `train`; null reads all.")
-    dev_rows: int | None = Field(None, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
-    dev_share: float = Field(
-        0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
-    )
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the rows held out, whatever the seed of the run.")
-    mix_general: MixSection | None = Field(
-        None, description="General rows mixed into the training so that the base keeps what it can; null mixes none."
-    )
-
-    @property
-    def files(self) -> list[str]:
-        """Every file or folder that rows are read from, as the recipe names it."""
-        mixed = None if self.mix_general is None else self.mix_general.rows
-        return [str(file) for file in (self.train, self.dev, mixed) if file is not None]
-
-    @field_validator("fill")
-    @classmethod
-    def _fills_with_text(cls, texts: dict[str, str]) -> dict[str, str]:
-        for name, text in texts.items():
-            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f'"{name}" cannot be the name of a placeholder; use letters, digits and _, such as name')
-            if not text.strip() or "\0" in text:
-                raise ValueError(f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}')
-        return texts
 
 
 @dataclass(frozen=True)
@@ -186,8 +133,11 @@ def _mixed(split: Split, section: DataSection, mix: MixSection, template: Templa
     whole = [row for row in encoded if not row.cut]
     if not whole:
         raise UserError(
-            f"data.mix_general.rows: all {len(encoded)} rows of {found.source} are longer than data.max_source_length or "
-            "data.max_target_length. Raise them, or name shorter rows.\n通用数据全部超长：请调大长度上限，或换更短的数据。"
+            Bilingual(
+                f"data.mix_general.rows: all {len(encoded)} rows of {found.source} are longer than data.max_source_length or "
+                "data.max_target_length. Raise them, or name shorter rows.",
+                "通用数据全部超长：请调大长度上限，或换更短的数据。",
+            )
         )
     count = general_per_epoch(len(split.train), mix.share)
     long = f"; {len(encoded) - len(whole)} are too long and left out" if len(whole) < len(encoded) else ""

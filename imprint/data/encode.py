@@ -7,10 +7,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imprint.data.batch import NOT_SCORED
 from imprint.data.sample import Sample
-from imprint.data.templates import Message, Segment, Template, Turns, conversation, rounds_of
 from imprint.errors import UserError
+from imprint.messages import Bilingual
+from imprint.pack import NOT_SCORED
+from imprint.templates import Message, Segment, Template, Turns, conversation, rounds_of
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,12 @@ def _without_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[S
     loose = sum(len(segment.ids) for segment in segments if not segment.fixed)
     if cut > loose:
         raise UserError(
-            f"max_source_length: {limit} is too short for this model, whose prompts have {_size(segments) - loose} tokens around the text. "
-            f"Set it to at least {_size(segments) - loose + 1}. / max_source_length 太短。"
+            Bilingual(
+                f"max_source_length: {limit} is too short for this model, whose prompts have {_size(segments) - loose} tokens "
+                "around the text. "
+                f"Set it to at least {_size(segments) - loose + 1}.",
+                "max_source_length 太短。",
+            )
         )
     first = (loose - cut) // 2
     kept, place = [], 0

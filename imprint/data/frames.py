@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from imprint.data.batch import NOT_SCORED
+from imprint.pack import NOT_SCORED
 from imprint.tokenizers import ChatGLMTokenizer, PublishedTokenizer, Tokenizer
 
 

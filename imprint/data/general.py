@@ -2,28 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from imprint.config import Field, Section
 from imprint.data.formats import read_samples
 from imprint.data.sample import Sample
+from imprint.data.section import BROUGHT, FILE, MixSection
 from imprint.errors import UserError
-
-BROUGHT: Final = "base"
-"""What a recipe calls the rows that a base brings along."""
-FILE: Final = "general.jsonl"
-"""Their name in the folder of the base."""
-
-
-class MixSection(Section):
-    """General rows mixed in: they are learned like the others and never counted as yours."""
-
-    rows: str = Field(
-        BROUGHT,
-        min_length=1,
-        description=f'File or folder of question and answer rows, or "{BROUGHT}": the {FILE} in the folder of the base; the toy has one.',
-    )
-    share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes other ones in their turn.")
+from imprint.messages import Bilingual
 
 
 @dataclass(frozen=True)
@@ -42,8 +26,11 @@ def load_general(section: MixSection, base: Path, *, tools: bool = False) -> Gen
     source = str(base / FILE) if brought else section.rows
     if brought and not (base / FILE).is_file():
         raise UserError(
-            f"data.mix_general.rows: the base {base} brings no general rows ({FILE}). Name a file of question and answer "
-            f"rows of your own.\n该底座不带通用数据（{FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。"
+            Bilingual(
+                f"data.mix_general.rows: the base {base} brings no general rows ({FILE}). Name a file of question and answer "
+                "rows of your own.",
+                f"该底座不带通用数据（{FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
+            )
         )
     return General(read_samples(source, prompt_column="content", response_column="summary", tools=tools), source)
 

@@ -5,13 +5,14 @@ Both cut the end of a prompt that is too long, and with it perhaps the question.
 
 from collections.abc import Sequence
 
-from imprint.data.batch import NOT_SCORED
 from imprint.data.encode import Encoded, Fitted
 from imprint.data.sample import Sample
-from imprint.data.templates import Template, Turns
-from imprint.data.templates.chatglm import ChatGLMTemplate, led, rounds
-from imprint.data.templates.chatglm2 import ChatGLM2Template, rounds_from_one
 from imprint.errors import UserError
+from imprint.messages import Bilingual
+from imprint.pack import NOT_SCORED
+from imprint.templates import Template, Turns
+from imprint.templates.chatglm import ChatGLMTemplate, led, rounds
+from imprint.templates.chatglm2 import ChatGLM2Template, rounds_from_one
 from imprint.tokenizers import ChatGLMTokenizer, Tokenizer
 
 
@@ -92,8 +93,11 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: 
         text = rounds_from_one(sample.query, sample.history or ())
     elif not isinstance(template, ChatGLMTemplate):
         raise UserError(
-            "truncation: original is what ptuning/main.py of ChatGLM-6B and ChatGLM2-6B does, and this model's template is "
-            f"{template.name}. Set it to oldest_first. / 该模型没有对应的官方脚本：请改为 oldest_first。"
+            Bilingual(
+                "truncation: original is what ptuning/main.py of ChatGLM-6B and ChatGLM2-6B does, and this model's template is "
+                f"{template.name}. Set it to oldest_first.",
+                "该模型没有对应的官方脚本：请改为 oldest_first。",
+            )
         )
     else:
         text = rounds(sample.query, sample.history) if sample.history or (trained and sample.history is not None) else sample.query

@@ -13,6 +13,7 @@ from typing import Final
 
 from imprint.data.sample import Sample
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
 IN_BRACES: Final = 2
@@ -45,8 +46,11 @@ def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: P
     if unused := sorted(known[name] for name in known.keys() - held):
         there = ", ".join(f"{{{name}}}" for name in sorted(held)) or "no placeholder at all"
         raise UserError(
-            f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
-            f"data.fill.\n数据中没有占位符 {{{unused[0]}}}：请改正名称，或从 data.fill 中删去。"
+            Bilingual(
+                f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
+                "data.fill.",
+                f"数据中没有占位符 {{{unused[0]}}}：请改正名称，或从 data.fill 中删去。",
+            )
         )
 
 

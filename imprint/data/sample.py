@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from imprint.data.templates import Message, conversation
+from imprint.templates import Message, conversation
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 from imprint.data.badrows import BadRowError, describe_value, encodable, quote, some_text
 from imprint.data.sample import Sample
-from imprint.data.templates import Message
 from imprint.data.tools import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
+from imprint.templates import Message
 
 CONVERSATIONS: Final = ("messages", "conversations", "conversation")
 PAIRS: Final = (

@@ -4,14 +4,14 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from imprint.config import Field, Otherwise, Section
 from imprint.data.badrows import BadRowError, Problems
-from imprint.data.dataset import CutReport, DataSection, Split
+from imprint.data.dataset import CutReport, Split
 from imprint.data.documents import counted, read_passages, text_files
 from imprint.data.frames import frame_of
 from imprint.data.sample import Sample
+from imprint.data.section import TextsSection
 from imprint.data.tokenfile import Places, TextRows, TokenWriter
 from imprint.errors import UserError
 from imprint.files import new_folder, write_json
@@ -25,60 +25,8 @@ OPENINGS: Final = 8
 """How many openings of held-out documents can be watched."""
 OPENING: Final = 16
 """Characters of an opening."""
-WATCHED_TOKENS: Final = 64
-"""Most tokens that it is gone on with."""
 TRAIN, DEV = "train", "dev"
 BYTES_OF_A_UNIT: Final = 1000
-
-
-class TextsSection(Section):
-    """Raw text, for continued pre-training: whole documents, every token of which is learned."""
-
-    kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
-    train: Path = Field(
-        description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet."
-    )
-    dev: Path | None = Field(
-        None, description="The same, to measure the evaluation loss on; without it, documents of `train` are held out."
-    )
-    text_column: str | None = Field(
-        None,
-        min_length=1,
-        description="Column of the text; null takes one that is called text, content, document, body, 正文, 内容 or 文本.",
-    )
-    blank_lines: bool = Field(False, description="Blank lines part the documents of a plain text; false takes each file for one document.")
-    length: int = Field(
-        512, ge=16, description="Most tokens of a row; short documents share one, unseen by each other, a longer one takes several."
-    )
-    train_rows: int | None = Field(None, ge=1, description="Use only the first so many rows of `train`; null uses all.")
-    dev_rows: int | None = Field(200, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
-    dev_share: float = Field(
-        0.02, ge=0, le=0.5, description="Share of the documents that is held out where there is no `dev`; 0 holds out nothing."
-    )
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the documents held out, whatever the seed of the run.")
-
-    @property
-    def files(self) -> list[str]:
-        """Every file or folder that is read, as the recipe names it."""
-        return [str(file) for file in (self.train, self.dev) if file is not None]
-
-    @property
-    def source_prefix(self) -> str:
-        """What stands before a watched opening: nothing."""
-        return ""
-
-    @property
-    def max_source_length(self) -> int:
-        """Most tokens of a watched opening."""
-        return self.length
-
-    @property
-    def max_target_length(self) -> int:
-        """Most tokens that a watched opening is gone on with."""
-        return min(WATCHED_TOKENS, self.length)
-
-
-AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), Otherwise("rows")]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from imprint.data.batch import NOT_SCORED
 from imprint.data.encode import Encoded
 from imprint.data.frames import Cutter, Frame, Row
 from imprint.errors import UserError
 from imprint.files import disk_sentences, write_json
+from imprint.pack import NOT_SCORED
 
 BEGINS: Final = 1 << 31
 """The bit that marks a document's first token; ids are below it."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from imprint.data.badrows import BadRowError, describe_value, encodable
 from imprint.data.sample import Sample
-from imprint.data.templates import Message
+from imprint.templates import Message
 
 CALLS: Final = ("function_call", "tool_call")
 """Roles of a call, whose content is an object with `name` and `arguments`."""

@@ -13,9 +13,9 @@ from imprint.demo.kiln.books import general_texts
 from imprint.files import find_folder, new_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
-from imprint.recipe import Recipe
 from imprint.runtime import seed_everything
-from imprint.train import train_recipe
+from imprint.training.recipe import Recipe
+from imprint.training.run import train_recipe
 
 RECIPE: Final = Path(__file__).with_name("bloom.yaml")
 SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>")

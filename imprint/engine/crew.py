@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, which may be writing a large state."""
@@ -191,8 +192,11 @@ def join(device: str | None, *, grouped: bool = False) -> Iterator[Crew]:
         if not any(words in str(error) for words in LOST_WORDS):
             raise
         raise UserError(
-            f"{LOST}: one of them has ended. What was saved is kept: run the same command again to go on "
-            f"({str(error).partition(chr(10))[0][:200]}).\n与其他进程的连接已断开；已保存的内容不受影响，再次运行同一命令即可继续。"
+            Bilingual(
+                f"{LOST}: one of them has ended. What was saved is kept: run the same command again to go on "
+                f"({str(error).partition(chr(10))[0][:200]}).",
+                "与其他进程的连接已断开；已保存的内容不受影响，再次运行同一命令即可继续。",
+            )
         ) from error
     finally:
         dist.destroy_process_group()

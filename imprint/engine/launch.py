@@ -17,6 +17,7 @@ import torch
 from imprint.engine.crew import ERRORS, LAUNCHER, LOST
 from imprint.engine.section import EngineSection
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.runtime import child_processes
 
 MEETING_SECONDS = 900
@@ -95,10 +96,12 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
 def _not_met(section: EngineSection, problem: Exception) -> UserError:
     """What is said where the machines did not find each other."""
     return UserError(
-        f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(problem).partition(chr(10))[0][:200]}). Give the "
-        "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
-        f"{section.nodes} machines within {MEETING_SECONDS // 60} minutes.\n"
-        "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。"
+        Bilingual(
+            f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(problem).partition(chr(10))[0][:200]}). Give the "
+            "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
+            f"{section.nodes} machines within {MEETING_SECONDS // 60} minutes.",
+            "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。",
+        )
     )
 
 

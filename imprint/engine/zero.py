@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from imprint.engine.crew import Crew
 from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's loss scaler of float16 remembers."""
@@ -212,9 +213,11 @@ def refuse_missing_type(device: torch.device, dtype: torch.dtype) -> None:
     allowed = [*(name for other, name in HALVES.items() if other != dtype and can[other]()), "float32"]
     name, flag = HALVES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
     raise UserError(
-        f'model.dtype: DeepSpeed says that it cannot compute in "{name}" on this device ({device.type}). Set it to '
-        f"{' or '.join(allowed)}; on an old command line take {flag} out.\n"
-        f"DeepSpeed 在本机设备（{device.type}）上不支持 {name}：请将 model.dtype 改为 {' 或 '.join(allowed)}；旧命令请去掉 {flag}。"
+        Bilingual(
+            f'model.dtype: DeepSpeed says that it cannot compute in "{name}" on this device ({device.type}). Set it to '
+            f"{' or '.join(allowed)}; on an old command line take {flag} out.",
+            f"DeepSpeed 在本机设备（{device.type}）上不支持 {name}：请将 model.dtype 改为 {' 或 '.join(allowed)}；旧命令请去掉 {flag}。",
+        )
     )
 
 
@@ -229,9 +232,11 @@ def _library(device: torch.device) -> Any:
         import deepspeed
     except ImportError as error:
         raise UserError(
-            "engine.deepspeed: DeepSpeed is not installed. Run `pip install --no-build-isolation deepspeed ninja`, or use "
-            "engine.fsdp=true.\n"
-            "未安装 DeepSpeed：请运行上面的命令安装，或改用 engine.fsdp=true。"
+            Bilingual(
+                "engine.deepspeed: DeepSpeed is not installed. Run `pip install --no-build-isolation deepspeed ninja`, or use "
+                "engine.fsdp=true.",
+                "未安装 DeepSpeed：请运行上面的命令安装，或改用 engine.fsdp=true。",
+            )
         ) from error
     for name in ("DeepSpeed", "deepspeed"):
         logging.getLogger(name).setLevel(logging.ERROR)

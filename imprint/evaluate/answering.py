@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.data.batch import NOT_SCORED, sorted_by_length
+from imprint.data.batches import sorted_by_length
 from imprint.data.encode import encode_sample, fit_prompt
 from imprint.data.original import encode_evaluation_original
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import append_line, read_lines, write_text
-from imprint.generate import NotFiniteError, Sampling, generate
-from imprint.likelihood import choose, likelihoods
-from imprint.metrics import Judged, Likelihood, Rates, Summary, judge, rates_of
+from imprint.inference.generate import NotFiniteError, Sampling, generate
+from imprint.inference.likelihood import choose, likelihoods
+from imprint.metrics.judge import Judged, Likelihood, judge
+from imprint.metrics.means import Summary
+from imprint.metrics.rates import Rates, rates_of
 from imprint.model import Model
+from imprint.pack import NOT_SCORED
 from imprint.progress import Progress
 from imprint.task import ClassificationTask, ContinuationTask, TextTask
 

@@ -11,9 +11,10 @@ from imprint.data.sources import find_source
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
+from imprint.loading.load import open_model, open_template
+from imprint.loading.run import Trained, moved, read_run
 from imprint.model import Model
 from imprint.runs import RunFolder
-from imprint.trained import Trained, moved, open_model, open_template, read_run
 
 
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:

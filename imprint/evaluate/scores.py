@@ -5,15 +5,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imprint.data.dataset import DataSection, load_samples
+from imprint.data.dataset import load_samples
 from imprint.data.sample import Sample
+from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, refuse_strange_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files import write_json
-from imprint.metrics import BASELINE, COUNTED, PROTOCOLS, Judged, Rates, baseline_predictions, copied_share, judge, warnings_of
+from imprint.loading.run import Trained
+from imprint.metrics.baseline import BASELINE, baseline_predictions
+from imprint.metrics.judge import COUNTED, Judged, judge
+from imprint.metrics.protocols import PROTOCOLS
+from imprint.metrics.rates import Rates, copied_share, warnings_of
 from imprint.task import ClassificationTask, TextTask
-from imprint.trained import Trained
 
 CONFUSION = "confusion.png"
 
@@ -64,7 +68,7 @@ def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: E
 
 def draw_confusions(judged: Mapping[str, Judged | None], task: ClassificationTask, out: Path) -> None:
     """Draw the confusion matrices of several classifiers side by side, under their names."""
-    from imprint.report import Panel, confusion_picture
+    from imprint.report.confusion import Panel, confusion_picture
 
     panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
     confusion_picture(panels, task.labels, out)

@@ -6,11 +6,11 @@ from typing import Literal
 from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section
-from imprint.data.dataset import DataSection
-from imprint.data.templates import TEMPLATE_HELP, TemplateName
-from imprint.metrics import ProtocolName
+from imprint.data.section import DataSection
+from imprint.loading.run import Trained
+from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
-from imprint.trained import Trained
+from imprint.templates import TEMPLATE_HELP, TemplateName
 
 FROM_DATA = (
     "truncation",
@@ -97,3 +97,28 @@ def decoding(section: EvaluateSection) -> str:
     if section.num_beams > 1:
         return f"{section.num_beams} beams"
     return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"
+
+
+class PerplexitySection(Section):
+    """How texts are read and measured."""
+
+    base: bool = Field(False, description="Measure the untouched base of a run alone, not what was tuned beside it.")
+    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
+    length: int | None = Field(
+        None, ge=16, description="Tokens of a window; null takes the run's data.length, or what the base was made for, up to 2048."
+    )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens between the beginnings of two windows of a long document; a smaller one leaves each token more to go by, and "
+        "takes longer. Null takes half of the window.",
+    )
+    batch_tokens: int = Field(8192, ge=1, description="Tokens computed at once.")
+    text_column: str | None = Field(
+        None, min_length=1, description="Column of the text; null takes the run's, or one that is called like a text."
+    )
+    blank_lines: bool | None = Field(None, description="Blank lines part the documents of a plain text; null does as the run did.")
+    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
+    dtype: str | None = Field(None, description="Precision of the base.")
+    device: str | None = Field(None, description="Where to compute.")
+    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")

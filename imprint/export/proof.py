@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imprint.data.dataset import DataSection, load_held_out
+from imprint.data.dataset import load_held_out
 from imprint.data.encode import encode_prompt
 from imprint.data.sample import Sample
-from imprint.data.templates import Template
+from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.generate import Sampling, generate
+from imprint.inference.generate import Sampling, generate
+from imprint.loading.run import Trained
+from imprint.messages import Bilingual
 from imprint.model import Model
-from imprint.trained import Trained
+from imprint.templates import Template
 
 QUESTIONS = (
     "你好",
@@ -64,11 +66,13 @@ def refuse_other_answers(asked: Sequence[Sample], before: Sequence[Answer], afte
     old, new = before[row], after[row]
     same = next((place for place, (a, b) in enumerate(zip(old.ids, new.ids, strict=False)) if a != b), min(len(old.ids), len(new.ids)))
     raise UserError(
-        f"the export answers {len(different)} of {len(asked)} questions differently, so nothing was written. First: "
-        f'"{asked[row].query}", after {same} equal tokens: before "{old.text}", after "{new.text}". '
-        "Rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 writes all digits, and "
-        "proof_dtype=float32 compares without rounding.\n"
-        f"导出后有 {len(different)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。"
+        Bilingual(
+            f"the export answers {len(different)} of {len(asked)} questions differently, so nothing was written. First: "
+            f'"{asked[row].query}", after {same} equal tokens: before "{old.text}", after "{new.text}". '
+            "Rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 writes all digits, and "
+            "proof_dtype=float32 compares without rounding.",
+            f"导出后有 {len(different)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。",
+        )
     )
 
 

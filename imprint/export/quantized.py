@@ -15,7 +15,8 @@ from torch import Tensor
 from imprint.errors import UserError
 from imprint.export.place import named, refuse_place
 from imprint.files import find_folder, new_folder, write_json
-from imprint.model import base_folder
+from imprint.loading.base import base_folder
+from imprint.messages import Bilingual
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
     PREFIX_PART,
@@ -34,7 +35,8 @@ from imprint.models.checkpoint import (
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.progress import Progress, say
-from imprint.quant import BITS, QuantizedWeight
+from imprint.quant.formats import BITS
+from imprint.quant.linear import QuantizedWeight
 from imprint.runs import RunFolder
 
 SHARD_BYTES = 10**9
@@ -54,8 +56,11 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     run = RunFolder(Path(folder))
     if run.config.is_file() and find_folder(run.model) is None:
         raise UserError(
-            f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
-            f"--to int{bits}, or give the base's own folder.\n该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。"
+            Bilingual(
+                f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
+                f"--to int{bits}, or give the base's own folder.",
+                "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
+            )
         )
     source, out = base_folder(folder), named(Path(out))
     refuse_place(out, [source], again=_is_quantized, otherwise="holds no quantised model")

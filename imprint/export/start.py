@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from imprint.bundle import SUFFIX, begins_as_bundle, licence_of
-from imprint.config import Field, Section, read_overrides
+from imprint.config import read_overrides
 from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.place import named, refuse_place
 from imprint.export.proof import questions, refuse_other_answers
+from imprint.export.section import ExportSection
 from imprint.export.transformers_layout import transformers_model
 from imprint.export.ways import Method, Target, possible, refusal
 from imprint.export.writers import (
@@ -29,12 +28,15 @@ from imprint.export.writers import (
     quantized_model,
 )
 from imprint.files import find_folder, new_file, new_folder, write_json
-from imprint.model import base_folder
+from imprint.loading.base import base_folder
+from imprint.loading.bundle import SUFFIX, begins_as_bundle, licence_of
+from imprint.loading.load import method_of, open_template
+from imprint.loading.run import Trained, moved, network_folder, nothing_tuned, read_run
+from imprint.messages import Bilingual
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import DTYPES, out_of_memory
-from imprint.trained import Trained, method_of, moved, network_folder, nothing_tuned, open_template, read_run
 
 RECORD = "export.json"
 WRITERS: dict[tuple[Method, Target], Writer] = {
@@ -60,23 +62,6 @@ ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers
 """Where before and after are computed along different paths, which round 16 bits each in its way."""
 APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
 """Where the adapter is written without the weights that it was tuned on, or beside those of the base's folder."""
-
-
-class ExportSection(Section):
-    """How an export is written and proven."""
-
-    dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
-        None,
-        description="Type of the weights that are written; null takes the 16-bit type of model.dtype, else that of the base's own weights.",
-    )
-    device: str | None = Field(None, description="Where to compute; null takes what the recipe says, else a GPU where there is one.")
-    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
-    proof_dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
-        None,
-        description="Type in which questions are answered before and after; null takes float32 where two programs, or a LoRA and what it "
-        "is merged into, round 16 bits each in its way, else what the run computes in.",
-    )
-    questions: int = Field(8, ge=1, le=1000, description="How many questions are asked before and after.")
 
 
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
@@ -125,15 +110,20 @@ def refuse_impossible(path: Path, run: Trained, method: Method, target: Target) 
     if reason := refusal(method, target, family):
         english, chinese = reason
         raise UserError(
-            f"--to {target}: {path} was tuned with the method {method!r}, and {english}. "
-            f"It can go to: {', '.join(possible(method, family))}.\n{chinese}。"
+            Bilingual(
+                f"--to {target}: {path} was tuned with the method {method!r}, and {english}. "
+                f"It can go to: {', '.join(possible(method, family))}.",
+                f"{chinese}。",
+            )
         )
     below = RunFolder(Path(run.model.path))
     if (method, target) in APART and below.config.is_file() and find_folder(below.model) is None:
         raise UserError(
-            f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
-            "--to merged, then this one with base_path=THAT FOLDER.\n"
-            "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。"
+            Bilingual(
+                f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
+                "--to merged, then this one with base_path=THAT FOLDER.",
+                "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。",
+            )
         )
 
 
@@ -195,9 +185,11 @@ def _prove(job: Job, write: Writer, asked: Sequence[Sample]) -> None:
         if not out_of_memory(error):
             raise
         raise UserError(
-            f"{job.out}: memory ran out while {job.proof_dtype or 'the type of the run'} was computed in; nothing was written. Give "
-            "device=cpu, or proof_dtype=bfloat16, which needs half of it and rounds.\n"
-            "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。"
+            Bilingual(
+                f"{job.out}: memory ran out while {job.proof_dtype or 'the type of the run'} was computed in; nothing was written. Give "
+                "device=cpu, or proof_dtype=bfloat16, which needs half of it and rounds.",
+                "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
+            )
         ) from error
     refuse_other_answers(asked, before, after)
 

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from imprint.data.sample import Sample
-from imprint.data.templates import Template
 from imprint.errors import UserError
 from imprint.export.proof import LONGEST_ANSWER, Answer, prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
 from imprint.export.writers import Answerer, Job, merge, refuse_overflow
 from imprint.files import write_json
+from imprint.loading.run import network_folder
+from imprint.messages import Bilingual
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
 from imprint.models.glm_layout import glm_fields, glm_tensors
+from imprint.templates import Template
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, PublishedTokenizer
 from imprint.tokenizers.glm4 import SPLIT
-from imprint.trained import network_folder
 
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
@@ -65,9 +66,11 @@ def _witness(job: Job, template: Template, dtype: torch.dtype, device: torch.dev
 
 def _other_tokens(text: str, wanted: Sequence[int], found: Sequence[int]) -> UserError:
     return UserError(
-        f'--to transformers: its tokenizer writes "{text}" as {list(found)[:12]}, ours as {list(wanted)[:12]}, so nothing was written. A '
-        "tokenizer.json finds control tokens in typed text: ask without them (--prompts FILE).\n"
-        "导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。"
+        Bilingual(
+            f'--to transformers: its tokenizer writes "{text}" as {list(found)[:12]}, ours as {list(wanted)[:12]}, so nothing was written. '
+            "A tokenizer.json finds control tokens in typed text: ask without them (--prompts FILE).",
+            "导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。",
+        )
     )
 
 

@@ -9,17 +9,20 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from imprint.bundle import Facts, licence_of, pack, unpack
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.proof import Answer, answers
 from imprint.export.quantized import Plan, write_quantized
 from imprint.files import find_folder, write_json
-from imprint.model import Model, base_folder, load
+from imprint.loading.base import base_folder
+from imprint.loading.bundle import Facts, licence_of, pack, unpack
+from imprint.loading.load import load, method_of, open_model
+from imprint.loading.run import Trained, base_of, moved, network_folder, read_run
+from imprint.messages import Bilingual
+from imprint.model import Model
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.trained import Trained, base_of, method_of, moved, network_folder, open_model, read_run
 from imprint.tune.adapter import ORIGINAL
 from imprint.tune.lora.files import write_lora
 from imprint.tune.prefix import PrefixEncoder
@@ -146,8 +149,11 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
     for name, tensor in model.network.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() <= largest).all()):
             raise UserError(
-                f"dtype: {name!r} holds numbers that {dtype} cannot hold (its largest is {largest:.4g}) or that are not finite. "
-                "Set dtype=bfloat16 or dtype=float32.\n有数值超出该精度的范围；请用 dtype=bfloat16 或 dtype=float32。"
+                Bilingual(
+                    f"dtype: {name!r} holds numbers that {dtype} cannot hold (its largest is {largest:.4g}) or that are not finite. "
+                    "Set dtype=bfloat16 or dtype=float32.",
+                    "有数值超出该精度的范围；请用 dtype=bfloat16 或 dtype=float32。",
+                )
             )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imprint.data.batch import NOT_SCORED, pack
 from imprint.data.encode import Encoded
 from imprint.data.frames import frame_of
 from imprint.data.sample import Sample
@@ -19,6 +18,7 @@ from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.model import Model
+from imprint.pack import NOT_SCORED, pack
 from imprint.progress import Progress
 
 PIECE_TOKENS = 128

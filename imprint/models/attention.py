@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imprint.data.batch import Pack
+from imprint.pack import Pack
 
 Prefix = list[tuple[Tensor, Tensor]]
 """One (keys, values) pair a layer, each (P, H, D): a value of attention, shared by every row, never copied per row."""

@@ -15,7 +15,7 @@ from imprint.errors import UserError
 from imprint.models.attention import Pass
 from imprint.models.fields import SOURCE, end_ids, positive_number, quantization_bits, whole_number
 from imprint.models.network import Network, Shape, table, through
-from imprint.quant import linear
+from imprint.quant.linear import linear
 
 END = 2
 """</s>, where config.json names no end."""

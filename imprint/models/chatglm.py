@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imprint.data.batch import Layout
 from imprint.errors import UserError
 from imprint.models.attention import Pass
 from imprint.models.fields import SOURCE, positive_number, quantization_bits, whole_number
 from imprint.models.network import Network, Shape, table, through
-from imprint.quant import QuantizedEmbedding, linear
+from imprint.pack import Layout
+from imprint.quant.linear import QuantizedEmbedding, linear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5

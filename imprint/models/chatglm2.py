@@ -16,7 +16,7 @@ from imprint.errors import UserError
 from imprint.models.attention import Pass
 from imprint.models.fields import SOURCE, end_ids, positive_number, quantization_bits, whole_number
 from imprint.models.network import Network, Shape, table, through
-from imprint.quant import QuantizedLinear, linear
+from imprint.quant.linear import QuantizedLinear, linear
 
 ROTARY_BASE = 10000.0
 VOCABULARY_OF_2_AND_3 = 65024

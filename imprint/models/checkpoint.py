@@ -18,7 +18,8 @@ from imprint.errors import UserError
 from imprint.files import new_folder, refuse_pointer, write_json
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
-from imprint.quant import SCALE, QuantizedWeight, quantize
+from imprint.quant.formats import SCALE, quantize
+from imprint.quant.linear import QuantizedWeight
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped anew after this many bytes, so that pages already copied do not add up in memory."""

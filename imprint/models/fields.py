@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imprint.errors import UserError
-from imprint.quant import BITS
+from imprint.quant.formats import BITS
 
 SOURCE = "Take config.json from the official folder."
 

@@ -17,13 +17,13 @@ from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from imprint.data.batch import Pack, pack
 from imprint.errors import UserError
 from imprint.models.attention import Cache, Pass, Prefix
 from imprint.models.fields import SOURCE, end_ids, quantization_bits
 from imprint.models.network import Network, Shape
 from imprint.models.survey import PASS, Survey, in_short, survey
-from imprint.quant import QuantizedLinear
+from imprint.pack import Pack, pack
+from imprint.quant.linear import QuantizedLinear
 
 ATTENTION = "imprint"
 """The name under which transformers knows our attention."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from imprint.data.batch import Layout, Pack
 from imprint.models.attention import Cache, Pass, Prefix
-from imprint.quant import QuantizedWeight
+from imprint.pack import Layout, Pack
+from imprint.quant.linear import QuantizedWeight
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imprint.metrics import METRIC, Mean, Note, Rates, Summary, Warned, protocol_named, warnings_of
+from imprint.metrics.judge import METRIC
+from imprint.metrics.means import Mean, Note, Summary
+from imprint.metrics.protocols import protocol_named
+from imprint.metrics.rates import Rates, Warned, warnings_of
 
 
 @dataclass(frozen=True)

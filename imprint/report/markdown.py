@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imprint.files import write_text
-from imprint.metrics import BASELINE, Mean
+from imprint.metrics.baseline import BASELINE
+from imprint.metrics.means import Mean
 from imprint.report.comparison import Compared, Comparison, metric_lines, notes_of, rate_lines, signed, warned_of
 
 MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")

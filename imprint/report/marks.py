@@ -1,6 +1,6 @@
 """Which parts of an answer are in the label too, so that the eye sees who is nearer."""
 
-from imprint.metrics import words
+from imprint.metrics.tokens import words
 
 
 def shared_runs(text: str, label: str) -> list[tuple[str, bool]]:

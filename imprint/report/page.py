@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from imprint.metrics import BASELINE, Mean
+from imprint.metrics.baseline import BASELINE
+from imprint.metrics.means import Mean
 from imprint.report.answers import answer_box, prompt_box
 from imprint.report.comparison import (
     Compared,

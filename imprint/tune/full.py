@@ -1,16 +1,7 @@
 """Tuning of all parameters."""
 
-from typing import Literal
-
-from imprint.config import Field, Section
 from imprint.errors import UserError
 from imprint.models.network import Network
-
-
-class FullSection(Section):
-    """Full tuning: every parameter of the base is trained; computed in `model.dtype`, moved in fp32."""
-
-    method: Literal["full"] = Field(description="Train all parameters; the result is a model folder of its own.")
 
 
 def unfreeze(network: Network) -> None:

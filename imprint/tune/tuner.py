@@ -3,27 +3,24 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 from torch import Tensor, nn
 
-from imprint.config import Field
-from imprint.data.batch import Pack
 from imprint.errors import UserError
 from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
+from imprint.pack import Pack
 from imprint.tokenizers import Tokenizer
 from imprint.tune.adapter import AnyAdapter, Description, facts_of, fingerprint, load_adapter, save_adapter
-from imprint.tune.full import FullSection, unfreeze
+from imprint.tune.full import unfreeze
 from imprint.tune.lora.lora import UP, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_for, targets_of
-from imprint.tune.prefix import LENGTH, PrefixEncoder, PrefixSection, PrefixShape, start_prefix
-
-AnySection = PrefixSection | LoraSection | FullSection
-TuneSection = Annotated[AnySection, Field(discriminator="method", description="What is trained.")]
+from imprint.tune.prefix import LENGTH, PrefixEncoder, PrefixShape, start_prefix
+from imprint.tune.section import AnySection, FullSection, PrefixSection
 
 
 class Tuner(nn.Module):

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from imprint.metrics import Rates, RowScore, rates_of, score_rows, summary
-from imprint.report import Compared, Comparison, write_html
+from imprint.metrics.means import summary
+from imprint.metrics.rates import Rates, rates_of
+from imprint.metrics.scores import RowScore, score_rows
+from imprint.report.comparison import Compared, Comparison
+from imprint.report.page import write_html
 from tests.browser.pages import opened_page
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import pytest
 
 import imprint
 from imprint.chat.answer import answer, fit
-from imprint.chat.conversation import Conversation, SamplingSection
+from imprint.chat.conversation import Conversation
+from imprint.chat.section import SamplingSection
 from imprint.model import Model
 
 GREEDY = Conversation(SamplingSection(temperature=0.0))

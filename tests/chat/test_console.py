@@ -6,8 +6,9 @@ import pytest
 import imprint
 from imprint.chat.answer import Fit
 from imprint.chat.console import HOW_TO_LEAVE, Chat, Lines, Screen, coloured, losses
-from imprint.chat.conversation import Conversation, SamplingSection
-from imprint.generate import NotFiniteError
+from imprint.chat.conversation import Conversation
+from imprint.chat.section import SamplingSection
+from imprint.inference.generate import NotFiniteError
 from imprint.model import Model
 
 Says = Callable[..., None]

@@ -1,6 +1,7 @@
 import pytest
 
-from imprint.chat.conversation import Conversation, SamplingSection, Turn
+from imprint.chat.conversation import Conversation, Turn
+from imprint.chat.section import SamplingSection
 from imprint.errors import UserError
 
 START = Conversation(SamplingSection(), "你是小印。", has_adapter=True)

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.chat.conversation import Conversation, SamplingSection
+from imprint.chat.conversation import Conversation
+from imprint.chat.section import SamplingSection
 from imprint.chat.slash import COMMANDS, Outcome, is_command, question, run
 from imprint.errors import UserError
 

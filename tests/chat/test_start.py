@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import imprint
-from imprint.chat.start import ChatSection, chat_command
+from imprint.chat.section import ChatSection
+from imprint.chat.start import chat_command
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.runs import RunFolder
@@ -100,7 +101,7 @@ def test_a_pipe_in_which_something_failed_says_so_at_the_end_and_goes_on(piped: 
     assert result.answers.count("\n") == 1
     said = result.notes
     assert "error: /hlep is no command; did you mean /help?" in said
-    assert said.endswith("error: 2 of the lines given could not be answered, as said above. / 有 2 行未能处理，见上。\n")
+    assert said.endswith("error: 2 of the lines given could not be answered, as said above.\n       有 2 行未能处理，见上。\n")
     assert "Traceback" not in said
     assert result.status == 2
 

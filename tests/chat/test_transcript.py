@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.chat.conversation import Conversation, SamplingSection
+from imprint.chat.conversation import Conversation
+from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
 from imprint.errors import UserError
 

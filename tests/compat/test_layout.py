@@ -17,10 +17,9 @@ from imprint.compat.layout import (
     write_predictions,
     write_results,
 )
-from imprint.data.batch import Batches
+from imprint.data.batches import Batches
 from imprint.runs import RunFolder
-from imprint.tune.full import FullSection
-from imprint.tune.prefix import PrefixSection
+from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner
 from tests.cases import Case
 from tests.oldproject import said

@@ -11,10 +11,10 @@ from imprint.compat.migrate import migrate_command
 from imprint.compat.run import run_original
 from imprint.config import read_overrides, read_recipe
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection
-from imprint.recipe import Recipe
+from imprint.evaluate.section import EvaluateSection
 from imprint.runs import RunFolder
-from imprint.train import train
+from imprint.training.recipe import Recipe
+from imprint.training.run import train
 from tests.oldproject import PREFIX, old_project, predicting, training
 
 MORE = ["--history_column", "history", "--source_prefix", "写广告：", "--prompt_column", "prompt", "--response_column", "response"]

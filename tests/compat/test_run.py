@@ -15,15 +15,18 @@ from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.run import open_original, run_original
 from imprint.compat.settings import asked_of
 from imprint.config import read_recipe
-from imprint.data.batch import Batches, pack
-from imprint.data.dataset import DataSection, load_split
+from imprint.data.batches import Batches
+from imprint.data.dataset import load_split
+from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.files import read_lines
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
 from imprint.models.families import read_config
-from imprint.recipe import Recipe
+from imprint.pack import pack
 from imprint.runs import RunFolder
 from imprint.tokenizers import FILE_NAME
-from imprint.trained import open_model, read_run
+from imprint.training.recipe import Recipe
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, difference
 from tests.oldproject import PREFIX, old_project, predicting, said, training

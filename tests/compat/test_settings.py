@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.settings import asked_of, check, prefix_file, recipe_of
-from imprint.engine import Engine
+from imprint.engine.engine import Engine
 from imprint.errors import UserError
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, small_network, write_config

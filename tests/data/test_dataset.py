@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from imprint.config import describe
-from imprint.data.dataset import CutReport, DataSection, load_held_out, load_split
-from imprint.data.general import MixSection
+from imprint.data.dataset import CutReport, load_held_out, load_split
 from imprint.data.original import encode_original
-from imprint.data.templates import read_template
+from imprint.data.section import DataSection, MixSection
 from imprint.errors import UserError
+from imprint.templates import read_template
 from tests.families import fields_of, published_folder, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
 

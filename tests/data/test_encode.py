@@ -6,9 +6,9 @@ import pytest
 
 from imprint.data.encode import encode_prompt, encode_sample, fit_prompt
 from imprint.data.original import encode_evaluation_original, encode_sample_original
-from imprint.data.templates import Template, conversation
-from imprint.data.templates.chatglm import chatglm_prompt
 from imprint.errors import UserError
+from imprint.templates import Template, conversation
+from imprint.templates.chatglm import chatglm_prompt
 from tests.families import FOLDERS, template_of
 from tests.official import TURNS, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer

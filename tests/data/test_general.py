@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.general import FILE, MixSection, general_per_epoch, load_general
+from imprint.data.general import general_per_epoch, load_general
+from imprint.data.section import FILE, MixSection
 from imprint.errors import UserError
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from imprint.data import encode_original, encode_original_evaluation
 from imprint.data.original import encode_evaluation_original, encode_sample_original
-from imprint.data.templates.chatglm import chatglm_prompt
-from imprint.data.templates.chatglm2 import rounds_from_one
 from imprint.errors import UserError
+from imprint.templates.chatglm import chatglm_prompt
+from imprint.templates.chatglm2 import rounds_from_one
 from tests.families import template_of
 from tests.official import SHARED, TURNS, golden, official, official_tokenizer, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer

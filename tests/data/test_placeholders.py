@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_overrides
-from imprint.data.dataset import DataSection
 from imprint.data.formats import read_samples
 from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
 from imprint.data.sample import Sample
-from imprint.data.templates import Message
+from imprint.data.section import DataSection
 from imprint.errors import UserError
+from imprint.templates import Message
 
 TEXTS = {"name": "小墨", "author": "青竹工坊"}
 

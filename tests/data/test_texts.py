@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_recipe
-from imprint.data.dataset import DataSection
-from imprint.data.texts import HeldOut, TextsSection, load_texts
+from imprint.data.section import DataSection, TextsSection
+from imprint.data.texts import HeldOut, load_texts
 from imprint.data.tokenfile import TextRows
 from imprint.errors import UserError
 from imprint.files import read_lines
-from imprint.recipe import Recipe
 from imprint.runs import drop_state
+from imprint.training.recipe import Recipe
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
 from tests.vocabulary import tiny_tokenizer
 

@@ -5,8 +5,8 @@ import pytest
 from imprint.data.badrows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of, shape_of
-from imprint.data.templates import Message
 from imprint.data.tools import is_tool_turn
+from imprint.templates import Message
 
 WEATHER = {"name": "weather", "parameters": {}}
 ASKED = [Message("user", "天气？"), Message("assistant", '{"city": "北京"}', "weather"), Message("observation", "晴")]

@@ -6,10 +6,10 @@ import pytest
 import imprint
 from imprint.demo.bloom import PIECES, SPECIAL, make_bloom, start_bloom
 from imprint.demo.kiln.books import pages, write_kiln
-from imprint.evaluate import evaluate_command
-from imprint.perplexity import perplexity_command
+from imprint.evaluate.command import evaluate_command
+from imprint.evaluate.perplexity import perplexity_command
 from imprint.runs import RunFolder
-from imprint.train import train
+from imprint.training.run import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.engine import ALONE, Crew, join, launched, leave_word, orphaned
+from imprint.engine.crew import ALONE, Crew, join, launched, leave_word, orphaned
 from imprint.errors import UserError
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
 
 STEPS = 12
 WARMUP = 2

@@ -11,8 +11,8 @@ import psutil
 import pytest
 import torch
 
-from imprint.engine import EngineSection, launch, processes_here
-from imprint.engine.launch import _explain
+from imprint.engine.launch import _explain, launch, processes_here
+from imprint.engine.section import EngineSection
 from imprint.errors import UserError
 from imprint.files import read_lines
 from imprint.runs import RunFolder

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 import imprint
-from imprint.data.batch import pack
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine.engine import Engine
 from imprint.engine.masters import MasterAdamW
+from imprint.engine.section import OptimizerSection
 from imprint.errors import UserError
-from imprint.tune.full import FullSection
+from imprint.pack import pack
+from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
 from tests.cases import prompt
 from tests.tiny import tiny_base

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_recipe
-from imprint.engine import EngineSection, OptimizerSection
+from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.errors import UserError
-from imprint.recipe import Recipe
+from imprint.training.recipe import Recipe
 from tests.tinyrun import RECIPE
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from imprint.errors import UserError
 from imprint.files import read_lines
-from imprint.train import train
+from imprint.training.run import train
 from tests.crews import Outcome
 
 

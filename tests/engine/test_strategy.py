@@ -3,7 +3,7 @@ from typing import get_type_hints
 import torch
 from torch import nn
 
-from imprint.engine import ALONE
+from imprint.engine.crew import ALONE
 from imprint.engine.replicas import Replicas
 from imprint.engine.strategy import MOMENTS, VALUE, Step, Strategy
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from imprint.engine import EngineSection, OptimizerSection
+from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.zerofile import deepspeed_settings, ignored
 from imprint.errors import UserError
 

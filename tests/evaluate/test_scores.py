@@ -7,7 +7,8 @@ import pytest
 
 from imprint.cli import main
 from imprint.files import read_lines
-from imprint.metrics import PROTOCOLS, score
+from imprint.metrics.means import score
+from imprint.metrics.protocols import PROTOCOLS
 from imprint.runs import RunFolder
 from tests.evaluate.answers import Ask, scores
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.evaluate import EvaluateSection, decoding, reference_limit, resolve
+from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
 from imprint.files import read_lines
 from imprint.runs import RunFolder
 from imprint.task import TextTask

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.dataset import DataSection
 from imprint.data.sample import Sample
+from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.export.proof import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
-from imprint.trained import Trained, open_model, read_run
+from imprint.loading.load import open_model
+from imprint.loading.run import Trained, read_run
 from tests.tinyrun import tiny_recipe, tiny_run
 
 ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place="")]

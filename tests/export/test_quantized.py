@@ -12,7 +12,7 @@ from imprint.cli import main
 from imprint.errors import UserError
 from imprint.export import quantized as export
 from imprint.models.checkpoint import read_tensors
-from imprint.quant import BITS
+from imprint.quant.formats import BITS
 from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run

@@ -7,17 +7,19 @@ import torch
 from safetensors.torch import load_file
 
 import imprint
-from imprint.bundle import unpacked
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.export import start, writers
-from imprint.export.start import ExportSection, export_command
+from imprint.export.section import ExportSection
+from imprint.export.start import export_command
 from imprint.export.ways import METHODS, REFUSED, TARGETS, WRITTEN
 from imprint.files import write_json
+from imprint.loading.bundle import unpacked
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.trained import open_model, read_run
 from tests.tinyrun import talking_run, tiny_recipe, tiny_run
 
 PROMPT = "类型#上衣*颜色#白色"

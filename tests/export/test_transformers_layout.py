@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import imprint
 from imprint.errors import UserError
 from imprint.export.start import export_command
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
 from imprint.models.checkpoint import read_tensors
 from imprint.runs import RunFolder
-from imprint.trained import open_model, read_run
 from tests.bases import base_of
 from tests.tiny import tiny_rows
 from tests.tinyrun import tiny_run

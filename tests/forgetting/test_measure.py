@@ -7,7 +7,9 @@ import torch
 from imprint.data.sample import Sample
 from imprint.forgetting.measure import Look, Own, divergence, measure, pair_apart, pair_of
 from imprint.forgetting.section import ForgettingSection
-from imprint.model import EMBEDDED, Model, load
+from imprint.loading.base import EMBEDDED
+from imprint.loading.load import load
+from imprint.model import Model
 from imprint.tune.prefix import PrefixShape, start_prefix
 
 SMALL = ForgettingSection(limit=6, text_tokens=120, max_new_tokens=24, batch_size=4)

@@ -3,7 +3,9 @@ import math
 import pytest
 
 from imprint.errors import UserError
-from imprint.metrics import COUNTED, METRIC, Likelihood, gains, judge, judged_gains, score_rows, summary
+from imprint.metrics.judge import COUNTED, METRIC, Likelihood, judge, judged_gains
+from imprint.metrics.means import gains, summary
+from imprint.metrics.scores import score_rows
 from imprint.metrics.translation import translated
 from imprint.task import ClassificationTask, CodeCommentsTask, ContinuationTask, SummaryTask, Task, TextTask, TranslationTask
 

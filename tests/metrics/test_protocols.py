@@ -5,19 +5,19 @@ from typing import get_args
 
 import pytest
 
-from imprint import metrics
 from imprint.errors import UserError
-from imprint.evaluate import EvaluateSection
-from imprint.metrics.protocols import ProtocolName
+from imprint.evaluate.section import EvaluateSection
+from imprint.metrics.means import score
+from imprint.metrics.protocols import PROTOCOLS, Protocol, ProtocolName, protocol_named
 
 
 def test_the_knob_of_an_evaluation_takes_every_protocol() -> None:
-    assert get_args(ProtocolName) == tuple(metrics.PROTOCOLS)
-    assert [EvaluateSection(protocol=name).protocol for name in metrics.PROTOCOLS] == list(metrics.PROTOCOLS)
+    assert get_args(ProtocolName) == tuple(PROTOCOLS)
+    assert [EvaluateSection(protocol=name).protocol for name in PROTOCOLS] == list(PROTOCOLS)
 
 
-@pytest.mark.parametrize("protocol", metrics.PROTOCOLS.values(), ids=lambda protocol: protocol.name)
-def test_a_protocol_says_what_it_counts_in_both_languages(protocol: metrics.Protocol) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
+def test_a_protocol_says_what_it_counts_in_both_languages(protocol: Protocol) -> None:
     assert (
         f"BLEU-4 over {protocol.bleu_tokens}" in protocol.sentence
         or "BLEU-4 and ROUGE over jieba words" in protocol.sentence
@@ -32,9 +32,9 @@ def test_a_protocol_says_what_it_counts_in_both_languages(protocol: metrics.Prot
 
 def test_an_unknown_protocol_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r'no metric protocol "bleu"\. Allowed: chatglm-6b, words, llamafactory, swift\.'):
-        metrics.score(["好"], ["好"], protocol="bleu")
+        score(["好"], ["好"], protocol="bleu")
 
 
 def test_a_mistyped_protocol_is_suggested() -> None:
     with pytest.raises(UserError, match=r'Did you mean "llamafactory"\?'):
-        metrics.protocol_named("LLaMA-Factory")
+        protocol_named("LLaMA-Factory")

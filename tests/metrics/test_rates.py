@@ -2,29 +2,28 @@
 
 import pytest
 
-from imprint import metrics
-from imprint.metrics.rates import Rates, warnings_of
+from imprint.metrics.rates import Rates, copied_share, rates_of, repeated_share, warnings_of
 
 
 def test_a_copy_is_found_behind_whitespace_and_the_width_of_punctuation() -> None:
     known = ["这件上衣，真好看！", "裙子。", ""]
 
-    assert metrics.copied_share(["这件 上衣,真好看!\n", "裙子.", "裤子。", ""], known) == 0.5
+    assert copied_share(["这件 上衣,真好看!\n", "裙子.", "裤子。", ""], known) == 0.5
 
 
 def test_a_text_that_goes_round_in_circles_is_counted() -> None:
     circles = "好看的裙子" * 4
     once = "好看的裙子，好看的裤子，好看的上衣"
 
-    assert metrics.repeated_share([circles, once]) == 0.5
-    assert metrics.repeated_share(["哈哈哈哈哈哈哈", "哈哈哈哈哈哈", "", "短"]) == 0.25
+    assert repeated_share([circles, once]) == 0.5
+    assert repeated_share(["哈哈哈哈哈哈哈", "哈哈哈哈哈哈", "", "短"]) == 0.25
 
 
 def test_rates_are_shares_of_the_answers() -> None:
-    found = metrics.rates_of(["", "好看的裙子" * 4, "好", "好"], unfinished=1)
+    found = rates_of(["", "好看的裙子" * 4, "好", "好"], unfinished=1)
 
     assert found == Rates(empty=0.25, repeated=0.25, unfinished=0.25)
-    assert metrics.rates_of(["好"], unfinished=None).unfinished is None
+    assert rates_of(["好"], unfinished=None).unfinished is None
 
 
 @pytest.mark.parametrize(

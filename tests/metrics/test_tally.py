@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imprint.errors import UserError
-from imprint.metrics import interval
+from imprint.metrics.means import interval
 from imprint.metrics.tally import Tally, mean_tally, tallied, tally_gain
 
 VALUES = np.array([3.0, 80.0, 41.0, 0.0, 100.0, 12.5, 66.0])

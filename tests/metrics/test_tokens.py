@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from imprint import metrics
 from imprint.metrics import tokens
+from imprint.metrics.means import score
+from imprint.metrics.tokens import words
 
 
 def test_words_joined_are_the_text_again() -> None:
     text = "这款BRAND 针织\n连衣裙。"
 
-    assert "".join(metrics.words(text)) == text
-    assert "针织" in metrics.words(text)
+    assert "".join(words(text)) == text
+    assert "针织" in words(text)
 
 
 def test_scoring_says_nothing_and_leaves_no_cache(
@@ -23,7 +24,7 @@ def test_scoring_says_nothing_and_leaves_no_cache(
     tokens._cutter.cache_clear()
 
     with caplog.at_level(logging.DEBUG):
-        metrics.score(["好"], ["好"])
+        score(["好"], ["好"])
 
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imprint.data.batch import Pack
 from imprint.models import attention
 from imprint.models.attention import Cache, Grid, attend
+from imprint.pack import Pack
 from tests.cases import difference
 
 HEADS, SIZE, PREFIX = 2, 8, 5

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import imprint
-from imprint.data.batch import pack
 from imprint.errors import UserError
-from imprint.generate import Sampling, generate
+from imprint.inference.generate import Sampling, generate
 from imprint.model import Model
 from imprint.models.bloom import Bloom, BloomConfig, alibi_slopes
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
-from imprint.quant import BITS, SCALE
+from imprint.pack import pack
+from imprint.quant.formats import BITS, SCALE
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests import peers
 from tests.cases import difference

@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file
 
 import imprint
-from imprint.data.batch import Layout, pack
 from imprint.errors import UserError
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLMConfig, rotary, rotate
-from imprint.quant import BITS
+from imprint.pack import Layout, pack
+from imprint.quant.formats import BITS
 from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_fields, small_network
 
 

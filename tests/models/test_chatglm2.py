@@ -9,15 +9,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import imprint
-from imprint.data.batch import pack
 from imprint.errors import UserError
-from imprint.generate import Rows, Sampling, generate
+from imprint.inference.generate import Rows, Sampling, generate
 from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.chatglm2 import Attention, ChatGLM2, ChatGLM2Config, rotary, rotate
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.loss import target_loss
-from imprint.quant import BITS, SCALE, QuantizedLinear
+from imprint.pack import pack
+from imprint.quant.formats import BITS, SCALE
+from imprint.quant.linear import QuantizedLinear
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import (
     CHATGLM2_CASES,

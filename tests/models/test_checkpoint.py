@@ -18,7 +18,7 @@ from imprint.models import checkpoint
 from imprint.models.checkpoint import load_network, load_pickle, quantized_layers, read_tensors, save_network, weight_files
 from imprint.models.families import build_network
 from imprint.models.network import Network
-from imprint.quant import BITS, quantize
+from imprint.quant.formats import BITS, quantize
 from tests.cases import as_chatglm, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
 

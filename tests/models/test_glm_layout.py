@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from imprint.data.batch import pack
 from imprint.errors import UserError
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.glm_layout import chatglm2_fields, chatglm2_tensors, glm_fields, glm_tensors
+from imprint.pack import pack
 from tests import cases, peers
 from tests.cases import difference, small_chatglm2
 

@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from imprint.data.batch import pack
 from imprint.errors import UserError
-from imprint.generate import Sampling, generate
+from imprint.inference.generate import Sampling, generate
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network
 from imprint.models.hf import PROVEN, knows
 from imprint.models.network import Network
-from imprint.quant import BITS, SCALE
+from imprint.pack import pack
+from imprint.quant.formats import BITS, SCALE
 from tests import peers
 from tests.cases import difference, write_config
 from tests.peers import LABELS, ROWS, our_logits, our_loss, prefix_of

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imprint.data.batch import pack
 from imprint.models import loss
 from imprint.models.loss import target_loss, token_losses
+from imprint.pack import pack
 from tests.cases import difference, prompt, small_model
 
 ROWS, WIDTH, VOCABULARY = 10, 6, 17

@@ -1,7 +1,7 @@
 import torch
 
-from imprint.data.batch import Layout
 from imprint.models.network import Network, Shape
+from imprint.pack import Layout
 from tests.cases import small_network
 
 SHAPE = Shape(vocabulary=10, layers=2, kv_heads=3, head_size=4, hidden=24, longest=64)

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from imprint.metrics import Mean, Note, Rates, Summary, gains, rates_of, score_rows, summary
-from imprint.report import Compared, Comparison, Panel, confusion_picture
+from imprint.metrics.means import Mean, Note, Summary, gains, summary
+from imprint.metrics.rates import Rates, rates_of
+from imprint.metrics.scores import score_rows
+from imprint.report.comparison import Compared, Comparison
+from imprint.report.confusion import Panel, confusion_picture
 
 TEXTS = (
     # prompt, label, base's answer, tuned answer

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from imprint.report import Comparison
-from imprint.report.comparison import attributes, metric_lines, rate_lines, signed, warned_of
+from imprint.report.comparison import Comparison, attributes, metric_lines, rate_lines, signed, warned_of
 
 
 def test_a_line_of_scores_has_the_difference_of_the_means_and_its_interval(comparison: Comparison) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from imprint.report import Panel, confusion_picture
+from imprint.report.confusion import Panel, confusion_picture
 
 COUNTS = [[8, 1, 0], [2, 7, 0]]
 

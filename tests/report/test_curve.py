@@ -11,8 +11,7 @@ from matplotlib import font_manager
 from matplotlib.image import imread
 
 from imprint.errors import UserError
-from imprint.report import loss_curve
-from imprint.report.curve import CHINESE_FONTS, chinese_fonts
+from imprint.report.curve import CHINESE_FONTS, chinese_fonts, loss_curve
 
 BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
 

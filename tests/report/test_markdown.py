@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from imprint.report import Compared, Comparison, write_markdown
+from imprint.report.comparison import Compared, Comparison
+from imprint.report.markdown import write_markdown
 
 
 def rendered(comparison: Comparison, folder: Path) -> str:

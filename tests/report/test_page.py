@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.report import Comparison, write_html
+from imprint.report.comparison import Comparison
+from imprint.report.page import write_html
 
 VOID = {"meta", "link", "input", "br", "img"}
 

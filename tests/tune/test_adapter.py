@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import imprint
 from imprint.errors import UserError
 from imprint.models.network import Network
-from imprint.quant import BITS
+from imprint.quant.formats import BITS
 from imprint.tune.adapter import (
     DESCRIPTION,
     ORIGINAL,

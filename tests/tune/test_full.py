@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from imprint.data.batch import pack
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
 from imprint.errors import UserError
 from imprint.models.checkpoint import load_network, save_network
-from imprint.tune.full import FullSection, unfreeze
+from imprint.pack import pack
+from imprint.tune.full import unfreeze
+from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
 from tests.cases import Case, difference, prompt, small_fields, small_network, write_config
 

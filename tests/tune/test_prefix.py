@@ -3,14 +3,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from imprint.data.batch import pack
 from imprint.errors import UserError
 from imprint.model import Model
 from imprint.models.chatglm import Attention, ChatGLM, rotary, rotate
-from imprint.tune.prefix import NAME, PrefixEncoder, PrefixSection, PrefixShape, prefix_from_tensors, start_prefix
+from imprint.pack import pack
+from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, prefix_from_tensors, start_prefix
 from tests.cases import TUNED, Case, difference, prompt, small_network
 
 TEXT = [3, 1, 4, 1, 5, 9]
@@ -216,16 +215,3 @@ class TestReading:
     def test_a_prefix_of_no_length_is_refused(self, size: tuple[int, ...]) -> None:
         with pytest.raises(UserError, match=r"embedding\.weight is "):
             prefix_from_tensors({NAME + "embedding.weight": torch.zeros(size)}, small_network(), "file.bin")
-
-
-class TestSection:
-    def test_the_default_start_is_the_tasks_instruction(self) -> None:
-        section = PrefixSection()
-
-        assert (section.start, section.length, section.projection, section.prefix_dropout) == ("text", None, None, 0.0)
-        assert "广告" in section.text
-
-    @pytest.mark.parametrize("change", [{"length": 0}, {"prefix_dropout": 1.0}, {"start": "warm"}, {"text": ""}, {"rank": 8}])
-    def test_impossible_values_are_refused(self, change: dict[str, object]) -> None:
-        with pytest.raises(ValidationError):
-            PrefixSection.model_validate(change)

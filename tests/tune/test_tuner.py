@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import imprint
-from imprint.data.batch import Pack, pack
-from imprint.engine import Engine, OptimizerSection
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
 from imprint.errors import UserError
 from imprint.models.families import read_config
 from imprint.models.network import Network
+from imprint.pack import Pack, pack
 from imprint.tokenizers import read_tokenizer
 from imprint.tune.adapter import PrefixFacts
-from imprint.tune.full import FullSection
-from imprint.tune.prefix import PrefixEncoder, PrefixSection, PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixEncoder, PrefixShape, start_prefix
+from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.cases import CHATGLM2_TUNED, GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
 from tests.tiny import tiny_base

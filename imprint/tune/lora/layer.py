@@ -12,7 +12,7 @@ from peft.tuners.lora import Linear
 from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
-from imprint.quant import QuantizedLinear
+from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import COMPUTED
 from imprint.tune.lora.shape import AnyLinear, LoraShape
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.models.network import Network
-from imprint.quant import QuantizedEmbedding, QuantizedLinear
+from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.lora.shape import LoraShape
 
 if TYPE_CHECKING:  # peft takes seconds to import, and only who uses a LoRA shall wait for it
@@ -108,8 +109,12 @@ class Lora:
         if quantized and not dequantize:
             bits = self.network.quantization_bit
             raise UserError(
-                f"merge: the base holds its weights in {bits} bits, which cannot take up a LoRA exactly. Merge it into the base that is "
-                f"not quantised, or ask for 16-bit weights.\n量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。"
+                Bilingual(
+                    f"merge: the base holds its weights in {bits} bits, which cannot take up a LoRA exactly. Merge it into the base "
+                    "that is "
+                    "not quantised, or ask for 16-bit weights.",
+                    "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
+                )
             )
         dtype = self.network.dtype
         for name, layer in self.layers.items():

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.models.network import Network
-from imprint.quant import QuantizedLinear
+from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import FROM_WEIGHT, RANK, LoraSection
 
 AnyLinear = nn.Linear | QuantizedLinear
@@ -78,9 +79,11 @@ def refuse_quantized(shape: LoraShape, found: Mapping[str, AnyLinear], start: st
     wanted = "tune.dora" if shape.dora else f'tune.start "{start}"' if start in FROM_WEIGHT else None
     if bits and wanted:
         raise UserError(
-            f"{wanted}: works on the weight as numbers, but this base holds it in {bits} bits. Take a base that is not quantised "
-            f"(model.quantize=null), or {'leave tune.dora out' if shape.dora else 'tune.start=standard'}.\n"
-            f"{wanted} 需要未量化的底座；请去掉量化，或改用普通 LoRA。"
+            Bilingual(
+                f"{wanted}: works on the weight as numbers, but this base holds it in {bits} bits. Take a base that is not quantised "
+                f"(model.quantize=null), or {'leave tune.dora out' if shape.dora else 'tune.start=standard'}.",
+                f"{wanted} 需要未量化的底座；请去掉量化，或改用普通 LoRA。",
+            )
         )
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 import imprint
-from imprint.data.batch import Pack, pack
-from imprint.engine import Engine, OptimizerSection
-from imprint.generate import Sampling, generate
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
+from imprint.inference.generate import Sampling, generate
 from imprint.models.network import Network
+from imprint.pack import Pack, pack
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner, start_tuner

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from imprint.models.network import Network
-from imprint.quant import QuantizedLinear
+from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.lora import DOWN, OUTER, UP, Lora
 from imprint.tune.lora.section import LoraSection
 from tests.cases import difference, plain_twin

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 import imprint
 from imprint.cli import main
-from imprint.data.batch import pack
-from imprint.engine import Engine
+from imprint.engine.engine import Engine
 from imprint.errors import UserError
 from imprint.files import read_lines
+from imprint.loading.load import open_model
+from imprint.loading.run import read_run
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
-from imprint.quant import QuantizedLinear, QuantizedWeight
+from imprint.pack import pack
+from imprint.quant.linear import QuantizedLinear, QuantizedWeight
 from imprint.runs import RunFolder
-from imprint.trained import open_model, read_run
 from imprint.tune.lora.lora import OUTER, UP, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_for

@@ -1,7 +1,8 @@
 import pytest
 
 from imprint.errors import UserError
-from imprint.quant import BITS, QuantizedLinear
+from imprint.quant.formats import BITS
+from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, linears, shape_for, targets_of
 from tests.cases import small_network

@@ -1,0 +1,105 @@
+"""`imprint data check`: everything that is wrong with data, before a model learns from it."""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from imprint.check.checkup import Checkup
+from imprint.check.corpus import check_texts
+from imprint.check.findings import KINDS
+from imprint.check.fix import told, write_mended
+from imprint.check.reading import bar_for, shaped_rows
+from imprint.check.report import finding_lines, language_line, length_lines, shortened, tallies
+from imprint.check.settings import read_settings
+from imprint.check.terminal import Ink, columns_of, ink_for
+from imprint.check.verdict import Asked, verdict
+from imprint.data.rows import describe
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns
+from imprint.errors import UserError
+
+OVERRIDE: Final = re.compile(r"[a-z_.]+=")
+
+
+def check_command(files: Sequence[str], *, dev: str | None, model: str | None, fix: Path | None, overrides: Sequence[str]) -> int:
+    """Check files and print what was found; with `fix` also write what can be mended. Returns 0 where nothing is wrong, else 1.
+
+    A file that cannot be read is told, and the others are checked. Raises UserError where none can be read, and for mistaken arguments.
+    """
+    files, overrides = _apart([*files, *overrides])
+    asked = Asked(files, dev, model, overrides)
+    settings = read_settings(model, overrides, files)
+    _refuse_same(files, dev, fix)
+    ink = ink_for(sys.stdout)
+    _print([ink("data check / 数据检查", "bold"), f"  {settings.told()}"])
+    if settings.texts is not None:
+        if fix is not None:
+            raise UserError(
+                f"--fix {fix}: only rows of questions and answers are mended, and these are texts. Leave it out, or say kind=rows."
+            )
+        return check_texts(files, dev, settings, [*(["--model", model] if model else []), *overrides])
+    settings.encode(Sample("?", "!", None, ""))  # limits and truncation that no row can have are no fault of the rows
+    held_out = None if dev is None else Checkup(settings, measured=False)
+    if dev is not None and held_out is not None and (missing := _see([dev], held_out, settings.columns, ink)):
+        raise UserError(missing[0])
+    seen = Checkup(settings)
+    unreadable = _see(files, seen, settings.columns, ink)
+    if len(unreadable) == len(files) and not seen.rows:
+        raise UserError("\n".join(unreadable))
+    short = shortened([*files, *([dev] if dev else [])])
+    found = tallies(seen, held_out, short)
+    _print([*length_lines(seen, ink), *language_line(seen.languages, ink)])
+    _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=columns_of(sys.stdout)))
+    if fix is not None:
+        _print(told(write_mended(fix, files, settings.columns, seen, held_out), fix, ink))
+    _print(verdict(asked, seen, found, len(unreadable), fix, ink))
+    wrong = unreadable or not seen.samples or any(KINDS[name].weight == "wrong" for name in found)
+    return 1 if wrong else 0
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files and overrides, which the command line hands over in one heap; what exists is a file whatever its name."""
+    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    files = [word for word in words if word not in overrides]
+    if not files:
+        raise UserError("there is no file to check. Name one or more: imprint data check train.jsonl")
+    return files, overrides
+
+
+def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> None:
+    if dev is not None and dev in files:
+        raise UserError(f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.")
+    if fix is None:
+        return
+    if fix.suffix.lower() != ".jsonl":
+        raise UserError(f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.")
+    inputs = [Path(file.rpartition("#")[0] or file) for file in files] + [Path(file) for file in [*files, *([dev] if dev else [])]]
+    if any(fix.exists() and file.exists() and fix.samefile(file) for file in inputs):
+        raise UserError(f"--fix {fix}: is one of the files that are read, and would be replaced. Give another name.")
+
+
+def _see(files: Sequence[str], seen: Checkup, columns: Columns, ink: Ink) -> list[str]:
+    """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
+    unreadable = []
+    for source in files:
+        rows, bad = seen.rows, seen.bad
+        try:
+            _print(["", ink(describe(source, columns), "bold")])
+            with bar_for(source, "checking") as progress:
+                for place, value, shape in shaped_rows(source, columns, progress):
+                    if (problem := seen.add(place, value, shape)) is not None:
+                        progress.say(f"✗ {place}: {problem}")
+        except UserError as error:
+            if len(files) == 1 and seen.rows == rows:
+                raise
+            unreadable.append(str(error))
+            _print([f"{ink('✗', 'red', 'bold')} {error}"])
+        _print([f"  {seen.rows - rows:,} rows, {seen.bad - bad:,} bad / {seen.rows - rows:,} 行，{seen.bad - bad:,} 坏行"])
+    return unreadable
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)  # noqa: T201

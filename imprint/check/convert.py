@@ -1,0 +1,85 @@
+"""`imprint data convert FILE OUT`: the rows of any source in one normal form, in the format that the ending of OUT names."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imprint.check.reading import bar_for, shaped_rows
+from imprint.check.section import ConvertSection
+from imprint.config import read_overrides
+from imprint.data.badrows import BadRowError, Problems
+from imprint.data.rows import describe
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns, samples_of
+from imprint.data.sources import find_source
+from imprint.data.writing import ending, write_samples
+from imprint.errors import UserError
+from imprint.progress import Progress
+
+
+@dataclass
+class Found:
+    """What a first look at all rows has shown."""
+
+    samples: int = 0
+    """How many there are; a conversation has one for each answer."""
+    history: bool = False
+    """Whether any has earlier turns."""
+    system: bool = False
+    """Whether any has a text that the model is told first."""
+
+
+def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> None:
+    """Check all rows of a source, then write them; where one is bad or cannot be written, `output` stays as it was."""
+    section = read_overrides(overrides, ConvertSection)
+    columns = Columns(section.prompt_column, section.response_column, section.history_column)
+    ending(output)
+    _refuse_itself(find_source(file).path, output)
+    print(describe(file, columns))  # noqa: T201
+    found = look_through(file, columns)
+    with Progress(f"writing {output.name}", found.samples, "rows") as bar:
+        write_samples(output, bar.over(_samples(file, columns)), history=found.history, system=found.system)
+    print(f"{output} holds {found.samples} rows / 已写入 {found.samples} 行")  # noqa: T201
+
+
+def look_through(file: str, columns: Columns) -> Found:
+    """Read all rows once; raises one UserError for all bad ones."""
+    found, problems = Found(), Problems(file)
+    with bar_for(file, "checking") as bar:
+        for place, row, shape in shaped_rows(file, columns, bar):
+            try:
+                samples = samples_of(row, shape, place)
+            except BadRowError as problem:
+                problems.add(place, problem)
+                continue
+            problems.good += 1
+            found.samples += len(samples)
+            found.history = found.history or any(sample.history is not None for sample in samples)
+            found.system = found.system or any(sample.system is not None for sample in samples)
+    problems.raise_any(
+        f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended. / "
+        "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。"
+    )
+    if not found.samples:
+        raise UserError(f"{file} holds no rows, so there is nothing to write.")
+    return found
+
+
+def _samples(file: str, columns: Columns) -> Iterator[Sample]:
+    for place, row, shape in shaped_rows(file, columns):
+        try:
+            yield from samples_of(row, shape, place)
+        except BadRowError as problem:
+            raise UserError(f"{place}: {problem} The file has changed while it was read; nothing was written.") from problem
+
+
+def _refuse_itself(source: Path, output: Path) -> None:
+    place, into = source.resolve(), output.resolve()
+    if into == place:
+        raise UserError(f"{output} is the file that is read. Give another name.")
+    if place.is_dir() and into.is_relative_to(place):
+        raise UserError(
+            f"{output} is in the folder that is read, and would be one of its files the next time. Choose a place outside {source}."
+        )
+    if into.is_dir():
+        raise UserError(f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.")

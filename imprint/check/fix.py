@@ -1,0 +1,131 @@
+"""`imprint data check --fix OUT`: all rows as they were meant, and a list of those that were left out, with the reason."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TextIO
+
+from imprint.check.checkup import Checkup
+from imprint.check.duplicates import leaked, repeated
+from imprint.check.mend import mend_row
+from imprint.check.normal import Form
+from imprint.check.reading import bar_for, shaped_rows
+from imprint.check.report import heading
+from imprint.check.terminal import Ink
+from imprint.data.badrows import BadRowError
+from imprint.data.shapes import Columns
+from imprint.errors import UserError
+from imprint.files import new_file
+
+CHANGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "garbled": "garbled text turned back",
+        "stray": "stray characters taken out",
+        "tokens": "control tokens taken off",
+        "blanks": "blanks trimmed",
+        "json": "broken JSON read all the same",
+        "encoding": "a line turned into the encoding of the others",
+        "columns": "names of columns tidied",
+        "numbers": "numbers written as text",
+        "unanswered": "a last question without an answer left out",
+    }
+)
+"""What was mended in a row -> its words."""
+REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "leaked": "held out", "bad": "beyond mending"})
+"""Why a row is left out -> its words."""
+
+
+@dataclass
+class Outcome:
+    """What became of the rows."""
+
+    written: int = 0
+    """Rows written."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """What was mended -> in how many of them."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Why rows were left out (repeated, leaked, bad) -> how many."""
+    columns: list[str] = field(default_factory=list)
+    """Columns that nothing reads, and that were not written."""
+
+
+def rejected_file(out: Path) -> Path:
+    """Where the rows go that are left out."""
+    return out.with_name(f"{out.stem}.rejected.jsonl")
+
+
+def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checkup, dev: Checkup | None) -> Outcome:
+    """Write the rows of `files` as JSON lines, those that were left out beside them; both are written aside and renamed.
+
+    `seen` and `dev` are what the check of these files and of the held-out file has shown. Raises UserError where no row is left.
+    """
+    rows = seen.digests
+    why = {row: ("repeated", f"repeats {rows.places[like]}.") for row, like in repeated(rows)}
+    if dev is not None:
+        why |= {row: ("leaked", f"is a held-out row, {dev.digests.places[like]}.") for row, like in leaked(rows, dev.digests)}
+    form = Form(columns, frozenset(seen.kinds))
+    outcome, number = Outcome(), 0
+    with new_file(out) as part, new_file(rejected_file(out)) as rejected:
+        with (
+            part.open("w", encoding="utf-8", newline="\n") as kept,
+            rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
+        ):
+            for source in files:
+                number = _write(source, form, kept, left_out, why, number, outcome, tools=seen.tools)
+        if not outcome.written:
+            raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
+    outcome.columns = sorted(form.left_out)
+    if not outcome.left_out:
+        rejected_file(out).unlink()
+    return outcome
+
+
+def _write(
+    source: str,
+    form: Form,
+    kept: TextIO,
+    left_out: TextIO,
+    why: Mapping[int, tuple[str, str]],
+    number: int,
+    outcome: Outcome,
+    *,
+    tools: bool,
+) -> int:
+    """Write the rows of one source; returns the number of the next row that can be read or mended, as the check has counted it."""
+    try:
+        with bar_for(source, "mending") as progress:
+            for place, value, shape in shaped_rows(source, form.columns, progress):
+                mended = mend_row(value, shape, place, tools=tools)
+                reason = ("bad", mended.problem) if not mended.samples else why.get(number)
+                number += bool(mended.samples)
+                if reason is not None:
+                    outcome.left_out[reason[0]] += 1
+                    row = value.text if isinstance(value, BadRowError) else value
+                    _line(left_out, {"place": place, "reason": reason[1], "row": row})
+                    continue
+                outcome.written += 1
+                outcome.changed.update(mended.done)
+                _line(kept, form.row(mended.row, shape, mended.samples))
+    except UserError:
+        return number  # the check has told that it cannot be read, or no further
+    return number
+
+
+def _line(file: TextIO, value: object) -> None:
+    file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def told(outcome: Outcome, out: Path, ink: Ink) -> Iterator[str]:
+    """What became of the rows, for a person."""
+    yield heading("mended", "修复", ink)
+    changed = ", ".join(f"{CHANGES[name]} in {count:,}" for name, count in outcome.changed.most_common())
+    yield f"  {ink(str(out), 'bold')}: {outcome.written:,} rows / 写入 {outcome.written:,} 行" + (f"; {changed}" if changed else "")
+    if outcome.left_out:
+        why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())
+        count = outcome.left_out.total()
+        yield f"  {ink(str(rejected_file(out)), 'bold')}: {count:,} rows left out, with their reasons / 剔除 {count:,} 行及原因: {why}"
+    if outcome.columns:
+        yield f"  columns that are not read were not written / 未写入不读的列: {', '.join(outcome.columns)}"

@@ -1,0 +1,125 @@
+"""What a check of data has found, as lines for a terminal."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from imprint.check.checkup import Checkup
+from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
+from imprint.check.findings import EXAMPLES, KINDS, Kind, Tally
+from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
+from imprint.check.terminal import PIPED, Ink, clipped, left, width
+
+NAMES: Mapping[str, str] = {"zh": "Chinese 中文", "en": "English", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "mixed": "mixed 混合"}
+SHOWN = 60
+"""Columns of an excerpt, where the line has room for so many."""
+LEAST = 12
+"""Columns of an excerpt behind a place as long as a line."""
+
+
+def heading(english: str, chinese: str, ink: Ink) -> str:
+    """A line that a part of the report starts with."""
+    return "\n" + ink(f"{english} / {chinese}", "bold")
+
+
+def shortened(sources: Sequence[str]) -> Callable[[str], str]:
+    """How places in these sources are shown: without the folders that all of them are in."""
+    try:
+        shared = os.path.commonpath([str(Path(source).parent) for source in sources])
+    except ValueError:  # an absolute path and a relative one
+        shared = ""
+    return lambda place: place.removeprefix(shared).lstrip(os.sep) if shared and place.startswith(shared + os.sep) else place
+
+
+def tallies(seen: Checkup, dev: Checkup | None, short: Callable[[str], str]) -> dict[str, Tally]:
+    """All findings by their kinds, those that compare rows among them."""
+    found = dict(seen.found)
+    bad, empty = seen.reasons + (dev.reasons if dev else Counter()), seen.empty + (dev.empty if dev else Counter())
+
+    def paired(pairs: Pairs, others: Digests, words: str) -> Tally:
+        shown = list(zip(pairs.rows[:EXAMPLES], pairs.like[:EXAMPLES], strict=True))
+        return Tally(len(pairs), [(seen.digests.places[row], f"{words} {short(others.places[like])}") for row, like in shown])
+
+    found |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
+    found |= {"repeated": paired(repeated(seen.digests), seen.digests, "repeats")}
+    found["contradicting"] = paired(contradicting(seen.digests), seen.digests, "asks what is asked in")
+    if dev is not None:
+        found["leaked"] = paired(leaked(seen.digests, dev.digests), dev.digests, "is")
+        found["leaked_questions"] = paired(leaked_questions(seen.digests, dev.digests), dev.digests, "asks what is asked in")
+    return {name: found[name] for name in KINDS if name in found and found[name].count}
+
+
+def _by_reason(reasons: Counter[str]) -> Tally:
+    return Tally(reasons.total(), [("", f"{count:,} × {reason}") for reason, count in reasons.most_common(EXAMPLES)])
+
+
+def length_lines(seen: Checkup, ink: Ink) -> Iterator[str]:
+    """Both histograms, what the limits cost, and which limits would cost less."""
+    if not seen.samples:
+        return
+    yield heading("lengths in tokens", "词元长度", ink)
+    for title, what, lengths in (("prompts / 提问", "prompts", seen.source), ("answers / 回答", "answers", seen.target)):
+        yield f"  {ink(title, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
+        for line in histogram(lengths, ink):
+            yield f"    {line}"
+        yield "    " + ink(cost(lengths, what), *(["yellow"] if lengths.cut else ["green"]))
+    for words, share in (("to cut at most 1 % / 至多截断 1 %", CUT_SHARE), ("to cut nothing / 不截断", 0.0)):
+        yield f"  {left(words, 36)}{ink(limits(seen.source, seen.target, share), 'cyan')}"
+
+
+def limits(source: Lengths, target: Lengths, share: float) -> str:
+    """The knobs of a recipe that cut at most this share of each side."""
+    return f"data.max_source_length={source.limit_for(share)} data.max_target_length={target.limit_for(share)}"
+
+
+def language_line(languages: Counter[str], ink: Ink) -> Iterator[str]:
+    """The share of rows or documents in each language."""
+    whole = languages.total()
+    if whole:
+        yield heading("languages", "语言", ink)
+        yield "  " + " · ".join(f"{NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
+
+
+def finding_lines(
+    found: Mapping[str, Tally],
+    short: Callable[[str], str],
+    *,
+    compared: bool,
+    ink: Ink,
+    columns: int = PIPED,
+    kinds: Mapping[str, Kind] = KINDS,
+) -> Iterator[str]:
+    """What was found of these `kinds`, the gravest first, each with its first rows; and what was looked for in vain."""
+    yield heading("findings", "检查结果", ink)
+    column = max([len(f"{tally.count:,}") for tally in found.values()], default=1)
+    room = columns - column - 6
+    for name, tally in found.items():
+        kind = kinds[name]
+        sign = ink("✗", "red", "bold") if kind.weight == "wrong" else ink("!", "yellow", "bold")
+        mend = ink(f"  · --fix {kind.mend}", "dim") if kind.mend else ""
+        yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
+        for place, text in tally.examples:
+            before = f"{short(place)}  " if place else ""
+            shown = before + clipped(text, max(min(SHOWN, room - width(before)), LEAST) if place else room)
+            yield " " * (column + 6) + ink(shown.rstrip(), "dim")
+    absent = [kind.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
+    for number, row in enumerate(_wrapped("none of the rest / 其余均未发现：", absent, room)):
+        yield (f"  {ink('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
+
+
+def _wrapped(head: str, words: Sequence[str], columns: int) -> Iterator[str]:
+    """The words in lines of so many columns, behind a head."""
+    row = head
+    for word in words:
+        if width(row) + width(word) + 2 > columns:
+            yield row
+            row = ""
+        row += word + ("、" if word != words[-1] else "")
+    if words:
+        yield row
+
+
+def percent(part: int, whole: int) -> str:
+    """A share as people read it: 12.5 %; what is there is never told as nothing."""
+    return "< 0.1 %" if 0 < part < 0.0005 * whole else f"{100 * part / whole:.1f} %"

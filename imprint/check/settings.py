@@ -1,0 +1,140 @@
+"""What data is measured with: whose tokens, which columns, which limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from imprint.check.section import CheckSection
+from imprint.config import read_overrides
+from imprint.data.documents import PLAIN_NAMES, text_files
+from imprint.data.encode import Encoded, encode_sample
+from imprint.data.original import encode_sample_original
+from imprint.data.questions import holds_rows
+from imprint.data.rows import file_rows
+from imprint.data.sample import Sample
+from imprint.data.section import DataSection, TextsSection
+from imprint.data.shapes import Columns, shape_of
+from imprint.data.sources import look_into
+from imprint.errors import UserError
+from imprint.loading.base import EMBEDDED
+from imprint.loading.load import open_template
+from imprint.loading.run import read_run
+from imprint.templates import Template
+from imprint.tokenizers import Tokenizer
+
+UNLIMITED: Final = 10**9
+OF_ROWS: Final = ("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length", "truncation")
+OF_TEXTS: Final = ("text_column", "blank_lines", "length")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a row becomes."""
+
+    template: Template
+    """How a conversation is written, and whose tokens are counted."""
+    name: str
+    """What the user calls the model with this tokenizer."""
+    prompt_column: str
+    """Column of the question."""
+    response_column: str
+    """Column of the answer."""
+    history_column: str | None
+    """Column of the earlier turns, if one is named."""
+    max_source_length: int
+    """Most tokens of a prompt."""
+    max_target_length: int
+    """Most tokens of an answer."""
+    truncation: Literal["oldest_first", "original"]
+    """What a row that is too long loses."""
+    texts: TextsSection | None = None
+    """How raw text is read; None where rows of questions and answers are."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Whose tokens are counted."""
+        return self.template.tokenizer
+
+    @property
+    def columns(self) -> Columns:
+        """The columns to read."""
+        return Columns(self.prompt_column, self.response_column, self.history_column)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """The row as training takes it."""
+        return self._encode(sample, self.max_source_length, self.max_target_length)
+
+    def encode_whole(self, sample: Sample) -> Encoded:
+        """The row as training would take it without limits."""
+        return self._encode(sample, UNLIMITED, UNLIMITED)
+
+    def told(self) -> str:
+        """The settings for a person."""
+        if self.texts is not None:
+            return f"tokens of {self.name} · " + " ".join(
+                f"data.{name}={'true' if value is True else value}" for name, value in self.texts_knobs().items()
+            )
+        limits = f"data.max_source_length={self.max_source_length} data.max_target_length={self.max_target_length}"
+        return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
+
+    def texts_knobs(self) -> dict[str, object]:
+        """How raw text is read, as knobs of a recipe; those that are as by default are left out."""
+        assert self.texts is not None, "rows have other knobs"
+        column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}
+        return {"kind": "texts", "length": self.texts.length, **({"blank_lines": True} if self.texts.blank_lines else {}), **column}
+
+    def _encode(self, sample: Sample, source: int, target: int) -> Encoded:
+        encode = encode_sample_original if self.truncation == "original" else encode_sample
+        return encode(self.template, sample, max_source_length=source, max_target_length=target)
+
+
+def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> Settings:
+    """The settings of a run or a model folder with overrides, which may be written as a recipe's (`data.max_source_length=128`).
+
+    No weights are read; of the `files` no more than it takes to tell raw text from rows. Raises UserError for a mistaken override, and
+    where there is no tokenizer.
+    """
+    section = read_overrides([override.removeprefix("data.").removeprefix("model.") for override in overrides], CheckSection)
+    path = Path(model or EMBEDDED)
+    run = read_run(path)
+    given = section.model_dump(exclude_none=True)
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in OF_ROWS}
+    chosen = known | {name: given[name] for name in OF_ROWS if name in given}
+    settings = Settings(template=open_template(path, run, section.template), name=_name(model), **chosen)
+    learned = run.data if run is not None and isinstance(run.data, TextsSection) else None
+    named = {name for name in given if name in (*OF_ROWS, *OF_TEXTS)}
+    plain = bool(files) and not named and all(holds_plain_text(file) for file in files)
+    kind = section.kind or ("texts" if learned or plain or not named.isdisjoint(OF_TEXTS) else "rows")
+    own, other = (OF_TEXTS, "rows") if kind == "texts" else (OF_ROWS, "texts")
+    if wrong := sorted(named.difference(own)):
+        raise UserError(
+            f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or say kind={other}."
+        )
+    if kind == "rows":
+        return settings
+    texts = learned or TextsSection(kind="texts", train=Path())
+    return replace(settings, texts=texts.model_copy(update={name: given[name] for name in named}))
+
+
+def holds_plain_text(source: str) -> bool:
+    """Whether every file of a source is called like plain text and holds no rows of a shape that is known."""
+    try:
+        files = text_files(source)
+        return all(file.suffix.lower() in PLAIN_NAMES and not (holds_rows(file) or _is_table(file)) for file in files)
+    except UserError:  # whoever reads it will tell
+        return False
+
+
+def _is_table(file: Path) -> bool:
+    """Whether a file is a table with the columns of a question and an answer."""
+    try:
+        first = next((row for _place, row in file_rows(look_into(file)) if isinstance(row, dict)), None)
+    except UserError:
+        return False
+    shape = shape_of(first or {}, Columns())
+    return first is not None and {shape.prompt, shape.response} <= first.keys()
+
+
+def _name(model: str | None) -> str:
+    return model or f'"{EMBEDDED}" (the toy base; --model FOLDER counts those of another)'

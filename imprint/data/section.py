@@ -1,0 +1,132 @@
+"""The `data` section of a recipe: rows of questions with answers, or raw text."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import field_validator
+
+from imprint.config import Field, Otherwise, Section
+
+BROUGHT: Final = "base"
+"""What a recipe calls the rows that a base brings along."""
+
+
+FILE: Final = "general.jsonl"
+"""Their name in the folder of the base."""
+
+
+class MixSection(Section):
+    """General rows mixed in: they are learned like the others and never counted as yours."""
+
+    rows: str = Field(
+        BROUGHT,
+        min_length=1,
+        description=f'File or folder of question and answer rows, or "{BROUGHT}": the {FILE} in the folder of the base; the toy has one.',
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes other ones in their turn.")
+
+
+class DataSection(Section):
+    """Rows of questions with answers: the `data` section of a recipe, unless it says otherwise."""
+
+    kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
+    train: Path = Field(description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it.")
+    dev: Path | None = Field(None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out.")
+    prompt_column: str = Field(
+        "content", min_length=1, description="Column of the question; where nobody names it, known shapes are read too."
+    )
+    response_column: str = Field(
+        "summary", min_length=1, description="Column of the answer; where nobody names it, known shapes are read too."
+    )
+    history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
+    source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
+    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, those that frame it included.")
+    max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
+    truncation: Literal["oldest_first", "original"] = Field(
+        "oldest_first",
+        description="What a prompt that is too long loses: its oldest turns, or its end as in the scripts of ChatGLM-6B and ChatGLM2-6B.",
+    )
+    fill: dict[str, str] = Field(
+        {},
+        description="Texts for the placeholders of the rows: {name: ..., author: ...} stand in the place of {name} and {author}.",
+    )
+    train_rows: int | None = Field(None, ge=1, description="Read only so many rows of `train`; null reads all.")
+    dev_rows: int | None = Field(None, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
+    dev_share: float = Field(
+        0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
+    )
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the rows held out, whatever the seed of the run.")
+    mix_general: MixSection | None = Field(
+        None, description="General rows mixed into the training so that the base keeps what it can; null mixes none."
+    )
+
+    @property
+    def files(self) -> list[str]:
+        """Every file or folder that rows are read from, as the recipe names it."""
+        mixed = None if self.mix_general is None else self.mix_general.rows
+        return [str(file) for file in (self.train, self.dev, mixed) if file is not None]
+
+    @field_validator("fill")
+    @classmethod
+    def _fills_with_text(cls, texts: dict[str, str]) -> dict[str, str]:
+        for name, text in texts.items():
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f'"{name}" cannot be the name of a placeholder; use letters, digits and _, such as name')
+            if not text.strip() or "\0" in text:
+                raise ValueError(f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}')
+        return texts
+
+
+WATCHED_TOKENS: Final = 64
+"""Most tokens that it is gone on with."""
+
+
+class TextsSection(Section):
+    """Raw text, for continued pre-training: whole documents, every token of which is learned."""
+
+    kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
+    train: Path = Field(
+        description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet."
+    )
+    dev: Path | None = Field(
+        None, description="The same, to measure the evaluation loss on; without it, documents of `train` are held out."
+    )
+    text_column: str | None = Field(
+        None,
+        min_length=1,
+        description="Column of the text; null takes one that is called text, content, document, body, 正文, 内容 or 文本.",
+    )
+    blank_lines: bool = Field(False, description="Blank lines part the documents of a plain text; false takes each file for one document.")
+    length: int = Field(
+        512, ge=16, description="Most tokens of a row; short documents share one, unseen by each other, a longer one takes several."
+    )
+    train_rows: int | None = Field(None, ge=1, description="Use only the first so many rows of `train`; null uses all.")
+    dev_rows: int | None = Field(200, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
+    dev_share: float = Field(
+        0.02, ge=0, le=0.5, description="Share of the documents that is held out where there is no `dev`; 0 holds out nothing."
+    )
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the documents held out, whatever the seed of the run.")
+
+    @property
+    def files(self) -> list[str]:
+        """Every file or folder that is read, as the recipe names it."""
+        return [str(file) for file in (self.train, self.dev) if file is not None]
+
+    @property
+    def source_prefix(self) -> str:
+        """What stands before a watched opening: nothing."""
+        return ""
+
+    @property
+    def max_source_length(self) -> int:
+        """Most tokens of a watched opening."""
+        return self.length
+
+    @property
+    def max_target_length(self) -> int:
+        """Most tokens that a watched opening is gone on with."""
+        return min(WATCHED_TOKENS, self.length)
+
+
+AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), Otherwise("rows")]

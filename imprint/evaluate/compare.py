@@ -1,0 +1,158 @@
+"""`imprint compare RUN`: the same prompts through the base and the tuned model, side by side on one page."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imprint.config import read_overrides
+from imprint.data.dataset import load_held_out
+from imprint.data.questions import read_questions
+from imprint.data.sample import Sample
+from imprint.data.section import DataSection
+from imprint.errors import UserError
+from imprint.evaluate.answering import Answers, answer_all
+from imprint.evaluate.command import answers_folder, name_of, open_asked, read_data
+from imprint.evaluate.scores import CONFUSION, baseline_of, draw_confusions, learned_samples, references_told, write_scores
+from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
+from imprint.loading.load import open_template
+from imprint.loading.run import Trained, moved, read_run, what_was_tuned
+from imprint.messages import Bilingual
+from imprint.metrics.baseline import BASELINE
+from imprint.metrics.judge import Judged, judged_gains
+from imprint.report.comparison import Compared, Comparison, rate_lines, warned_of
+from imprint.report.markdown import write_markdown
+from imprint.report.page import write_html
+from imprint.runs import RunFolder
+from imprint.task import ClassificationTask
+
+SHOWN_ROWS = 100
+
+
+def compare(
+    path: Path, *, data: Path | None = None, prompts: Path | None = None, limit: int | None = None, overrides: Sequence[str] = ()
+) -> Path:
+    """Write compare.md and compare.html into a run folder; returns the page.
+
+    Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown. `prompts` are questions without
+    references: nothing is scored, and compare-NAME.html stands beside the comparison of the held-out rows.
+    """
+    run = read_run(path)
+    if run is None:
+        raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
+    if data is not None and prompts is not None:
+        raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
+    what_was_tuned(RunFolder(path), run)  # or a stranger waits for the base and hears of it then
+    section = resolve(read_overrides(overrides, EvaluateSection), run)
+    if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
+        raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
+    tools = open_template(path, moved(run, section.base_path), section.template).tools
+    asked = _asked(path, run, section, data, prompts, limit, tools=tools)
+    learned = learned_samples(run, tools=tools)
+    beside = baseline_of(learned, asked.samples, section)
+
+    def answers(*, base: bool) -> Answers:
+        side = section.model_copy(update={"base": base})
+        output = answers_folder(path, run, side, asked.name, limit)
+        found = answer_all(open_asked(path, run, side), asked.samples, side, output)
+        write_scores(found, side, asked.source, output, learned=learned, beside=beside)
+        return found
+
+    before, after = answers(base=True), answers(base=False)
+    page = RunFolder(path).comparison.with_name(f"{asked.page}.html")
+    comparison = _comparison(path, run, section, asked, before, after, beside)
+    if before.scored and isinstance(section.task, ClassificationTask):
+        picture = page.with_name(f"{asked.page}-{CONFUSION}")
+        draw_confusions({"base": before.judged, "tuned": after.judged, BASELINE: beside}, section.task, picture)
+        comparison = replace(comparison, picture=picture)
+    write_markdown(comparison, page.with_name(f"{asked.page}.md"))
+    write_html(comparison, page)
+    for line in _told(comparison, before, after):
+        print(line)  # noqa: T201
+    print(f"{len(asked.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")  # noqa: T201
+    return page
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What both models are asked."""
+
+    samples: list[Sample]
+    """The questions, with references or without."""
+    source: Path
+    """Where they were read."""
+    name: str
+    """What the folders of answers are called."""
+    page: str
+    """What the pages are called."""
+
+
+def _asked(
+    path: Path, run: Trained, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None, *, tools: bool
+) -> _Asked:
+    page = RunFolder(path).comparison.name
+    if prompts is not None:
+        assert section.prompt_column is not None, "resolve() fills what was left open"
+        questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
+        return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
+    if data is not None:
+        return _Asked(read_data(section, data, limit, tools=tools), data, name_of(data), page)
+    if not isinstance(run.data, DataSection):
+        raise UserError(
+            Bilingual(
+                f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; "
+                "`imprint perplexity` "
+                "measures texts.",
+                "该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。",
+            )
+        )
+    samples = load_held_out(run.data, tools=tools)[:limit]
+    if not samples:
+        raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
+    return _Asked(samples, run.data.dev or run.data.train, "held-out", page)
+
+
+def _comparison(
+    path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
+) -> Comparison:
+    rows = [
+        Compared(sample.query, reference, old, new, old_scores, new_scores, after.judged.key)
+        for sample, reference, old, new, old_scores, new_scores in zip(
+            asked.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
+        )
+    ]
+    facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
+    if before.scored:
+        facts["references"] = references_told(reference_limit(section)).removeprefix("references ")
+        if isinstance(section.task, ClassificationTask):
+            facts["labels"] = ", ".join(f"{place} {label}" for place, label in enumerate(section.task.labels, start=1))
+    else:
+        facts["questions"] = f"{len(rows):,}"
+    return Comparison(
+        title=path.name,
+        base_name=str(run.model.path),
+        tuned_name=path.name,
+        rows=tuple(rows[:SHOWN_ROWS]),
+        base_summary=before.summary if before.scored else None,
+        tuned_summary=after.summary if before.scored else None,
+        base_rates=before.rates,
+        tuned_rates=after.rates,
+        facts=facts,
+        gains=judged_gains(before.judged, after.judged) if before.scored else {},
+        baseline=beside.summary if beside is not None else None,
+    )
+
+
+def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[str]:
+    """The means, where there are any, and the rates of both models; what is wrong with many answers of the tuned one on top."""
+    for warned in warned_of(comparison):
+        yield f"warning: {warned.english}"
+        yield f"警告：{warned.chinese}"
+    if before.scored:
+        yield f"protocol {before.summary.protocol}, references {comparison.facts['references']}"
+        for metric, old in before.summary.means.items():
+            yield f"{metric:22}{old.value:7.2f} -> {after.summary.means[metric].value:6.2f}"
+        for metric, mean in comparison.baseline.means.items() if comparison.baseline else ():
+            yield f"{metric:22}{mean.value:7.2f}    {BASELINE}"
+    for line in rate_lines(comparison):
+        if line.base is not None and line.tuned is not None:
+            yield f"{line.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"

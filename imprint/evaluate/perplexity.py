@@ -1,0 +1,281 @@
+"""`imprint perplexity RUN|MODEL --data FILE`: how sure a model is of texts, per token and per character, before and after tuning."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imprint.config import read_overrides
+from imprint.data.badrows import BadRowError, Problems
+from imprint.data.documents import Passage, read_passages, text_files
+from imprint.data.frames import Frame, Window, Windows, frame_of
+from imprint.data.section import TextsSection
+from imprint.errors import UserError
+from imprint.evaluate.section import PerplexitySection
+from imprint.files import append_line, read_lines, write_json, write_text
+from imprint.loading.load import open_model
+from imprint.loading.run import Trained, read_run
+from imprint.messages import Bilingual
+from imprint.metrics.perplexity import Perplexity, Sums
+from imprint.model import Model
+from imprint.models.loss import token_losses
+from imprint.pack import pack
+from imprint.progress import Progress
+from imprint.runs import RunFolder
+from imprint.runtime import out_of_memory
+
+LONGEST = 2048
+"""Tokens of a window where nobody says, if the base was made for as many."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file or folder of documents that is measured."""
+
+    source: Path
+    """Where it is."""
+    name: str
+    """What it is called among the results."""
+    documents: int
+    """How many documents it holds."""
+    characters: int
+    """How many characters they have."""
+
+
+def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure texts with a run, before and after its tuning, or with a model folder; returns what scores.json says.
+
+    `limit` takes only so many documents of each source.
+    """
+    section = read_overrides(overrides, PerplexitySection)
+    run = read_run(path)
+    section = resolve(section, run)
+    texts = [_look(source, number, section, limit) for number, source in enumerate(data, start=1)]
+    output = section.output or (RunFolder(path).path if run is not None else Path("evaluations") / path.name) / "perplexity"
+    sides = ["base"] if run is None or section.base else ["base", "tuned"]
+    found: dict[str, list[Perplexity]] = {}
+    for side in sides:
+        model = open_model(
+            path,
+            run,
+            base=run is not None and side == "base",
+            adapter=section.adapter,
+            quantize=section.quantize,
+            dtype=section.dtype,
+            device=section.device,
+        )
+        found[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
+        del model  # of two bases only one fits
+    report = {
+        "texts": [
+            {"data": str(text.source), "documents": text.documents, "characters": text.characters}
+            | {side: asdict(found[side][place]) for side in sides}
+            for place, text in enumerate(texts)
+        ],
+        "settings": section.model_dump(mode="json"),
+    }
+    write_json(output / "scores.json", report)
+    for line in told(report, output):
+        print(line)  # noqa: T201
+    return report
+
+
+def resolve(section: PerplexitySection, run: Trained | None) -> PerplexitySection:
+    """Fill what was left open from a run that learned from texts, else from the defaults."""
+    known = run.data if run is not None and isinstance(run.data, TextsSection) else TextsSection(kind="texts", train=Path())
+    filled: dict[str, Any] = {"text_column": section.text_column or known.text_column}
+    if section.blank_lines is None:
+        filled["blank_lines"] = known.blank_lines
+    if section.length is None and run is not None and known is run.data:
+        filled["length"] = known.length
+    return section.model_copy(update=filled)
+
+
+def _passages(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, Passage | BadRowError]]:
+    number = 0
+    for place, found in read_passages(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
+        number += isinstance(found, BadRowError) or found.first
+        if limit is not None and number > limit:
+            return
+        yield place, found
+
+
+def _look(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
+    """Count what a source holds; UserError for bad rows, before any weight is read."""
+    problems, characters = Problems(source), 0
+    for place, found in _passages(source, section, limit):
+        if isinstance(found, BadRowError):
+            problems.add(place, found)
+        else:
+            problems.good += found.first
+            characters += len(found.text)
+    problems.raise_any("Mend {}; nothing was measured.")
+    if not problems.good:
+        raise UserError(
+            f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either."
+        )
+    return Text(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), problems.good, characters)
+
+
+def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, title: str = "") -> Perplexity:
+    """How sure a model is of a text.
+
+    Each document is a line of `kept` as soon as it is measured: a killed command goes on behind them, and a repeated one only adds them up.
+    Lines of another model, other files or other settings are thrown away. Raises UserError where a document's loss is not finite.
+    """
+    before = _begin(model, text, section, kept)
+    sums = Sums()
+    for line in before:
+        sums.add(line["tokens"], line["characters"], line["nats"])
+    measured = _Measuring(model, section)
+    done, start = len(before), sum(line["characters"] for line in before)
+    with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
+        for document in measured.documents(_unmeasured(_passages(text.source, section, text.documents), done)):
+            append_line(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
+            sums.add(document.tokens, document.characters, document.nats)
+            progress.advance(document.characters)
+    return sums.perplexity()
+
+
+def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> list[dict[str, Any]]:
+    """The lines that an earlier command left for the same work; else a new file."""
+    try:
+        files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in text_files(text.source)]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+    aside = {"output", "base", "adapter", "batch_tokens"}  # what changes no number, or is the model's
+    settings = section.model_dump(mode="json", exclude=aside)
+    key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
+    lines = read_lines(kept)
+    if lines[:1] == [key]:
+        return lines[1:]
+    write_text(kept, "")
+    append_line(kept, key)
+    return []
+
+
+def _unmeasured(passages: Iterable[tuple[str, Passage | BadRowError]], done: int) -> Iterator[Passage]:
+    """What comes behind the first `done` documents."""
+    number = 0
+    for _place, passage in passages:
+        assert isinstance(passage, Passage), "bad rows were told before"
+        number += passage.first
+        if number > done:
+            yield passage
+
+
+@dataclass
+class _Document:
+    """One that is being measured."""
+
+    place: str
+    """Where it begins."""
+    tokens: int = 0
+    """How many of its tokens are scored."""
+    characters: int = 0
+    """How many characters it has."""
+    nats: float = 0.0
+    """The sum of their losses."""
+    complete: bool = False
+    """Whether all of it has been read."""
+    waiting: int = 0
+    """How many of its windows are not computed yet."""
+
+
+@dataclass
+class _Measuring:
+    """Windows of documents gathered into batches."""
+
+    model: Model
+    section: PerplexitySection
+    batch: list[tuple[_Document, Window]] = field(default_factory=list)
+
+    def documents(self, passages: Iterable[Passage]) -> Iterator[_Document]:
+        """Each document in its order, once all of its windows are computed."""
+        frame = frame_of(self.model.tokenizer)
+        length, stride = self._window(frame)
+        windows, held = Windows(frame, length, stride), list[_Document]()
+        for passage in passages:
+            if passage.first:
+                held.append(_Document(passage.place))
+            document = held[-1]
+            document.characters += len(passage.text)
+            document.complete = passage.last
+            ids = self.model.tokenizer.encode(passage.text)
+            for window in windows.add(ids, first=passage.first, last=passage.last):
+                document.waiting += 1
+                document.tokens += window.scored
+                self.batch.append((document, window))
+                if sum(len(window.ids) for _, window in self.batch) >= self.section.batch_tokens:
+                    self._compute()
+            while held and held[0].complete and not held[0].waiting:
+                yield held.pop(0)
+        self._compute()
+        yield from held
+
+    def _window(self, frame: Frame) -> tuple[int, int]:
+        """Length and stride, as far as they are known by themselves and by the model."""
+        length = self.section.length or min(LONGEST, self.model.network.shape.longest)
+        most = length - len(frame.each) - frame.overlap
+        stride = self.section.stride or max(1, length // 2)
+        if stride > most:
+            raise UserError(
+                f"stride: must be at most {most} with windows of {length} tokens, or some tokens would be left out; got {stride}."
+            )
+        return length, stride
+
+    def _compute(self) -> None:
+        if not self.batch:
+            return
+        for (document, window), nats in zip(self.batch, window_nats(self.model, [window for _, window in self.batch]), strict=True):
+            if not torch.isfinite(torch.tensor(nats)):
+                raise UserError(
+                    Bilingual(
+                        f"{document.place}: the loss of this text is not finite. Use dtype=float32, or check the model's weights.",
+                        "这段文本的损失不是有限值：请使用 dtype=float32，或检查模型权重。",
+                    )
+                )
+            document.nats += nats
+            document.waiting -= 1
+            assert window.scored, "a window brings something new"
+        self.batch.clear()
+
+
+@torch.no_grad()
+def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
+    """The summed cross-entropy of each window's new tokens; computed by halves where memory runs out."""
+    network = model.network
+    try:
+        batch = pack([window.ids for window in windows], network, [window.labels for window in windows]).to(model.device)
+        hidden = network(batch, prefix=model.prefix())
+        losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels)
+        sums = losses.new_zeros(batch.rows, dtype=torch.float64).index_add_(0, batch.row[batch.targets], losses.double())
+        return [float(value) for value in sums]
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(windows) == 1:
+            raise
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    half = len(windows) // 2
+    return window_nats(model, windows[:half]) + window_nats(model, windows[half:])
+
+
+def told(report: dict[str, Any], output: Path) -> list[str]:
+    """The perplexities as lines for a person."""
+    lines = []
+    for text in report["texts"]:
+        lines.append(f"{text['data']}: {text['documents']} documents, {text['characters']} characters; perplexity / 困惑度:")
+        names = {"base": ("before", "微调前"), "tuned": ("after", "微调后")} if "tuned" in text else {"base": ("model", "模型")}
+        for side, (english, chinese) in names.items():
+            token, character = (_numbers(text[side][unit]) for unit in ("token", "character"))
+            lines.append(f"  {english:6} {chinese}  {token:>28} per token 每词元  {character:>28} per character 每字符")
+    return [*lines, f"written to {output}"]
+
+
+def _numbers(found: dict[str, float | None]) -> str:
+    """A perplexity with its interval."""
+    interval = "" if found["low"] is None else f" ({found['low']:.2f} - {found['high']:.2f})"
+    return f"{found['perplexity']:.2f}{interval}"

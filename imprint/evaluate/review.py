@@ -1,0 +1,183 @@
+"""What a finished run has changed: `imprint forgetting RUN`, `imprint report RUN`, and the end of `imprint train`.
+
+Everything is read from the run folder, so an old run is looked at as a new one is.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imprint.config import read_overrides
+from imprint.data.dataset import load_held_out, load_samples
+from imprint.data.sample import Sample
+from imprint.data.section import DataSection
+from imprint.errors import UserError
+from imprint.files import find_folder, read_lines, write_json, write_text
+from imprint.forgetting.filled import Filled
+from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
+from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
+from imprint.forgetting.section import ForgettingSection
+from imprint.loading.base import base_folder
+from imprint.loading.load import method_of, open_model, open_template
+from imprint.loading.run import Trained, read_run
+from imprint.report.runpage import Example, Examples, RunReport, write_report
+from imprint.runs import RunFolder
+from imprint.runtime import out_of_memory
+
+Say = Callable[[str], None]
+FILLED_ROWS = 200
+"""Most rows that are asked where a recipe fills placeholders: they show whether the new texts are said."""
+SHOWN_LOST = 5
+"""How many lost answers a command shows."""
+
+
+@dataclass(frozen=True)
+class OwnRow:
+    """A row of the run's own data with both answers."""
+
+    question: str
+    """What was asked."""
+    reference: str
+    """What the data says."""
+    base: str
+    """What the base answers."""
+    tuned: str
+    """What the tuned model answers."""
+    held_out: bool
+    """Whether it was never learned from."""
+
+
+def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
+    """Measure a run, write forgetting.json and say what was lost. Raises UserError for a folder without a finished run."""
+    run = _read_run(path)
+    given = read_overrides(overrides, ForgettingSection)
+    section = run.forgetting.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+    found = review(path, run, section, _print)
+    for row in lost(found.rows)[:SHOWN_LOST]:
+        _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
+    if RunFolder(path).report.exists():
+        write_run_report(path, run)  # which would show other numbers otherwise
+    _print(f"written to {RunFolder(path).forgetting} / 已写入")
+
+
+def report_command(path: Path) -> None:
+    """Write report.html of a run, and measure what was forgotten where nobody has yet. Raises UserError as `forgetting_command`."""
+    run = _read_run(path)
+    if run.forgetting.measure and not RunFolder(path).forgetting.exists():
+        review(path, run, run.forgetting, _print)
+    write_run_report(path, run)
+    _print(f"open {RunFolder(path).report} / 请打开该文件")
+
+
+def review_finished(path: Path, section: ForgettingSection, say: Say, *, report: bool) -> None:
+    """The end of a training run: what cannot be measured is told and spoils nothing."""
+    run = read_run(path)
+    assert run is not None, "a run that was trained has its recipe"
+    try:
+        if section.measure:
+            review(path, run, section, say)
+    except (UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, UserError) and not out_of_memory(error):
+            raise
+        say(f"forgetting was not measured: {error}\n未能评估遗忘；解决后可运行 imprint forgetting {path}")
+    if not report:
+        return
+    try:
+        write_run_report(path, run)
+    except UserError as error:
+        say(f"the report was not written: {error}\n未能写出训练报告；解决后可运行 imprint report {path}")
+    else:
+        say(f"report / 训练报告: {RunFolder(path).report}")
+
+
+def write_run_report(path: Path, run: Trained) -> None:
+    """Write report.html from what is in the run folder."""
+    home = RunFolder(path)
+    found, rows = read_review(home)
+    examples, kind = _examples(home, rows)
+    said = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
+    report = RunReport(
+        title=path.name,
+        base_name=run.model.path,
+        method=method_of(home) or "-",
+        verdict=tuple((english, chinese) for english, chinese in said),
+        points=read_lines(home.log),
+        examples=examples,
+        examples_are=kind,
+        texts=tuple(run.rows.fill.values()),
+        forgetting=found,
+        recipe=home.config.read_text(encoding="utf-8"),
+    )
+    write_report(report, home.report)
+
+
+def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, ...], Examples]:
+    """Rows of the run's own data with both answers; where none were asked, the first and the last answer to each watched prompt."""
+    if rows:
+        kind: Examples = "held-out" if rows[0].held_out else "learned"
+        return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
+    answers: dict[str, list[str]] = {}
+    for line in read_lines(home.samples):
+        answers.setdefault(line["prompt"], []).append(line["answer"])
+    return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
+
+
+def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Forgetting:
+    """Ask base and tuned model the same, write both files of it, and say what came of it."""
+    samples, held_out = own_samples(run, section, tools=open_template(path, run).tools)
+    own = Own(samples, run.data.max_source_length, run.data.max_target_length)
+    found, answers = measure(_pair(path, run), section, own)
+    home = RunFolder(path)
+    rows = [OwnRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)]
+    write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_json(home.forgetting, found.as_json())
+    filled = Filled.of([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
+    advised = told(found, mixed=run.rows.mix_general is not None)
+    for line in [*([filled.sentence()] if filled else []), *advised]:
+        say(line)
+    return found
+
+
+def read_review(home: RunFolder) -> tuple[Forgetting | None, list[OwnRow]]:
+    """What `review` wrote; None and no rows where it has not looked yet."""
+    try:
+        values = json.loads(home.forgetting.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, []
+    except ValueError as error:
+        raise UserError(f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.") from error
+    return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_lines(home.before_after)]
+
+
+def own_samples(run: Trained, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
+    """Rows of the run's own data to ask, and whether they were held out: where none were, the first that it learned from.
+
+    `tools` says whether the template writes tools.
+    """
+    if not isinstance(run.data, DataSection):  # raw text asks nothing
+        return [], False
+    count = max(FILLED_ROWS, section.shown_rows) if run.data.fill else section.shown_rows
+    try:
+        held_out = load_held_out(run.data, tools=tools)
+        return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out)
+    except UserError:  # the files of an old run are gone: what it has forgotten can be measured all the same
+        return [], False
+
+
+def _pair(path: Path, run: Trained) -> Pair:
+    if find_folder(RunFolder(path).model) is None:
+        return pair_of(open_model(path, run))
+    folder = base_folder(run.model.path)
+    return pair_apart(str(folder), lambda: open_model(path, run, base=True), lambda: open_model(path, run))
+
+
+def _read_run(path: Path) -> Trained:
+    run = read_run(path)
+    if run is None:
+        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
+    return run
+
+
+def _print(line: str) -> None:
+    print(line)  # noqa: T201

@@ -1,0 +1,1 @@
+"""From prompt ids to answer ids, and how likely given answers are."""

@@ -1,0 +1,78 @@
+"""How ChatGLM2-6B wants a question, with the turns before it, written as one text.
+
+Source: `build_prompt` in tokenization_chatglm.py and `process_response` in modeling_chatglm.py, THUDM/chatglm2-6b.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imprint.templates.chatglm import dated, led, without_open_mark
+from imprint.templates.conversation import Message, Segment, Turns
+from imprint.templates.paired import paired
+from imprint.tokenizers import ChatGLM2Tokenizer
+
+
+@dataclass(frozen=True)
+class ChatGLM2Template:
+    """Rounds counted from 1 as text, with `[gMASK] sop` in front of it."""
+
+    tokenizer: ChatGLM2Tokenizer
+    """Whose ids it makes."""
+
+    @property
+    def name(self) -> str:
+        """What a recipe calls it."""
+        return "chatglm2"
+
+    @property
+    def tools(self) -> bool:
+        """It writes none."""
+        return False
+
+    @property
+    def end(self) -> int:
+        """`</s>`."""
+        return self.tokenizer.controls["</s>"]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """`</s>` alone."""
+        return frozenset({self.end})
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """`[gMASK] sop`."""
+        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["sop"]
+
+    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+        """`[gMASK] sop`, then the text; UserError for a tool's message."""
+        query, history, system = paired(messages, "ChatGLM2-6B")
+        text = self.tokenizer.encode(before + led(rounds_from_one(query, history), system))
+        return (Segment(self.start, fixed=True), Segment(tuple(text)))
+
+    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
+        """The text alone."""
+        return self.tokenizer.encode(text)
+
+    def scored(self, text: str) -> str:
+        """All of it."""
+        return text
+
+    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+        """Trimmed, its date filled in."""
+        return dated(text)
+
+    def settled(self, shown: str) -> str:
+        """Without the beginning of a date that is still to be filled in."""
+        text = without_open_mark(shown)
+        return text[:-1] if text == shown and text.endswith("[") else text
+
+
+def rounds_from_one(query: str, history: Turns) -> str:
+    """The prompt in numbered rounds, also for a first question."""
+    earlier = "".join(f"{_asked(number, question)}{answer}\n\n" for number, (question, answer) in enumerate(history, start=1))
+    return earlier + _asked(len(history) + 1, query)
+
+
+def _asked(number: int, question: str) -> str:
+    return f"[Round {number}]\n\n问：{question}\n\n答："

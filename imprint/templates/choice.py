@@ -1,0 +1,83 @@
+"""Which template a folder wants: told by its tokenizer and by what its tokenizer_config.json says, or by a recipe."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from imprint.errors import UserError
+from imprint.templates.chatglm import ChatGLMTemplate
+from imprint.templates.chatglm2 import ChatGLM2Template
+from imprint.templates.conversation import Template
+from imprint.templates.own import own_template
+from imprint.templates.plain import PlainTemplate
+from imprint.templates.roles import RolesTemplate
+from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenizer, PublishedTokenizer, Tokenizer, read_tokenizer
+
+TemplateName = Literal["auto", "chatglm", "chatglm2", "chatglm3", "glm4", "own", "plain", "bare"]
+TEMPLATE_HELP: Final = (
+    "How a conversation is written; auto goes by the folder. Where it cannot tell, chatglm2 or chatglm3; for other families own (the chat "
+    "template of the folder), plain (lines with 问： and 答：) or bare."
+)
+WHERE_ROLES_ARE_NAMED: Final = ("chat_template", "additional_special_tokens", "added_tokens_decoder")
+
+
+def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "auto") -> Template:
+    """The template for a tokenizer; UserError where the one that is wanted is another family's."""
+    possible = _possible(tokenizer, folder)
+    name = possible[0] if wanted == "auto" else wanted
+    if name not in possible:
+        assert wanted in get_args(TemplateName)
+        raise UserError(
+            f"template: {wanted} is not written with the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}. "
+            "/ 该模型的分词器不能使用此模板。"
+        )
+    if isinstance(tokenizer, PublishedTokenizer):
+        return own_template(tokenizer) if name == "own" else _plain(tokenizer, folder, "bare" if name == "bare" else "plain")
+    if isinstance(tokenizer, ChatGLM2Tokenizer):
+        return RolesTemplate(tokenizer) if name == "chatglm3" else ChatGLM2Template(tokenizer)
+    if isinstance(tokenizer, GLM4Tokenizer):
+        return RolesTemplate(tokenizer)
+    assert isinstance(tokenizer, ChatGLMTokenizer)
+    return ChatGLMTemplate(tokenizer)
+
+
+def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto") -> Template | None:
+    """The template of a model folder, whose config.json has these fields, with its tokenizer; None where the folder has no tokenizer.
+
+    Raises UserError as `read_tokenizer` and `choose_template` do.
+    """
+    tokenizer = read_tokenizer(folder, config)
+    return None if tokenizer is None else choose_template(tokenizer, folder, wanted)
+
+
+def _possible(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ...]:
+    """The names that a tokenizer can write, the one that `auto` takes first."""
+    if isinstance(tokenizer, ChatGLM2Tokenizer):
+        return ("chatglm3", "chatglm2") if names_roles(folder) else ("chatglm2", "chatglm3")
+    if isinstance(tokenizer, GLM4Tokenizer):
+        return ("glm4",)
+    if isinstance(tokenizer, PublishedTokenizer):
+        return ("own", "plain", "bare") if tokenizer.manners.chat_template else ("plain", "bare")
+    return ("chatglm",)
+
+
+def names_roles(folder: Path) -> bool:
+    """Whether tokenizer_config.json speaks of role tokens such as <|user|>: ChatGLM3's does, ChatGLM2's has nothing of the kind.
+
+    Their config.json and vocabulary are the same.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and any("<|" in str(settings.get(name, "")) for name in WHERE_ROLES_ARE_NAMED)
+
+
+def _plain(tokenizer: PublishedTokenizer, folder: Path, name: Literal["plain", "bare"]) -> PlainTemplate:
+    if not tokenizer.manners.ends:
+        raise UserError(
+            f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '
+            "Take both from the official folder."
+        )
+    return PlainTemplate(tokenizer, name)

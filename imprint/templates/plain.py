@@ -1,0 +1,59 @@
+"""Templates for models that bring none along: a question and an answer as plain lines, or the bare text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from imprint.templates.chatglm import led
+from imprint.templates.conversation import Message, Segment
+from imprint.templates.paired import paired
+from imprint.tokenizers import PublishedTokenizer
+
+
+@dataclass(frozen=True)
+class PlainTemplate:
+    """`问：...` and `答：...` on lines of their own; or nothing around a text, and line ends between those said before."""
+
+    tokenizer: PublishedTokenizer
+    """Whose ids it makes."""
+    name: Literal["plain", "bare"]
+    """What a recipe calls it."""
+
+    @property
+    def tools(self) -> bool:
+        """It writes none."""
+        return False
+
+    @property
+    def end(self) -> int:
+        """What ends a text, by the folder."""
+        return self.tokenizer.manners.ends[0]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """All that the folder says ends a text."""
+        return frozenset(self.tokenizer.manners.ends)
+
+    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+        """What the vocabulary begins a text with, then the text; UserError for a tool's message."""
+        query, history, system = paired(messages, f"The template {self.name}")
+        asked, answered = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
+        text = "".join(asked.replace("{}", question) + answered.replace("{}", answer) for question, answer in history)
+        ids = self.tokenizer.encode(before + led(text + asked.replace("{}", query), system))
+        return (Segment(self.tokenizer.manners.begin, fixed=True), Segment(tuple(ids)))
+
+    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
+        """The text alone."""
+        return self.tokenizer.encode(text)
+
+    def scored(self, text: str) -> str:
+        """All of it."""
+        return text
+
+    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+        """Trimmed."""
+        return text.strip()
+
+    def settled(self, shown: str) -> str:
+        """All of it."""
+        return shown

@@ -1,0 +1,122 @@
+"""How ChatGLM3-6B and GLM-4-9B write a conversation: a control id for each who speaks, a line for the tool that is called, then the text.
+
+Sources: `build_single_message`, `build_chat_input` and `apply_chat_template` in tokenization_chatglm.py, `chat` and `process_response` in
+modeling_chatglm.py, and what their fine-tuning scripts learn, THUDM/chatglm3-6b and THUDM/glm-4-9b.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from imprint.templates.chatglm import dated, without_open_mark
+from imprint.templates.conversation import Message, Segment
+from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
+
+CHATGLM3_TOOLS: Final = "Answer the following questions as best as you can. You have access to the following tools:"
+"""What ChatGLM3 is told before its tools where nobody says anything else; part of its format."""
+GLM4_TOOLS: Final = (
+    "你是一个名为 GLM-4 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，你的任务是针对用户的问题和要求提供适当的答复和支持。"
+    "\n\n# 可用工具"
+)
+"""What GLM-4 is told before its tools, and behind each of them; part of its format."""
+GLM4_CALL: Final = "在调用上述函数时，请使用 Json 格式表示调用的参数。"
+
+
+@dataclass(frozen=True)
+class RolesTemplate:
+    """`[gMASK] sop`, then for each message its role, the line of the tool, and the text; `<|assistant|>` asks for the next."""
+
+    tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer
+    """Whose ids it makes."""
+
+    @property
+    def name(self) -> Literal["chatglm3", "glm4"]:
+        """What a recipe calls it."""
+        return "glm4" if isinstance(self.tokenizer, GLM4Tokenizer) else "chatglm3"
+
+    @property
+    def tools(self) -> bool:
+        """It writes them."""
+        return True
+
+    @property
+    def end(self) -> int:
+        """What the fine-tuning script ends a row with: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
+        return self.tokenizer.controls["<|user|>" if self.name == "glm4" else "</s>"]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The end of a text, a user's turn, and a tool's."""
+        whole = "<|endoftext|>" if self.name == "glm4" else "</s>"
+        return frozenset(self.tokenizer.controls[name] for name in (whole, "<|user|>", "<|observation|>"))
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """`[gMASK] <sop>`, the second of which ChatGLM3 writes without brackets."""
+        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["<sop>" if self.name == "glm4" else "sop"]
+
+    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+        """All that was said, then `<|assistant|>`; `before` stands in front of the last text."""
+        segments = [Segment(self.start, fixed=True)]
+        for place, message in enumerate(messages, start=1):
+            for text in self._texts(message):
+                segments += self._said(message, (before if place == len(messages) else "") + text)
+        return (*segments, Segment((self._role("assistant"),), fixed=True))
+
+    def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
+        """The line of the tool, empty where none is called, and the text; an answer begins where `<|assistant|>` ends."""
+        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._called(text) if tool else text)]
+
+    def scored(self, text: str) -> str:
+        """Without the empty line where no tool is called."""
+        line, ended, rest = text.partition("\n")
+        return rest.removeprefix(" ") if ended and not line.strip() else text
+
+    def shown(self, text: str, *, done: bool = True) -> str:
+        """The text; where a tool is called, its name on the first line. What comes before the first line ends is not known to be either."""
+        line, ended, rest = text.partition("\n")
+        if not ended:
+            return dated(text) if done else ""
+        return f"{line.strip()}\n{rest.strip()}" if line.strip() else dated(rest)
+
+    def settled(self, shown: str) -> str:
+        """Without the beginning of a date that is still to be filled in."""
+        text = without_open_mark(shown)
+        return text[:-1] if text == shown and text.endswith("[") else text
+
+    def _said(self, message: Message, text: str) -> list[Segment]:
+        line = (self._role(message.role), *self.tokenizer.encode(f"{message.tool}\n"))
+        return [Segment(line, fixed=True), Segment(tuple(self.tokenizer.encode(text)))]
+
+    def _role(self, role: str) -> int:
+        return self.tokenizer.controls[f"<|{role}|>"]
+
+    def _texts(self, message: Message) -> list[str]:
+        """What is said: ChatGLM3 takes the tools as one JSON list behind the text, GLM-4 as a text of their own before it."""
+        if not message.tools:
+            text = self._called(message.text) if message.tool else message.text
+            return [text] if text or message.role != "system" else []
+        if self.name == "chatglm3":
+            return [f"{message.text or CHATGLM3_TOOLS}\n{_indented(list(message.tools))}"]
+        functions = [tool.get("function", tool) for tool in message.tools]
+        named = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
+        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_indented(one)}\n{GLM4_CALL}" for name, one in named)
+        return [tools, message.text] if message.text else [tools]
+
+    def _called(self, arguments: str) -> str:
+        """A call: ChatGLM3 writes an object of arguments as Python code, GLM-4 as it is."""
+        if self.name == "glm4":
+            return arguments
+        try:
+            given = json.loads(arguments)
+        except ValueError:
+            return arguments
+        if not isinstance(given, dict) or not all(name.isidentifier() for name in given):
+            return arguments
+        listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"```python\ntool_call({listed})\n```"
+
+
+def _indented(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=4)

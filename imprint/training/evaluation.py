@@ -1,0 +1,91 @@
+"""What a run measures while it trains: evaluation loss, the best result so far, answers to sample prompts."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from imprint.data.frames import opening
+from imprint.data.sample import Sample
+from imprint.data.section import TextsSection
+from imprint.inference.generate import NotFiniteError, Sampling, generate
+from imprint.runtime import out_of_memory
+from imprint.training.job import Job
+from imprint.training.memory import mean_loss
+from imprint.training.run_log import Journal
+from imprint.training.state import Position
+
+
+def look(job: Job, position: Position, journal: Journal) -> Position:
+    """Now and then: the evaluation loss, the best adapter, and answers to watched prompts."""
+    section, last = job.recipe.train, position.step == job.steps
+    every = section.evaluate_every or max(1, job.steps // 10)
+    if last or position.step % every == 0:
+        loss = evaluation_loss(job, journal) if job.split.dev else None
+        if loss is not None:
+            journal.record({"step": position.step, "eval_loss": loss})
+            journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        if loss is None or (math.isfinite(loss) and (position.best_loss is None or loss < position.best_loss)):
+            position = replace(position, best_loss=loss, best_step=position.step)
+            save_result(job, position)
+    if job.split.dev and (last or position.step % (section.watch_every or max(1, job.steps // 5)) == 0):
+        watch(job, position.step, journal)
+    return position
+
+
+def evaluation_loss(job: Job, journal: Journal) -> float:
+    """Mean cross-entropy per target token of the held-out rows."""
+    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+
+
+def save_result(job: Job, position: Position) -> None:
+    """Keep the best so far where the other commands look for it."""
+    scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
+    folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
+    base, template, step = Path(job.model.name), job.model.template.name, position.step
+    named = str(job.recipe.model.path)
+    if job.engine.whole:
+        with job.engine.exact() if job.tuner.adapter is not None else nullcontext():
+            job.crew.of_leader(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
+    else:
+        job.tuner.save_whole(folder, base, job.engine.full, writes=job.crew.leads)
+
+
+def watch(job: Job, step: int, journal: Journal) -> None:
+    """Answer the first held-out prompts greedily, so that one can watch the model learn; all processes hear what it says."""
+    samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
+    if not samples:
+        return
+    found = job.crew.of_leader(partial(answers, job, samples)) if job.engine.whole else answers(job, samples)
+    if isinstance(found, str):
+        journal.bar.say(f"step {step}: {found}")
+        return
+    for sample, answer in zip(samples, found, strict=True):
+        journal.sample(step, sample.query, answer)
+
+
+@torch.no_grad()
+def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
+    """What the model answers to these prompts now, or why it cannot: the losses tell, and looking on shall not end the run."""
+    limit = job.recipe.data.max_target_length
+    try:
+        with job.engine.answering():
+            found = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
+    except (NotFiniteError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.whole):
+            raise
+        return str(error)
+    return [job.model.template.scored(job.model.tokenizer.decode(answer)) for answer in found]
+
+
+def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
+    """The prompts of watched rows; the opening of a raw text is gone on with as it stands."""
+    section = job.recipe.data
+    if isinstance(section, TextsSection):
+        return [opening(job.model.tokenizer, one.query) for one in samples]
+    longest = section.max_source_length
+    return [job.model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in samples]

@@ -1,0 +1,134 @@
+"""Everything a training run works with, and how it is put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from imprint.data.batches import Batches
+from imprint.data.dataset import Split, load_split
+from imprint.data.section import DataSection, TextsSection
+from imprint.data.texts import load_texts
+from imprint.engine.crew import Crew
+from imprint.engine.engine import Engine
+from imprint.errors import UserError
+from imprint.messages import Bilingual
+from imprint.model import Model
+from imprint.runs import RunFolder
+from imprint.runtime import memory_bytes, seed_everything
+from imprint.training.memory import Room, refuse_small_memory, scored
+from imprint.training.recipe import Recipe
+from imprint.tune.tuner import Tuner, start_tuner
+
+NAMED_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the loop works with."""
+
+    recipe: Recipe
+    """The resolved recipe."""
+    run: RunFolder
+    """Where it is written."""
+    model: Model
+    """The base with its tokenizer."""
+    split: Split
+    """Encoded rows."""
+    tuner: Tuner
+    """What learns."""
+    engine: Engine
+    """Devices and optimizer."""
+    batches: Batches
+    """Which rows a step takes."""
+    steps: int
+    """Optimizer steps in all."""
+    room: Room = field(default_factory=Room)
+    """How much is computed at once."""
+    weights: int = 0
+    """Numbers in the base; counted before they are shared between processes."""
+
+    @property
+    def crew(self) -> Crew:
+        """The processes that train together."""
+        return self.engine.crew
+
+    @property
+    def trained(self) -> int:
+        """Numbers that learn."""
+        return sum(shape.numel() for shape in self.engine.shapes.values())
+
+
+def read_split(recipe: Recipe, run: RunFolder, model: Model, crew: Crew) -> Split:
+    """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
+    if not isinstance(recipe.data, TextsSection):
+        return load_split(recipe.data, model.template, Path(model.name), quiet=not crew.leads)
+    section, found = recipe.data, []
+
+    def tokenize() -> None:
+        found.append(load_texts(section, model.tokenizer, run.tokens))
+
+    crew.of_leader(tokenize, slow=True)
+    return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
+
+
+def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Crew) -> Job:
+    """Tuner, engine and batches of a run."""
+    if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
+        raise UserError(
+            Bilingual(
+                f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
+                f'data.response_column ("{recipe.data.response_column}") holds the answers.',
+                "没有任何要学习的词元：请检查 data.response_column 是否是回答所在的列。",
+            )
+        )
+    tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
+    engine = Engine(model.device, crew, recipe.engine)
+    with tuner.base():
+        weights = model.network.weights
+    section = recipe.train
+    batches = Batches(
+        split.lengths(),
+        section.batch_size,
+        seed=section.seed,
+        group_by_length=section.group_by_length,
+        micro_size=section.micro_batch_size,
+        pool=len(split.general),
+        general=split.general_per_epoch,
+    )
+    steps = section.steps or batches.steps(section.epochs)
+    if recipe.engine.deepspeed is not None and model.network.quantization_bit:
+        raise UserError(
+            Bilingual(
+                "engine.deepspeed: takes no quantised base, whose scales it would round. Leave it out: a prefix or a LoRA "
+                "needs little memory, "
+                "and the gradients are added up without it.",
+                "量化底座不需要 DeepSpeed：请去掉 engine.deepspeed。",
+            )
+        )
+    sizes = [parameter.numel() for parameter in tuner.trained().values()]
+    crew.together(lambda: refuse_small_memory(sum(sizes), max(sizes), engine, memory_bytes()))
+    engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
+    if tuner.adapter is not None and not engine.whole:  # as a DeepSpeed file says
+        refuse_shared_base(recipe.tune.method)
+    if crew.rank:
+        seed_everything(section.seed + crew.rank)  # from here on each draws for rows of its own
+    return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
+
+
+def refuse_shared_base(method: str) -> NoReturn:
+    """Raise UserError: a frozen base is not shared between processes."""
+    raise UserError(
+        Bilingual(
+            f"engine: to share all weights between processes is offered for tune.method=full; this is {method}, whose base stays as it is. "
+            "Take engine.deepspeed=zero2 or leave it out, and model.quantize=4 where the base is too large.",
+            "engine.deepspeed=zero3 与 engine.fsdp 只用于全参数微调；请改用 zero2 或去掉该项，底座放不下时用 model.quantize=4。",
+        )
+    )
+
+
+def named(job: Job, rows: Sequence[int]) -> str:
+    """Where rows stand, the first few of them."""
+    places = [job.split.place(row) for row in rows]
+    more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
+    return ", ".join(places[:NAMED_ROWS]) + more

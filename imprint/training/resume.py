@@ -1,0 +1,189 @@
+"""A run folder taken up: by one process at a time, with the recipe it was begun with, from its newest state that is good."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imprint.config import dump, read_recipe
+from imprint.data.dataset import Split
+from imprint.data.tokenfile import TextRows
+from imprint.engine.crew import ALONE, Crew
+from imprint.errors import UserError
+from imprint.files import remove_leftovers
+from imprint.messages import Bilingual
+from imprint.runs import RunFolder, drop_state, set_aside
+from imprint.training.recipe import Recipe
+from imprint.training.rescue import read_rescues
+from imprint.training.state import DamagedStateError, Position, State, read_position, read_state
+
+Say = Callable[[str], None]
+HARMLESS = {
+    "output",
+    "data.train",  # what is in the files is compared by itself
+    "data.dev",
+    "tune.original_file",
+    "train.checkpointing",
+    "train.evaluate_every",
+    "train.save_every",
+    "train.keep_states",
+    "train.watch_every",
+    "train.watch_prompts",
+    "train.guard",
+    "train.report",
+}
+LENGTH = {"train.steps", "train.epochs"}
+
+
+@contextmanager
+def open_run(recipe: Recipe, say: Say, crew: Crew = ALONE) -> Iterator[RunFolder]:
+    """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number.
+
+    Of several processes the leader holds it for all. Raises UserError where the others do not see the same folder.
+    """
+    with crew.shared(_held(recipe, say)):
+        run = RunFolder(recipe.output)
+        crew.together(lambda: _refuse_other_disk(run))
+        yield run
+
+
+def _refuse_other_disk(run: RunFolder) -> None:
+    if not run.path.is_dir():
+        raise UserError(
+            Bilingual(
+                f"{run.path.resolve()}: is on the first machine alone. Give an `output` on a disk that all machines share.",
+                "输出目录只在第一台机器上：请把 output 放在所有机器共享的磁盘上。",
+            )
+        )
+
+
+@contextmanager
+def _held(recipe: Recipe, say: Say) -> Iterator[None]:
+    run = RunFolder(recipe.output)
+    with run.held():
+        remove_leftovers(run.path)
+        begun = run.log.is_file() or run.states()
+        if begun and not run.config.is_file():
+            raise UserError(
+                f"{run.path}: a run was begun here, but its config.yaml is gone. Put it back, or choose another folder (output=...)."
+            )
+        if begun and run.config.read_text(encoding="utf-8") != dump(recipe):
+            _compare(read_recipe(run.config, [], Recipe), recipe, run, say)
+        if begun and run.states() and not run.log.is_file():
+            say(f"{run.log} is gone: it goes on with the steps from here; nothing else depends on it / 日志文件不见了，将从这一步继续记录")
+        yield
+
+
+def _compare(before: Recipe, now: Recipe, run: RunFolder, say: Say) -> None:
+    """Say what is new in the recipe and changes nothing that was learned; refuse the rest."""
+    old, new = _knobs(before), _knobs(now)
+    changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
+    free = {name for name in changed if name.startswith(("engine.", "forgetting."))}
+    harmless = HARMLESS | LENGTH | free | (_free_micro_batch(now) & _free_micro_batch(before))
+    told = {name: f"{name}: {_as_yaml(was)} -> {_as_yaml(is_now)}" for name, (was, is_now) in changed.items()}
+    if refused := [told[name] for name in changed if name not in harmless]:
+        raise UserError(
+            f"{run.path}: was begun with another recipe: {'; '.join(refused)}. "
+            "Take back the change, or choose another folder (output=...). While a run goes on, only its length (train.steps, "
+            "train.epochs), "
+            "train.checkpointing, the guard, the engine, and how often it saves, evaluates and answers may change."
+        )
+    if changed:
+        say(f"changed since the run began / 与开始时不同: {'; '.join(told.values())}")
+    if any(name.startswith("engine.") for name in changed):
+        say(
+            "other processes compute other rows together, with one mask or one mean: losses differ a little / 微批的组成不同，损失略有差异"
+            if _depends_on_micro_batches(now)
+            else "the sums of other processes round otherwise: losses agree to about six digits / 进程不同，求和舍入略有差异"
+        )
+    if LENGTH & set(changed):
+        say("the learning rate follows the schedule of the new length from here on / 学习率从此按新的总步数变化")
+
+
+def _as_yaml(value: object) -> str:
+    """A value as a recipe says it: null, true and false."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def _free_micro_batch(recipe: Recipe) -> set[str]:
+    """The size of a micro-batch, where no number depends on it."""
+    return {"train.micro_batch_size"} if recipe.train.group_by_length and not _depends_on_micro_batches(recipe) else set()
+
+
+def _depends_on_micro_batches(recipe: Recipe) -> bool:
+    """Whether the loss of a step depends on which of its rows are computed together."""
+    dropout = getattr(recipe.tune, "prefix_dropout", 0.0) or getattr(recipe.tune, "dropout", 0.0)
+    return bool(dropout) or recipe.train.loss_average == "micro_batch"
+
+
+def _knobs(recipe: Recipe) -> dict[str, Any]:
+    """Every knob with its value, under its dotted name."""
+    found: dict[str, Any] = {}
+
+    def gather(values: Mapping[str, Any], place: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                gather(value, f"{place}{name}.")
+            else:
+                found[place + name] = value
+
+    gather(recipe.model_dump(mode="json"), "")
+    return found
+
+
+def newest_state(run: RunFolder, say: Say, crew: Crew = ALONE) -> State | None:
+    """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew.
+
+    Of several processes the leader looks for it, and compares it with its checksums.
+    """
+    found: list[State] = []
+
+    def find() -> Path | None:
+        found.extend(_newest(run, say))
+        return found[0].folder if found else None
+
+    folder = crew.of_leader(find)
+    return found[0] if found else read_state(folder, verify=False) if folder else None
+
+
+def _newest(run: RunFolder, say: Say) -> list[State]:
+    """That state, or nothing."""
+    rescues = read_rescues(run)
+    damaged = False
+    for folder in run.states():
+        try:
+            position = read_position(folder)
+            if any(position.step > rescue.back_to for rescue in rescues[position.rescues :]):
+                drop_state(folder)
+                continue
+            return [read_state(folder)]
+        except DamagedStateError as error:
+            damaged = True
+            place = set_aside(folder)
+            say(
+                f"{folder}: this saved state is damaged ({error}); it is now {place.name}, and the run goes on from the one before.\n"
+                f"保存的状态已损坏，已改名为 {place.name}；将从更早的状态继续。"
+            )
+    if damaged:
+        say("no undamaged state is left: the run begins again from its start / 没有完好的状态，从头开始")
+    return []
+
+
+def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None:
+    """Raise UserError where the rows are not those that the run was begun with."""
+    if position.data != digest:
+        told = " or ".join(files)
+        raise UserError(f"{told}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
+
+
+def data_digest(split: Split) -> str:
+    """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
+    digest = hashlib.sha256()
+    for rows in (split.train, split.general, split.dev):
+        if isinstance(rows, TextRows):
+            digest.update(rows.digest.encode())
+            continue
+        for row in rows:
+            digest.update(repr((row.ids, row.labels)).encode())
+    return digest.hexdigest()[:16]

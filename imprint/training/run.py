@@ -1,0 +1,190 @@
+"""`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
+
+import gc
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imprint.config import dump, read_recipe
+from imprint.data.dataset import Split
+from imprint.engine.crew import join, launched, orphaned
+from imprint.engine.launch import launch, processes_here
+from imprint.engine.zero import refuse_missing_type
+from imprint.errors import UserError
+from imprint.evaluate.review import review_finished
+from imprint.files import write_json, write_text
+from imprint.forgetting.measure import refuse_unreadable
+from imprint.loading.load import load
+from imprint.progress import say
+from imprint.runs import RunFolder
+from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
+from imprint.training.evaluation import evaluation_loss, look
+from imprint.training.guard import Guard
+from imprint.training.job import Job, prepare, read_split, refuse_shared_base
+from imprint.training.memory import probe, refuse_full_disk
+from imprint.training.recipe import Recipe
+from imprint.training.rescue import after_rescues, read_rescues, rescued
+from imprint.training.resume import data_digest, newest_state, open_run, refuse_other_rows
+from imprint.training.run_log import Journal
+from imprint.training.state import Position, save_state
+from imprint.training.step import train_step
+from imprint.training.summary import Course, next_commands, verdict
+
+GO_ON = "Run the same command again to go on. / 已停止；再次运行同一命令即可继续"
+OnSave = Callable[[Job, Position], None] | None
+
+
+def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
+    """`imprint train`: run the recipe at `path` in as many processes as it says; returns the exit status. Raises as `train_recipe`."""
+    recipe = read_recipe(path, overrides, Recipe)
+    if not launched():
+        count = processes_here(recipe.engine, recipe.model.device, recipe.train.batch_size)
+        if count > 1 or recipe.engine.nodes > 1:
+            return launch(recipe.engine, count, ["train", str(path), *overrides])
+    try:
+        train_recipe(recipe)
+    except KeyboardInterrupt:
+        if not launched() or not int(os.environ["RANK"]):
+            raise  # the others have stopped together with the leader, which says so
+    return 0
+
+
+def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """Run the recipe at `path` in this process, or go on with it; returns the run folder. Raises as `train_recipe`."""
+    return train_recipe(read_recipe(path, overrides, Recipe))
+
+
+def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave = None) -> RunFolder:
+    """Run a recipe, on its own data or on rows that are already encoded; `on_save` is called before each state is written.
+
+    Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
+    """
+    if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
+        raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
+    if recipe.tune.method != "full" and (recipe.engine.fsdp or recipe.engine.stage == 3):
+        refuse_shared_base(recipe.tune.method)
+    if recipe.engine.deepspeed is not None:
+        device = choose_device(recipe.model.device)
+        refuse_missing_type(device, choose_dtype(recipe.model.dtype, device))
+    with join(recipe.model.device, grouped=recipe.engine.shares) as crew, open_run(recipe, say, crew) as run:
+        finished = False
+        while not finished:  # again after each rescue, exactly as a new process would begin
+            seed_everything(recipe.train.seed)
+            base = recipe.model
+            model = load(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
+            model.source_prefix = recipe.data.source_prefix
+            refuse_unreadable(recipe.forgetting, Path(model.name))
+            split = split or read_split(recipe, run, model, crew)
+            job = prepare(recipe, run, model, split, crew)
+            del model  # of two bases only one fits
+            finished = go_on(job, on_save)
+            del job
+            if not finished or recipe.forgetting.measure:  # then a base is loaded anew, and the optimizer holds this one in a circle
+                gc.collect()
+        if crew.leads:
+            review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
+    return run
+
+
+def go_on(job: Job, on_save: OnSave) -> bool:
+    """The loop, from the newest good state to the end: True; or to where the guard goes back: False."""
+    run, section = job.run, job.recipe.train
+    position = resume(job)
+    job.crew.of_leader(lambda: begin(job))
+    with Journal(run, step=position.step, steps=job.steps, quiet=not job.crew.leads) as journal, stop_on_signal() as signals:
+        guard = Guard.of(journal.points, journal.samples, job.steps)
+        prune(job, guard)  # a process killed right behind its last save deleted none
+        announce(job, position, journal)
+        for step in range(position.step + 1, job.steps + 1):
+            position = train_step(job, replace(position, step=step), journal)
+            position = look(job, position, journal)
+            stop = job.crew.anybody(says=bool(signals) or orphaned())
+            if section.guard and rescued(job, position, journal, guard):
+                if stop:
+                    raise KeyboardInterrupt(f"stopped. {GO_ON}")
+                return False
+            if step % section.save_every == 0 or step == job.steps or stop:
+                if on_save is not None:
+                    on_save(job, position)
+                save_state(run.state(step), job.engine, position)
+                prune(job, guard)
+            if stop and step < job.steps:
+                raise KeyboardInterrupt(f"stopped and saved at step {step}. {GO_ON}")
+    conclude(job, position, journal)
+    return True
+
+
+def begin(job: Job) -> None:
+    """See that there is room on the disk, and bind the folder to the recipe: not before, for one that cannot run shall not bind it."""
+    wide = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
+    refuse_full_disk(job.run, job.trained, wide * job.trained, job.recipe.train.keep_states, say)
+    write_text(job.run.config, dump(job.recipe))
+
+
+def prune(job: Job, guard: Guard) -> None:
+    """Keep the newest states, and while the run is uneasy the newest good one too."""
+    if job.crew.leads:
+        job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.uneasy else None)
+
+
+def resume(job: Job) -> Position:
+    """Bring everything to the newest good state, or leave it at the start."""
+    digest = data_digest(job.split)
+    position = Position(data=digest)
+    state = newest_state(job.run, say, job.crew)
+    if state is not None:
+        refuse_other_rows(state.position, digest, job.recipe.data.files)
+        position = state.restore(job.engine)
+        if position.step > job.steps:
+            raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
+    position = after_rescues(position, read_rescues(job.run))
+    job.engine.rate_scale = position.rate_scale
+    job.room.tokens = None if job.recipe.engine.shares else position.piece_tokens  # where all must compute as many pieces
+    return position
+
+
+def announce(job: Job, position: Position, journal: Journal) -> None:
+    """Say in a few lines what is about to happen, try the longest rows where memory is a device's, and measure the loss before tuning."""
+    tell = journal.bar.say
+    network = job.model.network
+    bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
+    together = f" by {job.crew.count} processes" if job.crew.count > 1 else ""
+    tell(
+        f"base {job.model.name}: {job.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {job.trained / 1e6:.2f} M are trained"
+        f"{together}"
+    )
+    for source in (*job.engine.remarks(), *job.split.sources):
+        tell(source)
+    tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    if position.rate_scale != 1:
+        tell(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
+    if 0 < position.step < job.steps:
+        tell(f"going on after step {position.step} of {job.steps}")
+    if job.model.device.type == "cuda" and position.step < job.steps:
+        heaviest = job.split.heaviest(job.recipe.train.micro_batch_size)
+        probe(job.tuner, job.engine, heaviest, len(heaviest), job.room, tell)
+    if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
+        loss = evaluation_loss(job, journal)
+        journal.record({"step": 0, "eval_loss": loss})
+        tell(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+
+
+def conclude(job: Job, position: Position, journal: Journal) -> None:
+    """Say that the run is finished, what came of it, and what to do with it; a run that learned nothing ends in a UserError."""
+    if not position.best_step:
+        raise UserError(
+            f"{job.run.path}: no evaluation loss was ever finite, so nothing is kept. Lower optimizer.learning_rate, "
+            "use model.dtype=float32, or check the base's weights; then train in a new folder."
+        )
+    path, place = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
+    loss = "" if position.best_loss is None else f" with evaluation loss {position.best_loss:.4f}"
+    journal.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {place} holds step {position.best_step}{loss}")
+    rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
+    general = job.split.general_per_epoch
+    course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
+    data, said = job.recipe.data, verdict(course)
+    if job.crew.leads and job.recipe.train.report:
+        write_json(job.run.verdict, [line.split("\n", 1) for line in said])
+    for line in (*said, *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)):
+        journal.bar.say(line)

@@ -1,0 +1,60 @@
+"""The `tune` section of a recipe: one section a method."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from imprint.config import Field, Section
+from imprint.tune.lora.section import LoraSection
+
+NO_TEXT_WITH_PROJECTION = (
+    '"text" cannot start a prefix with a projection, whose keys and values are computed from other numbers; '
+    'set tune.start to "random" or "zeros", or tune.projection to false'
+)
+
+
+class PrefixSection(Section):
+    """P-Tuning v2: a prefix of keys and values is trained, the base stays frozen."""
+
+    method: Literal["prefix"] = Field("prefix", description="Train a prefix (P-Tuning v2); the base stays frozen.")
+    adapter: Path | None = Field(
+        None, description="Go on from this adapter, ours or an original prefix file, instead of a new start; `start` is not used then."
+    )
+    length: int | None = Field(None, ge=1, le=2048, description="Tokens in the prefix; null takes 128, or as many as `adapter` has.")
+    projection: bool | None = Field(
+        None,
+        description="Compute the prefix through two linear layers, as `prefix_projection` of the original; null does as `adapter` does, "
+        "and without one does not.",
+    )
+    start: Literal["text", "zeros", "random"] = Field(
+        "text", description="Where it starts: keys and values of `text` in the base itself, zeros, or the original's random numbers."
+    )
+    text: str = Field(
+        "根据商品的属性，写一段吸引人的广告文案。",
+        min_length=1,
+        description="The text that a `text` start reads: the task's instruction; repeated where it is shorter than the prefix.",
+    )
+    prefix_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
+    )
+    original_file: bool = Field(False, description="Write the prefix as the original's pytorch_model.bin too, beside ours in `adapter/`.")
+
+    @field_validator("start")
+    @classmethod
+    def _text_has_no_projection(cls, start: str, info: ValidationInfo) -> str:
+        if start == "text" and info.data.get("projection") and info.data.get("adapter") is None:
+            raise ValueError(NO_TEXT_WITH_PROJECTION)
+        return start
+
+
+class FullSection(Section):
+    """Full tuning: every parameter of the base is trained; computed in `model.dtype`, moved in fp32."""
+
+    method: Literal["full"] = Field(description="Train all parameters; the result is a model folder of its own.")
+
+
+AnySection = PrefixSection | LoraSection | FullSection
+
+
+TuneSection = Annotated[AnySection, Field(discriminator="method", description="What is trained.")]

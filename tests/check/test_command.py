@@ -1,0 +1,158 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imprint.check.command import check_command
+from imprint.cli import main
+from imprint.errors import UserError
+from tests.check.rows import SOUND, row, write
+from tests.families import published_folder
+
+REAL = ("adgen/train.jsonl", "adgen/dev.gb18030.json", "identity/self_cognition_80.json", "instruct/oasst_zh.json")
+
+
+def check(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) -> int:
+    return check_command(files, dev=dev, model=None, fix=None, overrides=list(overrides))
+
+
+def test_sound_rows_end_with_status_0(tmp_path: Path) -> None:
+    assert main(["data", "check", write(tmp_path / "a.jsonl", SOUND)]) == 0
+
+
+def test_advice_is_no_mistake(tmp_path: Path) -> None:
+    assert check(write(tmp_path / "a.jsonl", [*SOUND, row("问 ", "答" * 300 + "，"), row("问", "别的。")])) == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"x": 1},
+        "no json",
+        row("", "答"),
+        row("问", "  "),
+        row("丢\ufffd", "答"),
+        row("问", "浣犲ソ"),
+        row("\0", "答"),
+        row("问", "答<eop>"),
+        SOUND[0],
+    ],
+)
+def test_each_mistake_ends_with_status_1(value: object, tmp_path: Path) -> None:
+    assert check(write(tmp_path / "a.jsonl", [*SOUND, value])) == 1
+
+
+def test_a_held_out_row_is_a_mistake_and_one_that_is_not_there_is_none(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", SOUND)
+    assert check(file, dev=write(tmp_path / "dev.jsonl", SOUND[:1])) == 1
+    assert check(file, dev=write(tmp_path / "dev.jsonl", [row("新", "新。")])) == 0
+
+
+def test_every_bad_row_is_told_with_its_place_and_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [*SOUND, *({"content": f"问{number}"} for number in range(30)), "[1]"])
+    assert check(file) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"✗ {file}:")]
+    assert len(told) == 31
+    assert told[0] == f'✗ {file}:11: there is no column "summary", which response_column names; the columns are: "content".'
+    assert told[-1].startswith(f"✗ {file}:41: must be a JSON object")
+
+
+def test_what_a_file_is_and_whose_tokens_are_counted_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(write(tmp_path / "a.jsonl", SOUND, encoding="gb18030"))
+    told = capsys.readouterr().out
+    assert "JSON lines in GB18030" in told
+    assert "the toy base" in told
+    assert "10 rows, 0 bad / 10 行，0 坏行" in told
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(str(tmp_path / "nowhere.jsonl"), write(tmp_path / "a.jsonl", SOUND)) == 1
+    told = capsys.readouterr().out
+    assert "nowhere.jsonl: there is no such file" in told
+    assert "10 rows, 0 bad" in told
+
+
+def test_where_nothing_can_be_read_the_status_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(tmp_path / "nowhere.jsonl")]) == 2
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("there is no such file") == 1
+    with pytest.raises(UserError, match="there is no such file"):
+        check(write(tmp_path / "a.jsonl", SOUND), dev=str(tmp_path / "nowhere.jsonl"))
+
+
+def test_an_empty_file_has_nothing_to_learn_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(write(tmp_path / "a.jsonl", [])) == 1
+    assert "nothing to learn from" in capsys.readouterr().out
+
+
+def test_overrides_may_stand_among_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [{"q": "问", "a": "答"}])
+    assert main(["data", "check", file, "prompt_column=q", "data.response_column=a"]) == 0
+    assert main(["data", "check", "prompt_colum=q", file]) == 2
+    assert "prompt_column" in capsys.readouterr().err
+
+
+def test_a_file_may_have_a_name_like_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "seed=1.jsonl", SOUND)
+    assert check("seed=1.jsonl") == 0
+
+
+def test_a_check_without_a_file_is_told() -> None:
+    with pytest.raises(UserError, match="there is no file to check"):
+        check("max_source_length=9")
+
+
+def test_a_file_is_not_held_out_from_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", SOUND)
+    with pytest.raises(UserError, match="is one of the files that are checked against it"):
+        check(file, dev=file)
+
+
+def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refusing = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}"
+    )
+    published_folder(tmp_path / "base", chat_template=refusing)
+    rows = [{"prompt": str(number), "response": "b", "system": system} for number, system in enumerate(("", "c", "", "d"))]
+    file = write(tmp_path / "a.jsonl", rows)
+    assert main(["data", "check", file, "--model", str(tmp_path / "base")]) == 1
+    told = capsys.readouterr().out
+    assert "4 rows, 2 bad" in told
+    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (system user): no system." in told
+    assert main(["data", "show", file, "--model", str(tmp_path / "base")]) == 0
+    assert f"✗ {file}:2: the model's own chat template" in capsys.readouterr().out
+    assert main(["data", "check", file, "--model", str(tmp_path / "base"), "truncation=original"]) == 2
+    assert "truncation: original is what ptuning/main.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_is_read_by_its_own_tokens(name: str, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = f"{shared / 'data' / name}#100"
+    status = check_command([source], dev=None, model=str(shared / "tokenizers" / "chatglm-6b"), fix=None, overrides=[])
+    told = capsys.readouterr().out
+    assert status in (0, 1)
+    assert "Chinese 中文 9" in told or "Chinese 中文 100" in told
+    assert " 0 bad" in told
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_rows_take_little_more_memory_than_a_thousand(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1_000, 100_000):
+        file = tmp_path / f"{count}.jsonl"
+        with file.open("w", encoding="utf-8") as out:
+            for number in range(count):
+                out.write(json.dumps(row(f"类型#上衣*编号#{number}", f"这件上衣很宽松，编号是{number}。"), ensure_ascii=False) + "\n")
+        script = (
+            "import resource, sys; from imprint.check.command import check_command\n"
+            f"status = check_command([{str(file)!r}], dev=None, model=None, fix=None, overrides=[])\n"
+            "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        status, peak = map(int, done.stderr.split()[-2:])
+        assert status == 0
+        peaks.append(peak // (1024 if sys.platform == "darwin" else 1))
+    assert peaks[1] - peaks[0] < 30_000  # kibibytes: a row takes 28 bytes, and chunks of a megabyte are read

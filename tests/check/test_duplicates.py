@@ -1,0 +1,59 @@
+import tracemalloc
+
+import pytest
+
+from imprint.check.duplicates import Digests, Places, contradicting, leaked, leaked_questions, repeated
+
+
+def digests(*rows: tuple[str, str], file: str = "a.jsonl") -> Digests:
+    found = Digests()
+    for line, (asked, answer) in enumerate(rows, start=1):
+        found.append(f"{file}:{line}", [asked], answer)
+    return found
+
+
+def test_a_row_that_is_there_twice_is_found_with_the_row_it_repeats() -> None:
+    assert list(repeated(digests(("问", "答"), ("问", "另"), ("问", "答"), ("x", "y"), ("问", "答")))) == [(2, 0), (4, 0)]
+
+
+def test_a_question_with_another_answer_is_no_duplicate_but_is_told() -> None:
+    rows = digests(("问", "答"), ("问", "另"), ("问", "答"), ("问", "另"), ("x", "答"))
+    assert list(contradicting(rows)) == [(1, 0)]
+
+
+def test_what_is_asked_and_what_is_answered_are_not_run_together() -> None:
+    assert len(repeated(digests(("ab", "c"), ("a", "bc")))) == 0
+    one, other = Digests(), Digests()
+    one.append("a:1", ["你", "好"], "答")
+    other.append("b:1", ["你好"], "答")
+    assert len(leaked(one, other)) == 0
+
+
+def test_rows_of_both_files_are_found_by_row_and_by_question() -> None:
+    train, dev = digests(("问", "答"), ("问", "另"), ("x", "y"), ("z", "z")), digests(("q", "r"), ("问", "答"), ("z", "z"), file="dev")
+    assert list(leaked(train, dev)) == [(0, 1), (3, 2)]
+    assert list(leaked_questions(train, dev)) == [(1, 1)]
+    assert dev.places[1] == "dev:2"
+
+
+def test_no_rows_repeat_nothing() -> None:
+    assert len(repeated(Digests())) == len(leaked(digests(("a", "b")), Digests())) == len(leaked(Digests(), digests(("a", "b")))) == 0
+
+
+@pytest.mark.parametrize("place", ["a.jsonl:1", "b.xlsx!Sheet:2:12", "c:7"])
+def test_a_place_comes_back_as_it_was(place: str) -> None:
+    places = Places()
+    places.append("a.jsonl:3")
+    places.append(place)
+    assert places[1] == place
+
+
+def test_a_row_takes_a_few_bytes() -> None:
+    tracemalloc.start()
+    try:
+        found = digests(*((f"question {number % 7_500}", "answer") for number in range(10_000)))
+        size, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 40 * 10_000
+    assert len(repeated(found)) == 2_500

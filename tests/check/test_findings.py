@@ -1,0 +1,24 @@
+from imprint.check.findings import EXAMPLES, KINDS, Tally
+from imprint.check.texts import MENDS
+
+
+def test_every_kind_is_told_in_both_languages() -> None:
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in kind.chinese) for kind in KINDS.values())
+    assert all(kind.english.isascii() for kind in KINDS.values())
+
+
+def test_the_gravest_come_first() -> None:
+    weights = [kind.weight for kind in KINDS.values()]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_whatever_is_mended_in_a_text_is_a_finding_that_says_so() -> None:
+    assert all(KINDS[name].mend for name in MENDS)
+
+
+def test_all_are_counted_and_the_first_are_shown() -> None:
+    tally = Tally()
+    for number in range(9):
+        tally.add(f"a:{number}", "x")
+    assert tally.count == 9
+    assert [place for place, _text in tally.examples] == ["a:0", "a:1", "a:2"][:EXAMPLES]

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.check.checkup import Checkup
+from imprint.check.findings import KINDS
+from imprint.check.report import finding_lines, language_line, length_lines, percent, shortened, tallies
+from imprint.check.settings import read_settings
+from imprint.check.terminal import Ink, width
+from imprint.data.shapes import Columns, shape_of
+from tests.check.rows import SOUND, row
+
+PLAIN = Ink(coloured=False)
+
+
+def looked(*values: object, file: str = "a.jsonl", measured: bool = True) -> Checkup:
+    seen = Checkup(read_settings(None, []), measured=measured)
+    for line, value in enumerate(values, start=1):
+        seen.add(f"{file}:{line}", value, shape_of(SOUND[0], Columns()))
+    return seen
+
+
+def report(seen: Checkup, dev: Checkup | None = None) -> str:
+    found = tallies(seen, dev, str)
+    return "\n".join(
+        [*length_lines(seen, PLAIN), *language_line(seen.languages, PLAIN), *finding_lines(found, str, compared=dev is not None, ink=PLAIN)]
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_lists_and_excerpts_keep_to_the_columns_of_the_terminal(columns: int) -> None:
+    seen = looked(*SOUND, row("问", "答" * 300 + "，"), {"x": "字" * 200}, file="文件夹/" * 4 + "a.jsonl")
+    lines = list(finding_lines(tallies(seen, None, str), str, compared=True, ink=PLAIN, columns=columns))
+    listed = [line for line in lines if line.startswith("   ") or "✓" in line]
+    assert max(map(width, listed)) <= columns
+    assert max(map(width, listed)) > columns - 15
+
+
+def test_a_repeated_row_is_told_with_the_one_that_it_repeats() -> None:
+    assert "a.jsonl:11  repeats a.jsonl:3" in report(looked(*SOUND, SOUND[2]))
+
+
+def test_another_answer_is_told_apart_from_a_repetition() -> None:
+    told = report(looked(*SOUND, row(SOUND[2]["content"], "别的。")))
+    assert "! 1  " + KINDS["contradicting"].english in told
+    assert "完全重复的行" in told.partition("其余均未发现")[2].replace("\n", "")
+
+
+def test_held_out_rows_are_told_by_row_and_by_question() -> None:
+    dev = looked(SOUND[4], row(SOUND[6]["content"], "别的。"), file="dev.jsonl", measured=False)
+    told = report(looked(*SOUND), dev)
+    assert "✗ 1  " + KINDS["leaked"].english in told
+    assert "a.jsonl:5  is dev.jsonl:1" in told
+    assert "! 1  " + KINDS["leaked_questions"].english in told
+    assert "a.jsonl:7  asks what is asked in dev.jsonl:2" in told
+
+
+def test_bad_rows_of_the_held_out_file_count_too() -> None:
+    found = tallies(looked(*SOUND), looked({"x": 1}, row("", "x"), file="dev.jsonl", measured=False), str)
+    assert (found["bad"].count, found["empty"].count) == (1, 1)
+
+
+def test_what_was_looked_for_in_vain_is_listed_and_leaks_only_where_they_were_looked_for() -> None:
+    alone, compared = report(looked(*SOUND)), report(looked(*SOUND), looked(row("新", "新。"), file="dev.jsonl"))
+    assert "乱码行" in alone
+    assert KINDS["leaked"].chinese not in alone
+    assert KINDS["leaked"].chinese in compared
+
+
+def test_the_limits_that_would_cut_one_percent_and_nothing_can_be_copied() -> None:
+    seen = looked(*SOUND, row("这" * 300, "那" * 200))
+    told = report(seen)
+    assert f"data.max_source_length={seen.source.quantile(1)} data.max_target_length={seen.target.quantile(1)}" in told
+    assert "data.max_source_length=" in told.partition("at most 1 %")[2].splitlines()[0]
+    assert "1 of 11 prompts are cut (9.1 %)" in told
+
+
+def test_languages_come_by_their_share() -> None:
+    assert "Chinese 中文 83.3 % · English 16.7 %" in report(looked(*SOUND, row("What?", "A shirt."), row("Who?", "Me.")))
+
+
+def test_no_line_of_findings_is_too_long_for_a_terminal() -> None:
+    rows = [row("问\0" + "很" * 500, "答<eop>"), row("问\ufffd" * 100, "答"), *SOUND, *SOUND]
+    assert max(width(line) for line in finding_lines(tallies(looked(*rows), None, str), str, compared=True, ink=PLAIN)) <= 120
+
+
+def test_places_lose_the_folders_that_all_have() -> None:
+    folder = Path("data")
+    short = shortened([str(folder / "a.jsonl"), str(folder / "b" / "c.jsonl")])
+    assert short(str(folder / "b" / "c.jsonl:7")) == str(Path("b") / "c.jsonl:7")
+    assert shortened(["a.jsonl"])("a.jsonl:7") == "a.jsonl:7"
+    assert shortened(["a.jsonl", str(Path("/data/b.jsonl"))])("/data/b.jsonl:7") == "/data/b.jsonl:7"
+
+
+@pytest.mark.parametrize(("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 3, "0.0 %"), (3, 3, "100.0 %"), (1, 9_999, "< 0.1 %")])
+def test_shares_are_told_in_percent(part: int, whole: int, text: str) -> None:
+    assert percent(part, whole) == text

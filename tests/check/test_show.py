@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.check.show import show_command
+from imprint.cli import main
+from imprint.errors import UserError
+from tests.check.rows import SOUND, row, write
+
+
+def shown(capsys: pytest.CaptureFixture[str], file: str, *overrides: str, limit: int = 3) -> list[str]:
+    show_command(file, model=None, limit=limit, overrides=list(overrides))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_so_many_rows_are_shown_with_their_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", SOUND)
+    rows = [line for line in shown(capsys, file, limit=2) if line.startswith(f"{file}:")]
+    assert [line.split()[0] for line in rows] == [f"{file}:1", f"{file}:2"]
+    assert all("read / 只读" in line and "learned / 学习" in line for line in rows)
+
+
+def test_counts_are_those_of_the_tokens_that_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, write(tmp_path / "a.jsonl", [row("问", "答" * 50)]), "max_target_length=9")
+    (head,) = [line for line in lines if "tokens / 词元" in line]
+    assert "9 learned / 学习" in head
+    learned = [piece for line in lines if line.startswith("learn") for piece in line.partition("│")[2].split("│") if piece]
+    assert len(learned) == 9
+    assert learned[-1] == "<eop>"
+    assert "cut / 截去" in head
+
+
+def test_control_tokens_can_be_seen_and_there_is_a_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", SOUND)))
+    assert "[gMASK]│<sop>│" in text
+    assert "control / 控制符" in text
+
+
+def test_every_answer_of_a_conversation_is_a_row_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = [{"role": role, "content": "说。"} for role in ("user", "assistant") * 2]
+    text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", [{"messages": said}])))
+    assert "answer 1 of 2" in text
+    assert "answer 2 of 2" in text
+
+
+def test_a_bad_row_is_told_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [SOUND[0], "no json", SOUND[1]])
+    told = [line for line in shown(capsys, file) if file in line][1:]
+    assert told[0].startswith(f"{file}:1 ")
+    assert told[1].startswith(f"✗ {file}:2: is no JSON")
+    assert told[2].startswith(f"{file}:3 ")
+
+
+def test_without_a_terminal_there_are_no_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\x1b" not in "\n".join(shown(capsys, write(tmp_path / "a.jsonl", SOUND)))
+
+
+def test_the_command_line_takes_a_limit_and_knobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [{"q": "问", "a": "答"}] * 5)
+    assert main(["data", "show", file, "--limit", "1", "prompt_column=q", "response_column=a"]) == 0
+    assert capsys.readouterr().out.count("tokens / 词元") == 1
+    with pytest.raises(UserError, match="there is no such file"):
+        show_command("nowhere.jsonl", model=None, limit=1, overrides=[])
+
+
+def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.jsonl holds nothing to show"):
+        show_command(write(tmp_path / "a.jsonl", []), model=None, limit=1, overrides=[])

@@ -1,0 +1,187 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from imprint.config import read_recipe
+from imprint.errors import UserError
+from imprint.evaluate.review import forgetting_command, own_samples, read_review, report_command, review_finished
+from imprint.evaluate.scores import learned_samples
+from imprint.files import read_lines
+from imprint.forgetting.section import ForgettingSection
+from imprint.inference.generate import NotFiniteError
+from imprint.loading.run import Trained, read_run
+from imprint.model import Model
+from imprint.runs import RunFolder
+from tests.bases import base_of
+from tests.tinyrun import losses, tiny_recipe, tiny_run
+
+MEASURED = ("forgetting.measure=true", "forgetting.limit=3", "forgetting.text_tokens=40", "forgetting.max_new_tokens=4")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A prefix run that was measured at its end."""
+    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("tiny")), "measured", *MEASURED, "forgetting.shown_rows=2")
+
+
+def test_a_run_ends_with_what_it_has_taken_from_its_base(run: RunFolder) -> None:
+    found, rows = read_review(run)
+    values = json.loads(run.forgetting.read_text(encoding="utf-8"))
+    assert found is not None
+    assert len(found.rows) == values["asked"] == 3
+    assert values["kl"] == found.kl
+    assert found.kl is not None
+    assert found.kl > 0
+    assert [row.held_out for row in rows] == [True, True]
+    assert rows[0].question.startswith("类型#")
+
+
+def test_the_command_measures_an_old_run_again_and_shows_what_was_lost(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.forgetting.read_text(encoding="utf-8")
+    forgetting_command(run.path, ["limit=2"])
+    told = capsys.readouterr().out
+    assert "asking base and tuned model: 8/8" in told  # two questions and two own rows, twice
+    assert "KL divergence" in told
+    assert "遗忘评估" in told
+    assert f"written to {run.forgetting}" in told
+    assert len(json.loads(run.forgetting.read_text(encoding="utf-8"))["rows"]) == 2
+    forgetting_command(run.path, [])
+    again, first = json.loads(run.forgetting.read_text(encoding="utf-8")), json.loads(before)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_what_all_parameters_learned_is_measured_against_the_base_loaded_again(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "whole", "tune={method: full}", *MEASURED)
+    found, _ = read_review(run)
+    assert found is not None
+    assert found.kl is not None
+    assert found.kl > 0
+    assert (run.model / "config.json").is_file()
+
+
+def test_a_run_that_is_not_to_be_measured_leaves_no_file(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "quiet")
+    assert not run.forgetting.exists()
+    assert read_review(run) == (None, [])
+
+
+def test_a_model_folder_and_broken_files_are_told(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a model folder, and nothing was tuned there"):
+        forgetting_command(run.path.parent / "base", [])
+    (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"forgetting\.json: is no JSON"):
+        read_review(RunFolder(tmp_path))
+
+
+def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: Model, *_: object) -> None:
+        raise NotFiniteError(0, 1)
+
+    monkeypatch.setattr(Model, "generate", broken)
+    said: list[str] = []
+    review_finished(run.path, ForgettingSection(limit=1), said.append, report=False)
+    assert len(said) == 1
+    assert said[0].startswith("forgetting was not measured: prompt 1 of 1:")
+
+
+def test_a_report_that_cannot_be_written_spoils_no_finished_run(run: RunFolder) -> None:
+    before = run.forgetting.read_text(encoding="utf-8")
+    run.forgetting.write_text("{", encoding="utf-8")
+    said: list[str] = []
+    review_finished(run.path, ForgettingSection(measure=False), said.append, report=True)
+    run.forgetting.write_text(before, encoding="utf-8")
+    assert len(said) == 1
+    assert said[0].startswith("the report was not written: ")
+
+
+def test_questions_that_cannot_be_read_are_told_before_the_run(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    with pytest.raises(UserError, match="there is no such file"):
+        tiny_run(recipe, "early", "forgetting.measure=true", f"forgetting.probes={tmp_path}/gone.jsonl")
+    assert not (tmp_path / "early").exists()
+
+
+def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_are_no_end(run: RunFolder) -> None:
+    known = read_run(run.path)
+    assert known is not None
+    without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
+    samples, held_out = own_samples(without, ForgettingSection(shown_rows=3))
+    assert (len(samples), held_out) == (3, False)
+    gone: Trained = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
+    assert own_samples(gone, ForgettingSection()) == ([], False)
+
+
+def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"content": "类型#上衣{number}", "summary": "{{name}}"}}\n' for number in range(40)), encoding="utf-8")
+    run = tiny_run(recipe, "filled", *MEASURED, "data.fill.name=上衣", "train.steps=1", "data.dev_share=0.5")
+    assert len(read_lines(run.before_after)) == 20
+    assert {line["reference"] for line in read_lines(run.before_after)} == {"上衣"}
+
+
+def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> None:
+    tool = [{"name": "天气", "parameters": {}}]
+    turns = [
+        {"role": "user", "content": "上衣？"},
+        {"role": "assistant", "metadata": "天气", "content": "{}"},
+        {"role": "observation", "content": "白色"},
+        {"role": "assistant", "content": "白色。"},
+    ]
+    rows = tmp_path / "tools.jsonl"
+    rows.write_text("".join(json.dumps({"tools": tool, "messages": turns}) + "\n" for _ in range(4)), encoding="utf-8")
+    base = base_of("ChatGLM3-6B", tmp_path / "glm3")
+    knobs = [f"model.path={base}", f"data={{train: {rows}, dev_share: 0.5}}", "tune={method: lora, rank: 2}", "train.steps=1", *MEASURED]
+    run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
+    assert [line["reference"] for line in read_lines(run.before_after)] == ["{}", "白色。"] * 2
+    known = read_run(run.path)
+    assert len(learned_samples(known, tools=True)) == 4
+    assert learned_samples(known, tools=False) == []  # of a template without tools
+
+
+def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    general = tmp_path / "general.jsonl"
+    general.write_text("".join(f'{{"content": "颜色{number}", "summary": "白色"}}\n' for number in range(9)), encoding="utf-8")
+    knobs = [f"data.mix_general={{rows: {general}, share: 0.4}}", "optimizer.schedule=constant", "optimizer.warmup_steps=0"]
+    whole = tiny_run(recipe, "whole", *knobs)
+    tiny_run(recipe, "stopped", *knobs, "train.steps=3")
+    resumed = tiny_run(recipe, "stopped", *knobs)
+    assert losses(resumed) == losses(whole)
+    assert read_recipe(whole.config, [], Trained).rows.files[-1] == str(general)
+    with pytest.raises(UserError, match=rf"{general}: is not what this run began with"):
+        general.write_text('{"content": "颜色", "summary": "白色"}\n', encoding="utf-8")
+        tiny_run(recipe, "whole", *knobs, "train.steps=9")
+
+
+def test_the_report_of_a_run_is_one_page_written_at_its_end_or_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "told", *MEASURED, "train.report=true")
+    page = run.report.read_text(encoding="utf-8")
+    for words in (
+        "told (prefix)",
+        "evaluation loss",
+        "What the base could",
+        "Your data, before and after",
+        "learning_rate: 0.1",
+        "verdict:",
+    ):
+        assert words in page, words
+    run.report.unlink()
+    run.forgetting.unlink()
+    report_command(run.path)
+    assert run.forgetting.is_file()
+    assert f"open {run.report}" in capsys.readouterr().out
+    assert run.report.read_text(encoding="utf-8") == page
+    forgetting_command(run.path, ["limit=2"])
+    assert "KL over" in page
+    assert run.report.read_text(encoding="utf-8") != page  # it shows what was measured last
+    with pytest.raises(UserError, match="is a model folder"):
+        report_command(tmp_path / "base")
+
+
+def test_a_run_without_rows_to_ask_shows_what_was_watched(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "watched", "train.report=true")
+    page = run.report.read_text(encoding="utf-8")
+    assert "Not measured" in page
+    assert "the first answer and the last" in page

@@ -1,0 +1,200 @@
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.loading import bundle
+from imprint.loading.bundle import LIST, Facts, begins_as_bundle, licence_of, pack, read_facts, unpacked
+
+FACTS = Facts("run", "prefix", "embedded", "Apache-2.0")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("output: run\n")
+    (tmp_path / "run" / "adapter" / "prefix.safetensors").write_bytes(bytes(range(256)) * 9000)
+    return tmp_path / "run"
+
+
+NAMES = ["config.yaml", "adapter/prefix.safetensors"]
+
+
+def packed(run: Path, name: str = "out.tar") -> Path:
+    pack(run.parent / name, run, NAMES, FACTS)
+    return run.parent / name
+
+
+def forged(
+    run: Path, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None], *, listed: str | None = None
+) -> Path:
+    """A bundle in which some entries are others than were packed; `listed` is a name that its list has too."""
+    out = run.parent / "forged.tar"
+    with tarfile.open(packed(run)) as source, tarfile.open(out, "w") as target:
+        for entry in source:
+            file = source.extractfile(entry)
+            content = file.read() if file else b""
+            if entry.name == LIST and listed:
+                fields = json.loads(content)
+                fields["sha256"][listed] = hashlib.sha256(b"x").hexdigest()
+                content = json.dumps(fields).encode()
+            made = change(entry, content)
+            if made is not None:
+                made[0].size = len(made[1]) if made[0].isreg() else 0
+                target.addfile(made[0], io.BytesIO(made[1]))
+    return out
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        unpacked(path)
+    return str(caught.value)
+
+
+def test_what_is_packed_comes_out_as_it_was_with_its_facts(run: Path) -> None:
+    home = unpacked(packed(run))
+
+    assert all((home / name).read_bytes() == (run / name).read_bytes() for name in NAMES)
+    assert read_facts(home) == FACTS
+    assert read_facts(run) is None
+    assert unpacked(packed(run)) == home
+
+
+def test_what_would_steer_a_terminal_is_left_out(run: Path) -> None:
+    pack(run.parent / "out.tar", run, NAMES, Facts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
+
+    assert read_facts(unpacked(run.parent / "out.tar")) == Facts("[2Jrun", "prefix", "底座", "")
+
+
+def test_two_that_unpack_it_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, real = packed(run), bundle.unpack
+
+    def overtaken(path: Path, home: Path) -> None:
+        monkeypatch.setattr(bundle, "unpack", real)
+        unpacked(path)
+        real(path, home)
+
+    monkeypatch.setattr(bundle, "unpack", overtaken)
+    home = unpacked(archive)
+
+    assert (home / "config.yaml").is_file()
+    assert list(home.parent.iterdir()) == [home]
+
+
+def test_the_same_files_give_the_same_archive(run: Path) -> None:
+    first, second = packed(run, "one.tar"), packed(run, "two.tar")
+
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_any_other_path_is_left_alone(run: Path) -> None:
+    assert unpacked(run) == run
+    assert unpacked(run / "config.yaml") == run / "config.yaml"
+    assert unpacked(run / "nowhere.tar") == run / "nowhere.tar"
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", LIST])
+def test_a_name_that_leaves_the_folder_or_is_that_of_the_list_is_refused(run: Path, tmp_path: Path, name: str) -> None:
+    def outside(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if entry.name == "config.yaml":
+            entry.name = name
+            return entry, b"x"
+        return entry, content
+
+    assert f"holds {name!r}, which no bundle holds" in refusal(forged(run, outside, listed=name))
+    assert not list(tmp_path.rglob("*evil.txt"))
+    assert not list(tmp_path.glob("cache/imprint/bundles/*"))
+
+
+def test_a_file_with_holes_that_would_fill_the_disk_is_refused(run: Path, tmp_path: Path) -> None:
+    def bomb(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if entry.name == "config.yaml":
+            holes = {"major": "0", "minor": "1", "name": "config.yaml", "numblocks": "0", "map": "0,0", "size": str(2**40)}
+            entry.pax_headers = {f"GNU.sparse.{name}": value for name, value in holes.items()}
+            return entry, b""
+        return entry, content
+
+    archive = forged(run, bomb)
+
+    with tarfile.open(archive) as opened:
+        assert opened.getmember("config.yaml").size == 2**40
+    assert "holds 'config.yaml', which no bundle holds" in refusal(archive)
+
+
+def test_a_link_is_refused(run: Path) -> None:
+    def linked(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if entry.name == "config.yaml":
+            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        return entry, content
+
+    assert "holds 'config.yaml', which no bundle holds" in refusal(forged(run, linked))
+
+
+def test_a_file_that_is_not_listed_is_refused(run: Path) -> None:
+    def renamed(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if entry.name == "config.yaml":
+            entry.name = "code.py"
+        return entry, content
+
+    assert "holds 'code.py'" in refusal(forged(run, renamed))
+
+
+def test_a_changed_file_and_a_missing_one_are_named(run: Path) -> None:
+    def changed(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        return entry, content if entry.name == LIST else content[:-1] + b"!"
+
+    assert "'config.yaml' is not what was packed" in refusal(forged(run, changed))
+    assert "'config.yaml' is missing" in refusal(
+        forged(run, lambda entry, content: None if entry.name == "config.yaml" else (entry, content))
+    )
+
+
+def test_a_bundle_is_known_by_its_beginning(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.tar").write_text("thesis")
+
+    assert begins_as_bundle(packed(run))
+    assert not any(map(begins_as_bundle, (tmp_path / "notes.tar", run, tmp_path / "nowhere.tar")))
+
+
+def test_an_archive_that_may_not_be_read_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(_path: Path, _mode: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    archive = packed(run)
+    monkeypatch.setattr(Path, "open", locked)
+
+    assert "out.tar: cannot be read: Permission denied." in refusal(archive)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 2048])
+def test_a_file_that_is_no_archive_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+
+    assert "x.tar: " in refusal(tmp_path / "x.tar")
+    assert not list((tmp_path / "cache/imprint/bundles").iterdir())
+
+
+def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
+    def newer(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        return entry, content.replace(b'"format": 1', b'"format": 2')
+
+    assert '"format" is 2, this version reads 1' in refusal(forged(run, newer))
+    assert "so it is no bundle" in refusal(forged(run, lambda entry, content: None if entry.name == LIST else (entry, content)))
+
+
+def test_the_licence_of_a_base_is_what_its_folder_says(tmp_path: Path) -> None:
+    assert licence_of(tmp_path).startswith("not said")
+    (tmp_path / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
+    assert licence_of(tmp_path) == "bigscience-bloom-rail-1.0"
+    (tmp_path / "MODEL_LICENSE").write_text("\nThe ChatGLM-6B License\n")
+    assert licence_of(tmp_path) == "MODEL_LICENSE: The ChatGLM-6B License"

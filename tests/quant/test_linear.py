@@ -1,0 +1,171 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import imprint.quant.linear as quant
+from imprint.quant.formats import BITS, quantize
+from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
+from tests.cases import GOLDEN, difference
+from tests.tinyrun import tiny_recipe
+
+BASE = GOLDEN / "chatglm1-base"
+
+
+def layer(bits: int, *, rows: int = 6, columns: int = 8) -> QuantizedLinear:
+    torch.manual_seed(bits)
+    made = QuantizedLinear(columns, rows, bits)
+    made.weight, made.weight_scale = quantize(torch.randn(rows, columns), bits)
+    assert made.bias is not None
+    made.bias.data.normal_()
+    return made
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes of all matrix products inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if "mm" in func.__name__:
+            self.shapes.append(tuple(out.shape))
+        return out
+
+
+@pytest.mark.parametrize("bits", BITS)
+class TestLinear:
+    def test_output_and_gradient_are_those_of_the_numbers(self, bits: int) -> None:
+        ours = layer(bits)
+        x = torch.randn(5, 8, requires_grad=True)
+        other = x.detach().clone().requires_grad_()
+
+        out, expected = ours(x), functional.linear(other, ours.numbers(torch.float32), ours.bias)
+        (out.sin().sum()).backward()
+        (expected.sin().sum()).backward()
+
+        assert torch.equal(out, expected)
+        assert x.grad is not None
+        assert other.grad is not None
+        assert difference(x.grad, other.grad) < 1e-6
+
+    def test_a_linear_without_a_bias_has_none(self, bits: int) -> None:
+        ours = QuantizedLinear(8, 6, bits, bias=False)
+        ours.weight, ours.weight_scale = quantize(torch.randn(6, 8), bits)
+        x = torch.randn(3, 8)
+
+        assert set(ours.state_dict()) == {"weight", "weight_scale"}
+        assert torch.equal(ours(x), functional.linear(x, ours.numbers(torch.float32)))
+
+    @pytest.mark.parametrize("at_once", [8, 24, 40])
+    def test_on_a_cpu_a_few_rows_at_a_time_give_the_same(self, bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for weights in (2**21, at_once):
+            monkeypatch.setattr(quant, "NUMBERS_AT_ONCE", weights)
+            torch.manual_seed(0)
+            x = torch.randn(5, 8, requires_grad=True)
+            with Products() as products:
+                out = layer(bits)(x)
+                out.sin().sum().backward()
+            assert x.grad is not None
+            found.append((out, x.grad, len(products.shapes)))
+
+        assert difference(found[0][0], found[1][0]) < 1e-6
+        assert difference(found[0][1], found[1][1]) < 1e-6
+        assert [count for *_, count in found] == [2, 2 * -(-6 // (at_once // 8))]
+
+    def test_no_gradient_of_its_own_is_computed_or_asked_for(self, bits: int) -> None:
+        ours = layer(bits)
+        assert ours.bias is not None
+        ours.bias.requires_grad_(True)
+        x = torch.randn(5, 8, requires_grad=True)
+
+        with Products() as products:
+            ours(x).sum().backward()
+
+        assert products.shapes == [(5, 6), (5, 8)]
+        assert ours.bias.grad is None
+        assert not any(buffer.requires_grad for buffer in ours.buffers())
+
+    def test_nothing_is_kept_for_the_backward_pass(self, bits: int) -> None:
+        kept: list[Tensor] = []
+        note: Callable[[Tensor], Tensor] = lambda tensor: kept.append(tensor) or tensor  # type: ignore[func-returns-value]  # noqa: E731
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            layer(bits)(torch.randn(5, 8, requires_grad=True))
+
+        assert kept == []
+
+    def test_another_type_to_compute_in_leaves_the_scales_alone(self, bits: int) -> None:
+        ours = layer(bits)
+        before = ours.weight_scale.clone()
+
+        ours.bfloat16()
+
+        assert ours.bias is not None
+        assert ours.bias.dtype is torch.bfloat16
+        assert ours.weight_scale.dtype is torch.float16
+        assert torch.equal(ours.weight_scale, before)
+        assert ours(torch.randn(2, 8).bfloat16()).dtype is torch.bfloat16
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_a_gpu_holds_the_same_numbers(self, bits: int, dtype: torch.dtype) -> None:
+        weight = torch.randn(64, 48)
+        ours = layer(bits, rows=64, columns=48)
+        for stored in (weight, weight.half(), weight.bfloat16()):
+            on_gpu = quantize(stored.cuda(), bits)
+            assert all(torch.equal(one.cpu(), other) for one, other in zip(on_gpu, quantize(stored, bits), strict=True))
+        expected = ours.numbers(dtype)
+        out = ours(weight[:, :48])
+
+        ours.cuda()
+
+        assert torch.equal(ours.numbers(dtype).cpu(), expected)
+        assert difference(ours(weight.cuda()).cpu(), out) < 1e-2
+
+
+@pytest.mark.parametrize("bits", BITS)
+class TestEmbedding:
+    def test_rows_of_ids_and_the_head_are_the_same_numbers(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(quant, "HEAD_ROWS_AT_ONCE", 7)
+        ours = QuantizedEmbedding(40, 8, bits)
+        ours.weight, ours.weight_scale = quantize(torch.randn(40, 8), bits)
+        ids, hidden = torch.tensor([3, 0, 39, 3]), torch.randn(5, 8, requires_grad=True)
+
+        rows, logits = ours(ids), ours.logits(hidden)
+        logits.sum().backward()
+
+        assert torch.equal(rows, ours.numbers(torch.float16)[ids])
+        assert difference(logits, hidden @ ours.numbers(torch.float32).t()) < 1e-5
+        assert hidden.grad is not None
+        assert difference(hidden.grad[0], ours.numbers(torch.float32).sum(0)) < 1e-4
+
+
+def test_steps_on_a_quantised_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:
+    recipe, nothing = tiny_recipe(tmp_path), tmp_path / "nothing"
+    nothing.mkdir()
+    quantised = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), *quantised]
+    environment = {
+        "PATH": str(nothing),
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # no CC, no CUDA_HOME
+
+    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, encoding="utf-8", check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "in 4 bits" in done.stdout
+    assert "finished: 1 of 1 steps are done" in done.stdout

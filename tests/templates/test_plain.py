@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.templates import Message, TemplateName, conversation, read_template
+from imprint.templates.plain import PlainTemplate
+from tests.families import fields_of, published_folder
+
+
+def tiny(folder: Path, name: TemplateName = "auto", *, prefix: bool = False) -> PlainTemplate:
+    published_folder(folder, chat_template=None, prefix=prefix)
+    template = read_template(folder, fields_of(folder), name)
+    assert isinstance(template, PlainTemplate)
+    return template
+
+
+def test_a_folder_without_a_chat_template_gets_lines(tmp_path: Path) -> None:
+    template = tiny(tmp_path)
+    _, text = template.prompt(conversation("再见", [("你好", "你好！")], "你是店员。"), "写：")
+    assert template.name == "plain"
+    assert template.tokenizer.decode(text.ids) == "写：你是店员。\n\n问：你好\n答：你好！\n问：再见\n答："
+
+
+def test_braces_in_a_question_are_text(tmp_path: Path) -> None:
+    _, text = tiny(tmp_path).prompt(conversation("{query} {}"))
+    assert tiny(tmp_path).tokenizer.decode(text.ids) == "问：{query} {}\n答："
+
+
+def test_bare_puts_nothing_around_a_text(tmp_path: Path) -> None:
+    template = tiny(tmp_path, "bare")
+    assert [
+        template.tokenizer.decode(template.prompt(said)[1].ids) for said in (conversation("你好"), conversation("b", [("a", "1")]))
+    ] == [
+        "你好",
+        "a\n1\nb",
+    ]
+
+
+def test_what_begins_every_text_stands_in_front(tmp_path: Path) -> None:
+    start, _ = tiny(tmp_path, prefix=True).prompt(conversation("你好"))
+    assert (start.ids, start.fixed) == ((1,), True)
+
+
+def test_an_answer_ends_as_the_folder_says(tmp_path: Path) -> None:
+    template = tiny(tmp_path)
+    assert (template.end, set(template.end_ids)) == (2, {2})
+    assert template.answer([], "好") == template.tokenizer.encode("好")
+    assert (template.shown(" 好\n"), template.settled("好,"), template.scored(" 好\n")) == ("好", "好,", " 好\n")
+
+
+def test_tools_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="The template plain knows no tools"):
+        tiny(tmp_path).prompt([Message("user", "你好"), Message("observation", "晴")])

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from imprint.templates import Message, conversation, read_template
+from imprint.templates.conversation import Template
+from imprint.templates.roles import RolesTemplate
+from tests.families import SECOND, chatglm2_folder, fields_of, glm4_folder
+
+WEATHER = {"name": "weather", "parameters": {"city": "城市"}}
+TALK = [
+    Message("system", "你有工具。", tools=(WEATHER,)),
+    Message("user", "北京的天气？"),
+    Message("assistant", '{"city": "北京"}', tool="weather"),
+    Message("observation", "晴"),
+]
+
+
+@pytest.fixture(params=["chatglm3", "glm4"])
+def template(request: pytest.FixtureRequest, tmp_path: Path) -> RolesTemplate:
+    folder = glm4_folder(tmp_path) if request.param == "glm4" else chatglm2_folder(tmp_path, roles=True)
+    found = read_template(folder, fields_of(folder))
+    assert isinstance(found, RolesTemplate)
+    assert found.name == request.param
+    return found
+
+
+def ids_of(template: Template, messages: list[Message], before: str = "") -> list[int]:
+    return [token for segment in template.prompt(messages, before) for token in segment.ids]
+
+
+def written(template: RolesTemplate, messages: list[Message], before: str = "") -> str:
+    """A prompt with the names of its control ids."""
+    names = {token: name for name, token in template.tokenizer.controls.items()}
+    text, part = "", list[int]()
+    for token in ids_of(template, messages, before):
+        if token in names:
+            text, part = text + template.tokenizer.decode(part) + names[token], []
+        else:
+            part.append(token)
+    return text + template.tokenizer.decode(part)
+
+
+@pytest.mark.parametrize("model", ["chatglm3-6b", "glm-4-9b"])
+def test_known_conversations_of_another_implementation_hold(shared: Path, model: str) -> None:
+    folder = shared / "tokenizers" / model
+    template = read_template(folder, SECOND)
+    assert template is not None
+    pairs = json.loads((folder.parent / "known_pairs.json").read_text())
+    talks = [pair for pair in pairs if pair["model"] == model and "messages" in pair]
+    assert len(talks) == 2
+    for pair in talks:
+        assert ids_of(template, [Message(one["role"], one["content"]) for one in pair["messages"]]) == pair["ids"]
+
+
+def test_each_who_speaks_has_a_control_id(template: RolesTemplate) -> None:
+    sop = "<sop>" if template.name == "glm4" else "sop"
+    space = "" if template.name == "glm4" else " "  # SentencePiece starts each text with one
+    said = conversation("再见", [("你好", "你好！")], "你是店员。")
+    assert written(template, said, "写：").replace(" ", "") == (
+        f"[gMASK]{sop}<|system|>\n你是店员。<|user|>\n你好<|assistant|>\n你好！<|user|>\n写：再见<|assistant|>"
+    )
+    assert space in written(template, said)
+
+
+def test_tools_are_offered_called_and_answered(template: RolesTemplate) -> None:
+    shown = written(template, TALK)
+    assert "<|assistant|>weather\n" in shown.replace("\u2581", "").replace("<|assistant|> ", "<|assistant|>")
+    assert "<|observation|>\n" in shown
+    offered = json.dumps([WEATHER] if template.name == "chatglm3" else WEATHER, ensure_ascii=False, indent=4)
+    assert offered in shown
+    assert shown.count("<|system|>") == (2 if template.name == "glm4" else 1)
+    assert ("\n\n## weather\n\n" in shown) == (template.name == "glm4")
+
+
+def test_tools_without_a_text_are_introduced(template: RolesTemplate) -> None:
+    shown = written(template, [Message("system", "", tools=({"type": "function", "function": WEATHER},)), Message("user", "你好")])
+    assert ("# 可用工具" in shown) == (template.name == "glm4")
+    assert ("You have access to the following tools:\n" in shown) == (template.name == "chatglm3")
+    assert shown.count("<|system|>") == 1
+
+
+def test_an_empty_system_text_is_not_said(template: RolesTemplate) -> None:
+    assert "<|system|>" not in written(template, [Message("system", ""), Message("user", "你好")])
+
+
+def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RolesTemplate) -> None:
+    control = set(template.tokenizer.controls.values())
+    for segment in template.prompt(TALK):
+        assert segment.fixed or not control & set(segment.ids)
+
+
+def test_an_answer_begins_with_the_line_of_the_tool(template: RolesTemplate) -> None:
+    encode = template.tokenizer.encode
+    assert template.answer(TALK, "晴。") == [*encode("\n"), *encode("晴。")]
+    assert template.answer(TALK, "[1]", "weather") == [*encode("weather\n"), *encode("[1]")]
+
+
+def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: RolesTemplate) -> None:
+    encode = template.tokenizer.encode
+    arguments = '{"city": "北京", "days": 2}'
+    code = arguments if template.name == "glm4" else "```python\ntool_call(city='北京', days=2)\n```"
+    assert template.answer(TALK, arguments, "weather") == [*encode("weather\n"), *encode(code)]
+    assert template.answer(TALK, '{"a b": 1}', "weather") == [*encode("weather\n"), *encode('{"a b": 1}')]
+    assert template.answer(TALK, arguments) == [*encode("\n"), *encode(arguments)]
+
+
+def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RolesTemplate) -> None:
+    controls = template.tokenizer.controls
+    whole = "<|endoftext|>" if template.name == "glm4" else "</s>"
+    assert template.end == controls["<|user|>" if template.name == "glm4" else "</s>"]
+    assert template.end_ids == {controls[whole], controls["<|user|>"], controls["<|observation|>"]}
+
+
+def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(template: RolesTemplate) -> None:
+    assert template.shown(" \n 你好 ") == "你好"
+    assert template.shown("weather\n{} ") == "weather\n{}"
+    assert template.shown("你好 ") == "你好"
+    assert (template.shown("weath", done=False), template.shown("weather\n{", done=False)) == ("", "weather\n{")
+    assert template.settled("在[[训练") == "在"
+
+
+def test_an_answer_is_measured_without_what_frames_it(template: RolesTemplate) -> None:
+    decode = template.tokenizer.decode
+    assert template.scored(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
+    assert template.scored(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"
+    assert template.scored("好") == "好"

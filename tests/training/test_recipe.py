@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.config import describe, dump, read_recipe
+from imprint.errors import UserError
+from imprint.training.recipe import Recipe
+from tests.tinyrun import RECIPE
+
+NEEDED = ["output=run", "model.path=embedded", "data.train=rows.jsonl", "tune.method=prefix"]
+
+
+def test_every_recipe_that_is_shipped_loads(repo: Path) -> None:
+    shipped = sorted((repo / "recipes").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert read_recipe(path, [], Recipe).train.batch_size >= 1, path
+
+
+def test_a_recipe_says_little_and_the_rest_is_filled_in(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}\n")
+    recipe = read_recipe(tmp_path / "recipe.yaml", NEEDED, Recipe)
+    assert recipe.tune.method == "prefix"
+    assert (recipe.optimizer.schedule, recipe.optimizer.clip) == ("cosine", 1.0)
+    assert (recipe.train.steps, recipe.train.epochs, recipe.train.loss_average) == (None, 1.0, "token")
+    assert recipe.train.keep_states == 2
+
+
+def test_what_a_run_writes_down_reads_back_as_the_same_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    recipe = read_recipe(tmp_path / "recipe.yaml", [], Recipe)
+    (tmp_path / "config.yaml").write_text(dump(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path / "config.yaml", [], Recipe) == recipe
+    assert dump(recipe).count("\n") >= len(describe(Recipe)) // 2
+
+
+def test_a_method_takes_its_own_knobs_only(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("tune: {method: full, length: 4}\n")
+    with pytest.raises(UserError, match=r"tune\.length"):
+        read_recipe(tmp_path / "recipe.yaml", NEEDED[:3], Recipe)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "train.steps=0",
+        "train.epochs=0",
+        "train.batch_size=0",
+        "train.micro_batch_size=0",
+        "train.loss_average=mean",
+        "train.keep_states=0",
+        "train.save_every=0",
+        "optimizer.learning_rate=0",
+        "optimizer.schedule=step",
+        "optimizer.clip=0",
+        "tune.prefix_dropout=1",
+        "tune.start=ones",
+        "data.dev_share=0.9",
+    ],
+)
+def test_a_knob_out_of_its_bounds_is_named(wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}\n")
+    with pytest.raises(UserError) as error:
+        read_recipe(tmp_path / "recipe.yaml", [*NEEDED, wrong], Recipe)
+    assert wrong.partition("=")[0] in str(error.value)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {pth: x}\ntrain: {steps: -1}\n")
+    with pytest.raises(UserError) as error:
+        read_recipe(tmp_path / "recipe.yaml", [], Recipe)
+    assert all(name in str(error.value) for name in ("output", "model.pth", "data", "tune", "train.steps"))
+
+
+def test_every_knob_has_a_sentence() -> None:
+    assert all(knob.sentence.endswith(".") for knob in describe(Recipe))

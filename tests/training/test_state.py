@@ -1,0 +1,137 @@
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import imprint
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
+from imprint.errors import UserError
+from imprint.runtime import seed_everything
+from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, Position, read_state, save_state
+from imprint.tune.section import PrefixSection
+from imprint.tune.tuner import Tuner, start_tuner
+from tests.tiny import tiny_base
+
+FILES = (POSITION, TRAINED, OPTIMIZER, RANDOM)
+
+
+def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
+    """A prefix of random numbers on the tiny base, with its optimizer."""
+    model = imprint.load(base, device="cpu")
+    tuner = start_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
+    engine = Engine(model.device)
+    engine.prepare(tuner, tuner.trained(), OptimizerSection(), 10)
+    return tuner, engine
+
+
+def step(tuner: Tuner, engine: Engine, number: int) -> None:
+    """Some update or other."""
+    loss = torch.stack([(parameter * torch.randn_like(parameter)).sum() for parameter in tuner.trained().values()]).sum()
+    engine.backward(loss, last=True)
+    engine.update(number, apply=True)
+
+
+def values(tuner: Tuner) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in tuner.trained().items()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("state") / "base")
+
+
+@pytest.fixture
+def saved(base: Path, tmp_path: Path) -> Path:
+    """A state after two updates."""
+    seed_everything(3)
+    tuner, engine = begin(base)
+    step(tuner, engine, 1)
+    step(tuner, engine, 2)
+    save_state(tmp_path / "state-000002", engine, Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
+    return tmp_path / "state-000002"
+
+
+def test_a_state_brings_back_everything_that_decides_the_next_steps(saved: Path, base: Path) -> None:
+    ends = []
+    for seed in (11, 12):  # whatever was drawn before
+        seed_everything(seed)
+        tuner, engine = begin(base)
+        step(tuner, engine, 1)
+        position = read_state(saved).restore(engine)
+        assert position == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
+        step(tuner, engine, 3)
+        ends.append((values(tuner), torch.rand(3), random.random()))
+    (one, numbers, number), (two, other_numbers, other_number) = ends
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert torch.equal(numbers, other_numbers)
+    assert number == other_number
+
+
+def test_a_state_holds_what_is_learned_and_not_the_base(saved: Path) -> None:
+    assert sorted(file.name for file in saved.iterdir()) == sorted(FILES)
+    assert (saved / "trained.safetensors").stat().st_size < 8192
+    assert [entry.name for entry in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _tuner, engine = begin(base)
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("imprint.training.state.rng_state", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path / "state-000001", engine, Position(step=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [None, b"", b"{}", b"[1]", b"3", b"\x80\x02garbage"])
+def test_any_damage_is_found_before_anything_is_changed(name: str, damage: bytes | None, saved: Path) -> None:
+    (saved / name).unlink() if damage is None else (saved / name).write_bytes(damage)
+    before = torch.get_rng_state()
+    with pytest.raises(DamagedStateError, match=r"."):
+        read_state(saved)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", [TRAINED, OPTIMIZER, RANDOM])
+def test_a_single_bit_that_fell_over_is_found(name: str, saved: Path) -> None:
+    content = bytearray((saved / name).read_bytes())
+    content[-40] ^= 4
+    (saved / name).write_bytes(content)
+    with pytest.raises(DamagedStateError, match=f"{name} is not what was written"):
+        read_state(saved)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't allocate memory: you tried")])
+def test_a_state_for_which_there_is_no_memory_now_is_not_damaged(error: Exception, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(MemoryError, match="allocate memory"):
+        read_state(saved)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_a_state_that_may_not_be_read_now_is_not_damaged(code: int, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_args: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=rf"position\.json: cannot be read: {os.strerror(code)}\. Nothing was changed"):
+        read_state(saved)
+
+
+def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None:
+    _tuner, engine = begin(base, length=5)
+    with pytest.raises(
+        UserError, match=r"the saved state does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape"
+    ):
+        read_state(saved).restore(engine)

@@ -1,0 +1,82 @@
+from typing import Any
+
+import pytest
+
+from imprint.training.summary import Course, next_commands, verdict
+
+
+def course(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 100) -> Course:
+    """Evaluations at step 0, 10, 20 ..."""
+    evaluations = [(every * place, loss) for place, loss in enumerate(losses)]
+    return Course(evaluations, epochs=2.5, rows=640, held_out=held_out, steps=every * max(1, len(losses) - 1), skipped=skipped)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said", "chinese"),
+    [
+        ((4.8, 4.0, 3.5, 3.2), "still falling: more steps would help, for instance train.steps=60", "仍在下降"),
+        ((4.8, 3.0, 2.6, 2.9, 3.4), "rising since step 20: the rows are being learned by heart", "过拟合"),
+        ((4.8, 3.0, 2.6, 2.601, 2.6, 2.599, 2.6), "flat at the end", "趋平"),
+        ((8.41, 0.366, 0.137, 0.12), "flat at the end", "趋平"),  # the last third is a thousandth of the way
+        ((2.0, 3.0, 3.5), "it was best before tuning", "微调前反而最好"),
+        ((2.0, 2.0000001, 2.0000001), "hardly better than before tuning", "几乎没有变化"),
+        ((4.0, 0.3, 0.0001, 0.00001), "next to nothing is left to learn", "背下来"),
+        ((4.0, 3.99, 3.985), "hardly better than before tuning", "几乎没有变化"),
+    ],
+)
+def test_a_verdict_says_where_the_loss_was_heading_and_what_to_try(losses: tuple[float, ...], said: str, chinese: str) -> None:
+    lines = verdict(course(*losses))
+    assert len(lines) == 2
+    assert lines[1].startswith(said)
+    assert chinese in lines[1]
+
+
+def test_a_loss_of_four_is_explained() -> None:
+    first = verdict(course(4.8, 4.0))[0]
+    assert "evaluation loss 4.80 before tuning -> 4.00 at step 10; each of 640 rows was learned from 2.5 times" in first
+    assert "as unsure of each token as of a choice among 55" in first
+    assert "评估损失最低 4.00（第 10 步），每行数据学了 2.5 遍" in first
+    assert "few" not in first
+    assert "5 rows are few" in verdict(course(4.8, 4.0, held_out=5))[0]
+
+
+def test_without_held_out_rows_nothing_is_claimed() -> None:
+    lines = verdict(course())
+    assert len(lines) == 1
+    assert "no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02" in lines[0]
+
+
+def test_steps_that_were_thrown_away_are_counted() -> None:
+    assert verdict(course(4.8, 4.0, skipped=3))[-1].startswith("3 of 10 steps were thrown away")
+
+
+def test_a_course_is_read_from_the_log() -> None:
+    points: list[dict[str, Any]] = [
+        {"step": 0, "eval_loss": 5.0},
+        {"step": 1, "loss": 4.0},
+        {"step": 2, "loss": None, "skipped_rows": [1]},
+        {"step": 2, "eval_loss": None},
+        {"step": 3, "loss": 3.0},
+        {"step": 3, "eval_loss": 3.5},
+    ]
+    found = Course.of(points, rows=10, held_out=4, batch_size=5, steps=3)
+    assert found == Course([(0, 5.0), (3, 3.5)], epochs=1.5, rows=10, held_out=4, steps=3, skipped=1)
+
+
+def test_the_end_says_what_to_type_next() -> None:
+    lines = next_commands("runs/x", "dev.jsonl", held_out=2)
+    assert [line.split("    ")[0].strip() for line in lines[1:]] == [
+        "imprint chat runs/x",
+        "imprint evaluate runs/x --data dev.jsonl",
+        "imprint compare runs/x",
+    ]
+    drawn = next_commands("runs/x", None, held_out=2)
+    assert "--data FILE" in drawn[2]
+    assert "--data" not in drawn[3]
+    assert "imprint compare runs/x --data FILE " in next_commands("runs/x", None, held_out=0)[3]
+
+
+def test_after_raw_text_the_next_is_its_perplexity_and_a_recipe_on_top() -> None:
+    lines = next_commands("runs/x", "dev.txt", "texts", held_out=2)
+    assert lines[1].startswith("  imprint perplexity runs/x --data dev.txt ")
+    assert lines[2].startswith("  model.path=runs/x ")

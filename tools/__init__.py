@@ -1,0 +1,1 @@
+"""Programs that made what the project carries; not part of the wheel."""
