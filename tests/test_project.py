@@ -34,6 +34,7 @@ WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"} | {  # run by every
 }
 TESTS_OF_NO_MODULE = {
     "tests/test_matrix.py",
+    "tests/test_old_runs.py",
     "tests/test_pains.py",
     "tests/test_project.py",
     "tests/test_readme.py",
