@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from imprint import __version__
 from imprint.errors import UserError
-from imprint.export.ways import TARGETS
+from imprint.export.targets import TARGETS
 
 Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = """\
@@ -204,7 +204,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from imprint.chat.start import chat_command
+    from imprint.chat.command import chat_command
 
     chat_command(options.folder, options.overrides)
 
@@ -240,7 +240,7 @@ def _quantize(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from imprint.export.start import export_command
+    from imprint.export.command import export_command
 
     export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
 

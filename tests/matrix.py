@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from imprint.files import read_lines
-from imprint.loading.load import open_model
+from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.runs import RunFolder
 from imprint.training.run import train
@@ -101,7 +101,7 @@ def run(cell: Cell, folder: Path) -> Result:
     home: RunFolder = train(recipe, overrides)
     losses = [line["loss"] for line in read_lines(home.log) if "loss" in line]
     before = [line["answer"] for line in read_lines(home.samples) if line["step"] == METHODS[cell.method][2]]
-    model = open_model(home.path, read_run(home.path))
+    model = load_run(home.path, read_run(home.path))
     prompts = [model.prompt(question, max_source_length=64) for question, _answer in ROWS]
     after = [model.template.scored(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=16)]
     return Result(losses[0], losses[-1], after == before)

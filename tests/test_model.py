@@ -15,7 +15,7 @@ from imprint.data.encode import encode_prompt
 from imprint.errors import UserError
 from imprint.inference.generate import Sampling, generate
 from imprint.loading.base import base_folder
-from imprint.loading.load import open_model
+from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.loading.section import ModelSection
 from imprint.model import Model
@@ -369,12 +369,12 @@ class TestQuantisedRuns:
         assert all(abs((one or 0) - (other or 0)) < 0.1 for one, other in zip(losses(plain), losses(run), strict=True))
 
     def test_it_is_evaluated_in_its_precision(self, run: RunFolder) -> None:
-        model = open_model(run.path, read_run(run.path), device="cpu")
+        model = load_run(run.path, read_run(run.path), device="cpu")
 
         assert model.network.quantization_bit == 4
         assert model.encoder is not None
         assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
-        assert open_model(run.path, read_run(run.path), base=True).network.quantization_bit == 4
+        assert load_run(run.path, read_run(run.path), base=True).network.quantization_bit == 4
 
     def test_its_adapter_may_be_put_on_the_plain_base(self, run: RunFolder) -> None:
         model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
@@ -460,7 +460,7 @@ def test_a_run_that_was_tuned_as_a_whole_is_a_base(tmp_path: Path) -> None:
     assert base_folder(run.path) == run.model
     assert imprint.load(run.path, device="cpu").identity == imprint.load(run.model, device="cpu").identity
     on_top = tiny_run(recipe, "on-top", f"model.path={run.path}", "train.steps=2")
-    assert open_model(on_top.path, read_run(on_top.path), base=True).identity == imprint.load(run.model, device="cpu").identity
+    assert load_run(on_top.path, read_run(on_top.path), base=True).identity == imprint.load(run.model, device="cpu").identity
 
 
 def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> 
     ids = beside.tokenizer.encode("类型#上衣*颜色#白色")
     assert difference(merged.logits([ids])[0], beside.logits([ids])[0]) < 1e-4
     assert merged.lora is None
-    twice, tuned = imprint.load(second.path, device="cpu"), open_model(second.path, read_run(second.path))
+    twice, tuned = imprint.load(second.path, device="cpu"), load_run(second.path, read_run(second.path))
     assert difference(twice.logits([ids])[0], tuned.logits([ids])[0]) < 1e-4
     assert difference(twice.logits([ids])[0], merged.logits([ids])[0]) > 1e-3
     with pytest.raises(UserError, match=r"(?s)first is a run with a LoRA, .* Leave model\.quantize out"):

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from imprint.chat.conversation import Request
+from imprint.chat.conversation import ChatRequest
 from imprint.data.encode import fit_prompt
 from imprint.model import ANSWER_ROOM, Model
 from imprint.templates import conversation
@@ -27,7 +27,7 @@ class Fit:
     """How many tokens the question lost, being too long by itself."""
 
 
-def fit(model: Model, request: Request) -> Fit:
+def fit(model: Model, request: ChatRequest) -> Fit:
     """How much of the conversation the model will see."""
     length = max_length(model, request)
     before = request.before
@@ -40,12 +40,12 @@ def fit(model: Model, request: Request) -> Fit:
     return Fit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
 
 
-def max_length(model: Model, request: Request) -> int:
+def max_length(model: Model, request: ChatRequest) -> int:
     """Most tokens of prompt and answer together; unless said, no more than the base was made for."""
     return request.before.settings.max_length or min(USUAL_LENGTH, model.network.shape.longest)
 
 
-def answer(model: Model, request: Request) -> Generator[str, None, None]:
+def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:
     """The answer so far whenever it has grown, as `Model.stream_chat` gives it; with the adapter off it is the base's, bit for bit.
 
     Close it when done: until then the adapter stays off.

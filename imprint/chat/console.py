@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
 
 from imprint.chat.answer import Fit, answer, fit
-from imprint.chat.conversation import Conversation, Request
-from imprint.chat.slash import is_command, question, run
+from imprint.chat.conversation import ChatRequest, Conversation
+from imprint.chat.slash_commands import is_command, question, run
 from imprint.errors import UserError
 from imprint.model import Model
 from imprint.runtime import out_of_memory
@@ -146,7 +146,7 @@ class Chat:
             self._answer(self.conversation.ask(question(text)))
         return True
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: ChatRequest) -> None:
         """Show the answer as it comes and add it to the conversation, also where Ctrl-C stops it."""
         self.conversation = request.otherwise
         text, began = "", time.monotonic()
@@ -178,7 +178,7 @@ class Chat:
         if told:
             self.screen.note(" · ".join(told) + "\n" * self.screen.live)
 
-    def _stopped(self, request: Request, text: str) -> None:
+    def _stopped(self, request: ChatRequest, text: str) -> None:
         """Keep what came of an answer before Ctrl-C; nothing where nothing came."""
         if not text:
             self.screen.note(NOT_KEPT)

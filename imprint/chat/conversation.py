@@ -10,7 +10,7 @@ from imprint.messages import Bilingual
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatTurn:
     """A question and what was answered."""
 
     question: str
@@ -35,7 +35,7 @@ class Conversation:
     """Whether there is an adapter that can be switched off."""
     adapter_on: bool = True
     """Whether it is on."""
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[ChatTurn, ...] = ()
     """What was said, oldest first."""
     pending: str | None = None
     """A question that got no answer at all and is not in `turns`."""
@@ -47,20 +47,20 @@ class Conversation:
         """The turns as a model takes them."""
         return [(turn.question, turn.answer) for turn in self.turns]
 
-    def ask(self, question: str) -> "Request":
+    def ask(self, question: str) -> "ChatRequest":
         """What has to be answered for this question."""
-        return Request(question, replace(self, pending=None), replace(self, pending=question))
+        return ChatRequest(question, replace(self, pending=None), replace(self, pending=question))
 
-    def retry(self) -> "Request":
+    def retry(self) -> "ChatRequest":
         """The last question once more; its answer stays until there is another one. UserError where nothing was asked."""
         if self.pending is not None:
             return self.ask(self.pending)
         if not self.turns:
             raise UserError(Bilingual("/retry: nothing was asked yet. Type a question first.", "还没有问过问题。"))
         *earlier, last = self.turns
-        return Request(last.question, replace(self, turns=tuple(earlier)), self, last.tries + 1)
+        return ChatRequest(last.question, replace(self, turns=tuple(earlier)), self, last.tries + 1)
 
-    def undo(self) -> tuple["Conversation", Turn]:
+    def undo(self) -> tuple["Conversation", ChatTurn]:
         """Without the last turn, and that turn; UserError where there is none."""
         if not self.turns:
             raise UserError(Bilingual("/undo: the conversation is empty.", "对话是空的。"))
@@ -96,7 +96,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Request:
+class ChatRequest:
     """A question to be answered now."""
 
     question: str
@@ -116,4 +116,4 @@ class Request:
 
     def answered(self, answer: str, *, stopped: bool = False) -> Conversation:
         """The conversation with this turn."""
-        return replace(self.before, turns=(*self.before.turns, Turn(self.question, answer, stopped, self.tries)))
+        return replace(self.before, turns=(*self.before.turns, ChatTurn(self.question, answer, stopped, self.tries)))

@@ -12,7 +12,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from imprint.chat.slash import COMMANDS, is_command
+from imprint.chat.slash_commands import COMMANDS, is_command
 
 
 class Editor:

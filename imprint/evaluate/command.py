@@ -11,8 +11,8 @@ from imprint.data.sources import find_source
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
-from imprint.loading.load import open_model, open_template
-from imprint.loading.run import Trained, moved, read_run
+from imprint.loading.load import load_run, open_template
+from imprint.loading.run import RunConfig, read_run, with_base_path
 from imprint.model import Model
 from imprint.runs import RunFolder
 
@@ -22,10 +22,10 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     section = read_overrides(overrides, EvaluateSection)
     run = read_run(path)
     section = resolve(section, run)
-    tools = open_template(path, moved(run, section.base_path), section.template).tools
+    tools = open_template(path, with_base_path(run, section.base_path), section.template).tools
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(path, run, section, name_of(data), limit)
-    answers = answer_all(open_asked(path, run, section), samples, section, output)
+    answers = answer_all(load_evaluated(path, run, section), samples, section, output)
     learned = learned_samples(run, tools=tools)
     beside = baseline_of(learned, samples, section)
     report = write_scores(answers, section, data, output, learned=learned, beside=beside)
@@ -34,10 +34,10 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     return answers
 
 
-def open_asked(path: Path, run: Trained | None, section: EvaluateSection) -> Model:
+def load_evaluated(path: Path, run: RunConfig | None, section: EvaluateSection) -> Model:
     """The model that a section asks for."""
-    run = moved(run, section.base_path)
-    return open_model(
+    run = with_base_path(run, section.base_path)
+    return load_run(
         path,
         run,
         base=section.base,
@@ -70,7 +70,7 @@ def name_of(data: Path) -> str:
     return source.path.stem + (f"-drawn-{source.count}" if source.count else "")
 
 
-def answers_folder(path: Path, run: Trained | None, section: EvaluateSection, name: str, limit: int | None) -> Path:
+def answers_folder(path: Path, run: RunConfig | None, section: EvaluateSection, name: str, limit: int | None) -> Path:
     """Where answers go: into the run folder, or for a model folder beside the command; other rows and other models go elsewhere."""
     home = RunFolder(path).evaluations if run is not None else Path("evaluations") / path.name
     first = f"-first-{limit}" if limit else ""

@@ -11,11 +11,11 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, answer_all
-from imprint.evaluate.command import answers_folder, name_of, open_asked, read_data
-from imprint.evaluate.scores import CONFUSION, baseline_of, draw_confusions, learned_samples, references_told, write_scores
+from imprint.evaluate.command import answers_folder, load_evaluated, name_of, read_data
+from imprint.evaluate.scores import CONFUSION, baseline_of, draw_confusions, learned_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
 from imprint.loading.load import open_template
-from imprint.loading.run import Trained, moved, read_run, what_was_tuned
+from imprint.loading.run import RunConfig, read_run, tuned_parts, with_base_path
 from imprint.messages import Bilingual
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.judge import Judged, judged_gains
@@ -41,11 +41,11 @@ def compare(
         raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
     if data is not None and prompts is not None:
         raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
-    what_was_tuned(RunFolder(path), run)  # or a stranger waits for the base and hears of it then
+    tuned_parts(RunFolder(path), run)  # or a stranger waits for the base and hears of it then
     section = resolve(read_overrides(overrides, EvaluateSection), run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
-    tools = open_template(path, moved(run, section.base_path), section.template).tools
+    tools = open_template(path, with_base_path(run, section.base_path), section.template).tools
     asked = _asked(path, run, section, data, prompts, limit, tools=tools)
     learned = learned_samples(run, tools=tools)
     beside = baseline_of(learned, asked.samples, section)
@@ -53,7 +53,7 @@ def compare(
     def answers(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
         output = answers_folder(path, run, side, asked.name, limit)
-        found = answer_all(open_asked(path, run, side), asked.samples, side, output)
+        found = answer_all(load_evaluated(path, run, side), asked.samples, side, output)
         write_scores(found, side, asked.source, output, learned=learned, beside=beside)
         return found
 
@@ -87,7 +87,7 @@ class _Asked:
 
 
 def _asked(
-    path: Path, run: Trained, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None, *, tools: bool
+    path: Path, run: RunConfig, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None, *, tools: bool
 ) -> _Asked:
     page = RunFolder(path).comparison.name
     if prompts is not None:
@@ -112,7 +112,7 @@ def _asked(
 
 
 def _comparison(
-    path: Path, run: Trained, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
+    path: Path, run: RunConfig, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
 ) -> Comparison:
     rows = [
         Compared(sample.query, reference, old, new, old_scores, new_scores, after.judged.key)
@@ -122,7 +122,7 @@ def _comparison(
     ]
     facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
     if before.scored:
-        facts["references"] = references_told(reference_limit(section)).removeprefix("references ")
+        facts["references"] = references_note(reference_limit(section)).removeprefix("references ")
         if isinstance(section.task, ClassificationTask):
             facts["labels"] = ", ".join(f"{place} {label}" for place, label in enumerate(section.task.labels, start=1))
     else:

@@ -16,8 +16,8 @@ from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection
 from imprint.files import append_line, read_lines, write_json, write_text
-from imprint.loading.load import open_model
-from imprint.loading.run import Trained, read_run
+from imprint.loading.load import load_run
+from imprint.loading.run import RunConfig, read_run
 from imprint.messages import Bilingual
 from imprint.metrics.perplexity import Perplexity, Sums
 from imprint.model import Model
@@ -58,7 +58,7 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     found: dict[str, list[Perplexity]] = {}
     for side in sides:
-        model = open_model(
+        model = load_run(
             path,
             run,
             base=run is not None and side == "base",
@@ -83,7 +83,7 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     return report
 
 
-def resolve(section: PerplexitySection, run: Trained | None) -> PerplexitySection:
+def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySection:
     """Fill what was left open from a run that learned from texts, else from the defaults."""
     known = run.data if run is not None and isinstance(run.data, TextsSection) else TextsSection(kind="texts", train=Path())
     filled: dict[str, Any] = {"text_column": section.text_column or known.text_column}

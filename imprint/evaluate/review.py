@@ -19,8 +19,8 @@ from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
 from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import base_folder
-from imprint.loading.load import method_of, open_model, open_template
-from imprint.loading.run import Trained, read_run
+from imprint.loading.load import load_run, open_template, tuning_method
+from imprint.loading.run import RunConfig, read_run
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
@@ -91,7 +91,7 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
         say(f"report / 训练报告: {RunFolder(path).report}")
 
 
-def write_run_report(path: Path, run: Trained) -> None:
+def write_run_report(path: Path, run: RunConfig) -> None:
     """Write report.html from what is in the run folder."""
     home = RunFolder(path)
     found, rows = read_review(home)
@@ -100,7 +100,7 @@ def write_run_report(path: Path, run: Trained) -> None:
     report = RunReport(
         title=path.name,
         base_name=run.model.path,
-        method=method_of(home) or "-",
+        method=tuning_method(home) or "-",
         verdict=tuple((english, chinese) for english, chinese in said),
         points=read_lines(home.log),
         examples=examples,
@@ -123,7 +123,7 @@ def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, .
     return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
 
 
-def review(path: Path, run: Trained, section: ForgettingSection, say: Say) -> Forgetting:
+def review(path: Path, run: RunConfig, section: ForgettingSection, say: Say) -> Forgetting:
     """Ask base and tuned model the same, write both files of it, and say what came of it."""
     samples, held_out = own_samples(run, section, tools=open_template(path, run).tools)
     own = Own(samples, run.data.max_source_length, run.data.max_target_length)
@@ -150,7 +150,7 @@ def read_review(home: RunFolder) -> tuple[Forgetting | None, list[OwnRow]]:
     return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_lines(home.before_after)]
 
 
-def own_samples(run: Trained, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
+def own_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
     """Rows of the run's own data to ask, and whether they were held out: where none were, the first that it learned from.
 
     `tools` says whether the template writes tools.
@@ -165,14 +165,14 @@ def own_samples(run: Trained, section: ForgettingSection, *, tools: bool = False
         return [], False
 
 
-def _pair(path: Path, run: Trained) -> Pair:
+def _pair(path: Path, run: RunConfig) -> Pair:
     if find_folder(RunFolder(path).model) is None:
-        return pair_of(open_model(path, run))
+        return pair_of(load_run(path, run))
     folder = base_folder(run.model.path)
-    return pair_apart(str(folder), lambda: open_model(path, run, base=True), lambda: open_model(path, run))
+    return pair_apart(str(folder), lambda: load_run(path, run, base=True), lambda: load_run(path, run))
 
 
-def _read_run(path: Path) -> Trained:
+def _read_run(path: Path) -> RunConfig:
     run = read_run(path)
     if run is None:
         raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")

@@ -12,7 +12,7 @@ from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, refuse_strange_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files import write_json
-from imprint.loading.run import Trained
+from imprint.loading.run import RunConfig
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.judge import COUNTED, Judged, judge
 from imprint.metrics.protocols import PROTOCOLS
@@ -74,12 +74,12 @@ def draw_confusions(judged: Mapping[str, Judged | None], task: ClassificationTas
     confusion_picture(panels, task.labels, out)
 
 
-def references_told(limit: int | None) -> str:
+def references_note(limit: int | None) -> str:
     """Whether references were cut, for a person."""
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
-def learned_samples(run: Trained | None, *, tools: bool) -> list[Sample]:
+def learned_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
     """The rows that a run learned from; none where its data cannot be read any more, or is raw text.
 
     `tools` says whether the template writes tools.
@@ -129,4 +129,4 @@ def _scores_told(report: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {signature}"
     if (protocol := PROTOCOLS.get(report["protocol"])) is not None:
         dropped = f", {report['dropped']} rows left out of the means" if report["dropped"] else ""
-        yield f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references_told(report['references_cut_to'])}{dropped}"
+        yield f"protocol {protocol.name}: BLEU-4 over {protocol.bleu_tokens}, {references_note(report['references_cut_to'])}{dropped}"

@@ -7,7 +7,7 @@ from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section
 from imprint.data.section import DataSection
-from imprint.loading.run import Trained
+from imprint.loading.run import RunConfig
 from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
 from imprint.templates import TEMPLATE_HELP, TemplateName
@@ -73,7 +73,7 @@ class EvaluateSection(Section):
         return num_beams
 
 
-def resolve(section: EvaluateSection, run: Trained | None) -> EvaluateSection:
+def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
     """Fill what was left open from the run, else from the defaults of a recipe."""
     known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.export.place import named, refuse_place
+from imprint.export.destination import refuse_destination, with_own_name
 from imprint.files import find_folder, new_folder, write_json
 from imprint.loading.base import base_folder
 from imprint.messages import Bilingual
@@ -62,8 +62,8 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
                 "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
             )
         )
-    source, out = base_folder(folder), named(Path(out))
-    refuse_place(out, [source], again=_is_quantized, otherwise="holds no quantised model")
+    source, out = base_folder(folder), with_own_name(Path(out))
+    refuse_destination(out, [source], again=_is_quantized, otherwise="holds no quantised model")
     plan = Plan.of(source, bits)
     _check_disk(out, plan.after)
     with new_folder(out) as part:

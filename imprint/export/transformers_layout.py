@@ -10,9 +10,9 @@ import torch
 
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.export.proof import LONGEST_ANSWER, Answer, prompts
+from imprint.export.verify import LONGEST_ANSWER, Answer, prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
-from imprint.export.writers import Answerer, Job, merge, refuse_overflow
+from imprint.export.writers import Answerer, ExportJob, merge, refuse_overflow
 from imprint.files import write_json
 from imprint.loading.run import network_folder
 from imprint.messages import Bilingual
@@ -26,7 +26,7 @@ from imprint.tokenizers.glm4 import SPLIT
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
 
-def transformers_model(job: Job) -> Iterator[Answerer]:
+def transformers_model(job: ExportJob) -> Iterator[Answerer]:
     """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else as it is."""
     model = job.open()
     network, template = model.network, model.template
@@ -47,7 +47,7 @@ def transformers_model(job: Job) -> Iterator[Answerer]:
     yield witness
 
 
-def _witness(job: Job, template: Template, dtype: torch.dtype, device: torch.device, asked: Sequence[Sample]) -> list[Answer]:
+def _witness(job: ExportJob, template: Template, dtype: torch.dtype, device: torch.device, asked: Sequence[Sample]) -> list[Answer]:
     """What transformers answers from the folder, given that its tokenizer and its chat template make the same ids as ours."""
     from imprint.models.peer import Peer
 

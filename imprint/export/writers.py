@@ -11,13 +11,13 @@ import torch
 
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.export.proof import Answer, answers
 from imprint.export.quantized import Plan, write_quantized
+from imprint.export.verify import Answer, answers
 from imprint.files import find_folder, write_json
 from imprint.loading.base import base_folder
 from imprint.loading.bundle import Facts, licence_of, pack, unpack
-from imprint.loading.load import load, method_of, open_model
-from imprint.loading.run import Trained, base_of, moved, network_folder, read_run
+from imprint.loading.load import load, load_run, tuning_method
+from imprint.loading.run import RunConfig, existing_base, network_folder, read_run, with_base_path
 from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.models.checkpoint import copy_small_files, save_network
@@ -32,12 +32,12 @@ Answerer = Callable[[Sequence[Sample]], list[Answer]]
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One export."""
 
     path: Path
     """The run folder."""
-    run: Trained
+    run: RunConfig
     """What its recipe says."""
     part: Path
     """The folder to fill, or the archive to write, not yet under its name."""
@@ -53,7 +53,7 @@ class Job:
     @property
     def base(self) -> Path:
         """The folder of the base."""
-        return base_of(self.path, self.run)
+        return existing_base(self.path, self.run)
 
     @property
     def adapter(self) -> Path:
@@ -71,7 +71,7 @@ class Job:
 
     def open(self, *, bits: int | None = None) -> Model:
         """The tuned model of the run."""
-        return open_model(self.path, self.run, quantize=bits, dtype=self.proof_dtype, device=self.device)
+        return load_run(self.path, self.run, quantize=bits, dtype=self.proof_dtype, device=self.device)
 
     def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
         """What others will load, in the precision of `open`."""
@@ -86,10 +86,10 @@ class Job:
         return partial(answers, model, self.run)
 
 
-Writer = Callable[[Job], Iterator[Answerer]]
+Writer = Callable[[ExportJob], Iterator[Answerer]]
 
 
-def base_name(run: Trained) -> str:
+def base_name(run: RunConfig) -> str:
     """The base as other tools find it: as the recipe names it, or where that is a run, the model folder below it."""
     path = run.model.path
     return str(base_folder(path)) if RunFolder(Path(path)).config.is_file() else path
@@ -103,7 +103,7 @@ def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> Non
     torch.save({name: tensor.detach().float().cpu().contiguous() for name, tensor in encoder.named_tensors().items()}, part / ORIGINAL)
 
 
-def official_prefix(job: Job) -> Iterator[Answerer]:
+def official_prefix(job: ExportJob) -> Iterator[Answerer]:
     """The original's prefix file."""
     model = job.open()
     yield job.asked_of(model)
@@ -113,17 +113,17 @@ def official_prefix(job: Job) -> Iterator[Answerer]:
     yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
-def official_model(job: Job) -> Iterator[Answerer]:
+def official_model(job: ExportJob) -> Iterator[Answerer]:
     """The tuned model as the original's folders are, in `.bin` files."""
     yield from _model(job, as_bin=True)
 
 
-def merged(job: Job) -> Iterator[Answerer]:
+def merged(job: ExportJob) -> Iterator[Answerer]:
     """The tuned weights, a LoRA made a part of them, as safetensors under the official names."""
     yield from _model(job, as_bin=False)
 
 
-def _model(job: Job, *, as_bin: bool) -> Iterator[Answerer]:
+def _model(job: ExportJob, *, as_bin: bool) -> Iterator[Answerer]:
     model = job.open()
     yield job.asked_of(model)
     _save_merged(job, model, job.part, as_bin=as_bin)
@@ -131,7 +131,7 @@ def _model(job: Job, *, as_bin: bool) -> Iterator[Answerer]:
     yield job.asked_of(job.reopen(job.part))
 
 
-def _save_merged(job: Job, model: Model, folder: Path, *, as_bin: bool = False) -> None:
+def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = False) -> None:
     merge(model)
     refuse_overflow(model, job.dtype)
     save_network(model.network, network_folder(job.path, job.run), folder, dtype=job.dtype, as_bin=as_bin)
@@ -157,7 +157,7 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
             )
 
 
-def peft_adapter(job: Job) -> Iterator[Answerer]:
+def peft_adapter(job: ExportJob) -> Iterator[Answerer]:
     """A LoRA in peft's own files, without ours."""
     model = job.open()
     yield job.asked_of(model)
@@ -170,7 +170,7 @@ def peft_adapter(job: Job) -> Iterator[Answerer]:
 def quantized_beside(bits: int) -> Writer:
     """The base in so many bits with the adapter's folder in it."""
 
-    def write(job: Job) -> Iterator[Answerer]:
+    def write(job: ExportJob) -> Iterator[Answerer]:
         model = job.open(bits=bits)
         yield job.asked_of(model)
         del model
@@ -184,7 +184,7 @@ def quantized_beside(bits: int) -> Writer:
 def quantized_model(bits: int) -> Writer:
     """The tuned model in so many bits; proven against the same rounding as the model is loaded."""
 
-    def write(job: Job) -> Iterator[Answerer]:
+    def write(job: ExportJob) -> Iterator[Answerer]:
         yield job.asked_of(job.reopen(job.tuned, bits=bits))
         write_quantized(Plan.of(job.tuned, bits), job.part, job.out)
         yield job.asked_of(job.reopen(job.part))
@@ -195,7 +195,7 @@ def quantized_model(bits: int) -> Writer:
 def quantized_merge(bits: int) -> Writer:
     """A LoRA made a part of the weights, which are then rounded to so many bits."""
 
-    def write(job: Job) -> Iterator[Answerer]:
+    def write(job: ExportJob) -> Iterator[Answerer]:
         between = job.part / "merged"
         model = job.open()
         _save_merged(job, model, between)
@@ -208,7 +208,7 @@ def quantized_merge(bits: int) -> Writer:
     return write
 
 
-def bundle(job: Job) -> Iterator[Answerer]:
+def bundle(job: ExportJob) -> Iterator[Answerer]:
     """One archive of the run's result and what tells of it; proven by what comes out of it again."""
     model = job.open()
     yield job.asked_of(model)
@@ -219,12 +219,12 @@ def bundle(job: Job) -> Iterator[Answerer]:
         raise UserError(f"{job.path}: its result is just being replaced. Wait for the run to end, then export again.")
     told = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
     names = [file.relative_to(job.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
-    method = method_of(run)
+    method = tuning_method(run)
     assert method is not None, "there is a result"
     licence = licence_of(base_folder(job.run.model.path))
     pack(job.part, job.path, names, Facts(job.path.resolve().name, method, job.run.model.path, licence))
     with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as place:
         home = Path(place) / "run"
         unpack(job.part, home)
-        handed_on = moved(read_run(home), Path(job.run.model.path))
-        yield job.asked_of(open_model(home, handed_on, dtype=job.proof_dtype, device=job.device))
+        handed_on = with_base_path(read_run(home), Path(job.run.model.path))
+        yield job.asked_of(load_run(home, handed_on, dtype=job.proof_dtype, device=job.device))

@@ -9,7 +9,7 @@ from imprint.config import read_recipe
 from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED, _OfRun, base_folder
-from imprint.loading.run import Trained, base_of, network_folder, what_was_tuned
+from imprint.loading.run import RunConfig, existing_base, network_folder, tuned_parts
 from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
@@ -78,7 +78,7 @@ def load(
     return model
 
 
-def open_template(path: Path, run: Trained | None, template: TemplateName | None = None) -> Template:
+def open_template(path: Path, run: RunConfig | None, template: TemplateName | None = None) -> Template:
     """How the conversations of a run or a model folder are written; no weights are read. UserError where there is no tokenizer.
 
     `template` None takes the run's own.
@@ -91,14 +91,14 @@ def open_template(path: Path, run: Trained | None, template: TemplateName | None
     return found
 
 
-def open_tokenizer(path: Path, run: Trained | None) -> Tokenizer:
+def open_tokenizer(path: Path, run: RunConfig | None) -> Tokenizer:
     """The tokenizer of a run or a model folder, as `open_template`."""
     return open_template(path, run).tokenizer
 
 
-def open_model(
+def load_run(
     path: Path,
-    run: Trained | None,
+    run: RunConfig | None,
     *,
     base: bool = False,
     adapter: Path | None = None,
@@ -116,9 +116,9 @@ def open_model(
     if adapter is not None:
         raise UserError(f"adapter: {path} is a run, which has its own. Give a model folder to put {adapter} on it.")
     home = RunFolder(path)
-    folder, own = (run.model.path, None) if base else what_was_tuned(home, run)
+    folder, own = (run.model.path, None) if base else tuned_parts(home, run)
     if folder == run.model.path:
-        base_of(path, run)
+        existing_base(path, run)
     model = load(
         folder,
         adapter=own,
@@ -131,7 +131,7 @@ def open_model(
     return model
 
 
-def method_of(home: RunFolder) -> Literal["prefix", "lora", "full"] | None:
+def tuning_method(home: RunFolder) -> Literal["prefix", "lora", "full"] | None:
     """How a run was tuned, by what its folder holds; None before its first result."""
     if find_folder(home.model) is not None:
         return "full"

@@ -16,7 +16,7 @@ from imprint.runs import RunFolder
 from imprint.task import TaskSection, TextTask
 
 
-class Trained(Section):
+class RunConfig(Section):
     """What the other commands need of a run's recipe; its other sections may be of another version."""
 
     model_config = ConfigDict(extra="ignore")
@@ -31,11 +31,11 @@ class Trained(Section):
         return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
 
-def read_run(path: Path) -> Trained | None:
+def read_run(path: Path) -> RunConfig | None:
     """What a run folder's recipe says; None for a model folder."""
     run = RunFolder(path)
     if run.config.is_file():
-        return read_recipe(run.config, [], Trained)
+        return read_recipe(run.config, [], RunConfig)
     if str(path) != EMBEDDED and not (path / "config.json").is_file():
         found = "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
         raise UserError(
@@ -45,14 +45,14 @@ def read_run(path: Path) -> Trained | None:
     return None
 
 
-def moved(run: Trained | None, base_path: Path | None) -> Trained | None:
+def with_base_path(run: RunConfig | None, base_path: Path | None) -> RunConfig | None:
     """The run with its base elsewhere than its recipe says; None and a model folder stay what they are."""
     if run is None or base_path is None:
         return run
     return run.model_copy(update={"model": run.model.model_copy(update={"path": str(base_path)})})
 
 
-def base_of(path: Path, run: Trained) -> Path:
+def existing_base(path: Path, run: RunConfig) -> Path:
     """The folder of a run's base. Raises UserError, with what to do, where it is not there any more."""
     folder = base_folder(run.model.path)
     if not folder.is_dir():
@@ -65,20 +65,20 @@ def base_of(path: Path, run: Trained) -> Path:
     return folder
 
 
-def network_folder(path: Path, run: Trained) -> Path:
-    """The folder that a run's network is read from: what was tuned as a whole, or the base, as `base_of`."""
-    return find_folder(RunFolder(path).model) or base_of(path, run)
+def network_folder(path: Path, run: RunConfig) -> Path:
+    """The folder that a run's network is read from: what was tuned as a whole, or the base, as `existing_base`."""
+    return find_folder(RunFolder(path).model) or existing_base(path, run)
 
 
-def nothing_tuned(path: Path) -> UserError:
+def no_result_error(path: Path) -> UserError:
     """What is said of a run before its first result."""
     return UserError(f"{path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
 
 
-def what_was_tuned(home: RunFolder, run: Trained) -> tuple[str | Path, Path | None]:
+def tuned_parts(home: RunFolder, run: RunConfig) -> tuple[str | Path, Path | None]:
     """The folder of a run's network, and its adapter if that is what was tuned."""
     if (whole := find_folder(home.model)) is not None:
         return whole, None
     if find_folder(home.adapter) is None:
-        raise nothing_tuned(home.path)
+        raise no_result_error(home.path)
     return run.model.path, home.adapter

@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.chat.conversation import Conversation, Turn
+from imprint.chat.conversation import ChatTurn, Conversation
 from imprint.chat.section import SamplingSection
 from imprint.errors import UserError
 
@@ -50,7 +50,7 @@ def test_each_retry_draws_with_another_seed_and_always_with_the_same_ones() -> N
 
 
 def test_an_answer_that_was_stopped_is_kept_and_marked() -> None:
-    assert START.ask("你好").answered("你", stopped=True).turns == (Turn("你好", "你", stopped=True),)
+    assert START.ask("你好").answered("你", stopped=True).turns == (ChatTurn("你好", "你", stopped=True),)
 
 
 def test_undo_takes_the_last_turn_back_and_clear_all_of_them() -> None:

@@ -8,7 +8,7 @@ from prompt_toolkit.document import Document
 
 import imprint
 from imprint.chat.editor import Commands
-from imprint.chat.slash import COMMANDS
+from imprint.chat.slash_commands import COMMANDS
 from imprint.model import Model
 from imprint.runs import RunFolder
 from tests.chat.talkative import prefix_run

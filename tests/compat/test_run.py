@@ -20,7 +20,7 @@ from imprint.data.dataset import load_split
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.files import read_lines
-from imprint.loading.load import open_model
+from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.models.families import read_config
 from imprint.pack import pack
@@ -101,7 +101,7 @@ def test_the_figures_stand_in_their_own_file_and_among_all(tuned: RunFolder) -> 
 def test_the_output_dir_is_a_run_folder_for_every_other_command(tuned: RunFolder) -> None:
     run = read_run(tuned.path)
     assert run is not None
-    model = open_model(tuned.path, run)
+    model = load_run(tuned.path, run)
     assert torch.equal(model.prefix_parameters()["transformer.prefix_encoder.embedding.weight"], prefix_of(tuned.path / "checkpoint-4"))
 
 

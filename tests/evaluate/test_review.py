@@ -10,7 +10,7 @@ from imprint.evaluate.scores import learned_samples
 from imprint.files import read_lines
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.generate import NotFiniteError
-from imprint.loading.run import Trained, read_run
+from imprint.loading.run import RunConfig, read_run
 from imprint.model import Model
 from imprint.runs import RunFolder
 from tests.bases import base_of
@@ -108,7 +108,7 @@ def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_
     without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
     samples, held_out = own_samples(without, ForgettingSection(shown_rows=3))
     assert (len(samples), held_out) == (3, False)
-    gone: Trained = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
+    gone: RunConfig = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
     assert own_samples(gone, ForgettingSection()) == ([], False)
 
 
@@ -149,7 +149,7 @@ def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: P
     tiny_run(recipe, "stopped", *knobs, "train.steps=3")
     resumed = tiny_run(recipe, "stopped", *knobs)
     assert losses(resumed) == losses(whole)
-    assert read_recipe(whole.config, [], Trained).rows.files[-1] == str(general)
+    assert read_recipe(whole.config, [], RunConfig).rows.files[-1] == str(general)
     with pytest.raises(UserError, match=rf"{general}: is not what this run began with"):
         general.write_text('{"content": "颜色", "summary": "白色"}\n', encoding="utf-8")
         tiny_run(recipe, "whole", *knobs, "train.steps=9")

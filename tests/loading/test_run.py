@@ -4,7 +4,7 @@ import pytest
 
 from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
-from imprint.loading.load import open_model, open_tokenizer
+from imprint.loading.load import load_run, open_tokenizer
 from imprint.loading.run import read_run
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -26,14 +26,14 @@ def test_a_run_says_its_base_and_its_data_and_a_model_folder_says_nothing(run: R
 
 def test_a_run_opens_with_what_was_tuned_and_without_it_where_the_base_is_asked_for(run: RunFolder) -> None:
     found = read_run(run.path)
-    assert open_model(run.path, found).encoder is not None
-    assert open_model(run.path, found, base=True).encoder is None
+    assert load_run(run.path, found).encoder is not None
+    assert load_run(run.path, found, base=True).encoder is None
 
 
 def test_a_model_folder_opens_with_an_adapter_and_a_run_with_none_but_its_own(run: RunFolder) -> None:
-    assert open_model(run.path.parent / "base", None, adapter=run.adapter).encoder is not None
+    assert load_run(run.path.parent / "base", None, adapter=run.adapter).encoder is not None
     with pytest.raises(UserError, match="is a run, which has its own"):
-        open_model(run.path, read_run(run.path), adapter=run.adapter)
+        load_run(run.path, read_run(run.path), adapter=run.adapter)
 
 
 def test_a_folder_that_is_neither_is_told(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_folder_that_is_neither_is_told(tmp_path: Path) -> None:
 def test_a_run_without_an_adapter_yet_is_told(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(run.config.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(UserError, match="has no adapter yet"):
-        open_model(tmp_path, read_run(tmp_path))
+        load_run(tmp_path, read_run(tmp_path))
 
 
 def test_the_tokenizer_of_a_run_is_its_base_s_and_no_weights_are_read(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +67,5 @@ def test_a_run_is_asked_with_the_source_prefix_that_it_was_trained_with(run: Run
     found = read_run(run.path)
     assert found is not None
     asked = found.model_copy(update={"data": found.data.model_copy(update={"source_prefix": "颜色"})})
-    plain, prefixed = open_model(run.path, found), open_model(run.path, asked)
+    plain, prefixed = load_run(run.path, found), load_run(run.path, asked)
     assert prefixed.prompt("白色上衣") == plain.prompt("颜色白色上衣")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from imprint.chat.conversation import Conversation, Request
+from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
@@ -18,28 +18,28 @@ SLASHES: Final = ("/", "／")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """What a command did."""
 
     conversation: Conversation
     """The conversation from now on."""
     said: str = ""
     """What to tell the person."""
-    request: Request | None = None
+    request: ChatRequest | None = None
     """A question to answer now."""
     leave: bool = False
     """Whether the chat ends."""
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """One line of /help."""
 
     takes: str
     """What is typed behind it."""
     sentence: str
     """What it does."""
-    run: Callable[[Conversation, str], Outcome]
+    run: Callable[[Conversation, str], CommandOutcome]
     """Called with the conversation and what is typed behind the name."""
     choices: tuple[str, ...] = ()
     """Words that may be typed behind it."""
@@ -55,7 +55,7 @@ def question(text: str) -> str:
     return text[1:] if text.startswith("//") else text
 
 
-def run(text: str, conversation: Conversation) -> Outcome:
+def run(text: str, conversation: Conversation) -> CommandOutcome:
     """Do what a command says; UserError where it cannot be done."""
     name, *behind = text[1:].split(maxsplit=1) or [""]
     command = COMMANDS.get(name.lower())
@@ -69,70 +69,74 @@ def run(text: str, conversation: Conversation) -> Outcome:
     return command.run(conversation, "".join(behind).strip())
 
 
-def _clear(conversation: Conversation, _argument: str) -> Outcome:
-    return Outcome(conversation.clear(), f"{_turns(len(conversation.turns))} forgotten / 已清空对话")
+def _clear(conversation: Conversation, _argument: str) -> CommandOutcome:
+    return CommandOutcome(conversation.clear(), f"{_turns(len(conversation.turns))} forgotten / 已清空对话")
 
 
-def _retry(conversation: Conversation, _argument: str) -> Outcome:
+def _retry(conversation: Conversation, _argument: str) -> CommandOutcome:
     request = conversation.retry()
     said = f"again / 重新回答: {_short(request.question)}"
     if request.tries and not conversation.settings.temperature:
         said += "\nat temperature 0 only other settings change an answer; /set temperature 0.95 draws others / 温度为 0：设置不变，回答不变"
-    return Outcome(conversation, said, request)
+    return CommandOutcome(conversation, said, request)
 
 
-def _undo(conversation: Conversation, _argument: str) -> Outcome:
+def _undo(conversation: Conversation, _argument: str) -> CommandOutcome:
     left, turn = conversation.undo()
-    return Outcome(left, f"taken back / 已撤回: {_short(turn.question)} ({_turns(len(left.turns))} left / 还剩 {len(left.turns)} 轮)")
+    return CommandOutcome(
+        left, f"taken back / 已撤回: {_short(turn.question)} ({_turns(len(left.turns))} left / 还剩 {len(left.turns)} 轮)"
+    )
 
 
-def _system(conversation: Conversation, argument: str) -> Outcome:
+def _system(conversation: Conversation, argument: str) -> CommandOutcome:
     if not argument:
-        return Outcome(conversation, conversation.system or "no system text; /system TEXT sets one / 没有系统提示；/system 文字 可设置")
+        return CommandOutcome(
+            conversation, conversation.system or "no system text; /system TEXT sets one / 没有系统提示；/system 文字 可设置"
+        )
     if argument.lower() == "off":
-        return Outcome(conversation.tell(None), "no system text from the next answer on / 下一个回答起不用系统提示")
-    return Outcome(conversation.tell(argument), "the model is told this from the next answer on / 下一个回答起使用这段系统提示")
+        return CommandOutcome(conversation.tell(None), "no system text from the next answer on / 下一个回答起不用系统提示")
+    return CommandOutcome(conversation.tell(argument), "the model is told this from the next answer on / 下一个回答起使用这段系统提示")
 
 
-def _adapter(conversation: Conversation, argument: str) -> Outcome:
+def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
     state = argument.lower()
     if state not in ("", "on", "off"):
         raise UserError(Bilingual(f'/adapter: must be on or off, got "{argument}".', "请用 on 或 off。"))
     changed = conversation.switch(on=state == "on" if state else conversation.adapter_on)
     if changed.adapter_on:
-        return Outcome(changed, "the adapter is on: the tuned model answers / 适配器已开：由微调后的模型回答")
-    return Outcome(changed, "the adapter is off: the base answers / 适配器已关：由底座模型回答")
+        return CommandOutcome(changed, "the adapter is on: the tuned model answers / 适配器已开：由微调后的模型回答")
+    return CommandOutcome(changed, "the adapter is off: the base answers / 适配器已关：由底座模型回答")
 
 
-def _set(conversation: Conversation, argument: str) -> Outcome:
+def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
     asked = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
     if asked:
         settings = conversation.settings
-        return Outcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.sentence}" for knob in asked))
+        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.sentence}" for knob in asked))
     changed = conversation.set(name, value.strip())
-    return Outcome(changed, f"{name} is {_value(changed.settings, name)} / 已设置")
+    return CommandOutcome(changed, f"{name} is {_value(changed.settings, name)} / 已设置")
 
 
-def _save(conversation: Conversation, argument: str) -> Outcome:
+def _save(conversation: Conversation, argument: str) -> CommandOutcome:
     path, left_out = save(conversation, argument)
     saved = replace(conversation, saved=(*conversation.saved, path))
     told = f"; {_turns(left_out)} without an answer left out / 略去 {left_out} 轮没有回答的" if left_out else ""
-    return Outcome(saved, f"written to / 已写入 {path} ({_turns(len(conversation.turns) - left_out)}){told}")
+    return CommandOutcome(saved, f"written to / 已写入 {path} ({_turns(len(conversation.turns) - left_out)}){told}")
 
 
-def _help(conversation: Conversation, _argument: str) -> Outcome:
+def _help(conversation: Conversation, _argument: str) -> CommandOutcome:
     lines = [f"{f'/{name} {command.takes}':20}{command.sentence}" for name, command in COMMANDS.items()]
     keys = (
         "Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer",
         "回车发送，Alt-Enter 换行，Ctrl-C 停止回答",
         "//... asks a question that begins with / / 以 // 开头，可以问以 / 开头的问题",
     )
-    return Outcome(conversation, "\n".join([*lines, *keys]))
+    return CommandOutcome(conversation, "\n".join([*lines, *keys]))
 
 
-def _quit(conversation: Conversation, _argument: str) -> Outcome:
-    return Outcome(conversation, leave=True)
+def _quit(conversation: Conversation, _argument: str) -> CommandOutcome:
+    return CommandOutcome(conversation, leave=True)
 
 
 def _turns(count: int) -> str:
@@ -150,17 +154,17 @@ def _short(text: str) -> str:
 
 
 KNOBS: Final = tuple(describe(SamplingSection))
-COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
+COMMANDS: Final[Mapping[str, SlashCommand]] = MappingProxyType(
     {
-        "clear": Command("", "forget the conversation / 清空对话", _clear),
-        "retry": Command("", "answer the last question again / 重新回答上一个问题", _retry),
-        "undo": Command("", "take the last turn back / 撤回上一轮", _undo),
-        "system": Command("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
-        "adapter": Command("[on|off]", "off: the base answers / 关闭适配器即由底座回答", _adapter, ("on", "off")),
-        "prefix": Command("[on|off]", "the same, its older name / 同 /adapter", _adapter, ("on", "off")),
-        "set": Command("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
-        "save": Command("FILE", "keep it: .jsonl to train on, .md to read / 保存对话", _save),
-        "help": Command("", "list the commands / 列出命令", _help),
-        "quit": Command("", "leave; Ctrl-D too / 退出", _quit),
+        "clear": SlashCommand("", "forget the conversation / 清空对话", _clear),
+        "retry": SlashCommand("", "answer the last question again / 重新回答上一个问题", _retry),
+        "undo": SlashCommand("", "take the last turn back / 撤回上一轮", _undo),
+        "system": SlashCommand("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
+        "adapter": SlashCommand("[on|off]", "off: the base answers / 关闭适配器即由底座回答", _adapter, ("on", "off")),
+        "prefix": SlashCommand("[on|off]", "the same, its older name / 同 /adapter", _adapter, ("on", "off")),
+        "set": SlashCommand("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
+        "save": SlashCommand("FILE", "keep it: .jsonl to train on, .md to read / 保存对话", _save),
+        "help": SlashCommand("", "list the commands / 列出命令", _help),
+        "quit": SlashCommand("", "leave; Ctrl-D too / 退出", _quit),
     }
 )

@@ -13,8 +13,8 @@ from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
 from imprint.errors import UserError
 from imprint.loading.bundle import read_facts, unpacked
-from imprint.loading.load import open_model
-from imprint.loading.run import Trained, moved, read_run
+from imprint.loading.load import load_run
+from imprint.loading.run import RunConfig, read_run, with_base_path
 from imprint.messages import Bilingual
 from imprint.model import Model
 
@@ -34,8 +34,8 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     home = unpacked(path)
     if facts := read_facts(home):
         screen.note(f"bundle 打包文件: {facts.name} · {facts.method} · base 底座 {facts.base}, licence 许可: {facts.licence}")
-    run = moved(read_run(home), section.base_path)
-    model = open_model(
+    run = with_base_path(read_run(home), section.base_path)
+    model = load_run(
         home,
         run,
         base=section.base,
@@ -55,7 +55,7 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
         _answer_lines(chat, Lines(sys.stdin.buffer))
 
 
-def loaded(model: Model, path: Path, run: Trained | None, section: ChatSection, seconds: float) -> str:
+def loaded(model: Model, path: Path, run: RunConfig | None, section: ChatSection, seconds: float) -> str:
     """What was loaded, for a person: base, adapter, precision, device, and how long it took."""
     base = run.model.path if run is not None else str(path)
     adapter = "no adapter 无适配器"

@@ -9,7 +9,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.inference.generate import Sampling, generate
-from imprint.loading.run import Trained
+from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.templates import Template
@@ -38,12 +38,12 @@ class Answer:
     """For a person."""
 
 
-def questions(run: Trained, count: int, *, tools: bool = False) -> list[Sample]:
+def questions(run: RunConfig, count: int, *, tools: bool = False) -> list[Sample]:
     """What is asked: the first rows that the run held out, or questions of our own. `tools` says whether the template writes tools."""
     return _held_out(run, tools=tools)[:count] or [Sample(text, "", None, place="") for text in QUESTIONS[:count]]
 
 
-def prompts(template: Template, run: Trained, asked: Sequence[Sample]) -> list[list[int]]:
+def prompts(template: Template, run: RunConfig, asked: Sequence[Sample]) -> list[list[int]]:
     """The prompts' ids, cut as the run cuts them."""
     longest, before = run.rows.max_source_length, run.rows.source_prefix
     return [
@@ -51,7 +51,7 @@ def prompts(template: Template, run: Trained, asked: Sequence[Sample]) -> list[l
     ]
 
 
-def answers(model: Model, run: Trained, asked: Sequence[Sample]) -> list[Answer]:
+def answers(model: Model, run: RunConfig, asked: Sequence[Sample]) -> list[Answer]:
     """The greedy answers of a model."""
     found = generate(model.network, prompts(model.template, run, asked), Sampling(LONGEST_ANSWER), prefix=model.prefix())
     return [Answer(tuple(ids), model.tokenizer.decode(ids)) for ids in found]
@@ -76,7 +76,7 @@ def refuse_other_answers(asked: Sequence[Sample], before: Sequence[Answer], afte
     )
 
 
-def _held_out(run: Trained, *, tools: bool) -> list[Sample]:
+def _held_out(run: RunConfig, *, tools: bool) -> list[Sample]:
     if not isinstance(run.data, DataSection):
         return []
     try:

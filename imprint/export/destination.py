@@ -6,12 +6,12 @@ from pathlib import Path
 from imprint.errors import UserError
 
 
-def named(out: Path) -> Path:
+def with_own_name(out: Path) -> Path:
     """The place under a name of its own: `.` has none to write beside."""
     return out if out.name not in ("", "..") else out.resolve()
 
 
-def refuse_place(out: Path, reads: Iterable[Path], *, again: Callable[[Path], bool], otherwise: str) -> None:
+def refuse_destination(out: Path, reads: Iterable[Path], *, again: Callable[[Path], bool], otherwise: str) -> None:
     """Raise UserError where writing the folder `out` would destroy what is read for it, or what somebody else put there.
 
     `again` tells whether a folder is what the same command wrote before; `otherwise` says what is wrong with one that is not.

@@ -4,7 +4,7 @@ import pytest
 
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
-from imprint.chat.slash import COMMANDS, Outcome, is_command, question, run
+from imprint.chat.slash_commands import COMMANDS, CommandOutcome, is_command, question, run
 from imprint.errors import UserError
 
 START = Conversation(SamplingSection(), has_adapter=True)
@@ -22,7 +22,7 @@ def test_a_slash_begins_a_command_and_two_slashes_a_question() -> None:
 
 @pytest.mark.parametrize("typed", ["/clear", "／clear", "/CLEAR", "/ clear", "/clear "])
 def test_a_command_is_known_however_it_is_typed(typed: str) -> None:
-    assert run(typed, SPOKEN) == Outcome(START, "2 turns forgotten / 已清空对话")
+    assert run(typed, SPOKEN) == CommandOutcome(START, "2 turns forgotten / 已清空对话")
 
 
 def test_an_unknown_command_is_told_with_the_nearest() -> None:

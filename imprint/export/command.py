@@ -9,13 +9,13 @@ from imprint.config import read_overrides
 from imprint.data.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.export.place import named, refuse_place
-from imprint.export.proof import questions, refuse_other_answers
+from imprint.export.destination import refuse_destination, with_own_name
 from imprint.export.section import ExportSection
+from imprint.export.targets import Method, Target, possible, refusal
 from imprint.export.transformers_layout import transformers_model
-from imprint.export.ways import Method, Target, possible, refusal
+from imprint.export.verify import questions, refuse_other_answers
 from imprint.export.writers import (
-    Job,
+    ExportJob,
     Writer,
     base_name,
     bundle,
@@ -30,8 +30,8 @@ from imprint.export.writers import (
 from imprint.files import find_folder, new_file, new_folder, write_json
 from imprint.loading.base import base_folder
 from imprint.loading.bundle import SUFFIX, begins_as_bundle, licence_of
-from imprint.loading.load import method_of, open_template
-from imprint.loading.run import Trained, moved, network_folder, nothing_tuned, read_run
+from imprint.loading.load import open_template, tuning_method
+from imprint.loading.run import RunConfig, network_folder, no_result_error, read_run, with_base_path
 from imprint.messages import Bilingual
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
@@ -67,21 +67,21 @@ APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora"
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
     """Write what a run has learned in the files of `target`; returns the folder or the archive, which appears proven or not at all."""
     section = read_overrides(overrides, ExportSection)
-    run = moved(read_run(path), section.base_path)
+    run = with_base_path(read_run(path), section.base_path)
     if run is None:
         raise UserError(
             f"{path}: is a model folder, and there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
         )
-    method = method_of(RunFolder(path))
+    method = tuning_method(RunFolder(path))
     if method is None:
-        raise nothing_tuned(path)
+        raise no_result_error(path)
     refuse_impossible(path, run, method, target)
-    out = named(out or usual_place(path, target))
+    out = with_own_name(out or default_destination(path, target))
     if target == "bundle":
-        refuse_archive(out)
+        refuse_bundle_destination(out)
     else:
         reads = (path, network_folder(path, run), base_folder(run.model.path))
-        refuse_place(out, reads, again=_is_export, otherwise="is no export")
+        refuse_destination(out, reads, again=_is_export, otherwise="is no export")
     most = section.questions
     if prompts is None:
         asked = questions(run, most, tools=open_template(path, run).tools)
@@ -89,7 +89,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         asked = read_questions(prompts, prompt_column="content", limit=most)
     with new_file(out) if target == "bundle" else new_folder(out) as part:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
-        job = Job(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)
+        job = ExportJob(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)
         _prove(job, WRITERS[method, target], asked)
         if target != "bundle":
             licence = licence_of(base_folder(run.model.path))
@@ -102,7 +102,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     return out
 
 
-def refuse_impossible(path: Path, run: Trained, method: Method, target: Target) -> None:
+def refuse_impossible(path: Path, run: RunConfig, method: Method, target: Target) -> None:
     """Raise UserError, with the reason, where this method cannot leave to that target, or not from this base."""
     folder = network_folder(path, run)
     with torch.device("meta"):
@@ -127,12 +127,12 @@ def refuse_impossible(path: Path, run: Trained, method: Method, target: Target) 
         )
 
 
-def usual_place(path: Path, target: Target) -> Path:
+def default_destination(path: Path, target: Target) -> Path:
     """Where an export goes unless it is said: into the run folder, or for a bundle beside it."""
     return path.with_name(f"{path.resolve().name}{SUFFIX}") if target == "bundle" else path / f"export-{target}"
 
 
-def refuse_archive(out: Path) -> None:
+def refuse_bundle_destination(out: Path) -> None:
     """Raise UserError where a bundle would not be known by its name, or would replace something else."""
     if out.suffix != SUFFIX:
         raise UserError(f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.")
@@ -140,7 +140,7 @@ def refuse_archive(out: Path) -> None:
         raise UserError(f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.")
 
 
-def dtype_of(path: Path, section: ExportSection, run: Trained) -> torch.dtype:
+def dtype_of(path: Path, section: ExportSection, run: RunConfig) -> torch.dtype:
     """The type to write: as asked, or the 16-bit type that the recipe computes in, or else the one that the base is stored in."""
     if section.dtype is not None:
         return DTYPES[section.dtype]
@@ -150,7 +150,7 @@ def dtype_of(path: Path, section: ExportSection, run: Trained) -> torch.dtype:
     return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float16)
 
 
-def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[str]:
+def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> list[str]:
     """What to do with what was written."""
     if target == "bundle":
         return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
@@ -172,7 +172,7 @@ def next_steps(method: Method, target: Target, out: Path, run: Trained) -> list[
     return lines
 
 
-def _prove(job: Job, write: Writer, asked: Sequence[Sample]) -> None:
+def _prove(job: ExportJob, write: Writer, asked: Sequence[Sample]) -> None:
     """Ask, write, and ask again. Raises UserError unless every question is answered as before, and where memory runs out."""
     writer = write(job)
     try:

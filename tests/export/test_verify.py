@@ -6,16 +6,16 @@ import pytest
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.export.proof import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
-from imprint.loading.load import open_model
-from imprint.loading.run import Trained, read_run
+from imprint.export.verify import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
+from imprint.loading.load import load_run
+from imprint.loading.run import RunConfig, read_run
 from tests.tinyrun import tiny_recipe, tiny_run
 
 ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place="")]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
     folder = tmp_path_factory.mktemp("run")
     path = tiny_run(tiny_recipe(folder), "run", "train.steps=1").path
     found = read_run(path)
@@ -41,7 +41,7 @@ def test_the_first_difference_is_shown() -> None:
     assert 'before "你好！", after "你好？". Rounding to 16 bit can do this' in str(caught.value)
 
 
-def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(run: tuple[Path, Trained], tmp_path: Path) -> None:
+def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(run: tuple[Path, RunConfig], tmp_path: Path) -> None:
     _path, trained = run
     gone = trained.model_copy(update={"data": trained.rows.model_copy(update={"train": tmp_path / "gone.jsonl"})})
 
@@ -49,7 +49,7 @@ def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(ru
     assert [one.query for one in questions(gone, 3)] == list(QUESTIONS[:3])
 
 
-def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Path, Trained], tmp_path: Path) -> None:
+def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Path, RunConfig], tmp_path: Path) -> None:
     _path, trained = run
     turns = [{"role": "user", "content": "冷吗？"}, {"role": "assistant", "metadata": "天气", "content": "{}"}]
     rows = tmp_path / "tools.jsonl"
@@ -60,9 +60,9 @@ def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Pa
     assert [one.query for one in questions(known, 2)] == list(QUESTIONS[:2])
 
 
-def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, Trained]) -> None:
+def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, RunConfig]) -> None:
     path, trained = run
-    model = open_model(path, trained)
+    model = load_run(path, trained)
 
     (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, place="")])
     (answer,) = answers(model, trained, ASKED[:1])

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from imprint.export.ways import METHODS, REFUSED, TARGETS, WRITTEN, possible, refusal, table
+from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, possible, refusal, table
 
 
 def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> None:

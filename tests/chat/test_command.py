@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import imprint
+from imprint.chat.command import chat_command
 from imprint.chat.section import ChatSection
-from imprint.chat.start import chat_command
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.runs import RunFolder

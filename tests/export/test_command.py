@@ -10,12 +10,12 @@ import imprint
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.export import start, writers
+from imprint.export.command import export_command
 from imprint.export.section import ExportSection
-from imprint.export.start import export_command
-from imprint.export.ways import METHODS, REFUSED, TARGETS, WRITTEN
+from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
 from imprint.files import write_json
 from imprint.loading.bundle import unpacked
-from imprint.loading.load import open_model
+from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
@@ -41,7 +41,7 @@ def answer(model: imprint.model.Model) -> list[int]:
 
 
 def tuned(run: RunFolder, bits: int | None = None) -> list[int]:
-    return answer(open_model(run.path, read_run(run.path), quantize=bits))
+    return answer(load_run(run.path, read_run(run.path), quantize=bits))
 
 
 def base_of(run: RunFolder) -> str:
@@ -189,7 +189,7 @@ class TestBundles:
         bundle = export_command(runs[method].path, "bundle", tmp_path / "handed-on.tar")
 
         home = unpacked(bundle)
-        assert answer(open_model(home, read_run(home))) == tuned(runs[method])
+        assert answer(load_run(home, read_run(home))) == tuned(runs[method])
         assert (home / "config.yaml").is_file()
 
     def test_a_base_that_is_elsewhere_is_told_where(
@@ -284,11 +284,11 @@ class TestRefusals:
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def large(path: Path, *rest: object, **knobs: object) -> imprint.model.Model:
-            model = open_model(path, *rest, **knobs)  # type: ignore[arg-type]
+            model = load_run(path, *rest, **knobs)  # type: ignore[arg-type]
             next(iter(model.network.parameters())).data[0, 0] = 1e6
             return model
 
-        monkeypatch.setattr(writers, "open_model", large)
+        monkeypatch.setattr(writers, "load_run", large)
         with pytest.raises(UserError, match=r"holds numbers that torch\.float16 cannot hold .* Set dtype=bfloat16"):
             export_command(runs["full"].path, "merged", tmp_path / "out")
 
