@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import imprint
 from imprint.cli import main
 from imprint.errors import UserError
-from imprint.export import start, writers
+from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
 from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
@@ -131,8 +131,8 @@ class TestWhatIsWritten:
         write_json(tmp_path / "base" / "config.json", {**read_config(tmp_path / "base"), "torch_dtype": stored})
         model = run.model.model_copy(update={"path": str(tmp_path / "base"), "dtype": computed})
 
-        assert start.dtype_of(path, ExportSection(), run.model_copy(update={"model": model})) == written
-        assert start.dtype_of(path, ExportSection(dtype="float32"), run) == torch.float32
+        assert command.dtype_of(path, ExportSection(), run.model_copy(update={"model": model})) == written
+        assert command.dtype_of(path, ExportSection(dtype="float32"), run) == torch.float32
 
     def test_what_the_files_cannot_say_is_said(self, runs: dict[str, RunFolder]) -> None:
         run = read_run(runs["lora"].path)
@@ -144,7 +144,7 @@ class TestWhatIsWritten:
             }
         )
 
-        (first, second) = start.next_steps("lora", "peft", Path("out"), run)
+        (first, second) = command.next_steps("lora", "peft", Path("out"), run)
 
         assert first.endswith(f"`imprint chat {run.model.path} adapter=out template=chatglm quantize=8`")
         assert second.startswith('"写广告：" stands before every question of this run')
@@ -317,7 +317,7 @@ class TestRefusals:
 
 
 def test_every_way_has_a_writer() -> None:
-    assert WRITTEN.keys() == start.WRITERS.keys()
+    assert WRITTEN.keys() == command.WRITERS.keys()
 
 
 def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str], runs: dict[str, RunFolder], tmp_path: Path) -> None:
