@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from imprint.errors import UserError
 from imprint.metrics.tally import Counts, Tally, mean_tally
@@ -51,6 +50,8 @@ def classified(predictions: Sequence[str], references: Sequence[str], labels: Se
 
     Raises UserError for references that are no label.
     """
+    from scipy.sparse import csr_array
+
     places = {label: place for place, label in enumerate(labels)}
     wanted = [reference.strip() for reference in references]
     if strange := sorted({reference for reference in wanted if reference not in places}):

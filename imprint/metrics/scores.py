@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
 from imprint.errors import UserError
 from imprint.metrics.protocols import Protocol, protocol_named
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
@@ -115,4 +113,6 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
 
 
 def _bleu(said: list[str], wanted: list[str]) -> float:
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # takes a second, of every command that only might score
+
     return float(sentence_bleu([wanted], said, smoothing_function=SmoothingFunction().method3))

@@ -5,13 +5,15 @@ A corpus BLEU, a macro-F1 and a perplexity are of this kind, and so is a plain m
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from imprint.errors import UserError
 from imprint.metrics.means import Mean, refuse_nothing
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SAMPLES = 1000
 CONFIDENCE = 0.95
@@ -23,7 +25,7 @@ Counts = np.ndarray[Any, np.dtype[np.float64]]
 class Tally:
     """One metric over the rows of a file."""
 
-    counts: Counts | csr_array
+    counts: "Counts | csr_array"
     """(N, C) what each row adds; sparse where most of it is nothing."""
     value: Callable[[Counts], float]
     """The sums (C,) -> the metric."""
