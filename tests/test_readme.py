@@ -43,10 +43,10 @@ TYPED = (
     "families.md",
 )
 """Pages that are typed behind the README, in this order."""
-LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1"]
+LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1", "forgetting.max_new_tokens=4"]
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8", *LITTLE],
-    "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1"],
+    "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1", "max_new_tokens=4"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
     "perplexity": ["--limit", "2", "length=64"],
@@ -144,9 +144,9 @@ def test_both_readmes_have_the_same_python() -> None:
     assert english
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
-def test_every_test_that_is_named_is_there(page: Path) -> None:
-    assert [test for test in TEST.findall(page.read_text(encoding="utf-8")) if not (ROOT / test).is_file()] == []
+def test_every_test_that_is_named_is_there() -> None:
+    named = {test: page.name for page in PAGES for test in TEST.findall(page.read_text(encoding="utf-8"))}
+    assert {test: page for test, page in named.items() if not (ROOT / test).is_file()} == {}
 
 
 def anchors(page: Path) -> set[str]:
@@ -155,12 +155,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
-def test_every_link_leads_somewhere(page: Path) -> None:
-    for link, anchor in LINK.findall(page.read_text(encoding="utf-8")):
-        place = page.parent / link if link else page
-        assert place.exists()
-        assert not anchor or anchor in anchors(place)
+def test_every_link_leads_somewhere() -> None:
+    links = [(page, *found) for page in PAGES for found in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert [f"{page.name}: {link}#{anchor}" for page, link, anchor in links if not leads(page, link, anchor)] == []
+
+
+def leads(page: Path, link: str, anchor: str) -> bool:
+    """Whether there is what a link on a page points to."""
+    place = page.parent / link if link else page
+    return place.exists() and (not anchor or anchor in anchors(place))
 
 
 def test_the_pictures_stay_small() -> None:
