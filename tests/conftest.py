@@ -1,9 +1,14 @@
+import gc
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 # Before torch and matplotlib are loaded: one thread a worker, no window, no network.
@@ -31,6 +36,21 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What came of the short drills, by name; made once for all tests, also where several workers share them."""
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    told = home / "drilled.json"
+    with FileLock(home / "drilled.lock"):
+        if not told.is_file():
+            command = [sys.executable, "-m", "tests.drills", "short", str(home / "drills")]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            told.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+    return dict(json.loads(told.read_text(encoding="utf-8")))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_pictures() -> Iterator[None]:
     """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
@@ -53,6 +73,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collections, each of which would go through a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,7 +6,6 @@ STARTS.json is a list of starts, one after the other: the run's name, the number
 what came of each as JSON: exit statuses, losses, norms of gradients, and the end of what was said.
 """
 
-import importlib
 import json
 import os
 import re
@@ -38,7 +37,7 @@ from imprint.training.job import Job
 from imprint.training.memory import Part, probe
 from imprint.training.run_log import Journal
 from imprint.training.state import Position
-from tests.killing import Prepare, end, start
+from tests.killing import Prepare, blank_pictures, end, ready_to_fork, start
 from tests.tiny import tiny_base, tiny_rows
 
 RECIPE = """\
@@ -51,9 +50,14 @@ train: {{steps: 4, batch_size: 9, micro_batch_size: 2, save_every: 2, evaluate_e
 forgetting: {{measure: false}}
 """
 """Steps of 9, 9 and 1 of the 19 rows: two processes have 3 and 2 micro-batches of the 9, and one of them has no row of the 1."""
-IMPORTED_ONCE = ("imprint.training.run", "torch._dynamo", "PIL.PngImagePlugin", "torch.distributed")
+IMPORTED_ONCE = ("imprint.training.run", "torch._dynamo", "torch.distributed")
 IF_ASKED_FOR = {
-    "engine.deepspeed": ("deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"),  # which imports torch's compiler, for seconds
+    "engine.deepspeed": (
+        "deepspeed",
+        "deepspeed.runtime.zero.muon.muon_optimizer",  # which imports torch's compiler, for seconds
+        "deepspeed.runtime.superoffload.superoffload_stage3",
+        "deepspeed.module_inject.auto_ep_layer",
+    ),
     "engine.fsdp": ("torch.distributed.fsdp", "torch.distributed.device_mesh", "torch.distributed.tensor"),
 }
 
@@ -209,11 +213,10 @@ def free_port() -> int:
 def make_all(arguments: list[str]) -> list[dict[str, Any]]:
     """Make the starts of a file."""
     folder, plan = Path(arguments[0]), json.loads(Path(arguments[1]).read_text(encoding="utf-8"))
-    torch.set_num_threads(1)  # and no parallel work before a fork
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     shared = [name for knob, names in IF_ASKED_FOR.items() if knob in str(plan) for name in names]
-    for name in (*IMPORTED_ONCE, *shared):
-        importlib.import_module(name)
+    ready_to_fork([*IMPORTED_ONCE, *shared])
+    blank_pictures()
     return [asdict(make(Start(**one), folder)) for one in plan]
 
 

@@ -9,8 +9,10 @@
     python -m tests.drills convert FOLDER --kills 10            a file of rows written as another, killed at random moments
     python -m tests.drills disk FOLDER --every 5                no kills: the disk refuses every fifth change, or files above a size
     python -m tests.drills all FOLDER --kills 100                so many kills over training, rescue, evaluating, quantizing and converting
+    python -m tests.drills short FOLDER                         a few kills of training and of evaluating, and a few refusals of the disk
 
-Each prints one line of JSON. Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
+Each prints one line of JSON; that of `short` has an entry for each of its three.
+Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
 Training drops parts of the prefix at random and starts from random numbers, so that a random state that is lost changes the losses.
 """
 
@@ -33,7 +35,20 @@ from imprint.engine.engine import Engine
 from imprint.files import find_folder, read_lines
 from imprint.metrics.means import score
 from imprint.runs import RunFolder
-from tests.killing import REFUSED, Prepare, end, kill_before_change, killed, line_count, refuse_changes, slow_disk, small_files, start
+from tests.killing import (
+    REFUSED,
+    Prepare,
+    blank_pictures,
+    end,
+    kill_before_change,
+    killed,
+    line_count,
+    ready_to_fork,
+    refuse_changes,
+    slow_disk,
+    small_files,
+    start,
+)
 from tests.tiny import tiny_base, tiny_rows
 
 RECIPE = """\
@@ -56,7 +71,7 @@ IMPORTED_ONCE = (
     "imprint.evaluate.command",
     "imprint.evaluate.compare",
     "torch._dynamo",
-    "PIL.PngImagePlugin",
+    "nltk.translate.bleu_score",
     "imprint.export",
     "imprint.check.convert",
 )
@@ -375,6 +390,12 @@ def all_drills(folder: Path, kills: int, seed: int) -> dict[str, Drill]:
     return {what: timed(drills_of(folder / what, count, seed)[what]) for what, count in parts.items()}
 
 
+def short_drills(folder: Path) -> dict[str, Drill]:
+    """What `make test` does of each kind, in one process: to import everything takes longer than a drill."""
+    parts = {"train": 8, "evaluate": 3, "disk": 0}
+    return {what: timed(drills_of(folder / what, kills, 0, every=45)[what]) for what, kills in parts.items()}
+
+
 def timed(drill: Callable[[], Drill]) -> Drill:
     """What came of a drill, and how long it took."""
     began = time.monotonic()
@@ -386,15 +407,16 @@ def timed(drill: Callable[[], Drill]) -> Drill:
 def run_drill(arguments: list[str]) -> dict[str, Any]:
     """Read the command line and drill."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=[*drills_of(Path(), 0, 0), "all"])
+    parser.add_argument("what", choices=[*drills_of(Path(), 0, 0), "all", "short"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # and no parallel work before a fork
-    for name in IMPORTED_ONCE:
-        importlib.import_module(name)
+    ready_to_fork(IMPORTED_ONCE)
+    blank_pictures()
+    if options.what == "short":
+        return {what: asdict(drill) for what, drill in short_drills(options.folder).items()}
     if options.what == "all":
         return summed(all_drills(options.folder, options.kills, options.seed))
     return asdict(timed(drills_of(options.folder, options.kills, options.seed, options.every)[options.what]))
@@ -415,4 +437,4 @@ def summed(drills: dict[str, Drill]) -> dict[str, Any]:
 if __name__ == "__main__":
     found = run_drill(sys.argv[1:])
     print(json.dumps(found, ensure_ascii=False))  # noqa: T201
-    sys.exit(bool(found["broken"]))
+    sys.exit(bool(found.get("broken")))

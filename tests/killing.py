@@ -1,15 +1,20 @@
 """Commands in processes of their own that are killed, or whose disk refuses: a fork each, so that nothing is imported again."""
 
 import errno
+import gc
+import importlib
 import os
 import resource
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from matplotlib.figure import Figure
 
 from imprint.cli import main
 
@@ -19,6 +24,24 @@ REFUSED = {errno.ENOSPC: ("os.mkdir",), errno.EROFS: CHANGES}
 SLOWER_SECONDS = 0.004
 
 Prepare = Callable[[], None]
+
+
+def ready_to_fork(modules: Iterable[str]) -> None:
+    """Import what the forks need, and keep it out of their garbage collections, each of which would copy all of it."""
+    torch.set_num_threads(1)  # and no parallel work before a fork
+    for name in modules:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def blank_pictures() -> None:
+    """From now on a picture is written as ever, as large as ever, and blank: to draw one takes longer than all steps of a short run."""
+
+    def written(_figure: Figure, place: Path, **_knobs: object) -> None:
+        place.write_bytes(bytes(30_000))
+
+    setattr(Figure, "savefig", written)  # noqa: B010
 
 
 def start(command: list[str], screen: Path, prepare: Prepare | None = None) -> int:

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +182,8 @@ def test_answers_of_a_run_that_has_learned_more_do_not_count(ask: Ask, run: RunF
     assert batches == [6, 6]
 
 
-def test_killed_evaluations_end_as_one_that_nobody_killed(repo: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.drills", "evaluate", str(tmp_path), "--kills", "3"]
-    result = subprocess.run(command, cwd=repo, capture_output=True, encoding="utf-8", check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    found = json.loads(result.stdout.splitlines()[-1])
+def test_killed_evaluations_end_as_one_that_nobody_killed(drilled: dict[str, dict[str, Any]]) -> None:
+    found = drilled["evaluate"]
     assert found["broken"] == []
     assert found["kills"] >= 3
     assert found["equal"] == found["runs"] > 0

@@ -74,8 +74,8 @@ def assert_same_ending(run: RunFolder, other: RunFolder, step: int) -> None:
 # Killed and started again
 
 
-def test_runs_killed_at_random_moments_end_as_one_that_nobody_killed(repo: Path, tmp_path: Path) -> None:
-    found = drill(repo, "train", tmp_path, "--kills", "8", "--seed", "0")
+def test_runs_killed_at_random_moments_end_as_one_that_nobody_killed(drilled: dict[str, dict[str, Any]]) -> None:
+    found = drilled["train"]
     assert found["broken"] == []
     assert found["kills"] >= 8
     assert found["equal"] == found["runs"] > 0
