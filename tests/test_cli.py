@@ -42,7 +42,7 @@ SURFACE = {
 }
 PRINTS = """\
 import sys, types
-sys.modules["imprint.train"] = types.SimpleNamespace(train_command=lambda *_: print("step / 步\\n" * 9999))
+sys.modules["imprint.training.run"] = types.SimpleNamespace(train_command=lambda *_: print("step / 步\\n" * 9999))
 from imprint.cli import main
 sys.exit(main(["train", "recipe.yaml"]))
 """
