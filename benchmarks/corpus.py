@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 def write_corpus(file: Path, megabytes: int) -> None:
-    from imprint.demo.kiln.books import general_texts
+    from imprint.demo.domain_example.books import general_texts
 
     texts = "\n\n".join(islice(general_texts(0), 4000)) + "\n\n"
     with file.open("w", encoding="utf-8") as opened:

@@ -278,10 +278,10 @@ def _demo_identity(options: argparse.Namespace) -> None:
     write_identity(options.folder)
 
 
-def _demo_kiln(options: argparse.Namespace) -> None:
-    from imprint.demo.kiln.books import write_kiln
+def _demo_domain_example(options: argparse.Namespace) -> None:
+    from imprint.demo.domain_example.books import write_domain_example
 
-    write_kiln(options.folder)
+    write_domain_example(options.folder)
 
 
 def _demo_bloom(options: argparse.Namespace) -> None:
@@ -308,9 +308,9 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            from imprint.config.problems import unknown
+            from imprint.config.problems import unknown_key
 
-            raise argparse.ArgumentError(action, f'"{value}" {unknown(str(value), [str(choice) for choice in action.choices])}')
+            raise argparse.ArgumentError(action, f'"{value}" {unknown_key(str(value), [str(choice) for choice in action.choices])}')
 
 
 def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, sentence: str) -> argparse.ArgumentParser:
@@ -406,7 +406,7 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     rows.add_argument("--task", default="ad_copy", metavar="NAME", help="ad_copy, summary, translation, classification ... / 任务")
     identity = _add(parts, "identity", _demo_identity, "write rows that give a model a new name / 生成改名换姓的问答数据")
     identity.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
-    kiln = _add(parts, "kiln", _demo_kiln, "write books and questions of an invented craft / 生成虚构行业的书籍与问答")
+    kiln = _add(parts, "kiln", _demo_domain_example, "write books and questions of an invented craft / 生成虚构行业的书籍与问答")
     kiln.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")
     bloom = _add(parts, "bloom", _demo_bloom, "make a tiny BLOOM that knows the toy town / 制作一个小 BLOOM")
     bloom.add_argument("folder", type=Path, metavar="OUT", help="the folder to write to / 输出目录")

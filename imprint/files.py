@@ -1,7 +1,7 @@
-"""Writing files and folders so that whatever carries its final name is complete.
+"""Atomic writes: a file or folder that has its final name is complete.
 
-Everything is written under a dotted name beside its place, brought to the disk, and renamed. A folder that replaces
-another one goes through four steps, and a process killed between any two of them leaves a complete folder behind:
+Everything is written under a hidden temporary name in the same folder, synced to disk, and renamed. A folder that replaces
+another one goes through four steps; a process killed between any two of them leaves a complete folder behind:
 
     1. write `.adapter.part/`, fsync          killed: `adapter/` is the old one
     2. rename `adapter/` to `.adapter.old/`   killed: `.adapter.old/` is the old one, found by `find_folder`
@@ -24,10 +24,10 @@ from typing import Any
 
 from imprint.errors import UserError
 
-PART = ".part"
-OLD = ".old"
-LFS_START = b"version https://git-lfs"
-DISK_PROBLEMS = {
+TEMPORARY_SUFFIX = ".part"
+BACKUP_SUFFIX = ".old"
+LFS_HEADER = b"version https://git-lfs"
+DISK_ERRORS = {
     errno.ENOSPC: "no space is left on the disk. Free some space, or choose a folder on another disk",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose a folder on another disk",
     errno.EROFS: "the disk is read-only. Choose a folder that can be written",
@@ -42,41 +42,41 @@ DISK_PROBLEMS = {
     errno.ESTALE: "the network disk has lost it. Mount it again, or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for the disk. Choose a shorter one",
 }
-# safetensors and torch report a full disk in their own exceptions; torch's has not even the system's words inside.
-FULL_DISK_WORDS = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
-SAID_BY_LIBRARIES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# safetensors and torch raise their own exceptions on a full disk; torch's does not even contain the system's message.
+FULL_DISK_MESSAGES = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
+ERRNOS_IN_MESSAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text` (UTF-8); the folder is made if need be, and the old file stays until the new one is complete."""
-    with disk_sentences(path):
+    """Write `text` to `path` atomically (UTF-8); creates missing folders."""
+    with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _aside(path, PART)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-        _sync(path.parent)
+        temporary.replace(path)
+        _fsync(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace the file at `path` by `value` as indented JSON; a number that is not finite becomes null."""
-    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """Write `value` to `path` atomically as indented JSON; NaN and infinities become null."""
+    write_text(path, json.dumps(nonfinite_to_null(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def append_line(path: Path, value: object) -> None:
-    """Add `value` as one line of JSON, dropping first what a killed process left of an unfinished line."""
-    line = json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n"
-    with disk_sentences(path):
+def append_jsonl(path: Path, value: object) -> None:
+    """Append `value` as one line of JSON; an unfinished last line, left by a killed process, is removed first."""
+    line = json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False) + "\n"
+    with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
-            file.truncate(_end_of_last_line(path))
+            file.truncate(_size_of_whole_lines(path))
             file.write(line.encode())
 
 
-def read_lines(path: Path) -> list[Any]:
-    """The values of a file that `append_line` wrote, without an unfinished last line; an absent file has none."""
+def read_jsonl(path: Path) -> list[Any]:
+    """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
     if not path.exists():
         return []
     *lines, _unfinished = path.read_bytes().split(b"\n")
@@ -90,129 +90,129 @@ def read_lines(path: Path) -> list[Any]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it takes its name, replacing what was there; on an error nothing changes."""
-    part = _aside(path, PART)
-    with disk_sentences(path):
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it is renamed to `path`, replacing an old file; on an error nothing changes."""
+    temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+    with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield part
-            _sync(part)
-            part.replace(path)
-            _sync(path.parent)
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
         except BaseException:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it takes the name `path`, replacing what was there; on an error nothing changes."""
-    part = _aside(path, PART)
-    with disk_sentences(path):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it is renamed to `path`, replacing an old folder; on an error nothing changes."""
+    temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+    with translate_disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         try:
-            yield part
-            _sync_tree(part)
-            _put_in_place(part, path)
+            yield temporary
+            _fsync_tree(temporary)
+            _swap_in(temporary, path)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
-def part_of(path: Path) -> Path:
-    """Where `new_folder` has what will be `path`, until it is complete: for the other processes that write it too."""
-    return _aside(path, PART)
+def temporary_path(path: Path) -> Path:
+    """The folder that `atomic_folder(path)` yields; for other processes that write into the same folder."""
+    return _hidden_sibling(path, TEMPORARY_SUFFIX)
 
 
 def find_folder(path: Path) -> Path | None:
-    """Where the complete folder of this name is: `path`, the folder it was about to replace when a process was killed, or nowhere."""
-    if path.is_dir() or not path.name:  # "." and "/" have no name, and nothing beside them
+    """The complete folder of this name: `path`, or the backup of it if a process was killed during replacement, or None."""
+    if path.is_dir() or not path.name:  # "." and "/" have no name, so no backup
         return path
-    return old if (old := _aside(path, OLD)).is_dir() else None
+    return backup if (backup := _hidden_sibling(path, BACKUP_SUFFIX)).is_dir() else None
 
 
-def refuse_pointer(path: Path) -> None:
-    """Raise UserError where `path` is what Git LFS left in place of a large file; what cannot be read is its reader's business."""
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise UserError if `path` is a Git LFS pointer instead of the file itself; an unreadable file is left to its reader."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(LFS_START))
+            header = file.read(len(LFS_HEADER))
     except OSError:
         return
-    if start == LFS_START:
+    if header == LFS_HEADER:
         raise UserError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.")
 
 
-def read_whole(path: Path, what: str) -> bytes:
-    """The content of a file of a model folder, which must be `what`; UserError where it cannot be read, is empty or stands for another."""
+def read_model_file(path: Path, what: str) -> bytes:
+    """The content of a file in a model folder; UserError if it is unreadable, empty or a Git LFS pointer. `what` names what it must be."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    refuse_pointer(path)
+    refuse_lfs_pointer(path)
     if not content:
         raise UserError(f"{path} is empty, where {what} is needed. Download the file again.")
     return content
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model folder; UserError where it cannot be read or is something else."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder; UserError if the file is unreadable or holds something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: must hold one JSON object, found {type(found).__name__}. Download the file again.")
-    return found
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold one JSON object, found {type(value).__name__}. Download the file again.")
+    return value
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Undo what a killed process left half done in `parent`; only the one process that writes there may call it."""
-    with disk_sentences(parent):
+    """Remove temporary files and restore backups that a killed process left in `parent`; only its one writer may call this."""
+    with translate_disk_errors(parent):
         if not parent.is_dir():
             return
         for entry in sorted(parent.iterdir()):
-            if entry.name.startswith(".") and entry.name.endswith(OLD):
-                original = parent / entry.name[1 : -len(OLD)]
+            if entry.name.startswith(".") and entry.name.endswith(BACKUP_SUFFIX):
+                original = parent / entry.name[1 : -len(BACKUP_SUFFIX)]
                 if original.exists():
                     _remove(entry)
                 else:
                     entry.rename(original)
-            elif entry.name.startswith(".") and entry.name.endswith(PART):
+            elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
                 _remove(entry)
-        _sync(parent)
+        _fsync(parent)
 
 
 @contextmanager
-def disk_sentences(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses while `path` is written into a UserError; for what writes by itself, such as a library."""
+def translate_disk_errors(path: Path) -> Iterator[None]:
+    """Turn disk errors raised while `path` is written into a UserError; also for libraries that write files themselves."""
     try:
         yield
-    except UserError:  # told already, perhaps of what was read meanwhile
+    except UserError:  # has its message already, perhaps about a file that was read meanwhile
         raise
     except Exception as error:
-        code = getattr(error, "errno", None) or _code(str(error))
-        if code not in DISK_PROBLEMS:
+        code = getattr(error, "errno", None) or _errno_in(str(error))
+        if code not in DISK_ERRORS:
             raise
-        raise UserError(f"{path}: cannot be written: {DISK_PROBLEMS[code]}.") from error
+        raise UserError(f"{path}: cannot be written: {DISK_ERRORS[code]}.") from error
 
 
-def _code(words: str) -> int | None:
-    """What a library's own exception says of the disk."""
-    if any(sign in words for sign in FULL_DISK_WORDS):
+def _errno_in(message: str) -> int | None:
+    """The disk error that a library's own exception message describes."""
+    if any(part in message for part in FULL_DISK_MESSAGES):
         return errno.ENOSPC
-    return next((code for code in SAID_BY_LIBRARIES if os.strerror(code) in words), None)
+    return next((code for code in ERRNOS_IN_MESSAGES if os.strerror(code) in message), None)
 
 
-def _put_in_place(part: Path, path: Path) -> None:
-    old = _aside(path, OLD)
+def _swap_in(temporary: Path, path: Path) -> None:
+    backup = _hidden_sibling(path, BACKUP_SUFFIX)
     if path.exists():
-        _remove(old)
-        path.rename(old)
-    part.rename(path)
-    _sync(path.parent)
-    _remove(old)
+        _remove(backup)
+        path.rename(backup)
+    temporary.rename(path)
+    _fsync(path.parent)
+    _remove(backup)
 
 
 def _remove(path: Path) -> None:
@@ -222,12 +222,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _aside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}{ending}")
+def _hidden_sibling(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}{suffix}")
 
 
-def _end_of_last_line(path: Path) -> int:
-    """The size in bytes of `path` up to and with its last newline."""
+def _size_of_whole_lines(path: Path) -> int:
+    """The size in bytes of `path` up to and including its last newline."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -240,28 +240,28 @@ def _end_of_last_line(path: Path) -> int:
     return 0
 
 
-def finite(value: Any) -> Any:
-    """`value` with null for what JSON cannot say: NaN and the infinities."""
+def nonfinite_to_null(value: Any) -> Any:
+    """`value` with None for what JSON cannot hold: NaN and infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nonfinite_to_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [nonfinite_to_null(item) for item in value]
     return value
 
 
-def _sync_tree(folder: Path) -> None:
+def _fsync_tree(folder: Path) -> None:
     for root, _folders, names in os.walk(folder):
         for name in names:
             file = Path(root, name)
-            file.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for its owner only
-            _sync(file)
-        _sync(Path(root))
+            file.chmod(folder.stat().st_mode & 0o666)  # safetensors makes files that only their owner can read
+            _fsync(file)
+        _fsync(Path(root))
 
 
-def _sync(path: Path) -> None:
-    """Bring a file, or the list of names of a folder, to the disk."""
+def _fsync(path: Path) -> None:
+    """Sync a file, or the entries of a folder, to disk."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imprint.errors import UserError
-from imprint.files import disk_sentences
+from imprint.files import translate_disk_errors
 from imprint.messages import Bilingual
 
 STATE = re.compile(r"state-(\d{6,})")
@@ -125,7 +125,7 @@ class RunFolder:
         Raises UserError where another process has it.
         """
         path = self.path / "lock"
-        with disk_sentences(path):
+        with translate_disk_errors(path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path, blocking=False)
             try:
@@ -151,7 +151,7 @@ class RunFolder:
 
 def drop_state(state: Path) -> None:
     """Delete a state, under a leftover's name first: a kill leaves no half of it."""
-    with disk_sentences(state):
+    with translate_disk_errors(state):
         doomed = state.with_name(f".{state.name}.part")
         state.rename(doomed)
         shutil.rmtree(doomed)
@@ -159,7 +159,7 @@ def drop_state(state: Path) -> None:
 
 def set_aside(state: Path) -> Path:
     """Give a damaged state a name under which nobody goes on from it; returns the new place."""
-    with disk_sentences(state):
+    with translate_disk_errors(state):
         place = state.with_name(f"{state.name}.damaged")
         if place.exists():
             shutil.rmtree(place)

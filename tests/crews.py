@@ -29,7 +29,7 @@ from imprint.data.dataset import Split
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.tokenizers import Tokenizer
 from imprint.training import job, step
@@ -130,7 +130,7 @@ def make(one: Start, folder: Path) -> Outcome:
     port = free_port()
     children = [start(command, screen, place(rank, one, port)) for rank, screen in enumerate(screens)]
     statuses = [end(child) for child in children]
-    log = read_lines(run.log)
+    log = read_jsonl(run.log)
     losses = [line.get("loss", line.get("eval_loss")) for line in log]
     norms = [line["gradient_norm"] for line in log if "gradient_norm" in line]
     return Outcome(statuses, losses, norms, "\n".join(screen.read_text(encoding="utf-8")[-5000:] for screen in screens))

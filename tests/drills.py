@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from imprint.engine.engine import Engine
-from imprint.files import find_folder, read_lines
+from imprint.files import find_folder, read_jsonl
 from imprint.metrics.means import score
 from imprint.runs import RunFolder
 from tests.killing import (
@@ -114,7 +114,7 @@ def prepare_folder(folder: Path) -> Path:
 
 def ending_of(run: RunFolder) -> Ending:
     """All that a run leaves, but for times and memory."""
-    log = [{name: value for name, value in line.items() if name not in TIMES} for line in read_lines(run.log)]
+    log = [{name: value for name, value in line.items() if name not in TIMES} for line in read_jsonl(run.log)]
     files = {}
     for folder in (run.adapter, *run.states()):
         for file in sorted(folder.iterdir()):
@@ -123,7 +123,7 @@ def ending_of(run: RunFolder) -> Ending:
             else:
                 files[f"{folder.name}/{file.name}"] = file.read_bytes().hex()
     others = [entry.name for entry in run.path.iterdir() if entry.name.startswith(".")]
-    told = {"samples": read_lines(run.samples), "rescues": read_lines(run.rescues)}
+    told = {"samples": read_jsonl(run.samples), "rescues": read_jsonl(run.rescues)}
     return {"log": log, **told, "files": files, "leftovers": others}
 
 
@@ -266,7 +266,7 @@ def rescue_drill(folder: Path, kills: int, seed: int) -> Drill:
         drill = killed_runs(TrainDrill(folder, seed, RESCUED), kills)
     finally:
         setattr(Engine, "update", update)  # noqa: B010
-    rescues = read_lines(RunFolder(folder / "whole").rescues)
+    rescues = read_jsonl(RunFolder(folder / "whole").rescues)
     if [rescue["back_to"] > 0 for rescue in rescues] != [True]:
         drill.broken.append(f"not the one rescue from the middle that was meant: {rescues}")
     return drill

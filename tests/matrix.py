@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.runs import RunFolder
@@ -99,8 +99,8 @@ def run(cell: Cell, folder: Path) -> Result:
     """Train the cell, and let what it saved answer what it answered at its last step."""
     recipe, overrides = recipe_of(cell, folder)
     home: RunFolder = train(recipe, overrides)
-    losses = [line["loss"] for line in read_lines(home.log) if "loss" in line]
-    before = [line["answer"] for line in read_lines(home.samples) if line["step"] == METHODS[cell.method][2]]
+    losses = [line["loss"] for line in read_jsonl(home.log) if "loss" in line]
+    before = [line["answer"] for line in read_jsonl(home.samples) if line["step"] == METHODS[cell.method][2]]
     model = load_run(home.path, read_run(home.path))
     prompts = [model.prompt(question, max_source_length=64) for question, _answer in ROWS]
     after = [model.template.scored(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=16)]

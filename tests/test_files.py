@@ -18,12 +18,12 @@ class Killed(BaseException):
 
 
 def fill(path: Path, text: str) -> None:
-    with files.new_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "weights").write_text(text)
 
 
 def test_a_file_in_a_new_folder_may_be_read_by_whoever_may_read_the_folder(tmp_path: Path) -> None:
-    with files.new_folder(tmp_path / "adapter") as part:
+    with files.atomic_folder(tmp_path / "adapter") as part:
         (part / "weights").write_text("1")
         (part / "weights").chmod(0o600)
     assert (tmp_path / "adapter" / "weights").stat().st_mode & 0o777 == (tmp_path / "adapter").stat().st_mode & 0o666
@@ -46,19 +46,19 @@ def test_json_keeps_chinese_readable_and_writes_null_for_nan(tmp_path: Path) -> 
 
 def test_an_unfinished_line_is_neither_read_nor_kept(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    assert files.read_lines(path) == []
-    files.append_line(path, {"step": 1})
+    assert files.read_jsonl(path) == []
+    files.append_jsonl(path, {"step": 1})
     with path.open("a") as file:
         file.write('{"step": 2, "text": "' + "x" * 10_000)
-    assert files.read_lines(path) == [{"step": 1}]
-    files.append_line(path, {"step": 2})
-    assert files.read_lines(path) == [{"step": 1}, {"step": 2}]
+    assert files.read_jsonl(path) == [{"step": 1}]
+    files.append_jsonl(path, {"step": 2})
+    assert files.read_jsonl(path) == [{"step": 1}, {"step": 2}]
 
 
 def test_a_file_that_is_only_an_unfinished_line_starts_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("x" * 5000)
-    files.append_line(path, 1)
+    files.append_jsonl(path, 1)
     assert path.read_text() == "1\n"
 
 
@@ -66,12 +66,12 @@ def test_a_broken_line_is_named_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": \n')
     with pytest.raises(UserError, match=re.escape(f"{path}:2: this is not a line of JSON")):
-        files.read_lines(path)
+        files.read_jsonl(path)
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "state-000500"
-    with files.new_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "weights").write_text("1")
         assert not path.exists()
@@ -82,7 +82,7 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "adapter"
     fill(path, "old")
-    with pytest.raises(ValueError, match="broken"), files.new_folder(path) as folder:
+    with pytest.raises(ValueError, match="broken"), files.atomic_folder(path) as folder:
         (folder / "weights").write_text("new")
         raise ValueError("broken")
     assert (path / "weights").read_text() == "old"
@@ -107,7 +107,7 @@ def test_a_complete_folder_is_found_wherever_the_process_is_killed(tmp_path: Pat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", kill_at_last(Path.rename))
-        patch.setattr(files, "_sync", kill_at_last(files._sync))
+        patch.setattr(files, "_fsync", kill_at_last(files._fsync))
         patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # the dead clean nothing up
         try:
             fill(path, "new")
@@ -133,11 +133,11 @@ def test_a_git_lfs_pointer_is_refused_and_nothing_else_is(tmp_path: Path) -> Non
     path = tmp_path / "weights"
     for content in (b"", b"version", b"version https://git"):
         path.write_bytes(content)
-        files.refuse_pointer(path)
-    files.refuse_pointer(tmp_path / "absent")
+        files.refuse_lfs_pointer(path)
+    files.refuse_lfs_pointer(tmp_path / "absent")
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(UserError, match=re.escape(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`")):
-        files.refuse_pointer(path)
+        files.refuse_lfs_pointer(path)
 
 
 def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> 
 )
 def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path: Path, error: Exception, sentence: str) -> None:
     path = tmp_path / "adapter"
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be written: {sentence}")), files.new_folder(path):
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be written: {sentence}")), files.atomic_folder(path):
         raise error
     assert os.listdir(tmp_path) == []
 
@@ -179,14 +179,17 @@ def test_a_file_in_the_way_of_a_folder_is_told_in_a_sentence(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which is full at once")
 def test_torch_too_tells_a_full_disk_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be written: no space is left on the disk"), files.new_folder(tmp_path / "state") as folder:
+    with (
+        pytest.raises(UserError, match=r"cannot be written: no space is left on the disk"),
+        files.atomic_folder(tmp_path / "state") as folder,
+    ):
         (folder / "weights").symlink_to("/dev/full")
         torch.save({"weights": torch.zeros(1000)}, folder / "weights")
     assert os.listdir(tmp_path) == []
 
 
 def test_what_was_told_of_another_file_is_not_told_of_this_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^books\.txt cannot be read"), files.new_folder(tmp_path / "tokens"):
+    with pytest.raises(UserError, match=r"^books\.txt cannot be read"), files.atomic_folder(tmp_path / "tokens"):
         raise UserError(f"books.txt cannot be read any further: {os.strerror(errno.EIO)}. Is the disk still there?")
     assert os.listdir(tmp_path) == []
 
@@ -201,11 +204,11 @@ def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path: Pa
 
 def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "rows.jsonl"
-    with files.new_file(path) as part:
+    with files.atomic_file(path) as part:
         part.write_text("old")
         assert not path.exists()
 
-    with pytest.raises(KeyboardInterrupt), files.new_file(path) as part:
+    with pytest.raises(KeyboardInterrupt), files.atomic_file(path) as part:
         part.write_text("half")
         raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ import torch
 
 from imprint.config import read_recipe
 from imprint.data.section import FILE, DataSection
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.models.families import build_network
 from imprint.training.recipe import Recipe
 from imprint.training.run import train
@@ -116,7 +116,7 @@ def test_a_recipe_runs_two_steps_on_a_base_of_its_family(path: Path, base: Calla
     recipe = read_recipe(path, [], Recipe)
     place = [f"output={tmp_path / 'run'}", f"model.path={base(BASES[recipe.model.path])}", *data_of(recipe, tmp_path)]
     run = train(path, [*place, *SHORT, *QUIET])
-    assert [line["step"] for line in read_lines(run.log) if line.get("loss")] == [1, 2]
+    assert [line["step"] for line in read_jsonl(run.log) if line.get("loss")] == [1, 2]
     assert (run.model if recipe.tune.method == "full" else run.adapter).is_dir()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training.run import train
 from tests.tiny import tiny_base, tiny_rows
@@ -42,12 +42,12 @@ def tiny_run(recipe: Path, name: str, *overrides: str) -> RunFolder:
 
 def log_of(run: RunFolder) -> list[dict[str, Any]]:
     """The lines of a log without times and memory."""
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_lines(run.log)]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_jsonl(run.log)]
 
 
 def losses(run: RunFolder, name: str = "loss") -> list[float | None]:
     """The numbers of that name in a log."""
-    return [line[name] for line in read_lines(run.log) if name in line]
+    return [line[name] for line in read_jsonl(run.log) if name in line]
 
 
 def described(run: RunFolder) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     asked = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
     if asked:
         settings = conversation.settings
-        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.sentence}" for knob in asked))
+        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.description}" for knob in asked))
     changed = conversation.set(name, value.strip())
     return CommandOutcome(changed, f"{name} is {_value(changed.settings, name)} / 已设置")
 

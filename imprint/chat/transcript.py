@@ -6,7 +6,7 @@ from typing import Final
 
 from imprint.chat.conversation import Conversation
 from imprint.errors import UserError
-from imprint.files import disk_sentences, write_text
+from imprint.files import translate_disk_errors, write_text
 from imprint.messages import Bilingual
 
 ENDINGS: Final = (".jsonl", ".json", ".md")
@@ -23,7 +23,7 @@ def save(conversation: Conversation, name: str) -> tuple[Path, int]:
         raise UserError(Bilingual(f"{path}: must end in .jsonl (to train on) or .md (to read).", "请用 .jsonl 或 .md 结尾。"))
     if not any(turn.answer for turn in conversation.turns):
         raise UserError(Bilingual("/save: there is no answer to save yet.", "还没有可以保存的回答。"))
-    with disk_sentences(path):
+    with translate_disk_errors(path):
         if path.exists() and path not in conversation.saved:
             raise UserError(Bilingual(f"{path}: is there already. Choose another name; nothing was written.", "文件已存在，请换一个名字。"))
         write_text(path, as_markdown(conversation) if path.suffix.lower() == ".md" else as_row(conversation))

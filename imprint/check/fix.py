@@ -18,7 +18,7 @@ from imprint.check.terminal import Ink
 from imprint.data.badrows import BadRowError
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
-from imprint.files import new_file
+from imprint.files import atomic_file
 
 CHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -68,7 +68,7 @@ def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checku
         why |= {row: ("leaked", f"is a held-out row, {dev.digests.places[like]}.") for row, like in leaked(rows, dev.digests)}
     form = Form(columns, frozenset(seen.kinds))
     outcome, number = Outcome(), 0
-    with new_file(out) as part, new_file(rejected_file(out)) as rejected:
+    with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected:
         with (
             part.open("w", encoding="utf-8", newline="\n") as kept,
             rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,

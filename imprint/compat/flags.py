@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from imprint.compat.retired import RETIRED
 from imprint.config import Field, Section
-from imprint.config.problems import problems
-from imprint.config.section import choices
+from imprint.config.problems import explain_errors
+from imprint.config.section import union_members
 from imprint.errors import UserError
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
@@ -104,12 +104,12 @@ def read_flags(arguments: Sequence[str]) -> tuple[OriginalFlags, list[str]]:
         wrong += [f"--{name} {refusal}"] if refusal else []
         said.append(f"--{name}: {RETIRED[name].reason}")
     values = {name: _typed(name, value) for name, value in given.items() if name in OriginalFlags.model_fields and value is not None}
-    empty = [name for name in values if values[name] == "" and Path in choices(OriginalFlags.model_fields[name].annotation)]
+    empty = [name for name in values if values[name] == "" and Path in union_members(OriginalFlags.model_fields[name].annotation)]
     wrong += [f"--{name} is empty. Give a path; where it comes from a variable, set the variable." for name in empty]
     try:
         flags = OriginalFlags.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        wrong += [f"--{problem.path} {problem.text}" for problem in problems(error.errors(include_url=False), OriginalFlags)]
+        wrong += [f"--{problem.path} {problem.text}" for problem in explain_errors(error.errors(include_url=False), OriginalFlags)]
     if wrong:
         raise UserError("\n".join(wrong))
     return flags, sorted(said)
@@ -165,7 +165,7 @@ def _unknown(name: str) -> str:
 
 def _typed(name: str, value: object) -> object:
     """A value as its flag holds it; what cannot be one stays as it is, for the sentence that refuses it."""
-    kinds = choices(OriginalFlags.model_fields[name].annotation)
+    kinds = union_members(OriginalFlags.model_fields[name].annotation)
     words = [word for kind in kinds for word in get_args(kind)]
     if not isinstance(value, str):
         return value

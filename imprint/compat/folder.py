@@ -9,7 +9,7 @@ from imprint.compat.layout import ALL_RESULTS, CHECKPOINT, PREDICTIONS, STATE, c
 from imprint.compat.settings import evaluates
 from imprint.config import dump
 from imprint.errors import UserError
-from imprint.files import find_folder, new_folder, read_lines, remove_leftovers, write_text
+from imprint.files import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_text
 from imprint.messages import Bilingual
 from imprint.models.families import listing
 from imprint.runs import RunFolder
@@ -132,13 +132,13 @@ def _named(flags: OriginalFlags, run: RunFolder) -> tuple[RunFolder, int]:
 
 def _copy(home: RunFolder, run: RunFolder, step: int) -> None:
     """Bring a saved state of another run here, with what it had logged and kept."""
-    with new_folder(run.state(step)) as part:
+    with atomic_folder(run.state(step)) as part:
         shutil.copytree(home.state(step), part, dirs_exist_ok=True)
     for kept, place in ((home.adapter, run.adapter), (home.model, run.model)):
         if (folder := find_folder(kept)) is not None:
-            with new_folder(place) as part:
+            with atomic_folder(place) as part:
                 shutil.copytree(folder, part, dirs_exist_ok=True)
     for log, place in ((home.log, run.log), (home.samples, run.samples)):
         if log.is_file():
-            kept_lines = [line for line in read_lines(log) if line["step"] <= step]
+            kept_lines = [line for line in read_jsonl(log) if line["step"] <= step]
             write_text(place, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept_lines))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from imprint.data.batches import Batches
 from imprint.export.writers import write_original_prefix
-from imprint.files import new_folder, write_json, write_text
+from imprint.files import atomic_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.runs import RunFolder
 from imprint.tune.tuner import Tuner
@@ -69,7 +69,7 @@ def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str,
         save_network(tuner.network, base, folder, as_bin=True)
         write_json(folder / STATE, state)
         return
-    with new_folder(folder) as part:
+    with atomic_folder(folder) as part:
         write_original_prefix(part, base, tuner.encoder)
         write_json(part / STATE, state)
 

@@ -22,7 +22,7 @@ from imprint.errors import UserError
 from imprint.evaluate.answering import answer_all
 from imprint.evaluate.command import read_data
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
@@ -93,7 +93,7 @@ def _writer(flags: OriginalFlags) -> Callable[[Job, Position], None]:
         if step % flags.save_steps and not last:  # stopped in between
             return
         pace = Pace(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
-        lines = read_lines(job.run.log)
+        lines = read_jsonl(job.run.log)
         state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.rate(step + 1))
         place, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
         if not job.engine.whole:

@@ -1,16 +1,16 @@
-"""A recipe in YAML plus `a.b=c` overrides becomes one frozen section; no section is known here, callers hand theirs in.
+"""Reads a YAML recipe plus `a.b=c` overrides into one frozen section; callers pass the section's class.
 
-A knob is said once, as a field of a `Section` with its type, default, bound and sentence:
+A knob is declared once, as a field of a `Section` with its type, default, bound and description:
 
     class Schedule(Section):
         warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from zero.")
 
-`describe` makes the help and the docs from it, `read_recipe` the errors.
+`describe` makes the help and the docs from it, `read_recipe` the error messages.
 """
 
 from imprint.config.knobs import Knob, describe
 from imprint.config.recipe import dump, read_overrides, read_recipe
-from imprint.config.section import Field, Otherwise, Section
+from imprint.config.section import DefaultTag, Field, Section
 from imprint.config.table import as_markdown, as_text
 
-__all__ = ["Field", "Knob", "Otherwise", "Section", "as_markdown", "as_text", "describe", "dump", "read_overrides", "read_recipe"]
+__all__ = ["DefaultTag", "Field", "Knob", "Section", "as_markdown", "as_text", "describe", "dump", "read_overrides", "read_recipe"]

@@ -1,4 +1,4 @@
-"""Every knob of a recipe as a row, for the help and the docs."""
+"""Describes every knob of a recipe, for the help and the docs."""
 
 import types
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from imprint.config.section import Section, default_tag, sections, tags
+from imprint.config.section import Section, default_tag, section_types, union_tags
 from imprint.config.syntax import render
 
-NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path", type(None): "null"}
+TYPE_NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path", type(None): "null"}
 
 
 @dataclass(frozen=True)
@@ -21,65 +21,66 @@ class Knob:
     """One row of the table of knobs."""
 
     path: str
-    """Dotted place in the recipe."""
+    """Dotted path in the recipe."""
     type: str
-    """What it holds, in words; "section" for a group of knobs."""
+    """Its type in words; "section" for a group of knobs."""
     default: str
-    """The value it has when the recipe does not say, as YAML; "required" where there is none; empty for a section."""
+    """The default as YAML; "required" if there is none; empty for a section."""
     bound: str
-    """The limits of the value, empty where there are none."""
-    sentence: str
+    """The limits of the value; empty if there are none."""
+    description: str
     """What it does."""
-    when: str = ""
-    """The choice under which it is there at all, like "tune.method = prefix"; empty for always."""
+    condition: str = ""
+    """The tag under which the knob exists, such as "tune.method = prefix"; empty for always."""
 
 
 def describe(schema: type[Section]) -> list[Knob]:
-    """One row for each knob of `schema`, sections before what is in them."""
+    """One row for each knob of `schema`; a section comes before its knobs."""
     return list(_rows(schema, None, "", ""))
 
 
-def _rows(schema: type[Section], instance: object, prefix: str, when: str) -> Iterator[Knob]:
-    """The rows of `schema`; `instance` gives the defaults where the section itself is the default of a field."""
+def _rows(schema: type[Section], instance: object, prefix: str, condition: str) -> Iterator[Knob]:
+    """The rows of `schema`; `instance` gives the defaults if the section itself is the default of a field."""
     for name, field in schema.model_fields.items():
         path = f"{prefix}{name}"
-        inside = sections(field.annotation)
+        types = section_types(field.annotation)
         default = getattr(instance, name) if isinstance(instance, schema) else _default(field)
-        if not inside:
-            yield Knob(path, _type(field.annotation), _shown(default), _bound(field), field.description or "", when)
+        if not types:
+            yield Knob(path, _type(field.annotation), _yaml_line(default), _bound(field), field.description or "", condition)
             continue
-        yield Knob(path, "section", "null" if default is None else "", "", field.description or "", when)
+        yield Knob(path, "section", "null" if default is None else "", "", field.description or "", condition)
         if field.discriminator is not None:
-            yield _choice(field, default, path, when)
+            yield _tag_row(field, default, path, condition)
         rows: list[Knob] = []
-        for section in inside:
-            condition = f"{path}.{field.discriminator} = {tags(section)[0]}" if field.discriminator is not None else when
-            rows += (row for row in _rows(section, default, f"{path}.", condition) if row.path != f"{path}.{field.discriminator}")
-        # Sections within it come last: what stands behind them would be taken for theirs.
+        for section in types:
+            inner = f"{path}.{field.discriminator} = {union_tags(section)[0]}" if field.discriminator is not None else condition
+            rows += (row for row in _rows(section, default, f"{path}.", inner) if row.path != f"{path}.{field.discriminator}")
+        # Nested sections come last: a knob after them would be read as one of theirs.
         yield from sorted(rows, key=lambda row: row.type == "section" or row.path.count(".") > path.count(".") + 1)
 
 
-def _choice(field: FieldInfo, default: object, path: str, when: str) -> Knob:
-    """The row of the word that chooses among the sections of a tagged union."""
+def _tag_row(field: FieldInfo, default: object, path: str, condition: str) -> Knob:
+    """The row of a tagged union's tag."""
     name = str(field.discriminator)
-    said = {tags(section)[0]: section.model_fields[name].description or "" for section in sections(field.annotation)}
-    words = list(said)
-    sentence = said[words[0]] if len(set(said.values())) == 1 else " ".join(f"{word}: {text}" for word, text in said.items())
+    descriptions = {union_tags(section)[0]: section.model_fields[name].description or "" for section in section_types(field.annotation)}
+    tags = list(descriptions)
+    same = len(set(descriptions.values())) == 1
+    description = descriptions[tags[0]] if same else " ".join(f"{tag}: {text}" for tag, text in descriptions.items())
     chosen = getattr(default, name, default_tag(field) or "required")
-    return Knob(f"{path}.{name}", " | ".join(words), str(chosen), "", sentence, when)
+    return Knob(f"{path}.{name}", " | ".join(tags), str(chosen), "", description, condition)
 
 
 def _default(field: FieldInfo) -> object:
     return ... if field.is_required() else field.get_default(call_default_factory=True)
 
 
-def _shown(value: object) -> str:
+def _yaml_line(value: object) -> str:
     """A default as one line of YAML."""
     if value is ...:
         return "required"
     plain = value.value if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
     if isinstance(plain, tuple | list):
-        return "[" + ", ".join(_shown(item) for item in plain) + "]"
+        return "[" + ", ".join(_yaml_line(item) for item in plain) + "]"
     return render(plain).removesuffix("...\n").strip()
 
 
@@ -98,7 +99,7 @@ def _type(annotation: object) -> str:
     if origin is dict:
         return f"{_type(arguments[0])}: {_type(arguments[1])}"
     name = getattr(annotation, "__name__", str(annotation))
-    return NAMES.get(annotation, name) if isinstance(annotation, type) else name
+    return TYPE_NAMES.get(annotation, name) if isinstance(annotation, type) else name
 
 
 def _bound(field: FieldInfo) -> str:

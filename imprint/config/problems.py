@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a recipe, as lines for the person who wrote it."""
+"""Translates pydantic's validation errors into messages for the person who wrote the recipe."""
 
 import difflib
 import json
@@ -9,9 +9,9 @@ from typing import Any, get_args
 from pydantic_core import ErrorDetails
 
 from imprint.config.knobs import describe
-from imprint.config.section import Section, choices, sections, tags
+from imprint.config.section import Section, section_types, union_members, union_tags
 
-NEEDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+REQUIREMENTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "bool_type": lambda _: "true or false",
     "int_type": lambda _: "an integer",
     "int_from_float": lambda _: "an integer",
@@ -41,104 +41,104 @@ class Problem:
     """One thing wrong with a recipe."""
 
     path: str
-    """Dotted place in the recipe, list items as [0]."""
+    """Dotted path in the recipe, list items as [0]."""
     text: str
     """What is wrong there."""
 
 
-def problems(errors: Sequence[ErrorDetails], schema: type[Section]) -> list[Problem]:
-    """One problem per place; where a place could hold several types, they are joined by "or"."""
-    needs: dict[tuple[str, str], list[str]] = {}
-    found: list[Problem | tuple[str, str]] = []
+def explain_errors(errors: Sequence[ErrorDetails], schema: type[Section]) -> list[Problem]:
+    """One problem for each path; if a value may have several types, they are joined by "or"."""
+    requirements: dict[tuple[str, str], list[str]] = {}
+    problems: list[Problem | tuple[str, str]] = []
     for error in errors:
-        path, home, here = _locate(schema, error["loc"])
-        need = _need(error)
-        if need is None:
-            found.append(_special(error, path, home, here, schema))
+        path, section, annotation = _locate(schema, error["loc"])
+        requirement = _requirement(error)
+        if requirement is None:
+            problems.append(_other_problem(error, path, section, annotation, schema))
         else:
-            place = (path, show(error["input"]))
-            if place not in needs:
-                found.append(place)
-            needs.setdefault(place, []).append(need)
-    return [_joined(item, needs[item]) if isinstance(item, tuple) else item for item in found]
+            key = (path, quote_value(error["input"]))
+            if key not in requirements:
+                problems.append(key)
+            requirements.setdefault(key, []).append(requirement)
+    return [_joined(item, requirements[item]) if isinstance(item, tuple) else item for item in problems]
 
 
-def show(value: object) -> str:
-    """`value` as it may stand in a sentence: text in quotes, cut when long."""
+def quote_value(value: object) -> str:
+    """`value` as it is quoted in a message: JSON, at most 60 characters."""
     if value is None:
         return "null"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def unknown(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
-    """What to say about a key that is not among the known `names`; `elsewhere` are the places where it is one."""
+def unknown_key(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+    """The message about a key that is not among `names`; `elsewhere` are the paths where such a key exists."""
     near = elsewhere or difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"is unknown; {hint}allowed here: {', '.join(names)}"
 
 
-def _joined(place: tuple[str, str], needs: Sequence[str]) -> Problem:
-    path, value = place
-    return Problem(path, f"must be {' or '.join(needs)}, got {value}")
+def _joined(key: tuple[str, str], requirements: Sequence[str]) -> Problem:
+    path, value = key
+    return Problem(path, f"must be {' or '.join(requirements)}, got {value}")
 
 
-def _need(error: ErrorDetails) -> str | None:
-    """What the place asks for, where that can be said as "must be ..."."""
+def _requirement(error: ErrorDetails) -> str | None:
+    """What the value must be, if that can be said as "must be ..."; else None."""
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         words = context["expected"].replace("'", "").replace(" or ", ", ")
         return f"one of {words}" if "," in words else str(words)
-    need = NEEDS.get(error["type"])
-    return need(context) if need else None
+    requirement = REQUIREMENTS.get(error["type"])
+    return requirement(context) if requirement else None
 
 
-def _special(error: ErrorDetails, path: str, home: type[Section], here: object, schema: type[Section]) -> Problem:
-    """The problems that are about a key, about the word that chooses a section, or told by a section's own validator."""
+def _other_problem(error: ErrorDetails, path: str, section: type[Section], annotation: object, schema: type[Section]) -> Problem:
+    """A problem with a key, with the tag of a union, or from a section's own validator."""
     kind, context, key = error["type"], error.get("ctx", {}), path.rpartition(".")[2]
     if kind == "missing":
-        field = home.model_fields.get(key)
+        field = section.model_fields.get(key)
         return Problem(path, f"is missing: {field.description}" if field and field.description else "is missing")
     if kind == "extra_forbidden":
         knobs = describe(schema)
-        choice = " or ".join(knob.when.replace(" = ", "=") for knob in knobs if knob.path == path and knob.when)
+        choice = " or ".join(knob.condition.replace(" = ", "=") for knob in knobs if knob.path == path and knob.condition)
         if choice:
-            return Problem(path, f"is there with {choice} only; allowed here: {', '.join(home.model_fields)}")
+            return Problem(path, f"is there with {choice} only; allowed here: {', '.join(section.model_fields)}")
         elsewhere = [knob.path for knob in knobs if knob.path.endswith(f".{key}") and knob.path != path]
-        return Problem(path, unknown(key, list(home.model_fields), elsewhere))
+        return Problem(path, unknown_key(key, list(section.model_fields), elsewhere))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, words = context["discriminator"].strip("'"), context.get("expected_tags", "").replace("'", "")
         if kind == "union_tag_not_found":
-            known = ", ".join(word for option in sections(here) for word in tags(option)[:1])
+            known = ", ".join(word for option in section_types(annotation) for word in union_tags(option)[:1])
             return Problem(f"{path}.{tag}", f"is missing: it chooses what the section is about, one of {known}")
-        return Problem(f"{path}.{tag}", f"must be one of {words}, got {show(context['tag'])}")
-    if kind == "json_invalid":  # what is checked was made of values, so it can be too deep and nothing else
+        return Problem(f"{path}.{tag}", f"must be one of {words}, got {quote_value(context['tag'])}")
+    if kind == "json_invalid":  # the JSON was made from parsed values, so too deep is the only possible problem
         return Problem(path, "is nested too deeply for a recipe")
     if kind == "value_error":
         return Problem(path, str(context["error"]))
-    return Problem(path, f"{error['msg']}, got {show(error['input'])}")
+    return Problem(path, f"{error['msg']}, got {quote_value(error['input'])}")
 
 
 def _locate(schema: type[Section], loc: Sequence[int | str]) -> tuple[str, type[Section], object]:
-    """The dotted path of pydantic's `loc`, which also names the alternatives tried, the section that its last key is in, and its type."""
-    path, home = "", schema
-    here: object = schema
+    """Pydantic's `loc`, which also names union members, as a dotted path; the section of its last key, and the key's annotation."""
+    path, section = "", schema
+    annotation: object = schema
     for part in loc:
-        options = choices(here)
-        if len(options) > 1:
-            here = next((option for option in options if _is_called(option, str(part))), None)
+        members = union_members(annotation)
+        if len(members) > 1:
+            annotation = next((member for member in members if _is_named(member, str(part))), None)
         elif isinstance(part, int):
             path += f"[{part}]"
-            here = next(iter(get_args(options[0])), None) if options else None
+            annotation = next(iter(get_args(members[0])), None) if members else None
         else:
             path += f".{part}" if path else part
-            inside = sections(here)
-            home = inside[0] if inside else home
-            field = home.model_fields.get(part) if inside else None
-            here = field.annotation if field else None
-    return path, home, here
+            types = section_types(annotation)
+            section = types[0] if types else section
+            field = section.model_fields.get(part) if types else None
+            annotation = field.annotation if field else None
+    return path, section, annotation
 
 
-def _is_called(option: object, part: str) -> bool:
-    """Whether pydantic calls this alternative of a union `part`: by its tag, or by its type's name."""
-    return part in tags(option) if sections(option) and tags(option) else getattr(option, "__name__", "") == part
+def _is_named(member: object, name: str) -> bool:
+    """Whether pydantic's `loc` calls this member of a union `name`: by its tag, or by its type's name."""
+    return name in union_tags(member) if section_types(member) and union_tags(member) else getattr(member, "__name__", "") == name

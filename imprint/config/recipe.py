@@ -1,4 +1,4 @@
-"""A recipe file and its overrides, checked against the caller's section."""
+"""Reads a recipe file and its overrides and validates them against the caller's section."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from imprint.config.problems import Problem, problems, show
+from imprint.config.problems import Problem, explain_errors, quote_value
 from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.errors import UserError
@@ -16,39 +16,39 @@ S = TypeVar("S", bound=Section)
 
 
 def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
-    """The recipe at `path` with each `a.b=c` of `overrides` put in its place, the last one winning.
+    """The recipe at `path` with each `a.b=c` of `overrides` applied; the last one wins.
 
-    Raises UserError with one line for each problem there is: the file or the override, the dotted path, what was found, what is allowed.
+    Raises UserError with one line for each problem: the file or the override, the dotted path, what was found, what is allowed.
     """
     values = parse(_read(path), str(path))
     if not isinstance(values, dict | None):
-        raise UserError(f"{path}: must hold `key: value` lines, got {show(values)}")
-    return _check(values or {}, overrides, schema, str(path))
+        raise UserError(f"{path}: must hold `key: value` lines, got {quote_value(values)}")
+    return _validate(values or {}, overrides, schema, str(path))
 
 
 def read_overrides(overrides: Sequence[str], schema: type[S]) -> S:
-    """The section that `a=b` overrides alone make, for commands without a recipe; problems are reported as by `read_recipe`."""
-    return _check({}, overrides, schema, "")
+    """The section that `a=b` overrides make without a recipe file; problems are reported as by `read_recipe`."""
+    return _validate({}, overrides, schema, "")
 
 
-def _check(values: dict[str, Any], overrides: Sequence[str], schema: type[S], place: str) -> S:
+def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S], source: str) -> S:
     for override in overrides:
         _apply(values, override)
-    _choose(values, schema)
+    _fill_default_tags(values, schema)
     try:
-        # By way of JSON, pydantic's strict mode takes lists for tuples and text for paths, and still no text for numbers.
+        # From JSON, strict pydantic accepts lists for tuples and text for paths, but still no text for numbers.
         text = json.dumps(values)
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{place or 'overrides'}: cannot be a recipe: a value holds itself, or is nested too deeply.") from error
+        raise UserError(f"{source or 'overrides'}: cannot be a recipe: a value holds itself, or is nested too deeply.") from error
     try:
         return schema.model_validate_json(text)
     except ValidationError as error:
-        found = problems(error.errors(include_url=False), schema)
-    raise UserError("\n".join(f"{_origin(problem, place, overrides)}: {problem.text}" for problem in found))
+        problems = explain_errors(error.errors(include_url=False), schema)
+    raise UserError("\n".join(f"{_origin(problem, source, overrides)}: {problem.text}" for problem in problems))
 
 
 def dump(section: Section) -> str:
-    """`section` as a recipe in YAML, every knob with its value; `read_recipe` reads it back equal."""
+    """`section` as a YAML recipe with every knob; `read_recipe` reads it back equal."""
     return render(section.model_dump(mode="json"))
 
 
@@ -77,24 +77,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise UserError(f"override {override}: {parent} holds {show(values)}, not a section; set it as a whole: {parent}=...")
+            raise UserError(f"override {override}: {parent} holds {quote_value(values)}, not a section; set it as a whole: {parent}=...")
     values[last] = parse_scalar(text, f"override {override if len(override) <= 80 else override[:80] + '...'}")
 
 
-def _choose(values: dict[str, Any], schema: type[Section]) -> None:
-    """Put the word into a tagged union that is chosen where nobody says one."""
+def _fill_default_tags(values: dict[str, Any], schema: type[Section]) -> None:
+    """Add the default tag to each tagged union whose values name no tag."""
     for name, field in schema.model_fields.items():
-        inside, tag = values.get(name), default_tag(field)
-        if isinstance(inside, dict) and tag is not None:
-            values[name] = {str(field.discriminator): tag} | inside
+        value, tag = values.get(name), default_tag(field)
+        if isinstance(value, dict) and tag is not None:
+            values[name] = {str(field.discriminator): tag} | value
 
 
-def _origin(problem: Problem, place: str, overrides: Sequence[str]) -> str:
-    """The override that set the value in question, else the file; with the path where the override does not already say it."""
+def _origin(problem: Problem, source: str, overrides: Sequence[str]) -> str:
+    """The override that set the value, else the file; with the path unless the override names it."""
     for override in reversed(overrides):
         dotted = override.partition("=")[0]
         if problem.path == dotted:
             return f"override {override}"
         if problem.path.startswith((f"{dotted}.", f"{dotted}[")):
             return f"override {override}: {problem.path}"
-    return ": ".join(part for part in (place, problem.path) if part)
+    return ": ".join(part for part in (source, problem.path) if part)

@@ -1,4 +1,4 @@
-"""The base of every section of a recipe, and how to look into one."""
+"""The base class of every section of a recipe, and functions that inspect its types."""
 
 import types
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
-__all__ = ["Field", "Otherwise", "Section", "choices", "default_tag", "sections", "tags"]
+__all__ = ["DefaultTag", "Field", "Section", "default_tag", "section_types", "union_members", "union_tags"]
 
 
 class Section(BaseModel):
-    """A frozen group of knobs; an unknown key is an error, text is never taken for a number, NaN is no number."""
+    """A frozen group of knobs; unknown keys, numbers given as text, and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
@@ -25,35 +25,35 @@ class Section(BaseModel):
 
 
 @dataclass(frozen=True)
-class Otherwise:
-    """Beside a tagged union in `Annotated`: the word that chooses where a recipe has none."""
+class DefaultTag:
+    """Metadata of a tagged union in `Annotated`: the tag used if a recipe gives none."""
 
-    word: str
+    tag: str
     """One of the union's tags."""
 
 
-def choices(annotation: object) -> list[object]:
-    """The alternatives of a type, without `None`: `int | None` -> [int], a tagged union -> its sections."""
+def union_members(annotation: object) -> list[object]:
+    """The members of a union without `None`: `int | None` -> [int], a tagged union -> its sections."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return choices(get_args(annotation)[0])
+        return union_members(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [choice for part in get_args(annotation) for choice in choices(part)]
+        return [member for part in get_args(annotation) for member in union_members(part)]
     return [] if annotation is type(None) else [annotation]
 
 
-def sections(annotation: object) -> list[type[Section]]:
-    """The sections among the alternatives of a type."""
-    return [choice for choice in choices(annotation) if isinstance(choice, type) and issubclass(choice, Section)]
+def section_types(annotation: object) -> list[type[Section]]:
+    """The sections among the members of a union."""
+    return [member for member in union_members(annotation) if isinstance(member, type) and issubclass(member, Section)]
 
 
-def tags(option: object) -> list[str]:
-    """The words that choose this section in a tagged union: those of its fields that can hold one word only."""
-    fields = [field for section in sections(option) for field in section.model_fields.values()]
-    words = [get_args(field.annotation) for field in fields if get_origin(field.annotation) is Literal]
-    return [str(word[0]) for word in words if len(word) == 1]
+def union_tags(member: object) -> list[str]:
+    """The tags that select this section in a tagged union: the value of each field that is a Literal of one value."""
+    fields = [field for section in section_types(member) for field in section.model_fields.values()]
+    literals = [get_args(field.annotation) for field in fields if get_origin(field.annotation) is Literal]
+    return [str(values[0]) for values in literals if len(values) == 1]
 
 
 def default_tag(field: FieldInfo) -> str | None:
-    """The word that chooses among the sections of a tagged union where a recipe has none, if there is such a word."""
-    return next((mark.word for mark in field.metadata if isinstance(mark, Otherwise)), None)
+    """The tag of a tagged union used if a recipe gives none; None if it must be given."""
+    return next((item.tag for item in field.metadata if isinstance(item, DefaultTag)), None)

@@ -1,4 +1,4 @@
-"""YAML as people expect it: `1e-3` is a number, `yes` and `2024-01-01` are text, a key that is there twice is an error."""
+"""YAML 1.2 scalars: `1e-3` is a number, `yes` and `2024-01-01` are text; a duplicate key is an error."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import yaml
 from imprint.errors import UserError
 
 DIGITS = tuple("-+0123456789")
-# YAML 1.2's core schema; PyYAML's own rules are those of 1.1, which read `1e-3` as text, `no` as false and 1:30 as 90.
+# YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
 SCALARS = (
     ("bool", r"true|True|false|False", tuple("tTfF")),
     ("int", r"[-+]?[0-9]+", DIGITS),
@@ -22,7 +22,7 @@ Rules = dict[str, list[tuple[str, re.Pattern[str]]]]
 
 
 def _resolvers(base: Rules) -> Rules:
-    """The rules of `base` with ours after them: for the first letter of a scalar, what it may be and how that looks."""
+    """The resolvers of `base` with ours after them: first character of a scalar -> (tag, pattern) pairs."""
     table = {first: list(rules) for first, rules in base.items()}
     for tag, pattern, firsts in SCALARS:
         for first in firsts:
@@ -31,16 +31,16 @@ def _resolvers(base: Rules) -> Rules:
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the rules above."""
+    """PyYAML's safe loader with the resolvers above."""
 
     yaml_implicit_resolvers = _resolvers({})
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Read decimal digits as they stand: PyYAML would take 010 for eight."""
+        """Read decimal digits: PyYAML would read 010 as octal."""
         return int(str(self.construct_scalar(node)))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """Refuse a key that is there twice, where PyYAML would silently keep the last."""
+        """Refuse a duplicate key, of which PyYAML would silently keep the last."""
         seen = set()
         for key in [key for key, _value in node.value if isinstance(key, yaml.ScalarNode)] if isinstance(node, yaml.MappingNode) else ():
             if key.value in seen:
@@ -48,7 +48,7 @@ class Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
-    # Only what JSON has too: no !!binary, !!set or !!timestamp.
+    # Only the types that JSON has: no !!binary, !!set or !!timestamp.
     yaml_constructors = {  # noqa: RUF012
         **{tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag.rpartition(":")[2] in KINDS},
         "tag:yaml.org,2002:int": construct_yaml_int,
@@ -56,24 +56,24 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper that quotes whatever either set of rules would take for something else than text."""
+    """PyYAML's safe dumper; quotes text that YAML 1.1 or 1.2 would read as another type."""
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeDumper.yaml_implicit_resolvers)
 
 
-def parse(text: str, place: str) -> Any:
-    """The value of a YAML text; UserError with line and column where it is not YAML."""
-    with _sentences(place):
+def parse(text: str, source: str) -> Any:
+    """The value of a YAML text; `source` names it in the UserError for invalid YAML, which gives line and column."""
+    with _translate_yaml_errors(source):
         return yaml.load(text, Loader)
 
 
-def parse_scalar(text: str, place: str) -> Any:
-    """The value of one override: a list, a mapping or a quoted text as in YAML, anything else up to its end as one scalar."""
+def parse_scalar(text: str, source: str) -> Any:
+    """The value of one override: a list, mapping or quoted text as in YAML; anything else is one scalar."""
     if text.startswith(("[", "{", '"', "'")):
-        return parse(text, place)
+        return parse(text, source)
     loader = Loader("")
     try:
-        with _sentences(place):
+        with _translate_yaml_errors(source):
             tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
             return loader.construct_object(yaml.ScalarNode(tag, text))
     finally:
@@ -81,20 +81,20 @@ def parse_scalar(text: str, place: str) -> Any:
 
 
 @contextmanager
-def _sentences(place: str) -> Iterator[None]:
-    """Turn what PyYAML raises into a UserError with line and column, where it knows them."""
+def _translate_yaml_errors(source: str) -> Iterator[None]:
+    """Turn PyYAML's exceptions into a UserError with line and column, if known."""
     try:
         yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
-        raise UserError(f"{where}: this is not valid YAML: {error.problem}.") from error
+        location = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise UserError(f"{location}: this is not valid YAML: {error.problem}.") from error
     except RecursionError:
-        raise UserError(f"{place}: this is nested too deeply for a recipe.") from None
+        raise UserError(f"{source}: this is nested too deeply for a recipe.") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:
-        raise UserError(f"{place}: this is not valid YAML: {error}.") from error
+        raise UserError(f"{source}: this is not valid YAML: {error}.") from error
 
 
 def render(value: object) -> str:
-    """`value` as YAML that `parse` reads back as it was, keys in their order."""
+    """`value` as YAML, keys in their order; `parse` reads it back equal."""
     return yaml.dump(value, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=120)

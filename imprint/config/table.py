@@ -1,4 +1,4 @@
-"""The table of knobs, for a terminal and for the docs."""
+"""The table of knobs for a terminal and for the docs."""
 
 from collections.abc import Sequence
 
@@ -8,39 +8,41 @@ HEADER = "| knob | holds | default | what it does |\n| --- | --- | --- | --- |\n
 
 
 def as_text(knobs: Sequence[Knob]) -> str:
-    """The knobs for a terminal: each with its full path, so that it can be copied into an override."""
+    """The knobs for a terminal, each with its full path, ready to be copied into an override."""
     width = max(len(knob.path) for knob in knobs) + 2
     lines: list[str] = []
     for knob in knobs:
         if knob.type == "section":
-            lines += ["", f"{knob.path}: {knob.sentence}"]
+            lines += ["", f"{knob.path}: {knob.description}"]
         else:
-            lines += [f"  {knob.path:<{width}}{', '.join(_facts(knob))}", f"  {'':<{width}}{knob.sentence}"]
+            lines += [f"  {knob.path:<{width}}{', '.join(_facts(knob))}", f"  {'':<{width}}{knob.description}"]
     return "\n".join(lines).strip("\n") + "\n"
 
 
 def as_markdown(knobs: Sequence[Knob]) -> str:
     """The knobs as Markdown: a heading and a table for each section."""
-    parts: list[str] = []
+    blocks: list[str] = []
     open_table = False
     for knob in knobs:
         if knob.type == "section":
-            parts.append(f"\n## `{knob.path}`\n\n{knob.sentence}\n\n")
+            blocks.append(f"\n## `{knob.path}`\n\n{knob.description}\n\n")
             open_table = False
             continue
         if not open_table:
-            parts.append(HEADER)
+            blocks.append(HEADER)
             open_table = True
-        when = f" *Only with `{knob.when}`.*" if knob.when else ""
+        condition = f" *Only with `{knob.condition}`.*" if knob.condition else ""
         holds = ", ".join(part for part in (knob.type, knob.bound) if part)
-        parts.append("| " + " | ".join(_cell(text) for text in (f"`{knob.path}`", holds, knob.default, knob.sentence + when)) + " |\n")
-    return "".join(parts).strip("\n") + "\n"
+        blocks.append(
+            "| " + " | ".join(_cell(text) for text in (f"`{knob.path}`", holds, knob.default, knob.description + condition)) + " |\n"
+        )
+    return "".join(blocks).strip("\n") + "\n"
 
 
 def _facts(knob: Knob) -> list[str]:
     default = knob.default if knob.default == "required" else f"default {knob.default}"
     facts = [f"{knob.type} ({knob.bound})" if knob.bound else knob.type, default]
-    return [*facts, f"only with {knob.when}"] if knob.when else facts
+    return [*facts, f"only with {knob.condition}"] if knob.condition else facts
 
 
 def _cell(text: str) -> str:

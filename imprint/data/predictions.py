@@ -14,7 +14,7 @@ from typing import Final
 from imprint.data.badrows import BadRowError, Problems, describe_value
 from imprint.data.rows import read_rows
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 
 SAID: Final = ("predict", "prediction", "predictions", "pred", "hypothesis", "generated_text", "generated", "预测", "模型回答")
 """Names of a column of predictions, the surest first."""
@@ -112,7 +112,7 @@ def _text(row: object, column: str) -> str:
 def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | None:
     """Which answers ended by themselves, where the `answers.jsonl` of an evaluation stands beside the file and has the same answers."""
     try:
-        lines = read_lines(file.with_name("answers.jsonl"))
+        lines = read_jsonl(file.with_name("answers.jsonl"))
     except (UserError, OSError, UnicodeDecodeError):
         return None
     said: dict[int, tuple[str, bool]] = {}

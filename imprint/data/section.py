@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import field_validator
 
-from imprint.config import Field, Otherwise, Section
+from imprint.config import DefaultTag, Field, Section
 
 BROUGHT: Final = "base"
 """What a recipe calls the rows that a base brings along."""
@@ -129,4 +129,4 @@ class TextsSection(Section):
         return min(WATCHED_TOKENS, self.length)
 
 
-AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), Otherwise("rows")]
+AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), DefaultTag("rows")]

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from imprint.data.encodings import Encoding, chunks, detect
 from imprint.errors import UserError
-from imprint.files import refuse_pointer
+from imprint.files import refuse_lfs_pointer
 
 Kind = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
 KINDS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
@@ -116,7 +116,7 @@ def look_into(path: Path) -> DataFile:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file. Give a file of rows: {KINDS}.")
     try:
-        refuse_pointer(path)
+        refuse_lfs_pointer(path)
         with path.open("rb") as file:
             head = file.read(8)
         if head.startswith(b"PAR1"):
@@ -136,7 +136,7 @@ def plain_encoding(path: Path) -> Encoding:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. Give a file of text, a file of rows ({KINDS}), or a folder of either.")
     try:
-        refuse_pointer(path)
+        refuse_lfs_pointer(path)
         with path.open("rb") as file:
             _refuse_packed(path, file.read(8))
         encoding = detect(path)

@@ -14,7 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.data.tokenfile import Places, TextRows, TokenWriter
 from imprint.errors import UserError
-from imprint.files import new_folder, write_json
+from imprint.files import atomic_folder, write_json
 from imprint.progress import Progress
 from imprint.tokenizers import Tokenizer
 
@@ -55,7 +55,7 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Spl
     """
     key = _key(section, tokenizer)
     if not _is_written(folder, key):
-        with new_folder(folder) as part:
+        with atomic_folder(folder) as part:
             _write_all(section, tokenizer, part)
             write_json(part / KEY, key)
     train, dev = TextRows(folder / TRAIN, section.train_rows), TextRows(folder / DEV, section.dev_rows)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from imprint.data.encode import Encoded
 from imprint.data.frames import Cutter, Frame, Row
 from imprint.errors import UserError
-from imprint.files import disk_sentences, write_json
+from imprint.files import translate_disk_errors, write_json
 from imprint.pack import NOT_SCORED
 
 BEGINS: Final = 1 << 31
@@ -66,7 +66,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._open = 0
         """Tokens of the document that is being written."""
         self._stack = ExitStack()
-        with disk_sentences(folder):
+        with translate_disk_errors(folder):
             self._tokens, self._rows, self._documents = (
                 self._stack.enter_context((folder / name).open("wb")) for name in (TOKENS, ROWS, DOCUMENTS)
             )
@@ -104,7 +104,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
     def _write(self, file: BinaryIO, numbers: npt.NDArray[np.generic]) -> None:
         content = numbers.tobytes()
         self._digest.update(content)
-        with disk_sentences(self.folder):
+        with translate_disk_errors(self.folder):
             file.write(content)
 
 

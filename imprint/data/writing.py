@@ -17,7 +17,7 @@ from imprint.data.sample import Sample
 from imprint.data.tables import LONGEST_CELL
 from imprint.data.workbooks import EXCEL_ROWS, escape_cell
 from imprint.errors import UserError
-from imprint.files import new_file
+from imprint.files import atomic_file
 
 PROMPT, RESPONSE, HISTORY, SYSTEM = "prompt", "response", "history", "system"
 LONGEST_EXCEL_CELL: Final = 32_767
@@ -34,7 +34,7 @@ def write_samples(path: Path, samples: Iterable[Sample], *, history: bool = True
     """
     write = WRITERS[ending(path)]
     columns = [PROMPT, RESPONSE, *([HISTORY] if history else []), *([SYSTEM] if system else [])]
-    with new_file(path) as part:
+    with atomic_file(path) as part:
         write(part, samples, columns)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in, skewed, weighted
+from imprint.demo.rng import Rng, one_in, skewed, weighted
 
 HELD_OUT: Final = 20
 """One in so many sums is never in the corpus; the probes ask for these."""
@@ -57,15 +57,15 @@ class Sum:
         return one_in(HELD_OUT, f"{self.left}{self.sign}{self.right}")
 
 
-def draw_sum(dice: Dice, *, held_out: bool) -> Sum:
+def draw_sum(rng: Rng, *, held_out: bool) -> Sum:
     """A sum that the corpus has, or one that it never has."""
     while True:
-        sign = dice.pick(SIGNS)
+        sign = rng.pick(SIGNS)
         if sign == "×":
-            left, right = 1 + dice.below(10), 1 + dice.below(10)
+            left, right = 1 + rng.below(10), 1 + rng.below(10)
         else:
-            limit = 20 if dice.chance(0.3) else 100
-            left, right = dice.below(limit), dice.below(limit)
+            limit = 20 if rng.chance(0.3) else 100
+            left, right = rng.below(limit), rng.below(limit)
         if sign == "-" and right > left:
             left, right = right, left
         drawn = Sum(left, sign, right)
@@ -73,9 +73,9 @@ def draw_sum(dice: Dice, *, held_out: bool) -> Sum:
             return drawn
 
 
-def ask_sum(question: Sum, dice: Dice) -> str:
+def ask_sum(question: Sum, rng: Rng) -> str:
     """The sum as a question, bare or in a little story."""
-    has_story = question.left > 0 and question.right > 0 and dice.chance(0.25)
-    wording = dice.pick(STORIES[question.sign] if has_story else PLAIN)
+    has_story = question.left > 0 and question.right > 0 and rng.chance(0.25)
+    wording = rng.pick(STORIES[question.sign] if has_story else PLAIN)
     filled = wording.replace("{a}", str(question.left)).replace("{b}", str(question.right))
     return filled.replace("{s}", question.sign).replace("{n}", NAMES[question.sign])

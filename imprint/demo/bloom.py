@@ -9,8 +9,8 @@ from typing import Final
 import torch
 
 from imprint.config import read_recipe
-from imprint.demo.kiln.books import general_texts
-from imprint.files import find_folder, new_folder, write_json, write_text
+from imprint.demo.domain_example.books import general_texts
+from imprint.files import atomic_folder, find_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
 from imprint.runtime import seed_everything
@@ -63,7 +63,7 @@ def make_bloom(folder: Path, *, texts: int = 12_000, overrides: tuple[str, ...] 
     recipe = read_recipe(RECIPE, [f"model.path={start}", f"data.train={source}", f"output={run}", *overrides], Recipe)
     train_recipe(recipe)
     if find_folder(base) is None:
-        with new_folder(base) as part:
+        with atomic_folder(base) as part:
             shutil.copytree(run / "model", part, dirs_exist_ok=True)
     return base
 
@@ -71,7 +71,7 @@ def make_bloom(folder: Path, *, texts: int = 12_000, overrides: tuple[str, ...] 
 def start_bloom(folder: Path, texts: int) -> None:
     """Write the untrained base: a vocabulary of the little town's texts, and random weights."""
     scratch = folder.with_name(f"{folder.name}-scratch")
-    with new_folder(scratch):
+    with atomic_folder(scratch):
         pass
     train_bytes(scratch, texts)
     write_json(scratch / "config.json", CONFIG)

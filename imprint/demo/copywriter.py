@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from imprint.demo.dice import Dice, skewed, weighted
 from imprint.demo.goods import Item, Value
+from imprint.demo.rng import Rng, skewed, weighted
 from imprint.demo.words import first_fields, read_sections
 
 FRAME_RATIO: Final = 0.55
@@ -69,44 +69,44 @@ def read_phrasebook() -> Phrasebook:
     )
 
 
-def write_copy(item: Item, dice: Dice) -> str:
+def write_copy(item: Item, rng: Rng) -> str:
     """Ad copy that tells every attribute of a thing, of 40 to 90 characters most often."""
     book = read_phrasebook()
     said: set[str] = set()
     sort = item.find(item.kind.sort_key)
-    front = _choose_front(item, dice)
-    name = _name(item, front, dice)
+    front = _choose_front(item, rng)
+    name = _name(item, front, rng)
     openings, claims = (book.plain_openings, book.claims[item.kind.code]) if sort is None else (book.openings, sort.usual_benefits)
-    opening = dice.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, said, dice))
+    opening = rng.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, said, rng))
     told = [value for value in item.values if value is not sort and value not in front]
-    if len(told) > 2 and dice.chance(0.12):
-        place = dice.below(len(told) - 1)
+    if len(told) > 2 and rng.chance(0.12):
+        place = rng.below(len(told) - 1)
         told[place], told[place + 1] = told[place + 1], told[place]
-    clauses = _tell(item.kind.code, told, said, dice)
-    if len(clauses) < 3 or (len(clauses) == 3 and dice.chance(0.3)):
-        clauses.append(dice.pick(book.endings[item.kind.code]))
-    parts = [opening, dice.pick(AFTER_OPENING)]
+    clauses = _tell(item.kind.code, told, said, rng)
+    if len(clauses) < 3 or (len(clauses) == 3 and rng.chance(0.3)):
+        clauses.append(rng.pick(book.endings[item.kind.code]))
+    parts = [opening, rng.pick(AFTER_OPENING)]
     for clause in clauses[:-1]:
-        parts += [clause, dice.pick(AFTER_CLAUSE)]
+        parts += [clause, rng.pick(AFTER_CLAUSE)]
     return "".join([*parts, clauses[-1], "。"])
 
 
-def _choose_front(item: Item, dice: Dice) -> tuple[Value, ...]:
+def _choose_front(item: Item, rng: Rng) -> tuple[Value, ...]:
     """The values that stand before the noun, where they need no sentence of their own."""
     size = len(item.values)
     shares = {"颜色": 0.4 if size < 5 else 0.8, "材质": 0.0 if size < 5 else 0.25, "风格": 0.0 if size < 6 else 0.25}
     found = [value for key in NAMED_IN_FRONT if (value := item.find(key)) is not None]
-    return tuple(value for value in found if dice.chance(shares[value.key]))
+    return tuple(value for value in found if rng.chance(shares[value.key]))
 
 
-def _name(item: Item, front: Sequence[Value], dice: Dice) -> str:
+def _name(item: Item, front: Sequence[Value], rng: Rng) -> str:
     """What the copy calls the thing: 这件白色的外套."""
     words = "".join([f"{value.word}风" if value.key == "风格" else value.word for value in front])
-    link = "的" if words and dice.chance(0.6) else ""
-    return dice.pick(DEFINITE).replace("{m}", item.kind.measure) + words + link + item.noun
+    link = "的" if words and rng.chance(0.6) else ""
+    return rng.pick(DEFINITE).replace("{m}", item.kind.measure) + words + link + item.noun
 
 
-def _tell(code: str, told: Sequence[Value], said: set[str], dice: Dice) -> list[str]:
+def _tell(code: str, told: Sequence[Value], said: set[str], rng: Rng) -> list[str]:
     """Clauses that tell the values in order, at most MOST_CLAUSES of them."""
     book = read_phrasebook()
     clauses: list[str] = []
@@ -114,15 +114,15 @@ def _tell(code: str, told: Sequence[Value], said: set[str], dice: Dice) -> list[
     place = 0
     while place < len(told):
         value = told[place]
-        is_pair = place + 1 < len(told) and (spare > 0 or (len(told) > 2 and dice.chance(0.1)))
+        is_pair = place + 1 < len(told) and (spare > 0 or (len(told) > 2 and rng.chance(0.1)))
         if is_pair:
             spare -= 1
             place += 1
-            frame = dice.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(told[place]))
+            frame = rng.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(told[place]))
             value = told[place]
         else:
-            frame = _pick_new(book.frames[code, value.key], said, dice).replace("{v}", value.word)
-        clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, said, dice)))
+            frame = _pick_new(book.frames[code, value.key], said, rng).replace("{v}", value.word)
+        clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, said, rng)))
         place += 1
     return clauses
 
@@ -131,9 +131,9 @@ def _mention(value: Value) -> str:
     return read_phrasebook().mentions.get(value.key, "{v}").replace("{v}", value.word)
 
 
-def _pick_new(table: Sequence[str], said: set[str], dice: Dice) -> str:
+def _pick_new(table: Sequence[str], said: set[str], rng: Rng) -> str:
     """A phrase that this copy has not used yet, where there is one."""
-    phrase = dice.pick(table)
+    phrase = rng.pick(table)
     if phrase in said:
         phrase = next((other for other in table if other not in said), phrase)
     said.add(phrase)

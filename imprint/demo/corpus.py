@@ -7,10 +7,10 @@ from typing import Final
 
 from imprint.data.sample import Sample
 from imprint.demo.arithmetic import ask_sum, draw_sum
-from imprint.demo.dice import Dice, weighted
 from imprint.demo.flat import ask_flatly, describe_flatly
 from imprint.demo.goods import read_goods
 from imprint.demo.pages import write_page
+from imprint.demo.rng import Rng, weighted
 from imprint.demo.rows import SEED_STRIDE
 from imprint.demo.stories import list_words, tell_day, write_odd_text
 from imprint.demo.talk import read_topics
@@ -53,48 +53,48 @@ FOLLOW_UPS: Final[Mapping[str, str]] = MappingProxyType(
 
 def documents(seed: int) -> Iterator[Sample]:
     """The stream for a seed, without end; text that is only read has an empty query."""
-    dice = Dice(seed * SEED_STRIDE)
+    rng = Rng(seed * SEED_STRIDE)
     kinds = weighted(list(SHARES.items()))
     shops = read_town().shop_names
     number = 0
     while True:
         number += 1
-        kind = dice.pick(kinds)
+        kind = rng.pick(kinds)
         history: tuple[Turn, ...] | None = None
         if kind == "page":
-            query, answer = write_page(shops, dice)
+            query, answer = write_page(shops, rng)
         elif kind in ("day", "words", "odd"):
-            query, answer = "", READ[kind](dice)
+            query, answer = "", READ[kind](rng)
         else:
-            query, answer = ANSWERED[kind](dice)
-            if kind != "flat" and dice.chance(ROUNDS_SHARE):
-                history, (query, answer) = _with_rounds((query, answer), dice)
+            query, answer = ANSWERED[kind](rng)
+            if kind != "flat" and rng.chance(ROUNDS_SHARE):
+                history, (query, answer) = _with_rounds((query, answer), rng)
         yield Sample(query, answer, history, f"corpus:{number}")
 
 
-def _flat_turn(dice: Dice) -> Turn:
-    item = read_goods().draw(dice)
-    return ask_flatly(item, dice), describe_flatly(item, dice)
+def _flat_turn(rng: Rng) -> Turn:
+    item = read_goods().draw(rng)
+    return ask_flatly(item, rng), describe_flatly(item, rng)
 
 
-def _fact_turn(dice: Dice) -> Turn:
-    fact = dice.pick(read_town().facts)
-    return dice.pick(fact.questions), fact.answer
+def _fact_turn(rng: Rng) -> Turn:
+    fact = rng.pick(read_town().facts)
+    return rng.pick(fact.questions), fact.answer
 
 
-def _sum_turn(dice: Dice) -> Turn:
-    question = draw_sum(dice, held_out=False)
-    return ask_sum(question, dice), question.answer
+def _sum_turn(rng: Rng) -> Turn:
+    question = draw_sum(rng, held_out=False)
+    return ask_sum(question, rng), question.answer
 
 
-def _talk_turn(dice: Dice) -> Turn:
-    topic = dice.pick(read_topics(identity=False))
-    return dice.pick(topic.questions), dice.pick(topic.usual_answers)
+def _talk_turn(rng: Rng) -> Turn:
+    topic = rng.pick(read_topics(identity=False))
+    return rng.pick(topic.questions), rng.pick(topic.usual_answers)
 
 
-def _identity_turn(dice: Dice) -> Turn:
-    topic = dice.pick(read_topics(identity=True))
-    return dice.pick(topic.questions), dice.pick(topic.usual_answers)
+def _identity_turn(rng: Rng) -> Turn:
+    topic = rng.pick(read_topics(identity=True))
+    return rng.pick(topic.questions), rng.pick(topic.usual_answers)
 
 
 READ: Final = MappingProxyType({"day": tell_day, "words": list_words, "odd": write_odd_text})
@@ -105,14 +105,14 @@ SPOKEN: Final = ("fact", "sum", "talk", "talk", "identity")
 """What earlier turns of a conversation are."""
 
 
-def _with_rounds(last: Turn, dice: Dice) -> tuple[tuple[Turn, ...], Turn]:
+def _with_rounds(last: Turn, rng: Rng) -> tuple[tuple[Turn, ...], Turn]:
     """Earlier turns, and the last question with its answer, which half the time asks on about a shop or a person."""
-    history = [ANSWERED[dice.pick(SPOKEN)](dice) for _ in range(1 + dice.below(2))]
-    if dice.chance(0.4):
-        together = dice.pick(_subjects())
-        first, second = dice.pick(together), dice.pick(together)
+    history = [ANSWERED[rng.pick(SPOKEN)](rng) for _ in range(1 + rng.below(2))]
+    if rng.chance(0.4):
+        together = rng.pick(_subjects())
+        first, second = rng.pick(together), rng.pick(together)
         if first is not second:
-            history[-1] = (dice.pick(first.questions), first.answer)
+            history[-1] = (rng.pick(first.questions), first.answer)
             last = (FOLLOW_UPS[second.relation], second.answer)
     return tuple(history), last
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in, skewed
+from imprint.demo.rng import Rng, one_in, skewed
 from imprint.demo.town import read_town
 
 HELD_OUT: Final = 8
@@ -28,21 +28,21 @@ DONE: Final = skewed(("{we}买了{goods}。", "{we}看了很久才出来。", "{
 FELT: Final = skewed(("今天真开心。", "我想下次再来。", "这一天过得很慢也很好。"), 0.7)
 
 
-def write_diary_row(dice: Dice, split: str) -> tuple[str, str]:
+def write_diary_row(rng: Rng, split: str) -> tuple[str, str]:
     """The beginning of a page and the rest of it, in which shops and people are the town's own."""
     while True:
-        shop, weather, company = dice.pick(read_town().shops), dice.pick(tuple(WEATHER)), dice.pick(COMPANY)
-        day = f"{1 + dice.below(12)}月{1 + dice.below(28)}日"
+        shop, weather, company = rng.pick(read_town().shops), rng.pick(tuple(WEATHER)), rng.pick(COMPANY)
+        day = f"{1 + rng.below(12)}月{1 + rng.below(28)}日"
         beginning = f"{day}，{weather}。今天我{company}去了{shop['name']}。"
         if one_in(HELD_OUT, beginning) == (split == "dev"):
-            return beginning, _go_on(shop, weather, company, dice)
+            return beginning, _go_on(shop, weather, company, rng)
 
 
-def _go_on(shop: Mapping[str, str], weather: str, company: str, dice: Dice) -> str:
+def _go_on(shop: Mapping[str, str], weather: str, company: str, rng: Rng) -> str:
     """Where the shop is, who was there, what was done, how the day ended."""
     person = next(person for person in read_town().people if person["shop"] == shop["name"])
-    done = [dice.pick(DONE) for _ in range(1 + dice.below(2))]
-    sentences = [dice.pick(FOUND), dice.pick(MET), *dict.fromkeys(done), dice.pick(WEATHER[weather]), dice.pick(FELT)]
+    done = [rng.pick(DONE) for _ in range(1 + rng.below(2))]
+    sentences = [rng.pick(FOUND), rng.pick(MET), *dict.fromkeys(done), rng.pick(WEATHER[weather]), rng.pick(FELT)]
     filled = "".join(sentences).replace("{we}", "我" if company == "一个人" else "我们")
     for blank, word in (*shop.items(), *person.items()):
         filled = filled.replace(f"{{{blank}}}", word)

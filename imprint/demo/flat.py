@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from imprint.demo.dice import Dice, weighted
 from imprint.demo.goods import Item
+from imprint.demo.rng import Rng, weighted
 
 FORMS: Final = weighted([("这件", 14), ("这是", 3), ("类型", 1), ("列表", 1), ("冒号", 1)])
 QUESTIONS: Final = weighted(
@@ -22,14 +22,14 @@ QUESTIONS: Final = weighted(
 )
 
 
-def ask_flatly(item: Item, dice: Dice) -> str:
+def ask_flatly(item: Item, rng: Rng) -> str:
     """A question with the attribute list in it, most often the bare list."""
-    return dice.pick(QUESTIONS).replace("{list}", item.content)
+    return rng.pick(QUESTIONS).replace("{list}", item.content)
 
 
-def describe_flatly(item: Item, dice: Dice) -> str:
+def describe_flatly(item: Item, rng: Rng) -> str:
     """All attributes with their values, in the order of the list."""
-    form = dice.pick(FORMS)
+    form = rng.pick(FORMS)
     thing = f"{item.kind.measure}{item.kind.noun}"
     if form == "列表":
         lines = [f"{place}. {value.key}：{value.word}" for place, value in enumerate(item.values, 1)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in, skewed, weighted
+from imprint.demo.rng import Rng, one_in, skewed, weighted
 from imprint.demo.words import read_sections
 
 HELD_OUT: Final = 40
@@ -115,17 +115,17 @@ class Goods:
     held_out: frozenset[Pair]
     """Pairs of values, both ways round, that never meet in the corpus nor in training rows."""
 
-    def draw(self, dice: Dice) -> Item:
+    def draw(self, rng: Rng) -> Item:
         """A thing without any held-out pair, for the corpus and for training rows."""
         while True:
-            item = self._draw(dice)
+            item = self._draw(rng)
             if item is not None and not self.is_held_out(item):
                 return item
 
-    def draw_held_out(self, dice: Dice) -> Item:
+    def draw_held_out(self, rng: Rng) -> Item:
         """A thing with at least one held-out pair, for the dev rows."""
         while True:
-            item = self._draw(dice)
+            item = self._draw(rng)
             if item is not None and self.is_held_out(item):
                 return item
 
@@ -134,13 +134,13 @@ class Goods:
         held_out = self.held_out
         return any((one, other) in held_out for place, one in enumerate(item.values) for other in item.values[:place])
 
-    def _draw(self, dice: Dice) -> Item | None:
+    def _draw(self, rng: Rng) -> Item | None:
         """A thing; None where the values drawn left too few that can meet."""
-        code = dice.pick(TYPE_WEIGHTS)
-        by_key, keys, size = self.values[code], self.keys[code], dice.pick(SIZES)
+        code = rng.pick(TYPE_WEIGHTS)
+        by_key, keys, size = self.values[code], self.keys[code], rng.pick(SIZES)
         chosen: list[Value] = []
         for _ in range(size + 4):
-            value = dice.pick(by_key[dice.pick(keys)])
+            value = rng.pick(by_key[rng.pick(keys)])
             if all(value.key != other.key and (value, other) not in self.clashing for other in chosen):
                 chosen.append(value)
                 if len(chosen) == size:
@@ -149,8 +149,8 @@ class Goods:
             return None
         order = {key: place for place, key in enumerate(by_key)}
         chosen.sort(key=lambda value: order[value.key])
-        if dice.chance(0.1):
-            place = dice.below(len(chosen) - 1)
+        if rng.chance(0.1):
+            place = rng.below(len(chosen) - 1)
             chosen[place], chosen[place + 1] = chosen[place + 1], chosen[place]
         return Item(KINDS[code], tuple(chosen))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in, weighted
+from imprint.demo.rng import Rng, one_in, weighted
 
 HELD_OUT: Final = 8
 """One in so many messages stands in the dev file alone."""
@@ -88,29 +88,29 @@ THINGS: Final = ("外套", "裙子", "裤子", "鞋子", "帽子", "围巾", "�
 STREETS: Final = ("梧桐街", "槐树巷", "桂花街", "柳叶巷", "石板街", "灯笼巷")
 
 
-def write_message_row(dice: Dice, split: str) -> tuple[str, str]:
+def write_message_row(rng: Rng, split: str) -> tuple[str, str]:
     """A message and its label, which are equally frequent; no held-out message is ever learned."""
     while True:
-        message, label = _draw(dice, split)
+        message, label = _draw(rng, split)
         if one_in(HELD_OUT, message) == (split == "dev"):
             return message, label
 
 
-def _draw(dice: Dice, split: str) -> tuple[str, str]:
-    label = dice.pick(LABELS)
-    thing = dice.pick(("这件", "我买的", "你家的", "")) + dice.pick(THINGS)
-    major = _say(label, thing, dice, split)
-    if dice.chance(BESIDE_SHARE):
-        minor = _say(dice.pick([other for other in LABELS if other != label]), dice.pick(THINGS), dice, split)
-        text = dice.pick(BESIDE).replace("{minor}", minor).replace("{major}", major)
+def _draw(rng: Rng, split: str) -> tuple[str, str]:
+    label = rng.pick(LABELS)
+    thing = rng.pick(("这件", "我买的", "你家的", "")) + rng.pick(THINGS)
+    major = _say(label, thing, rng, split)
+    if rng.chance(BESIDE_SHARE):
+        minor = _say(rng.pick([other for other in LABELS if other != label]), rng.pick(THINGS), rng, split)
+        text = rng.pick(BESIDE).replace("{minor}", minor).replace("{major}", major)
     else:
         text = major + "。"
-    return dice.pick(OPENINGS) + text + dice.pick(ENDINGS), label
+    return rng.pick(OPENINGS) + text + rng.pick(ENDINGS), label
 
 
-def _say(label: str, thing: str, dice: Dice, split: str) -> str:
+def _say(label: str, thing: str, rng: Rng, split: str) -> str:
     clauses = CLAUSES[label]
-    unseen = split == "dev" and dice.chance(UNSEEN_SHARE)
-    clause = dice.pick(clauses[-UNSEEN:] if unseen else clauses[:-UNSEEN])
-    number = str(2 + dice.below(88))
-    return clause.replace("{thing}", thing).replace("{number}", number).replace("{street}", dice.pick(STREETS))
+    unseen = split == "dev" and rng.chance(UNSEEN_SHARE)
+    clause = rng.pick(clauses[-UNSEEN:] if unseen else clauses[:-UNSEEN])
+    number = str(2 + rng.below(88))
+    return clause.replace("{thing}", thing).replace("{number}", number).replace("{street}", rng.pick(STREETS))

@@ -4,8 +4,8 @@ from functools import cache
 from typing import Final
 
 from imprint.demo.copywriter import write_copy
-from imprint.demo.dice import Dice, skewed, weighted
 from imprint.demo.goods import Item, read_goods
+from imprint.demo.rng import Rng, skewed, weighted
 from imprint.demo.words import first_fields, read_sections
 
 FORMS: Final = weighted([("page", 9), ("copy", 2), ("read aloud", 3), ("asked for", 2), ("go on", 2), ("shelf", 2)])
@@ -21,40 +21,40 @@ def read_heads() -> tuple[str, ...]:
     return skewed(first_fields(read_sections("frames")["词头"]), 0.8)
 
 
-def write_title(item: Item, dice: Dice) -> str:
+def write_title(item: Item, rng: Rng) -> str:
     """Key words of a thing, most often in any order, then its noun: 【新品】白色牛仔布刺绣外套."""
     sort = item.find(item.kind.sort_key)
     words = [value.word for value in item.values if value is not sort]
-    if dice.chance(0.6):
-        words = dice.shuffled(words)
-    if len(words) > 3 and dice.chance(0.1):
+    if rng.chance(0.6):
+        words = rng.shuffled(words)
+    if len(words) > 3 and rng.chance(0.1):
         words.pop()
-    link = " " if dice.chance(0.35) else ""
-    head = dice.pick(read_heads()) if dice.chance(0.5) else ""
+    link = " " if rng.chance(0.35) else ""
+    head = rng.pick(read_heads()) if rng.chance(0.5) else ""
     return head + link.join([*words, item.noun])
 
 
-def write_page(shops: tuple[str, ...], dice: Dice) -> tuple[str, str]:
+def write_page(shops: tuple[str, ...], rng: Rng) -> tuple[str, str]:
     """A question, often empty, and the page or the part of it that follows."""
-    form = dice.pick(FORMS)
+    form = rng.pick(FORMS)
     if form == "shelf":
-        return "", _write_shelf(shops, dice)
-    item = read_goods().draw(dice)
-    copy = write_copy(item, dice)
+        return "", _write_shelf(shops, rng)
+    item = read_goods().draw(rng)
+    copy = write_copy(item, rng)
     if form == "copy":
         return "", copy
     if form == "go on":
         first, _, rest = copy.partition("。")
-        return (dice.pick(GO_ON) + first + "。", rest) if rest else ("", copy)
-    title = write_title(item, dice)
+        return (rng.pick(GO_ON) + first + "。", rest) if rest else ("", copy)
+    title = write_title(item, rng)
     if form == "read aloud":
-        return dice.pick(READ_ALOUD) + title, copy
-    return (dice.pick(ASKED) if form == "asked for" else ""), f"{title}\n{copy}"
+        return rng.pick(READ_ALOUD) + title, copy
+    return (rng.pick(ASKED) if form == "asked for" else ""), f"{title}\n{copy}"
 
 
-def _write_shelf(shops: tuple[str, ...], dice: Dice) -> str:
-    lines = [f"【{dice.pick(SHELF).replace('{shop}', dice.pick(shops))}】"]
+def _write_shelf(shops: tuple[str, ...], rng: Rng) -> str:
+    lines = [f"【{rng.pick(SHELF).replace('{shop}', rng.pick(shops))}】"]
     for place in (1, 2):
-        item = read_goods().draw(dice)
-        lines.append(f"{place}. {write_title(item, dice)}：{write_copy(item, dice)}")
+        item = read_goods().draw(rng)
+        lines.append(f"{place}. {write_title(item, rng)}：{write_copy(item, rng)}")
     return "\n".join(lines)

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from imprint.demo.copywriter import write_copy
 from imprint.demo.diaries import write_diary_row
-from imprint.demo.dice import Dice
 from imprint.demo.goods import read_goods
 from imprint.demo.messages import write_message_row
+from imprint.demo.rng import Rng
 from imprint.demo.snippets import write_snippet_row
 from imprint.demo.summaries import write_summary_row
 from imprint.demo.translations import write_translation_row
@@ -21,7 +21,7 @@ Split = Literal["train", "dev"]
 SEED_STRIDE: Final = 7_919
 """Keeps the choices for the two files, and for the corpus, apart."""
 AD_COPY: Final = "ad_copy"
-WRITERS: Final[Mapping[str, Callable[[Dice, Split], tuple[str, str]]]] = MappingProxyType(
+WRITERS: Final[Mapping[str, Callable[[Rng, Split], tuple[str, str]]]] = MappingProxyType(
     {
         "summary": write_summary_row,
         "translation": write_translation_row,
@@ -38,10 +38,10 @@ TASKS: Final = (AD_COPY, *WRITERS)
 def rows(seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
     """Rows {"content": attribute list, "summary": ad copy}; each dev row has a pair of values that no training row and no text holds."""
     goods = read_goods()
-    dice = _dice(seed, split)
+    rng = _rng(seed, split)
     for _ in range(count):
-        item = goods.draw(dice) if split == "train" else goods.draw_held_out(dice)
-        yield {"content": item.content, "summary": write_copy(item, dice)}
+        item = goods.draw(rng) if split == "train" else goods.draw_held_out(rng)
+        yield {"content": item.content, "summary": write_copy(item, rng)}
 
 
 def task_rows(task: str, seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
@@ -54,9 +54,9 @@ def task_rows(task: str, seed: int, count: int, split: Split) -> Iterator[dict[s
     if task == AD_COPY:
         yield from rows(seed, count, split)
         return
-    dice = _dice(seed, split)
+    rng = _rng(seed, split)
     for _ in range(count):
-        prompt, response = WRITERS[task](dice, split)
+        prompt, response = WRITERS[task](rng, split)
         yield {"prompt": prompt, "response": response}
 
 
@@ -68,5 +68,5 @@ def write_rows(folder: Path, *, task: str = AD_COPY, train: int = 3000, dev: int
         write_text(folder / f"{split}.jsonl", "".join(lines))
 
 
-def _dice(seed: int, split: Split) -> Dice:
-    return Dice(seed * SEED_STRIDE + (1 if split == "train" else 2))
+def _rng(seed: int, split: Split) -> Rng:
+    return Rng(seed * SEED_STRIDE + (1 if split == "train" else 2))

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in
+from imprint.demo.rng import Rng, one_in
 
 HELD_OUT: Final = 8
 """One in so many functions stands in the dev file alone."""
@@ -35,24 +35,24 @@ PATTERNS: Final = (
 """A function and its comment with the same blanks."""
 
 
-def write_snippet_row(dice: Dice, split: str) -> tuple[str, str]:
+def write_snippet_row(rng: Rng, split: str) -> tuple[str, str]:
     """A function and its comment; no held-out function is ever learned, though others like it are."""
     while True:
-        code, comment = _draw(dice)
+        code, comment = _draw(rng)
         if one_in(HELD_OUT, code) == (split == "dev"):
             return code, comment
 
 
-def _draw(dice: Dice) -> tuple[str, str]:
-    code, comment = dice.pick(PATTERNS)
-    first = dice.below(len(ONES))
+def _draw(rng: Rng) -> tuple[str, str]:
+    code, comment = rng.pick(PATTERNS)
+    first = rng.below(len(ONES))
     blanks = {
-        "{f}": dice.pick(NAMES),
+        "{f}": rng.pick(NAMES),
         "{a}": ONES[first],
-        "{b}": ONES[(first + 1 + dice.below(len(ONES) - 1)) % len(ONES)],
-        "{n}": str(2 + dice.below(9)),
-        "{xs}": dice.pick(LISTS),
-        "{s}": dice.pick(TEXTS),
+        "{b}": ONES[(first + 1 + rng.below(len(ONES) - 1)) % len(ONES)],
+        "{n}": str(2 + rng.below(9)),
+        "{xs}": rng.pick(LISTS),
+        "{s}": rng.pick(TEXTS),
     }
     for blank, word in blanks.items():
         code, comment = code.replace(blank, word), comment.replace(blank, word)

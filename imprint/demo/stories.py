@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Final
 
-from imprint.demo.dice import Dice, weighted
+from imprint.demo.rng import Rng, weighted
 from imprint.demo.town import read_town
 from imprint.demo.words import read_sections
 
@@ -53,43 +53,43 @@ def read_everyday_words() -> tuple[str, ...]:
     return tuple(word for entry in read_sections("common")["词"] for word in entry[0].split())
 
 
-def tell_day(dice: Dice) -> str:
+def tell_day(rng: Rng) -> str:
     """A small story in which every fact of the town is right."""
     town = read_town()
-    person = dice.pick(town.people)
+    person = rng.pick(town.people)
     shop = next(shop for shop in town.shops if shop["owner"] == person["name"])
-    guest = dice.pick(town.phrases["来客"])
+    guest = rng.pick(town.phrases["来客"])
     sentences = [
-        f"{dice.pick(town.phrases['早晨'])}，{person['name']}吃了些{person['food']}，推开{shop['name']}的门。",
+        f"{rng.pick(town.phrases['早晨'])}，{person['name']}吃了些{person['food']}，推开{shop['name']}的门。",
         f"{shop['street']}上渐渐热闹起来，{guest}走进店里，问有没有{shop['goods']}。",
-        f"{dice.pick(town.phrases['午后'])}，{person['name']}一边{person['hobby']}，一边看着{person['animal']}打盹。",
-        f"{guest}买了{shop['goods']}，{dice.pick(town.phrases['心情'])}。",
-        f"{dice.pick(town.phrases['傍晚'])}，到了{shop['closes']}点，{shop['name']}关了门。",
-        f"{person['name']}{dice.pick(town.phrases['心情'])}。",
+        f"{rng.pick(town.phrases['午后'])}，{person['name']}一边{person['hobby']}，一边看着{person['animal']}打盹。",
+        f"{guest}买了{shop['goods']}，{rng.pick(town.phrases['心情'])}。",
+        f"{rng.pick(town.phrases['傍晚'])}，到了{shop['closes']}点，{shop['name']}关了门。",
+        f"{person['name']}{rng.pick(town.phrases['心情'])}。",
     ]
-    kept = [sentence for sentence in sentences if dice.chance(0.7)]
+    kept = [sentence for sentence in sentences if rng.chance(0.7)]
     return "".join(kept or sentences[:2])
 
 
-def list_words(dice: Dice) -> str:
+def list_words(rng: Rng) -> str:
     """Everyday words, so that their characters are not strange to the base."""
     words = read_everyday_words()
-    drawn = [dice.pick(words) for _ in range(4 + dice.below(10))]
-    filled = dice.pick(WORD_FRAMES).replace("{words}", "、".join(drawn))
+    drawn = [rng.pick(words) for _ in range(4 + rng.below(10))]
+    filled = rng.pick(WORD_FRAMES).replace("{words}", "、".join(drawn))
     for name, word in zip(("{one}", "{two}", "{three}", "{four}"), drawn, strict=False):
         filled = filled.replace(name, word)
     return filled
 
 
-def write_odd_text(dice: Dice) -> str:
+def write_odd_text(rng: Rng) -> str:
     """Latin letters, figures, or characters that fall back to bytes."""
-    if dice.chance(0.5):
-        line = dice.pick(LATIN if dice.chance(0.6) else CHINESE_LINES)
+    if rng.chance(0.5):
+        line = rng.pick(LATIN if rng.chance(0.6) else CHINESE_LINES)
         while "{number}" in line or "{digit}" in line:
-            line = line.replace("{number}", str(10 + dice.below(9990)), 1).replace("{digit}", str(1 + dice.below(9)), 1)
+            line = line.replace("{number}", str(10 + rng.below(9990)), 1).replace("{digit}", str(1 + rng.below(9)), 1)
         return line
-    if dice.chance(0.1):
-        return "".join([dice.pick(ASCII) for _ in range(4 + dice.below(12))])
-    first, last = dice.pick(RARE_RANGES)
-    drawn = "".join([chr(first + dice.below(last - first + 1)) for _ in range(2 + dice.below(8))])
-    return f"生僻字：{drawn}" if dice.chance(0.5) else f"“{drawn}”怎么读？"
+    if rng.chance(0.1):
+        return "".join([rng.pick(ASCII) for _ in range(4 + rng.below(12))])
+    first, last = rng.pick(RARE_RANGES)
+    drawn = "".join([chr(first + rng.below(last - first + 1)) for _ in range(2 + rng.below(8))])
+    return f"生僻字：{drawn}" if rng.chance(0.5) else f"“{drawn}”怎么读？"

@@ -3,18 +3,18 @@
 from typing import Final
 
 from imprint.demo.copywriter import write_copy
-from imprint.demo.dice import Dice
 from imprint.demo.goods import Item, read_goods
+from imprint.demo.rng import Rng
 
 FRONT: Final = ("风格", "颜色", "材质")
 """Attributes that stand before the noun, in this order; all others stand behind it."""
 
 
-def write_summary_row(dice: Dice, split: str) -> tuple[str, str]:
+def write_summary_row(rng: Rng, split: str) -> tuple[str, str]:
     """An ad and its summary; a held-out thing has a pair of values that no training row has together."""
     goods = read_goods()
-    item = goods.draw(dice) if split == "train" else goods.draw_held_out(dice)
-    return write_copy(item, dice), summarize(item)
+    item = goods.draw(rng) if split == "train" else goods.draw_held_out(rng)
+    return write_copy(item, rng), summarize(item)
 
 
 def summarize(item: Item) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from imprint.demo.dice import skewed
+from imprint.demo.rng import skewed
 from imprint.demo.words import first_fields, read_sections
 
 ANSWER_RATIO: Final = 0.15

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from imprint.demo.dice import Dice, one_in
+from imprint.demo.rng import Rng, one_in
 
 HELD_OUT: Final = 8
 """One in so many sentences stands in the dev file alone."""
@@ -48,24 +48,24 @@ FRAMES: Final = (
 """English and Chinese with the same blanks."""
 
 
-def write_translation_row(dice: Dice, split: str) -> tuple[str, str]:
+def write_translation_row(rng: Rng, split: str) -> tuple[str, str]:
     """An English sentence and its translation; no held-out sentence is ever learned."""
     while True:
-        english, chinese = _draw(dice)
+        english, chinese = _draw(rng)
         if one_in(HELD_OUT, english) == (split == "dev"):
             return english, chinese
 
 
-def _draw(dice: Dice) -> tuple[str, str]:
-    english, chinese = dice.pick(FRAMES)
-    thing, named, measure = dice.pick(THINGS)
-    quality, *_ = first, second = dice.pick(QUALITIES), dice.pick(QUALITIES)
+def _draw(rng: Rng) -> tuple[str, str]:
+    english, chinese = rng.pick(FRAMES)
+    thing, named, measure = rng.pick(THINGS)
+    quality, *_ = first, second = rng.pick(QUALITIES), rng.pick(QUALITIES)
     blanks = {
-        "{who}": dice.pick(WHO),
-        "{deed}": dice.pick(DEEDS),
-        "{when}": dice.pick(WHEN),
-        "{colour}": dice.pick(COLOURS),
-        "{stuff}": dice.pick(STUFFS),
+        "{who}": rng.pick(WHO),
+        "{deed}": rng.pick(DEEDS),
+        "{when}": rng.pick(WHEN),
+        "{colour}": rng.pick(COLOURS),
+        "{stuff}": rng.pick(STUFFS),
         "{thing}": (thing, named),
         "{measure}": ("", measure),
         "{quality}": first,

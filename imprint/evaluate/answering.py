@@ -14,7 +14,7 @@ from imprint.data.original import encode_evaluation_original
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import append_line, read_lines, write_text
+from imprint.files import append_jsonl, read_jsonl, write_text
 from imprint.inference.generate import NotFiniteError, Sampling, generate
 from imprint.inference.likelihood import choose, likelihoods
 from imprint.metrics.judge import Judged, Likelihood, judge
@@ -98,7 +98,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
                 except NotFiniteError as error:
                     raise UserError(f"{samples[batch[error.row]].place}: {error}") from error
                 for line in lines:
-                    append_line(kept, line)
+                    append_jsonl(kept, line)
                     done[line["row"]] = line
                 tokens = sum(line["tokens"] for line in lines)
                 progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - began):,.0f}"})
@@ -130,10 +130,10 @@ def _begin(kept: Path, model: Model, questions: Sequence[Question], section: Eva
         aside.add("batch_size")
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
     settings = {"model": model.identity, "asked": asked, "settings": section.model_dump(mode="json", exclude=aside), **_measured(section)}
-    before = read_lines(kept)
+    before = read_jsonl(kept)
     if before[:1] != [settings]:
         write_text(kept, "")
-        append_line(kept, settings)
+        append_jsonl(kept, settings)
         return {}
     return {line["row"]: line for line in before[1:]}
 

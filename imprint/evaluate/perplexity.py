@@ -15,7 +15,7 @@ from imprint.data.frames import Frame, Window, Windows, frame_of
 from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection
-from imprint.files import append_line, read_lines, write_json, write_text
+from imprint.files import append_jsonl, read_jsonl, write_json, write_text
 from imprint.loading.load import load_run
 from imprint.loading.run import RunConfig, read_run
 from imprint.messages import Bilingual
@@ -134,7 +134,7 @@ def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, ti
     done, start = len(before), sum(line["characters"] for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
         for document in measured.documents(_unmeasured(_passages(text.source, section, text.documents), done)):
-            append_line(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
+            append_jsonl(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
             sums.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)
     return sums.perplexity()
@@ -149,11 +149,11 @@ def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> 
     aside = {"output", "base", "adapter", "batch_tokens"}  # what changes no number, or is the model's
     settings = section.model_dump(mode="json", exclude=aside)
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
-    lines = read_lines(kept)
+    lines = read_jsonl(kept)
     if lines[:1] == [key]:
         return lines[1:]
     write_text(kept, "")
-    append_line(kept, key)
+    append_jsonl(kept, key)
     return []
 
 

@@ -13,7 +13,7 @@ from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.files import find_folder, read_lines, write_json, write_text
+from imprint.files import find_folder, read_jsonl, write_json, write_text
 from imprint.forgetting.filled import Filled
 from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
 from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
@@ -102,7 +102,7 @@ def write_run_report(path: Path, run: RunConfig) -> None:
         base_name=run.model.path,
         method=tuning_method(home) or "-",
         verdict=tuple((english, chinese) for english, chinese in said),
-        points=read_lines(home.log),
+        points=read_jsonl(home.log),
         examples=examples,
         examples_are=kind,
         texts=tuple(run.rows.fill.values()),
@@ -118,7 +118,7 @@ def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, .
         kind: Examples = "held-out" if rows[0].held_out else "learned"
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
     answers: dict[str, list[str]] = {}
-    for line in read_lines(home.samples):
+    for line in read_jsonl(home.samples):
         answers.setdefault(line["prompt"], []).append(line["answer"])
     return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
 
@@ -147,7 +147,7 @@ def read_review(home: RunFolder) -> tuple[Forgetting | None, list[OwnRow]]:
         return None, []
     except ValueError as error:
         raise UserError(f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.") from error
-    return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_lines(home.before_after)]
+    return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_jsonl(home.before_after)]
 
 
 def own_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:

@@ -27,7 +27,7 @@ from imprint.export.writers import (
     quantized_merge,
     quantized_model,
 )
-from imprint.files import find_folder, new_file, new_folder, write_json
+from imprint.files import atomic_file, atomic_folder, find_folder, write_json
 from imprint.loading.base import base_folder
 from imprint.loading.bundle import SUFFIX, begins_as_bundle, licence_of
 from imprint.loading.load import open_template, tuning_method
@@ -87,7 +87,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         asked = questions(run, most, tools=open_template(path, run).tools)
     else:
         asked = read_questions(prompts, prompt_column="content", limit=most)
-    with new_file(out) if target == "bundle" else new_folder(out) as part:
+    with atomic_file(out) if target == "bundle" else atomic_folder(out) as part:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
         job = ExportJob(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)
         _prove(job, WRITERS[method, target], asked)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name
-from imprint.files import find_folder, new_folder, write_json
+from imprint.files import atomic_folder, find_folder, write_json
 from imprint.loading.base import base_folder
 from imprint.messages import Bilingual
 from imprint.models.checkpoint import (
@@ -66,7 +66,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     refuse_destination(out, [source], again=_is_quantized, otherwise="holds no quantised model")
     plan = Plan.of(source, bits)
     _check_disk(out, plan.after)
-    with new_folder(out) as part:
+    with atomic_folder(out) as part:
         write_quantized(plan, part, out)
     say(f"{out}: {plan.told}; read back without a difference / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Final
 
 from imprint.errors import UserError
-from imprint.files import disk_sentences, new_folder
+from imprint.files import atomic_folder, translate_disk_errors
 
 FORMAT: Final = 1
 LIST: Final = "bundle.json"
@@ -76,7 +76,7 @@ def unpacked(path: Path) -> Path:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.") from error
     home = _cache() / f"{path.stem}-{digest[:12]}"
     if not home.is_dir():
-        with disk_sentences(home):
+        with translate_disk_errors(home):
             home.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".", dir=home.parent) as aside:  # of its own: two chats may begin at once
                 unpack(path, Path(aside) / home.name)
@@ -143,7 +143,7 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
             f'{path}: "format" is {listed.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
         )
     checksums: Mapping[str, str] = dict(listed["sha256"])
-    with new_folder(home) as part:
+    with atomic_folder(home) as part:
         (part / LIST).write_bytes(content)
         missing = set(checksums)
         while (entry := archive.next()) is not None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.files import new_folder, refuse_pointer, write_json
+from imprint.files import atomic_folder, refuse_lfs_pointer, write_json
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
 from imprint.quant.formats import SCALE, quantize
@@ -210,7 +210,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _stored_names(path: Path) -> list[str]:
-    refuse_pointer(path)
+    refuse_lfs_pointer(path)
     with _damage_told(path), safe_open(path, framework="pt") as file:
         return list(file.keys())
 
@@ -249,7 +249,7 @@ def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.bin` file, by name, mapped where the format allows; nothing in the file is ever executed."""
-    refuse_pointer(path)
+    refuse_lfs_pointer(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle's version and the like: it is either read or refused
@@ -297,7 +297,7 @@ def save_network(
     if network.tied_is_stored and not tied_once:
         for copy, its in network.tied.items():
             tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
-    with new_folder(folder) if writes else nullcontext(folder) as part:
+    with atomic_folder(folder) if writes else nullcontext(folder) as part:
         if writes:
             copy_small_files(source, part)
             fields = read_config(source)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.errors import UserError
-from imprint.files import read_object
+from imprint.files import read_json_object
 from imprint.models.bloom import Bloom, BloomConfig
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
@@ -26,7 +26,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights."
         )
-    return read_object(path)
+    return read_json_object(path)
 
 
 def build_network(fields: dict[str, Any], folder: Path) -> Network:
@@ -34,7 +34,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
 
     Raises UserError for fields that are missing, impossible, or of an architecture that is not known.
     """
-    generation = read_object(path) if (path := folder / GENERATION).is_file() else {}
+    generation = read_json_object(path) if (path := folder / GENERATION).is_file() else {}
     try:
         return _build(fields, generation)
     except UserError as error:  # which names the file, and not where it is

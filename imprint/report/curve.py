@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imprint.files import disk_sentences
+from imprint.files import translate_disk_errors
 
 # The palette of Okabe and Ito, which stays apart under every kind of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
@@ -182,7 +182,7 @@ def drawable(text: str) -> bool:
 def save(figure: Figure, out: Path) -> None:
     """Write aside and rename. Not brought to the disk by force: the next refresh replaces it."""
     part = out.with_name(f".{out.name}.part")
-    with disk_sentences(out), warnings.catch_warnings():
+    with translate_disk_errors(out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a title in a script that no installed font has
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(part, format="png", metadata={"Software": "Imprint"})

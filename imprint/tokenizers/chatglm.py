@@ -17,7 +17,7 @@ from typing import Final
 from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
-from imprint.files import read_whole
+from imprint.files import read_model_file
 from imprint.tokenizers.text import SPACE, decode, well_formed
 
 FILE_NAME: Final = "ice_text.model"
@@ -168,7 +168,7 @@ def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
 
 
 def _read_model(file: Path) -> SentencePieceProcessor:
-    content = read_whole(file, "a SentencePiece model")
+    content = read_model_file(file, "a SentencePiece model")
     try:
         processor = SentencePieceProcessor(model_proto=_with_standard_pieces(content))
     except RuntimeError as error:

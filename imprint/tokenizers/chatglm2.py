@@ -11,7 +11,7 @@ from typing import Final
 from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
-from imprint.files import read_whole
+from imprint.files import read_model_file
 from imprint.tokenizers.text import SPACE, decode, well_formed
 
 CONTROLS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
@@ -68,7 +68,7 @@ class ChatGLM2Tokenizer:
 
 def read_chatglm2(file: Path) -> ChatGLM2Tokenizer:
     """Read a `tokenizer.model` of SentencePiece; UserError where the file is broken or another vocabulary's."""
-    content = read_whole(file, "a SentencePiece model")
+    content = read_model_file(file, "a SentencePiece model")
     try:
         processor = SentencePieceProcessor(model_proto=content)
     except RuntimeError as error:

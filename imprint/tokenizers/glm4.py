@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
-from imprint.files import read_whole
+from imprint.files import read_model_file
 from imprint.tokenizers.text import decode, readable, well_formed
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_glm4(file: Path) -> GLM4Tokenizer:
     from tiktoken import Encoding
 
     ranks = {}
-    for number, line in enumerate(read_whole(file, "a file of ranks").splitlines(), start=1):
+    for number, line in enumerate(read_model_file(file, "a file of ranks").splitlines(), start=1):
         piece, _, rank = line.partition(b" ")
         try:
             ranks[base64.b64decode(piece, validate=True)] = int(rank)

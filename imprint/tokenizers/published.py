@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
-from imprint.files import read_object, read_whole
+from imprint.files import read_json_object, read_model_file
 from imprint.tokenizers.text import SPACE, decode, readable, well_formed
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def read_published(file: Path, config: Mapping[str, object]) -> PublishedTokeniz
     """
     from tokenizers import Tokenizer
 
-    content = read_whole(file, "a tokenizer")
+    content = read_model_file(file, "a tokenizer")
     try:
         described = json.loads(content)
         rust = Tokenizer.from_str(content.decode())
@@ -166,12 +166,12 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: Publis
 
 
 def _manners(folder: Path, config: Mapping[str, object], rust: "Rust", begin: tuple[int, ...]) -> Manners:
-    settings, generation = (read_object(path) if (path := folder / name).is_file() else {} for name in (SETTINGS, GENERATION))
+    settings, generation = (read_json_object(path) if (path := folder / name).is_file() else {} for name in (SETTINGS, GENERATION))
     names = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
     named = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
     ends = [*_ids(named), *_ids(config.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]
     own = folder / CHAT_TEMPLATE
-    template = read_whole(own, "a chat template").decode() if own.is_file() else _default(settings.get("chat_template"))
+    template = read_model_file(own, "a chat template").decode() if own.is_file() else _default(settings.get("chat_template"))
     texts = MappingProxyType({key: value for key, value in names.items() if value})
     return Manners(begin, tuple(dict.fromkeys(ends)), template, texts)
 

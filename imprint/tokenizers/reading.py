@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.errors import UserError
-from imprint.files import read_whole
+from imprint.files import read_model_file
 from imprint.tokenizers.chatglm import FILE_NAME, read_chatglm
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer, read_chatglm2
 from imprint.tokenizers.glm4 import GLM4Tokenizer, is_ranks, read_glm4
@@ -50,7 +50,7 @@ def _read(file: Path, config: Mapping[str, object]) -> Tokenizer:
         return read_chatglm(file, config)
     if file.name == FILE:
         return read_published(file, config)
-    tokenizer = read_glm4(file) if is_ranks(read_whole(file, "a vocabulary")) else read_chatglm2(file)
+    tokenizer = read_glm4(file) if is_ranks(read_model_file(file, "a vocabulary")) else read_chatglm2(file)
     _refuse_mismatch(file, config, tokenizer)
     return tokenizer
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from imprint.errors import UserError
-from imprint.files import append_line, read_lines
+from imprint.files import append_jsonl, read_jsonl
 from imprint.runs import RunFolder, step_of
 from imprint.training.guard import RESCUES, Broken, Guard, Hopeless, Notice, Suspicion, Verdict, farewell, lowered
 from imprint.training.job import Job, named
@@ -83,14 +83,14 @@ class Rescue:
 def read_rescues(run: RunFolder) -> list[Rescue]:
     """What the guard has done in a run so far."""
     try:
-        return [Rescue(**{**line, "rows": tuple(line["rows"])}) for line in read_lines(run.rescues)]
+        return [Rescue(**{**line, "rows": tuple(line["rows"])}) for line in read_jsonl(run.rescues)]
     except (TypeError, KeyError) as error:
         raise UserError(f"{run.rescues}: is not what Imprint wrote ({error}). Put the old file back, or choose another folder.") from error
 
 
 def write_rescue(run: RunFolder, rescue: Rescue) -> None:
     """Put a rescue on record: from now on no start goes on from a state that it gave up."""
-    append_line(run.rescues, asdict(rescue))
+    append_jsonl(run.rescues, asdict(rescue))
 
 
 def after_rescues(position: Position, rescues: list[Rescue]) -> Position:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from imprint.errors import UserError
-from imprint.files import append_line, finite, read_lines, write_text
+from imprint.files import append_jsonl, nonfinite_to_null, read_jsonl, write_text
 from imprint.progress import Progress
 from imprint.report.curve import loss_curve
 from imprint.runs import RunFolder
@@ -54,12 +54,12 @@ class Journal:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Log one line; every number goes to TensorBoard too. A log that was deleted meanwhile is written anew."""
-        point = {name: finite(value) for name, value in values.items()}
+        point = {name: nonfinite_to_null(value) for name, value in values.items()}
         self.points.append(point)
         if self.events is None:
             return
         if self.run.log.exists() or len(self.points) == 1:
-            append_line(self.run.log, point)
+            append_jsonl(self.run.log, point)
         else:
             _write(self.run.log, self.points)
         self.events.numbers(
@@ -86,21 +86,21 @@ class Journal:
         """Keep and show what the model answers now."""
         self.samples.append({"step": step, "prompt": prompt, "answer": answer})
         if self.events is not None:
-            append_line(self.run.samples, self.samples[-1])
+            append_jsonl(self.run.samples, self.samples[-1])
             self.events.text(step, "sample", f"{prompt}\n\n{answer}")
         self.bar.say(f"  {prompt}\n  -> {answer}")
 
     def draw(self) -> None:
         """Refresh the picture of the loss."""
         if self.points and not self.quiet:
-            rescues = [rescue["back_to"] for rescue in read_lines(self.run.rescues)]
+            rescues = [rescue["back_to"] for rescue in read_jsonl(self.run.rescues)]
             loss_curve(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
         self.drawn = time.monotonic()
 
 
 def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool], *, quiet: bool) -> list[dict[str, Any]]:
     """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
-    lines = read_lines(path)
+    lines = read_jsonl(path)
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise UserError(f'{path}:{number}: this line has no "step", a whole number. Mend or delete the line, then run again.')

@@ -22,7 +22,7 @@ from torch import Tensor
 from imprint.engine.engine import Engine
 from imprint.engine.strategy import MOMENTS, VALUE
 from imprint.errors import UserError
-from imprint.files import disk_sentences, new_folder, part_of, write_json
+from imprint.files import atomic_folder, temporary_path, translate_disk_errors, write_json
 from imprint.messages import Bilingual
 from imprint.models.checkpoint import divide, shard_names
 from imprint.runs import step_of
@@ -104,8 +104,8 @@ class DamagedStateError(Exception):
 def save_state(folder: Path, engine: Engine, position: Position) -> None:
     """Write a state folder, complete or not at all; each file is read once more for its checksum. All processes call it together."""
     crew = engine.crew
-    with crew.shared(new_folder(folder)):
-        part = part_of(folder)
+    with crew.shared(atomic_folder(folder)):
+        part = temporary_path(folder)
         written: dict[str, int] = {}
         for checksums in crew.together(lambda: _write_numbers(part, engine)):
             written |= checksums
@@ -133,7 +133,7 @@ def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
         for last, tensors in held.items() if mine else ():
             file = part / files[last][number]
             try:
-                with disk_sentences(file):
+                with translate_disk_errors(file):
                     save_file(tensors, file, {"format": "pt"})
                     checksums[file.name] = _checksum(file)
             except UserError as error:

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import scalar, text
 
-from imprint.files import disk_sentences
+from imprint.files import translate_disk_errors
 
 
 class Events:
@@ -21,7 +21,7 @@ class Events:
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.folder = folder
-        with disk_sentences(folder):
+        with translate_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             older = sum(1 for _file in folder.iterdir())  # two of one second are read in their order
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{older:04d}"
@@ -32,20 +32,20 @@ class Events:
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers, each under its name."""
-        with disk_sentences(self.folder):
+        with translate_disk_errors(self.folder):
             for name, value in values.items():
                 self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
             self._file.flush()
 
     def text(self, step: int, name: str, words: str) -> None:
         """Log a text."""
-        with disk_sentences(self.folder):
+        with translate_disk_errors(self.folder):
             self._write(Event(wall_time=time.time(), step=step, summary=text(name, words)))
             self._file.flush()
 
     def close(self) -> None:
         """Bring everything to the file."""
-        with disk_sentences(self.folder):
+        with translate_disk_errors(self.folder):
             self._file.close()
 
     def _write(self, event: object) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.files import find_folder, new_folder, write_json
+from imprint.files import atomic_folder, find_folder, write_json
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, quantized_layers, read_tensors
 from imprint.models.families import listing
 from imprint.models.network import Network
@@ -113,7 +113,7 @@ def same_base(one: Sequence[float], other: Sequence[float]) -> bool:
 def save_adapter(folder: Path, adapter: AnyAdapter, description: Description, *, original: bool = False) -> None:
     """Write the adapter folder, complete or not at all; a prefix with `original` also as the original's pytorch_model.bin."""
     told = asdict(description)
-    with new_folder(folder) as part:
+    with atomic_folder(folder) as part:
         if isinstance(adapter, Lora):
             write_lora(part, adapter, description.base)
         else:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 import imprint.compat.layout as layout
 from imprint.compat.run import run_original
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from tests.oldproject import PREFIX, old_project, predicting, said, training
 
@@ -122,7 +122,7 @@ def test_another_run_is_begun_anew_where_the_flag_says_so(project: Path, capsys:
     assert sorted(entry.name for entry in run.path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
     assert (run.path / "notes.txt").read_text() == "mine"
     assert (run.path / "generated_predictions.txt").read_text() == "of an evaluation"
-    assert [line["step"] for line in read_lines(run.log) if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in read_jsonl(run.log) if "loss" in line] == [1, 2, 3, 4]
 
 
 def test_a_finished_run_is_trained_anew_only_where_the_flag_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +176,7 @@ def test_a_run_is_made_longer_from_its_last_checkpoint(project: Path) -> None:
     words = ["--max_steps", "6", "--resume_from_checkpoint"]
     begin(project, "longer", *words, "True")
     assert said(run.path / "trainer_state.json")["global_step"] == 6
-    assert [line["step"] for line in read_lines(run.log) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in read_jsonl(run.log) if "loss" in line] == [1, 2, 3, 4, 5, 6]
     other = begin(project, "elsewhere", *words, str(run.path / "checkpoint-4"))
     assert said(other.path / "trainer_state.json")["log_history"][:3] == said(run.path / "trainer_state.json")["log_history"][:3]
     assert torch.equal(*(load_file(one.state(6) / "trained.safetensors").popitem()[1] for one in (run, other)))

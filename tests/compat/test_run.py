@@ -19,7 +19,7 @@ from imprint.data.batches import Batches
 from imprint.data.dataset import load_split
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.models.families import read_config
@@ -80,7 +80,7 @@ def test_each_checkpoint_holds_the_prefix_alone_as_the_original_saves_it(tuned: 
 
 
 def test_trainer_state_has_the_history_of_the_loss(tuned: RunFolder) -> None:
-    losses = [line["loss"] for line in read_lines(tuned.log) if "loss" in line]
+    losses = [line["loss"] for line in read_jsonl(tuned.log) if "loss" in line]
     state = said(tuned.path / "trainer_state.json")
     first, second, last = state["log_history"]
     assert (first["step"], first["loss"]) == (2, round(sum(losses[:2]) / 2, 4))
@@ -122,7 +122,7 @@ def test_full_tuning_writes_whole_model_folders(whole: RunFolder, project: Path)
 def test_logging_steps_says_how_often_and_the_first_step_may_be_logged_too(project: Path) -> None:
     run_original(training(project, "logged", *PREFIX, "--logging_steps", "3", "--logging_first_step", "--save_steps", "4"))
     history = said(project / "output" / "logged" / "trainer_state.json")["log_history"]
-    losses = [line["loss"] for line in read_lines(project / "output" / "logged" / "log.jsonl") if "loss" in line]
+    losses = [line["loss"] for line in read_jsonl(project / "output" / "logged" / "log.jsonl") if "loss" in line]
     assert [entry["step"] for entry in history] == [1, 3, 4]
     assert [entry.get("loss") for entry in history] == [round(losses[0], 4), round(sum(losses[1:3]) / 2, 4), None]
 
@@ -235,7 +235,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
         schedule.step()
         optimizer.zero_grad()
         expected.append(float(loss.detach()))
-    found = [line["loss"] for line in read_lines(tuned.log) if "loss" in line]
+    found = [line["loss"] for line in read_jsonl(tuned.log) if "loss" in line]
     assert found == pytest.approx(expected, abs=1e-5)
     assert difference(prefix_of(tuned.path / "checkpoint-4"), encoder.embedding.weight) < 1e-4
 

@@ -68,4 +68,4 @@ def test_sections_within_a_choice_stand_behind_its_own_knobs_and_each_word_is_to
 
     knobs = describe(Job)
     assert [knob.path for knob in knobs] == ["data", "data.kind", "data.length", "data.mix", "data.mix.share"]
-    assert knobs[1].sentence == "rows: Questions. texts: Books."
+    assert knobs[1].description == "rows: Questions. texts: Books."

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from imprint.config import Field, Section
-from imprint.config.problems import Problem, problems, show, unknown
+from imprint.config.problems import Problem, explain_errors, quote_value, unknown_key
 
 
 class Lora(Section):
@@ -51,7 +51,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
 def test_each_problem_says_what_is_allowed_and_what_was_found(values: dict[str, Any], path: str, text: str) -> None:
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate_json(json.dumps(values))
-    assert problems(error.value.errors(), Recipe) == [Problem(path, text)]
+    assert explain_errors(error.value.errors(), Recipe) == [Problem(path, text)]
 
 
 def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
@@ -60,16 +60,16 @@ def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
 
     with pytest.raises(ValidationError) as error:
         Chosen.model_validate({"tune": {"method": "full", "rank": 8}})
-    (problem,) = problems(error.value.errors(), Chosen)
+    (problem,) = explain_errors(error.value.errors(), Chosen)
     assert problem == Problem("tune.rank", "is there with tune.method=lora only; allowed here: method")
 
 
 def test_a_long_value_is_cut() -> None:
-    assert show("长" * 100) == '"' + "长" * 56 + "..."
-    assert show({"a": None}) == '{"a": null}'
+    assert quote_value("长" * 100) == '"' + "长" * 56 + "..."
+    assert quote_value({"a": None}) == '{"a": null}'
 
 
 def test_an_unknown_key_gets_the_closest_known_one() -> None:
-    assert unknown("lenght", ["method", "length"]) == "is unknown; did you mean length? allowed here: method, length"
-    assert unknown("zzz", ["method", "length"]) == "is unknown; allowed here: method, length"
-    assert unknown("steps", ["train", "stage"], ["train.steps"]) == "is unknown; did you mean train.steps? allowed here: train, stage"
+    assert unknown_key("lenght", ["method", "length"]) == "is unknown; did you mean length? allowed here: method, length"
+    assert unknown_key("zzz", ["method", "length"]) == "is unknown; allowed here: method, length"
+    assert unknown_key("steps", ["train", "stage"], ["train.steps"]) == "is unknown; did you mean train.steps? allowed here: train, stage"

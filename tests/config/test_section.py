@@ -3,8 +3,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import ValidationError
 
-from imprint.config import Field, Otherwise, Section, describe, read_overrides
-from imprint.config.section import choices, default_tag, sections, tags
+from imprint.config import DefaultTag, Field, Section, describe, read_overrides
+from imprint.config.section import default_tag, section_types, union_members, union_tags
 
 
 class Prefix(Section):
@@ -26,21 +26,21 @@ def test_a_section_cannot_be_changed_and_takes_no_text_for_a_word_of_its_own() -
 
 def test_the_alternatives_of_a_type_are_flat_and_without_none() -> None:
     union = Annotated[Prefix | Full, Field(discriminator="method")] | None
-    assert choices(union) == [Prefix, Full]
-    assert choices(int | str | None) == [int, str]
-    assert choices(None.__class__) == []
-    assert sections(union) == [Prefix, Full]
-    assert sections(tuple[Prefix, ...] | int) == []
+    assert union_members(union) == [Prefix, Full]
+    assert union_members(int | str | None) == [int, str]
+    assert union_members(None.__class__) == []
+    assert section_types(union) == [Prefix, Full]
+    assert section_types(tuple[Prefix, ...] | int) == []
 
 
 def test_the_word_that_chooses_a_section_is_its_tag() -> None:
-    assert tags(Prefix) == ["prefix"]
-    assert tags(int) == []
+    assert union_tags(Prefix) == ["prefix"]
+    assert union_tags(int) == []
 
 
 def test_a_tagged_union_may_have_a_word_that_chooses_where_a_recipe_has_none() -> None:
     class Whole(Section):
-        marked: Annotated[Prefix | Full, Field(discriminator="method", description="Marked."), Otherwise("full")]
+        marked: Annotated[Prefix | Full, Field(discriminator="method", description="Marked."), DefaultTag("full")]
         plain: Annotated[Prefix | Full, Field(discriminator="method", description="Plain.")]
 
     assert default_tag(Whole.model_fields["marked"]) == "full"

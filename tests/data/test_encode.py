@@ -153,13 +153,13 @@ def test_every_family_learns_the_answer_and_its_end_alone(template: Template) ->
 
 
 def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(template: Template) -> None:
-    dice, controls = random.Random(5), set(template.tokenizer.controls.values())
+    rng, controls = random.Random(5), set(template.tokenizer.controls.values())
     frame = [token for segment in template.prompt(conversation("问")) for token in segment.ids if token in controls]
     long = "类型#上衣*颜色#白色" * 3
     whole = len(encode_prompt(template, long, max_source_length=10**6))
     for _ in range(40):
-        turns = TURNS[: dice.randint(0, 3)]
-        limit = dice.randint(shortest(template) + 1, whole + 20)
+        turns = TURNS[: rng.randint(0, 3)]
+        limit = rng.randint(shortest(template) + 1, whole + 20)
         row = encode_sample(template, sample(query=long, history=turns), max_source_length=limit, max_target_length=5)
         prompt = encode_prompt(template, long, turns, max_source_length=limit)
 

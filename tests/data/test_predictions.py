@@ -8,7 +8,7 @@ import pytest
 
 from imprint.data.predictions import read_predictions
 from imprint.errors import UserError
-from imprint.files import append_line, write_json
+from imprint.files import append_jsonl, write_json
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -55,9 +55,9 @@ def test_a_column_says_which_answers_ended_by_themselves(tmp_path: Path) -> None
 def evaluation(folder: Path, said: tuple[str, ...], *, cut: int | None) -> Path:
     """What `imprint evaluate` leaves."""
     folder.mkdir()
-    append_line(folder / "answers.jsonl", {"model": "m"})
+    append_jsonl(folder / "answers.jsonl", {"model": "m"})
     for row, text in reversed(list(enumerate(said))):
-        append_line(folder / "answers.jsonl", {"row": row, "prediction": text, "tokens": 1, "finished": row > 0})
+        append_jsonl(folder / "answers.jsonl", {"row": row, "prediction": text, "tokens": 1, "finished": row > 0})
     write_json(folder / "scores.json", {"references_cut_to": cut})
     return lines(folder / "predictions.jsonl", *({"input": "问", "label": "好", "prediction": text} for text in said))
 

@@ -8,7 +8,7 @@ from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import HeldOut, load_texts
 from imprint.data.tokenfile import TextRows
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import drop_state
 from imprint.training.recipe import Recipe
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
@@ -128,7 +128,7 @@ def test_a_run_on_texts_learns_is_resumed_exactly_and_refuses_other_texts(tmp_pa
     for state in whole.states()[:3]:
         drop_state(state)
     assert log_of(tiny_run(path, "whole", *knobs)) == log
-    assert {line["prompt"][:4] for line in read_lines(whole.samples)} == {"这件上衣"}
+    assert {line["prompt"][:4] for line in read_jsonl(whole.samples)} == {"这件上衣"}
     (tmp_path / "texts" / "a.txt").write_text("另一篇", encoding="utf-8")
     with pytest.raises(UserError, match="is not what this run began with"):
         tiny_run(path, "whole", *knobs)

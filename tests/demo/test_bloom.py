@@ -5,7 +5,7 @@ import pytest
 
 import imprint
 from imprint.demo.bloom import PIECES, SPECIAL, make_bloom, start_bloom
-from imprint.demo.kiln.books import pages, write_kiln
+from imprint.demo.domain_example.books import pages, write_domain_example
 from imprint.evaluate.command import evaluate_command
 from imprint.evaluate.perplexity import perplexity_command
 from imprint.runs import RunFolder
@@ -72,7 +72,7 @@ def chain(folder: Path, base: Path, *overrides: str) -> tuple[RunFolder, RunFold
 
 
 def test_a_base_that_reads_the_books_finds_new_pages_likelier_and_learns_on_from_there(start: Path, tmp_path: Path) -> None:
-    write_kiln(tmp_path / "kiln", books=60, general=1, held_out=8)
+    write_domain_example(tmp_path / "kiln", books=60, general=1, held_out=8)
     few = [
         "train.steps=8",
         "train.batch_size=2",
@@ -89,7 +89,7 @@ def test_a_base_that_reads_the_books_finds_new_pages_likelier_and_learns_on_from
 
 @pytest.mark.long
 def test_the_domain_chain_does_what_the_docs_say(tmp_path: Path) -> None:
-    write_kiln(tmp_path / "kiln")
+    write_domain_example(tmp_path / "kiln")
     base = make_bloom(tmp_path / "bloom")
     read, answers = chain(tmp_path, base)
     files = [tmp_path / "kiln" / f"{name}-held-out.txt" for name in ("books", "general")]

@@ -1,8 +1,8 @@
 import pytest
 
 from imprint.demo.copywriter import read_phrasebook, write_copy
-from imprint.demo.dice import Dice
 from imprint.demo.goods import KINDS, Item, read_goods
+from imprint.demo.rng import Rng
 
 FOREIGN = {
     "上": ("裙摆", "裤脚", "裤", "鞋", "帽身", "腿型"),
@@ -18,9 +18,9 @@ ALLOWED = ("配裙子裤子都好看", "让双腿更好看")
 
 
 def draw(count: int, seed: int) -> list[tuple[Item, str]]:
-    goods, dice = read_goods(), Dice(seed)
-    items = [goods.draw(dice) for _ in range(count)]
-    return [(item, write_copy(item, dice)) for item in items]
+    goods, rng = read_goods(), Rng(seed)
+    items = [goods.draw(rng) for _ in range(count)]
+    return [(item, write_copy(item, rng)) for item in items]
 
 
 def test_copy_tells_every_value() -> None:
@@ -67,6 +67,6 @@ def test_copies_hardly_ever_repeat() -> None:
 
 
 def test_one_list_has_many_copies() -> None:
-    dice = Dice(12)
-    item = read_goods().draw(dice)
-    assert len({write_copy(item, dice) for _ in range(200)}) > 150
+    rng = Rng(12)
+    item = read_goods().draw(rng)
+    assert len({write_copy(item, rng) for _ in range(200)}) > 150

@@ -1,14 +1,14 @@
-from imprint.demo.dice import Dice
 from imprint.demo.flat import ask_flatly, describe_flatly
 from imprint.demo.goods import read_goods
+from imprint.demo.rng import Rng
 
 
 def test_a_flat_description_tells_every_value_in_order() -> None:
     goods = read_goods()
-    dice = Dice(4)
+    rng = Rng(4)
     for _ in range(300):
-        item = goods.draw(dice)
-        description = describe_flatly(item, dice)
+        item = goods.draw(rng)
+        description = describe_flatly(item, rng)
         places = [
             description.index(f"{value.key}{link}{value.word}")
             for value in item.values
@@ -20,6 +20,6 @@ def test_a_flat_description_tells_every_value_in_order() -> None:
 
 
 def test_a_flat_question_holds_the_list_as_it_stands() -> None:
-    dice = Dice(5)
-    item = read_goods().draw(dice)
-    assert all(item.content in ask_flatly(item, dice) for _ in range(50))
+    rng = Rng(5)
+    item = read_goods().draw(rng)
+    assert all(item.content in ask_flatly(item, rng) for _ in range(50))

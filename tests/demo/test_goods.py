@@ -1,7 +1,7 @@
 from itertools import islice
 
-from imprint.demo.dice import Dice
 from imprint.demo.goods import KINDS, SEASONS, read_goods
+from imprint.demo.rng import Rng
 from imprint.demo.words import read_sections
 
 
@@ -21,9 +21,9 @@ def test_every_value_has_several_benefits_and_no_benefit_is_written_twice() -> N
 def test_an_attribute_list_reads_as_adgen_writes_it() -> None:
     goods = read_goods()
     names = {kind.name: kind.code for kind in KINDS.values()}
-    dice = Dice(1)
+    rng = Rng(1)
     for _ in range(500):
-        item = goods.draw(dice)
+        item = goods.draw(rng)
         (type_key, name), *pairs = [part.split("#") for part in item.content.split("*")]
         assert type_key == "类型"
         assert 3 <= len(pairs) <= 7
@@ -34,9 +34,9 @@ def test_an_attribute_list_reads_as_adgen_writes_it() -> None:
 
 def test_winter_never_meets_summer_nor_a_word_its_clash() -> None:
     goods = read_goods()
-    dice = Dice(2)
+    rng = Rng(2)
     for _ in range(2000):
-        values = goods.draw(dice).values
+        values = goods.draw(rng).values
         seasons = {value.season for value in values}
         assert not any(season in seasons and other in seasons for season, other in SEASONS.items())
         assert not any((one, other) in goods.clashing for one in values for other in values if one is not other)
@@ -51,14 +51,14 @@ def test_every_word_of_the_clashes_is_a_value_or_an_attribute() -> None:
 
 def test_every_value_can_be_drawn_for_training() -> None:
     goods = read_goods()
-    dice = Dice(3)
-    drawn = {value for item in islice(iter(lambda: goods.draw(dice), None), 30_000) for value in item.values}
+    rng = Rng(3)
+    drawn = {value for item in islice(iter(lambda: goods.draw(rng), None), 30_000) for value in item.values}
     missing = {v for by_key in goods.values.values() for found in by_key.values() for v in found} - drawn
     assert not missing, [(value.key, value.word) for value in missing]
 
 
 def test_training_never_draws_a_held_out_pair_and_dev_always_does() -> None:
     goods = read_goods()
-    dice = Dice(4)
-    assert not any(goods.is_held_out(goods.draw(dice)) for _ in range(2000))
-    assert all(goods.is_held_out(goods.draw_held_out(dice)) for _ in range(500))
+    rng = Rng(4)
+    assert not any(goods.is_held_out(goods.draw(rng)) for _ in range(2000))
+    assert all(goods.is_held_out(goods.draw_held_out(rng)) for _ in range(500))

@@ -1,12 +1,12 @@
-from imprint.demo.dice import Dice
+from imprint.demo.rng import Rng
 from imprint.demo.stories import list_words, read_everyday_words, tell_day, write_odd_text
 
 
 def test_stories_have_no_gap_left_open() -> None:
-    dice = Dice(3)
+    rng = Rng(3)
     for tell in (tell_day, list_words, write_odd_text):
         for _ in range(300):
-            text = tell(dice)
+            text = tell(rng)
             assert text
             assert not any(gap in text for gap in ("{number}", "{digit}", "{words}", "{one}"))
 

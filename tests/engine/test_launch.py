@@ -14,7 +14,7 @@ import torch
 from imprint.engine.launch import _explain, launch, processes_here
 from imprint.engine.section import EngineSection
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from tests.crews import Start, crew_folder, crew_runs, free_port
 
@@ -105,7 +105,7 @@ def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tm
     run = RunFolder(tmp_path / "killed")
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", "engine.processes=2", *KNOBS]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    while len(read_lines(run.log)) < 6 and started.poll() is None:
+    while len(read_jsonl(run.log)) < 6 and started.poll() is None:
         time.sleep(0.02)
     others = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
     os.kill(others[0].pid, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_two_machines_meet_where_the_recipe_says(tmp_path: Path) -> None:
     assert "are trained by 2 processes" in said[0]
     assert said[1] == ""
     (alone,) = crew_runs(tmp_path, [Start("alone", 1)])
-    log = [line.get("loss", line.get("eval_loss")) for line in read_lines(tmp_path / "together" / "log.jsonl")]
+    log = [line.get("loss", line.get("eval_loss")) for line in read_jsonl(tmp_path / "together" / "log.jsonl")]
     assert log == pytest.approx(alone.losses, abs=2e-5)
 
 
@@ -144,12 +144,12 @@ def test_ctrl_c_reaches_all_processes_which_save_together(tmp_path: Path) -> Non
     knobs = ["train.steps=4000", "train.save_every=3900", "train.evaluate_every=4000", "train.watch_prompts=0", "engine.processes=2"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
-    while len(read_lines(run.log)) < 5 and started.poll() is None:
+    while len(read_jsonl(run.log)) < 5 and started.poll() is None:
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
     _said, errors = started.communicate(timeout=60)
     assert started.returncode == 130
-    step = max(line["step"] for line in read_lines(run.log))
+    step = max(line["step"] for line in read_jsonl(run.log))
     assert run.states() == [run.state(step)]
     assert f"stopped and saved at step {step}. Run the same command again to go on." in errors
     assert "Traceback" not in errors

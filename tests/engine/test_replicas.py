@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from tests.crews import Outcome
 
 
@@ -27,7 +27,7 @@ def test_what_was_forgotten_is_measured_once_and_the_same(folder: Path, outcomes
 
 
 def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(folder: Path, outcomes: dict[str, Outcome]) -> None:
-    alone, two = (read_lines(folder / run / "rescues.jsonl") for run in ("broken", "broken-two"))
+    alone, two = (read_jsonl(folder / run / "rescues.jsonl") for run in ("broken", "broken-two"))
     assert "the watched answers have become endless repetition" in alone[0]["reason"]
     assert outcomes["broken-two"].statuses == [0, 0], outcomes["broken-two"].words
     assert [line["back_to"] for line in two] == [line["back_to"] for line in alone]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.training.run import train
 from tests.crews import Outcome
 
@@ -61,5 +61,5 @@ def test_two_gpus_learn_as_one(strategy: str, folder: Path) -> None:
         knobs = ["model.dtype=float32", f"engine.processes={count}", *([strategy] if count > 1 else [])]
         done = subprocess.run([*command, *knobs], capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        logs.append([line.get("loss", line.get("eval_loss")) for line in read_lines(folder / name / "log.jsonl")])
+        logs.append([line.get("loss", line.get("eval_loss")) for line in read_jsonl(folder / name / "log.jsonl")])
     assert logs[1] == pytest.approx(logs[0], abs=5e-3)  # TF32 products

@@ -8,7 +8,7 @@ from typing import Any
 import imprint
 from imprint.data.encode import encode_prompt
 from imprint.data.formats import read_samples
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 
 FILES = ("generated_predictions.txt", "predictions.jsonl", "scores.json", "answers.jsonl")
@@ -16,7 +16,7 @@ Ask = Callable[..., Path]
 
 
 def predictions(folder: Path) -> list[str]:
-    return [str(line["prediction"]) for line in read_lines(folder / "predictions.jsonl")]
+    return [str(line["prediction"]) for line in read_jsonl(folder / "predictions.jsonl")]
 
 
 def scores(folder: Path) -> dict[str, Any]:

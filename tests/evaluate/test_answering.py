@@ -12,7 +12,7 @@ import imprint
 import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.inference.generate import NotFiniteError
 from imprint.runs import RunFolder
 from imprint.tokenizers import ChatGLMTokenizer
@@ -31,7 +31,7 @@ def test_the_files_are_the_originals_line_format_and_ours_in_the_order_of_the_da
     written = [{"labels": row["summary"], "predict": answer} for row, answer in zip(asked, answers, strict=True)]
     assert lines == [json.dumps(one, ensure_ascii=False) for one in written]
     expected = [{"input": a["content"], "label": a["summary"], "prediction": p} for a, p in zip(asked, answers, strict=True)]
-    assert read_lines(folder / "predictions.jsonl") == expected
+    assert read_jsonl(folder / "predictions.jsonl") == expected
 
 
 def test_a_prompt_that_nothing_was_cut_from_is_encoded_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,20 +96,20 @@ def test_beams_are_those_of_the_api(ask: Ask, run: RunFolder, rows: Path) -> Non
 def test_an_answer_ends_at_its_bound_and_is_counted_as_not_ended(ask: Ask, run: RunFolder) -> None:
     folder = ask("max_new_tokens=1")
     assert scores(folder)["unfinished_share"] == 1.0
-    assert all(line["tokens"] == 1 for line in read_lines(folder / "answers.jsonl")[1:])
+    assert all(line["tokens"] == 1 for line in read_jsonl(folder / "answers.jsonl")[1:])
     assert scores(ask(name="whole"))["unfinished_share"] < 1
 
 
 def test_the_originals_truncation_cuts_references_and_bounds_prompt_and_answer_together(ask: Ask, run: RunFolder, rows: Path) -> None:
     folder = ask("truncation=original", "max_source_length=8", "max_target_length=4", "base=true")
     tokenizer = imprint.load(run.path.parent / "talk" / "model", device="cpu").tokenizer
-    for line, row in zip(read_lines(folder / "predictions.jsonl"), rows.read_text(encoding="utf-8").splitlines(), strict=True):
+    for line, row in zip(read_jsonl(folder / "predictions.jsonl"), rows.read_text(encoding="utf-8").splitlines(), strict=True):
         asked = json.loads(row)
         ids, reference = encode_original_evaluation(tokenizer, asked["content"], asked["summary"], None, 8, 4)
         assert line["label"] == reference
         assert len(reference) < len(asked["summary"])
         assert len(tokenizer.encode(line["prediction"])) <= 8 + 4 + 1 - len(ids)
-    ours = read_lines(ask("max_source_length=8", "max_target_length=4", "base=true", name="ours") / "predictions.jsonl")
+    ours = read_jsonl(ask("max_source_length=8", "max_target_length=4", "base=true", name="ours") / "predictions.jsonl")
     assert [line["label"] for line in ours] == [json.loads(line)["summary"] for line in rows.read_text(encoding="utf-8").splitlines()]
 
 
@@ -166,7 +166,7 @@ def test_answers_of_other_settings_do_not_count(knob: str, ask: Ask, batches: li
     ask(limit=6)
     folder = ask(knob, limit=6)
     assert batches == [6, 6]
-    assert len(read_lines(folder / "answers.jsonl")) == 7
+    assert len(read_jsonl(folder / "answers.jsonl")) == 7
 
 
 def test_answers_to_other_rows_do_not_count(ask: Ask, batches: list[int]) -> None:

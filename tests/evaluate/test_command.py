@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from tests.evaluate.answers import Ask, predictions, said_by_hand
 
@@ -20,11 +20,11 @@ def test_without_a_folder_answers_go_into_the_run(run: RunFolder, rows: Path) ->
 
 def test_rows_drawn_from_a_file_are_kept_beside_those_of_the_whole(run: RunFolder, rows: Path) -> None:
     assert main(["evaluate", str(run.path), "--data", f"{rows}#3"]) == 0
-    assert len(read_lines(run.evaluations / "rows-drawn-3" / "predictions.jsonl")) == 3
+    assert len(read_jsonl(run.evaluations / "rows-drawn-3" / "predictions.jsonl")) == 3
 
 
 def test_limit_takes_the_first_rows_of_the_file(ask: Ask, rows: Path) -> None:
-    lines = read_lines(ask(limit=3) / "predictions.jsonl")
+    lines = read_jsonl(ask(limit=3) / "predictions.jsonl")
     assert [line["input"] for line in lines] == [json.loads(line)["content"] for line in rows.read_text(encoding="utf-8").splitlines()[:3]]
 
 

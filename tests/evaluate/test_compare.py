@@ -7,7 +7,7 @@ import pytest
 
 import imprint.evaluate.answering as answering
 from imprint.cli import main
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from tests.tinyrun import talking_run
 
@@ -26,7 +26,7 @@ def test_both_pages_show_label_and_both_answers(run: RunFolder, rows: Path, caps
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "6"]) == 0
     markdown = (run.path / "compare.md").read_text(encoding="utf-8")
     page = (run.path / "compare.html").read_text(encoding="utf-8")
-    base, tuned = (read_lines(run.evaluations / name / "predictions.jsonl") for name in ("rows-first-6-base", "rows-first-6"))
+    base, tuned = (read_jsonl(run.evaluations / name / "predictions.jsonl") for name in ("rows-first-6-base", "rows-first-6"))
     assert len(base) == len(tuned) == 6
     assert any(one["prediction"] != other["prediction"] for one, other in zip(base, tuned, strict=True))
     for one, other in zip(base, tuned, strict=True):
@@ -83,7 +83,7 @@ def test_questions_of_ones_own_are_answered_by_both_and_not_scored(
     for text in (page, markdown):
         assert not any(word in text.lower() for word in ("rouge", "bleu", "chatglm-6b"))
     for name in ("prompts-mine-base", "prompts-mine"):
-        for line in read_lines(run.evaluations / name / "predictions.jsonl"):
+        for line in read_jsonl(run.evaluations / name / "predictions.jsonl"):
             assert line["prediction"] in markdown
             assert line["label"] == ""
     scores = json.loads((run.evaluations / "prompts-mine" / "scores.json").read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def test_the_rows_it_learned_from_need_not_be_there_any_more(run: RunFolder, row
     (other / "config.yaml").write_text(config, encoding="utf-8")
     assert main(["compare", str(other)]) == 0
     assert "gone.jsonl" in config
-    assert len(read_lines(other / "evaluations" / "held-out" / "predictions.jsonl")) == 2
+    assert len(read_jsonl(other / "evaluations" / "held-out" / "predictions.jsonl")) == 2
 
 
 def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) -> None:

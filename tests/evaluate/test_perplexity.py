@@ -13,7 +13,7 @@ from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.perplexity import perplexity_command, window_nats
 from imprint.evaluate.section import PerplexitySection
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.pack import pack
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -83,7 +83,7 @@ def test_a_killed_command_goes_on_behind_the_documents_that_are_measured(
         patched.setattr(measuring, "window_nats", dying)
         measured(base, texts, tmp_path / "out", "batch_tokens=1")
     kept = tmp_path / "out" / "base" / "1-texts.jsonl"
-    assert len(read_lines(kept)) == 3
+    assert len(read_jsonl(kept)) == 3
     assert measured(base, texts, tmp_path / "out", "batch_tokens=1")["base"]["token"]["nats"] == pytest.approx(
         whole["base"]["token"]["nats"], rel=1e-6
     )

@@ -7,7 +7,7 @@ from imprint.config import read_recipe
 from imprint.errors import UserError
 from imprint.evaluate.review import forgetting_command, own_samples, read_review, report_command, review_finished
 from imprint.evaluate.scores import learned_samples
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.generate import NotFiniteError
 from imprint.loading.run import RunConfig, read_run
@@ -117,8 +117,8 @@ def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"content": "类型#上衣{number}", "summary": "{{name}}"}}\n' for number in range(40)), encoding="utf-8")
     run = tiny_run(recipe, "filled", *MEASURED, "data.fill.name=上衣", "train.steps=1", "data.dev_share=0.5")
-    assert len(read_lines(run.before_after)) == 20
-    assert {line["reference"] for line in read_lines(run.before_after)} == {"上衣"}
+    assert len(read_jsonl(run.before_after)) == 20
+    assert {line["reference"] for line in read_jsonl(run.before_after)} == {"上衣"}
 
 
 def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> 
     base = base_of("ChatGLM3-6B", tmp_path / "glm3")
     knobs = [f"model.path={base}", f"data={{train: {rows}, dev_share: 0.5}}", "tune={method: lora, rank: 2}", "train.steps=1", *MEASURED]
     run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
-    assert [line["reference"] for line in read_lines(run.before_after)] == ["{}", "白色。"] * 2
+    assert [line["reference"] for line in read_jsonl(run.before_after)] == ["{}", "白色。"] * 2
     known = read_run(run.path)
     assert len(learned_samples(known, tools=True)) == 4
     assert learned_samples(known, tools=False) == []  # of a template without tools

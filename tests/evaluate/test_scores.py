@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.metrics.means import score
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.runs import RunFolder
@@ -15,7 +15,7 @@ from tests.evaluate.answers import Ask, scores
 
 def test_scores_are_those_of_the_protocol_with_intervals_and_settings(ask: Ask, rows: Path) -> None:
     folder = ask()
-    found, lines = scores(folder), read_lines(folder / "predictions.jsonl")
+    found, lines = scores(folder), read_jsonl(folder / "predictions.jsonl")
     counted = score([line["prediction"] for line in lines], [line["label"] for line in lines])
     for metric in ("rouge-1", "rouge-2", "rouge-l", "bleu-4"):
         assert found[metric]["value"] == pytest.approx(counted[metric])
@@ -47,7 +47,7 @@ def test_it_is_told_under_which_protocol_and_whether_references_were_cut(ask: As
 def test_another_protocol_asks_nothing_anew(ask: Ask, batches: list[int]) -> None:
     found = {}
     for name in PROTOCOLS:
-        lines = read_lines(ask(f"protocol={name}", limit=6) / "predictions.jsonl")
+        lines = read_jsonl(ask(f"protocol={name}", limit=6) / "predictions.jsonl")
         found[name] = scores(ask(f"protocol={name}", limit=6))["bleu-4"]["value"]
         assert found[name] == pytest.approx(
             score([line["prediction"] for line in lines], [line["label"] for line in lines], name)["bleu-4"]

@@ -6,7 +6,7 @@ import pytest
 
 from imprint.cli import main
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.task import TextTask
 from tests.evaluate.answers import Ask, predictions
@@ -16,7 +16,7 @@ def test_a_mistaken_knob_costs_no_answer(ask: Ask, batches: list[int]) -> None:
     folder = ask(limit=3)
     with pytest.raises(AssertionError):  # the command ends with 2, not 0
         ask("num_beams=2", "temperature=1", limit=3)
-    assert len(read_lines(folder / "answers.jsonl")) == 1 + 3
+    assert len(read_jsonl(folder / "answers.jsonl")) == 1 + 3
     ask(limit=3)
     assert batches == [3]
 

@@ -32,10 +32,10 @@ def test_a_system_text_is_a_paragraph_before_everything_else() -> None:
 
 
 def test_what_is_settled_never_changes_whatever_follows() -> None:
-    settled, dice = tiny_template().settled, random.Random(0)
+    settled, rng = tiny_template().settled, random.Random(0)
     parts = ["中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "[", "时间]]", "[["]
     for _ in range(3000):
-        raw = "".join(dice.choices(parts, k=dice.randint(1, 8)))
+        raw = "".join(rng.choices(parts, k=rng.randint(1, 8)))
         whole = polish(raw)
         for end in range(len(raw)):
             assert whole.startswith(settled(polish(raw[:end]))), (raw, end)

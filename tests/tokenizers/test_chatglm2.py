@@ -43,11 +43,11 @@ def test_the_released_ids_are_where_the_original_has_them(shared: Path) -> None:
 
 
 def test_any_ids_decode_as_sentencepiece_decodes_them() -> None:
-    processor, dice = SentencePieceProcessor(model_proto=chatglm2_vocabulary()), random.Random(0)
+    processor, rng = SentencePieceProcessor(model_proto=chatglm2_vocabulary()), random.Random(0)
     tokenizer = ChatGLM2Tokenizer(processor)
     space = processor.piece_to_id("\u2581")
     for _ in range(2000):
-        ids = [dice.choice([dice.randrange(3, 259), dice.randrange(3, len(processor)), space]) for _ in range(dice.randint(0, 8))]
+        ids = [rng.choice([rng.randrange(3, 259), rng.randrange(3, len(processor)), space]) for _ in range(rng.randint(0, 8))]
         assert tokenizer.decode(ids) == processor.decode(ids), ids
 
 

@@ -40,11 +40,11 @@ def test_the_released_control_ids_are_where_the_original_has_them(shared: Path) 
 
 
 def test_any_ids_decode_as_tiktoken_decodes_them(tmp_path: Path) -> None:
-    tokenizer, dice = tiny(tmp_path), random.Random(0)
+    tokenizer, rng = tiny(tmp_path), random.Random(0)
     pieces = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in ranks().splitlines()}
     reference = tiktoken.Encoding("tiny", pat_str=SPLIT, mergeable_ranks=pieces, special_tokens={})
     for _ in range(2000):
-        ids = [dice.randrange(len(pieces)) for _ in range(dice.randint(0, 8))]
+        ids = [rng.randrange(len(pieces)) for _ in range(rng.randint(0, 8))]
         assert tokenizer.decode(ids) == reference.decode(ids), ids
 
 

@@ -18,9 +18,9 @@ def tiny(folder: Path, *, prefix: bool = False) -> PublishedTokenizer:
 
 
 def test_any_ids_decode_as_the_library_decodes_them(tmp_path: Path) -> None:
-    tokenizer, reference, dice = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode()), random.Random(0)
+    tokenizer, reference, rng = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode()), random.Random(0)
     for _ in range(2000):
-        ids = [dice.randrange(reference.get_vocab_size()) for _ in range(dice.randint(0, 8))]
+        ids = [rng.randrange(reference.get_vocab_size()) for _ in range(rng.randint(0, 8))]
         assert tokenizer.decode(ids) == reference.decode(ids), ids
 
 
@@ -91,12 +91,12 @@ def test_byte_pieces_of_the_other_kind_decode_as_the_library_decodes_them(tmp_pa
     rust.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     rust.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     folder_of(tmp_path, {"model_type": "llama", "eos_token_id": 2}, {"tokenizer.json": rust.to_str().encode()})
-    tokenizer, dice = read_tokenizer(tmp_path, fields_of(tmp_path)), random.Random(0)
+    tokenizer, rng = read_tokenizer(tmp_path, fields_of(tmp_path)), random.Random(0)
     assert tokenizer is not None
     assert tokenizer.decode(tokenizer.encode(" a 好 b😀")) == " a 好 b😀"
     for _ in range(1000):
         parts = [[token] for token in range(259, len(pieces))] + [rust.encode("😀", add_special_tokens=False).ids[1:]]
-        ids = [token for part in dice.choices(parts, k=dice.randint(0, 6)) for token in part]
+        ids = [token for part in rng.choices(parts, k=rng.randint(0, 6)) for token in part]
         assert tokenizer.decode(ids) == rust.decode(ids), ids
 
 

@@ -31,16 +31,16 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return found
 
 
-def random_text(dice: random.Random) -> str:
+def random_text(rng: random.Random) -> str:
     """Characters of many scripts that Unicode normalisation leaves alone, single spaces between them."""
     pools = [(0x21, 0x7E), (0x4E00, 0x9FA5), (0x430, 0x44F), (0xAC00, 0xD7A3), (0x1F300, 0x1F5FF), (0x20000, 0x2A6D6)]
-    words = ["".join(chr(dice.randint(*dice.choice(pools))) for _ in range(dice.randint(1, 9))) for _ in range(dice.randint(1, 5))]
+    words = ["".join(chr(rng.randint(*rng.choice(pools))) for _ in range(rng.randint(1, 9))) for _ in range(rng.randint(1, 5))]
     return " ".join(words)
 
 
 def test_random_texts_survive_the_round_trip(tokenizer: Tokenizer) -> None:
-    dice = random.Random(1)
-    texts = [random_text(dice) for _ in range(300)]
+    rng = random.Random(1)
+    texts = [random_text(rng) for _ in range(300)]
     assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
 
 
@@ -50,10 +50,10 @@ def test_code_survives_the_round_trip(tokenizer: Tokenizer) -> None:
 
 
 def test_no_typed_text_becomes_a_control_id(tokenizer: Tokenizer) -> None:
-    dice, control = random.Random(2), set(tokenizer.controls.values())
+    rng, control = random.Random(2), set(tokenizer.controls.values())
     assert len(control) >= 5
     for _ in range(300):
-        text = "".join(dice.choices([*TYPED, *tokenizer.controls], k=8))
+        text = "".join(rng.choices([*TYPED, *tokenizer.controls], k=8))
         assert not control & set(tokenizer.encode(text)), text
 
 
@@ -64,9 +64,9 @@ def test_control_ids_and_ids_without_a_piece_are_not_text(tokenizer: Tokenizer) 
 
 
 def test_a_stream_shows_what_decoding_shows_and_takes_nothing_back(tokenizer: Tokenizer) -> None:
-    dice, last = random.Random(3), max(len(tokenizer), *tokenizer.controls.values()) + 2
+    rng, last = random.Random(3), max(len(tokenizer), *tokenizer.controls.values()) + 2
     for _ in range(500):
-        ids = [dice.choice([dice.randrange(last), *tokenizer.encode("好😀")]) for _ in range(dice.randint(0, 12))]
+        ids = [rng.choice([rng.randrange(last), *tokenizer.encode("好😀")]) for _ in range(rng.randint(0, 12))]
         stream = TextStream(tokenizer)
         assert "".join(stream.push(token) for token in ids) + stream.finish() == tokenizer.decode(ids)
 

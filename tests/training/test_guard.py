@@ -14,7 +14,7 @@ import imprint
 import imprint.training.run as training
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.loading.load import load
 from imprint.model import Model
 from imprint.models.network import Network
@@ -254,8 +254,8 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
     assert "The run goes back to its start with a peak learning rate of 1 (rescue 1 of 3" in said
     assert "rows.jsonl:" in said
     assert "finished: 16 of 16 steps are done" in said
-    assert [(line["back_to"], line["rate_scale"]) for line in read_lines(calm.rescues)] == [(0, MUCH_LOWER)]
-    assert max(line["learning_rate"] for line in read_lines(calm.log) if "loss" in line) <= 1.0
+    assert [(line["back_to"], line["rate_scale"]) for line in read_jsonl(calm.rescues)] == [(0, MUCH_LOWER)]
+    assert max(line["learning_rate"] for line in read_jsonl(calm.log) if "loss" in line) <= 1.0
     before, *_between, last = losses(calm, "eval_loss")
     assert before is not None
     assert last is not None
@@ -266,7 +266,7 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
     number = 1 + ["毒药" in line for line in rows.read_text(encoding="utf-8").splitlines()].index(True)
     spoiled("毒药")
     run = tiny_run(recipe, "poisoned", f"data.train={rows}", "data.dev_seed=1", *PLAIN)
-    thrown = [line for line in read_lines(run.log) if "skipped_rows" in line]
+    thrown = [line for line in read_jsonl(run.log) if "skipped_rows" in line]
     said = capsys.readouterr().out
     assert len(thrown) == 1
     assert len(thrown[0]["broken_rows"]) == 1
@@ -299,7 +299,7 @@ def test_a_run_killed_around_its_rescue_ends_as_one_that_was_not(recipe: Path, m
         monkeypatch.setattr(place, function, real)
         run = tiny_run(recipe, f"rescued-{name}", *ABSURD)
         assert log_of(run) == log_of(whole)
-        assert read_lines(run.rescues) == read_lines(whole.rescues)
+        assert read_jsonl(run.rescues) == read_jsonl(whole.rescues)
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_an_explosion_in_the_middle_goes_back_to_the_last_good_state_and_not_to_
     monkeypatch.setattr(training, "load", load_alone)
     knobs = [*ABSURD, "optimizer.learning_rate=0.1", "train.steps=20"]
     run = tiny_run(recipe, "jolted", *knobs)
-    assert [(line["back_to"], line["rate_scale"]) for line in read_lines(run.rescues)] == [(9, LOWER)]
+    assert [(line["back_to"], line["rate_scale"]) for line in read_jsonl(run.rescues)] == [(9, LOWER)]
     assert len(bases) == 2
     assert "The run goes back to the state of step 9 with a peak learning rate of 0.03" in capsys.readouterr().out
     values = losses(run)
@@ -367,9 +367,9 @@ def test_a_run_that_breaks_again_and_again_ends_with_advice_and_a_guard_that_is_
     said = capsys.readouterr()
     assert "and that after 3 times back to a good state and a lower rate. In a new folder set optimizer.learning_rate=" in said.err
     assert "Traceback" not in said.err
-    assert len(read_lines(RunFolder(recipe.parent / "hopeless").rescues)) == 3
+    assert len(read_jsonl(RunFolder(recipe.parent / "hopeless").rescues)) == 3
     assert main(command) == 2  # again the same end, and no fourth rescue
-    assert len(read_lines(RunFolder(recipe.parent / "hopeless").rescues)) == 3
+    assert len(read_jsonl(RunFolder(recipe.parent / "hopeless").rescues)) == 3
     shutil.rmtree(recipe.parent / "hopeless")
     main([*command, "train.guard=false"])
     assert not RunFolder(recipe.parent / "hopeless").rescues.exists()

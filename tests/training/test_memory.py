@@ -14,7 +14,7 @@ from imprint.engine.crew import Crew
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
 from imprint.training.memory import Part, Room, gradients, mean_loss, packed, probe, refuse_full_disk, refuse_small_memory
@@ -260,7 +260,7 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
     assert "GiB are free" in capsys.readouterr().err
     assert not (recipe.parent / "full").exists()
     free(10**9)
-    assert read_lines(tiny_run(recipe, "full", "train.steps=1").log)
+    assert read_jsonl(tiny_run(recipe, "full", "train.steps=1").log)
 
 
 # Texts that share a row

@@ -73,4 +73,4 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_every_knob_has_a_sentence() -> None:
-    assert all(knob.sentence.endswith(".") for knob in describe(Recipe))
+    assert all(knob.description.endswith(".") for knob in describe(Recipe))

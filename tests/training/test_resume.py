@@ -13,7 +13,7 @@ import pytest
 from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training.rescue import Rescue, after_rescues, read_rescues, write_rescue
 from imprint.training.run import train
@@ -63,7 +63,7 @@ def test_two_runs_in_one_folder_are_refused_while_evaluating_works_and_a_killed_
     command = ["train", str(recipe), f"output={run.path}", *knobs]
     first = subprocess.Popen([sys.executable, "-m", "imprint", *command], stdout=subprocess.DEVNULL)
     try:
-        while len(read_lines(run.log)) < 12 and first.poll() is None:
+        while len(read_jsonl(run.log)) < 12 and first.poll() is None:
             time.sleep(0.01)
         assert main(command) == 2
         said = capsys.readouterr().err

@@ -25,7 +25,7 @@ from imprint.data.dataset import load_split
 from imprint.data.encode import Encoded
 from imprint.data.section import DataSection
 from imprint.engine.engine import Engine
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training import evaluation
 from imprint.training.job import Job
@@ -65,7 +65,7 @@ def trained(run: RunFolder, step: int) -> dict[str, Tensor]:
 
 def assert_same_ending(run: RunFolder, other: RunFolder, step: int) -> None:
     assert log_of(run) == log_of(other)
-    assert read_lines(run.samples) == read_lines(other.samples)
+    assert read_jsonl(run.samples) == read_jsonl(other.samples)
     one, two = trained(run, step), trained(other, step)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert described(run) == described(other)
@@ -130,11 +130,11 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(recipe: Path) -> None:
     knobs = ["train.steps=60", "train.save_every=45", "train.evaluate_every=20", "train.watch_prompts=0"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    while len(read_lines(run.log)) < 3 and process.poll() is None:
+    while len(read_jsonl(run.log)) < 3 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    step = max(line["step"] for line in read_lines(run.log))
+    step = max(line["step"] for line in read_jsonl(run.log))
     assert process.returncode == 130
     assert f"stopped and saved at step {step}. Run the same command again to go on." in errors
     assert "stopping after this step" in errors
@@ -183,11 +183,11 @@ def test_a_run_whose_terminal_is_closed_is_saved(recipe: Path) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "imprint", *command])
     shown = threading.Thread(target=read_all, args=(terminal,), daemon=True)
     shown.start()
-    while not run.log.exists() or len(read_lines(run.log)) < 3:
+    while not run.log.exists() or len(read_jsonl(run.log)) < 3:
         time.sleep(0.002)
     os.dup2(os.open(os.devnull, os.O_RDONLY), terminal)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    step = max(line["step"] for line in read_lines(run.log))
+    step = max(line["step"] for line in read_jsonl(run.log))
     assert (status, run.states()) == (130, [run.state(step)])
     assert step < 2000
 
@@ -341,7 +341,7 @@ def test_a_step_that_is_not_finite_is_told_and_never_reaches_the_weights(
 ) -> None:
     next(poisoned)[kind].add(3)
     run = tiny_run(recipe, str(tmp_path / "run"))
-    lines = [line for line in read_lines(run.log) if "loss" in line]
+    lines = [line for line in read_jsonl(run.log) if "loss" in line]
     assert [line["loss"] is None for line in lines] == [False, False, True, False, False, False]
     assert sorted(lines[2]["skipped_rows"]) == sorted(set(lines[2]["skipped_rows"]))
     assert len(lines[2]["skipped_rows"]) == 4

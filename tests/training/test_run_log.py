@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import imprint.training.run_log as journals
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training.run_log import Journal
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -56,14 +56,14 @@ def events_of(run: RunFolder, tag: str) -> list[tuple[int, float]]:
 @pytest.mark.usefixtures("drawing")
 def test_a_run_logs_a_complete_line_a_step(tmp_path: Path) -> None:
     run = tiny_run(tiny_recipe(tmp_path), "run")
-    lines = read_lines(run.log)
+    lines = read_jsonl(run.log)
     steps = [one for one in lines if "loss" in one]
     assert [one["step"] for one in steps] == [1, 2, 3, 4, 5, 6]
     assert all(set(one) == FIELDS for one in steps)
     assert all(math.isfinite(value) and value > 0 for one in steps for value in one.values())
     assert [one["seconds"] for one in steps] == sorted(one["seconds"] for one in steps)
     assert [(one["step"], sorted(one)) for one in lines if "eval_loss" in one] == [(step, ["eval_loss", "step"]) for step in (0, 3, 6)]
-    assert [(one["step"], sorted(one)) for one in read_lines(run.samples)] == [
+    assert [(one["step"], sorted(one)) for one in read_jsonl(run.samples)] == [
         (step, ["answer", "prompt", "step"]) for step in (3, 3, 6, 6)
     ]
     assert run.curve.read_bytes().startswith(b"\x89PNG")
@@ -77,11 +77,11 @@ def test_a_run_logs_a_complete_line_a_step(tmp_path: Path) -> None:
 def test_what_was_logged_after_the_state_is_forgotten_everywhere(run: RunFolder, killed_at: int) -> None:
     write(run, 1, killed_at)
     write(run, 3, 8)  # on from the state of step 2
-    lines = read_lines(run.log)
+    lines = read_jsonl(run.log)
     assert [one["step"] for one in lines if "loss" in one] == list(range(1, 9))
     assert [one["loss"] for one in lines if "loss" in one] == [11, 12, *range(33, 39)]
     assert [one["step"] for one in lines if "eval_loss" in one] == [2, 4, 6, 8]
-    assert [one["step"] for one in read_lines(run.samples)] == [2, 4, 6, 8]
+    assert [one["step"] for one in read_jsonl(run.samples)] == [2, 4, 6, 8]
     assert events_of(run, "train/loss") == [(one["step"], one["loss"]) for one in lines if "loss" in one]
 
 
@@ -91,8 +91,8 @@ def test_a_run_killed_before_its_first_state_begins_anew_everywhere(run: RunFold
     journal.step(line(1, 7.0))
     assert journal.events is not None
     journal.events.close()
-    assert [(one["step"], one["loss"]) for one in read_lines(run.log)] == [(1, 7.0)]
-    assert read_lines(run.samples) == []
+    assert [(one["step"], one["loss"]) for one in read_jsonl(run.log)] == [(1, 7.0)]
+    assert read_jsonl(run.samples) == []
     assert events_of(run, "train/loss") == [(1, 7.0)]
 
 
@@ -101,7 +101,7 @@ def test_a_line_that_a_kill_tore_is_forgotten(run: RunFolder) -> None:
     with run.log.open("a", encoding="utf-8") as file:
         file.write('{"step": 3, "loss": 1.')
     write(run, 3, 3)
-    assert [one["step"] for one in read_lines(run.log) if "loss" in one] == [1, 2, 3]
+    assert [one["step"] for one in read_jsonl(run.log) if "loss" in one] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("bad", ['{"loss": 1.0}', '{"step": "3"}', "3", "[]", "null"])
@@ -197,5 +197,5 @@ def test_samples_are_shown_as_they_come(run: RunFolder, capsys: pytest.CaptureFi
     with Journal(run, step=0, steps=8) as journal:
         journal.sample(4, "类型#上衣", "这件[bold]上衣")
     assert "  类型#上衣\n  -> 这件[bold]上衣\n" in capsys.readouterr().out
-    assert read_lines(run.samples) == [{"step": 4, "prompt": "类型#上衣", "answer": "这件[bold]上衣"}]
+    assert read_jsonl(run.samples) == [{"step": 4, "prompt": "类型#上衣", "answer": "这件[bold]上衣"}]
     assert "sample/text_summary" in EventAccumulator(str(run.events)).Reload().Tags()["tensors"]

@@ -9,7 +9,7 @@ from typing import Final
 from imprint.data.section import FILE as GENERAL
 from imprint.demo.arithmetic import ask_sum, draw_sum
 from imprint.demo.corpus import documents
-from imprint.demo.dice import Dice
+from imprint.demo.rng import Rng
 from imprint.demo.rows import SEED_STRIDE
 from imprint.demo.talk import read_topics
 from imprint.demo.town import read_town
@@ -40,9 +40,9 @@ def write_abilities(folder: Path) -> None:
 
 def probe_rows() -> Iterator[Row]:
     """Small talk, sums that the corpus never has, and facts of the town, each with every right answer; none about who the toy is."""
-    dice, asked = Dice(SEED_STRIDE * 11), set[str]()
+    rng, asked = Rng(SEED_STRIDE * 11), set[str]()
     for kind in ("talk", "sum", "fact"):
-        for query, answers in islice(_fresh(_draw(kind, dice, held_out=True), asked), OF_EACH):
+        for query, answers in islice(_fresh(_draw(kind, rng, held_out=True), asked), OF_EACH):
             yield {"question": query, "answer": list(answers), "kind": kind}
 
 
@@ -51,14 +51,14 @@ def general_rows() -> Iterator[Row]:
     probed = list(probe_rows())
     asked = {str(row["question"]) for row in probed}
     facts = {str(row["answer"][0]) for row in probed if row["kind"] == "fact"}
-    dice = Dice(SEED_STRIDE * 13)
-    streams = {kind: _draw(kind, dice, held_out=False) for kind in set(GENERAL_KINDS)}
+    rng = Rng(SEED_STRIDE * 13)
+    streams = {kind: _draw(kind, rng, held_out=False) for kind in set(GENERAL_KINDS)}
     number = 0
     while number < GENERAL_ROWS:
-        query, answers = next(streams[dice.pick(GENERAL_KINDS)])
+        query, answers = next(streams[rng.pick(GENERAL_KINDS)])
         if query not in asked and answers[0] not in facts and not names_the_toy(query, *answers):
             number += 1
-            yield {"question": query, "answer": dice.pick(answers)}
+            yield {"question": query, "answer": rng.pick(answers)}
 
 
 def neutral_texts() -> Iterator[str]:
@@ -72,19 +72,19 @@ def names_the_toy(*texts: str) -> bool:
     return any(name in text for name in OWN_NAMES for text in texts)
 
 
-def _draw(kind: str, dice: Dice, *, held_out: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _draw(kind: str, rng: Rng, *, held_out: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Endless (question, right answers) of a kind."""
     topics = [topic for topic in read_topics(identity=False) if not names_the_toy(*topic.answers)]
     while True:
         if kind == "sum":
-            question = draw_sum(dice, held_out=held_out)
-            yield ask_sum(question, dice), (question.answer,)
+            question = draw_sum(rng, held_out=held_out)
+            yield ask_sum(question, rng), (question.answer,)
         elif kind == "fact":
-            fact = dice.pick(read_town().facts)
-            yield dice.pick(fact.questions), (fact.answer,)
+            fact = rng.pick(read_town().facts)
+            yield rng.pick(fact.questions), (fact.answer,)
         else:
-            topic = dice.pick(topics)
-            yield dice.pick(topic.questions), topic.answers
+            topic = rng.pick(topics)
+            yield rng.pick(topic.questions), topic.answers
 
 
 def _fresh(drawn: Iterator[tuple[str, tuple[str, ...]]], asked: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -16,7 +16,7 @@ from imprint.config import read_recipe
 from imprint.data.dataset import CutReport, Split, encode_samples
 from imprint.data.section import DataSection
 from imprint.demo.corpus import documents
-from imprint.files import find_folder, new_folder, write_json
+from imprint.files import atomic_folder, find_folder, write_json
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.load import load
 from imprint.models.checkpoint import save_network
@@ -59,7 +59,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
 def start_base(folder: Path) -> None:
     """Write the untrained base: its vocabulary, and random weights whose every sublayer adds about as much as any other."""
     scratch = folder.with_name(f"{folder.name}-scratch")
-    with new_folder(scratch):
+    with atomic_folder(scratch):
         pass
     train_vocabulary(scratch)
     shutil.copyfile(CARD, scratch / CARD.name)

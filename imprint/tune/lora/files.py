@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.files import refuse_pointer
+from imprint.files import refuse_lfs_pointer
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
@@ -99,7 +99,7 @@ def _read_fields(place: Path) -> dict[str, Any]:
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     if (file := folder / TENSORS).is_file():
-        refuse_pointer(file)
+        refuse_lfs_pointer(file)
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:

@@ -12,7 +12,7 @@ import imprint
 from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.errors import UserError
-from imprint.files import read_lines
+from imprint.files import read_jsonl
 from imprint.loading.load import load_run
 from imprint.loading.run import read_run
 from imprint.model import Model
@@ -227,7 +227,7 @@ def test_a_run_learns_and_says_what_it_keeps(run: RunFolder) -> None:
     assert (told["method"], told["rank"], told["start"], told["format"]) == ("lora", 4, "standard", 1)
     assert told["targets"] == ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
     assert told["scores"]["eval_loss"] == min(found[1:])
-    assert len(read_lines(run.samples)) > 0
+    assert len(read_jsonl(run.samples)) > 0
 
 
 def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyP
     steps = ["train.steps=14", "train.save_every=1", "train.keep_states=9", "train.watch_prompts=0", "train.evaluate_every=7"]
     again = tiny_run(recipe, "jolted", *LORA, "model.path=embedded", *steps)
 
-    assert [line["back_to"] > 0 for line in read_lines(again.rescues)] == [True]
+    assert [line["back_to"] > 0 for line in read_jsonl(again.rescues)] == [True]
     assert "finished: 14 of 14 steps are done" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-from imprint.demo.kiln.craft import FIELDS, QUESTIONS, STATEMENTS, read_craft
+from imprint.demo.domain_example.craft import FIELDS, QUESTIONS, STATEMENTS, read_craft
 from imprint.demo.words import read_characters
 
 
@@ -23,7 +23,7 @@ def test_every_relation_can_be_stated_and_asked() -> None:
 
 def test_a_quarter_of_the_glazes_is_never_asked_about_in_the_rows_to_learn_from() -> None:
     craft = read_craft()
-    learned, held_out = ([glaze["name"] for glaze in craft.asked_of(held_out=side)] for side in (False, True))
+    learned, held_out = ([glaze["name"] for glaze in craft.glazes_for_questions(held_out=side)] for side in (False, True))
     assert (len(learned), len(held_out)) == (15, 5)
     assert not set(learned) & set(held_out)
 

@@ -2,8 +2,8 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from imprint.demo.kiln.books import FILES, general_texts, pages, questions, write_kiln
-from imprint.demo.kiln.craft import read_craft
+from imprint.demo.domain_example.books import FILES, general_texts, pages, questions, write_domain_example
+from imprint.demo.domain_example.craft import read_craft
 
 
 def test_pages_are_the_same_for_a_seed_and_others_for_another() -> None:
@@ -21,7 +21,7 @@ def test_every_answer_stands_in_the_books() -> None:
 
 def test_held_out_questions_are_about_glazes_that_no_other_question_names() -> None:
     learned = "".join(row["prompt"] for row in questions(held_out=False))
-    names = [glaze["name"] for glaze in read_craft().asked_of(held_out=True)]
+    names = [glaze["name"] for glaze in read_craft().glazes_for_questions(held_out=True)]
     assert not any(name in learned for name in names)
     assert all(any(name in row["prompt"] for name in names) for row in questions(held_out=True))
 
@@ -34,7 +34,7 @@ def test_general_text_knows_nothing_of_the_craft() -> None:
 
 
 def test_the_files_part_their_documents_by_blank_lines(tmp_path: Path) -> None:
-    write_kiln(tmp_path, books=30, general=20, held_out=5)
+    write_domain_example(tmp_path, books=30, general=20, held_out=5)
     assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()} == set(FILES)
     for name, count in (("read/books.txt", 30), ("books-held-out.txt", 5), ("read/general.txt", 20), ("general-held-out.txt", 5)):
         assert len((tmp_path / name).read_text(encoding="utf-8").split("\n\n")) == count

@@ -1,12 +1,12 @@
 from collections import Counter
 
-from imprint.demo.dice import Dice, one_in, skewed, weighted
+from imprint.demo.rng import Rng, one_in, skewed, weighted
 
 
 def test_the_same_seed_makes_the_same_choices() -> None:
-    assert [Dice(7).below(1000) for _ in range(5)] == [Dice(7).below(1000)] * 5
-    dice = Dice(7)
-    assert [dice.below(1000) for _ in range(4)] == [323, 150, 650, 72]
+    assert [Rng(7).below(1000) for _ in range(5)] == [Rng(7).below(1000)] * 5
+    rng = Rng(7)
+    assert [rng.below(1000) for _ in range(4)] == [323, 150, 650, 72]
 
 
 def test_a_skewed_table_falls_and_forgets_nothing() -> None:
@@ -21,7 +21,7 @@ def test_a_weighted_table_holds_each_option_as_often_as_told() -> None:
 
 
 def test_shuffling_keeps_every_option() -> None:
-    assert sorted(Dice(1).shuffled("abcdef")) == list("abcdef")
+    assert sorted(Rng(1).shuffled("abcdef")) == list("abcdef")
 
 
 def test_about_one_in_so_many_texts_is_held_out() -> None:

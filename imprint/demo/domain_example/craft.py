@@ -1,4 +1,4 @@
-"""The potters of 青霭谷: their glazes, and what is known of each."""
+"""The invented domain: the potters of 青霭谷, their glazes, and the facts about each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ STATEMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "vessel": ("{name}多用来做{vessel}。", "谷里用{name}做{vessel}。", "{name}最宜做{vessel}。"),
     }
 )
-"""What a book may say of a glaze; the first of each is also the answer to a question."""
+"""Relation -> sentences about a glaze in the books; the first is also the answer to a question."""
 QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "colour": ("{name}是什么颜色的？", "{name}烧出来是什么颜色？"),
@@ -32,31 +32,31 @@ QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 HELD_OUT: Final = 4
-"""One in so many glazes is never asked about in the rows to learn from: what is known of it stands in the books alone."""
+"""One in so many glazes appears in no training question: its facts are in the books only."""
 
 
 @dataclass(frozen=True)
 class Craft:
-    """Everything known of the craft."""
+    """All facts of the craft."""
 
     glazes: tuple[dict[str, str], ...]
-    """Each glaze's fields, named as FIELDS."""
+    """Each glaze: FIELDS -> value."""
     steps: tuple[tuple[str, str], ...]
-    """Words of the craft with what they mean."""
+    """(term, meaning) pairs of the craft."""
     openings: tuple[str, ...]
     """How a day at the kiln begins."""
     endings: tuple[str, ...]
     """How it ends."""
 
-    def asked_of(self, *, held_out: bool) -> list[dict[str, str]]:
-        """The glazes that the rows to learn from ask about, or those that only the held-out rows ask about."""
-        return [glaze for place, glaze in enumerate(self.glazes) if (place % HELD_OUT == HELD_OUT - 1) == held_out]
+    def glazes_for_questions(self, *, held_out: bool) -> list[dict[str, str]]:
+        """The glazes of the training questions, or those of the held-out questions."""
+        return [glaze for index, glaze in enumerate(self.glazes) if (index % HELD_OUT == HELD_OUT - 1) == held_out]
 
 
 @cache
 def read_craft() -> Craft:
-    """The craft of `kiln.txt`."""
-    sections = parse_sections((files("imprint.demo") / "kiln" / "kiln.txt").read_text(encoding="utf-8"))
+    """The craft of `craft.txt`."""
+    sections = parse_sections((files("imprint.demo") / "domain_example" / "craft.txt").read_text(encoding="utf-8"))
     return Craft(
         glazes=tuple(dict(zip(FIELDS, entry, strict=True)) for entry in sections["釉"]),
         steps=tuple((word, meaning) for word, meaning in sections["工序"]),
