@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from imprint.files import read_jsonl
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_model
+from imprint.loading.source import resolve_source
 from imprint.runs import RunFolder
 from imprint.training.run import train
 from tests.bases import FAMILIES, base_of
@@ -101,7 +101,7 @@ def run(cell: Cell, folder: Path) -> Result:
     home: RunFolder = train(recipe, overrides)
     losses = [line["loss"] for line in read_jsonl(home.log) if "loss" in line]
     before = [line["answer"] for line in read_jsonl(home.samples) if line["step"] == METHODS[cell.method][2]]
-    model = load_run(home.path, read_run(home.path))
+    model = load_model(resolve_source(home.path))
     prompts = [model.prompt(question, max_source_length=64) for question, _answer in ROWS]
     after = [model.template.scored(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=16)]
     return Result(losses[0], losses[-1], after == before)

@@ -14,10 +14,9 @@ import imprint
 from imprint.data.encode import encode_prompt
 from imprint.errors import UserError
 from imprint.inference.generate import Sampling, generate
-from imprint.loading.base import base_folder
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_base, load_model
 from imprint.loading.section import ModelSection
+from imprint.loading.source import resolve_source
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.templates import conversation
@@ -369,12 +368,12 @@ class TestQuantisedRuns:
         assert all(abs((one or 0) - (other or 0)) < 0.1 for one, other in zip(losses(plain), losses(run), strict=True))
 
     def test_it_is_evaluated_in_its_precision(self, run: RunFolder) -> None:
-        model = load_run(run.path, read_run(run.path), device="cpu")
+        model = load_model(resolve_source(run.path), device="cpu")
 
         assert model.network.quantization_bit == 4
         assert model.encoder is not None
         assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
-        assert load_run(run.path, read_run(run.path), base=True).network.quantization_bit == 4
+        assert load_model(resolve_source(run.path), base=True).network.quantization_bit == 4
 
     def test_its_adapter_may_be_put_on_the_plain_base(self, run: RunFolder) -> None:
         model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
@@ -457,10 +456,8 @@ def test_what_the_package_offers_by_name_is_there_after_a_plain_import() -> None
 def test_a_run_that_was_tuned_as_a_whole_is_a_base(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     run = tiny_run(recipe, "whole", "tune={method: full}", "train.steps=2")
-    assert base_folder(run.path) == run.model
-    assert imprint.load(run.path, device="cpu").identity == imprint.load(run.model, device="cpu").identity
     on_top = tiny_run(recipe, "on-top", f"model.path={run.path}", "train.steps=2")
-    assert load_run(on_top.path, read_run(on_top.path), base=True).identity == imprint.load(run.model, device="cpu").identity
+    assert load_model(resolve_source(on_top.path), base=True).identity == imprint.load(run.model, device="cpu").identity
 
 
 def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> None:
@@ -468,23 +465,18 @@ def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> 
     knobs = ["tune={method: lora, rank: 2}", "train.steps=3", "optimizer.learning_rate=0.05"]
     first = tiny_run(recipe, "first", *knobs)
     second = tiny_run(recipe, "second", f"model.path={first.path}", *knobs)
-    beside = imprint.load(tmp_path / "base", adapter=first.adapter, device="cpu")
-    merged = imprint.load(first.path, device="cpu")
+    beside = imprint.load(first.path)
+    merged = load_base(first.path, device="cpu")
     ids = beside.tokenizer.encode("类型#上衣*颜色#白色")
     assert difference(merged.logits([ids])[0], beside.logits([ids])[0]) < 1e-4
-    assert merged.lora is None
-    twice, tuned = imprint.load(second.path, device="cpu"), load_run(second.path, read_run(second.path))
+    assert (merged.lora, beside.lora is None) == (None, False)
+    twice, tuned = load_base(second.path, device="cpu"), imprint.load(second.path)
     assert difference(twice.logits([ids])[0], tuned.logits([ids])[0]) < 1e-4
     assert difference(twice.logits([ids])[0], merged.logits([ids])[0]) > 1e-3
-    with pytest.raises(UserError, match=r"(?s)first is a run with a LoRA, .* Leave model\.quantize out"):
-        imprint.load(first.path, quantize=8, device="cpu")
 
 
-def test_a_run_with_a_prefix_or_without_a_result_is_no_base(tmp_path: Path) -> None:
+def test_a_run_with_a_prefix_is_no_base_of_a_recipe(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     run = tiny_run(recipe, "prefix", "train.steps=2")
     with pytest.raises(UserError, match="is a run with a prefix, which is no part of the weights"):
-        imprint.load(run.path, device="cpu")
-    shutil.rmtree(run.adapter)
-    with pytest.raises(UserError, match="is a run that has no result yet"):
-        imprint.load(run.path, device="cpu")
+        tiny_run(recipe, "on-top", f"model.path={run.path}")

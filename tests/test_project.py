@@ -27,7 +27,7 @@ TEXTS = [
 WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"} | {  # run by every other test
     f"imprint/{module}.py"  # parts of a story whose tests stand beside the whole of it
     for module in (
-        *("chat/section", "check/section", "data/section", "export/section", "loading/base", "loading/load", "loading/section"),
+        *("check/section", "data/section"),
         *("training/evaluation", "training/job", "training/rescue", "training/step"),
     )
 }

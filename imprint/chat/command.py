@@ -12,9 +12,9 @@ from imprint.chat.conversation import Conversation
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
 from imprint.errors import UserError
-from imprint.loading.bundle import read_facts, unpacked
-from imprint.loading.load import load_run
-from imprint.loading.run import RunConfig, read_run, with_base_path
+from imprint.loading.bundle import read_facts
+from imprint.loading.load import load_with
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.model import Model
 
@@ -31,22 +31,12 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
     screen.note(f"loading {path} ... / 正在加载")
     began = time.monotonic()
-    home = unpacked(path)
-    if facts := read_facts(home):
+    source = resolve_source(path, section.base_path)
+    if facts := read_facts(source.folder):
         screen.note(f"bundle 打包文件: {facts.name} · {facts.method} · base 底座 {facts.base}, licence 许可: {facts.licence}")
-    run = with_base_path(read_run(home), section.base_path)
-    model = load_run(
-        home,
-        run,
-        base=section.base,
-        adapter=section.adapter,
-        quantize=section.quantize,
-        dtype=section.dtype,
-        device=section.device,
-        template=section.template,
-    )
+    model = load_with(source, section)
     _ = model.tokenizer  # a folder without one is told now, not at the first question
-    screen.note(loaded(model, path, run, section, time.monotonic() - began))
+    screen.note(loaded_message(model, source, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
     chat = Chat(model, Conversation(settings, section.system, has_adapter=model.adapter is not None), screen)
     if live:
@@ -55,12 +45,15 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
         _answer_lines(chat, Lines(sys.stdin.buffer))
 
 
-def loaded(model: Model, path: Path, run: RunConfig | None, section: ChatSection, seconds: float) -> str:
+def loaded_message(model: Model, source: ModelSource, section: ChatSection, seconds: float) -> str:
     """What was loaded, for a person: base, adapter, precision, device, and how long it took."""
+    path, run = source.path, source.run
     base = run.model.path if run is not None else str(path)
     adapter = "no adapter 无适配器"
     if model.description is not None:
         adapter = model.description.told(str(section.adapter or path))
+        if section.adapter is not None and not section.base:
+            base = str(path)
     elif run is not None and not section.base:
         base, adapter = model.name, f"all parameters tuned 全参数微调 (from {base})"
     bits = model.network.quantization_bit

@@ -1,10 +1,7 @@
 """The knobs of `imprint chat`."""
 
-from pathlib import Path
-from typing import Literal
-
 from imprint.config import Field, Section
-from imprint.templates import TEMPLATE_HELP, TemplateName
+from imprint.loading.section import OpenSection
 
 
 class SamplingSection(Section):
@@ -20,14 +17,7 @@ class SamplingSection(Section):
     seed: int | None = Field(None, ge=0, lt=2**32, description="Makes answers repeatable; null draws new ones each time.")
 
 
-class ChatSection(SamplingSection):
+class ChatSection(OpenSection, SamplingSection):
     """What is talked to and how; null takes what the run was trained with."""
 
-    base: bool = Field(False, description="Talk to the untouched base of a run instead of what was tuned.")
-    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
-    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
-    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
-    dtype: str | None = Field(None, description="Precision of the base.")
-    device: str | None = Field(None, description="Where to compute.")
-    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
     system: str | None = Field(None, description="What the model is told before the conversation.")

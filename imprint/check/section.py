@@ -3,10 +3,10 @@
 from typing import Literal
 
 from imprint.config import Field, Section
-from imprint.templates import TEMPLATE_HELP, TemplateName
+from imprint.loading.section import BaseSection
 
 
-class CheckSection(Section):
+class CheckSection(BaseSection):
     """How rows are read and cut; null takes what the run was trained with, or a recipe's defaults."""
 
     prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
@@ -15,7 +15,6 @@ class CheckSection(Section):
     max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt, those that frame it included.")
     max_target_length: int | None = Field(None, ge=4, description="Most tokens of an answer, the one that ends it included.")
     truncation: Literal["oldest_first", "original"] | None = Field(None, description="What a row that is too long loses.")
-    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
     kind: Literal["rows", "texts"] | None = Field(
         None,
         description="rows: questions with answers; texts: raw text; null takes the run's kind, or texts where every file is plain text.",

@@ -19,7 +19,7 @@ from imprint.data.sources import look_into
 from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template
-from imprint.loading.run import read_run
+from imprint.loading.source import resolve_source
 from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
@@ -96,12 +96,12 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
     where there is no tokenizer.
     """
     section = read_overrides([override.removeprefix("data.").removeprefix("model.") for override in overrides], CheckSection)
-    path = Path(model or EMBEDDED)
-    run = read_run(path)
+    source = resolve_source(model or EMBEDDED, section.base_path)
+    run = source.run
     given = section.model_dump(exclude_none=True)
     known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in OF_ROWS}
     chosen = known | {name: given[name] for name in OF_ROWS if name in given}
-    settings = Settings(template=open_template(path, run, section.template), name=_name(model), **chosen)
+    settings = Settings(template=open_template(source, section.template), name=_name(model), **chosen)
     learned = run.data if run is not None and isinstance(run.data, TextsSection) else None
     named = {name for name in given if name in (*OF_ROWS, *OF_TEXTS)}
     plain = bool(files) and not named and all(holds_plain_text(file) for file in files)

@@ -11,42 +11,25 @@ from imprint.data.sources import find_source
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
-from imprint.loading.load import load_run, open_template
-from imprint.loading.run import RunConfig, read_run, with_base_path
-from imprint.model import Model
-from imprint.runs import RunFolder
+from imprint.loading.load import load_with, open_template
+from imprint.loading.source import ModelSource, resolve_source
 
 
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
-    """Answer and score the rows of `data` with a run or a model folder."""
+    """Answer and score the rows of `data` with a run, a bundle or a model folder."""
     section = read_overrides(overrides, EvaluateSection)
-    run = read_run(path)
-    section = resolve(section, run)
-    tools = open_template(path, with_base_path(run, section.base_path), section.template).tools
+    source = resolve_source(path, section.base_path)
+    section = resolve(section, source.run)
+    tools = open_template(source, section.template).tools
     samples = read_data(section, data, limit, tools=tools)
-    output = section.output or answers_folder(path, run, section, name_of(data), limit)
-    answers = answer_all(load_evaluated(path, run, section), samples, section, output)
-    learned = learned_samples(run, tools=tools)
+    output = section.output or answers_folder(source, section, name_of(data), limit)
+    answers = answer_all(load_with(source, section), samples, section, output)
+    learned = learned_samples(source.run, tools=tools)
     beside = baseline_of(learned, samples, section)
     report = write_scores(answers, section, data, output, learned=learned, beside=beside)
     for line in told(report, output):
         print(line)  # noqa: T201
     return answers
-
-
-def load_evaluated(path: Path, run: RunConfig | None, section: EvaluateSection) -> Model:
-    """The model that a section asks for."""
-    run = with_base_path(run, section.base_path)
-    return load_run(
-        path,
-        run,
-        base=section.base,
-        adapter=section.adapter,
-        quantize=section.quantize,
-        dtype=section.dtype,
-        device=section.device,
-        template=section.template,
-    )
 
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools: bool = False) -> list[Sample]:
@@ -70,9 +53,9 @@ def name_of(data: Path) -> str:
     return source.path.stem + (f"-drawn-{source.count}" if source.count else "")
 
 
-def answers_folder(path: Path, run: RunConfig | None, section: EvaluateSection, name: str, limit: int | None) -> Path:
-    """Where answers go: into the run folder, or for a model folder beside the command; other rows and other models go elsewhere."""
-    home = RunFolder(path).evaluations if run is not None else Path("evaluations") / path.name
+def answers_folder(source: ModelSource, section: EvaluateSection, name: str, limit: int | None) -> Path:
+    """Where answers go: into the run folder, or beside the command; other rows and other models go elsewhere."""
+    home = source.run_folder.evaluations if source.kind == "run" else source.output_folder
     first = f"-first-{limit}" if limit else ""
-    model = "-base" if section.base else f"-{section.adapter.name}" if section.adapter else ""
-    return home / (name + first + model)
+    base, adapter = "-base" if section.base else "", f"-{section.adapter.name}" if section.adapter else ""
+    return home / (name + first + base + adapter)

@@ -11,11 +11,12 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, answer_all
-from imprint.evaluate.command import answers_folder, load_evaluated, name_of, read_data
+from imprint.evaluate.command import answers_folder, name_of, read_data
 from imprint.evaluate.scores import CONFUSION, baseline_of, draw_confusions, learned_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
-from imprint.loading.load import open_template
-from imprint.loading.run import RunConfig, read_run, tuned_parts, with_base_path
+from imprint.loading.load import load_with, open_template
+from imprint.loading.run import RunConfig
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.judge import Judged, judged_gains
@@ -36,29 +37,29 @@ def compare(
     Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown. `prompts` are questions without
     references: nothing is scored, and compare-NAME.html stands beside the comparison of the held-out rows.
     """
-    run = read_run(path)
-    if run is None:
-        raise UserError(f"{path}: is a model folder, and there is nothing to compare it with. Give a run folder.")
+    section = read_overrides(overrides, EvaluateSection)
+    source = resolve_source(path, section.base_path)
+    run = source.require_run("there is nothing to compare it with. Give a run folder.")
     if data is not None and prompts is not None:
         raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
-    tuned_parts(RunFolder(path), run)  # or a stranger waits for the base and hears of it then
-    section = resolve(read_overrides(overrides, EvaluateSection), run)
+    source.require_result()  # or a stranger waits for the base and hears of it then
+    section = resolve(section, run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
-    tools = open_template(path, with_base_path(run, section.base_path), section.template).tools
-    asked = _asked(path, run, section, data, prompts, limit, tools=tools)
+    tools = open_template(source, section.template).tools
+    asked = _prompts(source, run, section, data, prompts, limit, tools=tools)
     learned = learned_samples(run, tools=tools)
     beside = baseline_of(learned, asked.samples, section)
 
     def answers(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
-        output = answers_folder(path, run, side, asked.name, limit)
-        found = answer_all(load_evaluated(path, run, side), asked.samples, side, output)
+        output = answers_folder(source, side, asked.name, limit)
+        found = answer_all(load_with(source, side), asked.samples, side, output)
         write_scores(found, side, asked.source, output, learned=learned, beside=beside)
         return found
 
     before, after = answers(base=True), answers(base=False)
-    page = RunFolder(path).comparison.with_name(f"{asked.page}.html")
+    page = RunFolder(source.output_folder).comparison.with_name(f"{asked.page}.html")
     comparison = _comparison(path, run, section, asked, before, after, beside)
     if before.scored and isinstance(section.task, ClassificationTask):
         picture = page.with_name(f"{asked.page}-{CONFUSION}")
@@ -73,7 +74,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Prompts:
     """What both models are asked."""
 
     samples: list[Sample]
@@ -86,16 +87,23 @@ class _Asked:
     """What the pages are called."""
 
 
-def _asked(
-    path: Path, run: RunConfig, section: EvaluateSection, data: Path | None, prompts: Path | None, limit: int | None, *, tools: bool
-) -> _Asked:
-    page = RunFolder(path).comparison.name
+def _prompts(
+    source: ModelSource,
+    run: RunConfig,
+    section: EvaluateSection,
+    data: Path | None,
+    prompts: Path | None,
+    limit: int | None,
+    *,
+    tools: bool,
+) -> _Prompts:
+    path, page = source.path, source.run_folder.comparison.name
     if prompts is not None:
         assert section.prompt_column is not None, "resolve() fills what was left open"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
-        return _Asked(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
+        return _Prompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
-        return _Asked(read_data(section, data, limit, tools=tools), data, name_of(data), page)
+        return _Prompts(read_data(section, data, limit, tools=tools), data, name_of(data), page)
     if not isinstance(run.data, DataSection):
         raise UserError(
             Bilingual(
@@ -108,11 +116,11 @@ def _asked(
     samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
-    return _Asked(samples, run.data.dev or run.data.train, "held-out", page)
+    return _Prompts(samples, run.data.dev or run.data.train, "held-out", page)
 
 
 def _comparison(
-    path: Path, run: RunConfig, section: EvaluateSection, asked: _Asked, before: Answers, after: Answers, beside: Judged | None
+    path: Path, run: RunConfig, section: EvaluateSection, asked: _Prompts, before: Answers, after: Answers, beside: Judged | None
 ) -> Comparison:
     rows = [
         Compared(sample.query, reference, old, new, old_scores, new_scores, after.judged.key)

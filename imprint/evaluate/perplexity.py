@@ -16,15 +16,15 @@ from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection
 from imprint.files import append_jsonl, read_jsonl, write_json, write_text
-from imprint.loading.load import load_run
-from imprint.loading.run import RunConfig, read_run
+from imprint.loading.load import load_with
+from imprint.loading.run import RunConfig
+from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual
 from imprint.metrics.perplexity import Perplexity, Sums
 from imprint.model import Model
 from imprint.models.loss import token_losses
 from imprint.pack import pack
 from imprint.progress import Progress
-from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
 
 LONGEST = 2048
@@ -51,22 +51,16 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     `limit` takes only so many documents of each source.
     """
     section = read_overrides(overrides, PerplexitySection)
-    run = read_run(path)
+    source = resolve_source(path, section.base_path)
+    run = source.run
     section = resolve(section, run)
-    texts = [_look(source, number, section, limit) for number, source in enumerate(data, start=1)]
-    output = section.output or (RunFolder(path).path if run is not None else Path("evaluations") / path.name) / "perplexity"
+    texts = [_scan(file, number, section, limit) for number, file in enumerate(data, start=1)]
+    output = section.output or source.output_folder / "perplexity"
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     found: dict[str, list[Perplexity]] = {}
     for side in sides:
-        model = load_run(
-            path,
-            run,
-            base=run is not None and side == "base",
-            adapter=section.adapter,
-            quantize=section.quantize,
-            dtype=section.dtype,
-            device=section.device,
-        )
+        untouched = {"adapter": None} if len(sides) == 2 and side == "base" else {}  # the adapter given is on the tuned side only
+        model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **untouched}))
         found[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
         del model  # of two bases only one fits
     report = {
@@ -103,7 +97,7 @@ def _passages(source: Path, section: PerplexitySection, limit: int | None) -> It
         yield place, found
 
 
-def _look(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
+def _scan(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
     """Count what a source holds; UserError for bad rows, before any weight is read."""
     problems, characters = Problems(source), 0
     for place, found in _passages(source, section, limit):
@@ -146,7 +140,7 @@ def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> 
         files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in text_files(text.source)]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
-    aside = {"output", "base", "adapter", "batch_tokens"}  # what changes no number, or is the model's
+    aside = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}  # what changes no number, or is the model's
     settings = section.model_dump(mode="json", exclude=aside)
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
     lines = read_jsonl(kept)

@@ -13,18 +13,21 @@ from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.files import find_folder, read_jsonl, write_json, write_text
+from imprint.evaluate.section import ForgettingCommandSection
+from imprint.files import read_jsonl, write_json, write_text
 from imprint.forgetting.filled import Filled
 from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
 from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
 from imprint.forgetting.section import ForgettingSection
-from imprint.loading.base import base_folder
-from imprint.loading.load import load_run, open_template, tuning_method
-from imprint.loading.run import RunConfig, read_run
+from imprint.loading.load import load_model, open_template
+from imprint.loading.run import RunConfig
+from imprint.loading.source import ModelSource, resolve_source
+from imprint.model import Model
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory
 
+NOTHING_TUNED = "nothing was tuned there. Give a run folder."
 Say = Callable[[str], None]
 FILLED_ROWS = 200
 """Most rows that are asked where a recipe fills placeholders: they show whether the new texts are said."""
@@ -50,33 +53,34 @@ class OwnRow:
 
 def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     """Measure a run, write forgetting.json and say what was lost. Raises UserError for a folder without a finished run."""
-    run = _read_run(path)
-    given = read_overrides(overrides, ForgettingSection)
-    section = run.forgetting.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
-    found = review(path, run, section, _print)
+    given = read_overrides(overrides, ForgettingCommandSection)
+    source = _run_source(path, given.base_path)
+    known = source.require_run(NOTHING_TUNED).forgetting.model_dump()
+    section = ForgettingCommandSection(**known).model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+    found = review(source, section, _print)
     for row in lost(found.rows)[:SHOWN_LOST]:
         _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
     if RunFolder(path).report.exists():
-        write_run_report(path, run)  # which would show other numbers otherwise
+        write_run_report(source)  # which would show other numbers otherwise
     _print(f"written to {RunFolder(path).forgetting} / 已写入")
 
 
 def report_command(path: Path) -> None:
     """Write report.html of a run, and measure what was forgotten where nobody has yet. Raises UserError as `forgetting_command`."""
-    run = _read_run(path)
-    if run.forgetting.measure and not RunFolder(path).forgetting.exists():
-        review(path, run, run.forgetting, _print)
-    write_run_report(path, run)
+    source = _run_source(path)
+    section = source.require_run(NOTHING_TUNED).forgetting
+    if section.measure and not RunFolder(path).forgetting.exists():
+        review(source, section, _print)
+    write_run_report(source)
     _print(f"open {RunFolder(path).report} / 请打开该文件")
 
 
 def review_finished(path: Path, section: ForgettingSection, say: Say, *, report: bool) -> None:
     """The end of a training run: what cannot be measured is told and spoils nothing."""
-    run = read_run(path)
-    assert run is not None, "a run that was trained has its recipe"
+    source = resolve_source(path)
     try:
         if section.measure:
-            review(path, run, section, say)
+            review(source, section, say)
     except (UserError, RuntimeError, MemoryError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
@@ -84,23 +88,23 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
     if not report:
         return
     try:
-        write_run_report(path, run)
+        write_run_report(source)
     except UserError as error:
         say(f"the report was not written: {error}\n未能写出训练报告；解决后可运行 imprint report {path}")
     else:
         say(f"report / 训练报告: {RunFolder(path).report}")
 
 
-def write_run_report(path: Path, run: RunConfig) -> None:
+def write_run_report(source: ModelSource) -> None:
     """Write report.html from what is in the run folder."""
-    home = RunFolder(path)
+    run, home = source.require_run(NOTHING_TUNED), source.run_folder
     found, rows = read_review(home)
     examples, kind = _examples(home, rows)
     said = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
     report = RunReport(
-        title=path.name,
+        title=source.path.name,
         base_name=run.model.path,
-        method=tuning_method(home) or "-",
+        method=source.method or "-",
         verdict=tuple((english, chinese) for english, chinese in said),
         points=read_jsonl(home.log),
         examples=examples,
@@ -123,12 +127,12 @@ def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, .
     return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
 
 
-def review(path: Path, run: RunConfig, section: ForgettingSection, say: Say) -> Forgetting:
+def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
     """Ask base and tuned model the same, write both files of it, and say what came of it."""
-    samples, held_out = own_samples(run, section, tools=open_template(path, run).tools)
+    run, home = source.require_run(NOTHING_TUNED), source.run_folder
+    samples, held_out = own_samples(run, section, tools=open_template(source).tools)
     own = Own(samples, run.data.max_source_length, run.data.max_target_length)
-    found, answers = measure(_pair(path, run), section, own)
-    home = RunFolder(path)
+    found, answers = measure(_pair(source, section), section, own)
     rows = [OwnRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, found.as_json())
@@ -165,18 +169,23 @@ def own_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = Fal
         return [], False
 
 
-def _pair(path: Path, run: RunConfig) -> Pair:
-    if find_folder(RunFolder(path).model) is None:
-        return pair_of(load_run(path, run))
-    folder = base_folder(run.model.path)
-    return pair_apart(str(folder), lambda: load_run(path, run, base=True), lambda: load_run(path, run))
+def _pair(source: ModelSource, section: ForgettingSection) -> Pair:
+    """Base and tuned model; two networks only where all parameters were tuned."""
+    opened = section if isinstance(section, ForgettingCommandSection) else ForgettingCommandSection()
+
+    def load(*, base: bool = False) -> Model:
+        return load_model(source, base=base, quantize=opened.quantize, dtype=opened.dtype, device=opened.device, template=opened.template)
+
+    if source.method != "full":
+        return pair_of(load())
+    return pair_apart(str(source.base_folder), lambda: load(base=True), load)
 
 
-def _read_run(path: Path) -> RunConfig:
-    run = read_run(path)
-    if run is None:
-        raise UserError(f"{path}: is a model folder, and nothing was tuned there. Give a run folder.")
-    return run
+def _run_source(path: Path, base_path: Path | None = None) -> ModelSource:
+    source = resolve_source(path, base_path)
+    source.refuse_bundle()
+    source.require_run(NOTHING_TUNED)
+    return source
 
 
 def _print(line: str) -> None:

@@ -9,7 +9,7 @@ from imprint.data.predictions import Predictions, read_predictions
 from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.loading.load import open_tokenizer
-from imprint.loading.run import read_run
+from imprint.loading.source import resolve_source
 from imprint.metrics.judge import METRIC, TASK_PROTOCOLS, Judged, judge_by
 from imprint.metrics.means import Summary, summary
 from imprint.metrics.protocols import PROTOCOLS, Protocol, protocol_named
@@ -79,7 +79,7 @@ def _asked(name: str) -> Asked:
             f"--protocol {name}: to cut references, give the max_target_length (4 or more) of the original's evaluation "
             f"and a folder with its tokenizer, as in {example}."
         )
-    return Asked(protocol, int(cut[0]) - 2, open_tokenizer(model := Path(cut[1]), read_run(model)))
+    return Asked(protocol, int(cut[0]) - 2, open_tokenizer(resolve_source(cut[1])))
 
 
 def _scored(found: Predictions, asked: Mapping[str, Asked]) -> dict[str, list[RowScore]]:

@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from imprint.config import Field, Section
+from imprint.config import Field
 from imprint.data.section import DataSection
+from imprint.forgetting.section import ForgettingSection
 from imprint.loading.run import RunConfig
+from imprint.loading.section import BaseSection, OpenSection, PrecisionSection
 from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
-from imprint.templates import TEMPLATE_HELP, TemplateName
 
 FROM_DATA = (
     "truncation",
@@ -25,11 +26,9 @@ FROM_DATA = (
 """Knobs that are taken from a run's data section where they are left open."""
 
 
-class EvaluateSection(Section):
+class EvaluateSection(OpenSection):
     """How answers are made and scored; null takes what the run was trained with."""
 
-    base: bool = Field(False, description="Evaluate the untouched base of a run instead of what was tuned.")
-    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
     batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
     max_new_tokens: int | None = Field(
         None,
@@ -58,11 +57,6 @@ class EvaluateSection(Section):
     max_length: int | None = Field(
         None, ge=5, description="Most tokens of prompt and answer together, where truncation is `original`; null adds up the two lengths."
     )
-    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
-    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
-    dtype: str | None = Field(None, description="Precision of the base.")
-    device: str | None = Field(None, description="Where to compute.")
-    template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
 
     @field_validator("num_beams")
@@ -99,11 +93,13 @@ def decoding(section: EvaluateSection) -> str:
     return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"
 
 
-class PerplexitySection(Section):
+class ForgettingCommandSection(PrecisionSection, BaseSection, ForgettingSection):
+    """How forgetting is measured; null takes what the run was trained with."""
+
+
+class PerplexitySection(OpenSection):
     """How texts are read and measured."""
 
-    base: bool = Field(False, description="Measure the untouched base of a run alone, not what was tuned beside it.")
-    adapter: Path | None = Field(None, description="An adapter to put on a model folder: ours, or an original prefix file.")
     length: int | None = Field(
         None, ge=16, description="Tokens of a window; null takes the run's data.length, or what the base was made for, up to 2048."
     )
@@ -118,7 +114,4 @@ class PerplexitySection(Section):
         None, min_length=1, description="Column of the text; null takes the run's, or one that is called like a text."
     )
     blank_lines: bool | None = Field(None, description="Blank lines part the documents of a plain text; null does as the run did.")
-    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits.")
-    dtype: str | None = Field(None, description="Precision of the base.")
-    device: str | None = Field(None, description="Where to compute.")
     output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")

@@ -28,17 +28,18 @@ from imprint.export.writers import (
     quantized_model,
 )
 from imprint.files import atomic_file, atomic_folder, find_folder, write_json
-from imprint.loading.base import base_folder
+from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import SUFFIX, begins_as_bundle, licence_of
-from imprint.loading.load import open_template, tuning_method
-from imprint.loading.run import RunConfig, network_folder, no_result_error, read_run, with_base_path
+from imprint.loading.load import open_template
+from imprint.loading.run import RunConfig
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
-from imprint.runs import RunFolder
 from imprint.runtime import DTYPES, out_of_memory
 
 RECORD = "export.json"
+NOTHING_TO_EXPORT = "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
 WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
     ("prefix", "int8"): quantized_beside(8),
@@ -67,29 +68,24 @@ APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora"
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
     """Write what a run has learned in the files of `target`; returns the folder or the archive, which appears proven or not at all."""
     section = read_overrides(overrides, ExportSection)
-    run = with_base_path(read_run(path), section.base_path)
-    if run is None:
-        raise UserError(
-            f"{path}: is a model folder, and there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
-        )
-    method = tuning_method(RunFolder(path))
-    if method is None:
-        raise no_result_error(path)
-    refuse_impossible(path, run, method, target)
-    out = with_own_name(out or default_destination(path, target))
+    source = resolve_source(path, section.base_path).with_template(section.template)
+    run = source.require_run(NOTHING_TO_EXPORT)
+    method = source.require_result()
+    refuse_impossible(source, run, method, target)
+    out = with_own_name(out or default_destination(source, target))
     if target == "bundle":
         refuse_bundle_destination(out)
     else:
-        reads = (path, network_folder(path, run), base_folder(run.model.path))
+        reads = (path, source.folder, source.network_folder, base_folder(run.model.path))
         refuse_destination(out, reads, again=_is_export, otherwise="is no export")
     most = section.questions
     if prompts is None:
-        asked = questions(run, most, tools=open_template(path, run).tools)
+        asked = questions(run, most, tools=open_template(source).tools)
     else:
         asked = read_questions(prompts, prompt_column="content", limit=most)
     with atomic_file(out) if target == "bundle" else atomic_folder(out) as part:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
-        job = ExportJob(path, run, part, out, dtype_of(path, section, run), section.device, proof_dtype)
+        job = ExportJob(source, run, part, out, written_dtype(source, section), section.device, proof_dtype)
         _prove(job, WRITERS[method, target], asked)
         if target != "bundle":
             licence = licence_of(base_folder(run.model.path))
@@ -102,9 +98,9 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     return out
 
 
-def refuse_impossible(path: Path, run: RunConfig, method: Method, target: Target) -> None:
+def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, target: Target) -> None:
     """Raise UserError, with the reason, where this method cannot leave to that target, or not from this base."""
-    folder = network_folder(path, run)
+    path, folder = source.path, source.network_folder
     with torch.device("meta"):
         family = type(build_network(read_config(folder), folder)).__name__
     if reason := refusal(method, target, family):
@@ -116,8 +112,8 @@ def refuse_impossible(path: Path, run: RunConfig, method: Method, target: Target
                 f"{chinese}。",
             )
         )
-    below = RunFolder(Path(run.model.path))
-    if (method, target) in APART and below.config.is_file() and find_folder(below.model) is None:
+    below = run_of_base(run.model.path)
+    if (method, target) in APART and below is not None and find_folder(below.model) is None:
         raise UserError(
             Bilingual(
                 f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
@@ -127,9 +123,12 @@ def refuse_impossible(path: Path, run: RunConfig, method: Method, target: Target
         )
 
 
-def default_destination(path: Path, target: Target) -> Path:
-    """Where an export goes unless it is said: into the run folder, or for a bundle beside it."""
-    return path.with_name(f"{path.resolve().name}{SUFFIX}") if target == "bundle" else path / f"export-{target}"
+def default_destination(source: ModelSource, target: Target) -> Path:
+    """Where an export goes unless it is said: into the run folder, or beside it for a bundle and for what a bundle holds."""
+    path = source.path
+    if target == "bundle":
+        return path.with_name(f"{path.resolve().name}{SUFFIX}")
+    return path.with_name(f"{path.stem}-{target}") if source.kind == "bundle" else path / f"export-{target}"
 
 
 def refuse_bundle_destination(out: Path) -> None:
@@ -140,11 +139,12 @@ def refuse_bundle_destination(out: Path) -> None:
         raise UserError(f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.")
 
 
-def dtype_of(path: Path, section: ExportSection, run: RunConfig) -> torch.dtype:
+def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:
     """The type to write: as asked, or the 16-bit type that the recipe computes in, or else the one that the base is stored in."""
     if section.dtype is not None:
         return DTYPES[section.dtype]
-    stored = [read_config(folder) for folder in (network_folder(path, run), base_folder(run.model.path)) if folder.is_dir()]
+    run = source.require_run(NOTHING_TO_EXPORT)
+    stored = [read_config(folder) for folder in (source.network_folder, base_folder(run.model.path)) if folder.is_dir()]
     names = [run.model.dtype, *(fields.get(name) for fields in stored for name in ("dtype", "torch_dtype"))]
     found = (DTYPES.get(str(name).removeprefix("torch.").lower()) for name in names)
     return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float16)
@@ -176,7 +176,7 @@ def _prove(job: ExportJob, write: Writer, asked: Sequence[Sample]) -> None:
     """Ask, write, and ask again. Raises UserError unless every question is answered as before, and where memory runs out."""
     writer = write(job)
     try:
-        say(f"{job.path}: is asked {len(asked)} questions / 正在向训练结果提问")
+        say(f"{job.source.path}: is asked {len(asked)} questions / 正在向训练结果提问")
         before = next(writer)(asked)
         say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
         after = next(writer)(asked)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name
-from imprint.files import atomic_folder, find_folder, write_json
-from imprint.loading.base import base_folder
+from imprint.files import atomic_folder, write_json
+from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
@@ -37,7 +37,6 @@ from imprint.models.network import Network
 from imprint.progress import Progress, say
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedWeight
-from imprint.runs import RunFolder
 
 SHARD_BYTES = 10**9
 """A shard is gathered in memory before it is written."""
@@ -53,8 +52,8 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     """
     if bits not in BITS:
         raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
-    run = RunFolder(Path(folder))
-    if run.config.is_file() and find_folder(run.model) is None:
+    model = resolve_source(folder)
+    if model.run is not None and model.method != "full":
         raise UserError(
             Bilingual(
                 f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
@@ -62,7 +61,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
                 "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
             )
         )
-    source, out = base_folder(folder), with_own_name(Path(out))
+    source, out = model.network_folder, with_own_name(Path(out))
     refuse_destination(out, [source], again=_is_quantized, otherwise="holds no quantised model")
     plan = Plan.of(source, bits)
     _check_disk(out, plan.after)

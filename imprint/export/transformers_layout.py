@@ -14,7 +14,6 @@ from imprint.export.verify import LONGEST_ANSWER, Answer, prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
 from imprint.export.writers import Answerer, ExportJob, merge, refuse_overflow
 from imprint.files import write_json
-from imprint.loading.run import network_folder
 from imprint.messages import Bilingual
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
@@ -38,7 +37,7 @@ def transformers_model(job: ExportJob) -> Iterator[Answerer]:
         write_json(job.part / "config.json", glm_fields(network.config, job.dtype))
         _write_tokenizer(job.part, template, network.shape.longest)
     else:
-        save_network(network, network_folder(job.path, job.run), job.part, dtype=job.dtype)
+        save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
         _complete_template(job.part, template)
     ends = sorted(network.end_ids)
     write_json(job.part / GENERATION, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})

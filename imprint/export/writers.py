@@ -14,15 +14,15 @@ from imprint.errors import UserError
 from imprint.export.quantized import Plan, write_quantized
 from imprint.export.verify import Answer, answers
 from imprint.files import find_folder, write_json
-from imprint.loading.base import base_folder
+from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import Facts, licence_of, pack, unpack
-from imprint.loading.load import load, load_run, tuning_method
-from imprint.loading.run import RunConfig, existing_base, network_folder, read_run, with_base_path
+from imprint.loading.load import load, load_model
+from imprint.loading.run import RunConfig
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config
-from imprint.runs import RunFolder
 from imprint.tune.adapter import ORIGINAL
 from imprint.tune.lora.files import write_lora
 from imprint.tune.prefix import PrefixEncoder
@@ -35,8 +35,8 @@ Answerer = Callable[[Sequence[Sample]], list[Answer]]
 class ExportJob:
     """One export."""
 
-    path: Path
-    """The run folder."""
+    source: ModelSource
+    """The run, or a bundle of one."""
     run: RunConfig
     """What its recipe says."""
     part: Path
@@ -53,25 +53,25 @@ class ExportJob:
     @property
     def base(self) -> Path:
         """The folder of the base."""
-        return existing_base(self.path, self.run)
+        return self.source.base_folder
 
     @property
     def adapter(self) -> Path:
         """The folder of the adapter."""
-        found = find_folder(RunFolder(self.path).adapter)
+        found = find_folder(self.source.run_folder.adapter)
         assert found is not None, "the method of the run was read from it"
         return found
 
     @property
     def tuned(self) -> Path:
         """The folder of the model that was tuned as a whole."""
-        found = find_folder(RunFolder(self.path).model)
+        found = find_folder(self.source.run_folder.model)
         assert found is not None, "the method of the run was read from it"
         return found
 
     def open(self, *, bits: int | None = None) -> Model:
         """The tuned model of the run."""
-        return load_run(self.path, self.run, quantize=bits, dtype=self.proof_dtype, device=self.device)
+        return load_model(self.source, quantize=bits, dtype=self.proof_dtype, device=self.device)
 
     def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
         """What others will load, in the precision of `open`."""
@@ -92,7 +92,7 @@ Writer = Callable[[ExportJob], Iterator[Answerer]]
 def base_name(run: RunConfig) -> str:
     """The base as other tools find it: as the recipe names it, or where that is a run, the model folder below it."""
     path = run.model.path
-    return str(base_folder(path)) if RunFolder(Path(path)).config.is_file() else path
+    return path if run_of_base(path) is None else str(base_folder(path))
 
 
 def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> None:
@@ -134,7 +134,7 @@ def _model(job: ExportJob, *, as_bin: bool) -> Iterator[Answerer]:
 def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = False) -> None:
     merge(model)
     refuse_overflow(model, job.dtype)
-    save_network(model.network, network_folder(job.path, job.run), folder, dtype=job.dtype, as_bin=as_bin)
+    save_network(model.network, job.source.network_folder, folder, dtype=job.dtype, as_bin=as_bin)
 
 
 def merge(model: Model) -> None:
@@ -213,18 +213,17 @@ def bundle(job: ExportJob) -> Iterator[Answerer]:
     model = job.open()
     yield job.asked_of(model)
     del model
-    run = RunFolder(job.path)
+    run = job.source.run_folder
     result = find_folder(run.model) or job.adapter
     if result not in (run.model, run.adapter):
-        raise UserError(f"{job.path}: its result is just being replaced. Wait for the run to end, then export again.")
+        raise UserError(f"{run.path}: its result is just being replaced. Wait for the run to end, then export again.")
     told = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
-    names = [file.relative_to(job.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
-    method = tuning_method(run)
-    assert method is not None, "there is a result"
+    names = [file.relative_to(run.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
     licence = licence_of(base_folder(job.run.model.path))
-    pack(job.part, job.path, names, Facts(job.path.resolve().name, method, job.run.model.path, licence))
+    facts = Facts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
+    pack(job.part, run.path, names, facts)
     with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as place:
         home = Path(place) / "run"
         unpack(job.part, home)
-        handed_on = with_base_path(read_run(home), Path(job.run.model.path))
-        yield job.asked_of(load_run(home, handed_on, dtype=job.proof_dtype, device=job.device))
+        unpacked_run = resolve_source(home, Path(job.run.model.path)).with_template(job.run.model.template)
+        yield job.asked_of(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))

@@ -1,4 +1,4 @@
-"""Where a base is: a model folder, the embedded one, or what a run has made."""
+"""Where a base is: a model folder, the embedded one, or what a run or a bundle of one holds."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from pydantic import ConfigDict
 from imprint.config import Field, Section, read_recipe
 from imprint.errors import UserError
 from imprint.files import find_folder
+from imprint.loading.bundle import unpacked
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual
 from imprint.runs import RunFolder
@@ -15,26 +16,26 @@ EMBEDDED = "embedded"
 """Names the toy base that comes with Imprint."""
 
 
-class _OfRun(Section):
-    """What a run that serves as a base must say of its own; the rest of its recipe may be of another version."""
+class BaseReference(Section):
+    """The part of a run's recipe that names its base; the other sections may be of another version."""
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base it was tuned from.")
 
 
 def base_folder(path: str | Path) -> Path:
-    """The folder of a base: also of the one that comes with Imprint, and of what a run has made of its own base.
+    """The folder of a base: a model folder, the embedded one, or what a run has made of its own base.
 
-    A run that was tuned as a whole is the model in it; one with a LoRA beside its base is that base, and `load` merges the LoRA into it.
-    Raises UserError for a run that has nothing yet.
+    A run with full tuning is the model in it. A run with an adapter is its base; `load_base` merges a LoRA into it.
+    Raises UserError for a run that has no result yet.
     """
     if str(path) == EMBEDDED:
         return Path(__file__).parents[1] / "embedded"
-    run = RunFolder(Path(path))
-    if not run.config.is_file():
-        return run.path
-    if (whole := find_folder(run.model)) is not None:
-        return whole
+    run = run_of_base(path)
+    if run is None:
+        return unpacked(Path(path))
+    if (tuned_model := find_folder(run.model)) is not None:
+        return tuned_model
     if find_folder(run.adapter) is None:
         raise UserError(
             Bilingual(
@@ -42,4 +43,15 @@ def base_folder(path: str | Path) -> Path:
                 "该结果目录尚无可用的模型：请先训练到第一次评估。",
             )
         )
-    return base_folder(read_recipe(run.config, [], _OfRun).model.path)
+    return base_folder(base_of_run(run))
+
+
+def run_of_base(path: str | Path) -> RunFolder | None:
+    """The run folder that serves as a base; None for a model folder."""
+    run = RunFolder(unpacked(Path(path)))
+    return run if str(path) != EMBEDDED and run.config.is_file() else None
+
+
+def base_of_run(run: RunFolder) -> str:
+    """The base that a run's recipe names."""
+    return read_recipe(run.config, [], BaseReference).model.path

@@ -15,7 +15,7 @@ from imprint.errors import UserError
 from imprint.evaluate.review import review_finished
 from imprint.files import write_json, write_text
 from imprint.forgetting.measure import refuse_unreadable
-from imprint.loading.load import load
+from imprint.loading.load import load_base
 from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
@@ -72,7 +72,7 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
             base = recipe.model
-            model = load(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
+            model = load_base(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
             refuse_unreadable(recipe.forgetting, Path(model.name))
             split = split or read_split(recipe, run, model, crew)

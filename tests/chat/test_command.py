@@ -10,7 +10,6 @@ import pytest
 
 import imprint
 from imprint.chat.command import chat_command
-from imprint.chat.section import ChatSection
 from imprint.cli import main
 from imprint.errors import UserError
 from imprint.runs import RunFolder
@@ -140,7 +139,3 @@ def test_a_saved_conversation_has_its_system_text(piped: Piped, tmp_path: Path) 
     piped(f"你好\n/save {tmp_path}/say", "embedded", "temperature=0", "device=cpu", "system=你是小印。")
     row = json.loads((tmp_path / "say.jsonl").read_text(encoding="utf-8"))
     assert [turn["role"] for turn in row["conversations"]] == ["system", "user", "assistant"]
-
-
-def test_the_defaults_are_those_of_the_original_chat() -> None:
-    assert (ChatSection().temperature, ChatSection().top_p) == (0.95, 0.7)

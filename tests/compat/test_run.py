@@ -20,8 +20,8 @@ from imprint.data.dataset import load_split
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.files import read_jsonl
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_model
+from imprint.loading.source import resolve_source
 from imprint.models.families import read_config
 from imprint.pack import pack
 from imprint.runs import RunFolder
@@ -99,9 +99,7 @@ def test_the_figures_stand_in_their_own_file_and_among_all(tuned: RunFolder) -> 
 
 
 def test_the_output_dir_is_a_run_folder_for_every_other_command(tuned: RunFolder) -> None:
-    run = read_run(tuned.path)
-    assert run is not None
-    model = load_run(tuned.path, run)
+    model = load_model(resolve_source(tuned.path))
     assert torch.equal(model.prefix_parameters()["transformer.prefix_encoder.embedding.weight"], prefix_of(tuned.path / "checkpoint-4"))
 
 

@@ -10,7 +10,8 @@ from imprint.evaluate.scores import learned_samples
 from imprint.files import read_jsonl
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.generate import NotFiniteError
-from imprint.loading.run import RunConfig, read_run
+from imprint.loading.run import RunConfig
+from imprint.loading.source import resolve_source
 from imprint.model import Model
 from imprint.runs import RunFolder
 from tests.bases import base_of
@@ -103,7 +104,7 @@ def test_questions_that_cannot_be_read_are_told_before_the_run(tmp_path: Path) -
 
 
 def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_are_no_end(run: RunFolder) -> None:
-    known = read_run(run.path)
+    known = resolve_source(run.path).run
     assert known is not None
     without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
     samples, held_out = own_samples(without, ForgettingSection(shown_rows=3))
@@ -135,7 +136,7 @@ def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> 
     knobs = [f"model.path={base}", f"data={{train: {rows}, dev_share: 0.5}}", "tune={method: lora, rank: 2}", "train.steps=1", *MEASURED]
     run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
     assert [line["reference"] for line in read_jsonl(run.before_after)] == ["{}", "白色。"] * 2
-    known = read_run(run.path)
+    known = resolve_source(run.path).run
     assert len(learned_samples(known, tools=True)) == 4
     assert learned_samples(known, tools=False) == []  # of a template without tools
 

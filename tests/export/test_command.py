@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from imprint.export.section import ExportSection
 from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
 from imprint.files import write_json
 from imprint.loading.bundle import unpacked
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_model
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
@@ -41,11 +42,11 @@ def answer(model: imprint.model.Model) -> list[int]:
 
 
 def tuned(run: RunFolder, bits: int | None = None) -> list[int]:
-    return answer(load_run(run.path, read_run(run.path), quantize=bits))
+    return answer(load_model(resolve_source(run.path), quantize=bits))
 
 
 def base_of(run: RunFolder) -> str:
-    found = read_run(run.path)
+    found = resolve_source(run.path).run
     assert found is not None
     return found.model.path
 
@@ -125,17 +126,18 @@ class TestWhatIsWritten:
     def test_the_type_is_that_of_the_recipe_or_of_the_base(
         self, runs: dict[str, RunFolder], tmp_path: Path, computed: str | None, stored: str, written: torch.dtype
     ) -> None:
-        path, run = runs["lora"].path, read_run(runs["lora"].path)
-        assert run is not None
+        source = resolve_source(runs["lora"].path)
+        run = source.require_run("it has one")
         shutil.copytree(base_of(runs["lora"]), tmp_path / "base")
         write_json(tmp_path / "base" / "config.json", {**read_config(tmp_path / "base"), "torch_dtype": stored})
         model = run.model.model_copy(update={"path": str(tmp_path / "base"), "dtype": computed})
 
-        assert command.dtype_of(path, ExportSection(), run.model_copy(update={"model": model})) == written
-        assert command.dtype_of(path, ExportSection(dtype="float32"), run) == torch.float32
+        changed = replace(source, run=run.model_copy(update={"model": model}))
+        assert command.written_dtype(changed, ExportSection()) == written
+        assert command.written_dtype(source, ExportSection(dtype="float32")) == torch.float32
 
     def test_what_the_files_cannot_say_is_said(self, runs: dict[str, RunFolder]) -> None:
-        run = read_run(runs["lora"].path)
+        run = resolve_source(runs["lora"].path).run
         assert run is not None
         run = run.model_copy(
             update={
@@ -189,7 +191,7 @@ class TestBundles:
         bundle = export_command(runs[method].path, "bundle", tmp_path / "handed-on.tar")
 
         home = unpacked(bundle)
-        assert answer(load_run(home, read_run(home))) == tuned(runs[method])
+        assert answer(load_model(resolve_source(home))) == tuned(runs[method])
         assert (home / "config.yaml").is_file()
 
     def test_a_base_that_is_elsewhere_is_told_where(
@@ -283,12 +285,12 @@ class TestRefusals:
     def test_numbers_too_large_for_the_type_are_named(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def large(path: Path, *rest: object, **knobs: object) -> imprint.model.Model:
-            model = load_run(path, *rest, **knobs)  # type: ignore[arg-type]
+        def large(source: ModelSource, **knobs: object) -> imprint.model.Model:
+            model = load_model(source, **knobs)  # type: ignore[arg-type]
             next(iter(model.network.parameters())).data[0, 0] = 1e6
             return model
 
-        monkeypatch.setattr(writers, "load_run", large)
+        monkeypatch.setattr(writers, "load_model", large)
         with pytest.raises(UserError, match=r"holds numbers that torch\.float16 cannot hold .* Set dtype=bfloat16"):
             export_command(runs["full"].path, "merged", tmp_path / "out")
 

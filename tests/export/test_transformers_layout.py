@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import imprint
 from imprint.errors import UserError
 from imprint.export.command import export_command
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_model
+from imprint.loading.source import resolve_source
 from imprint.models.checkpoint import read_tensors
 from imprint.runs import RunFolder
 from tests.bases import base_of
@@ -65,7 +65,7 @@ def test_transformers_itself_answers_from_the_folder_as_the_run_does(run_of: Run
     assert not list(out.glob("*.py"))
     assert not list(out.glob("tokenizer.model"))
     assert {tensor.dtype for _name, tensor in read_tensors(out)} == {torch.float32}
-    model = load_run(run.path, read_run(run.path))
+    model = load_model(resolve_source(run.path))
     tokenizer = AutoTokenizer.from_pretrained(out, local_files_only=True)
     prompt = model.prompt("hello world", [("白色上衣", "好的。")], system="你是诗人。")
     assert (
@@ -84,7 +84,7 @@ def test_what_was_written_is_a_base_like_any_other(run_of: RunOf, family: str, t
     run = run_of(family)
     out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=2", EXACT])
 
-    before, after = load_run(run.path, read_run(run.path)), imprint.load(out, device="cpu", dtype="float32")
+    before, after = load_model(resolve_source(run.path)), imprint.load(out, device="cpu", dtype="float32")
 
     prompts = [before.prompt(text) for text in ("白色上衣", "hello")]
     assert [after.prompt(text) for text in ("白色上衣", "hello")] == prompts

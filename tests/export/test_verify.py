@@ -7,8 +7,9 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.export.verify import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
-from imprint.loading.load import load_run
-from imprint.loading.run import RunConfig, read_run
+from imprint.loading.load import load_model
+from imprint.loading.run import RunConfig
+from imprint.loading.source import resolve_source
 from tests.tinyrun import tiny_recipe, tiny_run
 
 ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place="")]
@@ -18,7 +19,7 @@ ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place=
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
     folder = tmp_path_factory.mktemp("run")
     path = tiny_run(tiny_recipe(folder), "run", "train.steps=1").path
-    found = read_run(path)
+    found = resolve_source(path).run
     assert found is not None
     return path, found
 
@@ -62,7 +63,7 @@ def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Pa
 
 def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, RunConfig]) -> None:
     path, trained = run
-    model = load_run(path, trained)
+    model = load_model(resolve_source(path))
 
     (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, place="")])
     (answer,) = answers(model, trained, ASKED[:1])

@@ -13,8 +13,8 @@ from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.errors import UserError
 from imprint.files import read_jsonl
-from imprint.loading.load import load_run
-from imprint.loading.run import read_run
+from imprint.loading.load import load_model
+from imprint.loading.source import resolve_source
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack
@@ -323,10 +323,10 @@ def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_other_commands_work_on_a_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     rows = run.path.parent / "rows.jsonl"
-    found = read_run(run.path)
-    model = load_run(run.path, found)
+    source = resolve_source(run.path)
+    model = load_model(source)
     assert (model.lora is None, model.encoder) == (False, None)
-    assert load_run(run.path, found, base=True).adapter is None
+    assert load_model(source, base=True).adapter is None
 
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "4"]) == 0
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "4"]) == 0
@@ -337,5 +337,5 @@ def test_the_other_commands_work_on_a_run(run: RunFolder, monkeypatch: pytest.Mo
     said = capsys.readouterr()
     assert f"LoRA {run.path} (rank 4 on dense, dense_4h_to_h, dense_h_to_4h, query_key_value, step 12)" in said.err
     assert "the adapter is off: the base answers" in said.err
-    plain = load_run(run.path, found, base=True).chat("上衣", temperature=0, max_length=60)[0]
+    plain = load_model(source, base=True).chat("上衣", temperature=0, max_length=60)[0]
     assert said.out.splitlines() == [model.chat("上衣", temperature=0, max_length=60)[0], plain]

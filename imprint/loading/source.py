@@ -1,0 +1,151 @@
+"""What a path names: a model folder, a run, or a bundle of one. Every command that opens a model asks here."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from imprint.config import read_recipe
+from imprint.errors import UserError
+from imprint.files import find_folder
+from imprint.loading.base import EMBEDDED, base_folder
+from imprint.loading.bundle import Facts, read_facts, unpacked
+from imprint.loading.run import RunConfig
+from imprint.messages import Bilingual
+from imprint.runs import RunFolder
+from imprint.templates import TemplateName
+from imprint.tune.adapter import read_description
+
+Kind = Literal["model", "run", "bundle"]
+Method = Literal["prefix", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What a path names, as far as it is known without reading weights."""
+
+    path: Path
+    """As the user gave it."""
+    folder: Path
+    """Where its files are: for a bundle, where it was unpacked."""
+    run: RunConfig | None
+    """The recipe of a run or of a bundle; None for a model folder."""
+    bundle: Facts | None = None
+    """What a bundle says of itself."""
+
+    @property
+    def kind(self) -> Kind:
+        """A model folder (or `embedded`), a run folder, or a bundle."""
+        return "model" if self.run is None else "run" if self.bundle is None else "bundle"
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The names of the files of a run or of an unpacked bundle."""
+        return RunFolder(self.folder)
+
+    @property
+    def output_folder(self) -> Path:
+        """Where results go: into a run folder, else beside the command, for models and bundles are not written to."""
+        if self.kind == "run":
+            return self.folder
+        return Path("evaluations") / (self.path.stem if self.kind == "bundle" else self.path.name)
+
+    @property
+    def method(self) -> Method | None:
+        """How a run was tuned, by the files in it; None before its first result, and for a model folder."""
+        if self.run is None:
+            return None
+        if find_folder(self.run_folder.model) is not None:
+            return "full"
+        adapter = find_folder(self.run_folder.adapter)
+        return None if adapter is None else read_description(adapter).method
+
+    @property
+    def base_folder(self) -> Path:
+        """The folder of the base. Raises UserError, with what to do, where it is not there any more."""
+        if self.run is None:
+            return self.folder
+        folder = base_folder(self.run.model.path)
+        if not folder.is_dir():
+            raise UserError(
+                Bilingual(
+                    f"{self.path}: its base, {self.run.model.path}, is not there. Put it back, or say where it is now: base_path=FOLDER.",
+                    "底座不在原处：请放回，或用 base_path=目录 指明。",
+                )
+            )
+        return folder
+
+    @property
+    def network_folder(self) -> Path:
+        """The folder that the network is read from: the model of full tuning, else the base."""
+        tuned_model = None if self.run is None else find_folder(self.run_folder.model)
+        return tuned_model or self.base_folder
+
+    def with_template(self, template: TemplateName | None) -> "ModelSource":
+        """The same source, its conversations written by another template than the recipe's; None changes nothing."""
+        if self.run is None or template is None:
+            return self
+        return replace(self, run=self.run.model_copy(update={"model": self.run.model.model_copy(update={"template": template})}))
+
+    def require_run(self, reason: str) -> RunConfig:
+        """The run's recipe. Raises UserError with the reason for a model folder."""
+        if self.run is None:
+            raise UserError(f"{self.path}: is a model folder, and {reason}")
+        return self.run
+
+    def require_result(self) -> Method:
+        """How the run was tuned. Raises UserError before its first result."""
+        method = self.method
+        if method is None:
+            raise UserError(f"{self.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+        return method
+
+    def refuse_bundle(self) -> None:
+        """Raise UserError where a command would have to write into a bundle."""
+        if self.kind == "bundle":
+            raise UserError(
+                Bilingual(
+                    f"{self.path}: is a bundle, and this command writes into a run folder. Unpack it (tar -xf {self.path} -C FOLDER) and "
+                    "give that folder.",
+                    "打包文件只读，而该命令要写入结果目录：请先用 tar 解包，再给出解包后的目录。",
+                )
+            )
+
+
+def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSource:
+    """What a path names; `base_path` is where the base of a run is now, if not where its recipe says.
+
+    A bundle is unpacked into the user's cache. Raises UserError for anything else.
+    """
+    path = Path(path)
+    if str(path) == EMBEDDED:
+        return ModelSource(path, base_folder(EMBEDDED), None)
+    folder = unpacked(path)
+    if (config := RunFolder(folder).config).is_file():
+        run = read_recipe(config, [], RunConfig).with_base_path(base_path)
+        return ModelSource(path, folder, run, read_facts(folder) if folder != path else None)
+    if not (folder / "config.json").is_file():
+        found = "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
+        raise UserError(
+            f'{path}: {found}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
+            "adapter=... puts an adapter on it."
+        )
+    return ModelSource(path, folder, None)
+
+
+def adapter_path(path: str | Path) -> Path:
+    """The adapter that a path names: of a run or a bundle its adapter, any other path as it is.
+
+    Raises UserError for a run without one.
+    """
+    folder = unpacked(Path(path))
+    if not RunFolder(folder).config.is_file():
+        return Path(path)
+    source = resolve_source(path)
+    if source.require_result() == "full":
+        raise UserError(
+            Bilingual(
+                f"adapter: {path} is a run that tuned all parameters and has no adapter. Give it in the place of the model folder.",
+                "该结果是全参数微调，没有适配器：请把它当作模型目录给出。",
+            )
+        )
+    return source.run_folder.adapter

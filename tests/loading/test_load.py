@@ -1,0 +1,134 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import imprint
+from imprint.errors import UserError
+from imprint.export.command import export_command
+from imprint.loading.base import EMBEDDED
+from imprint.loading.load import load_base, load_model, load_with, open_template, open_tokenizer
+from imprint.loading.section import OpenSection
+from imprint.loading.source import resolve_source
+from imprint.runs import RunFolder
+from tests.tinyrun import tiny_recipe, tiny_run
+
+LORA = ("tune={method: lora, rank: 2}", "train.steps=3", "optimizer.learning_rate=0.05")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """A run of each method on the same base."""
+    recipe = tiny_recipe(tmp_path_factory.mktemp("trained"))
+    return {
+        "prefix": tiny_run(recipe, "prefix", "train.steps=2"),
+        "lora": tiny_run(recipe, "lora", *LORA),
+        "full": tiny_run(recipe, "full", "tune={method: full}", "train.steps=2"),
+    }
+
+
+@pytest.fixture
+def base(runs: dict[str, RunFolder]) -> Path:
+    return runs["prefix"].path.parent / "base"
+
+
+def identity(path: str | Path, adapter: Path | None = None) -> str:
+    return imprint.load(path, adapter=adapter, device="cpu").identity
+
+
+class TestRuns:
+    def test_a_prefix_or_a_lora_is_on_its_base_and_can_be_switched_off(self, runs: dict[str, RunFolder], base: Path) -> None:
+        ids = [[1, 2, 3]]
+        plain = imprint.load(base, device="cpu").logits(ids)[0]
+        for method in ("prefix", "lora"):
+            model = imprint.load(runs[method].path)
+            assert model.adapter is not None
+            assert model.identity == identity(base, runs[method].adapter)
+            with model.adapter_off():
+                assert model.logits(ids)[0].equal(plain)
+            assert not model.logits(ids)[0].equal(plain)
+
+    def test_full_tuning_is_the_model_in_the_run(self, runs: dict[str, RunFolder]) -> None:
+        assert imprint.load(runs["full"].path).adapter is None
+        assert identity(runs["full"].path) == identity(runs["full"].model)
+
+    def test_a_bundle_is_the_run_it_was_made_from(
+        self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        for method, run in runs.items():
+            bundle = export_command(run.path, "bundle", tmp_path / f"{method}.tar", overrides=["questions=1"])
+            assert identity(bundle) == identity(run.path)
+
+    def test_what_is_left_open_is_the_run_s(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        recipe = runs["prefix"].config.read_text(encoding="utf-8")
+        assert "quantize: null" in recipe
+        changed = recipe.replace("quantize: null", "quantize: 8").replace("source_prefix: ''", "source_prefix: 颜色")
+        (tmp_path / "config.yaml").write_text(changed, encoding="utf-8")
+        shutil.copytree(runs["prefix"].adapter, tmp_path / "adapter")
+        model = imprint.load(tmp_path)
+        assert (model.network.quantization_bit, model.source_prefix) == (8, "颜色")
+        given = imprint.load(tmp_path, quantize=4, dtype=torch.bfloat16)
+        assert (given.network.quantization_bit, given.network.dtype) == (4, torch.bfloat16)
+        with pytest.raises(UserError, match="template: plain is not written with the tokenizer of"):
+            imprint.load(tmp_path, template="plain")
+
+    def test_a_run_without_a_result_is_told(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        shutil.copy(runs["prefix"].config, tmp_path / "config.yaml")
+        with pytest.raises(UserError, match="has no adapter yet"):
+            imprint.load(tmp_path)
+
+
+class TestAdapters:
+    def test_a_run_given_as_an_adapter_is_its_adapter(self, runs: dict[str, RunFolder], base: Path) -> None:
+        assert identity(base, runs["lora"].path) == identity(runs["lora"].path)
+
+    def test_an_adapter_is_put_on_what_a_run_has_made_of_its_base(self, runs: dict[str, RunFolder]) -> None:
+        recipe = runs["full"].path.parent / "recipe.yaml"
+        for method in ("full", "lora"):
+            below = runs[method].path
+            above = tiny_run(recipe, f"on-{method}", f"model.path={below}", "train.steps=1")
+            assert identity(below, above.adapter) == identity(above.path)
+
+    def test_a_run_with_a_prefix_has_its_own(self, runs: dict[str, RunFolder]) -> None:
+        with pytest.raises(UserError, match=r"is a run, which has its own\. Give a model folder to put"):
+            imprint.load(runs["prefix"].path, adapter=runs["lora"].path)
+
+    def test_the_base_of_a_run_takes_another(self, runs: dict[str, RunFolder]) -> None:
+        source = resolve_source(runs["prefix"].path)
+        assert load_model(source, base=True, adapter=runs["lora"].path).identity == identity(runs["lora"].path)
+
+
+class TestBases:
+    def test_the_lora_of_a_run_is_merged_and_a_prefix_cannot_be(self, runs: dict[str, RunFolder]) -> None:
+        assert load_base(runs["lora"].path, device="cpu").adapter is None
+        assert load_base(runs["full"].path, device="cpu").identity == identity(runs["full"].model)
+        with pytest.raises(UserError, match="is a run with a prefix, which is no part of the weights"):
+            load_base(runs["prefix"].path, device="cpu")
+        with pytest.raises(UserError, match=r"(?s)lora is a run with a LoRA, .* Leave model\.quantize out"):
+            load_base(runs["lora"].path, quantize=8, device="cpu")
+
+    def test_the_untouched_base_of_a_run_is_opened_where_it_is_asked_for(self, runs: dict[str, RunFolder], base: Path) -> None:
+        for run in runs.values():
+            assert load_with(resolve_source(run.path), OpenSection(base=True)).identity == identity(base)
+
+    def test_bits_are_8_or_4(self) -> None:
+        with pytest.raises(UserError, match="quantize: must be 8, 4 or None, got 3"):
+            imprint.load(EMBEDDED, quantize=3)
+
+
+class TestTokenizers:
+    def test_that_of_a_run_is_its_base_s_and_no_weights_are_read(
+        self, runs: dict[str, RunFolder], base: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr("imprint.loading.load.load_network")
+        ids = open_tokenizer(resolve_source(base)).encode("类型")
+        assert open_tokenizer(resolve_source(runs["prefix"].path)).encode("类型") == ids
+        assert open_tokenizer(resolve_source(EMBEDDED)).encode("类型")
+        assert open_template(resolve_source(base), "chatglm").name == "chatglm"
+
+    def test_a_folder_without_one_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file"):
+            open_tokenizer(resolve_source(tmp_path))

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.chat.section import ChatSection
+from imprint.check.section import CheckSection
+from imprint.config import Section, read_overrides
+from imprint.errors import UserError
+from imprint.evaluate.section import EvaluateSection, ForgettingCommandSection, PerplexitySection
+from imprint.export.section import ExportSection
+from imprint.loading.section import ModelSection, OpenSection
+
+EVERYTHING = set(OpenSection.model_fields)
+OPENING: dict[type[Section], set[str]] = {
+    EvaluateSection: EVERYTHING,
+    ChatSection: EVERYTHING,
+    PerplexitySection: EVERYTHING,
+    ForgettingCommandSection: EVERYTHING - {"base", "adapter"},  # it compares a run with its base
+    ExportSection: {"base_path", "template", "dtype", "device"},  # its dtype is that of the files
+    CheckSection: {"base_path", "template"},  # no weights are read
+}
+"""What each command takes of the knobs that open a model."""
+
+
+def test_there_are_seven_knobs_that_open_a_model() -> None:
+    assert {"base", "adapter", "base_path", "template", "quantize", "dtype", "device"} == EVERYTHING
+    assert read_overrides(["base_path=elsewhere", "quantize=8"], OpenSection) == OpenSection(base_path=Path("elsewhere"), quantize=8)
+
+
+@pytest.mark.parametrize("section", OPENING, ids=lambda section: section.__name__)
+def test_a_command_says_the_same_of_them_as_every_other(section: type[Section]) -> None:
+    shared = set(section.model_fields) & EVERYTHING
+    assert shared == OPENING[section]
+    different = {name for name in shared if section.model_fields[name].description != OpenSection.model_fields[name].description}
+    assert different == ({"dtype"} if section is ExportSection else set())
+
+
+@pytest.mark.parametrize("section", OPENING, ids=lambda section: section.__name__)
+def test_a_knob_that_a_command_cannot_honour_is_refused_by_name(section: type[Section]) -> None:
+    for name in EVERYTHING - OPENING[section]:
+        with pytest.raises(UserError, match=f"override {name}=8: is unknown"):
+            read_overrides([f"{name}=8"], section)
+
+
+def test_a_base_needs_a_path() -> None:
+    assert ModelSection(path="embedded").template == "auto"
+    with pytest.raises(UserError, match="override path="):
+        read_overrides(["path="], ModelSection)

@@ -1,0 +1,99 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imprint.errors import UserError
+from imprint.export.command import export_command
+from imprint.loading.base import EMBEDDED, base_folder
+from imprint.loading.source import adapter_path, resolve_source
+from imprint.runs import RunFolder
+from tests.tinyrun import tiny_recipe, tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("trained")), "run", "train.steps=2")
+
+
+@pytest.fixture(scope="module")
+def full(run: RunFolder) -> RunFolder:
+    return tiny_run(run.path.parent / "recipe.yaml", "full", "tune={method: full}", "train.steps=1")
+
+
+@pytest.fixture
+def bundle(run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return export_command(run.path, "bundle", tmp_path / "handed.tar", overrides=["questions=1"])
+
+
+def test_a_model_folder_has_no_recipe(run: RunFolder) -> None:
+    base = resolve_source(run.path.parent / "base")
+    assert (base.kind, base.run, base.method) == ("model", None, None)
+    assert base.folder == base.path == base.base_folder == base.network_folder
+    assert base.output_folder == Path("evaluations/base")
+    assert resolve_source(EMBEDDED).folder == base_folder(EMBEDDED)
+    with pytest.raises(UserError, match="base: is a model folder, and nothing was tuned there"):
+        base.require_run("nothing was tuned there.")
+
+
+def test_a_run_has_a_recipe_and_a_method(run: RunFolder, full: RunFolder) -> None:
+    prefix, whole = resolve_source(run.path), resolve_source(str(full.path))
+    assert (prefix.kind, prefix.method, whole.method) == ("run", "prefix", "full")
+    assert prefix.base_folder == prefix.network_folder == whole.base_folder == run.path.parent / "base"
+    assert whole.network_folder == full.model
+    assert prefix.output_folder == run.path
+    assert prefix.require_run("it has one") is prefix.run
+
+
+def test_a_bundle_is_a_run_that_nothing_is_written_into(run: RunFolder, bundle: Path) -> None:
+    source = resolve_source(bundle)
+    assert (source.kind, source.method, source.path) == ("bundle", "prefix", bundle)
+    assert source.bundle is not None
+    assert source.bundle.name == "run"
+    assert source.run == resolve_source(run.path).run
+    assert source.output_folder == Path("evaluations/handed")
+    resolve_source(run.path).refuse_bundle()
+    with pytest.raises(UserError, match=r"handed\.tar: is a bundle, and this command writes into a run folder\. Unpack it"):
+        source.refuse_bundle()
+
+
+def test_a_base_that_is_gone_is_told_and_may_be_elsewhere(run: RunFolder, tmp_path: Path) -> None:
+    assert resolve_source(run.path, tmp_path).base_folder == tmp_path
+    with pytest.raises(UserError, match=r"its base, .*gone, is not there\. Put it back, or say where it is now: base_path=FOLDER"):
+        _ = resolve_source(run.path, tmp_path / "gone").base_folder
+
+
+def test_a_template_that_is_given_takes_the_place_of_the_recipe_s(run: RunFolder) -> None:
+    source = resolve_source(run.path)
+    assert source.with_template(None) is source
+    changed = source.with_template("plain").run
+    assert changed is not None
+    assert changed.model.template == "plain"
+
+
+def test_a_path_that_is_neither_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no such folder\. Give a run folder"):
+        resolve_source(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has neither config\.yaml nor config\.json\. Give a run folder"):
+        resolve_source(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(UserError, match=r"rows\.jsonl: is a file\. Give a run folder"):
+        resolve_source(tmp_path / "rows.jsonl")
+
+
+def test_a_run_without_a_result_has_no_method(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copy(run.config, tmp_path / "config.yaml")
+    source = resolve_source(tmp_path)
+    assert source.method is None
+    with pytest.raises(UserError, match=r"has no adapter yet\. Let `imprint train` run to its first evaluation"):
+        source.require_result()
+
+
+def test_a_run_or_a_bundle_given_as_an_adapter_is_its_adapter(run: RunFolder, full: RunFolder, bundle: Path) -> None:
+    assert adapter_path(run.path) == run.adapter
+    assert adapter_path(bundle) == resolve_source(bundle).run_folder.adapter
+    assert adapter_path(run.adapter) == run.adapter
+    assert adapter_path("prefix.bin") == Path("prefix.bin")
+    with pytest.raises(UserError, match="full is a run that tuned all parameters and has no adapter"):
+        adapter_path(full.path)
