@@ -131,8 +131,7 @@ def train_steps(
     section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
     encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
-    engine = Engine(network.device)
-    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), warm_up + steps)
+    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
     chance = random.Random(0)
 
     def step(number: int) -> float:

@@ -25,9 +25,9 @@ import psutil
 import torch
 from full_size import CONFIG, forget_peak, random_network, settle
 
-from imprint.engine.crew import Crew, join, launched
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
+from imprint.engine.world import World, is_launched, join_world
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import Pack, pack
@@ -56,13 +56,13 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=1)
     options = parser.parse_args()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    if options.gpus > 1 and not launched():
+    if options.gpus > 1 and not is_launched():
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", *sys.argv]
         raise SystemExit(subprocess.call(command))
-    with join(None, grouped=True) as crew:
+    with join_world(None, grouped=True) as world:
 
         def tell(**values: object) -> None:
-            if not crew.leads:
+            if not world.leads:
                 return
             line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
             print(line, flush=True)
@@ -70,60 +70,59 @@ def main() -> None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
 
-        if crew.count > 1:
-            together(crew, tell)
+        if world.count > 1:
+            together(world, tell)
         else:
-            alone(crew, options.folder, tell)
+            alone(world, options.folder, tell)
 
 
-def alone(crew: Crew, folder: Path, tell: Tell) -> None:
+def alone(world: World, folder: Path, tell: Tell) -> None:
     """What one GPU does."""
     for checkpointing in (False, True):
-        tuner, engine = begin(CONFIG, EngineSection(), crew, checkpointing=checkpointing)
-        tell(**{"case": "full tuning, fp32 masters, no offload", "checkpointing": checkpointing, **timed(tuner, engine, crew, 3, 10)})
+        tuner, engine = begin(CONFIG, EngineSection(), world, checkpointing=checkpointing)
+        tell(**{"case": "full tuning, fp32 masters, no offload", "checkpointing": checkpointing, **timed(tuner, engine, world, 3, 10)})
         if not checkpointing:
             tell(**saved(tuner, folder))
         del tuner, engine
         free()
-    tuner, engine = begin(CONFIG, EngineSection(deepspeed="zero3", offload=True), crew, checkpointing=True)
-    tell(**{"case": "ZeRO-3, optimizer in main memory", "checkpointing": True, **timed(tuner, engine, crew, 1, 3)})
+    tuner, engine = begin(CONFIG, EngineSection(deepspeed="zero3", offload=True), world, checkpointing=True)
+    tell(**{"case": "ZeRO-3, optimizer in main memory", "checkpointing": True, **timed(tuner, engine, world, 1, 3)})
 
 
-def together(crew: Crew, tell: Tell) -> None:
+def together(world: World, tell: Tell) -> None:
     """What several GPUs do: losses of a small network beside those of one GPU, and the pace of a larger one."""
-    tuner, engine = begin(SMALL, EngineSection(), Crew(), dtype=torch.float32, checkpointing=False)
-    expected = [step(tuner, engine, Crew(), number) for number in range(1, 6)]
+    tuner, engine = begin(SMALL, EngineSection(), World(), dtype=torch.float32, checkpointing=False)
+    expected = [step(tuner, engine, World(), number) for number in range(1, 6)]
     for name, section in TOGETHER.items():
-        tuner, engine = begin(SMALL, section, crew, dtype=torch.float32, checkpointing=False)
-        found = [step(tuner, engine, crew, number) for number in range(1, 6)]
+        tuner, engine = begin(SMALL, section, world, dtype=torch.float32, checkpointing=False)
+        found = [step(tuner, engine, world, number) for number in range(1, 6)]
         worst = max(abs(one - other) for one, other in zip(found, expected, strict=True))
-        tell(case=f"{name}: losses of {crew.count} GPUs beside one", largest_difference=worst, equal=worst < 1e-3, losses=found)
+        tell(case=f"{name}: losses of {world.count} GPUs beside one", largest_difference=worst, equal=worst < 1e-3, losses=found)
         assert worst < 1e-3, (name, found, expected)
     for name, section in {"one GPU": EngineSection(), **TOGETHER}.items():
-        tuner, engine = begin(MIDDLE, section, Crew() if name == "one GPU" else crew, checkpointing=False)
+        tuner, engine = begin(MIDDLE, section, World() if name == "one GPU" else world, checkpointing=False)
         weights = sum(shape.numel() for shape in engine.shapes.values())
-        tell(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.crew, 3, 10)})
+        tell(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.world, 3, 10)})
         del tuner, engine
         free()
-        crew.gather(None)
+        world.gather(None)
 
 
 def begin(
-    config: ChatGLMConfig, section: EngineSection, crew: Crew, *, dtype: torch.dtype = torch.bfloat16, checkpointing: bool
+    config: ChatGLMConfig, section: EngineSection, world: World, *, dtype: torch.dtype = torch.bfloat16, checkpointing: bool
 ) -> tuple[Tuner, Engine]:
     """A network of random weights that learns as a whole."""
-    device = torch.device("cuda", crew.local_rank if crew.count > 1 else torch.cuda.current_device())
+    device = torch.device("cuda", world.local_rank if world.count > 1 else torch.cuda.current_device())
     network = random_network(dtype, device, lambda: ChatGLM(config))
     network.requires_grad_(True)
     assert isinstance(network, ChatGLM)
     tuner = Tuner(network, FullSection(method="full"), None, checkpointing=checkpointing).train()
-    engine = Engine(device, crew, section)
-    engine.prepare(tuner, tuner.trained(), RATE, 100)
+    engine = Engine.start(tuner, tuner.trained(), RATE, 100, device=device, world=world, engine=section)
     torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
     return tuner, engine
 
 
-def batch(network: ChatGLM, number: int, crew: Crew) -> Pack:
+def batch(network: ChatGLM, number: int, world: World) -> Pack:
     """This process's rows of a step."""
     chance, control = random.Random(number), network.config.control
     ids, labels = [], []
@@ -132,28 +131,28 @@ def batch(network: ChatGLM, number: int, crew: Crew) -> Pack:
         answer = [chance.randrange(1000, 120_000) for _ in range(SCORED)]
         ids.append([*prompt, control.gmask, control.sop, *answer])
         labels.append([-100] * (len(prompt) + 2) + answer)
-    return pack(ids[crew.rank :: crew.count], network, labels[crew.rank :: crew.count])
+    return pack(ids[world.rank :: world.count], network, labels[world.rank :: world.count])
 
 
-def step(tuner: Tuner, engine: Engine, crew: Crew, number: int) -> float:
+def step(tuner: Tuner, engine: Engine, world: World, number: int) -> float:
     """One optimizer step; its mean loss before."""
-    one = batch(tuner.network, number, crew).to(engine.device)
+    one = batch(tuner.network, number, world).to(engine.device)
     engine.scale = 1 / (ROWS * SCORED)
     loss = engine.module(one)
     engine.backward(loss, last=True)
     _norm, applied = engine.update(number, apply=True)
     assert applied
-    return crew.total(float(loss.detach())) * engine.scale
+    return world.total(float(loss.detach())) * engine.scale
 
 
-def timed(tuner: Tuner, engine: Engine, crew: Crew, warm_up: int, steps: int) -> dict[str, object]:
+def timed(tuner: Tuner, engine: Engine, world: World, warm_up: int, steps: int) -> dict[str, object]:
     """Milliseconds of a step, and memory."""
     forget_peak(engine.device)
     seconds, losses = [], []
     for number in range(1, warm_up + steps + 1):
         settle(engine.device)
         began = time.perf_counter()
-        losses.append(step(tuner, engine, crew, number))
+        losses.append(step(tuner, engine, world, number))
         settle(engine.device)
         seconds.append(time.perf_counter() - began)
     middle = statistics.median(seconds[warm_up:])

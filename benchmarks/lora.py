@@ -68,8 +68,7 @@ def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: st
     lora = Lora(network, shape_for(section, network))
     lora.drop(section.dropout)
     tuner = Tuner(network, section, lora, checkpointing=checkpointing).train()
-    engine = Engine(network.device)
-    engine.prepare(tuner, tuner.trained(), OptimizerSection(learning_rate=1e-4), WARM_UP + steps)
+    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(learning_rate=1e-4), WARM_UP + steps, device=network.device)
     chance = random.Random(0)
 
     def step(number: int) -> float:

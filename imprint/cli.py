@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(error: UserError) -> None:
     """Print the sentence; of several processes the one that launched them prints it."""
     if "WORLD_SIZE" in os.environ:
-        from imprint.engine.crew import leave_word
+        from imprint.engine.world import report_to_launcher
 
-        if leave_word(error):
+        if report_to_launcher(error):
             return
     print("error: " + str(error).replace("\n", "\n       "), file=sys.stderr)
 

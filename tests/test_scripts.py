@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from imprint.cli import main
-from tests.crews import skip_where_refused
 from tests.oldproject import old_project, said
+from tests.worlds import skip_where_refused
 
 SHORT = ["--max_steps", "4", "--save_steps", "2", "--logging_steps", "2", "--gradient_accumulation_steps", "2", "--no_cuda"]
 SCORES = ("predict_bleu-4", "predict_rouge-1", "predict_rouge-2", "predict_rouge-l")

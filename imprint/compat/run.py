@@ -15,9 +15,9 @@ from imprint.compat.settings import asked_of, check, evaluates, prefix_file, rec
 from imprint.config import as_text, describe
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
-from imprint.engine.crew import launched
-from imprint.engine.launch import launch, processes_here
+from imprint.engine.launch import launch, local_processes
 from imprint.engine.section import EngineSection
+from imprint.engine.world import is_launched
 from imprint.errors import UserError
 from imprint.evaluate.answering import answer_all
 from imprint.evaluate.command import read_data
@@ -52,7 +52,7 @@ def run_original(arguments: Sequence[str]) -> int:
     flags, answered = read_flags(words)
     check(flags)
     here = processes(flags)
-    if here > 1 and not launched():
+    if here > 1 and not is_launched():
         return launch(EngineSection(processes=here), here, ["main", *words])
     leads = int(os.environ.get("RANK", "0")) == 0
     for sentence in (*answered, *about_devices(flags)) if leads else ():
@@ -71,12 +71,12 @@ def processes(flags: OriginalFlags) -> int:
     """How many processes train on this machine: one for each GPU where DeepSpeed is asked for, as its launcher started them."""
     if not flags.do_train or flags.deepspeed is None:
         return 1
-    return processes_here(EngineSection(), "cpu" if flags.no_cuda else None, torch.cuda.device_count())  # each takes rows of its own
+    return local_processes(EngineSection(), "cpu" if flags.no_cuda else None, torch.cuda.device_count())  # each takes rows of its own
 
 
 def train_original(flags: OriginalFlags) -> None:
     """Train, with a checkpoint at every save and the figures at the end; an unfinished run of the same flags is gone on with."""
-    together = int(os.environ["WORLD_SIZE"]) if launched() else 1
+    together = int(os.environ["WORLD_SIZE"]) if is_launched() else 1
     asked = recipe_of(flags, cuda=torch.cuda.is_available(), processes=together)
     quiet = {"forgetting": ForgettingSection(measure=False), "train": asked.train.model_copy(update={"report": False})}
     recipe = asked.model_copy(update=quiet)  # the original wrote no such files
@@ -94,13 +94,13 @@ def _writer(flags: OriginalFlags) -> Callable[[Job, Position], None]:
             return
         pace = Pace(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
         lines = read_jsonl(job.run.log)
-        state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.rate(step + 1))
+        state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.learning_rate(step + 1))
         place, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
-        if not job.engine.whole:
-            layout.write_whole(place, job.tuner, base, state, job.engine.full, writes=job.crew.leads)
-        elif job.crew.leads:
+        if not job.engine.replicated:
+            layout.write_whole(place, job.tuner, base, state, job.engine.gather, writes=job.world.is_main)
+        elif job.world.is_main:
             layout.write_checkpoint(place, job.tuner, base, state)
-        if not job.crew.leads:
+        if not job.world.is_main:
             return
         if flags.save_total_limit:
             layout.keep_newest(job.run.path, flags.save_total_limit)

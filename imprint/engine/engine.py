@@ -1,6 +1,5 @@
-"""The step that turns gradients into weights, whatever the strategy that spreads them over processes."""
+"""The engine: backward pass, optimizer step and state of a run, whatever strategy distributes them over processes."""
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -9,164 +8,190 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imprint.engine.crew import ALONE, Crew
-from imprint.engine.replicas import Replicas
+from imprint.engine.ddp import Ddp
+from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
+from imprint.engine.deepspeed_zero import DeepSpeedZero
+from imprint.engine.fsdp import Fsdp
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.engine.shards import Shards
-from imprint.engine.strategy import RATIO, Numbers, Step, Strategy
-from imprint.engine.zero import Zero
-from imprint.engine.zerofile import deepspeed_settings, ignored
+from imprint.engine.strategy import LR_RATIO, ParameterState, Strategy, UpdateArguments
+from imprint.engine.world import SINGLE, World
 
 
 class Engine:
-    """Processes, devices and the optimizer of one run."""
+    """Device, processes and optimizer of one training run. `Engine.start` makes one."""
 
-    def __init__(self, device: torch.device, crew: Crew = ALONE, section: EngineSection | None = None) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        parameters: Mapping[str, nn.Parameter],
+        shapes: Mapping[str, torch.Size],
+        *,
+        device: torch.device,
+        world: World,
+        engine: EngineSection,
+        optimizer: OptimizerSection,
+        steps: int,
+    ) -> None:
+        self.strategy = strategy
+        self.parameters = parameters
+        """The trainable parameters by name, as they were before sharding."""
+        self.shapes = shapes
+        """Their full shapes."""
         self.device = device
-        self.crew = crew
-        self.knobs = section or EngineSection()
-        self.rate_scale = 1.0
-        """What the schedule's rate is multiplied by: less than 1 after the guard has stepped in."""
-        self.scale = 1.0
-        """What makes the mean of a step's summed loss; to be set before its first backward pass."""
+        self.world = world
+        self.engine_section = engine
+        self.optimizer_section = optimizer
+        self.steps = steps
+        self.lr_scale = 1.0
+        """Factor of the scheduled learning rate; the guard lowers it."""
+        self.loss_scale = 1.0
+        """Factor that turns a step's summed loss into its mean; set before the first backward pass of a step."""
+
+    @classmethod
+    def start(
+        cls,
+        module: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: OptimizerSection,
+        steps: int,
+        *,
+        device: torch.device,
+        world: World = SINGLE,
+        engine: EngineSection | None = None,
+        lr_ratios: Mapping[str, float] = MappingProxyType({}),
+    ) -> "Engine":
+        """Distribute a module by the strategy that the engine section names, and make its optimizer.
+
+        `parameters` are the trainable ones by name; no other gets a gradient. `lr_ratios` are factors of the learning rate by name.
+        Raises UserError for a strategy, a DeepSpeed file or a dtype that cannot be used.
+        """
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # fp32 weights, as in full tuning, use TF32 units
-
-    shapes: dict[str, torch.Size]
-    """Of each parameter that learns, by its name; however it is shared between processes."""
-
-    @property
-    def processes(self) -> int:
-        """How many processes train together."""
-        return self.crew.count
+        section = engine or EngineSection()
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        groups = _parameter_groups(parameters, lr_ratios, split_vectors=bool(optimizer.weight_decay))
+        strategy = _start_strategy(module, parameters, groups, section, optimizer, world)
+        return cls(strategy, dict(parameters), shapes, device=device, world=world, engine=section, optimizer=optimizer, steps=steps)
 
     @property
-    def here(self) -> int:
-        """How many of them are on this machine."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.processes > 1 else 1
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.world.size
 
     @property
     def rank(self) -> int:
-        """Which of them this is."""
-        return self.crew.rank
+        """Number of this process, from 0."""
+        return self.world.rank
 
     @property
     def module(self) -> nn.Module:
-        """What is called for the loss."""
+        """The wrapped module whose forward pass computes the loss."""
         return self.strategy.module
 
     @property
-    def whole(self) -> bool:
-        """Whether each process holds all weights; where not, all of them must make each forward pass together."""
-        return self.strategy.whole
-
-    def prepare(
-        self,
-        module: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
-        section: OptimizerSection,
-        steps: int,
-        ratios: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
-        """Take the module and the parameters that learn, by name; a frozen parameter never gets a gradient.
-
-        `ratios` says of some parameters, by name, by what their learning rate is multiplied.
-        """
-        self.section, self.steps = section, steps
-        self.parameters = dict(parameters)
-        self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        groups = _groups(parameters, ratios, apart=bool(section.weight_decay))
-        self.strategy: Strategy = self._start(module, groups)
-
-    def _start(self, module: nn.Module, groups: list[dict[str, Any]]) -> Strategy:
-        """The strategy that the knobs ask for."""
-        knobs, section, parameters, crew = self.knobs, self.section, self.parameters, self.crew
-        rate, decay, dtype = section.learning_rate, section.weight_decay, most_common_type(module)
-        if knobs.deepspeed is not None:
-            settings = deepspeed_settings(knobs, section, dtype, crew.count)
-            return Zero(module, parameters, groups, crew, settings, rate=rate, decay=decay)
-        if knobs.fsdp:
-            return Shards(module, parameters, groups, crew, dtype, rate=rate, decay=decay)
-        return Replicas(module, parameters, groups, crew, rate=rate, decay=decay)
+    def replicated(self) -> bool:
+        """Whether every process holds all weights; where not, a forward pass is collective."""
+        return self.strategy.replicated
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add this micro-batch's gradients; processes exchange theirs at the `last` one of a step only."""
-        self.strategy.backward(loss * self.scale if self.strategy.scales_loss else loss, last=last)
+        """Add the gradients of a micro-batch's summed loss; they are reduced over processes at the `last` one of a step."""
+        self.strategy.backward(loss * self.loss_scale if self.strategy.scales_loss else loss, last=last)
 
     def update(self, step: int, *, apply: bool) -> tuple[float, bool]:
-        """Clip and apply the gradients, times `scale`, as optimizer step `step` (from 1).
+        """Clip the gradients, scaled by `loss_scale`, and apply them as optimizer step `step` (from 1), unless `apply` is false.
 
-        Returns the norm before clipping, and whether it was applied: not where the caller says so, or where the norm is not finite.
+        Returns the gradient norm before clipping, and whether the step was applied: never where the norm is not finite.
         """
-        return self.strategy.update(Step(self.rate(step), 1.0 if self.strategy.scales_loss else self.scale, self.section.clip, apply))
+        scale = 1.0 if self.strategy.scales_loss else self.loss_scale
+        return self.strategy.update(UpdateArguments(self.learning_rate(step), scale, self.optimizer_section.clip, apply))
 
-    def forget_gradients(self) -> None:
-        """Throw away what the backward passes have left."""
-        self.strategy.forget()
+    def discard_gradients(self) -> None:
+        """Clear the gradients of a probe, whose loss was multiplied by `discard_scale`."""
+        self.strategy.discard_gradients()
 
-    def rate(self, step: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1."""
-        return self.rate_scale * self.section.rate(step, self.steps)
+        return self.lr_scale * self.optimizer_section.rate(step, self.steps)
 
-    def total(self, value: float) -> float:
+    def all_sum(self, value: float) -> float:
         """The sum of a number over all processes."""
-        return self.crew.total(value)
+        return self.world.all_sum(value)
 
     @property
-    def nothing(self) -> float:
-        """By what a loss is multiplied whose gradients `forget_gradients` shall throw away."""
-        return self.strategy.nothing
+    def discard_scale(self) -> float:
+        """Factor of a probe's loss, so that `discard_gradients` can throw its gradients away."""
+        return self.strategy.discard_scale
 
     @property
-    def try_again(self) -> bool:
-        """Whether the latest update failed by float16's scale alone, and the same step may be tried again."""
-        return self.strategy.try_again
+    def retry(self) -> bool:
+        """Whether the latest step failed by the loss scale of float16 alone and may be repeated at the lower scale."""
+        return self.strategy.retry
 
-    def full(self, tensor: Tensor) -> Tensor:
-        """A weight of the network, gathered for the leader; all processes ask together."""
-        return self.strategy.full(tensor)
+    def gather(self, tensor: Tensor) -> Tensor:
+        """A weight of the network, gathered to the main process; collective."""
+        return self.strategy.gather(tensor)
 
-    def answering(self) -> AbstractContextManager[None]:
-        """Inside this block the network may be called by itself, by all processes together."""
-        return self.strategy.answering()
+    def generation_mode(self) -> AbstractContextManager[None]:
+        """Inside this block all processes may call the bare network, to generate text."""
+        return self.strategy.generation_mode()
 
-    def exact(self) -> AbstractContextManager[None]:
-        """Inside this block the parameters that learn are as exact as they are known, to be saved."""
-        return self.strategy.exact()
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Inside this block trainable parameters hold their fp32 master values, to be saved."""
+        return self.strategy.full_precision()
 
-    def remarks(self) -> list[str]:
-        """What a person should know of the strategy before it begins."""
-        return [] if self.knobs.file is None else ignored(self.knobs.file)
+    def notices(self) -> list[str]:
+        """What to tell the user before training: fields of a DeepSpeed file that the recipe overrides."""
+        return [] if self.engine_section.file is None else overridden_fields(self.engine_section.file)
 
-    def numbers(self, name: str) -> dict[str, Tensor]:
-        """All numbers of a parameter that learns, gathered; all processes ask together."""
-        return self.strategy.numbers(name)
+    def full_state(self, name: str) -> dict[str, Tensor]:
+        """Value and moments of a trainable parameter, gathered; collective."""
+        return self.strategy.full_state(name)
 
-    def place(self, name: str, numbers: Numbers) -> None:
-        """Put them back, all processes together."""
-        self.strategy.place(name, numbers)
+    def load_state(self, name: str, saved: ParameterState) -> None:
+        """Restore value and moments of a trainable parameter; collective."""
+        self.strategy.load_state(name, saved)
 
     def counters(self) -> dict[str, Any]:
-        """What else the optimizer needs to go on."""
+        """The remaining optimizer state as plain values: step counts, loss scale."""
         return self.strategy.counters()
 
     def restore_counters(self, counters: Mapping[str, Any]) -> None:
-        """Go on from them, after all numbers are placed."""
+        """Restore the counters, after every parameter's `load_state`."""
         self.strategy.restore_counters(counters)
 
 
-def _groups(parameters: Mapping[str, nn.Parameter], ratios: Mapping[str, float], *, apart: bool) -> list[dict[str, Any]]:
-    """Parameters that learn at one rate; vectors, which do not decay, `apart` from matrices."""
+def _start_strategy(
+    module: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    groups: list[dict[str, Any]],
+    section: EngineSection,
+    optimizer: OptimizerSection,
+    world: World,
+) -> Strategy:
+    """The strategy that the engine section names, with its optimizer."""
+    rate, decay, dtype = optimizer.learning_rate, optimizer.weight_decay, compute_dtype(module)
+    if section.deepspeed is not None:
+        settings = deepspeed_settings(section, optimizer, dtype, world.size)
+        return DeepSpeedZero(module, parameters, groups, world, settings, rate=rate, decay=decay)
+    if section.fsdp:
+        return Fsdp(module, parameters, groups, world, dtype, rate=rate, decay=decay)
+    return Ddp(module, parameters, groups, world, rate=rate, decay=decay)
+
+
+def _parameter_groups(
+    parameters: Mapping[str, nn.Parameter], lr_ratios: Mapping[str, float], *, split_vectors: bool
+) -> list[dict[str, Any]]:
+    """Optimizer groups of equal learning rate; vectors, which do not decay, in groups of their own."""
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in parameters.items():
-        ratio, decays = ratios.get(name, 1.0), parameter.dim() >= 2 or not apart
-        kept = ({RATIO: ratio} if ratio != 1 else {}) | ({} if decays else {"weight_decay": 0.0})
-        groups.setdefault((ratio, not decays), {"params": [], **kept})["params"].append(parameter)
+        ratio, decays = lr_ratios.get(name, 1.0), parameter.dim() >= 2 or not split_vectors
+        options = ({LR_RATIO: ratio} if ratio != 1 else {}) | ({} if decays else {"weight_decay": 0.0})
+        groups.setdefault((ratio, not decays), {"params": [], **options})["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
-def most_common_type(module: nn.Module) -> torch.dtype:
-    """The floating-point type of most numbers of a module: what it computes in, whatever else learns beside it."""
+def compute_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of most parameters of a module: what the network computes in; an adapter beside it may have another."""
     counts: dict[torch.dtype, int] = {}
     for parameter in module.parameters():
         counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()

@@ -1,4 +1,4 @@
-"""Starting one process for each GPU, here and on other machines: torchrun's agent watches over them, and ends all when one ends badly."""
+"""Launches one process per GPU, on one machine or several: torchrun's agent supervises them and ends all when one fails."""
 
 import logging
 import os
@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from imprint.engine.crew import ERRORS, LAUNCHER, LOST
 from imprint.engine.section import EngineSection
+from imprint.engine.world import CONNECTION_LOST, ERRORS, LAUNCHER
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.runtime import child_processes
 
-MEETING_SECONDS = 900
-"""How long a machine waits for the others."""
-TAIL = 3000
-"""Characters of a process's last words that are shown."""
-KEPT = "What was saved is kept: run the same command again to go on.\n已保存的内容不受影响：再次运行同一命令即可继续。"
+RENDEZVOUS_SECONDS = 900
+"""Rendezvous timeout: how long a machine waits for the others."""
+STDERR_TAIL = 3000
+"""Characters of a failed process's stderr that are shown."""
+SAVED_IS_KEPT = "What was saved is kept: run the same command again to go on.\n已保存的内容不受影响：再次运行同一命令即可继续。"
 
 
-def processes_here(section: EngineSection, device: str | None, rows: int) -> int:
-    """How many processes this machine is to run: as many as the recipe says, or one for each GPU, but not more than a step has `rows`.
+def local_processes(section: EngineSection, device: str | None, rows: int) -> int:
+    """Number of processes to launch on this machine: the recipe's, or one per GPU, but at most one per row of a step (`rows`).
 
     Raises UserError for more processes than GPUs, and for several machines that cannot meet.
     """
@@ -39,13 +39,13 @@ def processes_here(section: EngineSection, device: str | None, rows: int) -> int
             "or to null for one process on each GPU."
         )
     if section.nodes > 1:
-        _check_meeting(section)
+        _check_rendezvous(section)
     if (section.processes or 1) > 1 and device is not None and device.startswith("cuda:"):
         raise UserError(f'model.device: "{device}" is one GPU, and engine.processes is {section.processes}. Leave model.device out.')
     return section.processes or max(1, min(gpus, rows))
 
 
-def _check_meeting(section: EngineSection) -> None:
+def _check_rendezvous(section: EngineSection) -> None:
     for knob, value in (("node_rank", section.node_rank), ("rendezvous", section.rendezvous)):
         if value is None:
             raise UserError(
@@ -60,7 +60,7 @@ def _check_meeting(section: EngineSection) -> None:
 
 
 def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
-    """Run `imprint ARGUMENTS` in `count` processes of this machine and wait; returns the exit status of the one that leads.
+    """Run `imprint ARGUMENTS` in `count` processes of this machine and wait; returns the exit status of the main process.
 
     Raises UserError where one of the others has failed or was killed.
     """
@@ -68,44 +68,44 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it speaks of agents and attempts
-    with tempfile.TemporaryDirectory(prefix="imprint-") as folder, _surroundings(folder, count):
-        config = _configuration(section, count, folder)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its messages speak of agents and attempts
+    with tempfile.TemporaryDirectory(prefix="imprint-") as folder, _child_environment(folder, count):
+        config = _launch_config(section, count, folder)
         problems: list[Exception] = []
 
-        def watch() -> None:
+        def supervise() -> None:
             try:
                 elastic_launch(config, sys.executable)("-m", "imprint", *arguments)
-            except Exception as error:  # told below, by the thread that may
+            except Exception as error:  # raised below, in the main thread
                 problems.append(error)
 
-        # In a thread, where torchrun leaves the signals to us: it would kill the processes half a minute after Ctrl-C, in a save.
-        thread = threading.Thread(target=watch)
-        with _signals_passed_on():
+        # In a thread, where torchrun installs no signal handlers: it would kill the processes half a minute after Ctrl-C, while they save.
+        thread = threading.Thread(target=supervise)
+        with _forward_signals():
             thread.start()
             thread.join()
         for problem in problems:
             if isinstance(problem, ChildFailedError):
-                return _explain(problem.failures, Path(folder), leads=not section.node_rank)
+                return _exit_status(problem.failures, Path(folder), is_main=not section.node_rank)
             if isinstance(problem, DistError) and section.nodes > 1:
-                raise _not_met(section, problem) from problem
+                raise _rendezvous_failed(section, problem) from problem
             raise problem
     return 0
 
 
-def _not_met(section: EngineSection, problem: Exception) -> UserError:
-    """What is said where the machines did not find each other."""
+def _rendezvous_failed(section: EngineSection, problem: Exception) -> UserError:
+    """The error where the machines did not find each other."""
     return UserError(
         Bilingual(
             f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(problem).partition(chr(10))[0][:200]}). Give the "
             "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
-            f"{section.nodes} machines within {MEETING_SECONDS // 60} minutes.",
+            f"{section.nodes} machines within {RENDEZVOUS_SECONDS // 60} minutes.",
             "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。",
         )
     )
 
 
-def _configuration(section: EngineSection, count: int, folder: str) -> Any:
+def _launch_config(section: EngineSection, count: int, folder: str) -> Any:
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -119,15 +119,15 @@ def _configuration(section: EngineSection, count: int, folder: str) -> Any:
         run_id=uuid.uuid4().hex if alone else "imprint",
         rdzv_backend="c10d" if alone else "static",
         rdzv_endpoint="localhost:0" if alone else section.rendezvous or "",
-        rdzv_configs={"timeout": MEETING_SECONDS} if alone else {"timeout": MEETING_SECONDS, "rank": section.node_rank},
+        rdzv_configs={"timeout": RENDEZVOUS_SECONDS} if alone else {"timeout": RENDEZVOUS_SECONDS, "rank": section.node_rank},
         max_restarts=0,
         local_addr="localhost" if alone else None,
     )
 
 
 @contextmanager
-def _surroundings(folder: str, count: int) -> Iterator[None]:
-    """The environment that the processes inherit."""
+def _child_environment(folder: str, count: int) -> Iterator[None]:
+    """Set the environment variables that the processes inherit."""
     threads = max(1, (os.cpu_count() or 1) // count)
     wanted = {LAUNCHER: str(os.getpid()), ERRORS: folder, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     before = {name: os.environ.get(name) for name in wanted}
@@ -140,20 +140,20 @@ def _surroundings(folder: str, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """Let the processes, which have no terminal of their own, hear what this one is told."""
+def _forward_signals() -> Iterator[None]:
+    """Forward signals to the processes, which have no terminal of their own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def pass_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         for child in child_processes():
             os.kill(child, number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
@@ -161,23 +161,23 @@ def _signals_passed_on() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _explain(failures: Mapping[int, Any], folder: Path, *, leads: bool) -> int:
-    """The exit status of a failed run, of which the leader has spoken itself; else a UserError that says who failed and why."""
+def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool) -> int:
+    """The exit status of a failed run whose main process has printed its error; else a UserError: which process failed, and why."""
     killed = [(rank, -one.exitcode) for rank, one in failures.items() if one.exitcode < 0 and -one.exitcode != signal.SIGTERM]
-    told = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("error-*.txt"))]
-    sentences = [words for words in told if not words.startswith(LOST)]
-    if sentences:
-        raise UserError(sentences[0])
+    errors = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("error-*.txt"))]
+    causes = [error for error in errors if not error.startswith(CONNECTION_LOST)]
+    if causes:
+        raise UserError(causes[0])
     if killed:
         rank, number = min(killed, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
         why = " Often that is the system's way to end what takes too much main memory." if number == signal.SIGKILL else ""
-        raise UserError(f"process {rank} was ended by {signal.Signals(number).name}, and the others with it.{why} {KEPT}")
+        raise UserError(f"process {rank} was ended by {signal.Signals(number).name}, and the others with it.{why} {SAVED_IS_KEPT}")
     first = min(failures)
     status = int(failures[first].exitcode)
-    if leads and first == 0 and status > 0:
+    if is_main and first == 0 and status > 0:
         return status
-    if told:
-        raise UserError(told[0])
+    if errors:
+        raise UserError(errors[0])
     log = next(iter(folder.rglob(f"{failures[first].local_rank}/stderr.log")), None)
-    words = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log else ""
-    raise UserError(f"process {first} ended with the exit status {status}. {KEPT}\n{words}")
+    words = log.read_text(encoding="utf-8", errors="replace")[-STDERR_TAIL:] if log else ""
+    raise UserError(f"process {first} ended with the exit status {status}. {SAVED_IS_KEPT}\n{words}")

@@ -10,7 +10,7 @@ from pydantic import ValidationInfo, field_validator
 from imprint.config import Field, Section
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
-PLACE = re.compile(r"[^\s:]+:\d{1,5}")
+ADDRESS = re.compile(r"[^\s:]+:\d{1,5}")
 
 
 class OptimizerSection(Section):
@@ -82,8 +82,8 @@ class EngineSection(Section):
 
     @field_validator("rendezvous")
     @classmethod
-    def _is_a_place(cls, rendezvous: str | None) -> str | None:
-        if rendezvous is not None and not PLACE.fullmatch(rendezvous):
+    def _is_an_address(cls, rendezvous: str | None) -> str | None:
+        if rendezvous is not None and not ADDRESS.fullmatch(rendezvous):
             raise ValueError('must be host:port, such as "10.0.0.1:29500"')
         return rendezvous
 

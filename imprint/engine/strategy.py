@@ -1,4 +1,4 @@
-"""What every way of spreading the weights over processes can do; the engine asks, and does not know which one it has."""
+"""The protocol that every parallel strategy (DDP, FSDP, DeepSpeed ZeRO) implements for the engine."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -10,68 +10,68 @@ from torch import Tensor, nn
 VALUE = "value"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's mean and mean of squares, by torch's names for them."""
-RATIO = "ratio"
-"""By what the learning rate of a group of parameters is multiplied, among what the optimizer keeps of it."""
+LR_RATIO = "ratio"
+"""Key in an optimizer's parameter group: the factor of its learning rate."""
 
-Numbers = Mapping[str, Tensor]
-"""Everything that belongs to one parameter that learns: its `VALUE` in fp32 where that is kept, and its `MOMENTS`."""
+ParameterState = Mapping[str, Tensor]
+"""Value and optimizer state of one trainable parameter: its `VALUE`, in fp32 where that is kept, and its `MOMENTS`."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What an update needs to know."""
+class UpdateArguments:
+    """Arguments of one optimizer step."""
 
     rate: float
     """Learning rate."""
     scale: float
-    """What makes the gradients of the mean loss of those that are there."""
+    """Factor that turns the summed gradients into those of the mean loss."""
     clip: float
     """Largest norm of the gradient."""
     apply: bool
-    """Whether the loss was finite."""
+    """Whether to apply the step: false where the loss was not finite."""
 
 
 class Strategy(Protocol):
-    """One way of spreading weights, gradients and the optimizer's numbers over the processes."""
+    """One way of distributing weights, gradients and optimizer state over the processes."""
 
     module: nn.Module
-    """What is called for the loss."""
-    whole: bool
-    """Whether each process holds all weights; where not, all of them must make each forward pass together."""
+    """The wrapped module whose forward pass computes the loss."""
+    replicated: bool
+    """Whether every process holds all weights; where not, a forward pass is collective."""
     scales_loss: bool
-    """Whether a summed loss becomes a mean before its backward pass, and not its gradients behind it."""
+    """Whether the loss is scaled before the backward pass, instead of the gradients after it."""
 
-    nothing: float
-    """By what a loss is multiplied whose gradients `forget` shall throw away."""
-    try_again: bool
-    """Whether the latest update was not applied because float16 was scaled too high: the same step at the lower scale may be."""
+    discard_scale: float
+    """Factor of a probe's loss, so that `discard_gradients` can throw its gradients away."""
+    retry: bool
+    """Whether the latest step failed by the loss scale of float16 alone and may be repeated at the lower scale."""
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add a micro-batch's gradients to those of the step, of which it is the last one or not."""
+        """Add the gradients of a micro-batch; `last` marks the last one of a step."""
 
-    def update(self, step: Step) -> tuple[float, bool]:
-        """Apply the gradients; returns their norm before clipping and whether they were applied. None is left."""
+    def update(self, step: UpdateArguments) -> tuple[float, bool]:
+        """Clip, apply and clear the gradients; returns their norm before clipping and whether the step was applied."""
 
-    def forget(self) -> None:
-        """Throw the gradients away, which are those of losses times `nothing`."""
+    def discard_gradients(self) -> None:
+        """Clear the gradients of a probe, whose loss was multiplied by `discard_scale`."""
 
-    def numbers(self, name: str) -> dict[str, Tensor]:
-        """All numbers of a parameter, gathered; all processes ask together. Without moments before the first step."""
+    def full_state(self, name: str) -> dict[str, Tensor]:
+        """Value and moments of a parameter, gathered; collective. No moments before the first step."""
 
-    def place(self, name: str, numbers: Numbers) -> None:
-        """Put them back; all processes together, each given all of them."""
+    def load_state(self, name: str, saved: ParameterState) -> None:
+        """Restore value and moments of a parameter; collective, every process gets all of them."""
 
     def counters(self) -> dict[str, Any]:
-        """What else the optimizer remembers, as plain values."""
+        """The remaining optimizer state as plain values: step counts, loss scale."""
 
     def restore_counters(self, counters: Mapping[str, Any]) -> None:
-        """Go on from them, after all numbers are placed."""
+        """Restore the counters, after every parameter's `load_state`."""
 
-    def full(self, tensor: Tensor) -> Tensor:
-        """A weight of the network, gathered; all processes ask together, and the leader alone needs to get it."""
+    def gather(self, tensor: Tensor) -> Tensor:
+        """A weight of the network, gathered to the main process; collective."""
 
-    def answering(self) -> AbstractContextManager[None]:
-        """Inside this block the network may be called by itself, by all processes together."""
+    def generation_mode(self) -> AbstractContextManager[None]:
+        """Inside this block all processes may call the bare network, to generate text."""
 
-    def exact(self) -> AbstractContextManager[None]:
-        """Inside this block the parameters that learn are as exact as they are known, to be saved."""
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Inside this block trainable parameters hold their fp32 master values, to be saved."""

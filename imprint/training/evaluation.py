@@ -48,11 +48,11 @@ def save_result(job: Job, position: Position) -> None:
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base, template, step = Path(job.model.name), job.model.template.name, position.step
     named = str(job.recipe.model.path)
-    if job.engine.whole:
-        with job.engine.exact() if job.tuner.adapter is not None else nullcontext():
-            job.crew.of_leader(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
+    if job.engine.replicated:
+        with job.engine.full_precision() if job.tuner.adapter is not None else nullcontext():
+            job.world.on_main(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
     else:
-        job.tuner.save_whole(folder, base, job.engine.full, writes=job.crew.leads)
+        job.tuner.save_whole(folder, base, job.engine.gather, writes=job.world.is_main)
 
 
 def watch(job: Job, step: int, journal: Journal) -> None:
@@ -60,7 +60,7 @@ def watch(job: Job, step: int, journal: Journal) -> None:
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
         return
-    found = job.crew.of_leader(partial(answers, job, samples)) if job.engine.whole else answers(job, samples)
+    found = job.world.on_main(partial(answers, job, samples)) if job.engine.replicated else answers(job, samples)
     if isinstance(found, str):
         journal.bar.say(f"step {step}: {found}")
         return
@@ -73,10 +73,10 @@ def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
     """What the model answers to these prompts now, or why it cannot: the losses tell, and looking on shall not end the run."""
     limit = job.recipe.data.max_target_length
     try:
-        with job.engine.answering():
+        with job.engine.generation_mode():
             found = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.whole):
+        if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.replicated):
             raise
         return str(error)
     return [job.model.template.scored(job.model.tokenizer.decode(answer)) for answer in found]

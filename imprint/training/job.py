@@ -9,8 +9,8 @@ from imprint.data.batches import Batches
 from imprint.data.dataset import Split, load_split
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
-from imprint.engine.crew import Crew
 from imprint.engine.engine import Engine
+from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.model import Model
@@ -49,9 +49,9 @@ class Job:
     """Numbers in the base; counted before they are shared between processes."""
 
     @property
-    def crew(self) -> Crew:
+    def world(self) -> World:
         """The processes that train together."""
-        return self.engine.crew
+        return self.engine.world
 
     @property
     def trained(self) -> int:
@@ -59,20 +59,20 @@ class Job:
         return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
-def read_split(recipe: Recipe, run: RunFolder, model: Model, crew: Crew) -> Split:
+def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Split:
     """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
     if not isinstance(recipe.data, TextsSection):
-        return load_split(recipe.data, model.template, Path(model.name), quiet=not crew.leads)
+        return load_split(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
     section, found = recipe.data, []
 
     def tokenize() -> None:
         found.append(load_texts(section, model.tokenizer, run.tokens))
 
-    crew.of_leader(tokenize, slow=True)
+    world.on_main(tokenize, slow=True)
     return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
 
 
-def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Crew) -> Job:
+def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, world: World) -> Job:
     """Tuner, engine and batches of a run."""
     if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
@@ -83,7 +83,6 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
             )
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
-    engine = Engine(model.device, crew, recipe.engine)
     with tuner.base():
         weights = model.network.weights
     section = recipe.train
@@ -107,12 +106,21 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, crew: Cr
             )
         )
     sizes = [parameter.numel() for parameter in tuner.trained().values()]
-    crew.together(lambda: refuse_small_memory(sum(sizes), max(sizes), engine, memory_bytes()))
-    engine.prepare(tuner, tuner.trained(), recipe.optimizer, steps, tuner.rate_ratios())
-    if tuner.adapter is not None and not engine.whole:  # as a DeepSpeed file says
+    world.on_all(lambda: refuse_small_memory(sum(sizes), max(sizes), model.device, world, memory_bytes(), offload=recipe.engine.offload))
+    engine = Engine.start(
+        tuner,
+        tuner.trained(),
+        recipe.optimizer,
+        steps,
+        device=model.device,
+        world=world,
+        engine=recipe.engine,
+        lr_ratios=tuner.rate_ratios(),
+    )
+    if tuner.adapter is not None and not engine.replicated:  # as a DeepSpeed file says
         refuse_shared_base(recipe.tune.method)
-    if crew.rank:
-        seed_everything(section.seed + crew.rank)  # from here on each draws for rows of its own
+    if world.rank:
+        seed_everything(section.seed + world.rank)  # from here on each draws for rows of its own
     return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
 
 

@@ -15,6 +15,7 @@ from imprint.data.batches import sorted_by_length
 from imprint.data.encode import Encoded
 from imprint.data.tokenfile import lengths_of
 from imprint.engine.engine import Engine
+from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.pack import NOT_SCORED, Counting, Pack, pack
@@ -95,10 +96,10 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            if engine.processes > 1 or engine.knobs.shares:  # it cannot begin anew by itself, half-way through
+            if engine.world_size > 1 or engine.engine_section.shares:  # it cannot begin anew by itself, half-way through
                 raise UserError(_too_little_room(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
-        engine.forget_gradients()
+        engine.discard_gradients()
         _free(engine.device)
         room.shrink(tried[-1], say)
         _draw_again(start, engine.device)
@@ -135,8 +136,8 @@ def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room
     heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _draws(engine.device)
     tuner.train()
-    gradients(tuner, engine, [Part(heaviest, engine.nothing)], room, say)
-    engine.forget_gradients()
+    gradients(tuner, engine, [Part(heaviest, engine.discard_scale)], room, say)
+    engine.discard_gradients()
     _draw_again(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
     have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
@@ -150,12 +151,12 @@ def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, 
     Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
     """
     tuner.eval()
-    crew, batches = engine.crew, sorted_by_length(lengths_of(rows), size)
+    world, batches = engine.world, sorted_by_length(lengths_of(rows), size)
     total = 0.0
-    for number in range(crew.rank, -(-len(batches) // crew.count) * crew.count, crew.count):
+    for number in range(world.rank, -(-len(batches) // world.size) * world.size, world.size):
         loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, room, say)
         total += loss if number < len(batches) else 0.0
-    return crew.total(total) / max(1, sum(map(scored, rows)))
+    return world.all_sum(total) / max(1, sum(map(scored, rows)))
 
 
 def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, say: Say) -> float:
@@ -169,7 +170,7 @@ def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, s
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            if not engine.whole:  # the others gather weights together with this one, piece by piece
+            if not engine.replicated:  # the others gather weights together with this one, piece by piece
                 raise UserError(_too_little_room(tried, engine)) from error
         _free(engine.device)
         room.shrink(tried, say)
@@ -213,15 +214,17 @@ def refuse_full_disk(run: RunFolder, numbers: int, result: int, keep_states: int
         )
 
 
-def refuse_small_memory(numbers: int, largest: int, engine: Engine, memory: tuple[int, int]) -> None:
+def refuse_small_memory(
+    numbers: int, largest: int, device: torch.device, world: World, memory: tuple[int, int], *, offload: bool = False
+) -> None:
     """Compare what a run will hold in main memory with what there is (all, and free now): UserError where it does not fit.
 
     `numbers` learn in all, `largest` of them in one parameter. Offloaded are weight, gradient and AdamW's two, each of 4 bytes; to be
     written, some parameters are gathered in whole.
     """
-    offloaded = OFFLOADED_BYTES * numbers * engine.here // engine.processes if engine.knobs.offload else 0
-    gathered = 2 * min(GATHERED_BYTES, STATE_BYTES * numbers) + (0 if engine.device.type == "cpu" else 2 * STATE_BYTES * largest)
-    needed, (total, free) = offloaded + gathered * engine.here, memory
+    offloaded = OFFLOADED_BYTES * numbers * world.local_size // world.size if offload else 0
+    gathered = 2 * min(GATHERED_BYTES, STATE_BYTES * numbers) + (0 if device.type == "cpu" else 2 * STATE_BYTES * largest)
+    needed, (total, free) = offloaded + gathered * world.local_size, memory
     if needed > free:
         how = (
             "With engine.offload 16 bytes for each number that learns are there; use more GPUs without it" if offloaded else "Close others"

@@ -30,7 +30,7 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
         if isinstance(one, Hopeless):
             raise UserError(f"{job.run.path}: {one.words}\n{named(job, job.batches.of_step(position.step))}")
         if isinstance(one, Broken):
-            job.crew.of_leader(partial(go_back, job, position, journal, one))
+            job.world.on_main(partial(go_back, job, position, journal, one))
             return True
     return False
 
@@ -40,7 +40,7 @@ def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> N
     before = read_rescues(job.run)
     rows = job.batches.of_step(broken.good + 1)
     if len(before) >= RESCUES:
-        rate, warmup = job.engine.section.learning_rate * position.rate_scale, job.engine.section.warmup_steps
+        rate, warmup = job.engine.optimizer_section.learning_rate * position.rate_scale, job.engine.optimizer_section.warmup_steps
         dtype = str(job.tuner.network.head_weight.dtype).removeprefix("torch.")
         raise UserError(f"{job.run.path}: " + farewell(broken.reason, rate=rate, warmup=warmup, dtype=dtype, rows=named(job, rows)))
     back_to = next((step for step in map(step_of, job.run.states()) if step <= broken.good), 0)
@@ -50,7 +50,7 @@ def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> N
     places = tuple(job.split.place(row) for row in rows)
     rescue = Rescue(position.step, back_to, scale, broken.reason, places, position.best_step, position.best_loss)
     write_rescue(job.run, rescue)
-    peak = job.engine.section.learning_rate * scale
+    peak = job.engine.optimizer_section.learning_rate * scale
     journal.bar.say(
         f"step {position.step}: {broken.reason}. It began after step {broken.good}, with {named(job, rows)}. The run goes back to "
         f"{f'the state of step {back_to}' if back_to else 'its start'} with a peak learning rate of {peak:.2g} "

@@ -9,7 +9,7 @@ from typing import Any
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
 from imprint.data.tokenfile import TextRows
-from imprint.engine.crew import ALONE, Crew
+from imprint.engine.world import SINGLE, World
 from imprint.errors import UserError
 from imprint.files import remove_leftovers
 from imprint.messages import Bilingual
@@ -37,14 +37,14 @@ LENGTH = {"train.steps", "train.epochs"}
 
 
 @contextmanager
-def open_run(recipe: Recipe, say: Say, crew: Crew = ALONE) -> Iterator[RunFolder]:
+def open_run(recipe: Recipe, say: Say, world: World = SINGLE) -> Iterator[RunFolder]:
     """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number.
 
     Of several processes the leader holds it for all. Raises UserError where the others do not see the same folder.
     """
-    with crew.shared(_held(recipe, say)):
+    with world.main_context(_held(recipe, say)):
         run = RunFolder(recipe.output)
-        crew.together(lambda: _refuse_other_disk(run))
+        world.on_all(lambda: _refuse_other_disk(run))
         yield run
 
 
@@ -132,7 +132,7 @@ def _knobs(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def newest_state(run: RunFolder, say: Say, crew: Crew = ALONE) -> State | None:
+def newest_state(run: RunFolder, say: Say, world: World = SINGLE) -> State | None:
     """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew.
 
     Of several processes the leader looks for it, and compares it with its checksums.
@@ -143,7 +143,7 @@ def newest_state(run: RunFolder, say: Say, crew: Crew = ALONE) -> State | None:
         found.extend(_newest(run, say))
         return found[0].folder if found else None
 
-    folder = crew.of_leader(find)
+    folder = world.on_main(find)
     return found[0] if found else read_state(folder, verify=False) if folder else None
 
 

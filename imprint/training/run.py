@@ -8,9 +8,9 @@ from pathlib import Path
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
-from imprint.engine.crew import join, launched, orphaned
-from imprint.engine.launch import launch, processes_here
-from imprint.engine.zero import refuse_missing_type
+from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
+from imprint.engine.launch import launch, local_processes
+from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.errors import UserError
 from imprint.evaluate.review import review_finished
 from imprint.files import write_json, write_text
@@ -38,14 +38,14 @@ OnSave = Callable[[Job, Position], None] | None
 def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
     """`imprint train`: run the recipe at `path` in as many processes as it says; returns the exit status. Raises as `train_recipe`."""
     recipe = read_recipe(path, overrides, Recipe)
-    if not launched():
-        count = processes_here(recipe.engine, recipe.model.device, recipe.train.batch_size)
+    if not is_launched():
+        count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
         if count > 1 or recipe.engine.nodes > 1:
             return launch(recipe.engine, count, ["train", str(path), *overrides])
     try:
         train_recipe(recipe)
     except KeyboardInterrupt:
-        if not launched() or not int(os.environ["RANK"]):
+        if not is_launched() or not int(os.environ["RANK"]):
             raise  # the others have stopped together with the leader, which says so
     return 0
 
@@ -60,14 +60,14 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
     """
-    if not launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
+    if not is_launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
         raise UserError("engine.processes: this is one process. The command `imprint train RECIPE.yaml` starts several.")
     if recipe.tune.method != "full" and (recipe.engine.fsdp or recipe.engine.stage == 3):
         refuse_shared_base(recipe.tune.method)
     if recipe.engine.deepspeed is not None:
         device = choose_device(recipe.model.device)
-        refuse_missing_type(device, choose_dtype(recipe.model.dtype, device))
-    with join(recipe.model.device, grouped=recipe.engine.shares) as crew, open_run(recipe, say, crew) as run:
+        refuse_unsupported_dtype(device, choose_dtype(recipe.model.dtype, device))
+    with join_world(recipe.model.device, grouped=recipe.engine.shares) as world, open_run(recipe, say, world) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
@@ -75,14 +75,14 @@ def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave 
             model = load_base(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
             refuse_unreadable(recipe.forgetting, Path(model.name))
-            split = split or read_split(recipe, run, model, crew)
-            job = prepare(recipe, run, model, split, crew)
+            split = split or read_split(recipe, run, model, world)
+            job = prepare(recipe, run, model, split, world)
             del model  # of two bases only one fits
             finished = go_on(job, on_save)
             del job
             if not finished or recipe.forgetting.measure:  # then a base is loaded anew, and the optimizer holds this one in a circle
                 gc.collect()
-        if crew.leads:
+        if world.is_main:
             review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
 
@@ -91,15 +91,15 @@ def go_on(job: Job, on_save: OnSave) -> bool:
     """The loop, from the newest good state to the end: True; or to where the guard goes back: False."""
     run, section = job.run, job.recipe.train
     position = resume(job)
-    job.crew.of_leader(lambda: begin(job))
-    with Journal(run, step=position.step, steps=job.steps, quiet=not job.crew.leads) as journal, stop_on_signal() as signals:
+    job.world.on_main(lambda: begin(job))
+    with Journal(run, step=position.step, steps=job.steps, quiet=not job.world.is_main) as journal, stop_on_signal() as signals:
         guard = Guard.of(journal.points, journal.samples, job.steps)
         prune(job, guard)  # a process killed right behind its last save deleted none
         announce(job, position, journal)
         for step in range(position.step + 1, job.steps + 1):
             position = train_step(job, replace(position, step=step), journal)
             position = look(job, position, journal)
-            stop = job.crew.anybody(says=bool(signals) or orphaned())
+            stop = job.world.any(flag=bool(signals) or is_orphaned())
             if section.guard and rescued(job, position, journal, guard):
                 if stop:
                     raise KeyboardInterrupt(f"stopped. {GO_ON}")
@@ -124,7 +124,7 @@ def begin(job: Job) -> None:
 
 def prune(job: Job, guard: Guard) -> None:
     """Keep the newest states, and while the run is uneasy the newest good one too."""
-    if job.crew.leads:
+    if job.world.is_main:
         job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.uneasy else None)
 
 
@@ -132,14 +132,14 @@ def resume(job: Job) -> Position:
     """Bring everything to the newest good state, or leave it at the start."""
     digest = data_digest(job.split)
     position = Position(data=digest)
-    state = newest_state(job.run, say, job.crew)
+    state = newest_state(job.run, say, job.world)
     if state is not None:
         refuse_other_rows(state.position, digest, job.recipe.data.files)
         position = state.restore(job.engine)
         if position.step > job.steps:
             raise UserError(f"train.steps: {job.run.path} has done {position.step} steps already. Give at least that many.")
     position = after_rescues(position, read_rescues(job.run))
-    job.engine.rate_scale = position.rate_scale
+    job.engine.lr_scale = position.rate_scale
     job.room.tokens = None if job.recipe.engine.shares else position.piece_tokens  # where all must compute as many pieces
     return position
 
@@ -149,12 +149,12 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     tell = journal.bar.say
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
-    together = f" by {job.crew.count} processes" if job.crew.count > 1 else ""
+    together = f" by {job.world.size} processes" if job.world.size > 1 else ""
     tell(
         f"base {job.model.name}: {job.weights / 1e6:.1f} M parameters{bits} on {job.model.device}; {job.trained / 1e6:.2f} M are trained"
         f"{together}"
     )
-    for source in (*job.engine.remarks(), *job.split.sources):
+    for source in (*job.engine.notices(), *job.split.sources):
         tell(source)
     tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
     if position.rate_scale != 1:
@@ -184,7 +184,7 @@ def conclude(job: Job, position: Position, journal: Journal) -> None:
     general = job.split.general_per_epoch
     course = Course.of(journal.points, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
     data, said = job.recipe.data, verdict(course)
-    if job.crew.leads and job.recipe.train.report:
+    if job.world.is_main and job.recipe.train.report:
         write_json(job.run.verdict, [line.split("\n", 1) for line in said])
     for line in (*said, *next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)):
         journal.bar.say(line)

@@ -83,7 +83,7 @@ class State:
             numbers = self._numbers(name)
             if VALUE not in numbers or numbers[VALUE].shape != shape:
                 raise UserError(f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.")
-            engine.place(name, numbers)
+            engine.load_state(name, numbers)
         engine.restore_counters(self.counters)
         if engine.rank < len(self.random):
             set_rng_state(self.random[engine.rank])
@@ -103,14 +103,14 @@ class DamagedStateError(Exception):
 
 def save_state(folder: Path, engine: Engine, position: Position) -> None:
     """Write a state folder, complete or not at all; each file is read once more for its checksum. All processes call it together."""
-    crew = engine.crew
-    with crew.shared(atomic_folder(folder)):
+    world = engine.world
+    with world.main_context(atomic_folder(folder)):
         part = temporary_path(folder)
         written: dict[str, int] = {}
-        for checksums in crew.together(lambda: _write_numbers(part, engine)):
+        for checksums in world.on_all(lambda: _write_numbers(part, engine)):
             written |= checksums
-        random = crew.gather(rng_state())
-        if crew.leads:
+        random = world.gather(rng_state())
+        if world.is_main:
             torch.save(random, part / RANDOM)
             written[RANDOM] = _checksum(part / RANDOM)
             write_json(part / POSITION, asdict(position) | {COUNTERS: engine.counters(), CHECKSUMS: written})
@@ -124,10 +124,10 @@ def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
     checksums: dict[str, int] = {}
     problem: UserError | None = None
     for number, names in enumerate(groups):
-        mine = number % engine.processes == engine.rank and problem is None
+        mine = number % engine.world_size == engine.rank and problem is None
         held: dict[str, dict[str, Tensor]] = {last: {} for last in kinds}
         for name in names:
-            numbers = engine.numbers(name)  # the others wait for this process here, whatever its disk says
+            numbers = engine.full_state(name)  # the others wait for this process here, whatever its disk says
             for last in kinds if mine else ():
                 held[last] |= {_key(name, kind): numbers[kind].cpu().contiguous() for kind in kinds[last] if kind in numbers}
         for last, tensors in held.items() if mine else ():

@@ -20,12 +20,12 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     job.tuner.train()
     rows = job.batches.of_step(position.step)
     tokens = sum(scored(job.split.row(row)) for row in rows)
-    engine.scale = 1 / max(tokens, 1)
-    rate = engine.rate(position.step)
+    engine.loss_scale = 1 / max(tokens, 1)
+    rate = engine.learning_rate(position.step)
     applied, tried = False, False
-    while not tried or engine.try_again:  # of float16 at a lower scale of the loss
+    while not tried or engine.retry:  # of float16 at a lower scale of the loss
         tried = True
-        value = engine.total(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
+        value = engine.all_sum(gradients(job.tuner, engine, parts_of(job, rows, tokens), job.room, journal.bar.say)) / max(tokens, 1)
         norm, applied = engine.update(position.step, apply=math.isfinite(value))
     seconds = time.monotonic() - began
     position = replace(position, seconds=position.seconds + seconds, skipped=0 if applied else position.skipped + 1)
@@ -52,11 +52,11 @@ def parts_of(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
     """
     if not tokens:
         return []
-    size, count = job.recipe.train.micro_batch_size, job.crew.count
+    size, count = job.recipe.train.micro_batch_size, job.world.size
     shared = [rows[rank::count] for rank in range(count)]
     cut = [[mine[start : start + size] for start in range(0, len(mine), size)] for mine in shared]
     parts = []
-    for piece in cut[job.crew.rank]:
+    for piece in cut[job.world.rank]:
         encoded = [job.split.row(row) for row in piece]
         means = sum(map(len, cut)) * max(1, sum(map(scored, encoded)))
         parts.append(Part(encoded, tokens / means if job.recipe.train.loss_average == "micro_batch" else 1.0))

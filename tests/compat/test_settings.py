@@ -186,15 +186,14 @@ def test_a_warm_up_counted_in_steps_wins_over_one_by_share() -> None:
 @pytest.mark.parametrize("warmup", [["--warmup_steps", "4"], ["--warmup_ratio", "0.37"], ["--warmup_steps", "40"], []])
 def test_every_step_has_the_rate_that_transformers_gives_it(kind: str, warmup: list[str]) -> None:
     steps = 10
-    engine = Engine(torch.device("cpu"))
     weight = torch.nn.Parameter(torch.zeros(1))
     section = recipe_of(flags_of("--lr_scheduler_type", kind, "--learning_rate", "2e-2", *warmup)[0], cuda=False).optimizer
-    engine.prepare(torch.nn.ParameterList([weight]), {"weight": weight}, section, steps)
+    engine = Engine.start(torch.nn.ParameterList([weight]), {"weight": weight}, section, steps, device=torch.device("cpu"))
     before = int(warmup[1]) if warmup[:1] == ["--warmup_steps"] else 4 if warmup else 0
     past = [(done - before) / max(steps - before, 1) for done in range(steps)]
     falls = {"linear": [1 - share for share in past], "cosine": [0.5 + 0.5 * math.cos(math.pi * share) for share in past]}
     expected = [done / before if done < before else falls.get(kind, [1.0] * steps)[done] for done in range(steps)]
-    assert [engine.rate(step) / 2e-2 for step in range(1, steps + 1)] == pytest.approx(expected)
+    assert [engine.learning_rate(step) / 2e-2 for step in range(1, steps + 1)] == pytest.approx(expected)
 
 
 def test_no_limit_of_the_gradient_is_one_that_is_never_reached() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.crews import Outcome, Start, crew_folder, crew_runs
+from tests.worlds import Outcome, Start, world_folder, world_runs
 
 FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "overlap_comm": "auto"}, "fp16": {"enabled": "auto"}}
 """By this DeepSpeed file no weight, however small, stays whole."""
@@ -103,10 +103,10 @@ def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start
     with FileLock(home / f"{name}.lock"):
         told = folder / "outcomes.json"
         if not told.is_file():
-            crew_folder(folder)
+            world_folder(folder)
             (folder / "ds.json").write_text(json.dumps(FILE), encoding="utf-8")
             placed = [replace(one, overrides=[re.sub(FILES, rf"{folder}/\1", knob) for knob in one.overrides]) for one in starts]
-            told.write_text(json.dumps([asdict(found) for found in crew_runs(folder, placed)]), encoding="utf-8")
+            told.write_text(json.dumps([asdict(found) for found in world_runs(folder, placed)]), encoding="utf-8")
         found = [Outcome(**one) for one in json.loads(told.read_text(encoding="utf-8"))]
     return folder, {one.name: outcome for one, outcome in zip(starts, found, strict=True)}
 
@@ -114,7 +114,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
     """The runs of every day, those by DeepSpeed where it is installed."""
-    return made_once(tmp_path_factory, "crews", STARTS + (ZEROS if importlib.util.find_spec("deepspeed") else ()))
+    return made_once(tmp_path_factory, "worlds", STARTS + (ZEROS if importlib.util.find_spec("deepspeed") else ()))
 
 
 @pytest.fixture(scope="session")
@@ -132,4 +132,4 @@ def folder(runs: tuple[Path, dict[str, Outcome]]) -> Path:
 @pytest.fixture(scope="session")
 def rarer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
     """The runs that take longer."""
-    return made_once(tmp_path_factory, "rarer-crews", RARER)
+    return made_once(tmp_path_factory, "rarer-worlds", RARER)

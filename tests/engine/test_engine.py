@@ -14,9 +14,7 @@ WARMUP = 2
 
 def engine_of(parameter: nn.Parameter, section: OptimizerSection, steps: int = STEPS) -> Engine:
     """An engine that trains one parameter on the CPU."""
-    engine = Engine(torch.device("cpu"))
-    engine.prepare(nn.ParameterList([parameter]), {"weight": parameter}, section, steps)
-    return engine
+    return Engine.start(nn.ParameterList([parameter]), {"weight": parameter}, section, steps, device=torch.device("cpu"))
 
 
 def section_of(schedule: str = "constant", *, clip: float = 1e9, weight_decay: float = 0.0) -> OptimizerSection:
@@ -41,8 +39,8 @@ def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
     schedule: str, first: float, third: float, middle: float, last: float, weight: nn.Parameter
 ) -> None:
     engine = engine_of(weight, section_of(schedule))
-    assert [engine.rate(step) for step in (1, 3, 8, STEPS)] == pytest.approx([first, third, middle, last])
-    rates = [engine.rate(step) for step in range(1, STEPS + 1)]
+    assert [engine.learning_rate(step) for step in (1, 3, 8, STEPS)] == pytest.approx([first, third, middle, last])
+    rates = [engine.learning_rate(step) for step in range(1, STEPS + 1)]
     assert max(rates) == 0.5
     assert all(rate > 0 for rate in rates)
     assert rates[WARMUP:] == sorted(rates[WARMUP:], reverse=True)
@@ -50,14 +48,14 @@ def test_the_rate_rises_to_its_peak_and_falls_by_the_schedule(
 
 def test_a_warm_up_takes_half_of_a_short_run_at_most(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of("linear"), steps=4)
-    assert 0 < engine.rate(1) < engine.rate(2) < engine.rate(3) == 0.5
-    assert 0 < engine.rate(4) < 0.5
+    assert 0 < engine.learning_rate(1) < engine.learning_rate(2) < engine.learning_rate(3) == 0.5
+    assert 0 < engine.learning_rate(4) < 0.5
 
 
 def test_the_scale_is_that_of_the_gradients_before_they_are_clipped(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
     engine.backward((weight * torch.tensor([1.0, -1.0, 2.0])).sum() * 8, last=True)
-    engine.scale = 1 / 8
+    engine.loss_scale = 1 / 8
     assert engine.update(1, apply=True)[0] == pytest.approx(math.sqrt(6))
 
 
@@ -92,11 +90,11 @@ def test_a_large_gradient_is_clipped_to_the_norm_and_told_unclipped(weight: nn.P
 def test_what_must_not_be_applied_changes_nothing_and_leaves_no_gradient(weight: nn.Parameter) -> None:
     engine, before = engine_of(weight, section_of(weight_decay=0.1)), weight.detach().clone()
     engine.backward(weight.square().sum(), last=True)
-    state = repr((engine.numbers("weight"), engine.counters()))
+    state = repr((engine.full_state("weight"), engine.counters()))
     assert not engine.update(1, apply=False)[1]
     assert torch.equal(weight, before)
     assert weight.grad is None
-    assert repr((engine.numbers("weight"), engine.counters())) == state
+    assert repr((engine.full_state("weight"), engine.counters())) == state
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -119,7 +117,7 @@ def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> Non
         one.backward(weight.pow(3).sum(), last=True)
         one.update(step, apply=True)
         if step == 2:
-            two.place("weight", copy.deepcopy(one.numbers("weight")))
+            two.load_state("weight", copy.deepcopy(one.full_state("weight")))
             two.restore_counters(one.counters())
         if step > 2:
             two.backward(other.pow(3).sum(), last=True)
@@ -129,14 +127,15 @@ def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> Non
 
 def test_one_process_sums_alone(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
-    assert (engine.processes, engine.rank, engine.total(1.5)) == (1, 0, 1.5)
+    assert (engine.world_size, engine.rank, engine.all_sum(1.5)) == (1, 0, 1.5)
 
 
 def test_weight_decay_pulls_at_matrices_and_not_at_vectors(weight: nn.Parameter) -> None:
     matrix, before = nn.Parameter(weight.detach()[None].clone()), weight.detach().clone()
-    engine = Engine(torch.device("cpu"))
     section = OptimizerSection(learning_rate=0.5, schedule="constant", warmup_steps=0, weight_decay=0.1)
-    engine.prepare(nn.ParameterList([weight, matrix]), {"bias": weight, "weight": matrix}, section, STEPS)
+    engine = Engine.start(
+        nn.ParameterList([weight, matrix]), {"bias": weight, "weight": matrix}, section, STEPS, device=torch.device("cpu")
+    )
     engine.backward((weight * 0).sum() + (matrix * 0).sum(), last=True)
     engine.update(1, apply=True)
     assert torch.equal(weight.detach(), before)

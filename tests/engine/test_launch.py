@@ -11,12 +11,12 @@ import psutil
 import pytest
 import torch
 
-from imprint.engine.launch import _explain, launch, processes_here
+from imprint.engine.launch import _exit_status, launch, local_processes
 from imprint.engine.section import EngineSection
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.runs import RunFolder
-from tests.crews import Start, crew_folder, crew_runs, free_port
+from tests.worlds import Start, free_port, world_folder, world_runs
 
 KNOBS = ["train.steps=400", "train.save_every=2", "train.evaluate_every=400", "train.watch_prompts=0", "train.keep_states=1"]
 
@@ -37,7 +37,7 @@ def test_each_gpu_has_a_process_of_its_own(
     section: EngineSection, device: str | None, gpus: int, rows: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert processes_here(section, device, rows) == count
+    assert local_processes(section, device, rows) == count
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_what_cannot_start_is_a_sentence(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match=sentence):
-        processes_here(section, device, 16)
+        local_processes(section, device, 16)
 
 
 def test_machines_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(launch.__globals__, "MEETING_SECONDS", 1)
+    monkeypatch.setitem(launch.__globals__, "RENDEZVOUS_SECONDS", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         section = EngineSection(nodes=2, node_rank=1, rendezvous=f"127.0.0.1:{taken.getsockname()[1]}")
@@ -76,12 +76,12 @@ class Failure:
 
 def explained(folder: Path, failures: dict[int, Any]) -> str:
     with pytest.raises(UserError) as told:
-        _explain(failures, folder, leads=True)
+        _exit_status(failures, folder, is_main=True)
     return str(told.value)
 
 
 def test_of_many_failures_the_first_cause_is_told(tmp_path: Path) -> None:
-    assert _explain({0: Failure(0, 130)}, tmp_path, leads=True) == 130
+    assert _exit_status({0: Failure(0, 130)}, tmp_path, is_main=True) == 130
     said = explained(tmp_path, {0: Failure(0, -signal.SIGABRT), 1: Failure(1, -signal.SIGKILL)})
     assert said.startswith("process 1 was ended by SIGKILL, and the others with it. Often that is the system's way")
     assert "What was saved is kept" in said
@@ -101,7 +101,7 @@ def test_the_last_words_of_a_process_that_does_not_lead_are_shown(tmp_path: Path
 
 
 def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
-    recipe = crew_folder(tmp_path)
+    recipe = world_folder(tmp_path)
     run = RunFolder(tmp_path / "killed")
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", "engine.processes=2", *KNOBS]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
@@ -116,7 +116,7 @@ def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tm
     assert "Traceback" not in errors
     begun = len(run.states()) and int(run.states()[0].name[-6:])
     knobs = [*KNOBS, f"train.steps={begun + 4}", f"train.evaluate_every={begun + 4}"]
-    again, alone = crew_runs(tmp_path, [Start("killed", 2, ["engine.processes=2", *knobs]), Start("alone", 1, knobs)])
+    again, alone = world_runs(tmp_path, [Start("killed", 2, ["engine.processes=2", *knobs]), Start("alone", 1, knobs)])
     assert (again.statuses, alone.statuses) == ([0, 0], [0]), again.words + alone.words
     assert f"going on after step {begun} of {begun + 4}" in again.words
     assert again.losses == pytest.approx(alone.losses, abs=2e-4)
@@ -124,7 +124,7 @@ def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tm
 
 @pytest.mark.long
 def test_two_machines_meet_where_the_recipe_says(tmp_path: Path) -> None:
-    recipe = crew_folder(tmp_path)
+    recipe = world_folder(tmp_path)
     knobs = ["engine.nodes=2", f"engine.rendezvous=127.0.0.1:{free_port()}", "engine.processes=1"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={tmp_path / 'together'}", *knobs]
     machines = [subprocess.Popen([*command, f"engine.node_rank={rank}"], stdout=subprocess.PIPE, encoding="utf-8") for rank in (0, 1)]
@@ -132,14 +132,14 @@ def test_two_machines_meet_where_the_recipe_says(tmp_path: Path) -> None:
     assert [machine.returncode for machine in machines] == [0, 0]
     assert "are trained by 2 processes" in said[0]
     assert said[1] == ""
-    (alone,) = crew_runs(tmp_path, [Start("alone", 1)])
+    (alone,) = world_runs(tmp_path, [Start("alone", 1)])
     log = [line.get("loss", line.get("eval_loss")) for line in read_jsonl(tmp_path / "together" / "log.jsonl")]
     assert log == pytest.approx(alone.losses, abs=2e-5)
 
 
 @pytest.mark.long
 def test_ctrl_c_reaches_all_processes_which_save_together(tmp_path: Path) -> None:
-    recipe = crew_folder(tmp_path)
+    recipe = world_folder(tmp_path)
     run = RunFolder(tmp_path / "stopped")
     knobs = ["train.steps=4000", "train.save_every=3900", "train.evaluate_every=4000", "train.watch_prompts=0", "engine.processes=2"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]

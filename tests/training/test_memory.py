@@ -10,9 +10,9 @@ from torch import Tensor
 import imprint
 from imprint.cli import main
 from imprint.data.encode import Encoded
-from imprint.engine.crew import Crew
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
+from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.models.loss import target_loss
@@ -63,8 +63,7 @@ def begin(base: Path, dropout: float = 0.0) -> tuple[Tuner, Engine]:
     tuner = start_tuner(
         model.network, PrefixSection(length=4, start="random", prefix_dropout=dropout), model.tokenizer, checkpointing=False
     )
-    engine = Engine(model.device)
-    engine.prepare(tuner, tuner.trained(), OptimizerSection(), 10)
+    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 10, device=model.device)
     tuner.train()
     return tuner, engine
 
@@ -185,8 +184,8 @@ def test_a_process_that_shares_with_others_and_runs_out_of_memory_tries_nothing_
     knobs: EngineSection, recipe: Path, memory: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuner, engine = begin(recipe.parent / "base")
-    engine.knobs = knobs
-    monkeypatch.setattr(engine.strategy, "whole", False)
+    engine.engine_section = knobs
+    monkeypatch.setattr(engine.strategy, "replicated", False)
     memory(12)
     rows = [row(9), row(7, 12)]
     works: list[Callable[[], float]] = [
@@ -226,13 +225,13 @@ def test_memory_that_really_runs_out_is_given_back_before_the_next_try(recipe: P
 
 def test_main_memory_that_is_too_small_for_the_run_is_told_before_it_begins() -> None:
     billions = 6_170_000_000
-    engine = Engine(torch.device("cpu"), Crew(), EngineSection(deepspeed="zero3", offload=True))
-    refuse_small_memory(billions, 534_642_688, engine, (128 * 2**30, 110 * 2**30))
+    cpu = torch.device("cpu")
+    refuse_small_memory(billions, 534_642_688, cpu, World(), (128 * 2**30, 110 * 2**30), offload=True)
     with pytest.raises(UserError) as told:
-        refuse_small_memory(billions, 534_642_688, engine, (64 * 2**30, 60 * 2**30))
+        refuse_small_memory(billions, 534_642_688, cpu, World(), (64 * 2**30, 60 * 2**30), offload=True)
     assert str(told.value).startswith("main memory: 95.7 GiB are needed to train and to save, 60.0 of 64.0 GiB are free.")
     assert "With engine.offload 16 bytes for each number that learns are there" in str(told.value)
-    refuse_small_memory(billions, 534_642_688, Engine(torch.device("cpu")), (64 * 2**30, 60 * 2**30))
+    refuse_small_memory(billions, 534_642_688, cpu, World(), (64 * 2**30, 60 * 2**30))
 
 
 def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
@@ -301,7 +300,7 @@ def test_a_text_leaves_the_same_gradient_alone_and_in_company(recipe: Path) -> N
     found = []
     for rows in ([shared_row(*texts)], [shared_row(text) for text in texts]):
         tuner, engine = begin(recipe.parent / "base")
-        engine.prepare(tuner, tuner.trained(), OptimizerSection(), 1)
+        engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 1, device=engine.device)
         gradients(tuner, engine, [Part(rows, 1.0)], Room(), print)
         found.append([parameter.grad.clone() for parameter in tuner.trained().values() if parameter.grad is not None])
     assert found[0]

@@ -24,8 +24,7 @@ def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
     """A prefix of random numbers on the tiny base, with its optimizer."""
     model = imprint.load(base, device="cpu")
     tuner = start_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
-    engine = Engine(model.device)
-    engine.prepare(tuner, tuner.trained(), OptimizerSection(), 10)
+    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 10, device=model.device)
     return tuner, engine
 
 

@@ -48,8 +48,7 @@ def full_tuner(network: Network) -> Tuner:
 
 def train(tuner: Tuner, packs: Iterable[Pack], section: OptimizerSection, steps: int) -> list[float]:
     """Optimizer steps on the mean over each pack's targets; the losses before each."""
-    engine = Engine(CPU)
-    engine.prepare(tuner, tuner.trained(), section, steps)
+    engine = Engine.start(tuner, tuner.trained(), section, steps, device=CPU)
     losses = []
     for step, one in enumerate(packs, start=1):
         loss = tuner.train()(one) / one.target_tokens

@@ -63,8 +63,14 @@ def gradients(one: Tuner, batch: Pack) -> dict[str, Tensor]:
 
 def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[float]:
     """The losses before each of so many steps of AdamW."""
-    engine = Engine(torch.device("cpu"))
-    engine.prepare(one, one.trained(), OptimizerSection(learning_rate=rate, warmup_steps=0, schedule="constant"), steps, one.rate_ratios())
+    engine = Engine.start(
+        one,
+        one.trained(),
+        OptimizerSection(learning_rate=rate, warmup_steps=0, schedule="constant"),
+        steps,
+        device=torch.device("cpu"),
+        lr_ratios=one.rate_ratios(),
+    )
     found = []
     for step in range(1, steps + 1):
         loss = one.train()(batch) / batch.target_tokens

@@ -308,7 +308,7 @@ def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyP
 
     def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         done = update(engine, step, apply=apply)
-        if step == 8 and engine.rate_scale == 1:
+        if step == 8 and engine.lr_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done

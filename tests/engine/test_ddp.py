@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.files import read_jsonl
-from tests.crews import Outcome
+from tests.worlds import Outcome
 
 
 @pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), ("means", "means-two")])

@@ -1,8 +1,8 @@
-"""AdamW for weights of 16 bit: it moves fp32 copies of them, so that no small step is lost.
+"""AdamW for 16-bit weights with fp32 master copies, so that no small update is lost.
 
-bfloat16 keeps 8 binary digits: a step smaller than 1/512 of a weight would leave it where it is, and Adam's mean of squares, which
-changes by a thousandth a step, would stand still. So weight, mean and mean of squares are fp32 here (12 bytes a parameter), and the
-16-bit weight is the rounded copy that the network computes with, as in Micikevicius et al. 2018 (arXiv 1710.03740).
+bfloat16 has 8 significant bits: an update below 1/512 of a weight would be rounded away, and Adam's second moment, which changes by a
+thousandth a step, would never change. So weight and both moments are fp32 here (12 bytes a parameter), and the 16-bit weight is a rounded
+copy that the network computes with, as in Micikevicius et al. 2018 (arXiv 1710.03740).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 BUCKET_NUMBERS = 2**28
-"""So many gradients at most are held in fp32 at once (1 GiB); a larger parameter stands alone."""
+"""Most gradients held in fp32 at once (1 GiB); a larger parameter is a bucket of its own."""
 
 Pair = tuple[nn.Parameter, nn.Parameter]
 
 
 class MasterAdamW:
-    """torch's AdamW over the fp32 copies of `groups`' parameters; the gradients stay in 16 bit until their bucket's turn comes."""
+    """torch's AdamW over fp32 master copies of the parameters in `groups`; gradients are converted to fp32 bucket by bucket."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], *, rate: float, decay: float, fused: bool) -> None:
         self.masters = {
@@ -37,31 +37,31 @@ class MasterAdamW:
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
     def step(self, factor: float) -> None:
-        """Move the copies by the gradients times `factor`, and round the weights from them; the gradients are used up."""
+        """Update the master weights with the gradients times `factor`, round the weights from them, and clear the gradients."""
         for bucket in self.buckets:
             for weight, master in bucket:
                 if weight.grad is not None:
                     master.grad = weight.grad.float().mul_(factor)
                     weight.grad = None
-            self.inner.step()  # those without a gradient rest
+            self.inner.step()  # skips parameters without a gradient
             for weight, master in bucket:
                 weight.data.copy_(master.data)
                 master.grad = None
 
     def zero_grad(self) -> None:
-        """Throw the gradients away."""
+        """Clear all gradients."""
         for weight in self.masters:
             weight.grad = None
 
 
 def _buckets(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
-    held: list[Pair] = []
+    bucket: list[Pair] = []
     room = BUCKET_NUMBERS
     for pair in pairs:
-        if held and pair[1].numel() > room:
-            yield held
-            held, room = [], BUCKET_NUMBERS
-        held.append(pair)
+        if bucket and pair[1].numel() > room:
+            yield bucket
+            bucket, room = [], BUCKET_NUMBERS
+        bucket.append(pair)
         room -= pair[1].numel()
-    if held:
-        yield held
+    if bucket:
+        yield bucket

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from imprint.cli import main
-from tests.crews import RECIPE, Outcome, Start, crew_folder, crew_runs, skip_where_refused
+from tests.worlds import RECIPE, Outcome, Start, skip_where_refused, world_folder, world_runs
 
 SHARED = ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload", "zero3-one")
 EXACT = [
@@ -86,9 +86,9 @@ def test_a_type_that_deepspeed_does_not_have_on_the_device_is_refused_before_any
 @pytest.mark.long
 @pytest.mark.parametrize("knobs", EXACT, ids=lambda knobs: knobs[-1])
 def test_a_run_that_stops_and_goes_on_with_the_same_processes_computes_the_same_numbers(knobs: list[str], tmp_path: Path) -> None:
-    crew_folder(tmp_path)
+    world_folder(tmp_path)
     name = "-".join(knobs).replace("=", "-")
-    whole, _begun, gone_on = crew_runs(
+    whole, _begun, gone_on = world_runs(
         tmp_path, [Start(name, 2, knobs), Start(f"{name}-2", 2, [*knobs, "train.steps=2"]), Start(f"{name}-2", 2, knobs)]
     )
     skip_where_refused(gone_on.words)

@@ -11,44 +11,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imprint.engine.crew import Crew
-from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
+from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
+from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 
-SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's loss scaler of float16 remembers."""
 
-NOBODY = -1
+NO_MODULE = -1
 """The number of no module, for weights that are held by us."""
-HALVES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+HALF_TYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 """The types of 16 bits, which not every device can compute in, and what a recipe calls them."""
-SMALLEST_SCALE = 4.0
+MIN_LOSS_SCALE = 4.0
 """Of a float16 loss; a gradient that is too large even then is not finite."""
 
 
-class Zero:
+class DeepSpeedZero:
     """Stages 1 to 3; with float16 the loss is scaled, and a step whose gradients are too large is tried again at a smaller scale."""
 
     scales_loss = True
-    nothing = math.nan
+    discard_scale = math.nan
 
     def __init__(
         self,
         module: nn.Module,
         parameters: Mapping[str, nn.Parameter],
         groups: Sequence[dict[str, Any]],
-        crew: Crew,
+        world: World,
         settings: dict[str, Any],
         *,
         rate: float,
         decay: float,
     ) -> None:
-        deepspeed = _library(next(module.parameters()).device)
-        self.crew, self.parameters = crew, dict(parameters)
+        deepspeed = _import_deepspeed(next(module.parameters()).device)
+        self.world, self.parameters = world, dict(parameters)
         self.stage = int(settings["zero_optimization"]["stage"])
-        self.whole = self.stage < 3
-        self.try_again = self.any_gradient = False
+        self.replicated = self.stage < 3
+        self.retry = self.any_gradient = False
         self.float16 = bool(settings["fp16"]["enabled"])
         optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=True)
         self.engine, *_ = deepspeed.initialize(
@@ -61,7 +61,7 @@ class Zero:
         self.flats = self.sharded.fp32_partitioned_groups_flat if self.stage == 3 else self.sharded.single_partition_of_fp32_groups
         for flat in self.flats:  # now, so that a saved state can be put in before the first step
             self._states[flat] = {"step": torch.zeros((), device=flat.device)} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
-        if self.whole:
+        if self.replicated:
             self.sharded._lazy_init_hp_params_optimizer_state()
 
     @property
@@ -73,30 +73,30 @@ class Zero:
         """See Strategy. A loss that is not finite makes gradients that are none either, which DeepSpeed throws away itself."""
         self.engine.set_gradient_accumulation_boundary(last)
         certain = loss * (1 + 0 * loss.detach())
-        self.engine.backward(certain * self.crew.count, scale_wrt_gas=False)  # it averages over processes
+        self.engine.backward(certain * self.world.size, scale_wrt_gas=False)  # it averages over processes
         self.any_gradient = True
 
-    def update(self, step: Step) -> tuple[float, bool]:
+    def update(self, step: UpdateArguments) -> tuple[float, bool]:
         """See Strategy; sets `try_again` where float16 alone was at fault."""
         if not self.any_gradient:  # no token of the step is a target, and DeepSpeed cannot make a step of nothing
             return 0.0, step.apply
         self.any_gradient = False
         for group in self.sharded.param_groups:
-            group["lr"] = step.rate * group.get(RATIO, 1.0)
+            group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
         self.engine.step()
         applied = bool(self.engine.was_step_applied())
-        self.try_again = step.apply and not applied and self.float16 and self.sharded.loss_scaler.cur_scale > SMALLEST_SCALE
+        self.retry = step.apply and not applied and self.float16 and self.sharded.loss_scaler.cur_scale > MIN_LOSS_SCALE
         norm = self.engine.get_global_grad_norm()
         return (math.inf if norm is None else float(norm)), applied
 
-    def forget(self) -> None:
+    def discard_gradients(self) -> None:
         """See Strategy; they are not finite, by `nothing`."""
         kept, self.any_gradient = self._scaler(), False
         self.engine.step()
         assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
         self._restore_scaler(kept)
 
-    def numbers(self, name: str) -> dict[str, Tensor]:
+    def full_state(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -106,21 +106,21 @@ class Zero:
             **{kind: safe_get_full_optimizer_state(parameter, kind) for kind in MOMENTS},
         }
 
-    def place(self, name: str, numbers: Numbers) -> None:
+    def load_state(self, name: str, saved: ParameterState) -> None:
         """See Strategy."""
         parameter: Any = self.parameters[name]
-        kinds = {kind: numbers.get(kind) for kind in (VALUE, *MOMENTS)}
+        kinds = {kind: saved.get(kind) for kind in (VALUE, *MOMENTS)}
         if self.stage < 3:
             for kind, tensor in kinds.items():
                 value = torch.zeros_like(parameter, dtype=torch.float32) if tensor is None else tensor.float()
                 parameter.set_full_hp_param(value, None if kind == VALUE else kind)
-            parameter.data.copy_(numbers[VALUE])
+            parameter.data.copy_(saved[VALUE])
             return
         size = parameter.ds_tensor.ds_numel if hasattr(parameter.ds_tensor, "ds_numel") else parameter.ds_tensor.numel()
         for kind, tensor in kinds.items():
             mine = torch.zeros(size)
             if tensor is not None:
-                piece = tensor.flatten()[size * self.crew.rank : size * (self.crew.rank + 1)]
+                piece = tensor.flatten()[size * self.world.rank : size * (self.world.rank + 1)]
                 mine[: piece.numel()] = piece
             self.sharded.set_local_hp_param(mine, parameter, None if kind == VALUE else kind)
             if kind == VALUE:
@@ -140,41 +140,41 @@ class Zero:
 
     def _scaler(self) -> dict[str, Any]:
         scaler = self.sharded.loss_scaler
-        return {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
+        return {name: getattr(scaler, name) for name in SCALER_FIELDS if hasattr(scaler, name)}
 
     def _restore_scaler(self, kept: Mapping[str, Any]) -> None:
         for name, value in kept.items():
             setattr(self.sharded.loss_scaler, name, value)
 
-    def full(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""
         if not hasattr(tensor, "ds_id"):
             return tensor
         with self._gathered([tensor]):
-            return tensor.detach().to("cpu", copy=True) if self.crew.leads else torch.empty(0)
+            return tensor.detach().to("cpu", copy=True) if self.world.is_main else torch.empty(0)
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def generation_mode(self) -> Iterator[None]:
         """See Strategy: what lies outside the layers is whole meanwhile; the layers gather their own."""
-        held: list[Any] = [] if self.whole else outside_blocks(self.engine.module)
+        held: list[Any] = [] if self.replicated else parameters_outside_blocks(self.engine.module)
         with self._gathered(held) if held else nullcontext():
             for parameter in held:
-                parameter.ds_active_sub_modules.add(NOBODY)  # else the end of a module's forward pass gives it up
+                parameter.ds_active_sub_modules.add(NO_MODULE)  # else the end of a module's forward pass gives it up
             try:
                 yield
             finally:
                 for parameter in held:
-                    parameter.ds_active_sub_modules.discard(NOBODY)
+                    parameter.ds_active_sub_modules.discard(NO_MODULE)
 
     @contextmanager
-    def exact(self) -> Iterator[None]:
+    def full_precision(self) -> Iterator[None]:
         """See Strategy."""
-        if not self.whole or next(iter(self.parameters.values())).dtype == torch.float32:
+        if not self.replicated or next(iter(self.parameters.values())).dtype == torch.float32:
             yield
             return
         held = {name: parameter.data for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
-            parameter.data = self.numbers(name)[VALUE]
+            parameter.data = self.full_state(name)[VALUE]
         try:
             yield
         finally:
@@ -196,22 +196,22 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def outside_blocks(module: nn.Module) -> list[Any]:
+def parameters_outside_blocks(module: nn.Module) -> list[Any]:
     """The parameters that belong to no layer: embedding, last norm, head."""
     inside = {parameter for block in blocks_of(module) for parameter in block.parameters()}
     return [parameter for parameter in module.parameters() if parameter not in inside]
 
 
-def refuse_missing_type(device: torch.device, dtype: torch.dtype) -> None:
+def refuse_unsupported_dtype(device: torch.device, dtype: torch.dtype) -> None:
     """Raise UserError where DeepSpeed says that it cannot compute in this 16-bit type on this device."""
-    if dtype not in HALVES:
+    if dtype not in HALF_TYPES:
         return
-    accelerator = _library(device).accelerator.get_accelerator()
+    accelerator = _import_deepspeed(device).accelerator.get_accelerator()
     can = {torch.float16: accelerator.is_fp16_supported, torch.bfloat16: accelerator.is_bf16_supported}
     if can[dtype]():
         return
-    allowed = [*(name for other, name in HALVES.items() if other != dtype and can[other]()), "float32"]
-    name, flag = HALVES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
+    allowed = [*(name for other, name in HALF_TYPES.items() if other != dtype and can[other]()), "float32"]
+    name, flag = HALF_TYPES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
     raise UserError(
         Bilingual(
             f'model.dtype: DeepSpeed says that it cannot compute in "{name}" on this device ({device.type}). Set it to '
@@ -221,7 +221,7 @@ def refuse_missing_type(device: torch.device, dtype: torch.dtype) -> None:
     )
 
 
-def _library(device: torch.device) -> Any:
+def _import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, which shall neither compile anything nor speak. Raises UserError where it is not installed."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

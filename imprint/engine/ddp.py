@@ -1,4 +1,4 @@
-"""All weights in each process: one process by itself, or several that add up their gradients (DistributedDataParallel)."""
+"""All weights in every process: a single one, or several with DistributedDataParallel."""
 
 import inspect
 import math
@@ -10,35 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imprint.engine.crew import Crew
-from imprint.engine.masters import MasterAdamW
-from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
+from imprint.engine.master_weights import MasterAdamW
+from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
+from imprint.engine.world import World
 from imprint.errors import UserError
 
 TINY = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
 
 
-class Replicas:
+class Ddp:
     """AdamW on fp32 parameters, or on fp32 copies of 16-bit ones."""
 
-    whole = True
-    scales_loss = False  # a 16-bit backward pass works with the larger numbers
-    try_again = False
-    nothing = 0.0
+    replicated = True
+    scales_loss = False  # a 16-bit backward pass keeps the larger values
+    retry = False
+    discard_scale = 0.0
 
     def __init__(
         self,
         module: nn.Module,
         parameters: Mapping[str, nn.Parameter],
         groups: Sequence[dict[str, Any]],
-        crew: Crew,
+        world: World,
         *,
         rate: float,
         decay: float,
     ) -> None:
         self.parameters = dict(parameters)
-        self.crew = crew
+        self.world = world
         first = next(iter(self.parameters.values()))
         if any(parameter.dtype == torch.float16 for parameter in self.parameters.values()):
             raise UserError(
@@ -52,85 +52,87 @@ class Replicas:
         else:
             self.optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=fused)
         self.module: nn.Module = module
-        if crew.count > 1:
+        if world.size > 1:
             devices = [first.device] if first.device.type == "cuda" else None
-            newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-            alike: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # the base's are, in every process
-            self.module = DistributedDataParallel(module, devices, gradient_as_bucket_view=True, **alike)
+            renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+            no_buffers: dict[str, Any] = {
+                "forward_sync_buffers" if renamed else "broadcast_buffers": False
+            }  # buffers are equal in every process
+            self.module = DistributedDataParallel(module, devices, gradient_as_bucket_view=True, **no_buffers)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """See Strategy; processes exchange their gradients at the last."""
-        quiet = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not last else nullcontext()
-        with quiet:
-            (loss * self.crew.count).backward()  # DDP averages over processes; the loss is a share of one sum
+        """See Strategy; gradients are reduced at the last micro-batch only."""
+        no_sync = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not last else nullcontext()
+        with no_sync:
+            (loss * self.world.size).backward()  # DDP averages over processes; the loss is a share of one sum
 
-    def update(self, step: Step) -> tuple[float, bool]:
+    def update(self, step: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
         norm = self._clip(step) if isinstance(self.optimizer, torch.optim.Optimizer) else float(self.optimizer.norm()) * step.scale
         applied = step.apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
-                group["lr"] = step.rate * group.get(RATIO, 1.0)
+                group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
             if isinstance(self.optimizer, MasterAdamW):
                 self.optimizer.step(step.scale * min(1.0, step.clip / (norm + TINY)))
             else:
                 self.optimizer.step()
-        self.forget()
+        self.discard_gradients()
         return norm, applied
 
-    def _clip(self, step: Step) -> float:
+    def _clip(self, step: UpdateArguments) -> float:
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(step.scale)
         return float(nn.utils.clip_grad_norm_(self.parameters.values(), step.clip))
 
-    def forget(self) -> None:
+    def discard_gradients(self) -> None:
         """See Strategy."""
         self.optimizer.zero_grad()
 
-    def _held(self, name: str) -> tuple[nn.Parameter, dict[str, Any]]:
-        """What the optimizer moves for a parameter, and what it remembers of it."""
+    def _optimized(self, name: str) -> tuple[nn.Parameter, dict[str, Any]]:
+        """The parameter that the optimizer updates, the master copy where there is one, and its optimizer state."""
         parameter = self.parameters[name]
         if isinstance(self.optimizer, MasterAdamW):
             master = self.optimizer.masters[parameter]
             return master, self.optimizer.inner.state[master]
         return parameter, self.optimizer.state[parameter]
 
-    def numbers(self, name: str) -> dict[str, Tensor]:
+    def full_state(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""
-        parameter, state = self._held(name)
+        parameter, state = self._optimized(name)
         return {VALUE: parameter.detach(), **{moment: state[moment] for moment in MOMENTS if moment in state}}
 
-    def place(self, name: str, numbers: Numbers) -> None:
+    def load_state(self, name: str, saved: ParameterState) -> None:
         """See Strategy."""
-        parameter, state = self._held(name)
-        parameter.data.copy_(numbers[VALUE])
+        parameter, state = self._optimized(name)
+        parameter.data.copy_(saved[VALUE])
         self.parameters[name].data.copy_(parameter.data)
         state.clear()
         for moment in MOMENTS:
-            if moment in numbers:
-                state[moment] = numbers[moment].to(parameter.device, torch.float32, copy=True)
+            if moment in saved:
+                state[moment] = saved[moment].to(parameter.device, torch.float32, copy=True)
 
     def counters(self) -> dict[str, Any]:
-        """See Strategy: how many steps each parameter has seen."""
-        states = {name: self._held(name)[1] for name in self.parameters}
+        """See Strategy: step counts by parameter."""
+        states = {name: self._optimized(name)[1] for name in self.parameters}
         return {"steps": {name: int(state["step"]) for name, state in states.items() if "step" in state}}
 
     def restore_counters(self, counters: Mapping[str, Any]) -> None:
         """See Strategy."""
         for name, steps in counters["steps"].items():
-            parameter, state = self._held(name)
+            parameter, state = self._optimized(name)
             on_gpu = parameter.device.type == "cuda"
             state["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")
 
-    def full(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""
         return tensor
 
-    def answering(self) -> AbstractContextManager[None]:
+    def generation_mode(self) -> AbstractContextManager[None]:
         """See Strategy."""
         return nullcontext()
 
-    def exact(self) -> AbstractContextManager[None]:
+    def full_precision(self) -> AbstractContextManager[None]:
         """See Strategy."""
         return nullcontext()

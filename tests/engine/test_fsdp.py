@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.training.run import train
-from tests.crews import Outcome
+from tests.worlds import Outcome
 
 
 def test_losses_are_those_of_one_process(outcomes: dict[str, Outcome]) -> None:

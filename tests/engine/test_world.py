@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.engine.crew import ALONE, Crew, join, launched, leave_word, orphaned
+from imprint.engine.world import SINGLE, World, is_launched, is_orphaned, join_world, report_to_launcher
 from imprint.errors import UserError
 
 
@@ -14,17 +14,17 @@ def refuse() -> int:
 
 
 def test_one_process_agrees_with_itself() -> None:
-    assert (ALONE.rank, ALONE.count, ALONE.leads) == (0, 1, True)
-    assert ALONE.total(1.5) == 1.5
-    assert ALONE.anybody(says=True)
-    assert not ALONE.anybody(says=False)
-    assert ALONE.gather("a") == ["a"]
-    assert ALONE.together(lambda: 3) == [3]
-    assert ALONE.of_leader(lambda: 4) == 4
+    assert (SINGLE.rank, SINGLE.size, SINGLE.is_main) == (0, 1, True)
+    assert SINGLE.all_sum(1.5) == 1.5
+    assert SINGLE.any(flag=True)
+    assert not SINGLE.any(flag=False)
+    assert SINGLE.gather("a") == ["a"]
+    assert SINGLE.on_all(lambda: 3) == [3]
+    assert SINGLE.on_main(lambda: 4) == 4
     with pytest.raises(UserError, match="the disk is full"):
-        ALONE.of_leader(refuse)
+        SINGLE.on_main(refuse)
     with pytest.raises(UserError, match="the disk is full"):
-        ALONE.together(refuse)
+        SINGLE.on_all(refuse)
 
 
 def test_a_shared_place_is_left_in_every_case() -> None:
@@ -38,37 +38,37 @@ def test_a_shared_place_is_left_in_every_case() -> None:
         finally:
             told.append("out")
 
-    with ALONE.shared(place()):
+    with SINGLE.main_context(place()):
         told.append("here")
-    with pytest.raises(UserError), ALONE.shared(place()):
+    with pytest.raises(UserError), SINGLE.main_context(place()):
         refuse()
     assert told == ["in", "here", "out", "in", "out"]
 
 
 def test_the_others_do_not_lead() -> None:
-    assert not Crew(rank=1, count=2, local_rank=1).leads
+    assert not World(rank=1, size=2, local_rank=1).is_main
 
 
 def test_a_process_by_itself_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "IMPRINT_LAUNCHER"):
         monkeypatch.delenv(name, raising=False)
-    assert not launched()
-    assert not orphaned()
-    with join("cpu") as crew:
-        assert crew is ALONE
+    assert not is_launched()
+    assert not is_orphaned()
+    with join_world("cpu") as world:
+        assert world is SINGLE
 
 
 def test_a_process_knows_when_its_launcher_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPRINT_LAUNCHER", str(os.getppid()))
-    assert not orphaned()
+    assert not is_orphaned()
     monkeypatch.setenv("IMPRINT_LAUNCHER", "1073741824")
-    assert orphaned()
+    assert is_orphaned()
 
 
 def test_a_sentence_is_left_for_the_launcher_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not leave_word(UserError("no."))
+    assert not report_to_launcher(UserError("no."))
     monkeypatch.setenv("IMPRINT_ERRORS", str(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert leave_word(UserError("磁盘已满。"))
+    assert report_to_launcher(UserError("磁盘已满。"))
     assert (tmp_path / "error-00001.txt").read_text(encoding="utf-8") == "磁盘已满。"

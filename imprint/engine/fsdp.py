@@ -1,7 +1,6 @@
-"""PyTorch's own FSDP (fully_shard): weights, gradients and the optimizer's numbers shared, a layer gathered when its turn comes.
+"""PyTorch's FSDP2 (fully_shard): weights, gradients and optimizer state are sharded; a layer is gathered when it is used.
 
-The shards are fp32, the optimizer's numbers too; a layer is gathered in the type that the network computes in, and gradients are added up
-in fp32.
+Shards and optimizer state are fp32; a layer is gathered in the network's compute dtype, and gradients are reduced in fp32.
 """
 
 import math
@@ -12,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imprint.engine.crew import Crew
-from imprint.engine.strategy import MOMENTS, RATIO, VALUE, Numbers, Step
-from imprint.engine.zero import blocks_of
+from imprint.engine.deepspeed_zero import blocks_of
+from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
+from imprint.engine.world import World
 
 
-class Shards:
-    """Every process holds a share of everything."""
+class Fsdp:
+    """Every process holds a shard of weights, gradients and optimizer state."""
 
-    whole = False
+    replicated = False
     scales_loss = False
-    try_again = False
-    nothing = 0.0
+    retry = False
+    discard_scale = 0.0
 
     def __init__(
         self,
         module: nn.Module,
         parameters: Mapping[str, nn.Parameter],
         groups: Sequence[dict[str, Any]],
-        crew: Crew,
+        world: World,
         dtype: torch.dtype,
         *,
         rate: float,
@@ -41,67 +40,67 @@ class Shards:
 
         paths = {parameter: path for path, parameter in module.named_parameters()}
         device = next(module.parameters()).device
-        mesh = init_device_mesh(device.type, (crew.count,))
+        mesh = init_device_mesh(device.type, (world.size,))
         policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
         parts: list[Any] = [*blocks_of(module), module]
-        for part in parts:  # one layer after the other: both types of the whole might not fit
+        for part in parts:  # layer by layer: both precisions of the whole network might not fit
             for parameter in part.parameters():
                 if parameter.dtype != torch.float32:
                     parameter.data = parameter.data.float()
             fully_shard(part, mesh=mesh, mp_policy=policy)
             if device.type == "cpu":
-                part.set_force_sum_reduction_for_comms(True)  # gloo has no mean
-        self.crew = crew
+                part.set_force_sum_reduction_for_comms(True)  # gloo cannot average
+        self.world = world
         self.module: nn.Module = module
-        now = dict(module.named_parameters())
-        self.parameters = {name: now[paths[parameter]] for name, parameter in parameters.items()}
-        shared = [{**group, "params": [now[paths[parameter]] for parameter in group["params"]]} for group in groups]
-        self.optimizer = torch.optim.AdamW(shared, lr=rate, weight_decay=decay, fused=device.type == "cuda")
+        sharded = dict(module.named_parameters())
+        self.parameters = {name: sharded[paths[parameter]] for name, parameter in parameters.items()}
+        sharded_groups = [{**group, "params": [sharded[paths[parameter]] for parameter in group["params"]]} for group in groups]
+        self.optimizer = torch.optim.AdamW(sharded_groups, lr=rate, weight_decay=decay, fused=device.type == "cuda")
 
     def backward(self, loss: Tensor, *, last: bool) -> None:  # noqa: ARG002
-        """See Strategy; each micro-batch's gradients are exchanged at once, for whole ones would not fit."""
-        (loss * self.crew.count).backward()  # it averages over processes
+        """See Strategy; every micro-batch's gradients are reduced at once, since unsharded ones would not fit."""
+        (loss * self.world.size).backward()  # FSDP averages over processes
 
-    def update(self, step: Step) -> tuple[float, bool]:
+    def update(self, step: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(step.scale)
         total = nn.utils.clip_grad_norm_(self.parameters.values(), step.clip)
-        norm = float(_whole(total))
+        norm = float(_gathered(total))
         applied = step.apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
-                group["lr"] = step.rate * group.get(RATIO, 1.0)
+                group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
             self.optimizer.step()
-        self.forget()
+        self.discard_gradients()
         return norm, applied
 
-    def forget(self) -> None:
+    def discard_gradients(self) -> None:
         """See Strategy."""
         self.optimizer.zero_grad()
 
-    def numbers(self, name: str) -> dict[str, Tensor]:
+    def full_state(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""
         parameter = self.parameters[name]
         state = self.optimizer.state[parameter]
-        return {VALUE: _whole(parameter.detach())} | {kind: _whole(state[kind]) for kind in MOMENTS if kind in state}
+        return {VALUE: _gathered(parameter.detach())} | {kind: _gathered(state[kind]) for kind in MOMENTS if kind in state}
 
-    def place(self, name: str, numbers: Numbers) -> None:
+    def load_state(self, name: str, saved: ParameterState) -> None:
         """See Strategy."""
         parameter = self.parameters[name]
-        self._take(parameter.detach(), numbers[VALUE])
+        self._load_shard(parameter.detach(), saved[VALUE])
         state = self.optimizer.state[parameter]
         state.clear()
         for kind in MOMENTS:
-            if kind in numbers:
+            if kind in saved:
                 state[kind] = torch.zeros_like(parameter.detach())
-                self._take(state[kind], numbers[kind])
+                self._load_shard(state[kind], saved[kind])
 
-    def _take(self, shared: Any, value: Tensor) -> None:
-        """Put this process's rows of a tensor into its share."""
-        mine, rows = shared.to_local(), -(-len(value) // self.crew.count)
-        mine.copy_(value[rows * self.crew.rank : rows * self.crew.rank + len(mine)])
+    def _load_shard(self, sharded: Any, value: Tensor) -> None:
+        """Copy this process's rows of a full tensor into its shard."""
+        mine, rows = sharded.to_local(), -(-len(value) // self.world.size)
+        mine.copy_(value[rows * self.world.rank : rows * self.world.rank + len(mine)])
 
     def counters(self) -> dict[str, Any]:
         """See Strategy."""
@@ -115,13 +114,13 @@ class Shards:
             on_gpu = parameter.device.type == "cuda"
             self.optimizer.state[parameter]["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")
 
-    def full(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""
-        return _whole(tensor.detach())
+        return _gathered(tensor.detach())
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """See Strategy: what lies outside the layers is whole meanwhile; the layers gather their own."""
+    def generation_mode(self) -> Iterator[None]:
+        """See Strategy: parameters outside the blocks stay gathered; blocks gather their own."""
         module: Any = self.module
         module.unshard()
         try:
@@ -129,12 +128,12 @@ class Shards:
         finally:
             module.reshard()
 
-    def exact(self) -> AbstractContextManager[None]:
+    def full_precision(self) -> AbstractContextManager[None]:
         """See Strategy."""
         return nullcontext()
 
 
-def _whole(tensor: Any) -> Tensor:
-    """A tensor gathered from its shares; one that is not shared as it is."""
-    found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return found
+def _gathered(tensor: Any) -> Tensor:
+    """A sharded tensor gathered; any other as it is."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full

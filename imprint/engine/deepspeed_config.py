@@ -13,8 +13,8 @@ from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.errors import UserError
 
 AUTO = "auto"
-ADAMS = ("adam", "adamw")
-OURS = {
+ADAM_NAMES = ("adam", "adamw")
+RECIPE_FIELDS = {
     "train_batch_size": "train.batch_size",
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",
     "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
@@ -36,9 +36,9 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         )
     if knobs.offload:
         zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
-    settings = {name: value for name, value in given.items() if name not in (*OURS, "optimizer", "fp16", "bf16")}
+    settings = {name: value for name, value in given.items() if name not in (*RECIPE_FIELDS, "optimizer", "fp16", "bf16")}
     settings |= {
-        "zero_optimization": _filled(zero),
+        "zero_optimization": _without_auto(zero),
         "train_micro_batch_size_per_gpu": 1,  # a step's micro-batches are counted by the loop
         "gradient_accumulation_steps": 1,
         "train_batch_size": processes,
@@ -47,7 +47,7 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
-        "fp16": {**_numbers(given.get("fp16")), "enabled": dtype == torch.float16},
+        "fp16": {**_fp16_fields(given.get("fp16")), "enabled": dtype == torch.float16},
         "bf16": {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True},
     }
     return settings
@@ -67,27 +67,27 @@ def _read(file: Path) -> dict[str, Any]:
             f'engine.deepspeed: {file}: must hold one JSON object with a "zero_optimization" in it. Mend it, or say zero2 or zero3.'
         )
     kind = given.get("optimizer", {}).get("type", "AdamW") if isinstance(given.get("optimizer", {}), dict) else given["optimizer"]
-    if str(kind).lower() not in ADAMS:
+    if str(kind).lower() not in ADAM_NAMES:
         raise UserError(
             f'{file}: the optimizer "{kind}" is not offered; it is AdamW here, with the recipe\'s numbers. Take "optimizer" out.'
         )
     return given
 
 
-def ignored(file: Path) -> list[str]:
+def overridden_fields(file: Path) -> list[str]:
     """What a file says that the recipe decides, a sentence each."""
     given = _read(file)
-    said = [f"{name} ({knob})" for name, knob in OURS.items() if name in given and given[name] != AUTO]
+    said = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in given and given[name] != AUTO]
     said += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in given else []
     return [f"{file}: decided by the recipe instead / 由配方决定: {', '.join(said)}"] if said else []
 
 
-def _filled(zero: dict[str, Any]) -> dict[str, Any]:
+def _without_auto(zero: dict[str, Any]) -> dict[str, Any]:
     """Without what is left open: DeepSpeed's own defaults then."""
     return {name: value for name, value in zero.items() if value != AUTO}
 
 
-def _numbers(fp16: object) -> dict[str, Any]:
+def _fp16_fields(fp16: object) -> dict[str, Any]:
     """How a file scales the loss of float16."""
     given = fp16 if isinstance(fp16, dict) else {}
     return {name: value for name, value in given.items() if name != "enabled" and value != AUTO}

@@ -1,6 +1,6 @@
 """Training in one process and in several, forked from one that has imported everything: a start costs a tenth of a second, not five.
 
-    python -m tests.crews FOLDER STARTS.json
+    python -m tests.worlds FOLDER STARTS.json
 
 STARTS.json is a list of starts, one after the other: the run's name, the number of processes, and overrides of the recipe. Prints a list of
 what came of each as JSON: exit statuses, losses, norms of gradients, and the end of what was said.
@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import imprint.engine.crew as crew
+import imprint.engine.world as world
 import imprint.training.run as training
 from imprint.data.dataset import Split
 from imprint.data.section import TextsSection
@@ -95,11 +95,11 @@ class Outcome:
     """The end of what was said."""
 
 
-def crew_runs(folder: Path, starts: Sequence[Start]) -> list[Outcome]:
+def world_runs(folder: Path, starts: Sequence[Start]) -> list[Outcome]:
     """Make the starts in a process of their own; called by tests."""
     plan = folder / "starts.json"
     plan.write_text(json.dumps([asdict(one) for one in starts]), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.crews", str(folder), str(plan)]
+    command = [sys.executable, "-m", "tests.worlds", str(folder), str(plan)]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return [Outcome(**one) for one in json.loads(done.stdout.splitlines()[-1])]
@@ -111,7 +111,7 @@ def skip_where_refused(words: str) -> None:
         pytest.skip(refused[0])
 
 
-def crew_folder(folder: Path) -> Path:
+def world_folder(folder: Path) -> Path:
     """Base, rows and recipe; returns the recipe's path."""
     tiny_base(folder / "base")
     rows = tiny_rows(folder / "rows.jsonl")
@@ -189,8 +189,8 @@ def empty_second() -> None:
 
 def dawdle() -> None:
     """From now on the leader needs three seconds to tokenize, and the others wait one for any word from it."""
-    setattr(crew, "PATIENCE", timedelta(seconds=1))  # noqa: B010
-    setattr(crew, "PULSE", 0.2)  # noqa: B010
+    setattr(world, "TIMEOUT", timedelta(seconds=1))  # noqa: B010
+    setattr(world, "HEARTBEAT_SECONDS", 0.2)  # noqa: B010
 
     def slowly(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Split:
         if os.environ.get("RANK") == "0":

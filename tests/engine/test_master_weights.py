@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import imprint
 from imprint.engine.engine import Engine
-from imprint.engine.masters import MasterAdamW
+from imprint.engine.master_weights import MasterAdamW
 from imprint.engine.section import OptimizerSection
 from imprint.errors import UserError
 from imprint.pack import pack
@@ -20,9 +20,7 @@ SMALL = OptimizerSection(learning_rate=1e-4, schedule="constant", warmup_steps=0
 
 
 def engine_of(weight: nn.Parameter, section: OptimizerSection = SMALL) -> Engine:
-    engine = Engine(torch.device("cpu"))
-    engine.prepare(nn.ParameterList([weight]), {"weight": weight}, section, 100)
-    return engine
+    return Engine.start(nn.ParameterList([weight]), {"weight": weight}, section, 100, device=torch.device("cpu"))
 
 
 def push(engine: Engine, weight: nn.Parameter, gradient: Tensor, steps: int) -> None:
@@ -52,10 +50,10 @@ def test_the_copies_move_as_fp32_weights_do() -> None:
     one, two = engine_of(half, section), engine_of(full, section)
     push(one, half, gradient, 5)
     push(two, full, gradient, 5)
-    for kind, tensor in two.numbers("weight").items():
-        assert one.numbers("weight")[kind].dtype == torch.float32
-        assert torch.allclose(one.numbers("weight")[kind], tensor, atol=1e-6), kind
-    assert torch.equal(half.detach(), one.numbers("weight")["value"].bfloat16())
+    for kind, tensor in two.full_state("weight").items():
+        assert one.full_state("weight")[kind].dtype == torch.float32
+        assert torch.allclose(one.full_state("weight")[kind], tensor, atol=1e-6), kind
+    assert torch.equal(half.detach(), one.full_state("weight")["value"].bfloat16())
 
 
 def test_a_run_goes_on_from_the_copies_and_not_from_the_rounded_weights() -> None:
@@ -66,14 +64,14 @@ def test_a_run_goes_on_from_the_copies_and_not_from_the_rounded_weights() -> Non
         engine = engine_of(weight)
         if stop:
             push(engine, weight, gradient, stop)
-            kept = {kind: tensor.clone() for kind, tensor in engine.numbers("weight").items()}
+            kept = {kind: tensor.clone() for kind, tensor in engine.full_state("weight").items()}
             counters = engine.counters()
             weight = nn.Parameter(torch.zeros(16).bfloat16())
             engine = engine_of(weight)
-            engine.place("weight", kept)
+            engine.load_state("weight", kept)
             engine.restore_counters(counters)
         push(engine, weight, gradient, 8 - (stop or 0))
-        ends.append(engine.numbers("weight"))
+        ends.append(engine.full_state("weight"))
     assert all(torch.equal(ends[0][kind], ends[1][kind]) for kind in ends[0])
 
 
@@ -82,7 +80,7 @@ def test_a_gradient_that_is_not_finite_moves_no_copy() -> None:
     engine = engine_of(weight)
     engine.backward(weight.float().sum() * torch.nan, last=True)
     assert not engine.update(1, apply=True)[1]
-    assert torch.equal(engine.numbers("weight")["value"], torch.ones(4))
+    assert torch.equal(engine.full_state("weight")["value"], torch.ones(4))
     assert weight.grad is None
 
 
@@ -107,7 +105,7 @@ def added_up(base: Path, dtype: torch.dtype, size: int) -> Tensor:
 
 
 def test_buckets_hold_every_parameter_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.engine.masters.BUCKET_NUMBERS", 10)
+    monkeypatch.setattr("imprint.engine.master_weights.BUCKET_NUMBERS", 10)
     weights = [nn.Parameter(torch.ones(size, dtype=torch.bfloat16)) for size in (4, 5, 20, 1)]
     optimizer = MasterAdamW([{"params": weights}], rate=0.1, decay=0.0, fused=False)
     assert [[len(weight) for weight, _master in bucket] for bucket in optimizer.buckets] == [[4, 5], [20], [1]]

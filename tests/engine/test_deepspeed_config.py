@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.engine.zerofile import deepspeed_settings, ignored
 from imprint.errors import UserError
 
 ORIGINAL = {  # in the form of ChatGLM-6B's ptuning/deepspeed.json
@@ -58,16 +58,16 @@ def test_the_originals_file_is_read_and_its_open_places_are_filled(tmp_path: Pat
     assert found["zero_optimization"]["overlap_comm"] is False
     assert "reduce_bucket_size" not in found["zero_optimization"]
     assert found["fp16"] == {**ORIGINAL["fp16"], "enabled": True}  # type: ignore[dict-item]
-    assert ignored(file) == []
+    assert overridden_fields(file) == []
     assert "auto" not in json.dumps(found)
 
 
 def test_what_the_recipe_decides_is_told(tmp_path: Path) -> None:
     file = written(tmp_path, {**ORIGINAL, "gradient_clipping": 3.0, "optimizer": {"type": "AdamW", "params": {"lr": 1}}, "scheduler": {}})
     assert settings(str(file))["gradient_clipping"] == 0.5
-    assert "gradient_clipping (optimizer.clip)" in ignored(file)[0]
-    assert "scheduler (optimizer.schedule)" in ignored(file)[0]
-    assert "optimizer (optimizer.learning_rate" in ignored(file)[0]
+    assert "gradient_clipping (optimizer.clip)" in overridden_fields(file)[0]
+    assert "scheduler (optimizer.schedule)" in overridden_fields(file)[0]
+    assert "optimizer (optimizer.learning_rate" in overridden_fields(file)[0]
     assert "optimizer" not in settings(str(file))
 
 
