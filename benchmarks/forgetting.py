@@ -22,7 +22,8 @@ from imprint.files import write_json
 from imprint.forgetting.filled import says_it
 from imprint.forgetting.probes import read_probes
 from imprint.forgetting.score import Asked
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.load import load
 from imprint.training.job import Job

@@ -18,7 +18,8 @@ import torch
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.network import Network
@@ -111,7 +112,7 @@ def random_rows(network: Network, count: int, chance: random.Random) -> tuple[li
     """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
     rows, labels = [], []
     control = CONFIG.control
-    last = network.vocabulary * 9 // 10
+    last = network.vocab_size * 9 // 10
     for _ in range(count):
         prompt = [chance.randrange(1000, last) for _ in range(chance.randrange(24, 60))]
         answer = [chance.randrange(1000, last) for _ in range(63)]

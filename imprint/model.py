@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from imprint.data.encode import encode_prompt, fit_prompt
 from imprint.errors import UserError
-from imprint.inference.generate import Sampling, generate, stream
+from imprint.inference.generate import generate, stream
+from imprint.inference.sampling import Sampling
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
@@ -140,7 +141,7 @@ class Model:
     def hidden_states(self, ids: list[list[int]]) -> list[list[Tensor]]:
         """Per row (T, C) tensors: the embeddings, what enters each further block, and the last after the final norm."""
         kept: list[Tensor] = []
-        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), keep=kept)
+        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), hidden_states=kept)
         lengths = [len(row) for row in ids]
         return [list(row) for row in zip(*(hidden.split(lengths) for hidden in kept), strict=True)]
 

@@ -1,6 +1,6 @@
-"""Rows of token ids laid end to end: the layout in which every model here computes.
+"""Packed batches: sequences of token ids laid end to end without padding, the input of every network here.
 
-Legend: R rows, T tokens of all rows together, A position axes (two in ChatGLM-6B, one elsewhere), N scored targets.
+Legend: R sequences ("rows" in messages), T tokens of all of them, A position axes (two in ChatGLM-6B, one elsewhere), N scored targets.
 """
 
 from collections.abc import Sequence
@@ -13,62 +13,63 @@ from torch import Tensor
 
 from imprint.errors import UserError
 
-NOT_SCORED = -100
+IGNORE_INDEX = -100
+"""Label of a token that is not scored."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a row's context ends, as its architecture counts."""
+class ContextSpan:
+    """The context of a sequence: where bidirectional attention ends, and which position is held from there on."""
 
-    context: int
-    """How many leading tokens see each other in both directions; 0 in a causal model."""
+    length: int
+    """Number of leading tokens that attend to each other in both directions; 0 in a causal model."""
     anchor: int
-    """The position at which counting stops where the context ends (ChatGLM-6B: the place of [gMASK]); unused elsewhere."""
+    """Position that all tokens behind the context share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
 
 
-class Counting(Protocol):
-    """How an architecture counts ids and positions; every network here has these three."""
+class PositionScheme(Protocol):
+    """How an architecture assigns contexts and positions; every Network implements it."""
 
     @property
-    def vocabulary(self) -> int:
-        """Every id is below this number."""
+    def vocab_size(self) -> int:
+        """V: every id is below it."""
 
-    def layout(self, ids: Sequence[int]) -> Layout:
-        """Find a row's context."""
+    def context_span(self, ids: Sequence[int]) -> ContextSpan:
+        """The context of a sequence."""
 
-    def positions(self, column: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
-        """Positions (A, T) of tokens at `column` (T,) of rows with these contexts and anchors (T,)."""
+    def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
+        """Positions (A, T) of tokens at `offsets` (T,) in sequences with these contexts and anchors (T,)."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Tokens of several rows without padding; also one decoding step, where each row brings its newest token only."""
+    """Tokens of several sequences without padding; also one decoding step, where each sequence brings its newest token only."""
 
     ids: Tensor
     """(T,) int64 token ids."""
     positions: Tensor
     """(A, T) int64 positions for the rotary embedding."""
-    row: Tensor
-    """(T,) int64: the row that a token belongs to."""
-    column: Tensor
-    """(T,) int64: its place in that row, counted from 0 and including what a cache already holds."""
-    visible: Tensor
-    """(T,) int64: a token sees the first `visible` tokens of its row (and the prefix, which everybody sees)."""
+    seq_ids: Tensor
+    """(T,) int64 index of the sequence that a token belongs to."""
+    offsets: Tensor
+    """(T,) int64 index of a token in its sequence, including the tokens that a cache already holds."""
+    num_visible: Tensor
+    """(T,) int64: a token attends to the first `num_visible` tokens of its sequence (and to the prefix, which all tokens see)."""
     lengths: tuple[int, ...]
-    """Tokens that each row brings; their sum is T."""
+    """Tokens that each sequence brings; their sum is T."""
     targets: Tensor
-    """(N,) int64: places in the pack whose next token is scored."""
+    """(N,) int64 indices in the pack whose next token is scored."""
     labels: Tensor
-    """(N,) int64: that next token."""
+    """(N,) int64 ids of those next tokens."""
 
     @property
-    def rows(self) -> int:
-        """How many rows lie in the pack."""
+    def num_seqs(self) -> int:
+        """R."""
         return len(self.lengths)
 
     @property
     def target_tokens(self) -> int:
-        """How many tokens are scored."""
+        """N."""
         return self.labels.numel()
 
     def to(self, device: torch.device | str) -> "Pack":
@@ -80,57 +81,57 @@ class Pack:
         return Pack(
             move(self.ids),
             move(self.positions),
-            move(self.row),
-            move(self.column),
-            move(self.visible),
+            move(self.seq_ids),
+            move(self.offsets),
+            move(self.num_visible),
             self.lengths,
             move(self.targets),
             move(self.labels),
         )
 
 
-def pack(rows: Sequence[Sequence[int]], counting: Counting, labels: Sequence[Sequence[int]] | None = None) -> Pack:
-    """Lay rows of ids end to end.
+def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence[Sequence[int]] | None = None) -> Pack:
+    """Pack rows of ids.
 
     `labels` are aligned with the ids (-100 = not scored); the shift to "predict the next token" happens here, so the label of a row's first
     token is never used. Raises UserError for no rows, an empty row, ids outside the vocabulary, and labels of another length than the ids.
     """
-    _refuse_impossible(rows, labels, counting.vocabulary)
+    _validate(rows, labels, scheme.vocab_size)
     lengths = tuple(len(row) for row in rows)
     sizes = torch.tensor(lengths)
-    row = torch.repeat_interleave(torch.arange(len(rows)), sizes)
-    column = torch.arange(len(row)) - (sizes.cumsum(0) - sizes)[row]
-    layouts = [counting.layout(one) for one in rows]
-    context = torch.tensor([found.context for found in layouts])[row]
-    anchor = torch.tensor([found.anchor for found in layouts])[row]
+    seq_ids = torch.repeat_interleave(torch.arange(len(rows)), sizes)
+    offsets = torch.arange(len(seq_ids)) - (sizes.cumsum(0) - sizes)[seq_ids]
+    spans = [scheme.context_span(row) for row in rows]
+    context = torch.tensor([span.length for span in spans])[seq_ids]
+    anchor = torch.tensor([span.anchor for span in spans])[seq_ids]
     ids = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
-    targets = wanted = torch.empty(0, dtype=torch.long)
+    targets = target_labels = torch.empty(0, dtype=torch.long)
     if labels is not None:
-        shifted = torch.tensor([token for one in labels for token in (*one[1:], NOT_SCORED)], dtype=torch.long)
-        targets = (shifted != NOT_SCORED).nonzero()[:, 0]
-        wanted = shifted[targets]
-    visible = torch.where(column < context, context, column + 1)
-    return Pack(ids, counting.positions(column, context, anchor), row, column, visible, lengths, targets, wanted)
+        shifted = torch.tensor([label for row in labels for label in (*row[1:], IGNORE_INDEX)], dtype=torch.long)
+        targets = (shifted != IGNORE_INDEX).nonzero()[:, 0]
+        target_labels = shifted[targets]
+    num_visible = torch.where(offsets < context, context, offsets + 1)
+    return Pack(ids, scheme.positions(offsets, context, anchor), seq_ids, offsets, num_visible, lengths, targets, target_labels)
 
 
-def _refuse_impossible(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocabulary: int) -> None:
-    """Look at Python's numbers, before a device sees them: a GPU would fail as a whole."""
-    aligned = f"Give one label for each id, {NOT_SCORED} where it is not scored."
+def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:
+    """Check the Python integers before a device gets them: an id out of range leaves a GPU unusable."""
+    aligned = f"Give one label for each id, {IGNORE_INDEX} where it is not scored."
     if not len(rows):
         raise UserError("ids: there is no row. Give at least one list of token ids.")
     if labels is not None and len(labels) != len(rows):
         raise UserError(f"labels: {len(labels)} rows of labels for {len(rows)} rows of ids. {aligned}")
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not len(row):
-            raise UserError(f"ids[{number}]: is empty. Give at least one token id.")
-        _refuse_outside(f"ids[{number}]", row, vocabulary)
+            raise UserError(f"ids[{index}]: is empty. Give at least one token id.")
+        _check_range(f"ids[{index}]", row, vocab_size)
         if labels is not None:
-            if len(labels[number]) != len(row):
-                raise UserError(f"labels[{number}]: {len(labels[number])} labels for {len(row)} ids. {aligned}")
-            _refuse_outside(f"labels[{number}]", [label for label in labels[number] if label != NOT_SCORED], vocabulary)
+            if len(labels[index]) != len(row):
+                raise UserError(f"labels[{index}]: {len(labels[index])} labels for {len(row)} ids. {aligned}")
+            _check_range(f"labels[{index}]", [label for label in labels[index] if label != IGNORE_INDEX], vocab_size)
 
 
-def _refuse_outside(place: str, ids: Sequence[int], vocabulary: int) -> None:
-    if len(ids) and not 0 <= min(ids) <= max(ids) < vocabulary:
-        wrong = next(token for token in ids if not 0 <= token < vocabulary)
-        raise UserError(f"{place}: holds {int(wrong)}, allowed are the ids 0 to {vocabulary - 1}. Encode with this model's own tokenizer.")
+def _check_range(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
+        wrong = next(token for token in ids if not 0 <= token < vocab_size)
+        raise UserError(f"{name}: holds {int(wrong)}, allowed are the ids 0 to {vocab_size - 1}. Encode with this model's own tokenizer.")

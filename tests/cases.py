@@ -176,7 +176,7 @@ def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Pa
 def plain_twin(network: Network) -> ChatGLM:
     """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
     twin = ChatGLM(replace(as_chatglm(network).config, quantization_bit=None, quantization_embeddings=False))
-    numbers = {name: layer.numbers(torch.float32) for name, layer in quantized_layers(network).items()}
+    numbers = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
     return twin.requires_grad_(requires_grad=False).eval()
 

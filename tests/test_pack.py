@@ -11,10 +11,10 @@ class TestPack:
         found = pack([[1, 2, GMASK, SOP, 3], [GMASK, SOP], [4, SOP, 5]], NETWORK)
 
         assert found.ids.tolist() == [1, 2, GMASK, SOP, 3, GMASK, SOP, 4, SOP, 5]
-        assert found.row.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
-        assert found.column.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2]
+        assert found.seq_ids.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
+        assert found.offsets.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2]
         assert found.lengths == (5, 2, 3)
-        assert found.rows == 3
+        assert found.num_seqs == 3
         assert found.target_tokens == 0
 
     @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ class TestPack:
             found = pack(rows, NETWORK)
 
             assert found.positions[:, -len(row) :].tolist() == [first, second]
-            assert found.visible[-len(row) :].tolist() == visible
+            assert found.num_visible[-len(row) :].tolist() == visible
 
     def test_labels_are_shifted_inside_each_row(self) -> None:
         rows = [[1, GMASK, SOP, 5, 6], [2, GMASK, SOP, 7]]
@@ -85,7 +85,7 @@ class TestPack:
     def test_another_device_gets_everything(self) -> None:
         moved = pack([[1, GMASK, SOP, 5]], NETWORK, [[-100, -100, -100, 5]]).to("meta")
 
-        tensors = (moved.ids, moved.positions, moved.row, moved.column, moved.visible, moved.targets, moved.labels)
+        tensors = (moved.ids, moved.positions, moved.seq_ids, moved.offsets, moved.num_visible, moved.targets, moved.labels)
         assert {tensor.device.type for tensor in tensors} == {"meta"}
         assert {tensor.dtype for tensor in tensors} == {torch.int64}
         assert moved.lengths == (4,)

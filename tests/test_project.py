@@ -128,7 +128,7 @@ def test_the_median_file_stays_under_200_lines() -> None:
 
 def test_no_function_of_ours_takes_arbitrary_keywords() -> None:
     found = {f"{name(path)}: {node.name}" for path in SOURCES for node in functions(path) if node.args.kwarg}
-    assert found == {"imprint/models/hf.py: routed"}  # which transformers calls, with whatever a class of its hands over
+    assert found == {"imprint/models/hf.py: attention_hook"}  # which transformers calls, with whatever a class of its hands over
 
 
 def test_names_say_what_is_inside() -> None:

@@ -42,7 +42,7 @@ def fit(model: Model, request: ChatRequest) -> Fit:
 
 def max_length(model: Model, request: ChatRequest) -> int:
     """Most tokens of prompt and answer together; unless said, no more than the base was made for."""
-    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.shape.longest)
+    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.shape.max_length)
 
 
 def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:

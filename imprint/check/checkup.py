@@ -16,7 +16,7 @@ from imprint.data.encode import Encoded
 from imprint.data.sample import Sample
 from imprint.data.shapes import Shape, samples_of
 from imprint.errors import UserError
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
 REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
@@ -147,7 +147,7 @@ class Checkup:
 
 def _sides(row: Encoded) -> tuple[int, int]:
     """How many ids of a row are read only, and how many are learned."""
-    read = row.labels.count(NOT_SCORED)
+    read = row.labels.count(IGNORE_INDEX)
     return read, len(row.labels) - read
 
 

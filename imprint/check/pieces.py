@@ -11,7 +11,7 @@ from typing import Final
 from imprint.check.terminal import Ink, left, width
 from imprint.data.badrows import printable
 from imprint.data.encode import Encoded
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 from imprint.tokenizers import SPACE, Tokenizer
 
 BORDER: Final = "│"
@@ -48,8 +48,8 @@ class Piece:
 def pieces(tokenizer: Tokenizer, row: Encoded, whole: Encoded) -> list[Piece]:
     """The tokens of a row as it is trained, with those of the `whole` row that it has lost in their place."""
     names = {token: name for name, token in tokenizer.controls.items()}
-    marks = [Mark.READ if label == NOT_SCORED else Mark.LEARNED for label in row.labels]
-    learned, learned_whole = marks.count(Mark.LEARNED), sum(label != NOT_SCORED for label in whole.labels)
+    marks = [Mark.READ if label == IGNORE_INDEX else Mark.LEARNED for label in row.labels]
+    learned, learned_whole = marks.count(Mark.LEARNED), sum(label != IGNORE_INDEX for label in whole.labels)
     found: list[Piece] = []
     for start, end, first, last in (
         (0, len(row.ids) - learned, 0, len(whole.ids) - learned_whole),

@@ -15,7 +15,7 @@ from imprint.data.encode import Encoded
 from imprint.data.rows import describe
 from imprint.data.shapes import samples_of
 from imprint.errors import UserError
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ def _rows(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
 
 def _row(settings: Settings, row: Encoded, whole: Encoded, title: str, ink: Ink) -> Iterator[str]:
     """One training row: how long it is, what it lost, and its tokens."""
-    learned = sum(label != NOT_SCORED for label in row.labels)
+    learned = sum(label != IGNORE_INDEX for label in row.labels)
     cut = len(whole.ids) - len(row.ids)
     counts = f"{len(row.ids)} tokens / 词元: {len(row.ids) - learned} read / 只读, {learned} learned / 学习"
     yield ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.messages import Bilingual
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 from imprint.templates import Message, Segment, Template, Turns, conversation, rounds_of
 
 
@@ -73,7 +73,7 @@ def encode_sample(
     target = [*answer[: max_target_length - 1], template.end]
     return Encoded(
         ids=(*prompt.ids, *target),
-        labels=(*[NOT_SCORED] * len(prompt.ids), *target),
+        labels=(*[IGNORE_INDEX] * len(prompt.ids), *target),
         dropped_turns=prompt.dropped_turns,
         cut_prompt_tokens=prompt.cut_tokens,
         cut_answer_tokens=len(answer) + 1 - len(target),

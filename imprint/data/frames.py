@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 from imprint.tokenizers import ChatGLMTokenizer, PublishedTokenizer, Tokenizer
 
 
@@ -148,4 +148,4 @@ class Windows:
 
     def _window(self, ids: Sequence[int]) -> Window:
         known = self._new + len(self.frame.each)
-        return Window((*self.frame.each, *ids), (*[NOT_SCORED] * known, *ids[self._new :]), len(ids) - self._new)
+        return Window((*self.frame.each, *ids), (*[IGNORE_INDEX] * known, *ids[self._new :]), len(ids) - self._new)

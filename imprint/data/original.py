@@ -9,7 +9,7 @@ from imprint.data.encode import Encoded, Fitted
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.messages import Bilingual
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 from imprint.templates import Template, Turns
 from imprint.templates.chatglm import ChatGLMTemplate, led, rounds
 from imprint.templates.chatglm2 import ChatGLM2Template, rounds_from_one
@@ -35,7 +35,7 @@ def encode_sample_original(
     read = prompt[:-1] if first else prompt
     return Encoded(
         ids=(*read, *scored),
-        labels=(*[NOT_SCORED] * len(read), *scored),
+        labels=(*[IGNORE_INDEX] * len(read), *scored),
         cut_prompt_tokens=max(len(whole) - source, 0),
         cut_answer_tokens=max(len(answer) - target, 0),
     )

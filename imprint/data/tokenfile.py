@@ -22,7 +22,7 @@ from imprint.data.encode import Encoded
 from imprint.data.frames import Cutter, Frame, Row
 from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_json
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 
 BEGINS: Final = 1 << 31
 """The bit that marks a document's first token; ids are below it."""
@@ -147,7 +147,7 @@ class TextRows(Sequence[Encoded]):
             starts.append(len(ids))
             text = part.tolist()
             ids += [*self.about.each, *text]
-            labels += [*[NOT_SCORED] * len(self.about.each), *text] if self.about.each else [NOT_SCORED, *text[1:]]
+            labels += [*[IGNORE_INDEX] * len(self.about.each), *text] if self.about.each else [IGNORE_INDEX, *text[1:]]
         return Encoded(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
 
     def place(self, row: int) -> str:

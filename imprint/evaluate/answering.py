@@ -15,13 +15,14 @@ from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import append_jsonl, read_jsonl, write_text
-from imprint.inference.generate import NotFiniteError, Sampling, generate
-from imprint.inference.likelihood import choose, likelihoods
+from imprint.inference.generate import generate
+from imprint.inference.likelihood import score_answers, score_options
+from imprint.inference.sampling import NotFiniteError, Sampling
 from imprint.metrics.judge import Judged, Likelihood, judge
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import Rates, rates_of
 from imprint.model import Model
-from imprint.pack import NOT_SCORED
+from imprint.pack import IGNORE_INDEX
 from imprint.progress import Progress
 from imprint.task import ClassificationTask, ContinuationTask, TextTask
 
@@ -166,12 +167,12 @@ def _answer(batch: list[int], questions: list[Question], model: Model, section: 
     """The lines of one batch: a text or a label a row, and where the task wants it how probable the reference is."""
     asked = [questions[row] for row in batch]
     if isinstance(section.task, ClassificationTask) and section.task.constrained:
-        return _choose(batch, asked, model, section.task)
+        return _score_options(batch, asked, model, section.task)
     lines = _write(batch, asked, model, section)
     if isinstance(section.task, ContinuationTask):
         assert section.max_target_length is not None, "resolve() fills what was left open"
         wanted = [_answer_ids(model, question.reference, section.max_target_length) for question in asked]
-        found = likelihoods(model.network, [question.ids for question in asked], wanted, prefix=model.prefix())
+        found = score_answers(model.network, [question.ids for question in asked], wanted, prefix=model.prefix())
         for line, probability, ids in zip(lines, found, wanted, strict=True):
             line |= {"log_probability": probability, "scored_tokens": len(ids)}
     return lines
@@ -193,14 +194,14 @@ def _write(batch: list[int], asked: list[Question], model: Model, section: Evalu
     ]
 
 
-def _choose(batch: list[int], asked: list[Question], model: Model, task: ClassificationTask) -> list[dict[str, Any]]:
+def _score_options(batch: list[int], asked: list[Question], model: Model, task: ClassificationTask) -> list[dict[str, Any]]:
     """The most probable label a row, the first of equally probable ones."""
     options = [_answer_ids(model, label, LONGEST_LABEL) for label in task.labels]
     for place, option in enumerate(options):
         if option in options[:place]:
             same = task.labels[options.index(option)]
             raise UserError(f'task.labels: "{same}" and "{task.labels[place]}" are the same tokens to this model. Give labels that differ.')
-    scores = choose(model.network, [question.ids for question in asked], options, prefix=model.prefix())
+    scores = score_options(model.network, [question.ids for question in asked], options, prefix=model.prefix())
     lines = []
     for row, place, probability in zip(batch, scores.argmax(1).tolist(), scores.amax(1).tolist(), strict=True):
         tokens = len(options[place]) - 1
@@ -211,7 +212,7 @@ def _choose(batch: list[int], asked: list[Question], model: Model, task: Classif
 def _answer_ids(model: Model, text: str, limit: int) -> list[int]:
     """What is learned of a row with this answer: its ids and the one that ends it, at most `limit` of them."""
     row = encode_sample(model.template, Sample("?", text, None, ""), max_source_length=LONGEST_LABEL, max_target_length=limit)
-    return [label for label in row.labels if label != NOT_SCORED]
+    return [label for label in row.labels if label != IGNORE_INDEX]
 
 
 def _write_predictions(output: Path, samples: list[Sample], references: list[str], predictions: list[str]) -> None:

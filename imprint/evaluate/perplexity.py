@@ -212,7 +212,7 @@ class _Measuring:
 
     def _window(self, frame: Frame) -> tuple[int, int]:
         """Length and stride, as far as they are known by themselves and by the model."""
-        length = self.section.length or min(LONGEST, self.model.network.shape.longest)
+        length = self.section.length or min(LONGEST, self.model.network.shape.max_length)
         most = length - len(frame.each) - frame.overlap
         stride = self.section.stride or max(1, length // 2)
         if stride > most:
@@ -246,7 +246,7 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
         batch = pack([window.ids for window in windows], network, [window.labels for window in windows]).to(model.device)
         hidden = network(batch, prefix=model.prefix())
         losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels)
-        sums = losses.new_zeros(batch.rows, dtype=torch.float64).index_add_(0, batch.row[batch.targets], losses.double())
+        sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
         return [float(value) for value in sums]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or len(windows) == 1:

@@ -154,7 +154,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
             twin_of(source, name, network, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
-            sizes[scale_of(name)] = layers[name].rows * (layers[name].scale_type or tensor.dtype).itemsize
+            sizes[scale_of(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize
     refuse_missing(source, missing - sizes.keys())
     return before, sizes
 
@@ -188,7 +188,7 @@ def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
 
 def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
     """Everything that will be written, under the names that the network has for it."""
-    return ((network.own_name(name), tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
+    return ((network.parameter_name(name), tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -35,7 +35,7 @@ def transformers_model(job: ExportJob) -> Iterator[Answerer]:
     if isinstance(network, ChatGLM2):
         save_weights(job.part, dict(glm_tensors(network.state_dict().items(), network.config)), job.dtype)
         write_json(job.part / "config.json", glm_fields(network.config, job.dtype))
-        _write_tokenizer(job.part, template, network.shape.longest)
+        _write_tokenizer(job.part, template, network.shape.max_length)
     else:
         save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
         _complete_template(job.part, template)
@@ -48,18 +48,18 @@ def transformers_model(job: ExportJob) -> Iterator[Answerer]:
 
 def _witness(job: ExportJob, template: Template, dtype: torch.dtype, device: torch.device, asked: Sequence[Sample]) -> list[Answer]:
     """What transformers answers from the folder, given that its tokenizer and its chat template make the same ids as ours."""
-    from imprint.models.peer import Peer
+    from imprint.models.reference import ReferenceModel
 
-    peer = Peer(job.part, dtype=dtype, device=device)
+    reference = ReferenceModel(job.part, dtype=dtype, device=device)
     ready = prompts(template, job.run, asked)
     for sample, ids in zip(asked, ready, strict=True):
-        found = peer.encode(sample.query)
+        found = reference.encode(sample.query)
         if found != (wanted := template.tokenizer.encode(sample.query)):
             raise _other_tokens(sample.query, wanted, found)
         whole = len(ids) < job.run.rows.max_source_length and not job.run.rows.source_prefix
-        if whole and (found := peer.prompt(_messages(sample))) != ids:
+        if whole and (found := reference.encode_chat(_messages(sample))) != ids:
             raise _other_tokens(sample.query, ids, found)
-    answered = [peer.answer(ids, LONGEST_ANSWER) for ids in ready]
+    answered = [reference.generate(ids, LONGEST_ANSWER) for ids in ready]
     return [Answer(tuple(ids), template.tokenizer.decode(ids)) for ids in answered]
 
 

@@ -8,7 +8,8 @@ from imprint.data.encode import encode_prompt
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual
 from imprint.model import Model

@@ -18,7 +18,7 @@ from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.model import Model
-from imprint.pack import NOT_SCORED, pack
+from imprint.pack import IGNORE_INDEX, pack
 from imprint.progress import Progress
 
 PIECE_TOKENS = 128
@@ -148,7 +148,7 @@ def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[En
     frame = frame_of(model.tokenizer)
     for text in texts:
         head, scored = (*frame.each, *frame.first), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.last)
-        row = Encoded((*head, *scored), (*[NOT_SCORED] * len(head), *scored))
+        row = Encoded((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:

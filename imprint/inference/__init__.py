@@ -1,1 +1,1 @@
-"""From prompt ids to answer ids, and how likely given answers are."""
+"""Decoding and scoring: from prompt ids to answer ids, and the log-probabilities of given answers."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.errors import UserError
-from imprint.models.attention import Pass
+from imprint.models.attention import ForwardContext
 from imprint.models.fields import SOURCE, end_ids, positive_number, quantization_bits, whole_number
-from imprint.models.network import Network, Shape, table, through
-from imprint.quant.linear import linear
+from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
+from imprint.quant.linear import make_linear
 
 END = 2
 """</s>, where config.json names no end."""
@@ -65,17 +65,17 @@ class Bloom(Network):
 
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
-    tied_is_stored = False
+    saves_tied_weights = False
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__(
-            Shape(
-                vocabulary=config.vocab_size,
-                layers=config.layers,
-                kv_heads=config.heads,
-                head_size=config.hidden_size // config.heads,
-                hidden=config.hidden_size,
-                longest=config.longest,
+            ModelShape(
+                vocab_size=config.vocab_size,
+                num_layers=config.layers,
+                num_kv_heads=config.heads,
+                head_dim=config.hidden_size // config.heads,
+                hidden_size=config.hidden_size,
+                max_length=config.longest,
             ),
             end_ids=config.end_ids,
             quantization_bit=config.quantization_bit,
@@ -88,7 +88,7 @@ class Bloom(Network):
         """(V, C): the vocabulary head is the embedding itself."""
         return self.transformer.word_embeddings.weight
 
-    def own_name(self, stored: str) -> str:
+    def parameter_name(self, stored: str) -> str:
         """Official folders leave out the `transformer.` that the others begin names with."""
         return stored if stored.startswith(("transformer.", "lm_head.")) else f"transformer.{stored}"
 
@@ -99,16 +99,16 @@ class Transformer(nn.Module):
     def __init__(self, config: BloomConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.word_embeddings = table(config.vocab_size, config.hidden_size)
+        self.word_embeddings = empty_embedding(config.vocab_size, config.hidden_size)
         self.word_embeddings_layernorm = _norm(config)
         self.h = nn.ModuleList(Block(config, index) for index in range(config.layers))
         self.ln_f = _norm(config)
 
-    def forward(self, current: Pass, *, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
-        hidden: Tensor = self.word_embeddings_layernorm(self.word_embeddings(current.pack.ids))
+        hidden: Tensor = self.word_embeddings_layernorm(self.word_embeddings(context.pack.ids))
         slopes = alibi_slopes(self.heads, hidden.device)
-        hidden = through(self.h, hidden, current, slopes, checkpointing=checkpointing, keep=keep)
+        hidden = run_blocks(self.h, hidden, context, slopes, checkpointing=checkpointing, hidden_states=hidden_states)
         normed: Tensor = self.ln_f(hidden)
         return normed
 
@@ -124,10 +124,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = _norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor, current: Pass, slopes: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: ForwardContext, slopes: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         x = self.input_layernorm(hidden)
-        hidden = (x if self.residual_after_norm else hidden) + self.self_attention(x, current, slopes)
+        hidden = (x if self.residual_after_norm else hidden) + self.self_attention(x, context, slopes)
         x = self.post_attention_layernorm(hidden)
         mixed: Tensor = (x if self.residual_after_norm else hidden) + self.mlp(x)
         return mixed
@@ -140,13 +140,13 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.heads
-        self.query_key_value = linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
-        self.dense = linear(config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
+        self.dense = make_linear(config.hidden_size, config.hidden_size, config.quantization_bit)
 
-    def forward(self, x: Tensor, current: Pass, slopes: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext, slopes: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, 3, -1).unbind(2)
-        mixed = current.attend(self.index, query, key, value, slopes=slopes)
+        mixed = context.attend(self.index, query, key, value, slopes=slopes)
         out: Tensor = self.dense(mixed.reshape(len(x), -1))
         return out
 
@@ -156,8 +156,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = linear(config.hidden_size, WIDENING * config.hidden_size, config.quantization_bit)
-        self.dense_4h_to_h = linear(WIDENING * config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.dense_h_to_4h = make_linear(config.hidden_size, WIDENING * config.hidden_size, config.quantization_bit)
+        self.dense_4h_to_h = make_linear(WIDENING * config.hidden_size, config.hidden_size, config.quantization_bit)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.errors import UserError
-from imprint.models.attention import Pass
+from imprint.models.attention import ForwardContext
 from imprint.models.fields import SOURCE, positive_number, quantization_bits, whole_number
-from imprint.models.network import Network, Shape, table, through
-from imprint.pack import Layout
-from imprint.quant.linear import QuantizedEmbedding, linear
+from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
+from imprint.pack import ContextSpan
+from imprint.quant.linear import QuantizedEmbedding, make_linear
 from imprint.tokenizers import ControlIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
@@ -90,13 +90,13 @@ class ChatGLM(Network):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(
-            Shape(
-                vocabulary=config.vocab_size,
-                layers=config.num_layers,
-                kv_heads=config.num_attention_heads,
-                head_size=config.head_size,
-                hidden=config.hidden_size,
-                longest=config.max_sequence_length,
+            ModelShape(
+                vocab_size=config.vocab_size,
+                num_layers=config.num_layers,
+                num_kv_heads=config.num_attention_heads,
+                head_dim=config.head_size,
+                hidden_size=config.hidden_size,
+                max_length=config.max_sequence_length,
             ),
             end_ids=frozenset({config.control.eop}),
             quantization_bit=config.quantization_bit,
@@ -108,23 +108,23 @@ class ChatGLM(Network):
     def head_weight(self) -> Tensor:
         """(V, C): the vocabulary head is the embedding itself; a quantised one is made into numbers at each call."""
         embedding = self.transformer.word_embeddings
-        return embedding.numbers(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
+        return embedding.dequantize(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
         embedding = self.transformer.word_embeddings
         return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else super().logits(hidden)
 
-    def layout(self, ids: Sequence[int]) -> Layout:
+    def context_span(self, ids: Sequence[int]) -> ContextSpan:
         """Everything before <sop> is context, or the whole row without one; counting stops at [gMASK], [MASK] or its end."""
         control, row = self.config.control, list(ids)
         context = row.index(control.sop) if control.sop in row else len(row)
         anchor = next((row.index(token) for token in (control.gmask, control.mask) if token in row), max(context - 1, 0))
-        return Layout(context, anchor)
+        return ContextSpan(context, anchor)
 
-    def positions(self, column: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
+    def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
         """First axis 0, 1, 2 ... in the context and still at its anchor from <sop> on; second axis 0 in the context, then 1, 2, 3 ..."""
-        return torch.stack((torch.where(column < context, column, anchor), (column - context + 1).clamp(min=0)))
+        return torch.stack((torch.where(offsets < context, offsets, anchor), (offsets - context + 1).clamp(min=0)))
 
 
 class Transformer(nn.Module):
@@ -137,11 +137,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
-    def forward(self, current: Pass, *, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
-        hidden: Tensor = self.word_embeddings(current.pack.ids).to(self.final_layernorm.weight.dtype)
-        cos, sin = rotary(current.pack.positions, self.config.head_size // 2, hidden.dtype)
-        hidden = through(self.layers, hidden, current, cos, sin, checkpointing=checkpointing, keep=keep)
+        hidden: Tensor = self.word_embeddings(context.pack.ids).to(self.final_layernorm.weight.dtype)
+        cos, sin = rotary(context.pack.positions, self.config.head_size // 2, hidden.dtype)
+        hidden = run_blocks(self.layers, hidden, context, cos, sin, checkpointing=checkpointing, hidden_states=hidden_states)
         normed: Tensor = self.final_layernorm(hidden)
         return normed
 
@@ -156,10 +156,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         x = self.input_layernorm(hidden)
-        x = self.post_attention_layernorm(x * RESIDUAL_SCALE + self.attention(x, current, cos, sin))
+        x = self.post_attention_layernorm(x * RESIDUAL_SCALE + self.attention(x, context, cos, sin))
         mixed: Tensor = x * RESIDUAL_SCALE + self.mlp(x)
         return mixed
 
@@ -171,14 +171,14 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.num_attention_heads
-        self.query_key_value = linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
-        self.dense = linear(config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
+        self.dense = make_linear(config.hidden_size, config.hidden_size, config.quantization_bit)
 
-    def forward(self, x: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        mixed = current.attend(self.index, query, key, value, damping=self.index + 1.0)
+        mixed = context.attend(self.index, query, key, value, score_scale=self.index + 1.0)
         out: Tensor = self.dense(mixed.reshape(len(x), -1))
         return out
 
@@ -188,8 +188,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = linear(config.hidden_size, config.inner_hidden_size, config.quantization_bit)
-        self.dense_4h_to_h = linear(config.inner_hidden_size, config.hidden_size, config.quantization_bit)
+        self.dense_h_to_4h = make_linear(config.hidden_size, config.inner_hidden_size, config.quantization_bit)
+        self.dense_4h_to_h = make_linear(config.inner_hidden_size, config.hidden_size, config.quantization_bit)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -200,7 +200,7 @@ class MLP(nn.Module):
 def _embedding(config: ChatGLMConfig) -> nn.Embedding | QuantizedEmbedding:
     if config.quantization_bit and config.quantization_embeddings:
         return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
-    return table(config.vocab_size, config.hidden_size)
+    return empty_embedding(config.vocab_size, config.hidden_size)
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.errors import UserError
-from imprint.models.attention import Pass
+from imprint.models.attention import ForwardContext
 from imprint.models.fields import SOURCE, end_ids, positive_number, quantization_bits, whole_number
-from imprint.models.network import Network, Shape, table, through
-from imprint.quant.linear import QuantizedLinear, linear
+from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
+from imprint.quant.linear import QuantizedLinear, make_linear
 
 ROTARY_BASE = 10000.0
 VOCABULARY_OF_2_AND_3 = 65024
@@ -132,13 +132,13 @@ class ChatGLM2(Network):
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__(
-            Shape(
-                vocabulary=config.padded_vocab_size,
-                layers=config.num_layers,
-                kv_heads=config.multi_query_group_num,
-                head_size=config.kv_channels,
-                hidden=config.hidden_size,
-                longest=config.seq_length,
+            ModelShape(
+                vocab_size=config.padded_vocab_size,
+                num_layers=config.num_layers,
+                num_kv_heads=config.multi_query_group_num,
+                head_dim=config.kv_channels,
+                hidden_size=config.hidden_size,
+                max_length=config.seq_length,
             ),
             end_ids=config.end_ids,
             quantization_bit=config.quantization_bit,
@@ -154,7 +154,7 @@ class ChatGLM2(Network):
     @property
     def projection_width(self) -> int:
         """The table of a prefix with a projection is as wide as the keys and values it stands for."""
-        return self.shape.layers * 2 * self.shape.kv_heads * self.shape.head_size
+        return self.shape.num_layers * 2 * self.shape.num_kv_heads * self.shape.head_dim
 
 
 class Transformer(nn.Module):
@@ -167,11 +167,11 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
 
-    def forward(self, current: Pass, *, checkpointing: bool, keep: list[Tensor] | None) -> Tensor:
+    def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
-        hidden: Tensor = self.embedding.word_embeddings(current.pack.ids)
-        cos, sin = rotary(current.pack.positions[0], self.config, hidden.dtype)
-        hidden = through(self.encoder.layers, hidden, current, cos, sin, checkpointing=checkpointing, keep=keep)
+        hidden: Tensor = self.embedding.word_embeddings(context.pack.ids)
+        cos, sin = rotary(context.pack.positions[0], self.config, hidden.dtype)
+        hidden = run_blocks(self.encoder.layers, hidden, context, cos, sin, checkpointing=checkpointing, hidden_states=hidden_states)
         normed: Tensor = self.encoder.final_layernorm(hidden)
         return normed
 
@@ -181,7 +181,7 @@ class Embedding(nn.Module):
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()
-        self.word_embeddings = table(config.padded_vocab_size, config.hidden_size)
+        self.word_embeddings = empty_embedding(config.padded_vocab_size, config.hidden_size)
 
 
 class Encoder(nn.Module):
@@ -203,9 +203,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = _norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
-        hidden = hidden + self.self_attention(self.input_layernorm(hidden), current, cos, sin)
+        hidden = hidden + self.self_attention(self.input_layernorm(hidden), context, cos, sin)
         mixed: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
         return mixed
 
@@ -218,16 +218,16 @@ class Attention(nn.Module):
         self.index = index
         self.size = config.kv_channels
         self.widths = [heads * self.size for heads in (config.num_attention_heads, *[config.multi_query_group_num] * 2)]
-        self.damping = index + 1.0 if config.apply_query_key_layer_scaling else 1.0
+        self.score_scale = index + 1.0 if config.apply_query_key_layer_scaling else 1.0
         self.query_key_value = _linear(config, config.hidden_size, sum(self.widths), bias=config.add_qkv_bias)
         self.dense = _linear(config, self.widths[0], config.hidden_size)
 
-    def forward(self, x: Tensor, current: Pass, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         parts = self.query_key_value(x).split(self.widths, -1)
         query, key, value = (part.unflatten(-1, (-1, self.size)) for part in parts)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        mixed = current.attend(self.index, query, key, value, damping=self.damping)
+        mixed = context.attend(self.index, query, key, value, score_scale=self.score_scale)
         out: Tensor = self.dense(mixed.flatten(1))
         return out
 
@@ -254,7 +254,7 @@ def _norm(config: ChatGLM2Config) -> nn.RMSNorm:
 
 def _linear(config: ChatGLM2Config, inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear | QuantizedLinear:
     """Quantised, its scales have the type of the weights."""
-    return linear(inputs, outputs, config.quantization_bit, bias=bias, scale_type=None)
+    return make_linear(inputs, outputs, config.quantization_bit, bias=bias, scale_dtype=None)
 
 
 def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     for stored, tensor in read_tensors(folder):
         if stored.endswith(IGNORED_ENDINGS) or PREFIX_PART in stored:
             continue  # a full checkpoint's prefix is an adapter's business
-        name = network.own_name(stored)
+        name = network.parameter_name(stored)
         missing.discard(name)
         if (twin := twin_of(folder, name, network, expected)) != name:
             _check_type(folder, name, tensor, expected[twin])
@@ -69,7 +69,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
                 f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
                 f"Save the model with its head tied, or take {name!r} out of the weights if the embedding is the good one."
             )
-    network.complete(device)
+    network.finish_loading(device)
     return network.eval()
 
 
@@ -99,7 +99,7 @@ def quantize_read(folder: Path, name: str, weight: Tensor, layer: QuantizedWeigh
             "folder the weights come from."
         )
     _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
-    integers, scale = quantize(weight, layer.bits, layer.scale_type)
+    integers, scale = quantize(weight, layer.bits, layer.scale_dtype)
     if not scale.isfinite().all():
         raise UserError(f"{folder}: {name!r} holds numbers that are not finite, or too large for fp16 scales. Download the weights again.")
     return {name: integers, scale_of(name): scale}
@@ -136,7 +136,7 @@ def _place(network: Network, name: str, tensor: Tensor) -> None:
     place, _, last = name.rpartition(".")
     layer = network.get_submodule(place)
     if isinstance(layer, QuantizedWeight) and last == SCALE:
-        tensor = tensor.to(layer.scale_type or tensor.dtype)
+        tensor = tensor.to(layer.scale_dtype or tensor.dtype)
     setattr(layer, last, torch.nn.Parameter(tensor, requires_grad=False) if last in dict(layer.named_parameters(recurse=False)) else tensor)
 
 
@@ -294,7 +294,7 @@ def save_network(
     """
     dtype = dtype or network.dtype
     tensors = network.state_dict(keep_vars=gather is not None)
-    if network.tied_is_stored and not tied_once:
+    if network.saves_tied_weights and not tied_once:
         for copy, its in network.tied.items():
             tensors |= {copy + name.removeprefix(its): tensor for name, tensor in tensors.items() if name.startswith(its)}
     with atomic_folder(folder) if writes else nullcontext(folder) as part:

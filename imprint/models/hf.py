@@ -1,4 +1,4 @@
-"""Every other causal language model: transformers' own classes behind the call of a Network, their attention routed to ours.
+"""Every other causal language model: transformers' own classes behind the call of a Network, their attention hooked to ours.
 
 The pack, the prefix and the cache of a pass travel through the classes as one keyword argument, so activation checkpointing hands them to
 an attention again; nothing of the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
@@ -18,10 +18,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from imprint.errors import UserError
-from imprint.models.attention import Cache, Pass, Prefix
+from imprint.models.attention import ForwardContext, KVCache, Prefix
+from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error
 from imprint.models.fields import SOURCE, end_ids, quantization_bits
-from imprint.models.network import Network, Shape
-from imprint.models.survey import PASS, Survey, in_short, survey
+from imprint.models.network import ModelShape, Network
 from imprint.pack import Pack, pack
 from imprint.quant.linear import QuantizedLinear
 
@@ -41,20 +41,20 @@ NEAR = 0.05
 """Share of the largest logit by which the comparison may differ; 16-bit types need it."""
 
 
-def routed(
+def attention_hook(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **handed: Any
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D)."""
-    current: Pass | Survey = handed[PASS]
-    if isinstance(current, Survey):
-        current.note(module, key, value, {**handed, "a mask of its own": attention_mask})
+    context: ForwardContext | AttentionProbe = handed[CONTEXT]
+    if isinstance(context, AttentionProbe):
+        context.record(module, key, value, {**handed, "a mask of its own": attention_mask})
         return query.new_empty((1, query.shape[2], query.shape[1], value.shape[3])), None
     layer: int = module.layer_idx  # type: ignore[assignment]
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     scaling = handed.get("scaling")
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
         query = query * (scaling * query.shape[-1] ** 0.5)
-    return current.attend(layer, query, key, value)[None], None
+    return context.attend(layer, query, key, value)[None], None
 
 
 def knows(kind: object) -> bool:
@@ -73,7 +73,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     config = _config(fields)
     refusal = f"config.json: {config.model_type!r} of transformers cannot be used here:"
     longest = _longest(config, refusal)
-    AttentionInterface.register(ATTENTION, routed)
+    AttentionInterface.register(ATTENTION, attention_hook)
     causal = _build(config, refusal)
     vocabulary, hidden = _head(causal, refusal)
     blocks = [module for module in causal.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
@@ -81,22 +81,22 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         raise UserError(f"{refusal} it is a mixture of experts, whose weights the files hold in other pieces than the classes.")
     if bits:
         _quantize_linears(blocks, bits, refusal)
-    attentions = survey(causal.eval(), refusal)
+    attentions = probe_attention(causal.eval(), refusal)
     if len(blocks) != len(attentions):
         raise UserError(f"{refusal} it has {len(blocks)} blocks and {len(attentions)} attentions, where one in each is known.")
     ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
     bounds = [attention.window for attention in attentions if attention.window]
     if any(isinstance(part, nn.Embedding) and part is not causal.get_input_embeddings() for part in causal.modules()):
         bounds.append(longest)  # positions that are learned, and end
-    shape = Shape(
-        vocabulary=vocabulary,
-        layers=len(attentions),
-        kv_heads=attentions[0].heads,
-        head_size=attentions[0].size,
-        hidden=hidden,
-        longest=min([longest, *bounds]),
+    shape = ModelShape(
+        vocab_size=vocabulary,
+        num_layers=len(attentions),
+        num_kv_heads=attentions[0].num_kv_heads,
+        head_dim=attentions[0].key_dim,
+        hidden_size=hidden,
+        max_length=min([longest, *bounds]),
     )
-    return Classes(causal, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(bounds, default=None))
+    return TransformersNetwork(causal, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(bounds, default=None))
 
 
 def _config(fields: dict[str, Any]) -> PreTrainedConfig:
@@ -112,7 +112,7 @@ def _config(fields: dict[str, Any]) -> PreTrainedConfig:
     try:
         return CONFIG_MAPPING[fields["model_type"]].from_dict(kept)
     except Exception as error:  # each class checks its fields in its own way
-        raise UserError(f"config.json: transformers cannot read it ({in_short(error)}). {SOURCE}") from error
+        raise UserError(f"config.json: transformers cannot read it ({summarize_error(error)}). {SOURCE}") from error
 
 
 def _build(config: PreTrainedConfig, refusal: str) -> Any:
@@ -122,7 +122,7 @@ def _build(config: PreTrainedConfig, refusal: str) -> Any:
             classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             return classes._from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
     except Exception as error:  # the classes may do anything
-        raise UserError(f"{refusal} its classes cannot be built with another attention ({in_short(error)}).") from error
+        raise UserError(f"{refusal} its classes cannot be built with another attention ({summarize_error(error)}).") from error
 
 
 def _longest(config: PreTrainedConfig, refusal: str) -> int:
@@ -160,16 +160,16 @@ def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, refus
         block.set_submodule(name, QuantizedLinear(layer.in_features, layer.out_features, bits, bias=layer.bias is not None))
 
 
-class Classes(Network):
+class TransformersNetwork(Network):
     """A network whose parts are those of a transformers model, under their own names."""
 
-    tied_is_stored = False
+    saves_tied_weights = False
 
     def __init__(
         self,
         causal: Any,
         blocks: list[GradientCheckpointingLayer],
-        shape: Shape,
+        shape: ModelShape,
         *,
         end_ids: frozenset[int],
         quantization_bit: int | None,
@@ -212,12 +212,12 @@ class Classes(Network):
         pack: Pack,
         *,
         prefix: Prefix | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
         checkpointing: bool = False,
-        keep: list[Tensor] | None = None,
+        hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
         """See Network.forward. Raises UserError for a row that is longer than a sliding window or than there are positions."""
-        length = max(pack.lengths) if cache is None else cache.used
+        length = max(pack.lengths) if cache is None else cache.length
         if self.limit is not None and length > self.limit:
             raise UserError(
                 f"a row of {length} tokens is longer than {self.limit}: beyond that, this base has no positions, or looks back through a "
@@ -226,22 +226,22 @@ class Classes(Network):
         for block in self._blocks:  # a block is computed again where it believes that it trains
             block.gradient_checkpointing = block.training = checkpointing and torch.is_grad_enabled()
             block._gradient_checkpointing_func = partial(_recomputed, block)
-        current = Pass.of(pack, prefix, cache)
-        with _noted(self._blocks, keep):
+        current = ForwardContext.from_pack(pack, prefix, cache)
+        with _record_inputs(self._blocks, hidden_states):
             out = self.get_submodule(self._inner)(
-                input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{PASS: current}
+                input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{CONTEXT: current}
             )
         hidden: Tensor = out.last_hidden_state[0]
-        if keep is not None:
-            keep.append(hidden)
+        if hidden_states is not None:
+            hidden_states.append(hidden)
         return hidden
 
-    def own_name(self, stored: str) -> str:
+    def parameter_name(self, stored: str) -> str:
         """Some files leave out the name of the inner model."""
         return inner if stored not in self._names and (inner := f"{self._inner}.{stored}") in self._names else stored
 
-    def complete(self, device: torch.device) -> None:
-        """See Network.complete. Raises UserError where an unproven kind computes otherwise here than by its own attention."""
+    def finish_loading(self, device: torch.device) -> None:
+        """See Network.finish_loading. Raises UserError where an unproven kind computes otherwise here than by its own attention."""
         self.to(device)  # the buffers, which no file holds
         (causal,) = self._whole
         causal.get_output_embeddings().weight = self.get_parameter(f"{self._head}.weight")
@@ -251,7 +251,7 @@ class Classes(Network):
     @torch.no_grad()
     def _compare(self, device: torch.device) -> None:
         (causal,) = self._whole
-        rows = [[token % self.vocabulary for token in row] for row in COMPARED]
+        rows = [[token % self.vocab_size for token in row] for row in COMPARED]
         found = self.logits(self(pack(rows, self).to(device))).split([len(row) for row in rows])
         self.config._attn_implementation = "eager"
         expected = [causal(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
@@ -280,9 +280,13 @@ def _is_linear(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def _noted(blocks: tuple[Any, ...], keep: list[Tensor] | None) -> Iterator[None]:
+def _record_inputs(blocks: tuple[Any, ...], hidden_states: list[Tensor] | None) -> Iterator[None]:
     """Collect what enters each block."""
-    hooks = [] if keep is None else [block.register_forward_pre_hook(lambda _, given: keep.append(given[0][0])) for block in blocks]
+    hooks = (
+        []
+        if hidden_states is None
+        else [block.register_forward_pre_hook(lambda _, given: hidden_states.append(given[0][0])) for block in blocks]
+    )
     try:
         yield
     finally:

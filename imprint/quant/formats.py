@@ -1,48 +1,50 @@
-"""ChatGLM's weight formats: INT8 and INT4 with one scale a row. Legend: N rows (outputs), K columns (inputs)."""
+"""ChatGLM's weight formats: INT8 and INT4 with one scale a row.
+
+Legend: N rows (output features), K columns (input features). Source: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4, whose
+scales are fp16, and of THUDM/chatglm2-6b and THUDM/chatglm3-6b, whose scales have the dtype of the weights (fp16 in the official folders).
+"""
 
 import torch
 from torch import Tensor
 
 BITS = (8, 4)
-
-
+"""The formats, by the bits of an integer."""
 SCALE = "weight_scale"
-"""What the scales of a `weight` are called beside it."""
+"""Name of the scales that belong to a `weight`."""
+CHUNK_WEIGHTS = 2**20
+"""Weights quantised at a time, which bounds the memory for intermediate results."""
 
 
-QUANTIZED_AT_ONCE = 2**20
-"""Weights that are divided at once: what the division needs beside the result stays small."""
+def quantize(weight: Tensor, bits: int, scale_dtype: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:
+    """A weight (N, K) -> integers and scales (N,). Integers are int8 (N, K); at 4 bits (N, K / 2), two columns a byte, the first one high.
 
-
-def quantize(weight: Tensor, bits: int, scale_type: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:
-    """Integers and scales (N,) of a weight (N, K): int8 (N, K), or at 4 bits (N, K / 2), two columns a byte, the first one high.
-
-    The scale is the row's largest magnitude over the largest integer, in `scale_type`; None takes the weight's own type. Divided in the
-    weight's own type, as the original does: fp16 and fp32 give other integers here and there; bf16 is divided in fp32, since in bf16 the
-    largest quotient becomes 128, which int8 has not. A scale is not finite where a weight is not.
+    The scale is the row's largest magnitude over the largest integer, in `scale_dtype`, or the weight's own dtype if None. The division is
+    in the weight's own dtype, as in the original: fp16 and fp32 give different integers here and there. bf16 is divided in fp32, because
+    in bf16 the largest quotient rounds to 128, which int8 does not have. The scale of a row that is not finite is not finite.
     """
-    parts = [_quantize_rows(rows, bits, scale_type or weight.dtype) for rows in weight.split(max(1, QUANTIZED_AT_ONCE // weight.shape[1]))]
+    chunks = weight.split(max(1, CHUNK_WEIGHTS // weight.shape[1]))
+    parts = [_quantize_rows(chunk, bits, scale_dtype or weight.dtype) for chunk in chunks]
     return torch.cat([integers for integers, _ in parts]), torch.cat([scale for _, scale in parts])
 
 
-def _quantize_rows(weight: Tensor, bits: int, scale_type: torch.dtype) -> tuple[Tensor, Tensor]:
+def _quantize_rows(weight: Tensor, bits: int, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     assert bits in BITS
     if weight.dtype == torch.bfloat16:
         weight = weight.float()
     largest = 2 ** (bits - 1) - 1
-    scale = (weight.abs().amax(-1) / largest).to(scale_type)
-    # a row of zeros is 0 / 0; and a scale near its type's smallest is so coarse that the quotient leaves the range, which would wrap around
+    scale = (weight.abs().amax(-1) / largest).to(scale_dtype)
+    # a row of zeros is 0 / 0; and a subnormal scale is so coarse that the quotient leaves the range, which would wrap around
     integers = (weight / scale[:, None]).round_().nan_to_num_(0).clamp_(-largest, largest).to(torch.int8)
     return integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15), scale
 
 
 def dequantize(integers: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """The weight (N, K) in `dtype`: integer times scale, exact in fp32, rounded to the scale's type as in the original's kernels."""
+    """Integers and scales -> the weight (N, K) in `dtype`: an exact product in fp32, rounded to the scale's dtype as in the original."""
     factor = scale.float()[:, None]
     if bits == 8:
         product = torch.empty_like(integers, dtype=scale.dtype)
         return torch.mul(integers, factor, out=product).to(dtype)
     product = torch.empty((*integers.shape, 2), dtype=scale.dtype, device=integers.device)
-    torch.mul(integers & -16, factor / 16, out=product[..., 0])  # both nibbles at 16 times their value, which takes one step each
+    torch.mul(integers & -16, factor / 16, out=product[..., 0])  # each nibble times 16, which takes one operation
     torch.mul(integers << 4, factor / 16, out=product[..., 1])
     return product.flatten(-2).to(dtype)

@@ -1,8 +1,6 @@
-"""ChatGLM's quantised weights: small integers with one scale a row, made into numbers again where they are used.
+"""Layers with quantised weights, which are dequantised where they are used: plain PyTorch on any device, nothing is compiled.
 
-Plain PyTorch, so it runs wherever PyTorch does; nothing is compiled. Legend: N rows (outputs), K columns (inputs), V vocabulary, C hidden
-size, T tokens. Source of the format: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4, whose scales are fp16, and of
-THUDM/chatglm2-6b and THUDM/chatglm3-6b, whose scales have the type of the weights they were made from (fp16 in the official folders).
+Legend: N rows (output features), K columns (input features), V vocabulary size, C hidden size, T tokens.
 """
 
 from collections.abc import Callable
@@ -14,38 +12,38 @@ from torch.nn import functional
 
 from imprint.quant.formats import SCALE, dequantize
 
-NUMBERS_AT_ONCE = 2**21
-"""Weights that are numbers at one time on a CPU: what stays in its cache is made ten times as fast. A GPU takes a layer at once."""
-HEAD_ROWS_AT_ONCE = 2**14
-"""Rows of a vocabulary head that are numbers at one time."""
+CPU_CHUNK_WEIGHTS = 2**21
+"""Weights dequantised at a time on a CPU: within its cache this is ten times as fast. A GPU dequantises a whole layer."""
+HEAD_CHUNK_ROWS = 2**14
+"""Rows of a vocabulary head dequantised at a time."""
 
 
 class QuantizedWeight(nn.Module):
-    """A frozen weight (N, K) held as integers and scales, under the original's names."""
+    """A frozen weight (N, K) stored as integers and scales, under the original's names."""
 
     weight: Tensor
     weight_scale: Tensor
 
-    def __init__(self, rows: int, columns: int, bits: int, *, scale_type: torch.dtype | None = torch.float16) -> None:
+    def __init__(self, rows: int, columns: int, bits: int, *, scale_dtype: torch.dtype | None = torch.float16) -> None:
         super().__init__()
         self.rows = rows
         self.columns = columns
         self.bits = bits
-        self.scale_type = scale_type
-        """The type of the scales; None takes that of the weights they are made from."""
+        self.scale_dtype = scale_dtype
+        """The dtype of the scales; None takes that of the weights they are computed from."""
         self.register_buffer("weight", torch.empty(rows, columns * bits // 8, dtype=torch.int8))
-        self.register_buffer(SCALE, torch.empty(rows, dtype=scale_type or torch.float16))
+        self.register_buffer(SCALE, torch.empty(rows, dtype=scale_dtype or torch.float16))
 
-    def numbers(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
-        """These rows as numbers, (N, K)."""
+    def dequantize(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
+        """These rows of the weight in `dtype`; (N, K) for all."""
         return dequantize(self.weight[rows], self.weight_scale[rows], self.bits, dtype)
 
     def extra_repr(self) -> str:
-        """What stands between the brackets when a network is printed."""
+        """The arguments in a printed network."""
         return f"{self.rows}, {self.columns}, bits={self.bits}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Move as every module does, but keep the scales' type: `network.bfloat16()` is about what is computed, not about the format."""
+        """Move as every module does, but keep the dtype of the scales: `network.bfloat16()` changes the computation, not the format."""
         scale = self.weight_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight_scale.dtype != scale.dtype:
@@ -54,49 +52,54 @@ class QuantizedWeight(nn.Module):
 
 
 class QuantizedLinear(QuantizedWeight):
-    """A linear layer whose weight is quantised and which passes on a gradient to its input alone."""
+    """A linear layer with a frozen quantised weight; gradients go to its input only."""
 
-    def __init__(self, columns: int, rows: int, bits: int, *, bias: bool = True, scale_type: torch.dtype | None = torch.float16) -> None:
-        super().__init__(rows, columns, bits, scale_type=scale_type)
-        self.in_features, self.out_features = columns, rows  # what nn.Linear calls them
-        self.bias = nn.Parameter(torch.empty(rows), requires_grad=False) if bias else None
+    def __init__(
+        self, in_features: int, out_features: int, bits: int, *, bias: bool = True, scale_dtype: torch.dtype | None = torch.float16
+    ) -> None:
+        super().__init__(out_features, in_features, bits, scale_dtype=scale_dtype)
+        self.in_features, self.out_features = in_features, out_features  # as nn.Linear names them
+        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, N)."""
-        out: Tensor = _Product.apply(x, self.weight, self.weight_scale, self.bits, self.bias)  # type: ignore[no-untyped-call]
+        out: Tensor = DequantMatmul.apply(x, self.weight, self.weight_scale, self.bits, self.bias)  # type: ignore[no-untyped-call]
         return out
 
 
-def linear(
-    columns: int, rows: int, bits: int | None, *, bias: bool = True, scale_type: torch.dtype | None = torch.float16
+def make_linear(
+    in_features: int, out_features: int, bits: int | None, *, bias: bool = True, scale_dtype: torch.dtype | None = torch.float16
 ) -> nn.Linear | QuantizedLinear:
-    """A linear layer quantised to so many bits, or of plain numbers where there are none."""
-    return QuantizedLinear(columns, rows, bits, bias=bias, scale_type=scale_type) if bits else nn.Linear(columns, rows, bias=bias)
+    """A linear layer, quantised unless `bits` is None."""
+    if bits is None:
+        return nn.Linear(in_features, out_features, bias=bias)
+    return QuantizedLinear(in_features, out_features, bits, bias=bias, scale_dtype=scale_dtype)
 
 
 class QuantizedEmbedding(QuantizedWeight):
-    """The vocabulary (V, C), quantised: the rows of ids, and the head that is tied to them."""
+    """A quantised token embedding (V, C), and the head tied to it."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """(T,) -> (T, C), fp16."""
-        return self.numbers(torch.float16, ids)
+        return self.dequantize(torch.float16, ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(T, C) -> (T, V), a part of the vocabulary at a time."""
-        parts = zip(self.weight.split(HEAD_ROWS_AT_ONCE), self.weight_scale.split(HEAD_ROWS_AT_ONCE), strict=True)
-        return torch.cat([_Product.apply(hidden, *part, self.bits, None) for part in parts], -1)  # type: ignore[no-untyped-call]
+        """(T, C) -> (T, V), one part of the vocabulary at a time."""
+        parts = zip(self.weight.split(HEAD_CHUNK_ROWS), self.weight_scale.split(HEAD_CHUNK_ROWS), strict=True)
+        return torch.cat([DequantMatmul.apply(hidden, *part, self.bits, None) for part in parts], -1)  # type: ignore[no-untyped-call]
 
 
-class _Product(torch.autograd.Function):
-    """x times the dequantised weight; the numbers live as long as the product takes, and are made again for the gradient.
+class DequantMatmul(torch.autograd.Function):
+    """x times the dequantised weight, which lives as long as the product takes and is dequantised again for the gradient.
 
-    What backward needs lies in the layer itself, so nothing is saved: under activation checkpointing no product is computed again for it.
+    Backward needs only what the layer itself holds, so nothing is saved, and activation checkpointing need not recompute the product.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, integers: Tensor, scale: Tensor, bits: int, bias: Tensor | None) -> Tensor:
+        """X (T, K), integers and scales of a weight (N, K), bias (N,) -> (T, N)."""
         ctx.integers, ctx.scale, ctx.bits = integers, scale, bits
-        rows = _rows_at_once(integers, bits)
+        rows = _chunk_rows(integers, bits)
         if rows >= len(integers):
             return functional.linear(x, dequantize(integers, scale, bits, x.dtype), bias)
         parts = zip(integers.split(rows), scale.split(rows), strict=True)
@@ -105,13 +108,14 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        """The gradient of the input; the weight, the scale and the bias are frozen."""
+        """The gradient of the input; weight, scale and bias are frozen."""
         (grad,) = grads
-        rows = _rows_at_once(ctx.integers, ctx.bits)
+        rows = _chunk_rows(ctx.integers, ctx.bits)
         parts = zip(grad.split(rows, -1), ctx.integers.split(rows), ctx.scale.split(rows), strict=True)
         first, *others = (part @ dequantize(integers, scale, ctx.bits, grad.dtype) for part, integers, scale in parts)
         return sum(others, first), None, None, None, None
 
 
-def _rows_at_once(integers: Tensor, bits: int) -> int:
-    return len(integers) if integers.is_cuda else max(1, NUMBERS_AT_ONCE * bits // (8 * integers.shape[1]))
+def _chunk_rows(integers: Tensor, bits: int) -> int:
+    """Rows of a weight to dequantise at a time."""
+    return len(integers) if integers.is_cuda else max(1, CPU_CHUNK_WEIGHTS * bits // (8 * integers.shape[1]))

@@ -12,7 +12,8 @@ import torch
 from imprint.data.frames import opening
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
-from imprint.inference.generate import NotFiniteError, Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import NotFiniteError, Sampling
 from imprint.runtime import out_of_memory
 from imprint.training.job import Job
 from imprint.training.memory import mean_loss

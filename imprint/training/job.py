@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, world: W
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     with tuner.base():
-        weights = model.network.weights
+        weights = model.network.num_parameters
     section = recipe.train
     batches = Batches(
         split.lengths(),

@@ -18,7 +18,7 @@ from imprint.engine.engine import Engine
 from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.messages import Bilingual
-from imprint.pack import NOT_SCORED, Counting, Pack, pack
+from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
 from imprint.runtime import out_of_memory, peak_memory_bytes
 from imprint.tune.tuner import Tuner
@@ -176,15 +176,15 @@ def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, s
         room.shrink(tried, say)
 
 
-def packed(rows: Sequence[Encoded], counting: Counting) -> Pack:
+def packed(rows: Sequence[Encoded], scheme: PositionScheme) -> Pack:
     """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
     parts = [part for row in rows for part in row.parts]
-    return pack([ids for ids, _ in parts], counting, [labels for _, labels in parts])
+    return pack([ids for ids, _ in parts], scheme, [labels for _, labels in parts])
 
 
 def scored(row: Encoded) -> int:
     """How many tokens of a row are predicted; the first has nothing before it."""
-    return len(row.labels) - 1 - row.labels[1:].count(NOT_SCORED)
+    return len(row.labels) - 1 - row.labels[1:].count(IGNORE_INDEX)
 
 
 def refuse_full_disk(run: RunFolder, numbers: int, result: int, keep_states: int, say: Say) -> None:

@@ -97,7 +97,7 @@ def fingerprint(network: Network) -> list[float]:
     A quantised weight counts as the numbers it stands for: its largest integer times its scale is the largest number it was made from.
     """
     first = {name: parameter[:1] for name, parameter in network.named_parameters() if parameter.dim() > 1}
-    first |= {name: layer.numbers(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}
+    first |= {name: layer.dequantize(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}
     vectors = {name: parameter for name, parameter in network.named_parameters() if parameter.dim() == 1}
     largest = [tensor.abs().max().float() for _, tensor in (*sorted(first.items()), *sorted(vectors.items()))]
     return [round(float(number), 6) for number in torch.stack(largest).cpu()]

@@ -50,7 +50,7 @@ class PrefixShape:
     def of(cls, network: Network, length: int, *, projection: bool) -> "PrefixShape":
         """The shape that fits a network."""
         shape = network.shape
-        return cls(length, shape.layers, shape.kv_heads, shape.head_size, shape.hidden, network.projection_width, projection)
+        return cls(length, shape.num_layers, shape.num_kv_heads, shape.head_dim, shape.hidden_size, network.projection_width, projection)
 
 
 class PrefixEncoder(nn.Module):
@@ -108,7 +108,7 @@ def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixSha
         raise UserError('tune.text: is empty. Give the instruction of the task, or set tune.start to "random".')
     repeated = [text_ids[i % len(text_ids)] for i in range(shape.length)]
     cache = network.new_cache(1, shape.length)
-    cache.used = shape.length
+    cache.length = shape.length
     network(pack([repeated], network).to(network.device), cache=cache)
     layers = [torch.stack((key[0], value[0]), 0) for key, value in zip(cache.keys, cache.values, strict=True)]  # K x (2, H, P, D)
     return torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(shape.length, -1).float()

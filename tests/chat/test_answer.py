@@ -39,7 +39,7 @@ def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypa
 
 
 def test_the_context_is_what_the_base_was_made_for_unless_more_is_asked_for(model: Model) -> None:
-    assert fit(model, GREEDY.ask("你好")).max_length == model.network.shape.longest == 512
+    assert fit(model, GREEDY.ask("你好")).max_length == model.network.shape.max_length == 512
     assert fit(model, GREEDY.set("max_length", "600").ask("你好")).max_length == 600
 
 

@@ -8,7 +8,7 @@ from imprint.chat.answer import Fit
 from imprint.chat.console import HOW_TO_LEAVE, Chat, Lines, Screen, coloured, losses
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
-from imprint.inference.generate import NotFiniteError
+from imprint.inference.sampling import NotFiniteError
 from imprint.model import Model
 
 Says = Callable[..., None]

@@ -13,7 +13,7 @@ import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
 from imprint.files import read_jsonl
-from imprint.inference.generate import NotFiniteError
+from imprint.inference.sampling import NotFiniteError
 from imprint.runs import RunFolder
 from imprint.tokenizers import ChatGLMTokenizer
 from tests.evaluate.answers import FILES, Ask, predictions, said_by_hand, scores

@@ -9,7 +9,7 @@ from imprint.evaluate.review import forgetting_command, own_samples, read_review
 from imprint.evaluate.scores import learned_samples
 from imprint.files import read_jsonl
 from imprint.forgetting.section import ForgettingSection
-from imprint.inference.generate import NotFiniteError
+from imprint.inference.sampling import NotFiniteError
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
 from imprint.model import Model

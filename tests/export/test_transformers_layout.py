@@ -100,7 +100,7 @@ def test_two_programs_are_compared_without_rounding_unless_it_is_asked_for(
         types.append(dtype)
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("imprint.models.peer.Peer", witness)
+    monkeypatch.setattr("imprint.models.reference.ReferenceModel", witness)
     for more in ([], ["proof_dtype=bfloat16"]):
         with pytest.raises(UserError, match=r"memory ran out while \w+ was computed in; nothing was written\. Give device=cpu"):
             export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=1", *more])

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from imprint.inference.generate import NotFiniteError
-from imprint.inference.likelihood import choose, likelihoods
+from imprint.inference.likelihood import score_answers, score_options
+from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
@@ -37,12 +37,12 @@ def prefix_for(network: Network) -> Prefix:
 @pytest.mark.parametrize("at_once", [256, 4, 1])
 @pytest.mark.parametrize("tuned", [False, True])
 def test_walking_the_tree_of_labels_equals_brute_force(at_once: int, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
-    monkeypatch.setattr("imprint.inference.likelihood.AT_ONCE", at_once)
+    monkeypatch.setattr("imprint.inference.likelihood.MAX_ROWS", at_once)
     network = small_network(vocabulary=12, std=0.5)
     prefix = prefix_for(network) if tuned else None
     asked = prompts_of(network)
 
-    found = choose(network, asked, OPTIONS, prefix=prefix)
+    found = score_options(network, asked, OPTIONS, prefix=prefix)
 
     wanted = torch.tensor([[one_by_one(network, row, option, prefix) for option in OPTIONS] for row in asked])
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
@@ -54,19 +54,19 @@ def test_labels_are_chosen_alike_alone_and_together() -> None:
     network = case.load().network
     options = [[3, 4, 5], [3, 4], [7, 5]]
 
-    together = choose(network, case.prompts, options)
+    together = score_options(network, case.prompts, options)
 
-    alone = torch.cat([choose(network, [row], options) for row in case.prompts])
+    alone = torch.cat([score_options(network, [row], options) for row in case.prompts])
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_probability_of_an_answer_is_that_of_its_tokens_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.inference.likelihood.CHUNK", 2)
+    monkeypatch.setattr("imprint.inference.likelihood.CHUNK_TOKENS", 2)
     network = small_network(vocabulary=12, std=0.5)
     asked = prompts_of(network)
     answers = [[1, 2, END], [END], [4, 4, 4, 1, END], [3, END]]
 
-    found = likelihoods(network, asked, answers)
+    found = score_answers(network, asked, answers)
 
     wanted = [one_by_one(network, row, answer, None) for row, answer in zip(asked, answers, strict=True)]
     assert found == pytest.approx(wanted, abs=1e-4)
@@ -75,8 +75,8 @@ def test_the_probability_of_an_answer_is_that_of_its_tokens_and_its_end(monkeypa
 def test_all_answers_there_are_have_a_probability_of_one() -> None:
     network = small_network(vocabulary=6, std=0.5)
     asked = [prompt(network, 1, 2)]
-    vocabulary = network.shape.vocabulary
-    firsts = choose(network, asked, [[token] for token in range(vocabulary)])
+    vocabulary = network.shape.vocab_size
+    firsts = score_options(network, asked, [[token] for token in range(vocabulary)])
     assert float(firsts.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
@@ -85,6 +85,6 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         network.head_weight.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="prompt 1 of 4"):
-        choose(network, prompts_of(network), OPTIONS)
+        score_options(network, prompts_of(network), OPTIONS)
     with pytest.raises(NotFiniteError, match="prompt 1 of 4"):
-        likelihoods(network, prompts_of(network), [[1]] * 4)
+        score_answers(network, prompts_of(network), [[1]] * 4)

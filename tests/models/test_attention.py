@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imprint.models import attention
-from imprint.models.attention import Cache, Grid, attend
+from imprint.models.attention import KVCache, PaddedLayout, attend
 from imprint.pack import Pack
 from tests.cases import difference
 
@@ -40,30 +40,30 @@ def naive(
     """Row by row and head by head: a softmax over the prefix and the keys that a token may see, lowered by their distance."""
     out = torch.empty_like(query)
     for token in range(len(query)):
-        mine = (pack.row == pack.row[token]) & (pack.column < pack.visible[token])
+        mine = (pack.seq_ids == pack.seq_ids[token]) & (pack.offsets < pack.num_visible[token])
         for head in range(HEADS):
             keys, values = key[mine, head], value[mine, head]
             if prefix is not None:
                 keys, values = torch.cat((prefix[0][:, head], keys)), torch.cat((prefix[1][:, head], values))
             scores = keys @ query[token, head] / SIZE**0.5
             if slopes is not None:
-                scores = scores - slopes[head] * (pack.column[token] - torch.arange(len(keys)) + len(keys) - int(mine.sum()))
+                scores = scores - slopes[head] * (pack.offsets[token] - torch.arange(len(keys)) + len(keys) - int(mine.sum()))
             weights = scores.softmax(0)
             out[token, head] = weights @ values
     return out
 
 
-def attended(pack: Pack, tensors: list[Tensor], *, with_prefix: bool, damping: float = 1.0, slopes: Tensor | None = None) -> Tensor:
+def attended(pack: Pack, tensors: list[Tensor], *, with_prefix: bool, score_scale: float = 1.0, slopes: Tensor | None = None) -> Tensor:
     prefix = (tensors[3], tensors[4]) if with_prefix else None
-    return attend(tensors[0], tensors[1], tensors[2], Grid.of(pack), prefix=prefix, damping=damping, slopes=slopes)
+    return attend(tensors[0], tensors[1], tensors[2], PaddedLayout.from_pack(pack), prefix=prefix, score_scale=score_scale, slopes=slopes)
 
 
-def compare(lengths: list[int], *, with_prefix: bool, damping: float = 1.0, slopes: Tensor | None = None) -> float:
+def compare(lengths: list[int], *, with_prefix: bool, score_scale: float = 1.0, slopes: Tensor | None = None) -> float:
     """The largest relative difference from the naive computation in fp64, over the output and every gradient."""
     pack = causal_pack(lengths)
     single, double = draw(lengths), draw(lengths, dtype=torch.float64)
     used = 5 if with_prefix else 3
-    found = attended(pack, single, with_prefix=with_prefix, damping=damping, slopes=slopes)
+    found = attended(pack, single, with_prefix=with_prefix, score_scale=score_scale, slopes=slopes)
     expected = naive(pack, double[0], double[1], double[2], (double[3], double[4]) if with_prefix else None, slopes)
     torch.manual_seed(1)
     upstream = torch.randn(expected.shape, dtype=torch.float64)
@@ -84,10 +84,10 @@ def test_with_a_prefix_they_are_those_of_prefix_and_row_side_by_side(lengths: li
     assert compare(lengths, with_prefix=True) < 1e-5
 
 
-@pytest.mark.parametrize("damping", [2.0, 28.0])
-def test_damping_changes_no_result(damping: float) -> None:
-    assert compare([7, 1, 4], with_prefix=True, damping=damping) < 1e-5
-    assert compare([7, 1, 4], with_prefix=False, damping=damping) < 1e-5
+@pytest.mark.parametrize("score_scale", [2.0, 28.0])
+def test_the_scale_of_the_scores_changes_no_result(score_scale: float) -> None:
+    assert compare([7, 1, 4], with_prefix=True, score_scale=score_scale) < 1e-5
+    assert compare([7, 1, 4], with_prefix=False, score_scale=score_scale) < 1e-5
 
 
 @pytest.mark.parametrize("with_prefix", [False, True])
@@ -97,31 +97,31 @@ def test_with_slopes_a_key_counts_less_the_farther_it_is_and_the_prefix_stands_b
     with_prefix: bool,  # noqa: FBT001
 ) -> None:
     assert compare(lengths, with_prefix=with_prefix, slopes=torch.tensor([0.5, 0.06])) < 1e-5
-    assert compare(lengths, with_prefix=with_prefix, slopes=torch.tensor([0.5, 0.06]), damping=3.0) < 1e-5
+    assert compare(lengths, with_prefix=with_prefix, slopes=torch.tensor([0.5, 0.06]), score_scale=3.0) < 1e-5
 
 
 def test_damping_keeps_half_precision_finite() -> None:
     pack = causal_pack([3])
     query, key, value = (torch.full((3, HEADS, SIZE), size, dtype=torch.float16) for size in (160.0, 160.0, 1.0))
-    grid = Grid.of(pack)
+    layout = PaddedLayout.from_pack(pack)
 
-    plain = attend(query, key, value, grid, prefix=None)
-    damped = attend(query, key, value, grid, prefix=None, damping=28.0)
+    plain = attend(query, key, value, layout, prefix=None)
+    scaled = attend(query, key, value, layout, prefix=None, score_scale=28.0)
 
     assert not plain.isfinite().all()  # 160 * 160 * sqrt(8) is beyond 65504
-    assert difference(damped, value) < 1e-3
+    assert difference(scaled, value) < 1e-3
 
 
-@pytest.mark.parametrize("damping", [1.0, 3.0])
+@pytest.mark.parametrize("score_scale", [1.0, 3.0])
 @pytest.mark.parametrize("with_prefix", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_queries_that_share_keys_get_what_they_would_with_keys_of_their_own(lengths: list[int], with_prefix: bool, damping: float) -> None:  # noqa: FBT001
+def test_queries_that_share_keys_are_as_with_their_own(lengths: list[int], with_prefix: bool, score_scale: float) -> None:  # noqa: FBT001
     pack, (_, *shared) = causal_pack(lengths), draw(lengths)
     query = torch.randn(sum(lengths), 3 * HEADS, SIZE, requires_grad=True)
     tensors = [query, *(shared if with_prefix else shared[:2])]
 
-    found = attended(pack, [query, *shared], with_prefix=with_prefix, damping=damping)
-    expected = attended(pack, [query, *(one.repeat_interleave(3, 1) for one in shared)], with_prefix=with_prefix, damping=damping)
+    found = attended(pack, [query, *shared], with_prefix=with_prefix, score_scale=score_scale)
+    expected = attended(pack, [query, *(one.repeat_interleave(3, 1) for one in shared)], with_prefix=with_prefix, score_scale=score_scale)
 
     assert found.shape == query.shape
     assert difference(found, expected) < 1e-5
@@ -132,7 +132,7 @@ def test_queries_that_share_keys_get_what_they_would_with_keys_of_their_own(leng
 
 @pytest.mark.parametrize("scores", [1, 2 * 7 * 7, 2 * 2 * 7 * 7])
 def test_pieces_together_are_the_whole(monkeypatch: pytest.MonkeyPatch, scores: int) -> None:
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)
+    monkeypatch.setattr(attention, "MAX_SCORES", scores)
 
     assert compare([7, 1, 4], with_prefix=True) < 1e-5
 
@@ -212,7 +212,7 @@ def test_a_cache_gives_what_one_pass_gives() -> None:
     lengths = [5, 3]
     pack, tensors = causal_pack(lengths), draw(lengths)
     whole = attended(pack, tensors, with_prefix=True)
-    cache = Cache(layers=1, rows=2, capacity=6, heads=HEADS, head_size=SIZE, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KVCache(layers=1, rows=2, capacity=6, heads=HEADS, head_dim=SIZE, dtype=torch.float32, device=torch.device("cpu"))
     nothing = torch.empty(0, dtype=torch.long)
 
     with torch.no_grad():
@@ -220,23 +220,30 @@ def test_a_cache_gives_what_one_pass_gives() -> None:
         first = torch.tensor([0, 1, 2, 3, 5, 6])
         out = torch.empty_like(whole)
         for used, places, counts in ((4, first, (4, 2)), (5, last, (1, 1))):
-            cache.used = used
+            cache.length = used
             part = Pack(
-                pack.ids[places], pack.positions, pack.row[places], pack.column[places], pack.visible[places], counts, nothing, nothing
+                pack.ids[places],
+                pack.positions,
+                pack.seq_ids[places],
+                pack.offsets[places],
+                pack.num_visible[places],
+                counts,
+                nothing,
+                nothing,
             )
             query, key, value = (tensor[places] for tensor in tensors[:3])
-            keys, values = cache.extend(0, part, key, value)
-            out[places] = attend(query, keys, values, Grid.of(part, cache.used), prefix=(tensors[3], tensors[4]))
+            keys, values = cache.update(0, part, key, value)
+            out[places] = attend(query, keys, values, PaddedLayout.from_pack(part, cache.length), prefix=(tensors[3], tensors[4]))
 
     assert difference(out, whole) < 1e-5
 
 
 def test_a_cache_keeps_rows_in_the_order_that_is_asked() -> None:
-    cache = Cache(layers=2, rows=3, capacity=2, heads=1, head_size=1, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KVCache(layers=2, rows=3, capacity=2, heads=1, head_dim=1, dtype=torch.float32, device=torch.device("cpu"))
     for layer in range(2):
         cache.keys[layer].copy_(torch.arange(3.0)[:, None, None, None].expand(3, 1, 2, 1))
 
-    cache.keep(torch.tensor([2, 0, 2, 2]))
+    cache.select(torch.tensor([2, 0, 2, 2]))
 
     assert [keys[:, 0, 0, 0].tolist() for keys in cache.keys] == [[2, 0, 2, 2]] * 2
     assert cache.values[0].shape == (4, 1, 2, 1)

@@ -11,16 +11,17 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import imprint
 from imprint.errors import UserError
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.model import Model
 from imprint.models.bloom import Bloom, BloomConfig, alibi_slopes
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
 from imprint.tune.prefix import PrefixShape, start_prefix
-from tests import peers
+from tests import reference_models
 from tests.cases import difference
-from tests.peers import LABELS, ROWS, our_logits, our_loss, prefix_of
+from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 HEADS = (2, 3, 6)
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def fields(heads: int = 3, *, after_norm: bool = False, head_size: int = 8) -> d
 
 def pair(heads: int = 3, *, after_norm: bool = False) -> tuple[Any, Bloom]:
     """transformers' model and ours, of the same random weights."""
-    model = peers.peer("bloom", fields(heads, after_norm=after_norm))
+    model = reference_models.random_model("bloom", fields(heads, after_norm=after_norm))
     ours = Bloom(BloomConfig.read(model.config.to_dict())).eval()
     ours.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if not name.startswith("lm_head")})
     return model, ours.requires_grad_(requires_grad=False)
@@ -51,15 +52,15 @@ class TestAgainstTransformers:
         model, ours = pair(heads, after_norm=after_norm)
 
         for row, found in zip(ROWS, our_logits(ours, ROWS), strict=True):
-            assert difference(found, peers.logits(model, row)) <= 1e-4
-        for found, padded in zip(our_logits(ours, ROWS), peers.padded_logits(model, ROWS), strict=True):
+            assert difference(found, reference_models.logits(model, row)) <= 1e-4
+        for found, padded in zip(our_logits(ours, ROWS), reference_models.padded_logits(model, ROWS), strict=True):
             assert difference(found, padded) <= 1e-4
 
     def test_every_hidden_state(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
         model, ours = pair(heads, after_norm=after_norm)
 
         for row, found in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
-            expected = peers.run(model, row, output_hidden_states=True).hidden_states
+            expected = reference_models.run(model, row, output_hidden_states=True).hidden_states
             assert len(found) == len(expected)
             assert max(difference(a, b[0]) for a, b in zip(found, expected, strict=True)) <= 1e-4
 
@@ -68,7 +69,7 @@ class TestAgainstTransformers:
         model, ours = pair(heads, after_norm=after_norm)
         ours.requires_grad_(requires_grad=True)
 
-        found, expected = our_loss(ours, checkpointing=checkpointing), peers.loss(model, ROWS, LABELS)
+        found, expected = our_loss(ours, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS)
         found.backward()
         expected.backward()
 
@@ -84,7 +85,7 @@ class TestAgainstTransformers:
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
 
-        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), peers.loss(model, ROWS, LABELS, prefix)
+        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
 
         assert difference(found, expected) <= 1e-5
         for a, b in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
@@ -93,7 +94,7 @@ class TestAgainstTransformers:
     def test_greedy_ids(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
         model, ours = pair(heads, after_norm=after_norm)
 
-        assert generate(ours, ROWS, Sampling(6)) == [peers.greedy(model, row, 6) for row in ROWS]
+        assert generate(ours, ROWS, Sampling(6)) == [reference_models.greedy(model, row, 6) for row in ROWS]
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 8, 12, 14, 16, 20, 32, 112])
@@ -144,15 +145,15 @@ def test_a_prefix_of_any_start_learns(start: str, projection: bool) -> None:  # 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_in_16_bit_the_loss_is_near(dtype: torch.dtype, bound: float) -> None:
     model, ours = pair()
-    expected = peers.loss(model, ROWS, LABELS).item()
+    expected = reference_models.loss(model, ROWS, LABELS).item()
 
     assert abs(float(our_loss(ours.to(dtype))) - expected) <= bound * expected
 
 
 def official(folder: Path, *, kind: str) -> tuple[Any, Path]:
     """A folder as the releases are: names without `transformer.`, no head, in one file or shards of either format."""
-    model = peers.peer("bloom", fields())
-    peers.saved(model, folder, shard="20KB" if kind == "shards" else "1GB")
+    model = reference_models.random_model("bloom", fields())
+    reference_models.saved(model, folder, shard="20KB" if kind == "shards" else "1GB")
     if kind in ("bare", "bin"):
         file = folder / "model.safetensors"
         bare = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items() if not name.startswith("lm_head")}
@@ -172,10 +173,10 @@ def test_official_folders_load_and_what_is_saved_loads_in_transformers(tmp_path:
 
     assert (kind == "shards") == ((folder / "model.safetensors.index.json").is_file())
     for row in ROWS:
-        expected = peers.logits(model, row)
+        expected = reference_models.logits(model, row)
         for found in (network, again):
             assert difference(our_logits(found, [row])[0], expected) <= 1e-4
-        assert difference(peers.logits(theirs, row), expected) <= 1e-4
+        assert difference(reference_models.logits(theirs, row), expected) <= 1e-4
 
 
 def test_the_head_is_in_memory_and_in_the_folder_once(tmp_path: Path) -> None:
@@ -197,15 +198,15 @@ class TestQuantised:
         ours = load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
         layers = quantized_layers(ours)
         numbers = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
-        model.load_state_dict({**numbers, **{name: layer.numbers(torch.float32) for name, layer in layers.items()}}, strict=False)
+        model.load_state_dict({**numbers, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}}, strict=False)
 
         assert len(layers) == 2 * 4
         assert not any(isinstance(layer, nn.Linear) for layer in ours.modules())
-        assert difference(our_loss(ours), peers.loss(model, ROWS, LABELS)) <= 1e-5
+        assert difference(our_loss(ours), reference_models.loss(model, ROWS, LABELS)) <= 1e-5
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
         found = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
-        for a, b in zip(found, torch.autograd.grad(peers.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
+        for a, b in zip(found, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
     def test_a_quantised_folder_is_the_base_quantised_as_it_is_read(self, tmp_path: Path, bits: int) -> None:

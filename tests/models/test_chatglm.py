@@ -9,7 +9,7 @@ import imprint
 from imprint.errors import UserError
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLMConfig, rotary, rotate
-from imprint.pack import Layout, pack
+from imprint.pack import ContextSpan, pack
 from imprint.quant.formats import BITS
 from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_fields, small_network
 
@@ -77,27 +77,27 @@ class TestAgainstTheOriginal:
             assert torch.equal(found[1], unpadded[1])
 
 
-class TestLayout:
+class TestContextSpan:
     def test_context_ends_at_sop_and_counting_stops_at_gmask(self) -> None:
         network = small_network()
 
-        assert network.layout([1, 2, *prompt(network, 3), 4]) == Layout(context=4, anchor=3)
+        assert network.context_span([1, 2, *prompt(network, 3), 4]) == ContextSpan(length=4, anchor=3)
 
     def test_gmask_counts_before_mask_wherever_it_stands(self) -> None:
         network = small_network()
         control = network.config.control
 
-        assert network.layout([control.mask, 1, control.gmask, control.sop]).anchor == 2
-        assert network.layout([1, control.mask, 2, control.sop]).anchor == 1
+        assert network.context_span([control.mask, 1, control.gmask, control.sop]).anchor == 2
+        assert network.context_span([1, control.mask, 2, control.sop]).anchor == 1
 
     def test_without_a_mask_counting_stops_at_the_end_of_the_context(self) -> None:
         network = small_network()
 
-        assert network.layout([1, 2, network.config.control.sop, 5]) == Layout(context=2, anchor=1)
+        assert network.context_span([1, 2, network.config.control.sop, 5]) == ContextSpan(length=2, anchor=1)
 
     def test_without_sop_the_whole_row_is_context(self) -> None:
-        assert small_network().layout([1, 2, 3]) == Layout(context=3, anchor=2)
-        assert small_network().layout([]) == Layout(context=0, anchor=0)
+        assert small_network().context_span([1, 2, 3]) == ContextSpan(length=3, anchor=2)
+        assert small_network().context_span([]) == ContextSpan(length=0, anchor=0)
 
     def test_context_sees_itself_in_both_directions_and_the_answer_only_backwards(self) -> None:
         network = small_network()
@@ -205,7 +205,7 @@ class TestQuantised:
         model = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype=dtype, device="cpu")
         network, rows = model.network, Case("chatglm1-base").rows
 
-        assert network.weights == plain_twin(network).weights == sum(map(torch.numel, plain_twin(network).parameters()))
+        assert network.num_parameters == plain_twin(network).num_parameters == sum(map(torch.numel, plain_twin(network).parameters()))
         assert network.dtype is dtype
         assert network.device == network.new_cache(1, 4).keys[0].device == torch.device("cpu")
         assert network.head_weight.dtype is network.new_cache(1, 4).keys[0].dtype is dtype

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import imprint
 from imprint.errors import UserError
-from imprint.inference.generate import Rows, Sampling, generate
+from imprint.inference.decode_batch import DecodeBatch
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.chatglm2 import Attention, ChatGLM2, ChatGLM2Config, rotary, rotate
@@ -108,7 +110,7 @@ class TestAgainstTheOriginal:
         model = case.load()
         found = model.hidden_states(case.rows)
 
-        assert {len(states) for states in found} == {model.network.shape.layers + 1}
+        assert {len(states) for states in found} == {model.network.shape.num_layers + 1}
         for states, logits, row in zip(found, case.per_row("logits"), case.rows, strict=True):
             assert torch.equal(states[0], model.network.state_dict()[EMBEDDING][torch.tensor(row)])
             assert difference(model.network.logits(states[-1]), logits) <= 1e-4
@@ -127,10 +129,10 @@ class TestCache:
         new = [[7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17, 18]]
         whole = [[*row, *more] for row, more in zip(ROWS, new, strict=True)]
         expected = network.logits(network(pack(whole, network), prefix=prefix)).split([len(row) for row in whole])
-        rows = Rows(network, ROWS, 4)
+        batch = DecodeBatch(network, ROWS, 4)
 
-        steps = [rows.read_prompts(network, prefix)]
-        steps += [rows.step(network, prefix, torch.tensor(tokens)) for tokens in zip(*new, strict=True)]
+        steps = [batch.prefill(network, prefix)]
+        steps += [batch.step(network, prefix, torch.tensor(tokens)) for tokens in zip(*new, strict=True)]
 
         for place, row in enumerate(ROWS):
             assert difference(torch.stack([step[place] for step in steps]), expected[place][len(row) - 1 :]) < 1e-4
@@ -241,7 +243,7 @@ class TestPrefix:
 def quantized_twin(network: ChatGLM2) -> ChatGLM2:
     """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
     twin = ChatGLM2(replace(network.config, quantization_bit=None))
-    numbers = {name: layer.numbers(torch.float32) for name, layer in quantized_layers(network).items()}
+    numbers = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
     return twin.requires_grad_(requires_grad=False).eval()
 
@@ -428,7 +430,7 @@ class TestParts:
 
         one, other = (network(pack(ROWS, network)) for network in (plain, damped))
 
-        found = [[module.damping for module in network.modules() if isinstance(module, Attention)] for network in (plain, damped)]
+        found = [[module.score_scale for module in network.modules() if isinstance(module, Attention)] for network in (plain, damped)]
         assert found == [[1, 1], [1, 2]]
         assert difference(one, other) < 1e-4
 
@@ -441,7 +443,7 @@ class TestParts:
 
         assert read.state_dict().keys() == network.state_dict().keys()
         assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in read.state_dict().items())
-        assert read.weights == sum(map(torch.numel, network.parameters()))
+        assert read.num_parameters == sum(map(torch.numel, network.parameters()))
 
     @pytest.mark.parametrize(("dtype", "share"), [(torch.float16, 0.03), (torch.bfloat16, 0.2)])
     def test_sixteen_bits_stay_near_thirty_two(self, dtype: torch.dtype, share: float) -> None:

@@ -21,7 +21,7 @@ def test_chatglm_6b_is_known_by_its_fields_whatever_its_folder_is_called(tmp_pat
     network = build_network(read_config(folder), folder)
 
     assert type(network).__name__ == "ChatGLM"
-    assert network.shape.layers == 2
+    assert network.shape.num_layers == 2
 
 
 def test_bloom_is_known_by_its_type(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_what_transformers_knows_is_built_of_its_classes(tmp_path: Path) -> None
 
     network = build_network({"model_type": "llama", **fields}, tmp_path)
 
-    assert type(network).__name__ == "Classes"
+    assert type(network).__name__ == "TransformersNetwork"
     assert "model.layers.1.self_attn.q_proj.weight" in network.state_dict()
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_brings_its_own_code_hears_that_it_is_never_run(tmp_path: 
 def test_the_officials_auto_map_does_no_harm(tmp_path: Path) -> None:
     fields = {**small_fields(), "auto_map": {"AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration"}}
 
-    assert build_network(fields, tmp_path).shape.hidden == 32
+    assert build_network(fields, tmp_path).shape.hidden_size == 32
 
 
 def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path:
     network = build_network(read_config(folder), folder)
 
     assert type(network).__name__ == "ChatGLM2"
-    assert network.shape.kv_heads == 2
+    assert network.shape.num_kv_heads == 2
 
 
 @pytest.mark.parametrize(("bits", "embeddings"), [(8, False), (4, False), (4, True)])

@@ -11,7 +11,7 @@ from imprint.errors import UserError
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.glm_layout import chatglm2_fields, chatglm2_tensors, glm_fields, glm_tensors
 from imprint.pack import pack
-from tests import cases, peers
+from tests import cases, reference_models
 from tests.cases import difference, small_chatglm2
 
 ROWS = [[3, 1, 4, 1, 5, 9, 2, 6], [5], [3, 5, 8]]
@@ -47,20 +47,20 @@ def test_transformers_computes_the_same_from_its_layout(network: ChatGLM2, tmp_p
     assert type(glm).__name__ == "GlmForCausalLM"
     for row in ROWS:
         found = network.logits(network(pack([row], network)))
-        assert difference(found, peers.logits(glm, row)) <= 1e-4
+        assert difference(found, reference_models.logits(glm, row)) <= 1e-4
 
 
 def test_gradients_of_a_prefix_and_the_loss_are_those_of_transformers(tmp_path: Path) -> None:
     network = small_chatglm2(std=0.3)
     glm = as_glm(network, tmp_path / "glm")
-    prefix = peers.draw_prefix(layers=2, heads=2, head_size=12)
+    prefix = reference_models.draw_prefix(layers=2, heads=2, head_size=12)
     given = [tensor for pair in prefix for tensor in pair]
 
     rows = [row for row in ROWS if len(row) > 1]
     batch = pack(rows, network, rows)
     logits = network.logits(network(batch, prefix=prefix, checkpointing=True)[batch.targets])
     ours = torch.nn.functional.cross_entropy(logits, batch.labels)
-    theirs = peers.loss(glm, rows, rows, prefix)
+    theirs = reference_models.loss(glm, rows, rows, prefix)
 
     assert difference(ours, theirs) <= 1e-4
     for one, other in zip(torch.autograd.grad(ours, given), torch.autograd.grad(theirs, given), strict=True):

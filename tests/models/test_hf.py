@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from imprint.errors import UserError
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network
@@ -16,9 +17,9 @@ from imprint.models.hf import PROVEN, knows
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
-from tests import peers
+from tests import reference_models
 from tests.cases import difference, write_config
-from tests.peers import LABELS, ROWS, our_logits, our_loss, prefix_of
+from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 CPU = torch.device("cpu")
 
@@ -29,13 +30,13 @@ def loaded(folder: Path, *, bits: int | None = None, dtype: torch.dtype = torch.
 
 def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
     """transformers' model and ours, read from the folder that it was saved to."""
-    model = peers.peer(kind, {**peers.FIELDS, **change})
-    return model, loaded(peers.saved(model, folder))
+    model = reference_models.random_model(kind, {**reference_models.FIELDS, **change})
+    return model, loaded(reference_models.saved(model, folder))
 
 
 def refusal(folder: Path, kind: str, **change: object) -> str:
     """What is said of a config.json with these fields."""
-    fields = {"model_type": kind, **peers.FIELDS, **change}
+    fields = {"model_type": kind, **reference_models.FIELDS, **change}
     with pytest.raises(UserError) as caught, torch.device("meta"):
         build_network({name: value for name, value in fields.items() if value is not None}, write_config(folder, fields))
     return str(caught.value)
@@ -52,16 +53,16 @@ class TestAgainstTransformers:
         model, ours, _ = proven
 
         for row, found in zip(ROWS, our_logits(ours, ROWS), strict=True):
-            assert difference(found, peers.logits(model, row)) <= 1e-4
+            assert difference(found, reference_models.logits(model, row)) <= 1e-4
             assert difference(our_logits(ours, [row])[0], found) <= 1e-4
-        for found, padded in zip(our_logits(ours, ROWS[::-1])[::-1], peers.padded_logits(model, ROWS), strict=True):
+        for found, padded in zip(our_logits(ours, ROWS[::-1])[::-1], reference_models.padded_logits(model, ROWS), strict=True):
             assert difference(found, padded) <= 1e-4
 
     def test_every_hidden_state(self, proven: tuple[Any, Network, Path]) -> None:
         model, ours, _ = proven
 
         for row, found in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
-            expected = peers.run(model, row, output_hidden_states=True).hidden_states
+            expected = reference_models.run(model, row, output_hidden_states=True).hidden_states
             assert max(difference(a, b[0]) for a, b in zip(found, expected, strict=True)) <= 1e-4
 
     @pytest.mark.parametrize("checkpointing", [False, True])
@@ -72,7 +73,7 @@ class TestAgainstTransformers:
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
 
-        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), peers.loss(model, ROWS, LABELS, prefix)
+        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
 
         assert difference(found, expected) <= 1e-5
         for a, b in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
@@ -84,7 +85,7 @@ class TestAgainstTransformers:
 
         our_loss(ours, checkpointing=True).backward()
         model.zero_grad()
-        peers.loss(model, ROWS, LABELS).backward()
+        reference_models.loss(model, ROWS, LABELS).backward()
 
         theirs = dict(model.named_parameters())
         for name, parameter in ours.named_parameters():
@@ -95,7 +96,7 @@ class TestAgainstTransformers:
     def test_greedy_ids_from_a_cache_are_those_of_generate(self, proven: tuple[Any, Network, Path]) -> None:
         model, ours, _ = proven
 
-        assert generate(ours, ROWS, Sampling(10)) == [peers.greedy(model, row, 10) for row in ROWS]
+        assert generate(ours, ROWS, Sampling(10)) == [reference_models.greedy(model, row, 10) for row in ROWS]
 
     def test_cached_steps_behind_a_prefix_are_one_pass(self, proven: tuple[Any, Network, Path]) -> None:
         _, ours, _ = proven
@@ -116,8 +117,8 @@ class TestAgainstTransformers:
 
         assert (tmp_path / "saved" / "model.safetensors.index.json").is_file()
         for row in ROWS:
-            assert difference(our_logits(again, [row])[0], peers.logits(model, row)) <= 1e-4
-            assert difference(peers.logits(theirs, row), peers.logits(model, row)) <= 1e-5
+            assert difference(our_logits(again, [row])[0], reference_models.logits(model, row)) <= 1e-4
+            assert difference(reference_models.logits(theirs, row), reference_models.logits(model, row)) <= 1e-5
 
     @pytest.mark.parametrize("bits", BITS)
     def test_a_quantised_one_computes_with_the_numbers_that_it_stands_for(
@@ -129,13 +130,13 @@ class TestAgainstTransformers:
         layers = quantized_layers(ours)
 
         numbers = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
-        model.load_state_dict({**numbers, **{name: layer.numbers(torch.float32) for name, layer in layers.items()}})
+        model.load_state_dict({**numbers, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}})
         save_network(ours, tmp_path / "base", tmp_path / "saved")
 
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
         found = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
-        for a, b in zip(found, torch.autograd.grad(peers.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
+        for a, b in zip(found, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
         assert len(layers) >= 2 * 6
         assert torch.equal(our_logits(loaded(tmp_path / "saved"), ROWS[:1])[0], our_logits(ours, ROWS[:1])[0])
@@ -149,7 +150,7 @@ class TestFolders:
 
         assert "lm_head.weight" not in load_file(tmp_path / "saved" / "model.safetensors")
         assert ours.head_weight is ours.get_parameter("model.embed_tokens.weight")
-        assert difference(our_logits(ours, ROWS[:1])[0], peers.logits(model, ROWS[0])) <= 1e-4
+        assert difference(our_logits(ours, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
     def test_nothing_is_left_without_numbers(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "glm4")
@@ -158,7 +159,7 @@ class TestFolders:
 
     def test_16_bit_weights_leave_rotary_frequencies_as_they_are(self, tmp_path: Path) -> None:
         model, _ = pair(tmp_path / "base", "llama")
-        expected = peers.logits(model, ROWS[0]).detach()
+        expected = reference_models.logits(model, ROWS[0]).detach()
 
         ours = loaded(tmp_path / "base", dtype=torch.bfloat16)
 
@@ -167,7 +168,7 @@ class TestFolders:
         assert difference(our_logits(ours, ROWS[:1])[0].float(), expected) <= 0.1 * float(expected.abs().max())
 
     def test_code_in_a_folder_is_never_run(self, tmp_path: Path) -> None:
-        folder = peers.saved(peers.peer("qwen2", peers.FIELDS), tmp_path / "base")
+        folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
         fields = json.loads((folder / "config.json").read_text())
         write_config(folder, {**fields, "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}})
         (folder / "modeling_own.py").write_text("raise SystemExit('ran')")
@@ -175,7 +176,7 @@ class TestFolders:
         assert our_logits(loaded(folder), ROWS)
 
     def test_ends_are_those_of_both_files(self, tmp_path: Path) -> None:
-        folder = peers.saved(peers.peer("qwen2", peers.FIELDS), tmp_path / "base")
+        folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
         (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
 
         assert loaded(folder).end_ids == {2, 5, 6}
@@ -187,9 +188,9 @@ class TestFolders:
     def test_names_without_the_inner_model_are_read(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "llama")
 
-        assert ours.own_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
-        assert ours.own_name("lm_head.weight") == "lm_head.weight"
-        assert ours.own_name("other.weight") == "other.weight"
+        assert ours.parameter_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
+        assert ours.parameter_name("lm_head.weight") == "lm_head.weight"
+        assert ours.parameter_name("other.weight") == "other.weight"
 
 
 class TestTraining:
@@ -231,7 +232,7 @@ class TestUnproven:
         model, ours = pair(tmp_path / "base", kind)
 
         assert kind not in PROVEN
-        assert difference(our_logits(ours, ROWS[:1])[0], peers.logits(model, ROWS[0])) <= 1e-4
+        assert difference(our_logits(ours, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
     def test_one_that_does_more_than_is_known_is_refused_with_the_difference(self, tmp_path: Path) -> None:
         with pytest.raises(
@@ -262,8 +263,8 @@ class TestRefusals:
     def test_a_row_beyond_a_sliding_window_is_refused(self, tmp_path: Path) -> None:
         model, ours = pair(tmp_path / "base", "mistral", sliding_window=8)
 
-        assert ours.shape.longest == 8
-        assert difference(our_logits(ours, [ROWS[0][:8]])[0], peers.logits(model, ROWS[0][:8])) <= 1e-4
+        assert ours.shape.max_length == 8
+        assert difference(our_logits(ours, [ROWS[0][:8]])[0], reference_models.logits(model, ROWS[0][:8])) <= 1e-4
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8: beyond that, this base has no positions, or looks back"):
             our_logits(ours, ROWS)
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):

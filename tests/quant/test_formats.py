@@ -83,6 +83,6 @@ class TestTheFormat:
     def test_parts_make_the_same_whole(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
         weight = torch.randn(37, 8)
         whole = quantize(weight, bits)
-        monkeypatch.setattr("imprint.quant.formats.QUANTIZED_AT_ONCE", 40)
+        monkeypatch.setattr("imprint.quant.formats.CHUNK_WEIGHTS", 40)
 
         assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), whole, strict=True))

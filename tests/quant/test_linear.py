@@ -50,7 +50,7 @@ class TestLinear:
         x = torch.randn(5, 8, requires_grad=True)
         other = x.detach().clone().requires_grad_()
 
-        out, expected = ours(x), functional.linear(other, ours.numbers(torch.float32), ours.bias)
+        out, expected = ours(x), functional.linear(other, ours.dequantize(torch.float32), ours.bias)
         (out.sin().sum()).backward()
         (expected.sin().sum()).backward()
 
@@ -65,13 +65,13 @@ class TestLinear:
         x = torch.randn(3, 8)
 
         assert set(ours.state_dict()) == {"weight", "weight_scale"}
-        assert torch.equal(ours(x), functional.linear(x, ours.numbers(torch.float32)))
+        assert torch.equal(ours(x), functional.linear(x, ours.dequantize(torch.float32)))
 
     @pytest.mark.parametrize("at_once", [8, 24, 40])
     def test_on_a_cpu_a_few_rows_at_a_time_give_the_same(self, bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
         found = []
         for weights in (2**21, at_once):
-            monkeypatch.setattr(quant, "NUMBERS_AT_ONCE", weights)
+            monkeypatch.setattr(quant, "CPU_CHUNK_WEIGHTS", weights)
             torch.manual_seed(0)
             x = torch.randn(5, 8, requires_grad=True)
             with Products() as products:
@@ -126,19 +126,19 @@ class TestLinear:
         for stored in (weight, weight.half(), weight.bfloat16()):
             on_gpu = quantize(stored.cuda(), bits)
             assert all(torch.equal(one.cpu(), other) for one, other in zip(on_gpu, quantize(stored, bits), strict=True))
-        expected = ours.numbers(dtype)
+        expected = ours.dequantize(dtype)
         out = ours(weight[:, :48])
 
         ours.cuda()
 
-        assert torch.equal(ours.numbers(dtype).cpu(), expected)
+        assert torch.equal(ours.dequantize(dtype).cpu(), expected)
         assert difference(ours(weight.cuda()).cpu(), out) < 1e-2
 
 
 @pytest.mark.parametrize("bits", BITS)
 class TestEmbedding:
     def test_rows_of_ids_and_the_head_are_the_same_numbers(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(quant, "HEAD_ROWS_AT_ONCE", 7)
+        monkeypatch.setattr(quant, "HEAD_CHUNK_ROWS", 7)
         ours = QuantizedEmbedding(40, 8, bits)
         ours.weight, ours.weight_scale = quantize(torch.randn(40, 8), bits)
         ids, hidden = torch.tensor([3, 0, 39, 3]), torch.randn(5, 8, requires_grad=True)
@@ -146,10 +146,10 @@ class TestEmbedding:
         rows, logits = ours(ids), ours.logits(hidden)
         logits.sum().backward()
 
-        assert torch.equal(rows, ours.numbers(torch.float16)[ids])
-        assert difference(logits, hidden @ ours.numbers(torch.float32).t()) < 1e-5
+        assert torch.equal(rows, ours.dequantize(torch.float16)[ids])
+        assert difference(logits, hidden @ ours.dequantize(torch.float32).t()) < 1e-5
         assert hidden.grad is not None
-        assert difference(hidden.grad[0], ours.numbers(torch.float32).sum(0)) < 1e-4
+        assert difference(hidden.grad[0], ours.dequantize(torch.float32).sum(0)) < 1e-4
 
 
 def test_steps_on_a_quantised_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:

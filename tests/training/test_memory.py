@@ -42,7 +42,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 
         def narrow(tuner: Tuner, pack: Any) -> Tensor:
             seen.append(len(pack.ids))
-            if pack.rows > 0 and len(pack.ids) > limit:
+            if pack.num_seqs > 0 and len(pack.ids) > limit:
                 raise torch.OutOfMemoryError(message)
             return forward(tuner, pack)
 

@@ -117,7 +117,7 @@ def _parts(folder: Path, tensors: Mapping[str, Tensor], network: Network) -> dic
         match = TENSOR_NAME.fullmatch(name)
         if match is None:
             raise UserError(f"{folder}: holds the tensor {name!r}, which is no part of a LoRA on a linear. Known: lora_A, lora_B.")
-        linear = network.own_name(f"{match['linear']}.weight").removesuffix(".weight")
+        linear = network.parameter_name(f"{match['linear']}.weight").removesuffix(".weight")
         if linear not in there:
             raise UserError(
                 f"{folder}: has a LoRA for {match['linear']!r}, which this base does not have. Load it together with the base it was "

@@ -119,13 +119,13 @@ class Lora:
         dtype = self.network.dtype
         for name, layer in self.layers.items():
             base = layer.linear
-            weight = base.numbers(dtype) if isinstance(base, QuantizedLinear) else base.weight
+            weight = base.dequantize(dtype) if isinstance(base, QuantizedLinear) else base.weight
             self.network.set_submodule(name, _plain(layer.merged_weight(weight).to(dtype), base.bias))
         for name in quantized.keys() - {f"{name}.base_layer" for name in self.layers}:
-            self.network.set_submodule(name, _plain(quantized[name].numbers(dtype), quantized[name].bias))
+            self.network.set_submodule(name, _plain(quantized[name].dequantize(dtype), quantized[name].bias))
         embeddings = [(name, module) for name, module in self.network.named_modules() if isinstance(module, QuantizedEmbedding)]
         for name, embedding in embeddings if quantized else ():
-            self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.numbers(dtype)))
+            self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.dequantize(dtype)))
         if quantized:
             self.network.quantization_bit = None
 

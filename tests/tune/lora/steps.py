@@ -8,7 +8,8 @@ from torch import Tensor
 import imprint
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.inference.generate import Sampling, generate
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
 from imprint.tune.lora.lora import Lora

@@ -24,7 +24,7 @@ from imprint.tune.lora.lora import OUTER, UP, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_for
 from imprint.tune.tuner import Tuner, start_tuner
-from tests import peers
+from tests import reference_models
 from tests.cases import GOLDEN, Case, difference, quantized_folder
 from tests.tinyrun import described, tiny_recipe, tiny_run
 from tests.tinyrun import losses as run_losses
@@ -161,8 +161,8 @@ def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an older name
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kind: str, tmp_path: Path) -> None:
-    theirs = peers.peer(kind, peers.FIELDS)
-    folder = peers.saved(theirs, tmp_path / "base")
+    theirs = reference_models.random_model(kind, reference_models.FIELDS)
+    folder = reference_models.saved(theirs, tmp_path / "base")
     network = load_network(folder, dtype=torch.float32, device=torch.device("cpu"))
     rows = [[5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6]]
     batch = pack(rows, network, [[-100, -100, *row[2:]] for row in rows])
@@ -292,7 +292,7 @@ def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(
     forward = Tuner.forward
 
     def narrow(one: Tuner, pack: Any) -> Tensor:
-        if pack.rows > 0 and len(pack.ids) > 70:
+        if pack.num_seqs > 0 and len(pack.ids) > 70:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(one, pack)
 

@@ -5,8 +5,8 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from imprint.errors import UserError
-from imprint.models.hf import ATTENTION, routed
-from imprint.models.survey import Attention, in_short, survey
+from imprint.models.attention_probe import ProbedAttention, probe_attention, summarize_error
+from imprint.models.hf import ATTENTION, attention_hook
 
 FIELDS = {
     "vocab_size": 20,
@@ -20,20 +20,20 @@ FIELDS = {
 
 
 def classes(kind: str, **change: object) -> Any:
-    AttentionInterface.register(ATTENTION, routed)
+    AttentionInterface.register(ATTENTION, attention_hook)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**FIELDS, **change}), attn_implementation=ATTENTION).eval()
 
 
 def test_every_attention_is_found_in_the_order_of_the_layers_without_a_number() -> None:
-    found = survey(classes("mistral", sliding_window=8), "refused:")
+    found = probe_attention(classes("mistral", sliding_window=8), "refused:")
 
-    assert found == [Attention(layer, heads=2, size=4, value_size=4, window=8, strange=()) for layer in range(2)]
+    assert found == [ProbedAttention(layer, num_kv_heads=2, key_dim=4, value_dim=4, window=8, unsupported=()) for layer in range(2)]
 
 
 def test_what_ours_does_not_know_is_named() -> None:
     with pytest.raises(UserError, match=r"^refused: its attention is handed 'softcap', which ours does not know\.$"):
-        survey(classes("gemma2"), "refused:")
+        probe_attention(classes("gemma2"), "refused:")
 
 
 def test_layers_that_are_counted_otherwise_are_refused() -> None:
@@ -41,7 +41,7 @@ def test_layers_that_are_counted_otherwise_are_refused() -> None:
     causal.model.layers[1].self_attn.layer_idx = 5
 
     with pytest.raises(UserError, match=r"^refused: its attentions are not counted 0, 1, 2 \.\.\., but \[0, 5\]\.$"):
-        survey(causal, "refused:")
+        probe_attention(causal, "refused:")
 
 
 def test_an_attention_that_sees_what_comes_is_refused() -> None:
@@ -49,7 +49,7 @@ def test_an_attention_that_sees_what_comes_is_refused() -> None:
     causal.model.layers[0].self_attn.is_causal = False
 
     with pytest.raises(UserError, match="is handed 'attention in both directions'"):
-        survey(causal, "refused:")
+        probe_attention(causal, "refused:")
 
 
 def test_layers_of_several_sizes_are_refused() -> None:
@@ -57,8 +57,8 @@ def test_layers_of_several_sizes_are_refused() -> None:
     causal.model.layers[1] = other.model.layers[1]
 
     with pytest.raises(UserError, match=r"^refused: its keys and values are not of one size in all layers\.$"):
-        survey(causal, "refused:")
+        probe_attention(causal, "refused:")
 
 
 def test_an_exception_is_said_on_one_short_line() -> None:
-    assert in_short(ValueError("a\n  b " + "c" * 300)) == "ValueError: a b " + "c" * 196
+    assert summarize_error(ValueError("a\n  b " + "c" * 300)) == "ValueError: a b " + "c" * 196

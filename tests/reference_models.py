@@ -12,7 +12,7 @@ from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
-from imprint.pack import NOT_SCORED, pack
+from imprint.pack import IGNORE_INDEX, pack
 
 ROWS = [[3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13], [7, 7, 7, 14]]
 LABELS = [[-100, -100, 5, 6, -100, 8, 9, 10, 11], [-100, 13], [7, 7, -100, 14]]
@@ -35,7 +35,7 @@ NORMS = ("norm.weight", "ln_f.weight")
 PAD = 0
 
 
-def peer(kind: str, fields: dict[str, object], *, seed: int = 0, std: float = 0.3) -> Any:
+def random_model(kind: str, fields: dict[str, object], *, seed: int = 0, std: float = 0.3) -> Any:
     """A random model of a `model_type`, its weights large enough that every part of it matters to the result."""
     config = AutoConfig.for_model(kind, **fields)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
@@ -80,9 +80,9 @@ def loss(model: Any, rows: list[list[int]], labels: list[list[int]], prefix: Pre
     total = torch.zeros(())
     for row, wanted in zip(rows, labels, strict=True):
         total = total + torch.nn.functional.cross_entropy(
-            logits(model, row, prefix)[:-1], torch.tensor(wanted[1:]), ignore_index=NOT_SCORED, reduction="sum"
+            logits(model, row, prefix)[:-1], torch.tensor(wanted[1:]), ignore_index=IGNORE_INDEX, reduction="sum"
         )
-    return total / sum(label != NOT_SCORED for wanted in labels for label in wanted[1:])
+    return total / sum(label != IGNORE_INDEX for wanted in labels for label in wanted[1:])
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def our_loss(network: Network, prefix: Prefix | None = None, *, checkpointing: b
 
 def prefix_of(network: Network) -> Prefix:
     """A random prefix that fits a network."""
-    return draw_prefix(layers=network.shape.layers, heads=network.shape.kv_heads, head_size=network.shape.head_size)
+    return draw_prefix(layers=network.shape.num_layers, heads=network.shape.num_kv_heads, head_size=network.shape.head_dim)
 
 
 def draw_prefix(*, layers: int, heads: int, head_size: int, length: int = 5, seed: int = 1) -> Prefix:

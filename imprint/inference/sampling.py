@@ -1,0 +1,99 @@
+"""How the next token is chosen from logits: greedily, or sampled with a temperature and top-p.
+
+Legend: B sequences, V vocabulary size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imprint.errors import UserError
+
+GREEDY_TEMPERATURE = 1e-5
+"""Up to this temperature, decoding is greedy."""
+NO_TOKEN = -1
+"""In place of a token id where the logits are not finite."""
+
+Sampler = Callable[[Tensor], Tensor]
+"""Logits (B, V) -> token ids (B,), NO_TOKEN where the largest logit is not finite."""
+
+
+class NotFiniteError(UserError):
+    """Raised where a prompt's logits hold NaN or infinity, so that there is no most probable token."""
+
+    def __init__(self, row: int, rows: int) -> None:
+        self.row = row
+        super().__init__(
+            f"prompt {row + 1} of {rows}: the network computes numbers that are not finite, so no token can be chosen. Use float32 or "
+            "bfloat16 as dtype, since float16 ends at 65504; if it stays so, try without the adapter, then download the weights again."
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to stop."""
+
+    max_new_tokens: int
+    """Maximum number of tokens of an answer."""
+    temperature: float = 0.0
+    """0 takes the most probable token; otherwise logits are divided by it."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that together have this probability."""
+    num_beams: int = 1
+    """Number of beams; 1 means no beam search. Beam search does not sample."""
+    seed: int | None = None
+    """Seed of the sampler; None draws a new one each time."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for impossible values."""
+        for name, ok, allowed in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("num_beams", self.num_beams >= 1, "at least 1"),
+        ):
+            if not ok:
+                raise UserError(f"{name}: must be {allowed}, got {getattr(self, name)}.")
+        if self.num_beams > 1 and self.temperature > GREEDY_TEMPERATURE:
+            raise UserError(f"num_beams: {self.num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1.")
+
+
+def make_sampler(sampling: Sampling, device: torch.device) -> Sampler:
+    """The sampler of these settings; it owns its random generator."""
+
+    def greedy(logits: Tensor) -> Tensor:
+        largest, tokens = logits.max(-1)  # max takes NaN for the largest
+        return tokens.where(largest.isfinite(), NO_TOKEN)
+
+    if sampling.temperature <= GREEDY_TEMPERATURE:
+        return greedy
+    generator = torch.Generator(device)
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+
+    def sample(logits: Tensor) -> Tensor:
+        finite = logits.amax(-1).isfinite()
+        logits = logits.where(finite[:, None], 0)  # multinomial over NaN would leave a GPU unusable
+        probabilities = (logits.float() / sampling.temperature).softmax(-1)
+        if sampling.top_p < 1:
+            ordered, ids = probabilities.sort(-1, descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0].where(finite, NO_TOKEN)
+
+    return sample
+
+
+def token_ids(tokens: Tensor, rows: Sequence[int], num_prompts: int) -> list[int]:
+    """Sampled tokens (B,) as Python integers, with one copy from the device; `rows` are the prompts they belong to.
+
+    Raises NotFiniteError for NO_TOKEN.
+    """
+    ids: list[int] = tokens.tolist()
+    if NO_TOKEN in ids:
+        raise NotFiniteError(rows[ids.index(NO_TOKEN)], num_prompts)
+    return ids

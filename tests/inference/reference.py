@@ -1,0 +1,51 @@
+"""Small networks that end their answers, and what they must answer, computed without a cache."""
+
+from collections.abc import Sequence
+
+import torch
+
+from imprint.models.attention import Prefix
+from imprint.models.chatglm import ChatGLM
+from imprint.models.network import Network
+from imprint.pack import pack
+from imprint.tune.prefix import PrefixShape, start_prefix
+from tests.cases import prompt, small_network
+
+
+def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
+    """A network that ends its answers after different numbers of tokens: the end is one word of few."""
+    network = small_network(seed=seed, vocabulary=vocabulary, std=1.0)
+    network.head_weight.mul_(0.3)  # so that no word is next to certain
+    return network
+
+
+def end_id(network: Network) -> int:
+    (end,) = network.end_ids
+    return end
+
+
+def prefix_for(network: ChatGLM) -> Prefix:
+    torch.manual_seed(0)
+    encoder = start_prefix(network, PrefixShape.of(network, 3, projection=False), "random", [])
+    return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
+
+
+def log_probabilities(network: ChatGLM, row: Sequence[int], prefix: Prefix | None = None) -> torch.Tensor:
+    """Of every next token, without a cache: the whole row is computed anew."""
+    with torch.no_grad():
+        hidden = network(pack([row], network), prefix=prefix)
+        return network.logits(hidden[-1:])[0].log_softmax(-1)
+
+
+def short_prompts(network: ChatGLM) -> list[list[int]]:
+    return [prompt(network, *text) for text in ([1, 2, 3, 4], [5], [], [2, 2, 6], [6, 5, 4, 3, 2, 1], [0, 3])]
+
+
+def greedy(network: ChatGLM, row: Sequence[int], count: int, prefix: Prefix | None = None) -> list[int]:
+    answer: list[int] = []
+    while len(answer) < count:
+        token = int(log_probabilities(network, [*row, *answer], prefix).argmax())
+        if token in network.end_ids:
+            break
+        answer.append(token)
+    return answer
