@@ -39,6 +39,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_readme.py",
     "tests/test_recipes.py",
     "tests/test_scripts.py",
+    "tests/test_sources.py",
     "tests/test_tasks.py",
 }
 HEAVY = {"torch", "nltk", "sklearn", "matplotlib"}
