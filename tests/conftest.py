@@ -56,16 +56,16 @@ def _no_pictures() -> Iterator[None]:
     """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
     with pytest.MonkeyPatch.context() as patched:
         if "imprint.training.run_log" in sys.modules:
-            patched.setattr("imprint.training.run_log.loss_curve", lambda *_, **_knobs: None)
+            patched.setattr("imprint.training.run_log.draw_curves", lambda *_, **_knobs: None)
         yield
 
 
 @pytest.fixture
 def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the picture of their loss, as they do outside of tests."""
-    from imprint.report.curve import loss_curve
+    from imprint.report.curve import draw_curves
 
-    monkeypatch.setattr("imprint.training.run_log.loss_curve", loss_curve)
+    monkeypatch.setattr("imprint.training.run_log.draw_curves", draw_curves)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

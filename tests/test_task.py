@@ -3,7 +3,7 @@ import pytest
 from imprint.config import read_overrides
 from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
-from imprint.metrics.judge import COUNTED
+from imprint.metrics.task_scores import TASK_METRICS
 from imprint.task import ClassificationTask, TextTask, TranslationTask
 
 
@@ -20,7 +20,7 @@ def test_a_task_is_chosen_by_its_kind() -> None:
 
 
 def test_every_kind_has_metrics() -> None:
-    with pytest.raises(UserError, match=r"task\.kind=poem: must be one of " + ", ".join(COUNTED)):
+    with pytest.raises(UserError, match=r"task\.kind=poem: must be one of " + ", ".join(TASK_METRICS)):
         task_of("task.kind=poem")
 
 

@@ -8,7 +8,7 @@ import pytest
 from imprint.cli import main
 from imprint.config import read_recipe
 from imprint.demo.rows import AD_COPY, TASKS, write_rows
-from imprint.metrics.judge import COUNTED
+from imprint.metrics.task_scores import TASK_METRICS
 from imprint.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -37,7 +37,7 @@ def scores_of(name: str, folder: Path, *, rows: int, limit: int, knobs: tuple[st
     for end in ("-base", ""):
         report = json.loads((folder / f"runs/{name}/evaluations/dev{end}/scores.json").read_text(encoding="utf-8"))
         assert report["task"] == task
-        found.append({metric: report[metric]["value"] for metric in COUNTED[task]})
+        found.append({metric: report[metric]["value"] for metric in TASK_METRICS[task]})
     return found[0], found[1]
 
 
@@ -51,7 +51,7 @@ def test_every_task_has_a_recipe_that_names_it() -> None:
 def test_a_recipe_cut_short_is_scored_by_its_metrics(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before, after = scores_of(name, tmp_path, rows=40, limit=6, knobs=SHORT)
-    assert before.keys() == after.keys() == set(COUNTED[name.replace("-", "_")])
+    assert before.keys() == after.keys() == set(TASK_METRICS[name.replace("-", "_")])
     page = Path(f"runs/{name}/compare.html").read_text(encoding="utf-8")
     assert all(metric.upper() in page for metric in after)
     if name == "classification":

@@ -18,9 +18,9 @@ from imprint.files import append_jsonl, read_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
-from imprint.metrics.judge import Judged, Likelihood, judge
 from imprint.metrics.means import Summary
-from imprint.metrics.rates import Rates, rates_of
+from imprint.metrics.rates import FailureRates, failure_rates
+from imprint.metrics.task_scores import Likelihood, TaskScores, score_task
 from imprint.model import Model
 from imprint.pack import IGNORE_INDEX
 from imprint.progress import Progress
@@ -57,7 +57,7 @@ class Answers:
     """How many answers were ended by the limit and not by the model."""
     cut_prompts: int
     """How many prompts were too long and lost a part."""
-    judged: Judged
+    judged: TaskScores
     """What they scored; of questions without references all is 0 and says nothing."""
 
     @property
@@ -71,9 +71,9 @@ class Answers:
         return any(reference.strip() for reference in self.references)
 
     @property
-    def rates(self) -> Rates:
+    def rates(self) -> FailureRates:
         """What the means hide."""
-        return rates_of(self.predictions, self.unfinished)
+        return failure_rates(self.predictions, self.unfinished)
 
 
 def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:
@@ -109,7 +109,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     found = None
     if isinstance(task, ContinuationTask):
         found = [Likelihood(line["log_probability"], line["scored_tokens"]) for line in lines]
-    judged = judge(task, predictions, references, protocol=section.protocol, likelihoods=found)
+    judged = score_task(task, predictions, references, protocol=section.protocol, likelihoods=found)
     unfinished = sum(not line["finished"] for line in lines)
     return Answers(references, predictions, unfinished, sum(question.cut for question in questions), judged)
 

@@ -19,8 +19,8 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.metrics.baseline import BASELINE
-from imprint.metrics.judge import Judged, judged_gains
-from imprint.report.comparison import Compared, Comparison, rate_lines, warned_of
+from imprint.metrics.task_scores import TaskScores, task_gains
+from imprint.report.comparison import ComparedRow, Comparison, rate_lines, tuned_warnings
 from imprint.report.markdown import write_markdown
 from imprint.report.page import write_html
 from imprint.runs import RunFolder
@@ -120,10 +120,10 @@ def _prompts(
 
 
 def _comparison(
-    path: Path, run: RunConfig, section: EvaluateSection, asked: _Prompts, before: Answers, after: Answers, beside: Judged | None
+    path: Path, run: RunConfig, section: EvaluateSection, asked: _Prompts, before: Answers, after: Answers, beside: TaskScores | None
 ) -> Comparison:
     rows = [
-        Compared(sample.query, reference, old, new, old_scores, new_scores, after.judged.key)
+        ComparedRow(sample.query, reference, old, new, old_scores, new_scores, after.judged.row_metric)
         for sample, reference, old, new, old_scores, new_scores in zip(
             asked.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
         )
@@ -145,16 +145,16 @@ def _comparison(
         base_rates=before.rates,
         tuned_rates=after.rates,
         facts=facts,
-        gains=judged_gains(before.judged, after.judged) if before.scored else {},
+        gains=task_gains(before.judged, after.judged) if before.scored else {},
         baseline=beside.summary if beside is not None else None,
     )
 
 
 def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[str]:
     """The means, where there are any, and the rates of both models; what is wrong with many answers of the tuned one on top."""
-    for warned in warned_of(comparison):
-        yield f"warning: {warned.english}"
-        yield f"警告：{warned.chinese}"
+    for warning in tuned_warnings(comparison):
+        yield f"warning: {warning.english}"
+        yield f"警告：{warning.chinese}"
     if before.scored:
         yield f"protocol {before.summary.protocol}, references {comparison.facts['references']}"
         for metric, old in before.summary.means.items():
@@ -163,4 +163,4 @@ def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[s
             yield f"{metric:22}{mean.value:7.2f}    {BASELINE}"
     for line in rate_lines(comparison):
         if line.base is not None and line.tuned is not None:
-            yield f"{line.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"
+            yield f"{line.name.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"

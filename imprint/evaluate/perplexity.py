@@ -20,7 +20,7 @@ from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual
-from imprint.metrics.perplexity import Perplexity, Sums
+from imprint.metrics.perplexity import LossSums, Perplexity
 from imprint.model import Model
 from imprint.models.loss import token_losses
 from imprint.pack import pack
@@ -121,7 +121,7 @@ def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, ti
     Lines of another model, other files or other settings are thrown away. Raises UserError where a document's loss is not finite.
     """
     before = _begin(model, text, section, kept)
-    sums = Sums()
+    sums = LossSums()
     for line in before:
         sums.add(line["tokens"], line["characters"], line["nats"])
     measured = _Measuring(model, section)

@@ -22,6 +22,7 @@ from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
+from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
@@ -105,11 +106,11 @@ def write_run_report(source: ModelSource) -> None:
         title=source.path.name,
         base_name=run.model.path,
         method=source.method or "-",
-        verdict=tuple((english, chinese) for english, chinese in said),
+        summary=tuple(Bilingual(english, chinese) for english, chinese in said),
         points=read_jsonl(home.log),
         examples=examples,
         examples_are=kind,
-        texts=tuple(run.rows.fill.values()),
+        fill_texts=tuple(run.rows.fill.values()),
         forgetting=found,
         recipe=home.config.read_text(encoding="utf-8"),
     )

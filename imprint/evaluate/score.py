@@ -10,11 +10,11 @@ from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.loading.load import open_tokenizer
 from imprint.loading.source import resolve_source
-from imprint.metrics.judge import METRIC, TASK_PROTOCOLS, Judged, judge_by
 from imprint.metrics.means import Summary, summary
-from imprint.metrics.protocols import PROTOCOLS, Protocol, protocol_named
-from imprint.metrics.rates import Rates, rates_of, warnings_of
+from imprint.metrics.protocols import PROTOCOLS, Protocol, get_protocol
+from imprint.metrics.rates import FailureRates, failure_rates, failure_warnings
 from imprint.metrics.scores import RowScore, score_protocols
+from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_PROTOCOLS, TaskScores, score_by_protocol
 from imprint.progress import Progress
 from imprint.tokenizers import Tokenizer
 
@@ -52,10 +52,10 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
     found = read_predictions(file)
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(f"{output}: is the file of predictions itself. Give --output another name.")
-    judged = {name: judge_by(name, found.predictions, found.references) for name in names if name in TASK_PROTOCOLS}
+    judged = {name: score_by_protocol(name, found.predictions, found.references) for name in names if name in TASK_PROTOCOLS}
     summaries = {label: summary(rows, asked[label].protocol.name) for label, rows in _scored(found, asked).items()} if asked else {}
     summaries |= {name: one.summary for name, one in judged.items()}
-    rates = rates_of(found.predictions, found.unfinished)
+    rates = failure_rates(found.predictions, found.unfinished)
     for line in _told(file, found, asked, summaries, rates):
         print(line)  # noqa: T201
     if output is not None:
@@ -68,7 +68,7 @@ def _asked(name: str) -> Asked:
     known, *cut = name.split(":", 2)
     if known in TASK_PROTOCOLS:
         raise UserError(f'--protocol {name}: {known} takes nothing behind its name. Write "{known}".')
-    protocol = protocol_named(known, also=TASK_PROTOCOLS)
+    protocol = get_protocol(known, also=TASK_PROTOCOLS)
     if not cut:
         return Asked(protocol, None, None)
     example = "chatglm-6b:64:models/chatglm-6b"
@@ -98,12 +98,14 @@ def _scored(found: Predictions, asked: Mapping[str, Asked]) -> dict[str, list[Ro
     return rows
 
 
-def _told(file: Path, found: Predictions, asked: Mapping[str, Asked], summaries: Mapping[str, Summary], rates: Rates) -> Iterable[str]:
+def _told(
+    file: Path, found: Predictions, asked: Mapping[str, Asked], summaries: Mapping[str, Summary], rates: FailureRates
+) -> Iterable[str]:
     """Everything for a person: what was read, what is wrong with many answers, the table, and what its columns count."""
     rows = f"{len(found.predictions):,}"
     yield f'{file}: {rows} rows; predictions from "{found.prediction_column}", references from "{found.reference_column}"'
     yield f"{file}：{rows} 行；预测取自“{found.prediction_column}”列，参考答案取自“{found.reference_column}”列"
-    for warned in warnings_of(rates):
+    for warned in failure_warnings(rates):
         yield f"warning: {warned.english}"
         yield f"警告：{warned.chinese}"
     yield ""
@@ -123,8 +125,8 @@ def _told(file: Path, found: Predictions, asked: Mapping[str, Asked], summaries:
 def _counted(asked: Mapping[str, Asked], summaries: Mapping[str, Summary]) -> Iterable[str]:
     """What each protocol counts."""
     for protocol in {one.protocol.name: one.protocol for one in asked.values()}.values():
-        yield f"{protocol.name}: {protocol.sentence}"
-        yield f"  {protocol.chinese}"
+        yield f"{protocol.name}: {protocol.description.english}"
+        yield f"  {protocol.description.chinese}"
     for label, found in summaries.items():
         for note in found.notes:
             yield f"{label}: {note.english}"
@@ -136,7 +138,7 @@ def _counted(asked: Mapping[str, Asked], summaries: Mapping[str, Summary]) -> It
 def _table(summaries: Mapping[str, Summary]) -> Iterable[str]:
     width = max(16, *(len(label) + 2 for label in summaries))
     yield f"{'':8}" + "".join(f"{label:>{width}}" for label in summaries)
-    for metric in [name for name in METRIC if any(name in found.means for found in summaries.values())]:
+    for metric in [name for name in METRIC_BY_NAME if any(name in found.means for found in summaries.values())]:
         means = [found.means.get(metric) for found in summaries.values()]
         yield f"{metric:8}" + "".join(f"{f'{mean.value:.2f}' if mean else '':>{width}}" for mean in means)
         yield f"{'':8}" + "".join(f"{f'{mean.low:.2f} - {mean.high:.2f}' if mean else '':>{width}}" for mean in means)
@@ -167,8 +169,8 @@ def _report(
     found: Predictions,
     asked: Mapping[str, Asked],
     summaries: Mapping[str, Summary],
-    rates: Rates,
-    judged: Mapping[str, Judged],
+    rates: FailureRates,
+    judged: Mapping[str, TaskScores],
 ) -> dict[str, Any]:
     protocols: dict[str, dict[str, Any]] = {}
     for label, scored in summaries.items():

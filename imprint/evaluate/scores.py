@@ -14,16 +14,16 @@ from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files import write_json
 from imprint.loading.run import RunConfig
 from imprint.metrics.baseline import BASELINE, baseline_predictions
-from imprint.metrics.judge import COUNTED, Judged, judge
 from imprint.metrics.protocols import PROTOCOLS
-from imprint.metrics.rates import Rates, copied_share, warnings_of
+from imprint.metrics.rates import FailureRates, copied_share, failure_warnings
+from imprint.metrics.task_scores import TASK_METRICS, TaskScores, score_task
 from imprint.task import ClassificationTask, TextTask
 
 CONFUSION = "confusion.png"
 
 
 def write_scores(
-    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, learned: Sequence[Sample], beside: Judged | None
+    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, learned: Sequence[Sample], beside: TaskScores | None
 ) -> dict[str, Any]:
     """Write scores.json, with a confusion picture of a classification, and return what it says.
 
@@ -51,7 +51,7 @@ def write_scores(
     return report
 
 
-def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> Judged | None:
+def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> TaskScores | None:
     """What the classical baseline, trained on the rows `learned`, scores on the samples of a classification.
 
     None for other tasks, where the recipe wants none, where there is nothing to score, and where fewer than two labels were learned.
@@ -63,15 +63,15 @@ def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: E
     if len({label.strip() for label in labels}) < 2:
         return None
     refuse_strange_labels(task, samples)
-    return judge(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), wanted)
+    return score_task(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), wanted)
 
 
-def draw_confusions(judged: Mapping[str, Judged | None], task: ClassificationTask, out: Path) -> None:
+def draw_confusions(judged: Mapping[str, TaskScores | None], task: ClassificationTask, out: Path) -> None:
     """Draw the confusion matrices of several classifiers side by side, under their names."""
-    from imprint.report.confusion import Panel, confusion_picture
+    from imprint.report.confusion import Panel, draw_confusion_matrices
 
     panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
-    confusion_picture(panels, task.labels, out)
+    draw_confusion_matrices(panels, task.labels, out)
 
 
 def references_note(limit: int | None) -> str:
@@ -94,8 +94,8 @@ def learned_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
 
 def told(report: dict[str, Any], output: Path) -> list[str]:
     """The scores as lines for a person, what is wrong with many answers on top."""
-    rates = Rates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
-    lines = [line for warned in warnings_of(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
+    rates = FailureRates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
+    lines = [line for warned in failure_warnings(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
     if "protocol" in report:
         lines += _scores_told(report)
     shares = [
@@ -112,7 +112,7 @@ def told(report: dict[str, Any], output: Path) -> list[str]:
 
 def _scores_told(report: dict[str, Any]) -> Iterator[str]:
     """The table of scores and how they are counted; of a classification its classes and the baseline too."""
-    metrics = COUNTED[report.get("task", "text")]
+    metrics = TASK_METRICS[report.get("task", "text")]
     yield f"{'':10}{'mean':>7}   95 % interval"
     for name in metrics:
         mean = report[name]

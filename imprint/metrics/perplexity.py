@@ -1,22 +1,22 @@
-"""Perplexity of texts from the losses of their documents, per token and per character."""
+"""Perplexity per token and per character, from the losses of documents."""
 
 import math
 from dataclasses import dataclass
 
 NORMAL_95 = 1.959964
-"""So many standard errors to either side hold 95 % of a normal distribution."""
+"""Standard errors to either side that contain 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
-class Rate:
-    """Nats of loss per unit of text."""
+class LossRate:
+    """Loss per unit of text."""
 
     nats: float
-    """Loss per unit."""
+    """Loss per unit in nats."""
     perplexity: float
-    """Its exponential: among how many equally likely next units the model is undecided."""
+    """exp(nats)."""
     bits: float
-    """The loss in bits."""
+    """Loss per unit in bits."""
     low: float | None
     """Lower end of the 95 % interval of the perplexity over the choice of documents; None for a single document."""
     high: float | None
@@ -25,37 +25,37 @@ class Rate:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How sure a model is of texts."""
+    """The perplexity of texts under a model."""
 
     documents: int
     """How many documents were measured."""
     tokens: int
-    """How many tokens they have in the model's vocabulary; numbers per token of two vocabularies cannot be compared."""
+    """Their tokens in the model's vocabulary; values per token of different vocabularies are not comparable."""
     characters: int
-    """How many characters they have; numbers per character can."""
-    token: Rate
+    """Their characters; values per character are comparable."""
+    token: LossRate
     """Per token."""
-    character: Rate
+    character: LossRate
     """Per character."""
 
 
 @dataclass
-class Sums:
-    """Sums over documents, from which ratios and their intervals follow."""
+class LossSums:
+    """Running sums over documents, from which the ratios and their intervals are computed."""
 
     documents: int = 0
     nats: float = 0.0
     tokens: int = 0
     characters: int = 0
     squares: float = 0.0
-    """Of the nats of documents."""
+    """Sum of squared nats."""
     products: tuple[float, float] = (0.0, 0.0)
-    """Of nats with tokens, and with characters."""
+    """Sums of nats times tokens and of nats times characters."""
     sizes: tuple[float, float] = (0.0, 0.0)
-    """Squares of tokens, and of characters."""
+    """Sums of squared tokens and of squared characters."""
 
     def add(self, tokens: int, characters: int, nats: float) -> None:
-        """Count a document."""
+        """Add a document."""
         self.documents += 1
         self.nats += nats
         self.tokens += tokens
@@ -65,11 +65,11 @@ class Sums:
         self.sizes = (self.sizes[0] + tokens * tokens, self.sizes[1] + characters * characters)
 
     def perplexity(self) -> Perplexity:
-        """What the documents come to; there must be one with a token."""
-        rates = [self._rate(total, self.products[place], self.sizes[place]) for place, total in enumerate((self.tokens, self.characters))]
+        """The perplexity of all documents; at least one must have a token."""
+        rates = [self._rate(total, self.products[index], self.sizes[index]) for index, total in enumerate((self.tokens, self.characters))]
         return Perplexity(self.documents, self.tokens, self.characters, *rates)
 
-    def _rate(self, total: int, product: float, size: float) -> Rate:
+    def _rate(self, total: int, product: float, size: float) -> LossRate:
         """The ratio of the sums, and its standard error by linearization.
 
         Source: Cochran, Sampling Techniques, 1977, section 6.3: the variance of a ratio r = y / x follows from the residuals y - r x.
@@ -80,4 +80,4 @@ class Sums:
             residuals = max(0.0, self.squares - 2 * nats * product + nats * nats * size)
             error = math.sqrt(residuals * self.documents / (self.documents - 1)) / total
             low, high = math.exp(nats - NORMAL_95 * error), math.exp(nats + NORMAL_95 * error)
-        return Rate(nats, math.exp(nats), nats / math.log(2), low, high)
+        return LossRate(nats, math.exp(nats), nats / math.log(2), low, high)

@@ -1,7 +1,7 @@
-"""The named protocols: what a score counts, so that two numbers of one name can be compared and two of different names are not.
+"""Named scoring protocols; only scores of the same protocol can be compared.
 
-All of them score each row alone with nltk's sentence BLEU (runs of one to four tokens, equal weights, smoothing method 3) and ROUGE F over
-words of jieba, and take the mean of the rows. In what they differ, the same answers get BLEU-4s that are twice as high or low.
+Each protocol scores every row with nltk's sentence BLEU (1- to 4-grams, equal weights, smoothing method 3) and ROUGE F over jieba words,
+and averages the rows. The details in which they differ can halve or double BLEU-4 of the same answers.
 """
 
 import difflib
@@ -11,36 +11,35 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 ProtocolName = Literal["chatglm-6b", "words", "llamafactory", "swift"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What one way of scoring counts."""
+    """The details of one scoring protocol."""
 
     name: ProtocolName
-    """What it is called here."""
+    """Its name here."""
     bleu_tokens: Literal["characters", "words"]
-    """What BLEU counts runs of."""
+    """The unit of BLEU's n-grams."""
     rouge_tokens: Literal["words"]
-    """What ROUGE counts."""
+    """The unit of ROUGE."""
     rouge: Literal["rouge-chinese", "rouge"]
-    """The package whose ROUGE it is: `rouge` cuts sentences at the ASCII full stop, and its ROUGE-L counts distinct words."""
+    """The package that computes ROUGE: `rouge` splits sentences at the ASCII full stop, and its ROUGE-L counts distinct words."""
     smoothing: Literal["method3"]
-    """What nltk does where no run of some length is shared."""
+    """Nltk's smoothing for n-gram orders without a match."""
     empties: Literal["zero", "measured", "dropped"]
-    """An empty answer or reference scores 0 on everything, or 0 on ROUGE and whatever nltk says on BLEU, or is left out of the mean."""
+    """An empty answer or reference: scores 0; or 0 in ROUGE and nltk's value in BLEU; or is excluded from the mean."""
     decimals: int | None
-    """To how many decimals a row's scores are rounded before the mean is taken; None does not round."""
+    """Decimals to which a row's scores are rounded before averaging; None does not round."""
     scale: Literal[1, 100]
-    """What its tool calls a perfect BLEU-4; here it is 100 under every protocol."""
+    """The perfect BLEU-4 in the original tool; here it is 100 under every protocol."""
     references: Literal["cut", "whole"]
-    """Whether its tool cuts references to its length limit before it scores and writes them, or is told to keep them whole."""
-    sentence: str
+    """Whether the original tool truncates references to its length limit before it scores and writes them."""
+    description: Bilingual
     """What it counts, for a person."""
-    chinese: str
-    """The same in Chinese."""
 
 
 _LISTED: Final = (
@@ -54,10 +53,12 @@ _LISTED: Final = (
         decimals=4,
         scale=100,
         references="cut",
-        sentence="BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as ChatGLM-6B's ptuning/main.py, "
-        "which also samples its answers and cuts the references to its length limit before it writes and scores them.",
-        chinese="BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 ChatGLM-6B 的 ptuning/main.py，"
-        "原版另外采样生成，并先按长度上限截断参考答案再打分。",
+        description=Bilingual(
+            "BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as ChatGLM-6B's ptuning/main.py, "
+            "which also samples its answers and cuts the references to its length limit before it writes and scores them.",
+            "BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 ChatGLM-6B 的 ptuning/main.py，"
+            "原版另外采样生成，并先按长度上限截断参考答案再打分。",
+        ),
     ),
     Protocol(
         name="words",
@@ -69,10 +70,11 @@ _LISTED: Final = (
         decimals=4,
         scale=1,
         references="whole",
-        sentence="BLEU-4 and ROUGE over jieba words, an empty answer scores 0; as the demos of ChatGLM3 and GLM-4, "
-        "whose BLEU-4 goes from 0 to 1: theirs times 100 is ours.",
-        chinese="BLEU-4 与 ROUGE 都按 jieba 词，空回答计 0 分；同 ChatGLM3、GLM-4 的微调示例，"
-        "其 BLEU-4 范围是 0 到 1，乘以 100 即此处的数。",
+        description=Bilingual(
+            "BLEU-4 and ROUGE over jieba words, an empty answer scores 0; as the demos of ChatGLM3 and GLM-4, "
+            "whose BLEU-4 goes from 0 to 1: theirs times 100 is ours.",
+            "BLEU-4 与 ROUGE 都按 jieba 词，空回答计 0 分；同 ChatGLM3、GLM-4 的微调示例，其 BLEU-4 范围是 0 到 1，乘以 100 即此处的数。",
+        ),
     ),
     Protocol(
         name="llamafactory",
@@ -84,9 +86,11 @@ _LISTED: Final = (
         decimals=4,
         scale=100,
         references="whole",
-        sentence="BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as LLaMA-Factory, "
-        "equal to chatglm-6b on the same answers and references.",
-        chinese="BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 LLaMA-Factory，回答与参考答案相同时与 chatglm-6b 相等。",
+        description=Bilingual(
+            "BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as LLaMA-Factory, "
+            "equal to chatglm-6b on the same answers and references.",
+            "BLEU-4 按字，ROUGE 按 jieba 词，空回答计 0 分；同 LLaMA-Factory，回答与参考答案相同时与 chatglm-6b 相等。",
+        ),
     ),
     Protocol(
         name="swift",
@@ -98,16 +102,18 @@ _LISTED: Final = (
         decimals=None,
         scale=100,
         references="whole",
-        sentence="BLEU-4 over jieba words without spaces, ROUGE of the package `rouge` over the same, ROUGE-L over distinct words, "
-        "rows with an empty answer or reference are left out of the mean; as ms-swift.",
-        chinese="BLEU-4 按去掉空格的 jieba 词，ROUGE 用 rouge 包（ROUGE-L 按不重复的词），空回答或空参考答案的行不计入均值；同 ms-swift。",
+        description=Bilingual(
+            "BLEU-4 over jieba words without spaces, ROUGE of the package `rouge` over the same, ROUGE-L over distinct words, "
+            "rows with an empty answer or reference are left out of the mean; as ms-swift.",
+            "BLEU-4 按去掉空格的 jieba 词，ROUGE 用 rouge 包（ROUGE-L 按不重复的词），空回答或空参考答案的行不计入均值；同 ms-swift。",
+        ),
     ),
 )
 
 PROTOCOLS: Final[Mapping[ProtocolName, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _LISTED})
-"""Name -> what it counts.
+"""Name -> protocol.
 
-Sources, read for what they compute:
+Sources:
 
 * `chatglm-6b`: compute_metrics in ptuning/main.py, THUDM/ChatGLM-6B (its first version did not smooth). Where the
   original crashes, on an answer without words, a row scores 0.
@@ -119,8 +125,8 @@ Sources, read for what they compute:
 """
 
 
-def protocol_named(name: str, *, also: Sequence[str] = ()) -> Protocol:
-    """The protocol of that name. Raises UserError for an unknown one, which names those that are allowed `also`."""
+def get_protocol(name: str, *, also: Sequence[str] = ()) -> Protocol:
+    """The protocol of this name. Raises UserError for an unknown one; its message lists the names in `also` too."""
     for protocol in PROTOCOLS.values():
         if protocol.name == name:
             return protocol

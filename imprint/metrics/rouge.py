@@ -1,78 +1,78 @@
-"""ROUGE of texts that are cut into words: that of the package `rouge_chinese`, and that of the package `rouge`."""
+"""ROUGE of segmented texts, as computed by the packages `rouge_chinese` and `rouge`."""
 
 import itertools
 import warnings
 from collections.abc import Sequence
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it has escapes that Python >= 3.12 warns of when it compiles them
+    warnings.simplefilter("ignore")  # it has invalid escapes, of which Python >= 3.12 warns
     import rouge_chinese
 
 Rouge = tuple[float, float, float]
 """F of ROUGE-1, ROUGE-2 and ROUGE-L, 0-1."""
 EPSILON = 1e-8
-"""Both packages add it to the divisor of F, so that two equal texts score a little less than 1."""
+"""Both packages add it to the denominator of F, so equal texts score slightly less than 1."""
 
 
 def chinese_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
-    """ROUGE by rouge_chinese 1.0: sets of words and of word pairs, and the longest common subsequence of all words.
+    """ROUGE by rouge_chinese 1.0: sets of unigrams and bigrams, and the longest common subsequence of all words.
 
-    Both sides must have a word that is not blank.
+    Both sides need at least one word that is not blank.
     """
-    (found,) = rouge_chinese.Rouge(stats=["f"]).get_scores(" ".join(prediction), " ".join(reference))
-    return float(found["rouge-1"]["f"]), float(found["rouge-2"]["f"]), float(found["rouge-l"]["f"])
+    (scores,) = rouge_chinese.Rouge(stats=["f"]).get_scores(" ".join(prediction), " ".join(reference))
+    return float(scores["rouge-1"]["f"]), float(scores["rouge-2"]["f"]), float(scores["rouge-l"]["f"])
 
 
 def plain_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
-    """ROUGE as the package rouge 1.0.1 (pltrdy/rouge) computes it: sentences end at an ASCII full stop, which is then no word any more.
+    """ROUGE as the package rouge 1.0.1 (pltrdy/rouge) computes it: an ASCII full stop ends a sentence and is removed.
 
-    ROUGE-L is at summary level (Lin, ROUGE, 2004, section 3.2) over *distinct* words: those that occur in some longest common subsequence
-    of a sentence of the one with a sentence of the other. A side without anything but full stops scores 0, where the package raises.
+    ROUGE-L is at summary level (Lin, ROUGE, 2004, section 3.2) over *distinct* words: those in the longest common subsequence of any
+    prediction sentence with any reference sentence. A side of nothing but full stops scores 0; the package raises.
     """
-    said, wanted = _sentences(prediction), _sentences(reference)
-    if not said or not wanted:
+    predicted, expected = _sentences(prediction), _sentences(reference)
+    if not predicted or not expected:
         return 0.0, 0.0, 0.0
-    said_words, wanted_words = ([word for sentence in text for word in sentence] for text in (said, wanted))
+    predicted_words, expected_words = ([word for sentence in text for word in sentence] for text in (predicted, expected))
     common: set[str] = set()
-    for sentence in wanted:
-        for other in said:
+    for sentence in expected:
+        for other in predicted:
             common |= _common_subsequence(sentence, other)
     return (
-        _f(len(set(said_words) & set(wanted_words)), len(set(said_words)), len(set(wanted_words))),
-        _f(len(_pairs(said_words) & _pairs(wanted_words)), len(_pairs(said_words)), len(_pairs(wanted_words))),
-        _f(len(common), len(set(said_words)), len(set(wanted_words))),
+        _f(len(set(predicted_words) & set(expected_words)), len(set(predicted_words)), len(set(expected_words))),
+        _f(len(_bigrams(predicted_words) & _bigrams(expected_words)), len(_bigrams(predicted_words)), len(_bigrams(expected_words))),
+        _f(len(common), len(set(predicted_words)), len(set(expected_words))),
     )
 
 
-def _sentences(cut: Sequence[str]) -> list[list[str]]:
-    return [" ".join(part.split()).split(" ") for part in " ".join(cut).split(".") if part]
+def _sentences(words: Sequence[str]) -> list[list[str]]:
+    return [" ".join(part.split()).split(" ") for part in " ".join(words).split(".") if part]
 
 
-def _pairs(cut: Sequence[str]) -> set[tuple[str, str]]:
-    return set(itertools.pairwise(cut))
+def _bigrams(words: Sequence[str]) -> set[tuple[str, str]]:
+    return set(itertools.pairwise(words))
 
 
-def _f(shared: int, said: int, wanted: int) -> float:
-    precision, recall = shared / said if said else 0.0, shared / wanted if wanted else 0.0
+def _f(shared: int, predicted: int, expected: int) -> float:
+    precision, recall = shared / predicted if predicted else 0.0, shared / expected if expected else 0.0
     return 2 * precision * recall / (precision + recall + EPSILON)
 
 
 def _common_subsequence(one: Sequence[str], other: Sequence[str]) -> set[str]:
-    """The words of a longest common subsequence; of several, the one that the package walks to from the end."""
+    """The words of the longest common subsequence; among several, the one that the package's backtracking finds."""
     lengths = [[0] * (len(other) + 1)]
     for word in one:
         above, row = lengths[-1], [0]
         for column, match in enumerate(other):
             row.append(above[column] + 1 if word == match else max(above[column + 1], row[column]))
         lengths.append(row)
-    found = set()
+    common = set()
     line, column = len(one), len(other)
     while line and column:
         if one[line - 1] == other[column - 1]:
-            found.add(one[line - 1])
+            common.add(one[line - 1])
             line, column = line - 1, column - 1
         elif lengths[line - 1][column] > lengths[line][column - 1]:
             line -= 1
         else:
             column -= 1
-    return found
+    return common

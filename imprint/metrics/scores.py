@@ -1,31 +1,31 @@
-"""Predictions against references, row by row, under one protocol or several at once."""
+"""ROUGE and BLEU-4 of each row under one or several protocols."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from imprint.errors import UserError
-from imprint.metrics.protocols import Protocol, protocol_named
+from imprint.metrics.protocols import Protocol, get_protocol
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
-from imprint.metrics.tokens import trimmed, without_spaces, words
+from imprint.metrics.tokens import segment, strip_blanks, strip_spaces
 
 
 @dataclass(frozen=True)
 class RowScore:
-    """The scores of one prediction against its reference, 0-100, rounded as its protocol says."""
+    """The scores of one prediction, 0-100, rounded as its protocol says."""
 
     rouge_1: float
-    """F score of the sets of jieba words."""
+    """F score over the sets of jieba words."""
     rouge_2: float
-    """F score of the sets of jieba word pairs."""
+    """F score over the sets of word bigrams."""
     rouge_l: float
     """F score of the longest common subsequence of jieba words."""
     bleu_4: float
     """BLEU-4 over characters or words, with nltk's smoothing method 3."""
     empty: bool
-    """Whether the prediction had nothing but whitespace."""
+    """Whether the prediction is only whitespace."""
     counted: bool = True
-    """Whether the row is a part of the mean; not where its protocol drops rows with nothing in them."""
+    """Whether the row is part of the mean; False if the protocol drops empty rows."""
 
     def by_metric(self) -> dict[str, float]:
         """The four scores under the names of `METRICS`."""
@@ -38,22 +38,22 @@ def score_rows(predictions: Sequence[str], references: Sequence[str], protocol: 
 
 
 def score_protocols(predictions: Sequence[str], references: Sequence[str], protocols: Sequence[str]) -> dict[str, list[RowScore]]:
-    """The scores of each prediction under each protocol: name -> rows in order. Each text is cut into words once for all of them.
+    """The scores of each prediction under each protocol: name -> rows in order. Each text is segmented only once.
 
     Raises UserError for an unknown protocol and for lists of different lengths.
     """
-    named = {name: protocol_named(name) for name in protocols}
-    refuse_unpaired(predictions, references)
-    found: dict[str, list[RowScore]] = {name: [] for name in named}
+    by_name = {name: get_protocol(name) for name in protocols}
+    require_pairs(predictions, references)
+    scores: dict[str, list[RowScore]] = {name: [] for name in by_name}
     for prediction, reference in zip(predictions, references, strict=True):
         pair = _Pair(prediction, reference)
-        for name, protocol in named.items():
-            found[name].append(_score(pair, protocol))
-    return found
+        for name, protocol in by_name.items():
+            scores[name].append(_score(pair, protocol))
+    return scores
 
 
-def refuse_unpaired(predictions: Sequence[str], references: Sequence[str]) -> None:
-    """Raise UserError where there is not one reference for each prediction."""
+def require_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Raise UserError unless there is one reference for each prediction."""
     if len(predictions) != len(references):
         raise UserError(
             f"{len(predictions)} predictions cannot be scored against {len(references)} references: "
@@ -62,7 +62,7 @@ def refuse_unpaired(predictions: Sequence[str], references: Sequence[str]) -> No
 
 
 class _Pair:
-    """One prediction and its reference; what several protocols need of them is computed once."""
+    """One prediction and its reference; caches what several protocols share."""
 
     def __init__(self, prediction: str, reference: str) -> None:
         self.prediction, self.reference = prediction, reference
@@ -71,20 +71,20 @@ class _Pair:
     @cached_property
     def words(self) -> tuple[list[str], list[str]]:
         """Jieba's words of both."""
-        return words(self.prediction), words(self.reference)
+        return segment(self.prediction), segment(self.reference)
 
     @cached_property
     def chinese_rouge(self) -> Rouge:
-        """ROUGE by rouge_chinese; it refuses a text without words, or divides by zero."""
+        """ROUGE by rouge_chinese, which fails on a text without words."""
         return (0.0, 0.0, 0.0) if self.blank else chinese_rouge(*self.words)
 
     @cached_property
     def trimmed_rouge(self) -> Rouge:
-        """The same without blanks at the ends: to rouge_chinese a line break there is a sentence with one empty word."""
+        """The same for stripped texts: rouge_chinese reads a line break at an end as a sentence with one empty word."""
         if self.blank or (self.prediction == self.prediction.strip() and self.reference == self.reference.strip()):
             return self.chinese_rouge
-        said, wanted = self.words
-        return chinese_rouge(trimmed(said), trimmed(wanted))
+        predicted, expected = self.words
+        return chinese_rouge(strip_blanks(predicted), strip_blanks(expected))
 
     @cached_property
     def character_bleu(self) -> float:
@@ -96,23 +96,23 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
     empty = not pair.prediction.strip()
     if protocol.empties == "zero" and pair.blank:
         return RowScore(0.0, 0.0, 0.0, 0.0, empty)
-    said, wanted = pair.words
+    predicted, expected = pair.words
     if protocol.rouge == "rouge":
-        said, wanted = without_spaces(said), without_spaces(wanted)
-        if protocol.empties == "dropped" and not (said and wanted):
+        predicted, expected = strip_spaces(predicted), strip_spaces(expected)
+        if protocol.empties == "dropped" and not (predicted and expected):
             return RowScore(0.0, 0.0, 0.0, 0.0, empty, counted=False)
-        rouge = plain_rouge(said, wanted)
+        rouge = plain_rouge(predicted, expected)
     else:
         rouge = pair.chinese_rouge if protocol.bleu_tokens == "characters" else pair.trimmed_rouge
-        said, wanted = trimmed(said), trimmed(wanted)
-    bleu = pair.character_bleu if protocol.bleu_tokens == "characters" else _bleu(said, wanted)
+        predicted, expected = strip_blanks(predicted), strip_blanks(expected)
+    bleu = pair.character_bleu if protocol.bleu_tokens == "characters" else _bleu(predicted, expected)
     scores = [100 * value for value in (*rouge, bleu)]
     if protocol.decimals is not None:
         scores = [round(value, protocol.decimals) for value in scores]
     return RowScore(scores[0], scores[1], scores[2], scores[3], empty)
 
 
-def _bleu(said: list[str], wanted: list[str]) -> float:
+def _bleu(predicted: list[str], expected: list[str]) -> float:
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # takes a second, of every command that only might score
 
-    return float(sentence_bleu([wanted], said, smoothing_function=SmoothingFunction().method3))
+    return float(sentence_bleu([expected], predicted, smoothing_function=SmoothingFunction().method3))

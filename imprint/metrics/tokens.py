@@ -1,38 +1,38 @@
-"""Texts as the tokens that scores count."""
+"""Word segmentation for metrics."""
 
 import functools
 import warnings
 
 with warnings.catch_warnings():
-    # jieba looks for the deprecated pkg_resources, and has escapes that Python >= 3.12 warns of when it compiles them.
+    # jieba imports the deprecated pkg_resources and has invalid escapes, of which Python >= 3.12 warns.
     warnings.simplefilter("ignore")
     import jieba
 
 
-def words(text: str) -> list[str]:
-    """The words that ROUGE sees: jieba's cut of the text; joined they are the text again."""
-    return [str(word) for word in _cutter().cut(text)]
+def segment(text: str) -> list[str]:
+    """Jieba's words of the text, which ROUGE counts; joined they equal the text."""
+    return [str(word) for word in _tokenizer().cut(text)]
 
 
-def trimmed(cut: list[str]) -> list[str]:
-    """The words without the blank ones at both ends: what jieba makes of the text without blanks at its ends."""
-    solid = [place for place, word in enumerate(cut) if word.strip()]
-    return cut[solid[0] : solid[-1] + 1] if solid else []
+def strip_blanks(words: list[str]) -> list[str]:
+    """The words without blank ones at both ends: as if the text had been stripped before segmentation."""
+    kept = [index for index, word in enumerate(words) if word.strip()]
+    return words[kept[0] : kept[-1] + 1] if kept else []
 
 
-def without_spaces(cut: list[str]) -> list[str]:
-    """The words without spaces and without words that are nothing but spaces; line breaks stay, as in ms-swift."""
-    return [bare for word in cut if (bare := word.strip(" "))]
+def strip_spaces(words: list[str]) -> list[str]:
+    """The words stripped of spaces, without empty ones; line breaks stay, as in ms-swift."""
+    return [stripped for word in words if (stripped := word.strip(" "))]
 
 
 @functools.cache
-def _cutter() -> jieba.Tokenizer:
-    """Jieba with its own dictionary, whatever else in this process has taught the shared one.
+def _tokenizer() -> jieba.Tokenizer:
+    """Jieba with its own dictionary, unaffected by words that others add to the shared tokenizer of this process.
 
-    Filled here and not by its `initialize`, which logs to the terminal and trusts a file that anybody can put in the temporary
-    folder; reading the dictionary takes half a second once.
+    The dictionary is not loaded by jieba's `initialize`, which logs to the terminal and trusts a cache file in the temporary folder;
+    loading it takes half a second once.
     """
-    cutter = jieba.Tokenizer()
-    cutter.FREQ, cutter.total = cutter.gen_pfdict(cutter.get_dict_file())
-    cutter.initialized = True
-    return cutter
+    tokenizer = jieba.Tokenizer()
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer

@@ -1,34 +1,45 @@
-"""A prompt and an answer as they stand on every page."""
+"""A prompt and an answer as HTML, for every page."""
 
 from collections.abc import Mapping
 from html import escape
 
-from imprint.report.comparison import attributes
-from imprint.report.html import both, language
-from imprint.report.marks import shared_runs
+from imprint.messages import Bilingual
+from imprint.report.comparison import parse_attributes
+from imprint.report.highlight import shared_spans
+from imprint.report.html import lang_attribute, ui_text
 
 
 def prompt_box(prompt: str) -> str:
-    """What was asked; the pairs of an attribute list stand beside each other."""
-    pairs = attributes(prompt)
+    """The prompt; the pairs of an attribute list are shown side by side."""
+    pairs = parse_attributes(prompt)
     if not pairs:
-        return f'<div class="prompt"><h4>{both("prompt", "输入")}</h4><p{language(prompt)}>{escape(prompt)}</p></div>'
+        return f'<div class="prompt"><h4>{ui_text(Bilingual("prompt", "输入"))}</h4><p{lang_attribute(prompt)}>{escape(prompt)}</p></div>'
     chips = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
-    return f'<div class="prompt"><h4>{both("prompt", "输入")}</h4><dl class="chips"{language(prompt)}>{chips}</dl></div>'
+    return (
+        f'<div class="prompt"><h4>{ui_text(Bilingual("prompt", "输入"))}</h4><dl class="chips"{lang_attribute(prompt)}>{chips}</dl></div>'
+    )
+
+
+def label_box(label: str) -> str:
+    """The reference answer; empty if there is none."""
+    if not label:
+        return ""
+    return f'<div class="label"><h4>{ui_text(Bilingual("label", "参考答案"))}</h4><p{lang_attribute(label)}>{escape(label)}</p></div>'
 
 
 def answer_box(who: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
-    """What `base` or `tuned` (who) said, with what it shares with the label marked; no figures where there are no scores."""
-    name = both("base", "底座") if who == "base" else both("tuned", "微调后")
+    """The answer of `base` or `tuned` (`who`) with the words it shares with the label marked, and its scores if there are any."""
+    name = ui_text(Bilingual("base", "底座")) if who == "base" else ui_text(Bilingual("tuned", "微调后"))
     if text.strip():
-        pieces = shared_runs(text, label)
-        shown = "".join(f"<mark>{escape(piece)}</mark>" if shared else escape(piece) for piece, shared in pieces)
+        spans = shared_spans(text, label)
+        content = "".join(f"<mark>{escape(span)}</mark>" if shared else escape(span) for span, shared in spans)
     else:
-        shown = f"<em>{both('(empty)', '（空）')}</em>"
+        content = f"<em>{ui_text(Bilingual('(empty)', '（空）'))}</em>"
     scores = ""
     if label and own:
         scores = f'<dl class="figures">{_figures(own, other)}</dl>'
-    return f'<section class="answer {who}"><h4><span class="who {who}">{name}</span></h4><p{language(text)}>{shown}</p>{scores}</section>'
+    heading = f'<h4><span class="who {who}">{name}</span></h4>'
+    return f'<section class="answer {who}">{heading}<p{lang_attribute(text)}>{content}</p>{scores}</section>'
 
 
 def _figures(own: Mapping[str, float], other: Mapping[str, float]) -> str:

@@ -1,38 +1,39 @@
-"""The same prompts through the base and the tuned model: the value that both reports render."""
+"""The data of a before/after report: the same prompts answered by the base and the tuned model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imprint.metrics.judge import METRIC
-from imprint.metrics.means import Mean, Note, Summary
-from imprint.metrics.protocols import protocol_named
-from imprint.metrics.rates import Rates, Warned, warnings_of
+from imprint.messages import Bilingual
+from imprint.metrics.means import Mean, Summary
+from imprint.metrics.protocols import get_protocol
+from imprint.metrics.rates import FailureRates, failure_warnings
+from imprint.metrics.task_scores import METRIC_BY_NAME, described
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One prompt and what both models said to it."""
+class ComparedRow:
+    """One prompt with the answers of both models."""
 
     prompt: str
-    """What both models were asked."""
+    """The prompt of both models."""
     label: str
-    """The reference answer; empty where there is none, and then no scores are shown."""
+    """The reference answer; if empty, no scores are shown."""
     base: str
-    """What the untouched model said."""
+    """The base's answer."""
     tuned: str
-    """What the tuned model said."""
+    """The tuned model's answer."""
     base_scores: Mapping[str, float]
     """The scores of `base` against `label`: metric -> 0 to 100."""
     tuned_scores: Mapping[str, float]
     """The scores of `tuned` against `label`."""
-    key: str = "rouge-l"
-    """The metric that says which of the two is nearer to the label."""
+    metric: str = "rouge-l"
+    """The metric that ranks the two answers."""
 
     @property
     def gain(self) -> float:
-        """How much nearer the tuned answer is."""
-        return self.tuned_scores[self.key] - self.base_scores[self.key]
+        """The tuned answer's score minus the base's."""
+        return self.tuned_scores[self.metric] - self.base_scores[self.metric]
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,27 @@ class Comparison:
     title: str
     """Heading of the report."""
     base_name: str
-    """What the untouched model is called, as the person knows it."""
+    """The base's name in the report."""
     tuned_name: str
-    """What the tuned model is called: the run or the adapter."""
-    rows: tuple[Compared, ...]
-    """The prompts to show, in the order of the data."""
+    """The name of the run or the adapter."""
+    rows: tuple[ComparedRow, ...]
+    """The rows to show, in data order."""
     base_summary: Summary | None
-    """What the untouched model scored, over all scored rows, which may be more than are shown; None where there was no reference."""
+    """The base's scores over all rows, which may be more than are shown; None if there are no references."""
     tuned_summary: Summary | None
-    """What the tuned model scored, over the same rows."""
-    base_rates: Rates
-    """How many of the untouched model's answers went wrong in a way that a mean hides, over all rows."""
-    tuned_rates: Rates
-    """The same of the tuned model; where it is too many, the report warns."""
+    """The tuned model's scores over the same rows."""
+    base_rates: FailureRates
+    """Failure rates of the base's answers over all rows."""
+    tuned_rates: FailureRates
+    """Failure rates of the tuned model's answers; the report warns if they are high."""
     facts: Mapping[str, str]
-    """What one must know to read the scores, such as data file, decoding and seed: name -> value."""
+    """Settings of the evaluation, such as data file, decoding and seed: name -> value."""
     gains: Mapping[str, Mean] = field(default_factory=dict)
-    """From `metrics.gains`, over the same rows: metric -> gain; empty: the report shows the differences of the means alone."""
+    """Metric -> gain over the same rows; if empty, the report shows differences of means without intervals."""
     baseline: Summary | None = None
-    """What a classical baseline scored on the same rows, where the task has one."""
+    """The scores of the classical baseline on the same rows, if the task has one."""
     picture: Path | None = None
-    """A PNG beside the report that belongs to its scores, as the confusions of a classification."""
+    """A PNG next to the report, such as the confusion matrices of a classification."""
 
 
 @dataclass(frozen=True)
@@ -72,90 +73,86 @@ class MetricLine:
     metric: str
     """Name of the metric."""
     base: Mean
-    """What the untouched model scored."""
+    """The base's score."""
     tuned: Mean
-    """What the tuned model scored."""
+    """The tuned model's score."""
     gain: float
-    """The tuned model's mean less the base's."""
-    bounds: tuple[float, float] | None
-    """The 95 % interval of the gain, where rows were paired."""
-    beside: Mean | None
-    """What the classical baseline scored, where there is one."""
+    """The tuned model's mean minus the base's."""
+    interval: tuple[float, float] | None
+    """The 95 % interval of the gain, if rows were paired."""
+    baseline: Mean | None
+    """The classical baseline's score, if there is one."""
 
     @property
-    def falls(self) -> bool:
+    def lower_is_better(self) -> bool:
         """Whether lower is better."""
-        return METRIC[self.metric].falls
+        return METRIC_BY_NAME[self.metric].lower_is_better
 
     @property
     def kind(self) -> str:
-        """What happened: "up" for surely better, "down" for surely worse, "even" for what may be chance."""
-        low, high = self.bounds or (self.gain, self.gain)
-        rose, fell = ("down", "up") if self.falls else ("up", "down")
+        """The change: "up" if significantly better, "down" if significantly worse, else "even"."""
+        low, high = self.interval or (self.gain, self.gain)
+        rose, fell = ("down", "up") if self.lower_is_better else ("up", "down")
         return rose if low > 0 else fell if high < 0 else "even"
 
 
 def metric_lines(comparison: Comparison) -> list[MetricLine]:
-    """The table of scores, one line for each metric that both summaries have; none where nothing was scored."""
+    """The table of scores: one line for each metric of both summaries; empty if nothing was scored."""
     if comparison.base_summary is None or comparison.tuned_summary is None:
         return []
     base, tuned = comparison.base_summary.means, comparison.tuned_summary.means
     lines = []
     for metric in (metric for metric in base if metric in tuned):
         gain = comparison.gains.get(metric)
-        bounds = (gain.low, gain.high) if gain else None
-        beside = comparison.baseline.means.get(metric) if comparison.baseline else None
-        lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, bounds, beside))
+        interval = (gain.low, gain.high) if gain else None
+        baseline = comparison.baseline.means.get(metric) if comparison.baseline else None
+        lines.append(MetricLine(metric, base[metric], tuned[metric], tuned[metric].value - base[metric].value, interval, baseline))
     return lines
 
 
-def notes_of(found: Summary) -> tuple[Note, ...]:
-    """What the figures of a table count."""
-    if found.notes:
-        return found.notes
-    protocol = protocol_named(found.protocol)
-    return (Note(f"{protocol.name}: {protocol.sentence}", f"{protocol.name}：{protocol.chinese}"),)
+def metric_notes(summary: Summary) -> tuple[Bilingual, ...]:
+    """What the metrics of a table count."""
+    return summary.notes or (described(summary.protocol, get_protocol(summary.protocol).description),)
 
 
 @dataclass(frozen=True)
 class RateLine:
-    """One line of the table of what means hide."""
+    """One line of the table of failure rates."""
 
-    english: str
+    name: Bilingual
     """What is counted."""
-    chinese: str
-    """The same in Chinese."""
     base: float | None
-    """The share (0-1) of the untouched model's answers; None where it is not known."""
+    """The share (0-1) of the base's answers; None if unknown."""
     tuned: float | None
     """The share of the tuned model's answers."""
 
 
 def rate_lines(comparison: Comparison) -> list[RateLine]:
-    """The table of what means hide."""
+    """The table of failure rates."""
     base, tuned = comparison.base_rates, comparison.tuned_rates
     return [
-        RateLine("empty answers", "空回答", base.empty, tuned.empty),
-        RateLine("repeating answers", "重复的回答", base.repeated, tuned.repeated),
-        RateLine("never-ending answers", "停不下来的回答", base.unfinished, tuned.unfinished),
+        RateLine(Bilingual("empty answers", "空回答"), base.empty, tuned.empty),
+        RateLine(Bilingual("repeating answers", "重复的回答"), base.repeated, tuned.repeated),
+        RateLine(Bilingual("never-ending answers", "停不下来的回答"), base.unfinished, tuned.unfinished),
     ]
 
 
-def warned_of(comparison: Comparison) -> list[Warned]:
-    """What is wrong with many of the tuned model's answers."""
-    return [Warned(f"Tuned: {one.english}", f"微调后：{one.chinese}") for one in warnings_of(comparison.tuned_rates)]
+def tuned_warnings(comparison: Comparison) -> list[Bilingual]:
+    """Warnings about degenerate answers of the tuned model."""
+    warnings = failure_warnings(comparison.tuned_rates)
+    return [Bilingual(f"Tuned: {warning.english}", f"微调后：{warning.chinese}") for warning in warnings]
 
 
-def attributes(prompt: str) -> list[tuple[str, str]]:
-    """The pairs of a prompt like `类型#上衣*颜色#白色`; empty when the prompt is not such a list."""
+def parse_attributes(prompt: str) -> list[tuple[str, str]]:
+    """The (name, value) pairs of a prompt like `类型#上衣*颜色#白色`; empty if it is no such list."""
     pairs = [part.split("#") for part in prompt.strip().split("*")]
     if any(len(pair) != 2 or not all(side.strip() for side in pair) or "\n" in "".join(pair) for pair in pairs):
         return []
     return [(name.strip(), value.strip()) for name, value in pairs]
 
 
-def signed(value: float, digits: int) -> str:
-    """The number with its sign, a true minus, and no sign for what rounds to zero."""
+def format_signed(value: float, digits: int) -> str:
+    """The number with a sign (a true minus); without one if it rounds to zero."""
     text = f"{abs(value):.{digits}f}"
     if not float(text):
         return text

@@ -1,6 +1,6 @@
-"""The picture of a classification: which label was said for which, for one classifier or several side by side.
+"""Confusion matrices as a picture, for one classifier or several side by side.
 
-Legend: L labels; counts are (L, L + 1), a line for each right label, a column for each label said, the last for answers that are none.
+Legend: L labels; counts are (L, L + 1): a row for each true label, a column for each predicted label, the last for other answers.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from imprint.report.curve import BLUE, DOTS_PER_INCH, FAINT, INK, drawable, family, save
+from imprint.report.curve import BLUE, DOTS_PER_INCH, FAINT, INK, fonts_for, has_glyphs, save_figure
 
-MOST_NAMED: Final = 30
-"""With more labels than this, neither names nor numbers can be read: the colours tell."""
-LONGEST: Final = 14
-"""Most characters of a label that are shown."""
-DARK: Final = 0.55
-"""From this share of its line on, a cell is so dark that its number is white."""
+MAX_NAMED_LABELS: Final = 30
+"""With more labels, names and counts would be illegible and are not drawn."""
+MAX_LABEL_CHARACTERS: Final = 14
+"""Longer labels are truncated."""
+DARK_SHARE: Final = 0.55
+"""A cell with a larger share of its row has a white number."""
 
 
 @dataclass(frozen=True)
@@ -29,35 +29,38 @@ class Panel:
     """One classifier."""
 
     title: str
-    """What it is called."""
+    """Its name."""
     counts: list[list[int]]
-    """(L, L + 1) how often each label was said for each."""
+    """(L, L + 1) confusion matrix."""
 
 
-def confusion_picture(panels: Sequence[Panel], labels: Sequence[str], out: Path) -> None:
-    """Draw the matrices as a PNG; a reader of `out` sees the old picture or the new one.
+def draw_confusion_matrices(panels: Sequence[Panel], labels: Sequence[str], out: Path) -> None:
+    """Draw the matrices as a PNG, written atomically.
 
-    Each cell has its count, and the colour of its share of the line. Where no installed font has a label's characters, the labels are
-    numbered in their order.
+    Each cell shows its count, coloured by its share of the row. If no installed font has a label's characters, labels are numbered.
     """
-    named = len(labels) <= MOST_NAMED
-    names = [label[:LONGEST] for label in labels] if all(map(drawable, labels)) else [str(place + 1) for place in range(len(labels))]
+    show_names = len(labels) <= MAX_NAMED_LABELS
+    names = (
+        [label[:MAX_LABEL_CHARACTERS] for label in labels]
+        if all(map(has_glyphs, labels))
+        else [str(index + 1) for index in range(len(labels))]
+    )
     side = max(2.6, min(0.52 * len(labels) + 1.2, 9.0))
     figure = Figure(figsize=(side * len(panels) + 0.6, side + 0.7), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
-        _draw(axes, panel, names if named else [])
+        _draw(axes, panel, names if show_names else [])
     figure.tight_layout()
-    save(figure, out)
+    save_figure(figure, out)
 
 
 def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     counts = np.array(panel.counts)
-    strange = bool(counts[:, -1].any())
-    counts = counts if strange else counts[:, :-1]
+    has_other = bool(counts[:, -1].any())
+    counts = counts if has_other else counts[:, :-1]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("counts", ["white", BLUE]), vmin=0, vmax=1)
-    fonts = family("".join([*names, panel.title]))
+    fonts = fonts_for("".join([*names, panel.title]))
     axes.set_title(panel.title, fontsize=10, color=INK, family=fonts, fontweight="bold", parse_math=False)
     axes.set_xlabel("said", fontsize=9, color=INK)
     axes.set_ylabel("right", fontsize=9, color=INK)
@@ -67,11 +70,11 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    columns = [*names, "other"] if strange else list(names)
-    turn = 0 if max(map(len, columns)) <= 3 else 45
-    axes.set_xticks(range(len(columns)), columns, family=fonts, rotation=turn, ha="right" if turn else "center", parse_math=False)
+    columns = [*names, "other"] if has_other else list(names)
+    rotation = 0 if max(map(len, columns)) <= 3 else 45
+    axes.set_xticks(range(len(columns)), columns, family=fonts, rotation=rotation, ha="right" if rotation else "center", parse_math=False)
     axes.set_yticks(range(len(names)), names, family=fonts, parse_math=False)
-    for line, column in np.ndindex(*counts.shape):
-        if counts[line, column]:
-            colour = "white" if shares[line, column] > DARK else INK
-            axes.text(column, line, f"{counts[line, column]:,}", ha="center", va="center", fontsize=8, color=colour)
+    for row, column in np.ndindex(*counts.shape):
+        if counts[row, column]:
+            colour = "white" if shares[row, column] > DARK_SHARE else INK
+            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)

@@ -1,4 +1,4 @@
-"""The picture of a run: loss, learning rate and memory over its steps, cheap enough to be drawn again while it trains."""
+"""The curves of a run as a picture: loss, learning rate and memory over its steps; cheap enough to redraw during training."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from imprint.files import translate_disk_errors
 
-# The palette of Okabe and Ito, which stays apart under every kind of colour blindness.
+# The palette of Okabe and Ito, distinguishable under every kind of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 INK, FAINT = "#2B2B2B", "#D9D9D9"
 DOTS_PER_INCH = 120
-DRAWN_POINTS = 20_000
+MAX_POINTS = 20_000
 FIRST_CHINESE = 0x2E80
-"""From this code point on, matplotlib's own font has next to nothing."""
+"""Matplotlib's own font has almost no glyphs from this code point on."""
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
     "Source Han Sans SC",
@@ -33,39 +33,39 @@ CHINESE_FONTS = (
     "SimHei",
     "Noto Sans CJK JP",
 )
-"""The last is what older matplotlibs call the first of Noto's fonts in one file."""
+"""The last is how older matplotlib versions name the first font of a Noto collection file."""
 
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity over the steps at which it was measured; both arrays are (N,)."""
+    """One quantity over the steps at which it was logged; both arrays are (N,)."""
 
-    steps: Numbers
-    """The steps, increasing."""
-    values: Numbers
-    """The finite values at these steps."""
+    steps: FloatArray
+    """Increasing steps."""
+    values: FloatArray
+    """Finite values at these steps."""
 
 
-def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, rescues: Sequence[int] = ()) -> None:
-    """Draw the lines of a `log.jsonl` as a PNG of 1080 x 660 pixels; a reader of `out` sees the old picture or the new one.
+def draw_curves(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, rescues: Sequence[int] = ()) -> None:
+    """Draw the points of a `log.jsonl` as a PNG of 1080 x 660 pixels, written atomically.
 
-    Read of each point: `step`, and where present `loss`, `eval_loss`, `learning_rate`, `memory_gib`. Values that are null or not
-    finite are left out; of a step that was logged twice, as after a resumed run, the later line counts. `rescues` are
-    steps from which the run went on at a lower rate.
+    Keys of a point: `step`, and optionally `loss`, `eval_loss`, `learning_rate`, `memory_gib`. Null and non-finite values are skipped;
+    of a step logged twice, as after a resume, the later value counts. `rescues` are steps at which the run restarted with a lower
+    learning rate.
     """
     by_name = {name: _series(points, name) for name in ("loss", "eval_loss", "learning_rate", "memory_gib")}
-    slim = [name for name in ("learning_rate", "memory_gib") if len(by_name[name].steps)]
+    small_panels = [name for name in ("learning_rate", "memory_gib") if len(by_name[name].steps)]
     figure = Figure(figsize=(9, 5.5), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1 + len(slim), 1, sharex=True, squeeze=False, height_ratios=[6] + [1] * len(slim))[:, 0]
+    axes = figure.subplots(1 + len(small_panels), 1, sharex=True, squeeze=False, height_ratios=[6] + [1] * len(small_panels))[:, 0]
     figure.subplots_adjust(left=0.085, right=0.975, top=0.91, bottom=0.095, hspace=0.36)
-    fonts = family(title)
+    fonts = fonts_for(title)
     figure.text(0.085, 0.945, title, fontsize=13, color=INK, family=fonts, fontweight="bold", parse_math=False)
     _draw_loss(axes[0], by_name["loss"], by_name["eval_loss"])
-    for panel, name in zip(axes[1:], slim, strict=True):
-        _draw_slim(panel, by_name[name], name)
+    for panel, name in zip(axes[1:], small_panels, strict=True):
+        _draw_small_panel(panel, by_name[name], name)
     for step in rescues:
         axes[0].axvline(
             step, color=INK, linewidth=1, linestyle=":", label="back to a good state, lower rate" if step == rescues[0] else None
@@ -75,12 +75,12 @@ def loss_curve(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, re
     axes[-1].set_xlabel("step", color=INK, fontsize=9)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlim(0, 1.02 * max([1.0, *(float(series.steps[-1]) for series in by_name.values() if len(series.steps))]))
-    save(figure, out)
+    save_figure(figure, out)
 
 
 def _series(points: Sequence[Mapping[str, Any]], name: str) -> Series:
-    found = {int(point["step"]): float(point[name]) for point in points if point.get(name) is not None}
-    kept = sorted((step, value) for step, value in found.items() if np.isfinite(value))
+    values = {int(point["step"]): float(point[name]) for point in points if point.get(name) is not None}
+    kept = sorted((step, value) for step, value in values.items() if np.isfinite(value))
     return Series(np.array([step for step, _ in kept], dtype=np.float64), np.array([value for _, value in kept], dtype=np.float64))
 
 
@@ -89,13 +89,15 @@ def _draw_loss(panel: Axes, training: Series, evaluation: Series) -> None:
     panel.set_ylabel("loss", color=INK, fontsize=9)
     visible = []
     if len(training.steps):
-        thin = _thinned(training)
+        raw = _subsampled(training)
         smooth = _smoothed(training.values)
-        panel.plot(thin.steps, thin.values, color=BLUE, linewidth=0.8, alpha=0.35, label="training loss")
-        thick = _thinned(Series(training.steps, smooth))
-        panel.plot(thick.steps, thick.values, color=BLUE, linewidth=2.2, label=f"smoothed, last {smooth[-1]:.3f}", solid_capstyle="round")
-        panel.plot(*_point(thick, -1), color=BLUE, marker="o", markersize=4)
-        # One spike must not flatten the rest of the curve: it may leave the picture on top.
+        panel.plot(raw.steps, raw.values, color=BLUE, linewidth=0.8, alpha=0.35, label="training loss")
+        smoothed = _subsampled(Series(training.steps, smooth))
+        panel.plot(
+            smoothed.steps, smoothed.values, color=BLUE, linewidth=2.2, label=f"smoothed, last {smooth[-1]:.3f}", solid_capstyle="round"
+        )
+        panel.plot(*_point(smoothed, -1), color=BLUE, marker="o", markersize=4)
+        # A spike may leave the picture at the top, so that it does not flatten the rest of the curve.
         visible += [training.values.min(), float(np.quantile(training.values, 0.98)), smooth.max()]
     if len(evaluation.steps):
         best = int(np.argmin(evaluation.values))
@@ -106,17 +108,17 @@ def _draw_loss(panel: Axes, training: Series, evaluation: Series) -> None:
     if not visible:
         panel.text(0.5, 0.5, "no loss has been logged yet", transform=panel.transAxes, ha="center", color=INK, fontsize=11)
         return
-    room = max(0.07 * (max(visible) - min(visible)), 0.02 * abs(max(visible)), 1e-6)
-    panel.set_ylim(min(visible) - room, max(visible) + room)
+    margin = max(0.07 * (max(visible) - min(visible)), 0.02 * abs(max(visible)), 1e-6)
+    panel.set_ylim(min(visible) - margin, max(visible) + margin)
     panel.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _draw_slim(panel: Axes, series: Series, name: str) -> None:
+def _draw_small_panel(panel: Axes, series: Series, name: str) -> None:
     _style(panel)
-    thin = _thinned(series)
+    drawn = _subsampled(series)
     colour, text = (GREEN, "learning rate") if name == "learning_rate" else (PURPLE, "memory, GiB")
-    panel.plot(thin.steps, thin.values, color=colour, linewidth=1.6)
-    panel.fill_between(thin.steps, thin.values, color=colour, alpha=0.12, linewidth=0)
+    panel.plot(drawn.steps, drawn.values, color=colour, linewidth=1.6)
+    panel.fill_between(drawn.steps, drawn.values, color=colour, alpha=0.12, linewidth=0)
     top = max(float(series.values.max()), 1e-12)
     panel.set_ylim(0, top * 1.1)
     panel.set_yticks([0, top])
@@ -132,58 +134,58 @@ def _style(panel: Axes) -> None:
     panel.set_axisbelow(True)
 
 
-def _smoothed(values: Numbers) -> Numbers:
-    """Each value's mean with its neighbours, a thirtieth of the run to either side; less at the start, where the loss falls."""
-    reach = max(2, len(values) // 30)
+def _smoothed(values: FloatArray) -> FloatArray:
+    """A centred moving average over a fifteenth of the run; a shorter window at the start, where the loss falls."""
+    half_window = max(2, len(values) // 30)
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    sides = np.minimum(reach, places)
-    first, last = places - sides, np.minimum(places + sides + 1, len(values))
+    indices = np.arange(len(values))
+    widths = np.minimum(half_window, indices)
+    first, last = indices - widths, np.minimum(indices + widths + 1, len(values))
     return np.asarray((sums[last] - sums[first]) / (last - first))
 
 
-def _thinned(series: Series) -> Series:
-    """At most about `DRAWN_POINTS` points, the last one among them: more than the picture has pixels cost time and show nothing."""
-    every = max(1, -(-len(series.steps) // DRAWN_POINTS))
-    return Series(series.steps[::-1][::every][::-1], series.values[::-1][::every][::-1])
+def _subsampled(series: Series) -> Series:
+    """At most about `MAX_POINTS` points, including the last; more than the picture has pixels would not be visible."""
+    stride = max(1, -(-len(series.steps) // MAX_POINTS))
+    return Series(series.steps[::-1][::stride][::-1], series.values[::-1][::stride][::-1])
 
 
-def _point(series: Series, place: int) -> tuple[list[float], list[float]]:
-    return [float(series.steps[place])], [float(series.values[place])]
+def _point(series: Series, index: int) -> tuple[list[float], list[float]]:
+    return [float(series.steps[index])], [float(series.values[index])]
 
 
-def family(text: str) -> list[str]:
-    """Fonts for a text: matplotlib's own, which has no Chinese, and for a Chinese text those that are installed."""
+def fonts_for(text: str) -> list[str]:
+    """Fonts for a text: matplotlib's own, and the installed Chinese fonts if the text is not ASCII."""
     return ["DejaVu Sans", *(() if text.isascii() else chinese_fonts())]
 
 
 @cache
 def chinese_fonts() -> tuple[str, ...]:
-    """Those of `CHINESE_FONTS` that are installed, also where they came after matplotlib had written its list of all fonts."""
+    """The installed fonts of `CHINESE_FONTS`, including those installed after matplotlib cached its font list."""
     manager = font_manager.fontManager
-    if not (found := _listed()):
+    if not (names := _known_fonts()):
         for path in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
-            with suppress(OSError, RuntimeError):  # no font that matplotlib can read
+            with suppress(OSError, RuntimeError):  # not a font that matplotlib can read
                 manager.addfont(path)
-        found = _listed()
-    return found
+        names = _known_fonts()
+    return names
 
 
-def _listed() -> tuple[str, ...]:
+def _known_fonts() -> tuple[str, ...]:
     known = {font.name for font in font_manager.fontManager.ttflist}
     return tuple(name for name in CHINESE_FONTS if name in known)
 
 
-def drawable(text: str) -> bool:
-    """Whether some font that would be taken has the text's characters: all of Latin, and Chinese where such a font is installed."""
-    return all(ord(letter) < FIRST_CHINESE for letter in text) or len(family(text)) > 1
+def has_glyphs(text: str) -> bool:
+    """Whether the fonts for a text have its characters: always for Latin, for Chinese if such a font is installed."""
+    return all(ord(letter) < FIRST_CHINESE for letter in text) or len(fonts_for(text)) > 1
 
 
-def save(figure: Figure, out: Path) -> None:
-    """Write aside and rename. Not brought to the disk by force: the next refresh replaces it."""
-    part = out.with_name(f".{out.name}.part")
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write the figure atomically, without fsync: the next refresh replaces it."""
+    temporary = out.with_name(f".{out.name}.part")
     with translate_disk_errors(out), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a title in a script that no installed font has
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the title's script is in no installed font
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, format="png", metadata={"Software": "Imprint"})
-        part.replace(out)
+        figure.savefig(temporary, format="png", metadata={"Software": "Imprint"})
+        temporary.replace(out)

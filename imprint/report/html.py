@@ -1,7 +1,7 @@
-"""The frame of every page: one HTML file that needs nothing else, in two languages, and the pieces of which its content is made.
+"""The frame of every report page: one self-contained HTML file in two languages, and helpers for its content.
 
-Everything that a model or a person wrote is escaped. The content security policy names the hashes of the page's one
-style and one script, so nothing else in it can run even if that were forgotten once.
+Text by models and users is escaped. The content security policy allows only the page's style and script, by their hashes, so that
+nothing else can run even if escaping were forgotten somewhere.
 """
 
 import base64
@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 
 from imprint.files import write_text
+from imprint.messages import Bilingual
 
 
-def write_page(path: Path, title: str, top: str, main: str) -> None:
-    """Write a page to `path` (UTF-8), aside and renamed; `top` and `main` are HTML. It opens from the disk in any browser of 2023 on."""
+def write_page(path: Path, title: str, header: str, main: str) -> None:
+    """Write a page to `path` atomically; `header` and `main` are HTML. It opens from disk in any browser since 2023."""
     style, script = _resource("page.css"), _resource("page.js")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     write_text(
@@ -32,7 +33,7 @@ def write_page(path: Path, title: str, top: str, main: str) -> None:
 <style>{style}</style>
 </head>
 <body>
-{top}
+{header}
 <main>
 {main}
 </main>
@@ -43,13 +44,13 @@ def write_page(path: Path, title: str, top: str, main: str) -> None:
     )
 
 
-def masthead(title: str, kicker: str, base_name: str, tuned_name: str) -> str:
-    """The top of a page: the seal, the title, both models and the switch of languages; `kicker` is HTML."""
+def page_header(title: str, kicker: str, base_name: str, tuned_name: str) -> str:
+    """The header of a page: seal, title, both models and the language switch; `kicker` is HTML."""
     return f"""<header class="top">
 <div class="seal" aria-hidden="true">印</div>
 <div class="names">
 <p class="kicker">Imprint · {kicker}</p>
-<h1{language(title)}>{escape(title)}</h1>
+<h1{lang_attribute(title)}>{escape(title)}</h1>
 <p class="models"><span class="who base">{escape(base_name)}</span> <span aria-hidden="true">→</span>
 <span class="who tuned">{escape(tuned_name)}</span></p>
 </div>
@@ -60,18 +61,22 @@ def masthead(title: str, kicker: str, base_name: str, tuned_name: str) -> str:
 </header>"""
 
 
-def both(english: str, chinese: str) -> str:
-    """Both languages of one text of ours (HTML); the style shows one of them."""
-    return f'<span lang="en" class="ui">{english}</span><span lang="zh-Hans" class="ui">{chinese}</span>'
+def ui_text(text: Bilingual) -> str:
+    """A text of the page in both languages, each HTML; the style shows one of them."""
+    return f'<span lang="en" class="ui">{text.english}</span><span lang="zh-Hans" class="ui">{text.chinese}</span>'
 
 
-def shown(sentence: str) -> str:
-    """A sentence of ours as HTML, with what stands between backticks as code, and arrows that no line break takes apart."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence.replace(" -> ", " → ")))
+def ui_message(message: Bilingual) -> str:
+    """A plain-text message as `ui_text`: text in backticks becomes code, `->` becomes one character that no line break splits."""
+    return ui_text(Bilingual(_message_html(message.english), _message_html(message.chinese)))
 
 
-def language(text: str) -> str:
-    """The attribute that lets a screen reader and the font choice know Chinese text."""
+def _message_html(message: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(message.replace(" -> ", " → ")))
+
+
+def lang_attribute(text: str) -> str:
+    """The `lang` attribute of a text, for screen readers and font choice."""
     return ' lang="zh-Hans"' if any("\u4e00" <= letter <= "\u9fff" for letter in text) else ' lang="en"'
 
 

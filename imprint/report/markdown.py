@@ -1,4 +1,4 @@
-"""The before/after report as Markdown: for terminals, code hosts and notes."""
+"""The before/after report as Markdown, for terminals, code hosts and notes."""
 
 import re
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from pathlib import Path
 from imprint.files import write_text
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.means import Mean
-from imprint.report.comparison import Compared, Comparison, metric_lines, notes_of, rate_lines, signed, warned_of
+from imprint.report.comparison import ComparedRow, Comparison, format_signed, metric_lines, metric_notes, rate_lines, tuned_warnings
 
-MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
-    """Write the report to `path` (UTF-8), aside and renamed."""
+    """Write the report to `path` atomically."""
     parts = [f"# {_cell(comparison.title)}", _facts(comparison), _warnings(comparison), _summary(comparison)]
     parts += [_row(number, row, comparison) for number, row in enumerate(comparison.rows, start=1)]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
@@ -24,33 +24,36 @@ def _facts(comparison: Comparison) -> str:
 
 
 def _warnings(comparison: Comparison) -> str:
-    return "\n\n".join(f"> **Warning.** {_cell(warned.english)}<br>**警告。** {_cell(warned.chinese)}" for warned in warned_of(comparison))
+    return "\n\n".join(
+        f"> **Warning.** {_cell(warning.english)}<br>**警告。** {_cell(warning.chinese)}" for warning in tuned_warnings(comparison)
+    )
 
 
 def _summary(comparison: Comparison) -> str:
     protocol = comparison.base_summary.protocol if comparison.base_summary else "answers"
-    beside = comparison.baseline is not None
+    has_baseline = comparison.baseline is not None
+    columns = [protocol, _cell(comparison.base_name), _cell(comparison.tuned_name), "difference", *([BASELINE] if has_baseline else [])]
     lines = [
-        f"| {protocol} | {_cell(comparison.base_name)} | {_cell(comparison.tuned_name)} | difference |{f' {BASELINE} |' if beside else ''}",
-        "|---|---:|---:|---:|" + ("---:|" if beside else ""),
+        f"| {' | '.join(columns)} |",
+        "|---|---:|---:|---:|" + ("---:|" if has_baseline else ""),
     ]
     scored = metric_lines(comparison)
     for line in scored:
-        bounds = f" ({signed(line.bounds[0], 2)} to {signed(line.bounds[1], 2)})" if line.bounds else ""
-        last = f" {_mean(line.beside)} |" if line.beside else ""
-        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{signed(line.gain, 2)}**{bounds} |{last}")
-    end = " |" if beside else ""
-    lines += [f"| {rate.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{end}" for rate in rate_lines(comparison)]
+        interval = f" ({format_signed(line.interval[0], 2)} to {format_signed(line.interval[1], 2)})" if line.interval else ""
+        last = f" {_mean(line.baseline)} |" if line.baseline else ""
+        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{format_signed(line.gain, 2)}**{interval} |{last}")
+    end = " |" if has_baseline else ""
+    lines += [f"| {rate.name.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{end}" for rate in rate_lines(comparison)]
     notes = []
     if scored and comparison.base_summary is not None:
         notes = ["In brackets: 95 % bootstrap intervals over the rows."]
-        notes += [_cell(note.english) for note in notes_of(comparison.base_summary)]
+        notes += [_cell(note.english) for note in metric_notes(comparison.base_summary)]
     if comparison.picture is not None:
         notes.append(f"![which label was said for which]({comparison.picture.name})")
     return "\n\n".join(["\n".join(lines), *notes])
 
 
-def _row(number: int, row: Compared, comparison: Comparison) -> str:
+def _row(number: int, row: ComparedRow, comparison: Comparison) -> str:
     scored = tuple(row.tuned_scores) if row.label else ()
     lines = [("prompt", row.prompt, [""] * len(scored))]
     if row.label:
@@ -75,8 +78,8 @@ def _scores(row: Mapping[str, float]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """The text as one line that Markdown shows as it is: no marks, no HTML, no new cell."""
+    """The text as one line of a Markdown table cell, with all markup escaped."""
     if not text.strip():
         return "*(empty)*"
     plain = text.strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "<br>".join(MARKS.sub(r"\\\1", line.strip()) for line in plain.splitlines())
+    return "<br>".join(MARKUP.sub(r"\\\1", line.strip()) for line in plain.splitlines())

@@ -7,71 +7,76 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from imprint.messages import Bilingual
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.means import Mean
-from imprint.report.answers import answer_box, prompt_box
+from imprint.report.answers import answer_box, label_box, prompt_box
 from imprint.report.comparison import (
-    Compared,
+    ComparedRow,
     Comparison,
     MetricLine,
     RateLine,
+    format_signed,
     metric_lines,
-    notes_of,
+    metric_notes,
     rate_lines,
-    signed,
-    warned_of,
+    tuned_warnings,
 )
-from imprint.report.html import both, language, masthead, shown, write_page
+from imprint.report.html import page_header, ui_message, ui_text, write_page
 
 FACTS: Final[Mapping[str, str]] = MappingProxyType(
     {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "labels": "标签", "questions": "问题数"}
 )
-"""What one must know to read the scores -> its name in Chinese."""
+"""Setting of the evaluation -> its name in Chinese."""
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
     """Write the report to `path`."""
     rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.rows, start=1))
-    kicker = both("before and after tuning", "微调前后对照")
-    top = masthead(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
+    kicker = ui_text(Bilingual("before and after tuning", "微调前后对照"))
+    header = page_header(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
     write_page(
         path,
         comparison.title,
-        top,
+        header,
         f"""{_scores(comparison)}
 <section aria-labelledby="answers">
-<h2 id="answers">{both("Answers side by side", "逐条对照")}</h2>
-{_nearer(comparison.rows)}
-{_tools(comparison.rows)}
+<h2 id="answers">{ui_text(Bilingual("Answers side by side", "逐条对照"))}</h2>
+{_nearer_counts(comparison.rows)}
+{_toolbar(comparison.rows)}
 <div id="rows">
 {rows}
 </div>
-<p id="none" hidden>{both("No answer fits the choice above.", "没有符合条件的回答。")}</p>
+<p id="none" hidden>{ui_text(Bilingual("No answer fits the choice above.", "没有符合条件的回答。"))}</p>
 </section>""",
     )
 
 
 def _scores(comparison: Comparison) -> str:
-    """The tables of scores and of what means hide, what is wrong with many answers above them, and how it was all measured below."""
+    """The tables of scores and failure rates, with warnings above and the evaluation settings below."""
     lines, base, tuned = metric_lines(comparison), comparison.base_summary, comparison.tuned_summary
-    top = max([10.0, *(mean.high for line in lines if not line.falls for mean in (line.base, line.tuned))])
-    between = "<td></td>" if comparison.baseline else ""
-    rates = (_rate(line, between, plotted=bool(lines)) for line in rate_lines(comparison))
+    top = max([10.0, *(mean.high for line in lines if not line.lower_is_better for mean in (line.base, line.tuned))])
+    baseline_cell = "<td></td>" if comparison.baseline else ""
+    rates = (_rate(line, baseline_cell, plotted=bool(lines)) for line in rate_lines(comparison))
     body = "\n".join([*(_metric(line, top) for line in lines), *rates])
-    facts = {both("protocol", "评分协议"): base.protocol, both("rows scored", "评分条数"): f"{tuned.rows:,}"} if base and tuned else {}
-    facts |= {both(escape(name), FACTS.get(name, escape(name))): value for name, value in comparison.facts.items()}
-    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    warned = "".join(f'<p class="warning">{both(shown(one.english), shown(one.chinese))}</p>' for one in warned_of(comparison))
+    facts = (
+        {ui_text(Bilingual("protocol", "评分协议")): base.protocol, ui_text(Bilingual("rows scored", "评分条数")): f"{tuned.rows:,}"}
+        if base and tuned
+        else {}
+    )
+    facts |= {ui_text(Bilingual(escape(name), FACTS.get(name, escape(name)))): value for name, value in comparison.facts.items()}
+    settings = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    warnings = "".join(f'<p class="warning">{ui_message(warning)}</p>' for warning in tuned_warnings(comparison))
     scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""
-    beside = f'<th scope="col">{escape(BASELINE)}</th>' if comparison.baseline else ""
-    heading = both("Scores", "评分") if lines else both("At a glance", "概览")
+    baseline = f'<th scope="col">{escape(BASELINE)}</th>' if comparison.baseline else ""
+    heading = ui_text(Bilingual("Scores", "评分")) if lines else ui_text(Bilingual("At a glance", "概览"))
     return f"""<section aria-labelledby="scores">
 <h2 id="scores">{heading}</h2>
-{warned}
+{warnings}
 <div class="wide"><table class="scores">
-<thead><tr><th scope="col">{both("metric", "指标") if lines else both("share", "比例")}</th>
-<th scope="col">{both("base", "底座")}</th>
-<th scope="col">{both("tuned", "微调后")}</th><th scope="col">{both("difference", "变化")}</th>{beside}
+<thead><tr><th scope="col">{ui_text(Bilingual("metric", "指标")) if lines else ui_text(Bilingual("share", "比例"))}</th>
+<th scope="col">{ui_text(Bilingual("base", "底座"))}</th>
+<th scope="col">{ui_text(Bilingual("tuned", "微调后"))}</th><th scope="col">{ui_text(Bilingual("difference", "变化"))}</th>{baseline}
 {scale}</tr></thead>
 <tbody>
 {body}
@@ -79,50 +84,60 @@ def _scores(comparison: Comparison) -> str:
 </table></div>
 {_picture(comparison)}
 {_notes(comparison)}
-<dl class="facts">{listed}</dl>
+<dl class="facts">{settings}</dl>
 </section>"""
 
 
 def _notes(comparison: Comparison) -> str:
     """How to read the tables."""
-    but = (", but for perplexity", "（困惑度除外）") if any(line.falls for line in metric_lines(comparison)) else ("", "")
-    scored = both(
-        f"0 to 100, higher is nearer to the label{but[0]}. Small print: 95 % bootstrap interval over the rows. ",
-        f"0 到 100，越高越接近参考答案{but[1]}。小字：对样本做自助法（bootstrap）得到的 95% 区间。",
+    except_perplexity = (
+        (", but for perplexity", "（困惑度除外）") if any(line.lower_is_better for line in metric_lines(comparison)) else ("", "")
     )
-    rated = both(
-        "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
-        "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
+    score_note = ui_text(
+        Bilingual(
+            f"0 to 100, higher is nearer to the label{except_perplexity[0]}. Small print: 95 % bootstrap interval over the rows. ",
+            f"0 到 100，越高越接近参考答案{except_perplexity[1]}。小字：对样本做自助法（bootstrap）得到的 95% 区间。",
+        )
+    )
+    rate_note = ui_text(
+        Bilingual(
+            "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
+            "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
+        )
     )
     if comparison.tuned_summary is None:
-        return f'<p class="note">{rated}</p>'
-    counted = "".join(
-        f'\n<p class="note">{both(escape(note.english), escape(note.chinese))}</p>' for note in notes_of(comparison.tuned_summary)
+        return f'<p class="note">{rate_note}</p>'
+    metrics = "".join(
+        f'\n<p class="note">{ui_text(Bilingual(escape(note.english), escape(note.chinese)))}</p>'
+        for note in metric_notes(comparison.tuned_summary)
     )
-    return f'<p class="note">{scored}{rated}</p>{counted}'
+    return f'<p class="note">{score_note}{rate_note}</p>{metrics}'
 
 
 def _picture(comparison: Comparison) -> str:
-    """The picture that belongs to the scores, inside the page."""
+    """The picture of the scores, embedded in the page."""
     if comparison.picture is None:
         return ""
     data = base64.b64encode(comparison.picture.read_bytes()).decode()
-    caption = both("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
+    caption = ui_text(
+        Bilingual("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
+    )
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption class="note">{caption}</figcaption></figure>'
 
 
-def _rate(line: RateLine, between: str, *, plotted: bool) -> str:
+def _rate(line: RateLine, baseline_cell: str, *, plotted: bool) -> str:
     shares = "".join(f"<td>{'–' if share is None else f'{share:.1%}'}</td>" for share in (line.base, line.tuned))
-    rise = "" if line.base is None or line.tuned is None else signed(100 * (line.tuned - line.base), 1)
+    rise = "" if line.base is None or line.tuned is None else format_signed(100 * (line.tuned - line.base), 1)
     plot = '<td class="plot" aria-hidden="true"></td>' if plotted else ""
-    return f'<tr class="rates"><th scope="row">{both(line.english, line.chinese)}</th>{shares}<td>{rise}</td>{between}{plot}</tr>'
+    return f'<tr class="rates"><th scope="row">{ui_text(line.name)}</th>{shares}<td>{rise}</td>{baseline_cell}{plot}</tr>'
 
 
 def _metric(line: MetricLine, top: float) -> str:
-    bounds = f"<small>{signed(line.bounds[0], 2)} … {signed(line.bounds[1], 2)}</small>" if line.bounds else ""
-    tracks = "" if line.falls else _track("base", line.base, 11, top) + _track("tuned", line.tuned, 24, top)
+    interval = f"<small>{format_signed(line.interval[0], 2)} … {format_signed(line.interval[1], 2)}</small>" if line.interval else ""
+    baseline = _mean(line.baseline) if line.baseline else ""
+    tracks = "" if line.lower_is_better else _track("base", line.base, 11, top) + _track("tuned", line.tuned, 24, top)
     return f"""<tr><th scope="row">{line.metric.upper()}</th>{_mean(line.base)}{_mean(line.tuned)}
-<td><span class="gain {line.kind}">{_arrow(line.kind)}{signed(line.gain, 2)}</span>{bounds}</td>{_mean(line.beside) if line.beside else ""}
+<td><span class="gain {line.kind}">{_arrow(line.kind)}{format_signed(line.gain, 2)}</span>{interval}</td>{baseline}
 <td class="plot" aria-hidden="true"><svg width="100%" height="34">{tracks}</svg></td></tr>"""
 
 
@@ -131,7 +146,7 @@ def _mean(mean: Mean) -> str:
 
 
 def _track(who: str, mean: Mean, height: int, top: float) -> str:
-    """A bar to the mean and a whisker over its interval, `height` pixels down, drawn in percent of the width."""
+    """A bar up to the mean with a whisker over its interval, `height` pixels from the top; widths are in percent."""
     value, low, high = (f"{min(max(number / top, 0.0), 1.0) * 100:.2f}%" for number in (mean.value, mean.low, mean.high))
     return (
         f'<rect class="{who}" x="0" y="{height - 4}" width="{value}" height="8" rx="2"/>'
@@ -139,8 +154,8 @@ def _track(who: str, mean: Mean, height: int, top: float) -> str:
     )
 
 
-def _nearer(rows: tuple[Compared, ...]) -> str:
-    """How many of the shown answers came nearer to their labels, in a sentence and as a bar."""
+def _nearer_counts(rows: tuple[ComparedRow, ...]) -> str:
+    """How many of the shown answers are nearer to their labels than the base's, as a sentence and a bar."""
     labelled = [row for row in rows if row.label]
     if not labelled:
         return ""
@@ -152,42 +167,39 @@ def _nearer(rows: tuple[Compared, ...]) -> str:
         bars += f'<rect class="{kind}" x="{start:.2f}%" width="{width:.2f}%" height="10"/>'
         start += width
     up, even, down = (f'<b class="gain {kind}">{count}</b>' for kind, count in counts.items())
-    metric = labelled[0].key.upper()
+    metric = labelled[0].metric.upper()
     english = f"By {metric} the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
     chinese = f"按 {metric}，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
-    return f'<p>{both(english, chinese)}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
+    return f'<p>{ui_text(Bilingual(english, chinese))}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
 
 
-def _tools(rows: tuple[Compared, ...]) -> str:
-    """Sorting and filtering, hidden until the script is there to serve them. Options hold both languages: no style reaches in."""
+def _toolbar(rows: tuple[ComparedRow, ...]) -> str:
+    """Sorting and filtering, hidden until the script runs. Options hold both languages, because the style cannot switch them."""
     if len(rows) < 2:
         return ""
     labelled = any(row.label for row in rows)
-    choices = f"""<label>{both("Show", "显示")} <select id="filter">
+    choices = f"""<label>{ui_text(Bilingual("Show", "显示"))} <select id="filter">
 <option value="all">all · 全部</option><option value="up">nearer · 更接近</option>
 <option value="down">farther · 更远</option><option value="even">as near · 相同</option></select></label>
-<label>{both("Order", "排序")} <select id="order">
+<label>{ui_text(Bilingual("Order", "排序"))} <select id="order">
 <option value="file">as in the data · 原顺序</option><option value="gain">largest gain · 提升最大</option>
 <option value="loss">largest loss · 下降最大</option></select></label>"""
-    marks = both("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
+    highlight_note = ui_text(Bilingual("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。"))
     return f"""<form class="tools" id="tools" hidden>
 {choices if labelled else ""}
-<label class="find">{both("Find", "查找")} <input type="search" id="find" autocomplete="off"></label>
+<label class="find">{ui_text(Bilingual("Find", "查找"))} <input type="search" id="find" autocomplete="off"></label>
 <output id="count" for="{"filter order find" if labelled else "find"}"></output>
 </form>
-{f'<p class="note">{marks}</p>' if labelled else ""}"""
+{f'<p class="note">{highlight_note}</p>' if labelled else ""}"""
 
 
-def _row(number: int, row: Compared) -> str:
+def _row(number: int, row: ComparedRow) -> str:
     kind, gain = _kind(row), row.gain
-    badge = f'<span class="gain {kind}">{_arrow(kind)}{row.key.upper()} {signed(gain, 1)}</span>' if row.label else ""
-    label = ""
-    if row.label:
-        label = f'<div class="label"><h4>{both("label", "参考答案")}</h4><p{language(row.label)}>{escape(row.label)}</p></div>'
+    badge = f'<span class="gain {kind}">{_arrow(kind)}{row.metric.upper()} {format_signed(gain, 1)}</span>' if row.label else ""
     return f"""<article class="row" id="row-{number}" data-place="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
 <div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
 {prompt_box(row.prompt)}
-{label}
+{label_box(row.label)}
 <div class="pair">
 {answer_box("base", row.base, row.label, row.base_scores, row.tuned_scores)}
 {answer_box("tuned", row.tuned, row.label, row.tuned_scores, row.base_scores)}
@@ -195,8 +207,8 @@ def _row(number: int, row: Compared) -> str:
 </article>"""
 
 
-def _kind(row: Compared) -> str:
-    """Whether the tuned answer is nearer to its label than the base's: up, down or even."""
+def _kind(row: ComparedRow) -> str:
+    """Whether the tuned answer is nearer to its label than the base's: "up", "down" or "even"."""
     return "up" if row.gain > 0 else "down" if row.gain < 0 else "even"
 
 

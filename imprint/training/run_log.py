@@ -11,7 +11,7 @@ from typing import Any, Self
 from imprint.errors import UserError
 from imprint.files import append_jsonl, nonfinite_to_null, read_jsonl, write_text
 from imprint.progress import Progress
-from imprint.report.curve import loss_curve
+from imprint.report.curve import draw_curves
 from imprint.runs import RunFolder
 from imprint.training.tensorboard import Events
 
@@ -94,7 +94,7 @@ class Journal:
         """Refresh the picture of the loss."""
         if self.points and not self.quiet:
             rescues = [rescue["back_to"] for rescue in read_jsonl(self.run.rescues)]
-            loss_curve(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
+            draw_curves(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
         self.drawn = time.monotonic()
 
 

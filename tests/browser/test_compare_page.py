@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from imprint.metrics.means import summary
-from imprint.metrics.rates import Rates, rates_of
+from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.scores import RowScore, score_rows
-from imprint.report.comparison import Compared, Comparison
+from imprint.report.comparison import ComparedRow, Comparison
 from imprint.report.page import write_html
 from tests.browser.pages import opened_page
 
@@ -30,7 +30,7 @@ TEXTS = (
 def comparison() -> Comparison:
     labels = [label for _, label, _, _ in TEXTS]
     before, after = (score_rows([text[place] for text in TEXTS], labels) for place in (2, 3))
-    rows = [Compared(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
+    rows = [ComparedRow(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
     best = summary([RowScore(100.0, 100.0, 100.0, 100.0, empty=False)] * 3)
     return Comparison(
         title="Before and after",
@@ -39,8 +39,8 @@ def comparison() -> Comparison:
         rows=tuple(rows),
         base_summary=summary(before),
         tuned_summary=best,
-        base_rates=rates_of([row.base for row in rows], unfinished=1),
-        tuned_rates=rates_of([row.tuned for row in rows], unfinished=0),
+        base_rates=failure_rates([row.base for row in rows], unfinished=1),
+        tuned_rates=failure_rates([row.tuned for row in rows], unfinished=0),
         facts={"data": "a/long/path/" * 12 + "dev.jsonl"},
         gains=best.means,
         baseline=summary(before),
@@ -51,7 +51,9 @@ def questions() -> Comparison:
     """The same without references, and a tuned model that has come to grief."""
     found = comparison()
     rows = tuple(replace(row, label="") for row in found.rows)
-    return replace(found, rows=rows, base_summary=None, tuned_summary=None, gains={}, baseline=None, tuned_rates=Rates(0.12, 0.4, 0.5))
+    return replace(
+        found, rows=rows, base_summary=None, tuned_summary=None, gains={}, baseline=None, tuned_rates=FailureRates(0.12, 0.4, 0.5)
+    )
 
 
 def opened(browser: "Browser", shown: Comparison, folder: Path, width: int, scheme: Literal["light", "dark"]) -> "Iterator[Page]":

@@ -50,8 +50,8 @@ def test_it_says_what_each_column_counts_and_how_the_file_was_read(file: Path, c
 
     said = capsys.readouterr().out
     assert '4 rows; predictions from "predict", references from "labels"' in said
-    assert f"swift: {PROTOCOLS['swift'].sentence}" in said
-    assert PROTOCOLS["words"].chinese in said
+    assert f"swift: {PROTOCOLS['swift'].description.english}" in said
+    assert PROTOCOLS["words"].description.chinese in said
     assert "llamafactory" not in said
     assert "swift: 1 of 4 rows were left out / 未计入 1 行" in said
     assert "References: as the file has them, not cut here." in said

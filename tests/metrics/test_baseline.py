@@ -1,7 +1,7 @@
 import pytest
 
 from imprint.errors import UserError
-from imprint.metrics.baseline import baseline_predictions, solid_words
+from imprint.metrics.baseline import baseline_predictions, nonblank_words
 
 QUESTIONS = ["裙子太大了", "裤子太小了", "外套大了一号", "鞋子小了一码", "包裹还没送到", "快递送错了", "还没有寄出", "送得太慢了"]
 LABELS = ["尺码"] * 4 + ["物流"] * 4
@@ -17,7 +17,7 @@ def test_it_says_the_same_of_the_same_rows() -> None:
 
 
 def test_words_have_no_blanks() -> None:
-    assert solid_words("红色 外套\n好看") == ["红色", "外套", "好看"]
+    assert nonblank_words("红色 外套\n好看") == ["红色", "外套", "好看"]
 
 
 def test_rows_of_one_label_are_refused() -> None:

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from imprint.errors import UserError
-from imprint.metrics.classification import classified
-from imprint.metrics.tally import tallied
+from imprint.metrics.classification import score_classification
+from imprint.metrics.corpus_metric import estimate
 
 LABELS = ("好评", "中评", "差评", "广告")
 
@@ -21,9 +21,9 @@ def drawn(seed: int, count: int = 60) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_are_those_of_scikit_learn(seed: int) -> None:
     said, wanted = drawn(seed)
-    found = classified(said, wanted, LABELS)
-    assert found.accuracy.whole() == pytest.approx(100 * accuracy_score(wanted, said))
-    assert found.macro_f1.whole() == pytest.approx(100 * f1_score(wanted, said, average="macro", zero_division=0))
+    found = score_classification(said, wanted, LABELS)
+    assert found.accuracy.compute() == pytest.approx(100 * accuracy_score(wanted, said))
+    assert found.macro_f1.compute() == pytest.approx(100 * f1_score(wanted, said, average="macro", zero_division=0))
     assert [line[:-1] for line in found.confusion] == confusion_matrix(wanted, said, labels=LABELS).tolist()
     precision, recall, f1, rows = precision_recall_fscore_support(wanted, said, labels=LABELS, zero_division=0)
     assert [one.precision for one in found.classes] == pytest.approx((100 * precision).tolist())
@@ -33,16 +33,16 @@ def test_scores_are_those_of_scikit_learn(seed: int) -> None:
 
 
 def test_what_is_no_label_is_wrong_and_counted_apart() -> None:
-    found = classified(["好评。", "", " 好评\n", "差评"], ["好评", "好评", "好评", "差评"], LABELS[:3])
-    assert found.right == [False, False, True, True]
+    found = score_classification(["好评。", "", " 好评\n", "差评"], ["好评", "好评", "好评", "差评"], LABELS[:3])
+    assert found.correct == [False, False, True, True]
     assert found.confusion == [[1, 0, 0, 2], [0, 0, 0, 0], [0, 0, 1, 0]]
-    assert found.accuracy.whole() == 50
-    assert found.macro_f1.whole() == pytest.approx((50 + 100) / 2)  # the label that is nowhere counts for nothing
+    assert found.accuracy.compute() == 50
+    assert found.macro_f1.compute() == pytest.approx((50 + 100) / 2)  # the label that is nowhere counts for nothing
 
 
 def test_a_reference_that_is_no_label_is_refused() -> None:
     with pytest.raises(UserError, match=r'hold 2 texts that are no label, as "一般"; the labels are 好评, 中评, 差评\. Name every label'):
-        classified(["好评"] * 3, ["好评", "一般", "糟糕"], LABELS[:3])
+        score_classification(["好评"] * 3, ["好评", "一般", "糟糕"], LABELS[:3])
 
 
 def test_many_rows_of_many_labels_take_little_memory() -> None:
@@ -50,7 +50,7 @@ def test_many_rows_of_many_labels_take_little_memory() -> None:
     chance = random.Random(0)
     said, wanted = ([chance.choice(labels) for _ in range(5_000)] for _ in range(2))
     tracemalloc.start()
-    found = tallied(classified(said, wanted, labels).macro_f1)
+    found = estimate(score_classification(said, wanted, labels).macro_f1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.low < found.value < found.high

@@ -4,11 +4,11 @@ import random
 import numpy as np
 import pytest
 
-from imprint.metrics.perplexity import Sums
+from imprint.metrics.perplexity import LossSums
 
 
-def summed(documents: list[tuple[int, int, float]]) -> Sums:
-    sums = Sums()
+def summed(documents: list[tuple[int, int, float]]) -> LossSums:
+    sums = LossSums()
     for tokens, characters, nats in documents:
         sums.add(tokens, characters, nats)
     return sums

@@ -8,7 +8,7 @@ import pytest
 from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.metrics.means import score
-from imprint.metrics.protocols import PROTOCOLS, Protocol, ProtocolName, protocol_named
+from imprint.metrics.protocols import PROTOCOLS, Protocol, ProtocolName, get_protocol
 
 
 def test_the_knob_of_an_evaluation_takes_every_protocol() -> None:
@@ -19,14 +19,22 @@ def test_the_knob_of_an_evaluation_takes_every_protocol() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
 def test_a_protocol_says_what_it_counts_in_both_languages(protocol: Protocol) -> None:
     assert (
-        f"BLEU-4 over {protocol.bleu_tokens}" in protocol.sentence
-        or "BLEU-4 and ROUGE over jieba words" in protocol.sentence
-        or ("BLEU-4 over jieba words" in protocol.sentence and protocol.bleu_tokens == "words")
+        f"BLEU-4 over {protocol.bleu_tokens}" in protocol.description.english
+        or "BLEU-4 and ROUGE over jieba words" in protocol.description.english
+        or ("BLEU-4 over jieba words" in protocol.description.english and protocol.bleu_tokens == "words")
     )
-    assert ("按字" in protocol.chinese) == (protocol.bleu_tokens == "characters")
-    assert ("left out of the mean" in protocol.sentence) == (protocol.empties == "dropped") == ("不计入均值" in protocol.chinese)
-    assert ("cuts the references" in protocol.sentence) == (protocol.references == "cut") == ("截断参考答案" in protocol.chinese)
-    assert protocol.sentence.endswith(".")
+    assert ("按字" in protocol.description.chinese) == (protocol.bleu_tokens == "characters")
+    assert (
+        ("left out of the mean" in protocol.description.english)
+        == (protocol.empties == "dropped")
+        == ("不计入均值" in protocol.description.chinese)
+    )
+    assert (
+        ("cuts the references" in protocol.description.english)
+        == (protocol.references == "cut")
+        == ("截断参考答案" in protocol.description.chinese)
+    )
+    assert protocol.description.english.endswith(".")
     assert all(getattr(protocol, field.name) != "" for field in fields(protocol))
 
 
@@ -37,4 +45,4 @@ def test_an_unknown_protocol_names_the_known_ones() -> None:
 
 def test_a_mistyped_protocol_is_suggested() -> None:
     with pytest.raises(UserError, match=r'Did you mean "llamafactory"\?'):
-        protocol_named("LLaMA-Factory")
+        get_protocol("LLaMA-Factory")

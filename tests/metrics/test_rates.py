@@ -2,7 +2,7 @@
 
 import pytest
 
-from imprint.metrics.rates import Rates, copied_share, rates_of, repeated_share, warnings_of
+from imprint.metrics.rates import FailureRates, copied_share, failure_rates, failure_warnings, repeated_share
 
 
 def test_a_copy_is_found_behind_whitespace_and_the_width_of_punctuation() -> None:
@@ -20,28 +20,32 @@ def test_a_text_that_goes_round_in_circles_is_counted() -> None:
 
 
 def test_rates_are_shares_of_the_answers() -> None:
-    found = rates_of(["", "好看的裙子" * 4, "好", "好"], unfinished=1)
+    found = failure_rates(["", "好看的裙子" * 4, "好", "好"], unfinished=1)
 
-    assert found == Rates(empty=0.25, repeated=0.25, unfinished=0.25)
-    assert rates_of(["好"], unfinished=None).unfinished is None
+    assert found == FailureRates(empty=0.25, repeated=0.25, unfinished=0.25)
+    assert failure_rates(["好"], unfinished=None).unfinished is None
 
 
 @pytest.mark.parametrize(
     ("rates", "sentence", "chinese"),
     [
-        (Rates(0.06, 0, 0), "6% of the answers are empty: the model ends at once. Look for rows without an answer", "6% 的回答是空的"),
-        (Rates(0, 0.21, 0), "21% of the answers repeat themselves. Try a lower optimizer.learning_rate", "21% 的回答在重复自己"),
-        (Rates(0, 0, 0.5), "50% of the answers never stop: their limit ended them. Where the references", "50% 的回答停不下来"),
+        (
+            FailureRates(0.06, 0, 0),
+            "6% of the answers are empty: the model ends at once. Look for rows without an answer",
+            "6% 的回答是空的",
+        ),
+        (FailureRates(0, 0.21, 0), "21% of the answers repeat themselves. Try a lower optimizer.learning_rate", "21% 的回答在重复自己"),
+        (FailureRates(0, 0, 0.5), "50% of the answers never stop: their limit ended them. Where the references", "50% 的回答停不下来"),
     ],
 )
-def test_too_many_bad_answers_are_a_warning_that_says_what_to_do(rates: Rates, sentence: str, chinese: str) -> None:
-    (warned,) = warnings_of(rates)
+def test_too_many_bad_answers_are_a_warning_that_says_what_to_do(rates: FailureRates, sentence: str, chinese: str) -> None:
+    (warned,) = failure_warnings(rates)
 
     assert warned.english.startswith(sentence)
     assert warned.chinese.startswith(chinese)
-    assert len(warnings_of(Rates(1, 1, 1))) == 3
+    assert len(failure_warnings(FailureRates(1, 1, 1))) == 3
 
 
-@pytest.mark.parametrize("rates", [Rates(0, 0, 0), Rates(0.05, 0.2, 0.2), Rates(0.01, 0.1, None)])
-def test_a_few_bad_answers_are_no_warning(rates: Rates) -> None:
-    assert warnings_of(rates) == []
+@pytest.mark.parametrize("rates", [FailureRates(0, 0, 0), FailureRates(0.05, 0.2, 0.2), FailureRates(0.01, 0.1, None)])
+def test_a_few_bad_answers_are_no_warning(rates: FailureRates) -> None:
+    assert failure_warnings(rates) == []

@@ -121,9 +121,9 @@ def test_several_protocols_at_once_are_each_by_itself_and_cut_each_text_once(mon
 
     def counted(text: str) -> list[str]:
         cut.append(text)
-        return tokens.words(text)
+        return tokens.segment(text)
 
-    monkeypatch.setattr("imprint.metrics.scores.words", counted)
+    monkeypatch.setattr("imprint.metrics.scores.segment", counted)
 
     assert score_protocols(predictions, references, list(PROTOCOLS)) == alone
     assert sorted(cut) == sorted(predictions + references)

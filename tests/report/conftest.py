@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from imprint.metrics.means import Mean, Note, Summary, gains, summary
-from imprint.metrics.rates import Rates, rates_of
+from imprint.messages import Bilingual
+from imprint.metrics.means import Mean, Summary, gains, summary
+from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.scores import score_rows
-from imprint.report.comparison import Compared, Comparison
-from imprint.report.confusion import Panel, confusion_picture
+from imprint.report.comparison import ComparedRow, Comparison
+from imprint.report.confusion import Panel, draw_confusion_matrices
 
 TEXTS = (
     # prompt, label, base's answer, tuned answer
@@ -28,7 +29,7 @@ MEANS = (
 def comparison() -> Comparison:
     labels = [label for _, label, _, _ in TEXTS]
     before, after = (score_rows([text[place] for text in TEXTS], labels) for place in (2, 3))
-    rows = [Compared(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
+    rows = [ComparedRow(*texts, old.by_metric(), new.by_metric()) for texts, old, new in zip(TEXTS, before, after, strict=True)]
     before_rows, after_rows = before[:3], after[:3]
     return Comparison(
         title="Before & after <b>tuning</b>",
@@ -37,8 +38,8 @@ def comparison() -> Comparison:
         rows=tuple(rows),
         base_summary=summary(before_rows),
         tuned_summary=summary(after_rows),
-        base_rates=rates_of([row.base for row in rows[:3]], unfinished=0),
-        tuned_rates=rates_of([row.tuned for row in rows[:3]], unfinished=None),
+        base_rates=failure_rates([row.base for row in rows[:3]], unfinished=0),
+        tuned_rates=failure_rates([row.tuned for row in rows[:3]], unfinished=None),
         facts={"data": "dev.jsonl", "decoding": "greedy <n>"},
         gains=gains(before_rows, after_rows),
     )
@@ -48,7 +49,7 @@ def comparison() -> Comparison:
 def questions(comparison: Comparison) -> Comparison:
     """The same prompts where nobody gave a reference, answered worse."""
     rows = tuple(replace(row, label="") for row in comparison.rows)
-    rates = Rates(empty=0.25, repeated=0.5, unfinished=0.75)
+    rates = FailureRates(empty=0.25, repeated=0.5, unfinished=0.75)
     return replace(comparison, rows=rows, base_summary=None, tuned_summary=None, gains={}, tuned_rates=rates)
 
 
@@ -57,9 +58,9 @@ def classified(comparison: Comparison, tmp_path: Path) -> Comparison:
     """Labels for answers: a baseline beside, a picture, and a metric that is better when it falls."""
     texts = [("包裹呢？", "物流", "价格", "物流"), ("太大了", "尺码", "价格", "价格"), ("真贵", "价格", "价格", "价格")]
     scored = [(row, [{"accuracy": 100.0 * (said == row[1])} for said in row[2:]]) for row in texts]
-    rows = tuple(Compared(*row, base, tuned, "accuracy") for row, (base, tuned) in scored)
-    before, after = (Summary("labels", 3, 0, means, notes=(Note("accuracy: right", "accuracy：对"),)) for means in MEANS)
-    confusion_picture([Panel("tuned", [[1, 0, 0], [0, 2, 0]])], ("a", "b"), picture := tmp_path / "compare-confusion.png")
+    rows = tuple(ComparedRow(*row, base, tuned, "accuracy") for row, (base, tuned) in scored)
+    before, after = (Summary("labels", 3, 0, means, notes=(Bilingual("accuracy: right", "accuracy：对"),)) for means in MEANS)
+    draw_confusion_matrices([Panel("tuned", [[1, 0, 0], [0, 2, 0]])], ("a", "b"), picture := tmp_path / "compare-confusion.png")
     return replace(
         comparison,
         rows=rows,

@@ -1,6 +1,7 @@
 """A report of a run that was made up."""
 
 from imprint.forgetting.score import Asked, Forgetting
+from imprint.messages import Bilingual
 from imprint.report.runpage import Example, RunReport
 
 HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broken = true'>"
@@ -21,7 +22,7 @@ def run_report() -> RunReport:
         title="identity <b>",
         base_name="embedded",
         method="lora",
-        verdict=(("verdict: `fine`", "结论：好"),),
+        summary=(Bilingual("verdict: `fine`", "结论：好"),),
         points=[
             {"step": 0, "eval_loss": 7.0},
             *({"step": step, "loss": 3 / step, "learning_rate": 1e-3, "memory_gib": 0.5, "seconds": 20.0 * step} for step in range(1, 9)),
@@ -29,7 +30,7 @@ def run_report() -> RunReport:
         ],
         examples=examples,
         examples_are="held-out",
-        texts=("小墨",),
+        fill_texts=("小墨",),
         forgetting=Forgetting(rows, 0.0123, 900, "a/long/path/" * 12 + "probes.jsonl", "neutral.txt", 2.0),
         recipe="output: runs/identity\n",
     )

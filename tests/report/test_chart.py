@@ -1,7 +1,8 @@
 import re
 from typing import Any
 
-from imprint.report.chart import POINTS, chart, line_of
+from imprint.messages import Bilingual
+from imprint.report.chart import MAX_POINTS, chart, line_from_log
 
 LOG: list[dict[str, Any]] = [
     {"step": 0, "eval_loss": 3.0},
@@ -12,19 +13,26 @@ LOG: list[dict[str, Any]] = [
 
 
 def test_a_line_leaves_out_what_is_not_finite_and_takes_the_later_of_two() -> None:
-    assert line_of([*LOG, {"step": 1, "loss": 1.5}, {"step": 3, "loss": 1.0}], "loss", "a", "b", "base").points == ((1, 1.5), (3, 1.0))
-    assert line_of(LOG, "memory_gib", "a", "b", "up").points == ()
+    assert line_from_log([*LOG, {"step": 1, "loss": 1.5}, {"step": 3, "loss": 1.0}], "loss", Bilingual("a", "b"), "base").points == (
+        (1, 1.5),
+        (3, 1.0),
+    )
+    assert line_from_log(LOG, "memory_gib", Bilingual("a", "b"), "up").points == ()
 
 
 def test_a_long_line_is_thinned_and_keeps_its_end() -> None:
-    line = line_of([{"step": step, "loss": 1.0} for step in range(5 * POINTS + 3)], "loss", "a", "b", "base")
-    assert len(line.points) <= POINTS
-    assert line.points[-1][0] == 5 * POINTS + 2
+    line = line_from_log([{"step": step, "loss": 1.0} for step in range(5 * MAX_POINTS + 3)], "loss", Bilingual("a", "b"), "base")
+    assert len(line.points) <= MAX_POINTS
+    assert line.points[-1][0] == 5 * MAX_POINTS + 2
 
 
 def test_the_chart_stays_inside_its_frame_and_says_its_bounds() -> None:
     log = [{"step": step, "loss": 5.0 - step / 10} for step in range(1, 21)]
-    figure = chart("Loss", "损失", [line_of(log, "loss", "training", "训练", "base", dots=True)], lambda value: f"{value:.1f}")
+    figure = chart(
+        Bilingual("Loss", "损失"),
+        [line_from_log(log, "loss", Bilingual("training", "训练"), "base", dots=True)],
+        lambda value: f"{value:.1f}",
+    )
     numbers = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+),([\d.]+)", figure)]
     assert all(0 <= x <= 1000 and 0 <= y <= 240 for x, y in numbers)
     assert len(numbers) == 20
@@ -35,6 +43,6 @@ def test_the_chart_stays_inside_its_frame_and_says_its_bounds() -> None:
 
 
 def test_a_line_that_never_changes_and_no_line_at_all_are_no_trouble() -> None:
-    flat = chart("a", "b", [line_of([{"step": 1, "x": 0.0}], "x", "a", "b", "up")], str)
+    flat = chart(Bilingual("a", "b"), [line_from_log([{"step": 1, "x": 0.0}], "x", Bilingual("a", "b"), "up")], str)
     assert "polyline" in flat
-    assert chart("a", "b", [line_of([], "x", "a", "b", "up")], str) == ""
+    assert chart(Bilingual("a", "b"), [line_from_log([], "x", Bilingual("a", "b"), "up")], str) == ""

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.image import imread
 
 from imprint.errors import UserError
-from imprint.report.curve import CHINESE_FONTS, chinese_fonts, loss_curve
+from imprint.report.curve import CHINESE_FONTS, chinese_fonts, draw_curves
 
 BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
 
@@ -35,7 +35,7 @@ def pixels(path: Path, colour: tuple[int, int, int]) -> int:
 def test_the_picture_has_its_size_and_every_line(tmp_path: Path) -> None:
     out = tmp_path / "new" / "loss.png"
 
-    loss_curve(points(100), out, title="a run")
+    draw_curves(points(100), out, title="a run")
 
     assert out.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert imread(out).shape[:2] == (660, 1080)
@@ -45,7 +45,7 @@ def test_the_picture_has_its_size_and_every_line(tmp_path: Path) -> None:
 def test_a_quantity_that_was_not_logged_has_no_panel(tmp_path: Path) -> None:
     out = tmp_path / "loss.png"
 
-    loss_curve(points(100, memory=False), out, title="a run")
+    draw_curves(points(100, memory=False), out, title="a run")
 
     assert pixels(out, GREEN) > 100
     assert pixels(out, PURPLE) == 0
@@ -55,7 +55,7 @@ def test_a_quantity_that_was_not_logged_has_no_panel(tmp_path: Path) -> None:
 def test_a_run_that_has_hardly_begun_has_a_picture_too(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     out = tmp_path / "loss.png"
 
-    loss_curve(lines, out, title="a run")
+    draw_curves(lines, out, title="a run")
 
     assert imread(out).shape[:2] == (660, 1080)
 
@@ -64,8 +64,8 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     clean, broken = tmp_path / "clean.png", tmp_path / "broken.png"
     lines = points(20)
 
-    loss_curve(lines, clean, title="a run")
-    loss_curve([*lines, {"step": 30, "loss": math.nan}, {"step": 31, "loss": math.inf}, {"step": 32, "loss": None}], broken, title="a run")
+    draw_curves(lines, clean, title="a run")
+    draw_curves([*lines, {"step": 30, "loss": math.nan}, {"step": 31, "loss": math.inf}, {"step": 32, "loss": None}], broken, title="a run")
 
     assert clean.read_bytes() == broken.read_bytes()
 
@@ -74,8 +74,8 @@ def test_of_a_step_that_was_logged_twice_the_later_line_counts(tmp_path: Path) -
     once, twice = tmp_path / "once.png", tmp_path / "twice.png"
     lines = points(20)
 
-    loss_curve(lines, once, title="a run")
-    loss_curve([{"step": 7, "loss": 99.0}, *lines], twice, title="a run")
+    draw_curves(lines, once, title="a run")
+    draw_curves([{"step": 7, "loss": 99.0}, *lines], twice, title="a run")
 
     assert once.read_bytes() == twice.read_bytes()
 
@@ -83,14 +83,14 @@ def test_of_a_step_that_was_logged_twice_the_later_line_counts(tmp_path: Path) -
 def test_a_chinese_title_needs_no_font(tmp_path: Path) -> None:
     out = tmp_path / "loss.png"
 
-    loss_curve(points(20), out, title="思想钢印 𓀀")
+    draw_curves(points(20), out, title="思想钢印 𓀀")
 
     assert imread(out).shape[:2] == (660, 1080)
 
 
 @pytest.mark.parametrize("title", ["a$b$c", "$\\frac$", "$$"])
 def test_a_dollar_in_a_title_is_a_dollar(tmp_path: Path, title: str) -> None:
-    loss_curve(points(20), tmp_path / "loss.png", title=title)
+    draw_curves(points(20), tmp_path / "loss.png", title=title)
 
     assert imread(tmp_path / "loss.png").shape[:2] == (660, 1080)
 
@@ -99,15 +99,15 @@ def test_a_picture_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) 
     (tmp_path / "run").write_text("a file")
 
     with pytest.raises(UserError, match=r"loss\.png: cannot be written: a part of the path is a file, not a folder"):
-        loss_curve(points(20), tmp_path / "run" / "loss.png", title="a run")
+        draw_curves(points(20), tmp_path / "run" / "loss.png", title="a run")
 
 
 def test_a_refresh_replaces_the_picture_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     out = tmp_path / "loss.png"
 
-    loss_curve(points(20), out, title="a run")
+    draw_curves(points(20), out, title="a run")
     first = out.read_bytes()
-    loss_curve(points(40), out, title="a run")
+    draw_curves(points(40), out, title="a run")
 
     assert out.read_bytes() != first
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
@@ -115,17 +115,17 @@ def test_a_refresh_replaces_the_picture_and_leaves_nothing_beside_it(tmp_path: P
 
 def test_a_refresh_is_cheap_enough_to_happen_during_training(tmp_path: Path) -> None:
     lines = points(5000)
-    loss_curve(lines, tmp_path / "loss.png", title="warm-up")
+    draw_curves(lines, tmp_path / "loss.png", title="warm-up")
 
     start = time.process_time()
-    loss_curve(lines, tmp_path / "loss.png", title="a run")
+    draw_curves(lines, tmp_path / "loss.png", title="a run")
 
     assert time.process_time() - start < 0.5
 
 
 def test_the_step_that_a_rescue_went_back_to_is_marked(tmp_path: Path) -> None:
     for name, rescues in (("without", ()), ("with", (40, 60))):
-        loss_curve(points(100), tmp_path / f"{name}.png", title="a run", rescues=rescues)
+        draw_curves(points(100), tmp_path / f"{name}.png", title="a run", rescues=rescues)
 
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 

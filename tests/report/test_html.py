@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from imprint.report.html import both, language, masthead, shown, write_page
+from imprint.messages import Bilingual
+from imprint.report.html import lang_attribute, page_header, ui_message, ui_text, write_page
 
 
 def test_a_page_runs_nothing_but_its_own_script(tmp_path: Path) -> None:
@@ -14,13 +15,13 @@ def test_a_page_runs_nothing_but_its_own_script(tmp_path: Path) -> None:
 
 
 def test_titles_and_names_are_escaped() -> None:
-    top = masthead("<i>", "kicker", "<base>", "tuned & more")
-    assert "&lt;i&gt;" in top
-    assert "&lt;base&gt;" in top
-    assert "tuned &amp; more" in top
+    header = page_header("<i>", "kicker", "<base>", "tuned & more")
+    assert "&lt;i&gt;" in header
+    assert "&lt;base&gt;" in header
+    assert "tuned &amp; more" in header
 
 
 def test_each_text_of_ours_is_there_in_both_languages_and_code_is_marked() -> None:
-    assert both("a", "b") == '<span lang="en" class="ui">a</span><span lang="zh-Hans" class="ui">b</span>'
-    assert shown("run `imprint <x>`") == "run <code>imprint &lt;x&gt;</code>"
-    assert (language("你好"), language("hello")) == (' lang="zh-Hans"', ' lang="en"')
+    assert ui_text(Bilingual("a", "b")) == '<span lang="en" class="ui">a</span><span lang="zh-Hans" class="ui">b</span>'
+    assert ui_message(Bilingual("run `imprint <x>`", "a -> b")) == ui_text(Bilingual("run <code>imprint &lt;x&gt;</code>", "a → b"))
+    assert (lang_attribute("你好"), lang_attribute("hello")) == (' lang="zh-Hans"', ' lang="en"')

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from imprint.report.comparison import Compared, Comparison
+from imprint.report.comparison import ComparedRow, Comparison
 from imprint.report.markdown import write_markdown
 
 
@@ -58,7 +58,7 @@ def test_without_paired_gains_the_difference_stands_alone(comparison: Comparison
 )
 def test_a_strange_answer_is_shown_as_it_is(comparison: Comparison, tmp_path: Path, text: str) -> None:
     row = comparison.rows[0]
-    strange = Compared(text, text, text, text, row.base_scores, row.tuned_scores)
+    strange = ComparedRow(text, text, text, text, row.base_scores, row.tuned_scores)
 
     html = rendered(replace(comparison, rows=(strange,)), tmp_path)
 
