@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from imprint.check.checkup import Checkup
-from imprint.check.corpus import check_texts
+from imprint.check.conclusion import Asked, verdict
 from imprint.check.findings import KINDS
 from imprint.check.fix import told, write_mended
-from imprint.check.reading import bar_for, shaped_rows
 from imprint.check.report import finding_lines, language_line, length_lines, shortened, tallies
+from imprint.check.scan import Checkup
 from imprint.check.settings import read_settings
+from imprint.check.shaped_rows import bar_for, shaped_rows
 from imprint.check.terminal import Ink, columns_of, ink_for
-from imprint.check.verdict import Asked, verdict
-from imprint.data.rows import describe
+from imprint.check.text_scan import check_texts
+from imprint.data.readers.rows import describe
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.errors import UserError

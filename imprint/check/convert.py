@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imprint.check.reading import bar_for, shaped_rows
 from imprint.check.section import ConvertSection
+from imprint.check.shaped_rows import bar_for, shaped_rows
 from imprint.config import read_overrides
-from imprint.data.badrows import BadRowError, Problems
-from imprint.data.rows import describe
+from imprint.data.readers.bad_rows import BadRowError, Problems
+from imprint.data.readers.rows import describe
+from imprint.data.readers.sources import find_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of
-from imprint.data.sources import find_source
-from imprint.data.writing import ending, write_samples
+from imprint.data.writers import ending, write_samples
 from imprint.errors import UserError
 from imprint.progress import Progress
 

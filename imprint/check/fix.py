@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TextIO
 
-from imprint.check.checkup import Checkup
 from imprint.check.duplicates import leaked, repeated
-from imprint.check.mend import mend_row
-from imprint.check.normal import Form
-from imprint.check.reading import bar_for, shaped_rows
+from imprint.check.repair import mend_row
 from imprint.check.report import heading
+from imprint.check.row_format import Form
+from imprint.check.scan import Checkup
+from imprint.check.shaped_rows import bar_for, shaped_rows
 from imprint.check.terminal import Ink
-from imprint.data.badrows import BadRowError
+from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.files import atomic_file

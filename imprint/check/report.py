@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from imprint.check.checkup import Checkup
 from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
 from imprint.check.findings import EXAMPLES, KINDS, Kind, Tally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
+from imprint.check.scan import Checkup
 from imprint.check.terminal import PIPED, Ink, clipped, left, width
 
 NAMES: Mapping[str, str] = {"zh": "Chinese 中文", "en": "English", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "mixed": "mixed 混合"}

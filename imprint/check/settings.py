@@ -7,15 +7,15 @@ from typing import Final, Literal
 
 from imprint.check.section import CheckSection
 from imprint.config import read_overrides
-from imprint.data.documents import PLAIN_NAMES, text_files
 from imprint.data.encode import Encoded, encode_sample
 from imprint.data.original import encode_sample_original
-from imprint.data.questions import holds_rows
-from imprint.data.rows import file_rows
+from imprint.data.readers.documents import PLAIN_NAMES, text_files
+from imprint.data.readers.questions import holds_rows
+from imprint.data.readers.rows import file_rows
+from imprint.data.readers.sources import look_into
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.shapes import Columns, shape_of
-from imprint.data.sources import look_into
 from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template

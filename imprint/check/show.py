@@ -4,15 +4,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from imprint.check.corpus import described, first_rows
-from imprint.check.pieces import lines, names_of_marks, pieces
-from imprint.check.reading import shaped_rows
 from imprint.check.report import heading
 from imprint.check.settings import Settings, read_settings
+from imprint.check.shaped_rows import shaped_rows
 from imprint.check.terminal import Ink, columns_of, ink_for
-from imprint.data.badrows import BadRowError
+from imprint.check.text_scan import described, first_rows
+from imprint.check.token_view import lines, names_of_marks, pieces
 from imprint.data.encode import Encoded
-from imprint.data.rows import describe
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.rows import describe
 from imprint.data.shapes import samples_of
 from imprint.errors import UserError
 from imprint.pack import IGNORE_INDEX

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TextIO
 
-from imprint.data.badrows import printable
+from imprint.data.readers.bad_rows import printable
 
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 PIPED: Final = 100

@@ -8,15 +8,15 @@ from typing import Final
 
 from imprint.data.batches import sorted_by_length
 from imprint.data.encode import Encoded, encode_sample
-from imprint.data.formats import read_samples
-from imprint.data.general import general_per_epoch, load_general
+from imprint.data.general_rows import general_per_epoch, load_general
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill, left_open, refuse_unused
-from imprint.data.rows import describe
+from imprint.data.readers.rows import describe
+from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
-from imprint.data.tokenfile import lengths_of
+from imprint.data.token_file import lengths_of
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.progress import Progress

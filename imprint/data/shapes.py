@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.data.badrows import BadRowError, describe_value, encodable, quote, some_text
+from imprint.data.readers.bad_rows import BadRowError, describe_value, encodable, quote, some_text
 from imprint.data.sample import Sample
-from imprint.data.tools import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
+from imprint.data.tool_turns import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
 from imprint.templates import Message
 
 CONVERSATIONS: Final = ("messages", "conversations", "conversation")

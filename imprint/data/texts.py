@@ -6,13 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, Problems
 from imprint.data.dataset import CutReport, Split
-from imprint.data.documents import counted, read_passages, text_files
-from imprint.data.frames import frame_of
+from imprint.data.document_rows import frame_of
+from imprint.data.readers.bad_rows import BadRowError, Problems
+from imprint.data.readers.documents import counted, read_passages, text_files
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
-from imprint.data.tokenfile import Places, TextRows, TokenWriter
+from imprint.data.token_file import Places, TextRows, TokenWriter
 from imprint.errors import UserError
 from imprint.files import atomic_folder, write_json
 from imprint.progress import Progress

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imprint.config import read_overrides
-from imprint.data.formats import read_samples
 from imprint.data.placeholders import fill
+from imprint.data.readers.samples import read_samples
+from imprint.data.readers.sources import find_source
 from imprint.data.sample import Sample
-from imprint.data.sources import find_source
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imprint.config import read_overrides
 from imprint.data.dataset import load_held_out
-from imprint.data.questions import read_questions
+from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from imprint.config import read_overrides
-from imprint.data.badrows import BadRowError, Problems
-from imprint.data.documents import Passage, read_passages, text_files
-from imprint.data.frames import Frame, Window, Windows, frame_of
+from imprint.data.document_rows import Frame, Window, Windows, frame_of
+from imprint.data.readers.bad_rows import BadRowError, Problems
+from imprint.data.readers.documents import Passage, read_passages, text_files
 from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from imprint.data.predictions import Predictions, read_predictions
+from imprint.data.readers.predictions import Predictions, read_predictions
 from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.loading.load import open_tokenizer

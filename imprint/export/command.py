@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from imprint.config import read_overrides
-from imprint.data.questions import read_questions
+from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imprint.data.document_rows import frame_of
 from imprint.data.encode import Encoded
-from imprint.data.frames import frame_of
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.badrows import BadRowError, Problems, describe_value
-from imprint.data.encodings import detect, lines, undecodable
-from imprint.data.questions import holds_rows, read_questions
-from imprint.data.rows import read_rows
+from imprint.data.readers.bad_rows import BadRowError, Problems, describe_value
+from imprint.data.readers.encodings import detect, lines, undecodable
+from imprint.data.readers.questions import holds_rows, read_questions
+from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
 
 KEYS: Final = "answer"

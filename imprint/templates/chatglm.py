@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.templates.conversation import Message, Segment, Turns
-from imprint.templates.paired import paired
+from imprint.templates.pairs import paired
 from imprint.tokenizers import ChatGLMTokenizer
 
 FULL_WIDTH: Final = MappingProxyType({",": "，", "!": "！", ":": "：", ";": "；", "?": "？"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imprint.templates.chatglm import dated, led, without_open_mark
 from imprint.templates.conversation import Message, Segment, Turns
-from imprint.templates.paired import paired
+from imprint.templates.pairs import paired
 from imprint.tokenizers import ChatGLM2Tokenizer
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from imprint.errors import UserError
+from imprint.templates.chat_template import own_template
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template
 from imprint.templates.conversation import Template
-from imprint.templates.own import own_template
 from imprint.templates.plain import PlainTemplate
 from imprint.templates.roles import RolesTemplate
 from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenizer, PublishedTokenizer, Tokenizer, read_tokenizer

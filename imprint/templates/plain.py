@@ -6,7 +6,7 @@ from typing import Literal
 
 from imprint.templates.chatglm import led
 from imprint.templates.conversation import Message, Segment
-from imprint.templates.paired import paired
+from imprint.templates.pairs import paired
 from imprint.tokenizers import PublishedTokenizer
 
 

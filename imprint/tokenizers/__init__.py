@@ -1,5 +1,6 @@
 """Text to token ids and back, one file for each way in which a published model does it."""
 
+from imprint.tokenizers.chat_template import render
 from imprint.tokenizers.chatglm import (
     BYTE_PIECES,
     CONTROL_PIECES,
@@ -10,11 +11,10 @@ from imprint.tokenizers.chatglm import (
     ControlIds,
 )
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
+from imprint.tokenizers.folder import missing_tokenizer, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
-from imprint.tokenizers.jinja import render
-from imprint.tokenizers.published import PublishedTokenizer
-from imprint.tokenizers.reading import missing_tokenizer, read_tokenizer, tokenizer_file
-from imprint.tokenizers.text import SPACE, TextStream, Tokenizer
+from imprint.tokenizers.hf import PublishedTokenizer
+from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
 
 __all__ = [
     "BYTE_PIECES",

@@ -18,7 +18,7 @@ from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.tokenizers.text import SPACE, decode, well_formed
+from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
 FILE_NAME: Final = "ice_text.model"
 CONTROL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")

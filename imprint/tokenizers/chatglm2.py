@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.tokenizers.text import SPACE, decode, well_formed
+from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
 CONTROLS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """What stands behind the pieces, in this order; the last four speak in ChatGLM3 and are never used in ChatGLM2."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.tokenizers.text import decode, readable, well_formed
+from imprint.tokenizers.tokenizer import decode, readable, well_formed
 
 if TYPE_CHECKING:
     from tiktoken import Encoding

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from imprint.data.frames import opening
+from imprint.data.document_rows import opening
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.inference.generate import generate

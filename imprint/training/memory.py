@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imprint.data.batches import sorted_by_length
 from imprint.data.encode import Encoded
-from imprint.data.tokenfile import lengths_of
+from imprint.data.token_file import lengths_of
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
 from imprint.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import Split
-from imprint.data.tokenfile import TextRows
+from imprint.data.token_file import TextRows
 from imprint.engine.world import SINGLE, World
 from imprint.errors import UserError
 from imprint.files import remove_leftovers

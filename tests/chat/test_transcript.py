@@ -33,7 +33,7 @@ def test_json_lines_hold_the_conversation_and_mark_what_was_stopped_as_not_to_be
 
 
 def test_what_is_saved_is_read_back_as_rows_to_learn_from(tmp_path: Path) -> None:
-    from imprint.data.rows import read_rows
+    from imprint.data.readers.rows import read_rows
     from imprint.data.shapes import Columns, samples_of, shape_of
 
     save(SPOKEN.ask("再见").answered("再见！"), f"{tmp_path}/say.jsonl")

@@ -7,7 +7,7 @@ import pytest
 
 from imprint.check.convert import convert_command
 from imprint.cli import main
-from imprint.data.formats import read_samples
+from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 

@@ -1,5 +1,5 @@
 from imprint.check.findings import EXAMPLES, KINDS, Tally
-from imprint.check.texts import MENDS
+from imprint.check.text_checks import MENDS
 
 
 def test_every_kind_is_told_in_both_languages() -> None:

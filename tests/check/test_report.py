@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from imprint.check.checkup import Checkup
 from imprint.check.findings import KINDS
 from imprint.check.report import finding_lines, language_line, length_lines, percent, shortened, tallies
+from imprint.check.scan import Checkup
 from imprint.check.settings import read_settings
 from imprint.check.terminal import Ink, width
 from imprint.data.shapes import Columns, shape_of

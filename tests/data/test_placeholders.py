@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_overrides
-from imprint.data.formats import read_samples
 from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
+from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError

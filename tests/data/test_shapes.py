@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from imprint.data.badrows import BadRowError
+from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_of, shape_of
 

@@ -6,7 +6,7 @@ import pytest
 from imprint.config import read_recipe
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import HeldOut, load_texts
-from imprint.data.tokenfile import TextRows
+from imprint.data.token_file import TextRows
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.runs import drop_state

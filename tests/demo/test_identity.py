@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.formats import read_samples
 from imprint.data.placeholders import placeholders
+from imprint.data.readers.samples import read_samples
 from imprint.demo.identity import FILES, write_identity
 
 

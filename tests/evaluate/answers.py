@@ -7,7 +7,7 @@ from typing import Any
 
 import imprint
 from imprint.data.encode import encode_prompt
-from imprint.data.formats import read_samples
+from imprint.data.readers.samples import read_samples
 from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 

@@ -8,7 +8,7 @@ import torch
 import imprint
 import imprint.evaluate.perplexity as measuring
 from imprint.cli import main
-from imprint.data.frames import Window, frame_of
+from imprint.data.document_rows import Window, frame_of
 from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.perplexity import perplexity_command, window_nats

@@ -1,0 +1,160 @@
+"""A look at every row, once, in memory that hardly grows: what is counted, and where it was first seen."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from imprint.check.duplicates import Digests
+from imprint.check.findings import EXAMPLES, Tally
+from imprint.check.lengths import Lengths
+from imprint.check.repair import Mended, mend_row, texts_of
+from imprint.check.settings import Settings
+from imprint.check.text_checks import CONTROL_TOKEN, LOST, breaks_off, language, repeats_itself, tidy
+from imprint.data.encode import Encoded
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.sample import Sample
+from imprint.data.shapes import Shape, samples_of
+from imprint.errors import UserError
+from imprint.pack import IGNORE_INDEX
+
+SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
+REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
+"""Where a reason stops being the same in other rows."""
+EMPTY: Final = "must not be empty"
+"""How a row without a question or an answer is told."""
+MOST_REASONS: Final = 50
+EXCERPT: Final = 24
+"""Characters around what was found."""
+
+
+class Checkup:
+    """What has been seen of some rows so far."""
+
+    def __init__(self, settings: Settings, *, measured: bool = True) -> None:
+        self.rows = 0
+        """How many rows there were, bad ones among them."""
+        self.samples = 0
+        """How many answers they give to learn from."""
+        self.bad = 0
+        """How many rows cannot be read."""
+        self.reasons: Counter[str] = Counter()
+        """Why rows are bad -> how many."""
+        self.empty: Counter[str] = Counter()
+        """The same for those without a question or an answer."""
+        self.source = Lengths(settings.max_source_length)
+        self.target = Lengths(settings.max_target_length)
+        self.kinds: set[str] = set()
+        """The kinds of shapes that rows come in."""
+        self.languages: Counter[str] = Counter()
+        self.found: defaultdict[str, Tally] = defaultdict(Tally)
+        """Kind of finding -> where it was found."""
+        self.digests = Digests()
+        """The rows that can be read or mended, in their order."""
+        self.tools = settings.template.tools
+        """Whether the model's template writes tools."""
+        self._settings = settings
+        self._measured = measured
+
+    def add(self, place: str, value: object, shape: Shape) -> BadRowError | None:
+        """Look at one row; returns what is wrong where it cannot be read."""
+        self.rows += 1
+        self.kinds.add(shape.kind)
+        try:
+            samples = samples_of(value, shape, place, tools=self.tools)
+            for sample in samples if self._measured else ():
+                self._measure(sample)
+        except (BadRowError, UserError) as error:
+            problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
+            self.bad += 1
+            self._count_reason(str(problem))
+            self._keep(place, mend_row(value, shape, place, tools=self.tools))
+            return problem
+        self.samples += len(samples)
+        if not samples:
+            self.found["nothing"].add(place, "")
+            return None
+        texts = list(texts_of(samples[-1]))
+        if self._look(place, texts):
+            self._remember(place, texts)
+        else:
+            self._keep(place, mend_row(value, shape, place, tools=self.tools))
+        if self._measured:
+            self.languages[language("\n".join(texts))] += 1
+        return None
+
+    def _count_reason(self, problem: str) -> None:
+        """Count an empty text apart from what cannot be read, and each by its reason."""
+        reasons = self.empty if EMPTY in problem else self.reasons
+        reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
+        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "others"] += 1
+
+    def _keep(self, place: str, mended: Mended) -> None:
+        """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
+        if mended.samples:
+            self._remember(place, list(texts_of(mended.samples[-1])))
+
+    def _remember(self, place: str, texts: Sequence[str]) -> None:
+        *asked, answer = texts
+        self.digests.append(place, asked, answer)
+
+    def _look(self, place: str, texts: Sequence[str]) -> bool:
+        """Count what a row's texts show, each kind once a row; returns whether they may stay as they are."""
+        mendable: dict[str, str] = {}
+        sound = True
+        for text in texts:
+            mended, kinds = tidy(text)
+            mendable |= {kind: text for kind in kinds if kind not in mendable}
+            if (found := LOST.search(mended)) and sound:
+                sound = False
+                self.found["lost"].add(place, _around(mended, found))
+            if (found := CONTROL_TOKEN.search(mended)) and "inside" not in mendable:
+                mendable["inside"] = _around(mended, found)
+        inside = mendable.pop("inside", None)
+        if inside is not None:
+            self.found["inside"].add(place, inside)
+        for kind, text in mendable.items():
+            self.found[kind].add(place, text)
+        return sound and not mendable
+
+    def _measure(self, sample: Sample) -> None:
+        """Count a sample's tokens, what the limits take of them, and how its answer ends; UserError where the template cannot write it."""
+        whole = self._settings.encode_whole(sample)
+        source, target = _sides(whole)
+        row = whole
+        if source > self.source.limit or target > self.target.limit:
+            row = self._settings.encode(sample)
+        kept_source, kept_target = _sides(row)
+        self.source.add(source, kept_source)
+        self.target.add(target, kept_target)
+        if row.labels[-1] != self._settings.template.end:
+            self.found["unended"].add(sample.place, sample.answer)
+        if kept_target < target and not self._ends_a_sentence(row):
+            self.found["half"].add(sample.place, _end(self._settings.tokenizer.decode(row.ids[-EXCERPT:])) if self._shows("half") else "")
+        if breaks_off(sample.answer):
+            self.found["breaks_off"].add(sample.place, _end(sample.answer))
+        if repeats_itself(sample.answer):
+            self.found["loops"].add(sample.place, sample.answer)
+
+    def _ends_a_sentence(self, row: Encoded) -> bool:
+        tokenizer = self._settings.tokenizer
+        return SENTENCE_END.search("".join([tokenizer.piece(token).replace("<n>", "\n") for token in row.ids[-4:]])) is not None
+
+    def _shows(self, kind: str) -> bool:
+        """Whether an example of this kind would still be shown."""
+        return len(self.found[kind].examples) < EXAMPLES
+
+
+def _sides(row: Encoded) -> tuple[int, int]:
+    """How many ids of a row are read only, and how many are learned."""
+    read = row.labels.count(IGNORE_INDEX)
+    return read, len(row.labels) - read
+
+
+def _around(text: str, found: re.Match[str]) -> str:
+    start, end = max(found.start() - EXCERPT, 0), found.end() + EXCERPT
+    return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
+
+
+def _end(text: str) -> str:
+    return ("…" if len(text) > EXCERPT else "") + text[-EXCERPT:]

@@ -1,0 +1,47 @@
+"""The rows of a source with the shape of the file that each is in, under a progress bar."""
+
+import time
+from collections.abc import Iterator
+
+from imprint.check.repair import taken_apart
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.rows import read_rows, source_bytes
+from imprint.data.readers.samples import file_of
+from imprint.data.shapes import Columns, Shape, shape_of
+from imprint.progress import Progress
+
+
+def shaped_rows(source: str, columns: Columns, progress: Progress | None = None) -> Iterator[tuple[str, object, Shape]]:
+    """The (place, row, shape) of each row; the first object of a file, or of a sheet, decides on its shape, also one that must be mended.
+
+    Raises UserError for what cannot be read, also after some rows.
+    """
+    shapes: dict[str, Shape] = {}
+    nothing = shape_of({}, columns)
+    began, rows, bytes_read = time.monotonic(), 0, 0
+
+    def consumed(count: int) -> None:
+        nonlocal bytes_read
+        if progress is not None:
+            before, bytes_read = _kilobytes(bytes_read), bytes_read + count
+            rate = rows / max(time.monotonic() - began, 1e-9)
+            progress.advance(_kilobytes(bytes_read) - before, {"rows": f"{rows:,}", "rows/s": f"{rate:,.0f}"})
+
+    for place, row in read_rows(source, consumed=consumed):
+        rows += 1
+        file = file_of(place)
+        first = taken_apart(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
+        if file not in shapes and isinstance(first, dict):
+            shapes[file] = shape_of(first, columns)
+        yield place, row, shapes.get(file, nothing)
+    consumed(0)
+
+
+def bar_for(source: str, words: str) -> Progress:
+    """A progress bar over the bytes of a source, in kilobytes."""
+    return Progress(f"{words} {source}", _kilobytes(source_bytes(source)), "kB")
+
+
+def _kilobytes(count: int) -> int:
+    """Bytes in kilobytes, a part of one as a whole one."""
+    return -(-count // 1000)

@@ -1,0 +1,1 @@
+"""Rows, documents, questions and predictions from files of any format and encoding."""

@@ -1,0 +1,136 @@
+"""Predictions with their references, from the file of any tool.
+
+Sources of the column names: main.py of ChatGLM-6B's ptuning ("labels", "predict"), LLaMA-Factory's generated_predictions.jsonl ("prompt",
+"predict", "label"), the results of `swift infer` ("response", "labels"; "label" in older releases), and our own predictions.jsonl ("input",
+"label", "prediction").
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from imprint.data.readers.bad_rows import BadRowError, Problems, describe_value
+from imprint.data.readers.rows import read_rows
+from imprint.errors import UserError
+from imprint.files import read_jsonl
+
+SAID: Final = ("predict", "prediction", "predictions", "pred", "hypothesis", "generated_text", "generated", "预测", "模型回答")
+"""Names of a column of predictions, the surest first."""
+WANTED: Final = ("label", "labels", "reference", "references", "target", "ground_truth", "gold", "标签", "参考答案", "参考")
+"""Names of a column of references, the surest first."""
+EITHER: Final = ("response", "output", "answer", "summary", "completion", "回答", "答案")
+"""Names that are a prediction beside a reference, and a reference beside a prediction, and that tell nothing alone."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What some model said, and what it should have said."""
+
+    prediction_column: str
+    """Where the predictions were read."""
+    reference_column: str
+    """Where the references were read."""
+    predictions: list[str]
+    """What the model said, in the order of the file."""
+    references: list[str]
+    """What it should have said."""
+    unfinished: int | None
+    """How many answers the limit ended and not the model; None where the file does not tell."""
+    references_cut_to: int | None
+    """To how many tokens whoever wrote the file had cut the references, where that is known."""
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Read a file of predictions: JSON lines, a JSON array or a table, its columns recognised by their names.
+
+    A `finished` column says which answers ended by themselves; for what `imprint evaluate` wrote, the files beside it do. Raises UserError
+    for a file that cannot be read or has no known columns, and one UserError for all bad rows together.
+    """
+    if file.is_dir():
+        inside = next((file / name for name in ("predictions.jsonl", "generated_predictions.txt") if (file / name).exists()), None)
+        raise UserError(f"{file} is a folder. Name the file of predictions in it" + (f": {inside}." if inside else "."))
+    rows = list(read_rows(file))
+    first = next((row for _place, row in rows if isinstance(row, dict)), None)
+    if not rows:
+        raise UserError(f"{file} holds no rows, so there is nothing to score.")
+    said, wanted = ("", "") if first is None else _columns(first, file)
+    predictions, references, finished, problems = [], [], [], Problems(file)
+    for place, row in rows:
+        try:
+            predictions.append(_text(row, said))
+            references.append(_text(row, wanted))
+            problems.good += 1
+        except BadRowError as problem:
+            problems.add(place, problem)
+        finished.append(row.get("finished") if isinstance(row, dict) else None)
+    problems.raise_any("Mend {}; nothing was scored.")
+    known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
+    unfinished = None if known is None else sum(not value for value in known)
+    return Predictions(said, wanted, predictions, references, unfinished, _cut_beside(file))
+
+
+def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
+    """The names of the columns of predictions and of references in a file's first row."""
+    said = next((name for name in SAID if name in row), None)
+    wanted = next((name for name in WANTED if name in row), None)
+    either = [name for name in EITHER if name in row]
+    if said is None and wanted is not None and either:
+        said = either[0]
+    if wanted is None and said is not None and either:
+        wanted = either[0]
+    if said is not None and wanted is not None:
+        return said, wanted
+    there = ", ".join(f'"{name}"' for name in row) or "none"
+    missing = "predictions" if said is None else "references"
+    if said is None and wanted is None:
+        missing = "predictions and none of references"
+    beside = file.with_name("predictions.jsonl")
+    if file.name == "answers.jsonl" and beside.exists():
+        raise UserError(f"{file}: holds answers without references. They are in {beside}: score that.")
+    raise UserError(
+        f"{file}: no column of {missing} is known among its columns ({there}). Rename the columns: predictions to one of "
+        f"{', '.join(SAID[:4])}, references to one of {', '.join(WANTED[:4])}."
+    )
+
+
+def _text(row: object, column: str) -> str:
+    """A text, which may be empty: a model can say nothing."""
+    if isinstance(row, BadRowError):
+        raise row
+    assert isinstance(row, dict), "read_rows gives objects or what is wrong with them"
+    if column not in row:
+        there = ", ".join(f'"{name}"' for name in row) or "none"
+        raise BadRowError(f'there is no column "{column}", which the first row has; the columns are: {there}.')
+    value = row[column]
+    if not isinstance(value, str):
+        raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
+    return value
+
+
+def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | None:
+    """Which answers ended by themselves, where the `answers.jsonl` of an evaluation stands beside the file and has the same answers."""
+    try:
+        lines = read_jsonl(file.with_name("answers.jsonl"))
+    except (UserError, OSError, UnicodeDecodeError):
+        return None
+    said: dict[int, tuple[str, bool]] = {}
+    for line in lines:
+        match line:
+            case {"row": int(row), "prediction": str(prediction), "finished": bool(finished)}:
+                said[row] = prediction.strip(), finished
+    same = [row in said and said[row][0] == text.strip() for row, text in enumerate(predictions)]
+    return [said[row][1] for row in range(len(predictions))] if all(same) else None
+
+
+def _cut_beside(file: Path) -> int | None:
+    """To how many tokens `imprint evaluate` had cut the references when it wrote the file: its scores.json says so."""
+    if file.name not in ("predictions.jsonl", "generated_predictions.txt"):
+        return None
+    try:
+        scores = json.loads(file.with_name("scores.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    limit = scores.get("references_cut_to") if isinstance(scores, dict) else None
+    return limit if isinstance(limit, int) else None

@@ -1,0 +1,177 @@
+"""Rows of Excel workbooks and of Parquet, read through openpyxl and pyarrow where these are installed."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from imprint.data.readers.bad_rows import BadRowError, clip
+from imprint.data.readers.encodings import Consumed
+from imprint.data.readers.tables import Header
+from imprint.errors import UserError
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
+
+BATCH_ROWS: Final = 1000
+EXCEL_ROWS: Final = 2**20
+"""Rows that a sheet can have."""
+ESCAPE: Final = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
+UNESCAPE: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
+FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
+
+
+def sheets(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the sheets of a workbook: those that are read, and those that are hidden and not read."""
+    with _Counted(path, None) as file:
+        book = _open_workbook(path, file)
+        visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
+        return visible, [sheet.title for sheet in book.worksheets if sheet.sheet_state != "visible"]
+
+
+def workbook_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+    """The (`file!sheet:row`, dict) of each row of all sheets that are not hidden; the first row of a sheet names its columns."""
+    with _Counted(path, consumed) as file:
+        book = _open_workbook(path, file)
+        for sheet in book.worksheets:
+            if sheet.sheet_state == "visible":
+                yield from _sheet_rows(sheet, f"{path}!{sheet.title}")
+
+
+def _sheet_rows(sheet: Any, place: str) -> Iterator[tuple[str, object]]:
+    header, number = None, 0
+    rows = _cells(sheet)
+    while True:
+        try:
+            with warnings.catch_warnings():  # openpyxl warns of what it leaves out, such as colours
+                warnings.simplefilter("ignore")
+                batch = list(islice(rows, BATCH_ROWS))
+        except Exception as error:  # whatever its parsers meet in a broken file
+            yield (
+                f"{place}:{number + 1}",
+                BadRowError(f"the workbook is broken from about here on: {_short(error)}. Save or download it again."),
+            )
+            return
+        for cells in batch:
+            number += 1
+            texts = [_cell_text(cell) for cell in cells]
+            broken = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
+            if header is None:
+                header = Header.of(texts, f"{place}:{number}") if any(text.strip() for text in texts) else None
+            elif broken is not None:
+                yield f"{place}:{number}", BadRowError(f"holds the error of a formula, {broken}. Mend the formula, or write its value.")
+            elif (row := header.row(_padded(texts, header))) is not None:
+                yield f"{place}:{number}", row
+        if len(batch) < BATCH_ROWS or number >= EXCEL_ROWS:
+            return
+
+
+def _cells(sheet: Any) -> Iterator[tuple[object, ...]]:
+    sheet.reset_dimensions()  # programs write wrong ones, and openpyxl believes them
+    yield from sheet.iter_rows(values_only=True)
+
+
+def _padded(texts: list[str], header: Header) -> list[str]:
+    """A row of a sheet ends with its last filled cell."""
+    return texts + [""] * (len(header.names) - len(texts))
+
+
+def escape_cell(text: str) -> str:
+    """A text as a workbook holds it, whose XML knows no control characters. Source: ST_Xstring in ECMA-376-1, 22.9.2.19."""
+    return ESCAPE.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+
+
+def _unescape(text: str) -> str:
+    return UNESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
+
+
+def _cell_text(value: object) -> str:
+    """The text of a cell; Excel takes what looks like a number or a date for one, also where words are meant."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return _unescape(value)
+        case bool():
+            return str(value).upper()
+        case float() if value.is_integer():
+            return str(int(value))
+        case datetime() if value.time() == time():  # a day, which no workbook tells from its midnight
+            return value.date().isoformat()
+        case datetime():
+            return value.isoformat(sep=" ")
+        case date() | time():
+            return value.isoformat()
+    return str(value)
+
+
+class _Counted(io.FileIO):
+    """A file that tells how much of it has been read."""
+
+    def __init__(self, path: Path, consumed: Consumed | None) -> None:
+        super().__init__(path)
+        self._consumed = consumed
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as every file does."""
+        data = super().read(-1 if size is None else size) or b""
+        if self._consumed is not None:
+            self._consumed(len(data))
+        return data
+
+
+def _open_workbook(path: Path, file: _Counted) -> "Workbook":
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise UserError(
+            f"{path}: openpyxl, which reads Excel, is not there. Run `pip install 'imprint[tables]'`, or save as CSV."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load_workbook(file, read_only=True, data_only=True, keep_links=False)
+    except Exception as error:
+        raise UserError(f"{path} is a broken workbook: {_short(error)}. Save or download it again.") from error
+
+
+def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+    """The (`file:row`, dict) of each row of a Parquet file, counted from 1."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise UserError(f"{path}: pyarrow, which reads Parquet, is not there. Run `pip install 'imprint[tables]'`.") from error
+    try:
+        file = ParquetFile(path, pre_buffer=False, buffer_size=2**16)
+        names, total = list(file.schema_arrow.names), max(1, file.metadata.num_rows)
+    except Exception as error:
+        raise UserError(f"{path} is a broken Parquet file: {_short(error)}. Download it again.") from error
+    Header.of(names, str(path))
+    size, number = path.stat().st_size, 0
+    with file:
+        batches = file.iter_batches(batch_size=BATCH_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = [] if batch is None else batch.to_pylist()
+            except Exception as error:
+                problem = BadRowError(f"the file is broken from about here on: {_short(error)}. Download it again.")
+                yield f"{path}:{number + 1}", problem
+                return
+            if batch is None:
+                return
+            for row in rows:
+                number += 1
+                yield f"{path}:{number}", row
+            if consumed is not None:
+                consumed(size * len(rows) // total)
+
+
+def _short(error: Exception) -> str:
+    """The first line of what a library says."""
+    text = str(error).strip()
+    return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")

@@ -1,0 +1,198 @@
+"""A corpus of any size as token ids on the disk: written once, then read row by row, so that none of it need fit into memory.
+
+tokens.bin     all ids, 4 bytes each; the highest bit marks the first token of a document
+rows.bin       where each row begins and ends, 32 bytes each
+documents.bin  the file and the line of each document, 12 bytes each
+about.json     how many there are of each, and what the files are recognised by
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from imprint.data.document_rows import Cutter, Frame, Row
+from imprint.data.encode import Encoded
+from imprint.errors import UserError
+from imprint.files import translate_disk_errors, write_json
+from imprint.pack import IGNORE_INDEX
+
+BEGINS: Final = 1 << 31
+"""The bit that marks a document's first token; ids are below it."""
+TOKEN: Final = np.dtype("<u4")
+ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
+DOCUMENT: Final = np.dtype([("line", "<u8"), ("file", "<u4")])
+TOKENS, ROWS, DOCUMENTS, ABOUT = "tokens.bin", "rows.bin", "documents.bin", "about.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """What about.json says."""
+
+    rows: int
+    """How many rows there are."""
+    documents: int
+    """How many documents."""
+    tokens: int
+    """How many tokens, with the ids that open and close documents."""
+    characters: int
+    """How many characters of text they stand for."""
+    each: tuple[int, ...]
+    """The ids in front of every part of a row."""
+    files: tuple[str, ...]
+    """The files that the documents are from, in the order of their numbers."""
+    digest: str
+    """What the rows are recognised by."""
+
+
+class TokenWriter(AbstractContextManager["TokenWriter"]):
+    """Writes the four files into a folder that exists; on leaving, about.json comes last."""
+
+    def __init__(self, folder: Path, frame: Frame, length: int) -> None:
+        self.folder = folder
+        self.frame = frame
+        self.rows = 0
+        self.cutter = Cutter(frame, length)
+        self._digest = hashlib.sha256(repr((frame, length)).encode())
+        self._files: dict[str, int] = {}
+        self._characters = 0
+        self._open = 0
+        """Tokens of the document that is being written."""
+        self._stack = ExitStack()
+        with translate_disk_errors(folder):
+            self._tokens, self._rows, self._documents = (
+                self._stack.enter_context((folder / name).open("wb")) for name in (TOKENS, ROWS, DOCUMENTS)
+            )
+
+    def add(self, text_ids: Sequence[int], place: str, characters: int, *, first: bool, last: bool) -> None:
+        """Write a passage; `first` and `last` say whether its document begins and ends with it."""
+        ids = np.array([*(self.frame.first if first else ()), *text_ids, *(self.frame.last if last else ())], dtype=TOKEN)
+        if first:
+            file, _, line = place.rpartition(":")
+            self._write(self._documents, np.array([(int(line), self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
+        if len(ids) and not self._open:
+            ids[0] |= BEGINS
+        self._write(self._tokens, ids)
+        self._open += len(ids)
+        self._characters += characters
+        if last:
+            self._add_rows(self.cutter.document(self._open))
+            self._open = 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the files; without an error, say that they are complete."""
+        if error is None:
+            self._add_rows(self.cutter.finish())
+        self._stack.close()
+        if error is None:
+            counts = (self.rows, self.cutter.documents, self.cutter.tokens, self._characters)
+            about = About(*counts, self.frame.each, tuple(self._files), self._digest.hexdigest()[:16])
+            write_json(self.folder / ABOUT, asdict(about))
+
+    def _add_rows(self, rows: Iterable[Row]) -> None:
+        made = np.array([astuple(row) for row in rows], dtype=ROW)
+        self._write(self._rows, made)
+        self.rows += len(made)
+
+    def _write(self, file: BinaryIO, numbers: npt.NDArray[np.generic]) -> None:
+        content = numbers.tobytes()
+        self._digest.update(content)
+        with translate_disk_errors(self.folder):
+            file.write(content)
+
+
+class TextRows(Sequence[Encoded]):
+    """The rows of a folder that `TokenWriter` wrote, each read when it is asked for."""
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self.folder = folder
+        self.about = read_about(folder)
+        self._count = self.about.rows if limit is None else min(limit, self.about.rows)
+
+    @property
+    def digest(self) -> str:
+        """What the rows are recognised by."""
+        return f"{self.about.digest}/{self._count}"
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many ids each row has; no row is read for it."""
+        lengths: list[int] = _read(self.folder / ROWS, ROW, 0, self._count)["ids"].tolist()
+        return lengths
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Encoded]: ...
+    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(self._count))]
+        row = self._row(place)
+        tokens = _read(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
+        parts = np.split(tokens & (BEGINS - 1), np.flatnonzero(tokens[1:] & BEGINS) + 1)
+        ids: list[int] = []
+        labels: list[int] = []
+        starts = []
+        for part in parts:
+            starts.append(len(ids))
+            text = part.tolist()
+            ids += [*self.about.each, *text]
+            labels += [*[IGNORE_INDEX] * len(self.about.each), *text] if self.about.each else [IGNORE_INDEX, *text[1:]]
+        return Encoded(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+
+    def place(self, row: int) -> str:
+        """Where the document that a row begins with stands: "file:line"."""
+        (document,) = _read(self.folder / DOCUMENTS, DOCUMENT, int(self._row(row)["document"]), 1)
+        return f"{self.about.files[document['file']]}:{document['line']}"
+
+    def _row(self, place: int) -> np.void:
+        if not -self._count <= place < self._count:
+            raise IndexError(place)
+        row: np.void = _read(self.folder / ROWS, ROW, place % self._count, 1)[0]
+        return row
+
+
+class Places(Sequence[str]):
+    """Where each row's first document stands."""
+
+    def __init__(self, rows: TextRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        return self._rows.place(place) if isinstance(place, int) else [self[one] for one in range(*place.indices(len(self)))]
+
+
+def lengths_of(rows: Sequence[Encoded]) -> list[int]:
+    """How many ids each row has, without reading rows that lie on the disk."""
+    return rows.lengths if isinstance(rows, TextRows) else [len(row.ids) for row in rows]
+
+
+def read_about(folder: Path) -> About:
+    """What a folder's about.json says."""
+    values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    return About(**values | {name: tuple(values[name]) for name in ("each", "files")})
+
+
+def _read(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:
+    """So many entries of a file; read and not mapped, so that the memory of the process does not grow with what it has looked at."""
+    found = np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)
+    if len(found) < count:
+        raise UserError(f"{file}: is shorter than it was written. Delete its folder; the next start writes it anew.")
+    return found

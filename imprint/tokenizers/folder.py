@@ -1,0 +1,68 @@
+"""From a model folder to its tokenizer; decided by the fields of config.json and the files that are there, never by names of folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from imprint.errors import UserError
+from imprint.files import read_model_file
+from imprint.tokenizers.chatglm import FILE_NAME, read_chatglm
+from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer, read_chatglm2
+from imprint.tokenizers.glm4 import GLM4Tokenizer, is_ranks, read_glm4
+from imprint.tokenizers.hf import FILE, read_published
+from imprint.tokenizers.tokenizer import Tokenizer
+
+MODEL: Final = "tokenizer.model"
+SAME_RELEASE: Final = "Take both files from the same release of the model."
+
+
+def read_tokenizer(folder: Path, config: Mapping[str, object]) -> Tokenizer | None:
+    """Read the tokenizer of a model folder; None where the folder has none.
+
+    `config` holds the fields of the folder's config.json. Raises UserError where a file is broken, or does not belong to `config`.
+    """
+    expected = tokenizer_file(config)
+    if (folder / expected).exists():
+        return _read(folder / expected, config)
+    for name, whose in ((FILE_NAME, "ChatGLM-6B's"), (MODEL, "ChatGLM2's, ChatGLM3's or GLM-4's")):
+        if name != expected and (folder / name).exists() and config.get("model_type") == "chatglm":
+            raise UserError(f"{folder / name} is {whose}, but by {folder / 'config.json'} {expected} is needed. {SAME_RELEASE}")
+    for name in (FILE_NAME, FILE):
+        if (folder / name).exists():
+            return _read(folder / name, config)
+    return None
+
+
+def tokenizer_file(config: Mapping[str, object]) -> str:
+    """The file that the family of a config.json keeps its vocabulary in."""
+    if config.get("model_type", "chatglm") != "chatglm":
+        return FILE
+    return MODEL if "multi_query_group_num" in config else FILE_NAME
+
+
+def missing_tokenizer(folder: Path | str, file: str) -> UserError:
+    """What to raise where text is needed and the folder has no tokenizer."""
+    return UserError(f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.")
+
+
+def _read(file: Path, config: Mapping[str, object]) -> Tokenizer:
+    if file.name == FILE_NAME:
+        return read_chatglm(file, config)
+    if file.name == FILE:
+        return read_published(file, config)
+    tokenizer = read_glm4(file) if is_ranks(read_model_file(file, "a vocabulary")) else read_chatglm2(file)
+    _refuse_mismatch(file, config, tokenizer)
+    return tokenizer
+
+
+def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer) -> None:
+    """Both vocabularies have the same file name and architecture, so the numbers of config.json have to tell."""
+    size, needed = config.get("padded_vocab_size"), max(tokenizer.controls.values()) + 1
+    if isinstance(size, int) and needed > size:
+        raise UserError(f"{file} needs {needed} ids, but config.json allows {size} (padded_vocab_size). {SAME_RELEASE}")
+    name = "<|endoftext|>" if isinstance(tokenizer, GLM4Tokenizer) else "</s>"
+    end, said = tokenizer.controls[name], config.get("eos_token_id")
+    if said is not None and end not in (said if isinstance(said, list) else [said]):
+        raise UserError(
+            f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {said} in the other. {SAME_RELEASE}'
+        )

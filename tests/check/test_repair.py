@@ -1,0 +1,93 @@
+import pytest
+
+from imprint.check.repair import Mended, mend_row
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.shapes import Columns, Shape, shape_of
+from tests.check.rows import row
+
+NAMED = shape_of({"content": "", "summary": ""}, Columns())
+TURNS = Shape("conversation", "messages")
+
+
+def mended(value: object, shape: Shape = NAMED) -> Mended:
+    return mend_row(value, shape, "a:1")
+
+
+def unreadable(line: str) -> BadRowError:
+    problem = BadRowError("is no JSON.")
+    problem.text = line
+    return problem
+
+
+def turns(*said: tuple[str, str]) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": content} for role, content in said]}
+
+
+def test_a_sound_row_stays_as_it_is() -> None:
+    found = mended(row("问", "答"))
+    assert (found.row, found.done, found.problem) == (row("问", "答"), frozenset(), "")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "done"),
+    [
+        (row(" 问 ", "答\n"), row("问", "答"), {"blanks"}),
+        (row("问\0", "答\ufeff"), row("问", "答"), {"stray"}),
+        (row("问", "答<eop>"), row("问", "答"), {"tokens"}),
+        (row("ä½\xa0å¥½", "答"), row("你好", "答"), {"garbled"}),
+        (row(42, 3.5), row("42", "3.5"), {"numbers"}),
+        ({" content": "问", "Summary": "答"}, row("问", "答"), {"columns"}),
+        ({"\ufeffcontent": "问", "summary": "答"}, row("问", "答"), {"columns"}),
+        (unreadable('{"content": "问", "summary": "答"},'), row("问", "答"), {"json"}),
+        (unreadable('{"content": "问,}", "summary": "\\",]\\\\",}'), row("问,}", '",]\\'), {"json"}),
+        (unreadable("{'content': '问', 'summary': '答'}"), row("问", "答"), {"json"}),
+        (unreadable('{"content": "问", "summary": "一\t二"}'), row("问", "一\t二"), {"json"}),
+        (
+            unreadable('{"content": "问题", "summary": "答"}'.encode("gb18030").decode("utf-8", "surrogateescape")),
+            row("问题", "答"),
+            {"encoding"},
+        ),
+    ],
+)
+def test_what_leaves_no_doubt_is_mended(value: object, wanted: dict[str, object], done: set[str]) -> None:
+    found = mended(value)
+    assert found.row == wanted
+    assert found.done == done
+    assert found.samples
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (row("问", " "), '"summary" must not be empty'),
+        (row("<eop>", "答"), '"content" must not be empty'),
+        (row(None, "答"), '"content" must be a text'),
+        (row(True, "答"), '"content" must be a text'),
+        (row("问", "丢\ufffd了"), 'has lost a character, in "丢\ufffd了"'),
+        ({"summary": "答"}, 'there is no column "content"'),
+        ({"Content": "一", "CONTENT": "二", "summary": "答"}, 'there is no column "content"'),
+        (unreadable('{"content": "问'), "is no JSON."),
+        (unreadable('{"content": "a", "content": "b", "summary": "c"}'), "is no JSON."),
+        (unreadable('{"content": "中文中文中\udcff", "summary": "答"}'), "is no JSON."),
+        (unreadable("[1]"), "is no JSON."),
+        (unreadable("{1: 2}"), "is no JSON."),
+        (unreadable("{'a': __import__('os')}"), "is no JSON."),
+        (unreadable("{" * 5000), "is no JSON."),
+    ],
+)
+def test_what_leaves_a_doubt_stays_bad_and_says_why(value: object, problem: str) -> None:
+    found = mended(value)
+    assert not found.samples
+    assert found.problem.startswith(problem)
+
+
+def test_a_last_question_without_an_answer_is_left_out() -> None:
+    found = mended(turns(("user", "问"), ("assistant", "答 "), ("user", "再问")), TURNS)
+    assert found.row == turns(("user", "问"), ("assistant", "答"))
+    assert found.done == {"unanswered", "blanks"}
+    assert mended(turns(("user", "问")), TURNS).problem.startswith('"messages" ends with the user')
+
+
+def test_a_conversation_in_which_nothing_is_learned_is_no_row() -> None:
+    said = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]
+    assert mended({"messages": said}, TURNS).problem == "has no answer to learn from."

@@ -1,0 +1,126 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imprint.check.duplicates import repeated
+from imprint.check.scan import Checkup
+from imprint.check.settings import Settings, read_settings
+from imprint.data.shapes import Columns, shape_of
+from tests.check.rows import SOUND, row
+from tests.families import template_of
+
+LONG = "这件上衣的版型很宽松，颜色是白色，适合夏天穿，也适合秋天穿，" * 6
+
+
+def check(*values: object, overrides: tuple[str, ...] = ()) -> Checkup:
+    seen = Checkup(read_settings(None, overrides))
+    shape = shape_of(SOUND[0], Columns())
+    for line, value in enumerate(values, start=1):
+        seen.add(f"a:{line}", value, shape)
+    return seen
+
+
+def found(*values: object) -> dict[str, int]:
+    return {name: tally.count for name, tally in check(*values).found.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("lost", row("问\ufffd", "答。")),
+        ("garbled", row("问", "浣犲ソ")),
+        ("stray", row("问\0", "答。")),
+        ("tokens", row("问", "答。<eop>")),
+        ("blanks", row("问 ", "答。")),
+        ("inside", row("什么是 <eop> 标记？", "答。")),
+        ("inside", row("[Round 1]\n\n问：你好\n\n答：", "答。")),
+        ("loops", row("问", "我喜欢苹果。" * 9)),
+        ("breaks_off", row("问", "包括以下几点：")),
+    ],
+)
+def test_each_kind_of_finding_is_found_in_its_row_and_nothing_else_is(kind: str, value: dict[str, object]) -> None:
+    assert found(*SOUND, value) == {kind: 1}
+
+
+def test_sound_rows_show_nothing() -> None:
+    assert found(*SOUND) == {}
+
+
+def test_a_row_is_counted_once_however_often_it_shows_something() -> None:
+    assert found({"content": "\0问\0", "summary": "答\0"}) == {"stray": 1}
+
+
+def test_an_answer_that_the_limit_ends_in_mid_sentence_is_found() -> None:
+    assert found(row("问", LONG + "完。"))["half"] == 1
+
+
+def test_an_answer_that_the_limit_ends_behind_a_sentence_is_no_half_one() -> None:
+    seen = check(row("问", "好。很好。"), overrides=("max_target_length=4",))
+    assert seen.target.cut == 1
+    assert "half" not in seen.found
+
+
+def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
+    for truncation in ("oldest_first", "original"):
+        seen = check(*SOUND, row(LONG, LONG), overrides=(f"truncation={truncation}", "max_target_length=9", "max_source_length=9"))
+        assert "unended" not in seen.found
+        assert seen.target.cut == 11
+
+
+def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = Settings.encode_whole
+    monkeypatch.setattr(Settings, "encode_whole", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7)))
+    assert found(SOUND[0]) == {"unended": 1}
+
+
+def test_lengths_are_counted_before_anything_is_cut() -> None:
+    seen = check(*SOUND, row(LONG, LONG))
+    assert seen.source.total == seen.target.total == 11
+    assert seen.source.cut == seen.target.cut == 1
+    assert seen.source.quantile(1) == seen.source.limit + seen.source.lost
+    assert seen.target.quantile(1) == seen.target.limit + seen.target.lost
+
+
+def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
+    seen = check({"content": "x"}, {"content": "y"}, row("问", 1), row("", "答"), row("问", " "), row("问", ""))
+    assert seen.rows == seen.bad == 6
+    assert dict(seen.reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
+    assert dict(seen.empty) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
+    assert len(seen.digests.places) == 1
+
+
+def test_rows_that_are_equal_once_mended_are_equal() -> None:
+    seen = check(row("问", "答。"), row("问 ", "答。<eop>"), {"Content": "问", "summary": "答。"}, row("问", "别的。"))
+    assert list(repeated(seen.digests)) == [(1, 0), (2, 0)]
+
+
+def test_rows_are_counted_by_language() -> None:
+    seen = check(*SOUND, row("What is it?", "A shirt."), row("これは何ですか", "シャツです。"))
+    assert dict(seen.languages) == {"zh": 10, "en": 1, "ja": 1}
+
+
+def test_every_answer_of_a_conversation_is_measured_and_its_texts_are_looked_at_once() -> None:
+    said = [("user", "问\0"), ("assistant", "答。"), ("user", "再问"), ("assistant", "再答。")]
+    value = {"messages": [{"role": role, "content": content} for role, content in said]}
+    seen = Checkup(read_settings(None, []))
+    seen.add("a:1", value, shape_of(value, Columns()))
+    assert (seen.rows, seen.samples, seen.source.total) == (1, 2, 2)
+    assert seen.found["stray"].count == 1
+
+
+def test_a_conversation_without_an_answer_to_learn_is_found() -> None:
+    value = {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]}
+    seen = Checkup(read_settings(None, []))
+    assert seen.add("a:1", value, shape_of(value, Columns())) is None
+    assert seen.found["nothing"].count == 1
+
+
+def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(tmp_path: Path) -> None:
+    call = {"role": "tool", "name": "weather", "parameters": {}, "observation": "晴"}
+    value = {"messages": [{"role": "user", "content": "天气？"}, call, {"role": "assistant", "content": "晴。 "}]}
+    assert template_of("glm4", tmp_path).tools
+    for model, samples, bad in ((str(tmp_path), 2, 0), (None, 0, 1)):
+        seen = Checkup(read_settings(model, ()))
+        seen.add("a:1", value, shape_of(value, Columns()))
+        assert (seen.samples, seen.bad, len(seen.digests.places)) == (samples, bad, 1 - bad)

@@ -1,0 +1,103 @@
+import pytest
+
+from imprint.check.text_checks import CONTROL_TOKEN, LANGUAGES, LOST, breaks_off, language, repeats_itself, tidy, ungarbled
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("这件上衣很宽松。", "zh"),
+        ("这件 T恤很宽松，适合夏天。", "zh"),
+        ("This shirt is wide.", "en"),
+        ("café crème", "en"),
+        ("このシャツは大きいです", "ja"),
+        ("이 셔츠는 큽니다", "ko"),
+        ("Эта рубашка большая", "ru"),
+        ("请翻译 shirt wide red blue green yellow", "mixed"),
+        ("12 + 30 = 42", "other"),
+        ("👍", "other"),
+    ],
+)
+def test_a_text_tells_its_language(text: str, name: str) -> None:
+    assert language(text) == name
+    assert name in LANGUAGES
+
+
+@pytest.mark.parametrize("token", ["[gMASK]", "[MASK]", "<sop>", "<eop>", "<|user|>", "<|im_end|>", "</s>", "[/INST]", "[Round 1]\n\n问："])
+def test_a_typed_control_token_is_found(token: str) -> None:
+    found = CONTROL_TOKEN.search(f"你好{token}再见")
+    assert found is not None
+    assert found[0] == token
+
+
+@pytest.mark.parametrize("text", ["a < b > c", "<n>", "[1]", "<div>", "列表[MASK_1]", "<|tab|>"])
+def test_other_brackets_are_text(text: str) -> None:
+    assert CONTROL_TOKEN.search(text) is None
+
+
+@pytest.mark.parametrize("text", ["你好\ufffd", "锟斤拷锟斤拷", "itâ€™s"])
+def test_what_is_left_of_lost_characters_is_found(text: str) -> None:
+    assert LOST.search(text) is not None
+
+
+@pytest.mark.parametrize("text", ["你好，世界！", "类型#上衣*颜色#白色", "中文"])
+@pytest.mark.parametrize("wrong", ["latin-1", "gb18030"])
+def test_utf_8_that_was_read_as_something_else_comes_back(text: str, wrong: str) -> None:
+    garbled = text.encode().decode(wrong)
+    assert ungarbled(garbled) == text
+
+
+@pytest.mark.parametrize("text", ["你好，世界！", "联通", "café", "Äpfel", "拢", "простой", "plain", "", "日本語のテキスト", "£5 · 10 €"])
+def test_a_sound_text_is_left_alone(text: str) -> None:
+    assert ungarbled(text) is None
+
+
+def test_a_text_about_lost_characters_has_lost_none() -> None:
+    assert LOST.search("“锟斤拷”是怎么来的？") is None
+
+
+def test_a_text_that_says_everything_again_repeats_itself() -> None:
+    assert repeats_itself("这件衣服很好看。" * 6)
+    assert not repeats_itself("这件衣服很好看。" * 2)
+    assert not repeats_itself("好好好")
+    assert not repeats_itself("".join(map(chr, range(0x4E00, 0x4F00))))
+
+
+def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
+    assert breaks_off("版型很宽松，")
+    assert breaks_off("包括以下几点：\n")
+    assert not breaks_off("版型很宽松。")
+    assert not breaks_off("版型很宽松")
+
+
+@pytest.mark.parametrize(
+    ("text", "clean", "kinds"),
+    [
+        ("  你好 \n", "你好", ["blanks"]),
+        ("一\r\n二\r三", "一\n二\n三", ["stray"]),
+        ("\ufeff你\0好\u200b", "你好", ["stray"]),
+        ("\ud83d\udc4d和\ud83d", "👍和", ["stray"]),
+        ("你好<eop>", "你好", ["tokens"]),
+        ("你好 <eop></s>\n", "你好", ["tokens", "blanks"]),
+        ("[gMASK]<sop>你好", "你好", ["tokens"]),
+        ("<|user|>你好<|im_end|>", "你好", ["tokens"]),
+        ("ä½\xa0å¥½ ", "你好", ["garbled", "blanks"]),
+        ("什么是 <eop> 标记？", "什么是 <eop> 标记？", []),
+        ("列表[1]", "列表[1]", []),
+        ("<div>", "<div>", []),
+        ("a\tb\n\nc  d", "a\tb\n\nc  d", []),
+        ("<eop>", "", ["tokens"]),
+        ("", "", []),
+    ],
+)
+def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
+    assert tidy(text) == (clean, kinds)
+    assert tidy(clean) == (clean, [])
+
+
+@pytest.mark.parametrize("text", ["ä½\xa0å¥½\ufeff", " ä½\xa0å¥½ ", "<s>\ufeff <s>问</s>\u200b</s> ", "\0 <eop>\r"])
+def test_what_was_tidied_is_tidy(text: str) -> None:
+    mended, done = tidy(text)
+    assert done
+    assert tidy(mended) == (mended, [])
+    assert mended in ("你好", "问", "")

@@ -1,0 +1,114 @@
+import codecs
+from pathlib import Path
+
+import pytest
+
+from imprint.data.readers import encodings
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.encodings import Encoding, chunks, detect, lines, undecodable
+
+TEXT = '{"content": "类型#上衣", "summary": "这件上衣很好看。"}\n' * 3
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "rows"
+
+
+def read(file: Path) -> list[tuple[int, str | BadRowError]]:
+    return list(lines(file, detect(file)))
+
+
+@pytest.mark.parametrize(
+    ("mark", "codec", "name"),
+    [
+        (b"", "utf-8", "UTF-8"),
+        (codecs.BOM_UTF8, "utf-8", "UTF-8 with a byte order mark"),
+        (b"", "gb18030", "GB18030"),
+        (b"", "gbk", "GB18030"),
+        (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16 (little-endian)"),
+        (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16 (big-endian)"),
+        (b"", "utf-16-le", "UTF-16 (little-endian)"),
+        (b"", "utf-16-be", "UTF-16 (big-endian)"),
+    ],
+)
+def test_an_encoding_is_found_by_the_bytes_and_read(file: Path, mark: bytes, codec: str, name: str) -> None:
+    file.write_bytes(mark + TEXT.encode(codec))
+
+    assert detect(file).name == name
+    assert read(file) == [(number, line) for number, line in enumerate(TEXT.splitlines(), start=1)]
+
+
+def test_a_table_of_few_words_in_gb18030_is_found(file: Path) -> None:
+    file.write_bytes("问,答\n你好,您好！\n".encode("gb18030"))
+
+    assert detect(file).codec == "gb18030"
+
+
+def test_an_empty_file_and_plain_ascii_are_utf_8(file: Path) -> None:
+    for text in (b"", b"{}", b"a\n" * 10):
+        file.write_bytes(text)
+        assert detect(file) == Encoding("utf-8", 0, "\n")
+
+
+def test_utf_8_stays_utf_8_where_a_byte_of_it_is_broken(file: Path) -> None:
+    file.write_bytes(TEXT.encode() + b'{"content": "\xff"}\n' + TEXT.encode())
+
+    encoding = detect(file)
+    bad = [(number, str(undecodable(str(line), encoding))) for number, line in read(file) if undecodable(str(line), encoding)]
+
+    assert encoding.codec == "utf-8"
+    assert bad == [(4, "byte 0xFF at column 14 is not UTF-8, as the rest of the file is.")]
+
+
+def test_what_comes_late_is_seen_behind_much_ascii(file: Path) -> None:
+    file.write_bytes(b'{"a": 1}\n' * 300_000 + TEXT.encode("gb18030"))
+
+    assert detect(file).codec == "gb18030"
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "gb18030", "utf-16-le"])
+def test_a_file_that_ends_within_a_character_tells_it_in_its_last_line(file: Path, codec: str) -> None:
+    file.write_bytes((TEXT + "好好").encode(codec)[:-1])
+
+    encoding = detect(file)
+    (_number, last) = read(file)[-1]
+
+    assert encoding.codec == codec
+    assert "as the rest of the file is" in str(undecodable(str(last), encoding))
+
+
+def test_half_a_character_in_utf_16_is_told(file: Path) -> None:
+    file.write_bytes((TEXT + "\ud83d" + TEXT).encode("utf-16-le", "surrogatepass"))
+
+    (_number, line) = read(file)[3]
+
+    assert str(undecodable(str(line), detect(file))).startswith("half a character at column 1 is not UTF-16")
+
+
+def test_a_file_of_an_old_macintosh_has_lines_too(file: Path) -> None:
+    file.write_bytes(TEXT.replace("\n", "\r").encode())
+
+    assert [number for number, _line in read(file)] == [1, 2, 3]
+
+
+def test_pieces_join_to_the_text_wherever_they_are_cut(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encodings, "CHUNK_BYTES", 5)
+    consumed: list[int] = []
+    for codec in ("utf-8", "gb18030", "utf-16-le"):
+        file.write_bytes(TEXT.encode(codec))
+        assert "".join(chunks(file, Encoding(codec, 0, "\n"), consumed.append)) == TEXT
+        assert [line for _number, line in lines(file, Encoding(codec, 0, "\n"))] == TEXT.splitlines()
+    assert sum(consumed) == sum(len(TEXT.encode(codec)) for codec in ("utf-8", "gb18030", "utf-16-le"))
+
+
+def test_a_line_longer_than_any_row_is_told_and_not_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encodings, "LONGEST_ROW", 3_000_000)
+    file.write_bytes(b"short\n" + b"a" * 10_000_000 + b"\nshort\n" + b"a" * 3_000_001)
+
+    (_one, first), (_two, second), (_three, third), (number, fourth) = read(file)
+
+    assert (first, third, number) == ("short", "short", 4)
+    for line in (second, fourth):
+        assert isinstance(line, BadRowError)
+        assert str(line) == "is longer than 3 million characters, which no row is. Are newlines missing?"

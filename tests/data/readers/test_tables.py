@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.encodings import detect
+from imprint.data.readers.tables import delimited_rows
+from imprint.errors import UserError
+
+
+def read(tmp_path: Path, text: str | bytes, delimiter: str = ",") -> list[tuple[int, object]]:
+    """The rows, a bad one by its sentence."""
+    file = tmp_path / "rows.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    rows = delimited_rows(file, detect(file), delimiter)
+    return [(line, str(row) if isinstance(row, BadRowError) else row) for line, row in rows]
+
+
+def test_a_row_may_span_lines_and_is_placed_where_it_starts(tmp_path: Path) -> None:
+    text = 'q,a\r\n1,"x\r\ny, ""z"""\r\n\r\n2,b\r\n'
+
+    assert read(tmp_path, text) == [(2, {"q": "1", "a": 'x\r\ny, "z"'}), (5, {"q": "2", "a": "b"})]
+
+
+@pytest.mark.parametrize(("delimiter", "text"), [("\t", "q\ta\n1\tb,c\n"), (";", "q;a\n1;b,c\n")])
+def test_tabs_and_semicolons_part_cells_too(tmp_path: Path, delimiter: str, text: str) -> None:
+    assert read(tmp_path, text, delimiter) == [(2, {"q": "1", "a": "b,c"})]
+
+
+def test_blank_rows_and_empty_columns_at_the_end_are_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, "\n\ufeffq, a ,,\n,,,\n1,b,,\n2,c\n") == [(4, {"q": "1", "a": "b"}), (5, {"q": "2", "a": "c"})]
+
+
+def test_a_row_with_another_number_of_cells_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, "q,a\n1\n1,2,3\n1,2\n") == [
+        (2, 'has 1 cell, but the header has 2 columns: "q", "a".'),
+        (3, 'has 3 cells, but the header has 2 columns: "q", "a".'),
+        (4, {"q": "1", "a": "2"}),
+    ]
+
+
+def test_a_title_above_the_header_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, "客服问答表,\nq,a\n1,2\n")[0] == (
+        2,
+        'has 2 cells, but the first row has one, "客服问答表". If that is a title, delete its row.',
+    )
+
+
+def test_a_header_that_comes_again_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, "q,a\n1,2\n\ufeffq,a\n3,4\n")[1] == (3, "is the header once more. Delete it.")
+
+
+def test_a_value_without_the_name_of_a_column_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, "q,,a\n1,,2\n1,x,2\n") == [
+        (2, {"q": "1", "a": "2"}),
+        (3, 'has "x" in a column to which the header gives no name.'),
+    ]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read(tmp_path, "q,q,a\n1,2,3\n")
+
+    assert str(error.value) == f'{tmp_path}/rows.csv:1: the header has two columns "q", so it is not known which is meant. Rename one.'
+
+
+def test_a_quote_that_is_not_closed_costs_its_own_row_only(tmp_path: Path) -> None:
+    assert read(tmp_path, 'q,a\n1,"x\n2,y\n3,z\n') == [
+        (2, 'a quoted cell begins here and is never closed. Close its quote, or write a quote within a cell twice ("").'),
+        (3, {"q": "2", "a": "y"}),
+        (4, {"q": "3", "a": "z"}),
+    ]
+
+
+def test_a_quote_within_a_quoted_cell_is_told(tmp_path: Path) -> None:
+    assert read(tmp_path, 'q,a\n1,"x"y"\n2,z\n') == [
+        (2, 'a quote within a quoted cell must be written twice (""), and behind the closing one there must be "," or the end.'),
+        (3, {"q": "2", "a": "z"}),
+    ]
+
+
+def test_bytes_of_another_encoding_are_told_with_their_row(tmp_path: Path) -> None:
+    text = "问,答\n类型,好\n".encode() + "类型,好\n".encode("gb18030") + "类型,好\n".encode()
+
+    assert read(tmp_path, text) == [
+        (2, {"问": "类型", "答": "好"}),
+        (3, "byte 0xC0 at column 1 is not UTF-8, as the rest of the file is."),
+        (4, {"问": "类型", "答": "好"}),
+    ]

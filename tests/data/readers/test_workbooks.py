@@ -1,0 +1,142 @@
+import sys
+import zipfile
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.workbooks import escape_cell, parquet_rows, sheets, workbook_rows
+from imprint.errors import UserError
+
+
+def workbook(path: Path, **rows: list[list[Any]]) -> Path:
+    """A workbook with these sheets."""
+    book = openpyxl.Workbook()
+    book.remove(book.worksheets[0])
+    for name, content in rows.items():
+        sheet = book.create_sheet(name)
+        for row in content:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_every_sheet_has_its_own_header_and_rows_with_places(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "a.xlsx", 训练=[["q", "a"], ["问", "答"], [], ["二", "b"]], more=[["prompt", "response"], ["c", "d"]], none=[]
+    )
+
+    assert list(workbook_rows(path)) == [
+        (f"{path}!训练:2", {"q": "问", "a": "答"}),
+        (f"{path}!训练:4", {"q": "二", "a": "b"}),
+        (f"{path}!more:2", {"prompt": "c", "response": "d"}),
+    ]
+
+
+def test_what_excel_takes_for_a_number_or_a_date_is_its_text(tmp_path: Path) -> None:
+    cells = [7, 7.0, 1.5, True, datetime(2023, 3, 14, 9, 30), date(2023, 3, 14), "_x000D_"]
+    path = workbook(tmp_path / "a.xlsx", rows=[list("abcdefg"), cells])
+
+    ((_place, row),) = workbook_rows(path)
+
+    assert row == dict(zip("abcdefg", ["7", "7", "1.5", "TRUE", "2023-03-14 09:30:00", "2023-03-14", "\r"], strict=True))
+
+
+def test_hidden_sheets_are_named_and_not_read(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "2"]], lists=[["x"], ["y"]])
+    book = openpyxl.load_workbook(path)
+    book["lists"].sheet_state = "hidden"
+    book.save(path)
+
+    assert sheets(path) == (["rows"], ["lists"])
+    assert [place for place, _row in workbook_rows(path)] == [f"{path}!rows:2"]
+
+
+def test_an_error_of_a_formula_and_an_extra_cell_are_told(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "#REF!"], ["1", "2", "3"]])
+
+    assert [str(row) for _place, row in workbook_rows(path)] == [
+        "holds the error of a formula, #REF!. Mend the formula, or write its value.",
+        'has 3 cells, but the header has 2 columns: "q", "a".',
+    ]
+
+
+def test_control_characters_are_escaped_as_excel_does() -> None:
+    assert escape_cell("a\r\nb\tc\x01_x0041__x") == "a_x000D_\nb\tc_x0001__x005F_x0041__x"
+
+
+def test_a_broken_workbook_is_told(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "2"]])
+    with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as broken, zipfile.ZipFile(path) as whole:
+        for name in whole.namelist():
+            broken.writestr(name, whole.read(name)[:-60] if "sheet1" in name else whole.read(name))
+
+    *_rows, (place, problem) = workbook_rows(tmp_path / "b.xlsx")
+    with pytest.raises(UserError, match="is a broken workbook"):
+        list(workbook_rows(_truncated(path)))
+
+    assert place.startswith(f"{tmp_path}/b.xlsx!rows:")
+    assert isinstance(problem, BadRowError)
+    assert str(problem).startswith("the workbook is broken from about here on: ")
+
+
+def _truncated(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def test_parquet_keeps_lists_and_counts_rows_from_one(tmp_path: Path) -> None:
+    rows = [{"q": "问", "h": [["x", "y"]]}, {"q": "b", "h": None}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    consumed: list[int] = []
+
+    read = list(parquet_rows(tmp_path / "a.parquet", consumed.append))
+
+    assert read == [(f"{tmp_path}/a.parquet:1", rows[0]), (f"{tmp_path}/a.parquet:2", rows[1])]
+    assert sum(consumed) == (tmp_path / "a.parquet").stat().st_size
+
+
+def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist([{"q": date(2023, 3, 14)}]), tmp_path / "a.parquet")
+
+    assert [row for _place, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
+
+
+def test_broken_parquet_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"q": [f"{number} " * 9 for number in range(3000)]})
+    parquet.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="gzip")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\x1f\x8b", len(content) // 2)
+    content[start : start + 50] = b"\0" * 50
+    path.write_bytes(content)
+
+    *rows, (place, problem) = parquet_rows(path)
+    path.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="is a broken Parquet file"):
+        list(parquet_rows(path))
+
+    assert rows
+    assert place == f"{path}:{len(rows) + 1}"
+    assert str(problem).startswith("the file is broken from about here on: ")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["q", "q"]), tmp_path / "a.parquet")
+
+    with pytest.raises(UserError, match='the header has two columns "q"'):
+        list(parquet_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(("library", "name"), [("openpyxl", "a.xlsx"), ("pyarrow.parquet", "a.parquet")])
+def test_a_missing_library_is_told_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.setitem(sys.modules, library, None)
+
+    with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):
+        list((workbook_rows if name.endswith("xlsx") else parquet_rows)(tmp_path / name))

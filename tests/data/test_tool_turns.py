@@ -1,0 +1,132 @@
+from typing import Any
+
+import pytest
+
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.sample import Sample
+from imprint.data.shapes import Columns, samples_of, shape_of
+from imprint.data.tool_turns import is_tool_turn
+from imprint.templates import Message
+
+WEATHER = {"name": "weather", "parameters": {}}
+ASKED = [Message("user", "天气？"), Message("assistant", '{"city": "北京"}', "weather"), Message("observation", "晴")]
+QUESTION = {"role": "user", "content": "天气？"}
+ORDER = "the user begins, and each question and each answer of a tool is followed by the assistant."
+ANSWER = {"role": "assistant", "content": "晴。"}
+
+
+def read(row: dict[str, Any], *, tools: bool = True) -> list[Sample]:
+    return samples_of(row, shape_of(row, Columns()), "f:1", tools=tools)
+
+
+def complaint(row: dict[str, Any]) -> str:
+    with pytest.raises(BadRowError) as error:
+        read(row)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [QUESTION, {"role": "tool", "name": "weather", "parameters": {"city": "北京"}, "observation": "晴"}, ANSWER],
+        [
+            QUESTION,
+            {"role": "assistant", "metadata": "weather", "content": '{"city": "北京"}'},
+            {"role": "observation", "content": "晴"},
+            ANSWER,
+        ],
+        [
+            QUESTION,
+            {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "北京"}'}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "晴"},
+            ANSWER,
+        ],
+        [
+            QUESTION,
+            {"role": "assistant", "content": "", "function_call": {"name": "weather", "arguments": {"city": "北京"}}},
+            {"role": "function", "name": "weather", "content": "晴"},
+            ANSWER,
+        ],
+    ],
+)
+def test_a_call_and_its_answer_are_read_in_every_way_of_writing_them(turns: list[dict[str, Any]]) -> None:
+    call, answer = read({"messages": turns})
+
+    assert (call.said, call.answer, call.tool) == ((ASKED[0],), '{"city": "北京"}', "weather")
+    assert (answer.said, answer.answer, answer.tool) == (tuple(ASKED), "晴。", "")
+    assert answer.messages == ASKED
+    assert (answer.query, answer.history) == ("晴", (("天气？", '{"city": "北京"}'),))
+
+
+def test_sharegpt_says_calls_as_values() -> None:
+    turns = [
+        {"from": "human", "value": "天气？"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
+        {"from": "observation", "value": "晴"},
+        {"from": "gpt", "value": "晴。"},
+    ]
+    assert [sample.said for sample in read({"conversations": turns})] == [(ASKED[0],), tuple(ASKED)]
+
+
+@pytest.mark.parametrize("tools", [[WEATHER], '[{"name": "weather", "parameters": {}}]'])
+def test_tools_are_offered_with_what_the_system_says(tools: object) -> None:
+    (sample,) = read({"tools": tools, "messages": [{"role": "system", "content": "你是助手。"}, QUESTION, ANSWER]})
+    assert sample.said == (Message("system", "你是助手。", tools=(WEATHER,)), Message("user", "天气？"))
+    assert sample.system == "你是助手。"
+    (other,) = read({"messages": [{"role": "system", "content": "你是助手。", "tools": [WEATHER]}, QUESTION, ANSWER]})
+    assert other.said == sample.said
+    (bare,) = read({"tools": tools, "messages": [QUESTION, ANSWER]})
+    assert bare.said == (Message("system", "", tools=(WEATHER,)), Message("user", "天气？"))
+
+
+def test_what_is_not_to_be_learned_is_read_alone() -> None:
+    call = {"role": "tool", "name": "weather", "parameters": {}, "observation": {"sky": "晴"}, "loss": False}
+    (sample,) = read({"messages": [QUESTION, {"role": "assistant", "content": "我看看。"}, call, {**ANSWER, "weight": 1}]})[1:]
+    assert sample.said is not None
+    assert [message.text for message in sample.said] == ["天气？", "我看看。", "{}", '{"sky": "晴"}']
+
+
+def test_without_a_template_for_tools_a_call_is_bad_and_an_offer_is_left_out() -> None:
+    assert read({"tools": [WEATHER], "messages": [QUESTION, ANSWER]}, tools=False) == [Sample("天气？", "晴。", None, "f:1")]
+    with pytest.raises(BadRowError, match='turn 2 of "messages" is a call or an answer of a tool, and the template of this model writes'):
+        read({"messages": [QUESTION, {"role": "observation", "content": "晴"}]}, tools=False)
+
+
+def test_a_conversation_without_tools_is_read_as_ever() -> None:
+    assert read({"messages": [QUESTION, ANSWER]}) == read({"messages": [QUESTION, ANSWER]}, tools=False)
+    assert not is_tool_turn({"role": "assistant", "content": "a", "metadata": "", "tool_calls": None})
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"tools": "weather", "messages": [QUESTION, ANSWER]}, '"tools" must be a list of objects, got a string ("weather").'),
+        (
+            {"messages": [{"role": "observation", "content": "晴"}, ANSWER]},
+            f'"messages": the observation speaks first; {ORDER}',
+        ),
+        (
+            {"messages": [QUESTION, {"role": "observation", "content": "晴"}]},
+            f'"messages": the observation speaks after the user; {ORDER}',
+        ),
+        (
+            {"messages": [QUESTION, {"role": "tool", "name": "weather", "parameters": {}, "observation": "晴"}]},
+            '"messages" ends without an answer of the assistant.',
+        ),
+        ({"messages": [QUESTION, {"role": "tool", "parameters": {}}, ANSWER]}, 'turn 2 of "messages" calls a tool without a "name".'),
+        (
+            {"messages": [QUESTION, {"role": "tool", "name": "weather", "parameters": {}}, ANSWER]},
+            'turn 2 of "messages" says nothing of what the tool gave back, or with what it is called.',
+        ),
+        (
+            {"messages": [QUESTION, {"role": "assistant", "tool_calls": [{}, {}]}, ANSWER]},
+            'turn 2 of "messages" must call one tool, got a list ([{}, {}]).',
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "天气？"}, {"from": "function_call", "value": "weather()"}]},
+            'turn 2 of "conversations" must hold an object with "name" and "arguments", got a string ("weather()").',
+        ),
+    ],
+)
+def test_what_is_wrong_is_told(row: dict[str, Any], sentence: str) -> None:
+    assert complaint(row) == sentence
