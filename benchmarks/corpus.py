@@ -25,7 +25,7 @@ def write_corpus(file: Path, megabytes: int) -> None:
 
 def read_corpus(folder: Path) -> None:
     import imprint
-    from imprint.data.batches import Batches
+    from imprint.data.batches import BatchSampler
     from imprint.data.section import TextsSection
     from imprint.data.texts import load_texts
 
@@ -33,7 +33,7 @@ def read_corpus(folder: Path) -> None:
     began, before = time.monotonic(), peak()
     split = load_texts(TextsSection(kind="texts", train=folder / "corpus.txt", blank_lines=True), tokenizer, folder / "tokens")
     seconds = time.monotonic() - began
-    batches = Batches(split.lengths(), 16, seed=0)
+    batches = BatchSampler(split.lengths(), 16, seed=0)
     tokens = sum(len(split.train[row].ids) for step in range(1, 200) for row in batches.of_step(step))
     print(f"{len(split.train):>9} rows  {seconds:7.1f} s  peak {before / MIB:6.0f} -> {peak() / MIB:6.0f} MiB  ({tokens} tokens read)")
 

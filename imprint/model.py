@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from imprint.data.encode import encode_prompt, fit_prompt
+from imprint.data.encode import encode_messages, encode_prompt
 from imprint.errors import UserError
 from imprint.inference.generate import generate, stream
 from imprint.inference.sampling import Sampling
@@ -19,7 +19,7 @@ from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.templates import Message, Template
-from imprint.tokenizers import FILE_NAME, TextStream, Tokenizer, missing_tokenizer
+from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
 from imprint.tune.adapter import AnyAdapter, Description
 from imprint.tune.lora.lora import Lora
 from imprint.tune.prefix import PrefixEncoder
@@ -35,7 +35,7 @@ LEAST_LENGTH = 3
 class Model:
     """A network with everything that is needed to talk to it."""
 
-    def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = FILE_NAME) -> None:
+    def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = VOCABULARY_FILE) -> None:
         if template is not None:
             network.end_ids |= template.end_ids
         self.network = network
@@ -53,7 +53,7 @@ class Model:
     def template(self) -> Template:
         """How the model's conversations are written; a UserError where the folder has no tokenizer."""
         if self._template is None:
-            raise missing_tokenizer(self.name, self._tokenizer_file)
+            raise missing_tokenizer_error(self.name, self._tokenizer_file)
         return self._template
 
     @property
@@ -92,7 +92,7 @@ class Model:
 
     def prompt_of(self, messages: Sequence[Message], *, max_source_length: int = 2048) -> list[int]:
         """Ids of a whole conversation to answer, with tools offered, called and answered where the template knows them."""
-        return fit_prompt(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
+        return encode_messages(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
 
     @property
     def adapter(self) -> AnyAdapter | None:

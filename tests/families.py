@@ -14,7 +14,7 @@ from sentencepiece import SentencePieceTrainer
 
 from imprint.models.families import build_network
 from imprint.templates import Template, read_template
-from imprint.tokenizers import FILE_NAME
+from imprint.tokenizers import VOCABULARY_FILE
 from tests.vocabulary import LINES, bare_pieces, configuration, vocabulary
 
 SECOND = {"model_type": "chatglm", "multi_query_group_num": 2}
@@ -129,7 +129,7 @@ def bloom_base(folder: Path) -> Path:
 
 FOLDERS: Mapping[str, Callable[[Path], Path]] = MappingProxyType(
     {
-        "chatglm": lambda folder: folder_of(folder, configuration(pieces=bare_pieces()), {FILE_NAME: vocabulary()}),
+        "chatglm": lambda folder: folder_of(folder, configuration(pieces=bare_pieces()), {VOCABULARY_FILE: vocabulary()}),
         "chatglm2": chatglm2_folder,
         "chatglm3": lambda folder: chatglm2_folder(folder, roles=True),
         "glm4": glm4_folder,

@@ -360,7 +360,7 @@ def event_lines(path: Path) -> Iterator[str]:
 
 def compare(before: Path, after: Path, *, lines: int) -> int:
     """Print what differs between two snapshots; 1 where anything does."""
-    here, there = texts_of(before), texts_of(after)
+    here, there = sample_texts(before), sample_texts(after)
     found = 0
     for name in sorted(here.keys() | there.keys()):
         old, new = here.get(name), there.get(name)
@@ -377,7 +377,7 @@ def compare(before: Path, after: Path, *, lines: int) -> int:
     return int(found > 0)
 
 
-def texts_of(snapshot: Path) -> dict[str, list[str]]:
+def sample_texts(snapshot: Path) -> dict[str, list[str]]:
     """The lines of every text of a snapshot."""
     parts = [path for part in ("console", "files") for path in (snapshot / part).rglob("*.txt")]
     return {path.relative_to(snapshot).as_posix(): path.read_text(encoding="utf-8").splitlines() for path in parts}

@@ -20,9 +20,9 @@ from imprint.loading.section import ModelSection
 from imprint.loading.source import resolve_source
 from imprint.model import Model
 from imprint.runs import RunFolder
-from imprint.templates import conversation
-from imprint.templates.chatglm import polish
-from imprint.tokenizers import FILE_NAME
+from imprint.templates import make_messages
+from imprint.templates.chatglm import process_response
+from imprint.tokenizers import VOCABULARY_FILE
 from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
@@ -86,7 +86,7 @@ class TestLoad:
 
     def test_a_folder_without_tokenizer_computes_but_cannot_talk(self, tmp_path: Path) -> None:
         folder = tiny_base(tmp_path / "base")
-        (folder / FILE_NAME).unlink()
+        (folder / VOCABULARY_FILE).unlink()
         model = imprint.load(folder, device="cpu")
 
         assert model.logits([[1, 2, 3]])[0].shape[0] == 3
@@ -223,7 +223,7 @@ class TestChat:
         answer, _ = talker.chat("白色", history, max_length=100, seed=5)
 
         (expected,) = talker.generate([ids], 100 - len(ids), 0.95, 0.7, seed=5)
-        assert answer == polish(talker.tokenizer.decode(expected))
+        assert answer == process_response(talker.tokenizer.decode(expected))
 
     @pytest.mark.parametrize("seed", range(5))
     def test_the_last_word_of_a_stream_is_the_answer_of_a_chat(self, talker: Model, seed: int) -> None:
@@ -318,7 +318,7 @@ class TestEveryFamily:
         assert family.network.end_ids >= family.template.end_ids
 
     def test_a_chat_shows_what_was_written_and_a_stream_takes_nothing_back(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        said = family.template.answer(conversation("你好"), "在 2023 年,好。😀")
+        said = family.template.answer(make_messages("你好"), "在 2023 年,好。😀")
         monkeypatch.setattr("imprint.model.stream", lambda *_arguments, **_named: iter(said))
         monkeypatch.setattr("imprint.model.generate", lambda *_arguments, **_named: [said])
 
@@ -329,7 +329,7 @@ class TestEveryFamily:
         assert all(shown[-1].startswith(family.template.settled(text)) for text in shown)
 
     def test_a_prompt_is_that_of_the_template(self, family: Model) -> None:
-        said = conversation("你好", [("在吗", "在")], "你是店员。")
+        said = make_messages("你好", [("在吗", "在")], "你是店员。")
         ids = [token for segment in family.template.prompt(said) for token in segment.ids]
 
         assert family.prompt("你好", [("在吗", "在")], system="你是店员。") == family.prompt_of(said) == ids

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imprint.config import read_recipe
-from imprint.data.section import FILE, DataSection
+from imprint.data.section import GENERAL_FILE, DataSection
 from imprint.files import read_jsonl
 from imprint.models.families import build_network
 from imprint.training.recipe import Recipe
@@ -76,7 +76,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def make(family: str) -> Path:
         folder = base_of(family, tmp_path_factory.mktemp("bases") / "base")
-        (folder / FILE).write_text('{"question": "你好", "answer": "你好！"}\n', encoding="utf-8")
+        (folder / GENERAL_FILE).write_text('{"question": "你好", "answer": "你好！"}\n', encoding="utf-8")
         return folder
 
     return make

@@ -7,7 +7,7 @@ import torch
 
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
-from imprint.tokenizers import FILE_NAME
+from imprint.tokenizers import VOCABULARY_FILE
 from tests.vocabulary import CLOTHES, COLOURS, bare_pieces, configuration, vocabulary
 
 SHAPE = {
@@ -27,7 +27,7 @@ def tiny_base(folder: Path, *, seed: int = 0) -> Path:
     source = folder.with_name(f"{folder.name}-source")
     source.mkdir(parents=True)
     (source / "config.json").write_text(json.dumps({**configuration(pieces=bare_pieces()), **SHAPE}))
-    (source / FILE_NAME).write_bytes(vocabulary())
+    (source / VOCABULARY_FILE).write_bytes(vocabulary())
     torch.manual_seed(seed)
     network = build_network(json.loads((source / "config.json").read_text()), source)
     for parameter in network.parameters():

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from imprint.templates.chatglm import ChatGLMTemplate
-from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, read_tokenizer
+from imprint.tokenizers import VOCABULARY_FILE, ChatGLMTokenizer, read_tokenizer
 
 CLOTHES = ("上衣", "长裙", "外套", "衬衫")
 COLOURS = ("白色", "黑色", "蓝色", "红色")
@@ -55,7 +55,7 @@ def configuration(*, pieces: int, shift: int = 0) -> dict[str, object]:
 def tiny_tokenizer(shift: int = 0) -> ChatGLMTokenizer:
     """A tokenizer on that vocabulary, read from a folder as any other."""
     with TemporaryDirectory() as folder:
-        (Path(folder) / FILE_NAME).write_bytes(vocabulary())
+        (Path(folder) / VOCABULARY_FILE).write_bytes(vocabulary())
         tokenizer = read_tokenizer(Path(folder), configuration(pieces=bare_pieces(), shift=shift))
     assert isinstance(tokenizer, ChatGLMTokenizer)
     return tokenizer

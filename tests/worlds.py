@@ -25,7 +25,7 @@ from torch import Tensor
 
 import imprint.engine.world as world
 import imprint.training.run as training
-from imprint.data.dataset import Split
+from imprint.data.dataset import DataSplits
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
@@ -192,7 +192,7 @@ def dawdle() -> None:
     setattr(world, "TIMEOUT", timedelta(seconds=1))  # noqa: B010
     setattr(world, "HEARTBEAT_SECONDS", 0.2)  # noqa: B010
 
-    def slowly(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Split:
+    def slowly(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> DataSplits:
         if os.environ.get("RANK") == "0":
             time.sleep(3)
         return load_texts(section, tokenizer, folder)

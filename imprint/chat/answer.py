@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from imprint.chat.conversation import ChatRequest
-from imprint.data.encode import fit_prompt
+from imprint.data.encode import encode_messages
 from imprint.model import ANSWER_ROOM, Model
-from imprint.templates import conversation
+from imprint.templates import make_messages
 
 USUAL_LENGTH: Final = 2048
 
@@ -31,9 +31,9 @@ def fit(model: Model, request: ChatRequest) -> Fit:
     """How much of the conversation the model will see."""
     length = max_length(model, request)
     before = request.before
-    prompt = fit_prompt(
+    prompt = encode_messages(
         model.template,
-        conversation(request.question, before.history, before.system),
+        make_messages(request.question, before.history, before.system),
         max_source_length=length - max(int(length * ANSWER_ROOM), 1),
         source_prefix=model.source_prefix,
     )

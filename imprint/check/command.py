@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from imprint.check.conclusion import Asked, verdict
+from imprint.check.conclusion import CheckArguments, conclusion_lines
 from imprint.check.findings import KINDS
-from imprint.check.fix import told, write_mended
-from imprint.check.report import finding_lines, language_line, length_lines, shortened, tallies
-from imprint.check.scan import Checkup
+from imprint.check.fix import outcome_lines, write_repaired
+from imprint.check.report import all_findings, finding_lines, language_line, length_lines, location_shortener
+from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.shaped_rows import bar_for, shaped_rows
-from imprint.check.terminal import Ink, columns_of, ink_for
-from imprint.check.text_scan import check_texts
-from imprint.data.readers.rows import describe
+from imprint.check.shaped_rows import read_progress, rows_with_shapes
+from imprint.check.terminal import Style, style_for, terminal_columns
+from imprint.check.text_scan import check_text_command
+from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
@@ -28,38 +28,38 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
 
     A file that cannot be read is told, and the others are checked. Raises UserError where none can be read, and for mistaken arguments.
     """
-    files, overrides = _apart([*files, *overrides])
-    asked = Asked(files, dev, model, overrides)
+    files, overrides = _split_arguments([*files, *overrides])
+    asked = CheckArguments(files, dev, model, overrides)
     settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
-    ink = ink_for(sys.stdout)
+    ink = style_for(sys.stdout)
     _print([ink("data check / 数据检查", "bold"), f"  {settings.told()}"])
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
                 f"--fix {fix}: only rows of questions and answers are mended, and these are texts. Leave it out, or say kind=rows."
             )
-        return check_texts(files, dev, settings, [*(["--model", model] if model else []), *overrides])
+        return check_text_command(files, dev, settings, [*(["--model", model] if model else []), *overrides])
     settings.encode(Sample("?", "!", None, ""))  # limits and truncation that no row can have are no fault of the rows
-    held_out = None if dev is None else Checkup(settings, measured=False)
-    if dev is not None and held_out is not None and (missing := _see([dev], held_out, settings.columns, ink)):
+    held_out = None if dev is None else DataScan(settings, measured=False)
+    if dev is not None and held_out is not None and (missing := _scan_files([dev], held_out, settings.columns, ink)):
         raise UserError(missing[0])
-    seen = Checkup(settings)
-    unreadable = _see(files, seen, settings.columns, ink)
+    seen = DataScan(settings)
+    unreadable = _scan_files(files, seen, settings.columns, ink)
     if len(unreadable) == len(files) and not seen.rows:
         raise UserError("\n".join(unreadable))
-    short = shortened([*files, *([dev] if dev else [])])
-    found = tallies(seen, held_out, short)
+    short = location_shortener([*files, *([dev] if dev else [])])
+    found = all_findings(seen, held_out, short)
     _print([*length_lines(seen, ink), *language_line(seen.languages, ink)])
-    _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=columns_of(sys.stdout)))
+    _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout)))
     if fix is not None:
-        _print(told(write_mended(fix, files, settings.columns, seen, held_out), fix, ink))
-    _print(verdict(asked, seen, found, len(unreadable), fix, ink))
+        _print(outcome_lines(write_repaired(fix, files, settings.columns, seen, held_out), fix, ink))
+    _print(conclusion_lines(asked, seen, found, len(unreadable), fix, ink))
     wrong = unreadable or not seen.samples or any(KINDS[name].weight == "wrong" for name in found)
     return 1 if wrong else 0
 
 
-def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files and overrides, which the command line hands over in one heap; what exists is a file whatever its name."""
     overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
     files = [word for word in words if word not in overrides]
@@ -80,15 +80,15 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
         raise UserError(f"--fix {fix}: is one of the files that are read, and would be replaced. Give another name.")
 
 
-def _see(files: Sequence[str], seen: Checkup, columns: Columns, ink: Ink) -> list[str]:
+def _scan_files(files: Sequence[str], seen: DataScan, columns: Columns, ink: Style) -> list[str]:
     """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
     unreadable = []
     for source in files:
         rows, bad = seen.rows, seen.bad
         try:
-            _print(["", ink(describe(source, columns), "bold")])
-            with bar_for(source, "checking") as progress:
-                for place, value, shape in shaped_rows(source, columns, progress):
+            _print(["", ink(describe_source(source, columns), "bold")])
+            with read_progress(source, "checking") as progress:
+                for place, value, shape in rows_with_shapes(source, columns, progress):
                     if (problem := seen.add(place, value, shape)) is not None:
                         progress.say(f"✗ {place}: {problem}")
         except UserError as error:

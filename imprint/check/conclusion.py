@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.check.findings import KINDS, Tally
+from imprint.check.findings import KINDS, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths
 from imprint.check.report import heading
-from imprint.check.scan import Checkup
-from imprint.check.terminal import Ink
+from imprint.check.scan import DataScan
+from imprint.check.terminal import Style
 
-LONGEST: Final = 2048
+MAX_TOKENS: Final = 2048
 """Tokens of a row that ChatGLM-6B was trained on; a limit beyond them costs memory and teaches nothing."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckArguments:
     """What the user has typed."""
 
     files: Sequence[str]
@@ -40,45 +40,47 @@ class Asked:
         return [f"{'model' if override.startswith('template=') else 'data'}.{override}" for override in plain]
 
 
-def verdict(asked: Asked, seen: Checkup, found: Mapping[str, Tally], unreadable: int, fixed: Path | None, ink: Ink) -> Iterator[str]:
+def conclusion_lines(
+    asked: CheckArguments, seen: DataScan, found: Mapping[str, FindingTally], unreadable: int, fixed: Path | None, ink: Style
+) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
     wrong = [name for name in found if KINDS[name].weight == "wrong"]
     yield heading("verdict", "结论", ink)
     yield "  " + _sentence(seen, found, wrong, unreadable, ink)
     next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 and not (wrong or unreadable) else None
     if fixed is not None:
-        yield from _next(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
+        yield from _next_command(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
     elif len(seen.digests.places) and (len(asked.files) > 1 or any(KINDS[name].mend for name in found)):
         words = (
             ("mends what can be mended and lists the rest", "修复能修的，列出其余")
             if wrong
             else ("writes one clean file", "整理成一个文件")
         )
-        yield from _next(asked.command(*asked.files, "--fix", f"{_stem(asked.files[0])}.mended.jsonl"), *words, ink)
+        yield from _next_command(asked.command(*asked.files, "--fix", f"{_source_stem(asked.files[0])}.mended.jsonl"), *words, ink)
     if next_file is None or not seen.samples:
         return
     model = ["--model", asked.model] if asked.model else []
     show = shlex.join(["imprint", "data", "show", next_file, *model, *asked.overrides])
-    yield from _next(show, "shows what is read and what is learned", "看哪些词元被学习", ink)
+    yield from _next_command(show, "shows what is read and what is learned", "看哪些词元被学习", ink)
     dev = [f"data.dev={asked.dev}"] if asked.dev else []
-    limits = raised(seen.source, seen.target)
+    limits = raised_limits(seen.source, seen.target)
     kept = [knob for knob in asked.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
-    yield from _next(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), "learns from it", "开始训练", ink)
+    yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), "learns from it", "开始训练", ink)
 
 
-def _stem(source: str) -> str:
+def _source_stem(source: str) -> str:
     return Path(source.rpartition("#")[0] or source).stem
 
 
-def raised(source: Lengths, target: Lengths) -> list[str]:
+def raised_limits(source: Lengths, target: Lengths) -> list[str]:
     """The limits that must be raised to cut no more than one row in a hundred, as far as the model goes."""
     sides = (("data.max_source_length", source), ("data.max_target_length", target))
-    wanted = [(knob, side, min(side.limit_for(CUT_SHARE), LONGEST)) for knob, side in sides if side.cut > CUT_SHARE * side.total]
+    wanted = [(knob, side, min(side.limit_for(CUT_SHARE), MAX_TOKENS)) for knob, side in sides if side.cut > CUT_SHARE * side.total]
     return [f"{knob}={limit}" for knob, side, limit in wanted if limit > side.limit]
 
 
-def _sentence(seen: Checkup, found: Mapping[str, Tally], wrong: Sequence[str], unreadable: int, ink: Ink) -> str:
+def _sentence(seen: DataScan, found: Mapping[str, FindingTally], wrong: Sequence[str], unreadable: int, ink: Style) -> str:
     files = f"{unreadable} of the files cannot be read; " if unreadable else ""
     if not seen.samples:
         return ink(f"✗ {files}there is nothing to learn from / 没有可学的内容", "red", "bold")
@@ -89,6 +91,6 @@ def _sentence(seen: Checkup, found: Mapping[str, Tally], wrong: Sequence[str], u
     return ink("✓ nothing is wrong / 没有发现错误。", "green", "bold") + advice
 
 
-def _next(command: str, english: str, chinese: str, ink: Ink) -> Iterator[str]:
+def _next_command(command: str, english: str, chinese: str, ink: Style) -> Iterator[str]:
     yield "  " + ink(f"# {english} / {chinese}", "dim")
     yield "  " + ink(command, "cyan")

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.check.section import ConvertSection
-from imprint.check.shaped_rows import bar_for, shaped_rows
+from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.config import read_overrides
-from imprint.data.readers.bad_rows import BadRowError, Problems
-from imprint.data.readers.rows import describe
-from imprint.data.readers.sources import find_source
+from imprint.data.readers.bad_rows import BadRowError, BadRows
+from imprint.data.readers.rows import describe_source
+from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, samples_of
-from imprint.data.writers import ending, write_samples
+from imprint.data.shapes import Columns, samples_from_row
+from imprint.data.writers import output_suffix, write_samples
 from imprint.errors import UserError
 from imprint.progress import Progress
 
 
 @dataclass
-class Found:
+class SourceSummary:
     """What a first look at all rows has shown."""
 
     samples: int = 0
@@ -33,22 +33,22 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     """Check all rows of a source, then write them; where one is bad or cannot be written, `output` stays as it was."""
     section = read_overrides(overrides, ConvertSection)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
-    ending(output)
-    _refuse_itself(find_source(file).path, output)
-    print(describe(file, columns))  # noqa: T201
-    found = look_through(file, columns)
+    output_suffix(output)
+    _refuse_overwrite(parse_source(file).path, output)
+    print(describe_source(file, columns))  # noqa: T201
+    found = scan_source(file, columns)
     with Progress(f"writing {output.name}", found.samples, "rows") as bar:
-        write_samples(output, bar.over(_samples(file, columns)), history=found.history, system=found.system)
+        write_samples(output, bar.over(_read_samples(file, columns)), history=found.history, system=found.system)
     print(f"{output} holds {found.samples} rows / 已写入 {found.samples} 行")  # noqa: T201
 
 
-def look_through(file: str, columns: Columns) -> Found:
+def scan_source(file: str, columns: Columns) -> SourceSummary:
     """Read all rows once; raises one UserError for all bad ones."""
-    found, problems = Found(), Problems(file)
-    with bar_for(file, "checking") as bar:
-        for place, row, shape in shaped_rows(file, columns, bar):
+    found, problems = SourceSummary(), BadRows(file)
+    with read_progress(file, "checking") as bar:
+        for place, row, shape in rows_with_shapes(file, columns, bar):
             try:
-                samples = samples_of(row, shape, place)
+                samples = samples_from_row(row, shape, place)
             except BadRowError as problem:
                 problems.add(place, problem)
                 continue
@@ -56,7 +56,7 @@ def look_through(file: str, columns: Columns) -> Found:
             found.samples += len(samples)
             found.history = found.history or any(sample.history is not None for sample in samples)
             found.system = found.system or any(sample.system is not None for sample in samples)
-    problems.raise_any(
+    problems.raise_if_any(
         f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended. / "
         "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。"
     )
@@ -65,15 +65,15 @@ def look_through(file: str, columns: Columns) -> Found:
     return found
 
 
-def _samples(file: str, columns: Columns) -> Iterator[Sample]:
-    for place, row, shape in shaped_rows(file, columns):
+def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
+    for place, row, shape in rows_with_shapes(file, columns):
         try:
-            yield from samples_of(row, shape, place)
+            yield from samples_from_row(row, shape, place)
         except BadRowError as problem:
             raise UserError(f"{place}: {problem} The file has changed while it was read; nothing was written.") from problem
 
 
-def _refuse_itself(source: Path, output: Path) -> None:
+def _refuse_overwrite(source: Path, output: Path) -> None:
     place, into = source.resolve(), output.resolve()
     if into == place:
         raise UserError(f"{output} is the file that is read. Give another name.")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-Numbers = np.ndarray[Any, np.dtype[np.uint64]]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-class Places:
+class Locations:
     """The places of rows, "file:line" each, in a few bytes a row."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Digests:
     """What every row asks and answers, as two numbers of 64 bits: equal texts have equal numbers."""
 
     def __init__(self) -> None:
-        self.places = Places()
+        self.places = Locations()
         self._asked = array("Q")
         self._whole = array("Q")
 
@@ -50,11 +50,11 @@ class Digests:
         self._whole.append(int.from_bytes(digest.digest(), "little"))
         self.places.append(place)
 
-    def asked(self) -> Numbers:
+    def asked(self) -> Hashes:
         """The questions' numbers, a row each."""
         return np.frombuffer(self._asked, dtype=np.uint64)
 
-    def whole(self) -> Numbers:
+    def whole(self) -> Hashes:
         """The rows' numbers: question and answer."""
         return np.frombuffer(self._whole, dtype=np.uint64)
 
@@ -79,14 +79,14 @@ class Pairs:
 
 def repeated(digests: Digests) -> Pairs:
     """The rows whose question and answer an earlier row has."""
-    return _like_earlier(digests.whole())
+    return _equal_earlier(digests.whole())
 
 
 def contradicting(digests: Digests) -> Pairs:
     """The rows whose question an earlier row has, with an answer that none of those has: each further answer once."""
     asked, whole = digests.asked(), digests.whole()
-    again = set(_like_earlier(whole).rows)
-    pairs = [(row, like) for row, like in _like_earlier(asked) if row not in again]
+    again = set(_equal_earlier(whole).rows)
+    pairs = [(row, like) for row, like in _equal_earlier(asked) if row not in again]
     return Pairs([row for row, _ in pairs], [like for _, like in pairs])
 
 
@@ -102,7 +102,7 @@ def leaked_questions(train: Digests, dev: Digests) -> Pairs:
     return Pairs([row for row, _ in pairs], [like for _, like in pairs])
 
 
-def _like_earlier(numbers: Numbers) -> Pairs:
+def _equal_earlier(numbers: Hashes) -> Pairs:
     order = np.argsort(numbers, kind="stable")
     ordered = numbers[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else np.empty(0, dtype=np.int64)
@@ -114,7 +114,7 @@ def _like_earlier(numbers: Numbers) -> Pairs:
     return Pairs(rows[by_row].tolist(), like[by_row].tolist())
 
 
-def _in_both(train: Numbers, dev: Numbers) -> Pairs:
+def _in_both(train: Hashes, dev: Hashes) -> Pairs:
     if not len(dev) or not len(train):
         return Pairs([], [])
     order = np.argsort(dev, kind="stable")

@@ -10,7 +10,7 @@ EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
-class Kind:
+class FindingKind:
     """One thing that can be found."""
 
     weight: Literal["wrong", "advice"]
@@ -23,32 +23,32 @@ class Kind:
     """What `--fix` does about it; empty where that is for a person to decide."""
 
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
     {
-        "bad": Kind("wrong", "bad rows", "坏行", "mends what it can, rejects the rest"),
-        "empty": Kind("wrong", "rows with an empty question or answer", "空提问或空回答", "rejects them"),
-        "lost": Kind("wrong", "rows that have lost characters (U+FFFD and the like)", "丢失字符的行", "rejects them"),
-        "garbled": Kind("wrong", "rows of garbled text: UTF-8 read as something else", "乱码行", "turns them back"),
-        "stray": Kind("wrong", "rows with stray characters: NUL, U+FEFF, \\r, half characters", "含杂散字符的行", "takes them out"),
-        "tokens": Kind("wrong", "rows with control tokens typed at the end of a text", "文本首尾有控制符的行", "takes them off"),
-        "repeated": Kind("wrong", "rows that repeat an earlier row word for word", "完全重复的行", "drops them"),
-        "leaked": Kind("wrong", "rows that the held-out file has too", "留出数据中也有的行", "drops them"),
-        "unended": Kind("wrong", "rows without the id that ends an answer", "没有结束符的行"),
-        "blanks": Kind("advice", "rows with blanks around a text", "文本首尾有空白的行", "trims them"),
-        "inside": Kind("advice", "rows with control tokens within a text, which stay text", "文本中夹有控制符的行"),
-        "contradicting": Kind("advice", "rows that answer an earlier question otherwise", "同问不同答的行"),
-        "leaked_questions": Kind("advice", "rows whose question the held-out file answers otherwise", "问题与留出数据相同的行"),
-        "loops": Kind("advice", "answers that mostly repeat themselves", "大段自我重复的回答"),
-        "breaks_off": Kind("advice", "answers that end on a comma, a colon or the like", "没说完的回答"),
-        "half": Kind("advice", "answers that data.max_target_length ends in mid-sentence", "被长度上限截在半句的回答"),
-        "nothing": Kind("advice", "rows without an answer to learn", "没有可学内容的行"),
+        "bad": FindingKind("wrong", "bad rows", "坏行", "mends what it can, rejects the rest"),
+        "empty": FindingKind("wrong", "rows with an empty question or answer", "空提问或空回答", "rejects them"),
+        "lost": FindingKind("wrong", "rows that have lost characters (U+FFFD and the like)", "丢失字符的行", "rejects them"),
+        "garbled": FindingKind("wrong", "rows of garbled text: UTF-8 read as something else", "乱码行", "turns them back"),
+        "stray": FindingKind("wrong", "rows with stray characters: NUL, U+FEFF, \\r, half characters", "含杂散字符的行", "takes them out"),
+        "tokens": FindingKind("wrong", "rows with control tokens typed at the end of a text", "文本首尾有控制符的行", "takes them off"),
+        "repeated": FindingKind("wrong", "rows that repeat an earlier row word for word", "完全重复的行", "drops them"),
+        "leaked": FindingKind("wrong", "rows that the held-out file has too", "留出数据中也有的行", "drops them"),
+        "unended": FindingKind("wrong", "rows without the id that ends an answer", "没有结束符的行"),
+        "blanks": FindingKind("advice", "rows with blanks around a text", "文本首尾有空白的行", "trims them"),
+        "inside": FindingKind("advice", "rows with control tokens within a text, which stay text", "文本中夹有控制符的行"),
+        "contradicting": FindingKind("advice", "rows that answer an earlier question otherwise", "同问不同答的行"),
+        "leaked_questions": FindingKind("advice", "rows whose question the held-out file answers otherwise", "问题与留出数据相同的行"),
+        "loops": FindingKind("advice", "answers that mostly repeat themselves", "大段自我重复的回答"),
+        "breaks_off": FindingKind("advice", "answers that end on a comma, a colon or the like", "没说完的回答"),
+        "half": FindingKind("advice", "answers that data.max_target_length ends in mid-sentence", "被长度上限截在半句的回答"),
+        "nothing": FindingKind("advice", "rows without an answer to learn", "没有可学内容的行"),
     }
 )
 """Name -> kind, the gravest first."""
 
 
 @dataclass
-class Tally:
+class FindingTally:
     """How often something was found, and where first."""
 
     count: int = 0

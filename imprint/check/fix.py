@@ -9,18 +9,18 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 from imprint.check.duplicates import leaked, repeated
-from imprint.check.repair import mend_row
+from imprint.check.repair import repair_row
 from imprint.check.report import heading
-from imprint.check.row_format import Form
-from imprint.check.scan import Checkup
-from imprint.check.shaped_rows import bar_for, shaped_rows
-from imprint.check.terminal import Ink
+from imprint.check.row_format import RowFormat
+from imprint.check.scan import DataScan
+from imprint.check.shaped_rows import read_progress, rows_with_shapes
+from imprint.check.terminal import Style
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.files import atomic_file
 
-CHANGES: Final[Mapping[str, str]] = MappingProxyType(
+REPAIRS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "garbled": "garbled text turned back",
         "stray": "stray characters taken out",
@@ -39,7 +39,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "l
 
 
 @dataclass
-class Outcome:
+class FixOutcome:
     """What became of the rows."""
 
     written: int = 0
@@ -57,7 +57,7 @@ def rejected_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.rejected.jsonl")
 
 
-def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checkup, dev: Checkup | None) -> Outcome:
+def write_repaired(out: Path, files: Sequence[str], columns: Columns, seen: DataScan, dev: DataScan | None) -> FixOutcome:
     """Write the rows of `files` as JSON lines, those that were left out beside them; both are written aside and renamed.
 
     `seen` and `dev` are what the check of these files and of the held-out file has shown. Raises UserError where no row is left.
@@ -66,15 +66,15 @@ def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checku
     why = {row: ("repeated", f"repeats {rows.places[like]}.") for row, like in repeated(rows)}
     if dev is not None:
         why |= {row: ("leaked", f"is a held-out row, {dev.digests.places[like]}.") for row, like in leaked(rows, dev.digests)}
-    form = Form(columns, frozenset(seen.kinds))
-    outcome, number = Outcome(), 0
+    form = RowFormat(columns, frozenset(seen.kinds))
+    outcome, number = FixOutcome(), 0
     with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected:
         with (
             part.open("w", encoding="utf-8", newline="\n") as kept,
             rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
         ):
             for source in files:
-                number = _write(source, form, kept, left_out, why, number, outcome, tools=seen.tools)
+                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=seen.tools)
         if not outcome.written:
             raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
     outcome.columns = sorted(form.left_out)
@@ -83,45 +83,45 @@ def write_mended(out: Path, files: Sequence[str], columns: Columns, seen: Checku
     return outcome
 
 
-def _write(
+def _write_source(
     source: str,
-    form: Form,
+    form: RowFormat,
     kept: TextIO,
     left_out: TextIO,
     why: Mapping[int, tuple[str, str]],
     number: int,
-    outcome: Outcome,
+    outcome: FixOutcome,
     *,
     tools: bool,
 ) -> int:
     """Write the rows of one source; returns the number of the next row that can be read or mended, as the check has counted it."""
     try:
-        with bar_for(source, "mending") as progress:
-            for place, value, shape in shaped_rows(source, form.columns, progress):
-                mended = mend_row(value, shape, place, tools=tools)
+        with read_progress(source, "mending") as progress:
+            for place, value, shape in rows_with_shapes(source, form.columns, progress):
+                mended = repair_row(value, shape, place, tools=tools)
                 reason = ("bad", mended.problem) if not mended.samples else why.get(number)
                 number += bool(mended.samples)
                 if reason is not None:
                     outcome.left_out[reason[0]] += 1
                     row = value.text if isinstance(value, BadRowError) else value
-                    _line(left_out, {"place": place, "reason": reason[1], "row": row})
+                    _write_line(left_out, {"place": place, "reason": reason[1], "row": row})
                     continue
                 outcome.written += 1
                 outcome.changed.update(mended.done)
-                _line(kept, form.row(mended.row, shape, mended.samples))
+                _write_line(kept, form.row(mended.row, shape, mended.samples))
     except UserError:
         return number  # the check has told that it cannot be read, or no further
     return number
 
 
-def _line(file: TextIO, value: object) -> None:
+def _write_line(file: TextIO, value: object) -> None:
     file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
-def told(outcome: Outcome, out: Path, ink: Ink) -> Iterator[str]:
+def outcome_lines(outcome: FixOutcome, out: Path, ink: Style) -> Iterator[str]:
     """What became of the rows, for a person."""
     yield heading("mended", "修复", ink)
-    changed = ", ".join(f"{CHANGES[name]} in {count:,}" for name, count in outcome.changed.most_common())
+    changed = ", ".join(f"{REPAIRS[name]} in {count:,}" for name, count in outcome.changed.most_common())
     yield f"  {ink(str(out), 'bold')}: {outcome.written:,} rows / 写入 {outcome.written:,} 行" + (f"; {changed}" if changed else "")
     if outcome.left_out:
         why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())

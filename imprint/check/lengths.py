@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from imprint.check.terminal import Ink, bar, right
+from imprint.check.terminal import Style, bar, pad_left
 
-STEPS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 2000, 5000, 10_000, 100_000, 1_000_000)
-LINES = 12
+BIN_WIDTHS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 2000, 5000, 10_000, 100_000, 1_000_000)
+MAX_BINS = 12
 """Most lines of a histogram, without the last one for what is far out."""
-COLUMNS = 40
+BAR_COLUMNS = 40
 """Columns of the longest bar."""
 CUT_SHARE = 0.01
 """The share of rows that a limit may well cut."""
@@ -64,36 +64,36 @@ def summary(lengths: Lengths) -> str:
     return " · ".join(f"{name} {lengths.quantile(share):,}" for name, share in told)
 
 
-def histogram(lengths: Lengths, ink: Ink) -> list[str]:
+def histogram(lengths: Lengths, ink: Style) -> list[str]:
     """A line for each range of lengths; what is longer than the limit is drawn in another stroke, and the limit is named where it falls."""
     longest = lengths.quantile(1)
-    bounds = _bounds(lengths)
+    bounds = _bin_starts(lengths)
     ranges = [(low, high) for low, high in zip(bounds, [*[bound - 1 for bound in bounds[1:]], longest], strict=True)]
-    kept = [_between(lengths, low, min(high, lengths.limit)) for low, high in ranges]
-    over = [_between(lengths, max(low, lengths.limit + 1), high) for low, high in ranges]
+    kept = [_count_between(lengths, low, min(high, lengths.limit)) for low, high in ranges]
+    over = [_count_between(lengths, max(low, lengths.limit + 1), high) for low, high in ranges]
     labels = [f"{low}" if low == high else f"{low}–{high}" for low, high in ranges]
     column, most = max(map(len, labels)), max(map(sum, zip(kept, over, strict=True)))
     lines = []
     for (low, high), label, inside, outside in zip(ranges, labels, kept, over, strict=True):
-        whole = len(bar((inside + outside) / most, COLUMNS))
-        full = bar(inside / most, COLUMNS)[:whole]
-        rest = " " * (COLUMNS - max(whole, len(full)))
+        whole = len(bar((inside + outside) / most, BAR_COLUMNS))
+        full = bar(inside / most, BAR_COLUMNS)[:whole]
+        rest = " " * (BAR_COLUMNS - max(whole, len(full)))
         drawn = ink(full, "cyan") + ink("░" * (whole - len(full)), "red") + rest
         mark = f"  ◂ limit / 上限 {lengths.limit}" if low <= lengths.limit <= high and longest > lengths.limit else ""
-        lines.append(f"{right(label, column)} │{drawn} {inside + outside:>{len(f'{most:,}')},}{mark}")
+        lines.append(f"{pad_left(label, column)} │{drawn} {inside + outside:>{len(f'{most:,}')},}{mark}")
     return lines
 
 
-def _between(lengths: Lengths, low: int, high: int) -> int:
+def _count_between(lengths: Lengths, low: int, high: int) -> int:
     return sum(count for length, count in lengths.counts.items() if low <= length <= high)
 
 
-def _bounds(lengths: Lengths) -> list[int]:
+def _bin_starts(lengths: Lengths) -> list[int]:
     """Where the ranges of a histogram start: even steps up to where nearly all rows are, one last range for the rest."""
     shortest, longest = lengths.quantile(0), lengths.quantile(1)
     most = min(lengths.quantile(0.995), 2 * lengths.quantile(0.9))  # of few rows, one long one is the 99.5 % quantile
     far = max(length for length in lengths.counts if length <= most)
-    step = next((step for step in STEPS if (far - shortest) // step < LINES - 1), STEPS[-1])
+    step = next((step for step in BIN_WIDTHS if (far - shortest) // step < MAX_BINS - 1), BIN_WIDTHS[-1])
     bounds = list(range(shortest - shortest % step, far + 1, step))
     return [*bounds, bounds[-1] + step] if bounds[-1] + step <= longest else bounds
 

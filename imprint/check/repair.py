@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from imprint.check.text_checks import LOST, tidy
+from imprint.check.text_checks import LOST_CHARACTER, clean_text
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
-from imprint.data.shapes import Shape, samples_of
+from imprint.data.shapes import RowShape, samples_from_row
 
-DEEPEST: Final = 20
+MAX_DEPTH: Final = 20
 """Levels of lists and objects in which texts are tidied."""
 ESCAPED: Final = re.compile("[\udc00-\udcff]")
 """Bytes that the encoding of a file does not know, as the reader hands them on."""
 TRAILING_COMMA: Final = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 """A comma with nothing behind it; texts are matched too, so that what stands in them is left alone."""
-PYTHON: Final = re.compile(r"\{\s*'")
+PYTHON_DICT: Final = re.compile(r"\{\s*'")
 """How an object starts that Python has printed."""
 LONGEST_LITERAL: Final = 1_000_000
 """Characters of a broken line that is worth reading."""
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairedRow:
     """A row after all that can be done for it."""
 
     row: dict[str, object]
@@ -38,35 +38,35 @@ class Mended:
     """Why it stays bad; empty where it does not."""
 
 
-def mend_row(value: object, shape: Shape, place: str, *, tools: bool = False) -> Mended:
+def repair_row(value: object, shape: RowShape, place: str, *, tools: bool = False) -> RepairedRow:
     """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer.
 
-    `tools`: see `samples_of`.
+    `tools`: see `samples_from_row`.
     """
     done: set[str] = set()
     if isinstance(value, BadRowError):
         problem = str(value)
-        value = taken_apart(value.text, done)
+        value = parse_broken_json(value.text, done)
         if value is None:
-            return Mended({}, [], frozenset(), problem)
+            return RepairedRow({}, [], frozenset(), problem)
     assert isinstance(value, dict), "a reader gives objects and what is wrong with other rows"
-    row = _with_texts(_tidied_columns(value, done), shape, done)
+    row = _with_text_values(_clean_columns(value, done), shape, done)
     if shape.kind == "conversation":
-        row = _answered(row, shape.prompt, done)
+        row = _without_open_question(row, shape.prompt, done)
     try:
-        samples = samples_of(row, shape, place, tools=tools)
+        samples = samples_from_row(row, shape, place, tools=tools)
     except BadRowError as error:
-        return Mended(row, [], frozenset(), str(error))
+        return RepairedRow(row, [], frozenset(), str(error))
     if not samples:
-        return Mended(row, [], frozenset(), "has no answer to learn from.")
-    for text in texts_of(samples[-1]):
-        if lost := LOST.search(text):
+        return RepairedRow(row, [], frozenset(), "has no answer to learn from.")
+    for text in sample_texts(samples[-1]):
+        if lost := LOST_CHARACTER.search(text):
             around = text[max(lost.start() - 10, 0) : lost.end() + 10]
-            return Mended(row, [], frozenset(), f'has lost a character, in "{around}". Export the row again from where it came.')
-    return Mended(row, samples, frozenset(done), "")
+            return RepairedRow(row, [], frozenset(), f'has lost a character, in "{around}". Export the row again from where it came.')
+    return RepairedRow(row, samples, frozenset(done), "")
 
 
-def taken_apart(line: str, done: set[str]) -> dict[str, object] | None:
+def parse_broken_json(line: str, done: set[str]) -> dict[str, object] | None:
     """The object of a line that is no JSON for a reason that leaves no doubt of what is meant; what was mended for it goes into `done`.
 
     Such are another encoding than that of the file, raw control characters in a text, a comma too many, and Python's way of writing.
@@ -76,7 +76,7 @@ def taken_apart(line: str, done: set[str]) -> dict[str, object] | None:
     if not text.startswith("{") or len(text) > LONGEST_LITERAL or ESCAPED.search(text):
         return None
     try:
-        if PYTHON.match(text):
+        if PYTHON_DICT.match(text):
             value = ast.literal_eval(text)
         else:
             plain = TRAILING_COMMA.sub(lambda found: found[1] or "", text)
@@ -109,7 +109,7 @@ def _in_another_encoding(line: str) -> str | None:
     return None
 
 
-def texts_of(sample: Sample) -> Iterator[str]:
+def sample_texts(sample: Sample) -> Iterator[str]:
     """The texts of a sample in the order in which they are said: system, turns, question, answer."""
     yield sample.system or ""
     for turn in sample.history or ():
@@ -118,29 +118,29 @@ def texts_of(sample: Sample) -> Iterator[str]:
     yield sample.answer
 
 
-def _tidied(value: object, done: set[str], depth: int = 0) -> object:
+def _clean(value: object, done: set[str], depth: int = 0) -> object:
     """The value with every text in it tidied, and every name without blanks."""
     if isinstance(value, str):
-        mended, kinds = tidy(value)
+        mended, kinds = clean_text(value)
         done.update(kinds)
         return mended
-    if isinstance(value, list) and depth < DEEPEST:
-        return [_tidied(item, done, depth + 1) for item in value]
-    if isinstance(value, dict) and depth < DEEPEST:
-        return _tidied_columns(value, done, depth + 1)
+    if isinstance(value, list) and depth < MAX_DEPTH:
+        return [_clean(item, done, depth + 1) for item in value]
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        return _clean_columns(value, done, depth + 1)
     return value
 
 
-def _tidied_columns(row: Mapping[str, object], done: set[str], depth: int = 0) -> dict[str, object]:
-    names = {name: tidy(name)[0] for name in row}
+def _clean_columns(row: Mapping[str, object], done: set[str], depth: int = 0) -> dict[str, object]:
+    names = {name: clean_text(name)[0] for name in row}
     if len(set(names.values())) < len(names):
         names = {name: name for name in row}  # two columns would become one
     if any(name != tidied for name, tidied in names.items()):
         done.add("columns")
-    return {names[name]: _tidied(item, done, depth) for name, item in row.items()}
+    return {names[name]: _clean(item, done, depth) for name, item in row.items()}
 
 
-def _with_texts(row: dict[str, object], shape: Shape, done: set[str]) -> dict[str, object]:
+def _with_text_values(row: dict[str, object], shape: RowShape, done: set[str]) -> dict[str, object]:
     """The row with its columns in the case of the first row's, and numbers for a question or an answer written as text."""
     wanted = {name.lower(): name for name in shape.read if name not in row}
     mended = {wanted.get(name.lower(), name): value for name, value in row.items()}
@@ -155,7 +155,7 @@ def _with_texts(row: dict[str, object], shape: Shape, done: set[str]) -> dict[st
     return mended
 
 
-def _answered(row: dict[str, object], column: str, done: set[str]) -> dict[str, object]:
+def _without_open_question(row: dict[str, object], column: str, done: set[str]) -> dict[str, object]:
     """The conversation without a last question that nobody answers."""
     turns = row.get(column)
     if not isinstance(turns, list) or len(turns) < 3 or not isinstance(turns[-1], dict):

@@ -6,24 +6,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
-from imprint.check.findings import EXAMPLES, KINDS, Kind, Tally
+from imprint.check.findings import EXAMPLES, KINDS, FindingKind, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
-from imprint.check.scan import Checkup
-from imprint.check.terminal import PIPED, Ink, clipped, left, width
+from imprint.check.scan import DataScan
+from imprint.check.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, width
 
-NAMES: Mapping[str, str] = {"zh": "Chinese 中文", "en": "English", "ja": "Japanese", "ko": "Korean", "ru": "Russian", "mixed": "mixed 混合"}
-SHOWN = 60
+LANGUAGE_NAMES: Mapping[str, str] = {
+    "zh": "Chinese 中文",
+    "en": "English",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "ru": "Russian",
+    "mixed": "mixed 混合",
+}
+EXCERPT_COLUMNS = 60
 """Columns of an excerpt, where the line has room for so many."""
-LEAST = 12
+MIN_EXCERPT = 12
 """Columns of an excerpt behind a place as long as a line."""
 
 
-def heading(english: str, chinese: str, ink: Ink) -> str:
+def heading(english: str, chinese: str, ink: Style) -> str:
     """A line that a part of the report starts with."""
     return "\n" + ink(f"{english} / {chinese}", "bold")
 
 
-def shortened(sources: Sequence[str]) -> Callable[[str], str]:
+def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
     """How places in these sources are shown: without the folders that all of them are in."""
     try:
         shared = os.path.commonpath([str(Path(source).parent) for source in sources])
@@ -32,14 +39,14 @@ def shortened(sources: Sequence[str]) -> Callable[[str], str]:
     return lambda place: place.removeprefix(shared).lstrip(os.sep) if shared and place.startswith(shared + os.sep) else place
 
 
-def tallies(seen: Checkup, dev: Checkup | None, short: Callable[[str], str]) -> dict[str, Tally]:
+def all_findings(seen: DataScan, dev: DataScan | None, short: Callable[[str], str]) -> dict[str, FindingTally]:
     """All findings by their kinds, those that compare rows among them."""
     found = dict(seen.found)
     bad, empty = seen.reasons + (dev.reasons if dev else Counter()), seen.empty + (dev.empty if dev else Counter())
 
-    def paired(pairs: Pairs, others: Digests, words: str) -> Tally:
+    def paired(pairs: Pairs, others: Digests, words: str) -> FindingTally:
         shown = list(zip(pairs.rows[:EXAMPLES], pairs.like[:EXAMPLES], strict=True))
-        return Tally(len(pairs), [(seen.digests.places[row], f"{words} {short(others.places[like])}") for row, like in shown])
+        return FindingTally(len(pairs), [(seen.digests.places[row], f"{words} {short(others.places[like])}") for row, like in shown])
 
     found |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
     found |= {"repeated": paired(repeated(seen.digests), seen.digests, "repeats")}
@@ -50,11 +57,11 @@ def tallies(seen: Checkup, dev: Checkup | None, short: Callable[[str], str]) -> 
     return {name: found[name] for name in KINDS if name in found and found[name].count}
 
 
-def _by_reason(reasons: Counter[str]) -> Tally:
-    return Tally(reasons.total(), [("", f"{count:,} × {reason}") for reason, count in reasons.most_common(EXAMPLES)])
+def _by_reason(reasons: Counter[str]) -> FindingTally:
+    return FindingTally(reasons.total(), [("", f"{count:,} × {reason}") for reason, count in reasons.most_common(EXAMPLES)])
 
 
-def length_lines(seen: Checkup, ink: Ink) -> Iterator[str]:
+def length_lines(seen: DataScan, ink: Style) -> Iterator[str]:
     """Both histograms, what the limits cost, and which limits would cost less."""
     if not seen.samples:
         return
@@ -65,7 +72,7 @@ def length_lines(seen: Checkup, ink: Ink) -> Iterator[str]:
             yield f"    {line}"
         yield "    " + ink(cost(lengths, what), *(["yellow"] if lengths.cut else ["green"]))
     for words, share in (("to cut at most 1 % / 至多截断 1 %", CUT_SHARE), ("to cut nothing / 不截断", 0.0)):
-        yield f"  {left(words, 36)}{ink(limits(seen.source, seen.target, share), 'cyan')}"
+        yield f"  {pad_right(words, 36)}{ink(limits(seen.source, seen.target, share), 'cyan')}"
 
 
 def limits(source: Lengths, target: Lengths, share: float) -> str:
@@ -73,22 +80,22 @@ def limits(source: Lengths, target: Lengths, share: float) -> str:
     return f"data.max_source_length={source.limit_for(share)} data.max_target_length={target.limit_for(share)}"
 
 
-def language_line(languages: Counter[str], ink: Ink) -> Iterator[str]:
+def language_line(languages: Counter[str], ink: Style) -> Iterator[str]:
     """The share of rows or documents in each language."""
     whole = languages.total()
     if whole:
         yield heading("languages", "语言", ink)
-        yield "  " + " · ".join(f"{NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
+        yield "  " + " · ".join(f"{LANGUAGE_NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
 
 
 def finding_lines(
-    found: Mapping[str, Tally],
+    found: Mapping[str, FindingTally],
     short: Callable[[str], str],
     *,
     compared: bool,
-    ink: Ink,
-    columns: int = PIPED,
-    kinds: Mapping[str, Kind] = KINDS,
+    ink: Style,
+    columns: int = DEFAULT_COLUMNS,
+    kinds: Mapping[str, FindingKind] = KINDS,
 ) -> Iterator[str]:
     """What was found of these `kinds`, the gravest first, each with its first rows; and what was looked for in vain."""
     yield heading("findings", "检查结果", ink)
@@ -101,14 +108,14 @@ def finding_lines(
         yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
         for place, text in tally.examples:
             before = f"{short(place)}  " if place else ""
-            shown = before + clipped(text, max(min(SHOWN, room - width(before)), LEAST) if place else room)
+            shown = before + clip_columns(text, max(min(EXCERPT_COLUMNS, room - width(before)), MIN_EXCERPT) if place else room)
             yield " " * (column + 6) + ink(shown.rstrip(), "dim")
     absent = [kind.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
-    for number, row in enumerate(_wrapped("none of the rest / 其余均未发现：", absent, room)):
+    for number, row in enumerate(_wrap("none of the rest / 其余均未发现：", absent, room)):
         yield (f"  {ink('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
 
 
-def _wrapped(head: str, words: Sequence[str], columns: int) -> Iterator[str]:
+def _wrap(head: str, words: Sequence[str], columns: int) -> Iterator[str]:
     """The words in lines of so many columns, behind a head."""
     row = head
     for word in words:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, Shape
-from imprint.data.writers import HISTORY, as_row
+from imprint.data.shapes import Columns, RowShape
+from imprint.data.writers import HISTORY, sample_to_row
 from imprint.templates import Message
 
 
 @dataclass(frozen=True)
-class Form:
+class RowFormat:
     """How rows are written."""
 
     columns: Columns
@@ -20,7 +20,7 @@ class Form:
     left_out: set[str] = field(default_factory=set)
     """Columns that were there and are not written."""
 
-    def row(self, row: Mapping[str, object], shape: Shape, samples: Sequence[Sample]) -> dict[str, object]:
+    def row(self, row: Mapping[str, object], shape: RowShape, samples: Sequence[Sample]) -> dict[str, object]:
         """A row that gives the same samples: columns as they are named, else the normal form; of conversations `messages`.
 
         Where all rows have named columns they keep their other columns, which are not read; elsewhere those might be taken for something.
@@ -32,7 +32,7 @@ class Form:
         self.left_out.update(name for name in row if name not in shape.read)
         if "conversation" in self.kinds:
             return {"messages": _messages(samples)} if last.said is None else _with_tools(samples, last.said)
-        said = as_row(last)
+        said = sample_to_row(last)
         return (
             said
             if self.columns.history is None

@@ -6,32 +6,32 @@ from collections.abc import Sequence
 from typing import Final
 
 from imprint.check.duplicates import Digests
-from imprint.check.findings import EXAMPLES, Tally
+from imprint.check.findings import EXAMPLES, FindingTally
 from imprint.check.lengths import Lengths
-from imprint.check.repair import Mended, mend_row, texts_of
-from imprint.check.settings import Settings
-from imprint.check.text_checks import CONTROL_TOKEN, LOST, breaks_off, language, repeats_itself, tidy
-from imprint.data.encode import Encoded
+from imprint.check.repair import RepairedRow, repair_row, sample_texts
+from imprint.check.settings import CheckSettings
+from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, clean_text, ends_mid_sentence, language, repeats_itself
+from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
-from imprint.data.shapes import Shape, samples_of
+from imprint.data.shapes import RowShape, samples_from_row
 from imprint.errors import UserError
 from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
 REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
 """Where a reason stops being the same in other rows."""
-EMPTY: Final = "must not be empty"
+EMPTY_REASON: Final = "must not be empty"
 """How a row without a question or an answer is told."""
-MOST_REASONS: Final = 50
-EXCERPT: Final = 24
+MAX_REASONS: Final = 50
+EXCERPT_CHARACTERS: Final = 24
 """Characters around what was found."""
 
 
-class Checkup:
+class DataScan:
     """What has been seen of some rows so far."""
 
-    def __init__(self, settings: Settings, *, measured: bool = True) -> None:
+    def __init__(self, settings: CheckSettings, *, measured: bool = True) -> None:
         self.rows = 0
         """How many rows there were, bad ones among them."""
         self.samples = 0
@@ -47,7 +47,7 @@ class Checkup:
         self.kinds: set[str] = set()
         """The kinds of shapes that rows come in."""
         self.languages: Counter[str] = Counter()
-        self.found: defaultdict[str, Tally] = defaultdict(Tally)
+        self.found: defaultdict[str, FindingTally] = defaultdict(FindingTally)
         """Kind of finding -> where it was found."""
         self.digests = Digests()
         """The rows that can be read or mended, in their order."""
@@ -56,43 +56,43 @@ class Checkup:
         self._settings = settings
         self._measured = measured
 
-    def add(self, place: str, value: object, shape: Shape) -> BadRowError | None:
+    def add(self, place: str, value: object, shape: RowShape) -> BadRowError | None:
         """Look at one row; returns what is wrong where it cannot be read."""
         self.rows += 1
         self.kinds.add(shape.kind)
         try:
-            samples = samples_of(value, shape, place, tools=self.tools)
+            samples = samples_from_row(value, shape, place, tools=self.tools)
             for sample in samples if self._measured else ():
                 self._measure(sample)
         except (BadRowError, UserError) as error:
             problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
             self.bad += 1
             self._count_reason(str(problem))
-            self._keep(place, mend_row(value, shape, place, tools=self.tools))
+            self._keep(place, repair_row(value, shape, place, tools=self.tools))
             return problem
         self.samples += len(samples)
         if not samples:
             self.found["nothing"].add(place, "")
             return None
-        texts = list(texts_of(samples[-1]))
+        texts = list(sample_texts(samples[-1]))
         if self._look(place, texts):
             self._remember(place, texts)
         else:
-            self._keep(place, mend_row(value, shape, place, tools=self.tools))
+            self._keep(place, repair_row(value, shape, place, tools=self.tools))
         if self._measured:
             self.languages[language("\n".join(texts))] += 1
         return None
 
     def _count_reason(self, problem: str) -> None:
         """Count an empty text apart from what cannot be read, and each by its reason."""
-        reasons = self.empty if EMPTY in problem else self.reasons
+        reasons = self.empty if EMPTY_REASON in problem else self.reasons
         reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
-        reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "others"] += 1
+        reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "others"] += 1
 
-    def _keep(self, place: str, mended: Mended) -> None:
+    def _keep(self, place: str, mended: RepairedRow) -> None:
         """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
         if mended.samples:
-            self._remember(place, list(texts_of(mended.samples[-1])))
+            self._remember(place, list(sample_texts(mended.samples[-1])))
 
     def _remember(self, place: str, texts: Sequence[str]) -> None:
         *asked, answer = texts
@@ -103,12 +103,12 @@ class Checkup:
         mendable: dict[str, str] = {}
         sound = True
         for text in texts:
-            mended, kinds = tidy(text)
+            mended, kinds = clean_text(text)
             mendable |= {kind: text for kind in kinds if kind not in mendable}
-            if (found := LOST.search(mended)) and sound:
+            if (found := LOST_CHARACTER.search(mended)) and sound:
                 sound = False
                 self.found["lost"].add(place, _around(mended, found))
-            if (found := CONTROL_TOKEN.search(mended)) and "inside" not in mendable:
+            if (found := TYPED_SPECIAL_TOKEN.search(mended)) and "inside" not in mendable:
                 mendable["inside"] = _around(mended, found)
         inside = mendable.pop("inside", None)
         if inside is not None:
@@ -120,23 +120,25 @@ class Checkup:
     def _measure(self, sample: Sample) -> None:
         """Count a sample's tokens, what the limits take of them, and how its answer ends; UserError where the template cannot write it."""
         whole = self._settings.encode_whole(sample)
-        source, target = _sides(whole)
+        source, target = _prompt_and_answer_lengths(whole)
         row = whole
         if source > self.source.limit or target > self.target.limit:
             row = self._settings.encode(sample)
-        kept_source, kept_target = _sides(row)
+        kept_source, kept_target = _prompt_and_answer_lengths(row)
         self.source.add(source, kept_source)
         self.target.add(target, kept_target)
         if row.labels[-1] != self._settings.template.end:
             self.found["unended"].add(sample.place, sample.answer)
         if kept_target < target and not self._ends_a_sentence(row):
-            self.found["half"].add(sample.place, _end(self._settings.tokenizer.decode(row.ids[-EXCERPT:])) if self._shows("half") else "")
-        if breaks_off(sample.answer):
-            self.found["breaks_off"].add(sample.place, _end(sample.answer))
+            self.found["half"].add(
+                sample.place, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
+            )
+        if ends_mid_sentence(sample.answer):
+            self.found["breaks_off"].add(sample.place, _ending(sample.answer))
         if repeats_itself(sample.answer):
             self.found["loops"].add(sample.place, sample.answer)
 
-    def _ends_a_sentence(self, row: Encoded) -> bool:
+    def _ends_a_sentence(self, row: EncodedRow) -> bool:
         tokenizer = self._settings.tokenizer
         return SENTENCE_END.search("".join([tokenizer.piece(token).replace("<n>", "\n") for token in row.ids[-4:]])) is not None
 
@@ -145,16 +147,16 @@ class Checkup:
         return len(self.found[kind].examples) < EXAMPLES
 
 
-def _sides(row: Encoded) -> tuple[int, int]:
+def _prompt_and_answer_lengths(row: EncodedRow) -> tuple[int, int]:
     """How many ids of a row are read only, and how many are learned."""
     read = row.labels.count(IGNORE_INDEX)
     return read, len(row.labels) - read
 
 
 def _around(text: str, found: re.Match[str]) -> str:
-    start, end = max(found.start() - EXCERPT, 0), found.end() + EXCERPT
+    start, end = max(found.start() - EXCERPT_CHARACTERS, 0), found.end() + EXCERPT_CHARACTERS
     return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
 
 
-def _end(text: str) -> str:
-    return ("…" if len(text) > EXCERPT else "") + text[-EXCERPT:]
+def _ending(text: str) -> str:
+    return ("…" if len(text) > EXCERPT_CHARACTERS else "") + text[-EXCERPT_CHARACTERS:]

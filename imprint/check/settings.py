@@ -7,15 +7,15 @@ from typing import Final, Literal
 
 from imprint.check.section import CheckSection
 from imprint.config import read_overrides
-from imprint.data.encode import Encoded, encode_sample
+from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.original import encode_sample_original
-from imprint.data.readers.documents import PLAIN_NAMES, text_files
+from imprint.data.readers.documents import PLAIN_NAMES, list_text_files
 from imprint.data.readers.questions import holds_rows
 from imprint.data.readers.rows import file_rows
-from imprint.data.readers.sources import look_into
+from imprint.data.readers.sources import detect_format
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, TextsSection
-from imprint.data.shapes import Columns, shape_of
+from imprint.data.shapes import Columns, detect_shape
 from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template
@@ -24,12 +24,12 @@ from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
 UNLIMITED: Final = 10**9
-OF_ROWS: Final = ("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length", "truncation")
-OF_TEXTS: Final = ("text_column", "blank_lines", "length")
+ROW_KNOBS: Final = ("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length", "truncation")
+TEXT_KNOBS: Final = ("text_column", "blank_lines", "length")
 
 
 @dataclass(frozen=True)
-class Settings:
+class CheckSettings:
     """Everything that decides what a row becomes."""
 
     template: Template
@@ -61,11 +61,11 @@ class Settings:
         """The columns to read."""
         return Columns(self.prompt_column, self.response_column, self.history_column)
 
-    def encode(self, sample: Sample) -> Encoded:
+    def encode(self, sample: Sample) -> EncodedRow:
         """The row as training takes it."""
         return self._encode(sample, self.max_source_length, self.max_target_length)
 
-    def encode_whole(self, sample: Sample) -> Encoded:
+    def encode_whole(self, sample: Sample) -> EncodedRow:
         """The row as training would take it without limits."""
         return self._encode(sample, UNLIMITED, UNLIMITED)
 
@@ -84,12 +84,12 @@ class Settings:
         column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}
         return {"kind": "texts", "length": self.texts.length, **({"blank_lines": True} if self.texts.blank_lines else {}), **column}
 
-    def _encode(self, sample: Sample, source: int, target: int) -> Encoded:
+    def _encode(self, sample: Sample, source: int, target: int) -> EncodedRow:
         encode = encode_sample_original if self.truncation == "original" else encode_sample
         return encode(self.template, sample, max_source_length=source, max_target_length=target)
 
 
-def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> Settings:
+def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> CheckSettings:
     """The settings of a run or a model folder with overrides, which may be written as a recipe's (`data.max_source_length=128`).
 
     No weights are read; of the `files` no more than it takes to tell raw text from rows. Raises UserError for a mistaken override, and
@@ -99,14 +99,14 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
     source = resolve_source(model or EMBEDDED, section.base_path)
     run = source.run
     given = section.model_dump(exclude_none=True)
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in OF_ROWS}
-    chosen = known | {name: given[name] for name in OF_ROWS if name in given}
-    settings = Settings(template=open_template(source, section.template), name=_name(model), **chosen)
+    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in ROW_KNOBS}
+    chosen = known | {name: given[name] for name in ROW_KNOBS if name in given}
+    settings = CheckSettings(template=open_template(source, section.template), name=_model_name(model), **chosen)
     learned = run.data if run is not None and isinstance(run.data, TextsSection) else None
-    named = {name for name in given if name in (*OF_ROWS, *OF_TEXTS)}
+    named = {name for name in given if name in (*ROW_KNOBS, *TEXT_KNOBS)}
     plain = bool(files) and not named and all(holds_plain_text(file) for file in files)
-    kind = section.kind or ("texts" if learned or plain or not named.isdisjoint(OF_TEXTS) else "rows")
-    own, other = (OF_TEXTS, "rows") if kind == "texts" else (OF_ROWS, "texts")
+    kind = section.kind or ("texts" if learned or plain or not named.isdisjoint(TEXT_KNOBS) else "rows")
+    own, other = (TEXT_KNOBS, "rows") if kind == "texts" else (ROW_KNOBS, "texts")
     if wrong := sorted(named.difference(own)):
         raise UserError(
             f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or say kind={other}."
@@ -120,7 +120,7 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
 def holds_plain_text(source: str) -> bool:
     """Whether every file of a source is called like plain text and holds no rows of a shape that is known."""
     try:
-        files = text_files(source)
+        files = list_text_files(source)
         return all(file.suffix.lower() in PLAIN_NAMES and not (holds_rows(file) or _is_table(file)) for file in files)
     except UserError:  # whoever reads it will tell
         return False
@@ -129,12 +129,12 @@ def holds_plain_text(source: str) -> bool:
 def _is_table(file: Path) -> bool:
     """Whether a file is a table with the columns of a question and an answer."""
     try:
-        first = next((row for _place, row in file_rows(look_into(file)) if isinstance(row, dict)), None)
+        first = next((row for _place, row in file_rows(detect_format(file)) if isinstance(row, dict)), None)
     except UserError:
         return False
-    shape = shape_of(first or {}, Columns())
+    shape = detect_shape(first or {}, Columns())
     return first is not None and {shape.prompt, shape.response} <= first.keys()
 
 
-def _name(model: str | None) -> str:
+def _model_name(model: str | None) -> str:
     return model or f'"{EMBEDDED}" (the toy base; --model FOLDER counts those of another)'

@@ -3,21 +3,21 @@
 import time
 from collections.abc import Iterator
 
-from imprint.check.repair import taken_apart
+from imprint.check.repair import parse_broken_json
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import read_rows, source_bytes
 from imprint.data.readers.samples import file_of
-from imprint.data.shapes import Columns, Shape, shape_of
+from imprint.data.shapes import Columns, RowShape, detect_shape
 from imprint.progress import Progress
 
 
-def shaped_rows(source: str, columns: Columns, progress: Progress | None = None) -> Iterator[tuple[str, object, Shape]]:
+def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = None) -> Iterator[tuple[str, object, RowShape]]:
     """The (place, row, shape) of each row; the first object of a file, or of a sheet, decides on its shape, also one that must be mended.
 
     Raises UserError for what cannot be read, also after some rows.
     """
-    shapes: dict[str, Shape] = {}
-    nothing = shape_of({}, columns)
+    shapes: dict[str, RowShape] = {}
+    nothing = detect_shape({}, columns)
     began, rows, bytes_read = time.monotonic(), 0, 0
 
     def consumed(count: int) -> None:
@@ -30,14 +30,14 @@ def shaped_rows(source: str, columns: Columns, progress: Progress | None = None)
     for place, row in read_rows(source, consumed=consumed):
         rows += 1
         file = file_of(place)
-        first = taken_apart(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
+        first = parse_broken_json(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
         if file not in shapes and isinstance(first, dict):
-            shapes[file] = shape_of(first, columns)
+            shapes[file] = detect_shape(first, columns)
         yield place, row, shapes.get(file, nothing)
     consumed(0)
 
 
-def bar_for(source: str, words: str) -> Progress:
+def read_progress(source: str, words: str) -> Progress:
     """A progress bar over the bytes of a source, in kilobytes."""
     return Progress(f"{words} {source}", _kilobytes(source_bytes(source)), "kB")
 

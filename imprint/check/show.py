@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from imprint.check.report import heading
-from imprint.check.settings import Settings, read_settings
-from imprint.check.shaped_rows import shaped_rows
-from imprint.check.terminal import Ink, columns_of, ink_for
-from imprint.check.text_scan import described, first_rows
-from imprint.check.token_view import lines, names_of_marks, pieces
-from imprint.data.encode import Encoded
+from imprint.check.settings import CheckSettings, read_settings
+from imprint.check.shaped_rows import rows_with_shapes
+from imprint.check.terminal import Style, style_for, terminal_columns
+from imprint.check.text_scan import describe_texts, first_rows
+from imprint.check.token_view import mark_legend, token_lines, view_tokens
+from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.rows import describe
-from imprint.data.shapes import samples_of
+from imprint.data.readers.rows import describe_source
+from imprint.data.shapes import samples_from_row
 from imprint.errors import UserError
 from imprint.pack import IGNORE_INDEX
 
@@ -24,10 +24,10 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     Raises UserError for what cannot be read, and for mistaken arguments.
     """
     settings = read_settings(model, overrides, [file])
-    ink = ink_for(sys.stdout)
+    ink = style_for(sys.stdout)
     print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
-    what = describe(file, settings.columns) if settings.texts is None else described(file)
-    for line in (f"  {settings.told()}", f"  {what}", f"  {names_of_marks(ink)}"):
+    what = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
+    for line in (f"  {settings.told()}", f"  {what}", f"  {mark_legend(ink)}"):
         print(line)  # noqa: T201
     shown = _texts(file, settings, limit, ink) if settings.texts is not None else _rows(file, settings, limit, ink)
     empty = True
@@ -38,15 +38,15 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
         raise UserError(f"{file} holds nothing to show.")
 
 
-def _texts(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
+def _texts(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
     for place, row in first_rows(file, settings, limit):
         yield from _row(settings, row, row, place, ink)
 
 
-def _rows(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
-    for place, value, shape in islice(shaped_rows(file, settings.columns), limit):
+def _rows(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
+    for place, value, shape in islice(rows_with_shapes(file, settings.columns), limit):
         try:
-            samples = samples_of(value, shape, place, tools=settings.template.tools)
+            samples = samples_from_row(value, shape, place, tools=settings.template.tools)
             for number, sample in enumerate(samples, start=1):
                 turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
                 yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{place}{turn}", ink)
@@ -54,11 +54,11 @@ def _rows(file: str, settings: Settings, limit: int, ink: Ink) -> Iterator[str]:
             yield f"\n{ink('✗', 'red', 'bold')} {place}: {problem}"
 
 
-def _row(settings: Settings, row: Encoded, whole: Encoded, title: str, ink: Ink) -> Iterator[str]:
+def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str, ink: Style) -> Iterator[str]:
     """One training row: how long it is, what it lost, and its tokens."""
     learned = sum(label != IGNORE_INDEX for label in row.labels)
     cut = len(whole.ids) - len(row.ids)
     counts = f"{len(row.ids)} tokens / 词元: {len(row.ids) - learned} read / 只读, {learned} learned / 学习"
     yield ""
     yield ink(title, "bold") + f"  {counts}" + (ink(f", {cut} cut / 截去", "red") if cut else "")
-    yield from lines(pieces(settings.tokenizer, row, whole), ink, columns_of(sys.stdout))
+    yield from token_lines(view_tokens(settings.tokenizer, row, whole), ink, terminal_columns(sys.stdout))

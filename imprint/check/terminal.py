@@ -12,37 +12,37 @@ from typing import Final, TextIO
 from imprint.data.readers.bad_rows import printable
 
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
-PIPED: Final = 100
+DEFAULT_COLUMNS: Final = 100
 """Columns of a line where the output is no terminal."""
 ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
-CODES: Final[Mapping[str, str]] = MappingProxyType(
+ANSI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 )
 
 
 @dataclass(frozen=True)
-class Ink:
+class Style:
     """Writes in colour, or not at all in colour: words and marks carry the meaning, colour only helps the eye."""
 
     coloured: bool
     """Whether the reader sees colours."""
 
     def __call__(self, text: str, *names: str) -> str:
-        """The text in these colours, names of `CODES`."""
+        """The text in these colours, names of `ANSI_CODES`."""
         if not self.coloured or not text or not names:
             return text
-        return f"\x1b[{';'.join(CODES[name] for name in names)}m{text}\x1b[0m"
+        return f"\x1b[{';'.join(ANSI_CODES[name] for name in names)}m{text}\x1b[0m"
 
 
-def ink_for(stream: TextIO, environment: Mapping[str, str] | None = None) -> Ink:
+def style_for(stream: TextIO, environment: Mapping[str, str] | None = None) -> Style:
     """Colours on a terminal, unless NO_COLOR (https://no-color.org) is set or the terminal has none."""
     known = os.environ if environment is None else environment
-    return Ink(stream.isatty() and not known.get("NO_COLOR") and known.get("TERM") != "dumb")
+    return Style(stream.isatty() and not known.get("NO_COLOR") and known.get("TERM") != "dumb")
 
 
-def columns_of(stream: TextIO) -> int:
+def terminal_columns(stream: TextIO) -> int:
     """How many columns a line may have: as many as the terminal has."""
-    return shutil.get_terminal_size((PIPED, 0)).columns if stream.isatty() else PIPED
+    return shutil.get_terminal_size((DEFAULT_COLUMNS, 0)).columns if stream.isatty() else DEFAULT_COLUMNS
 
 
 def width(text: str) -> int:
@@ -52,17 +52,17 @@ def width(text: str) -> int:
     return sum(_columns(character) for character in ESCAPE.sub("", text))
 
 
-def left(text: str, columns: int) -> str:
+def pad_right(text: str, columns: int) -> str:
     """The text at the left of so many columns."""
     return text + " " * (columns - width(text))
 
 
-def right(text: str, columns: int) -> str:
+def pad_left(text: str, columns: int) -> str:
     """The text at the right of so many columns."""
     return " " * (columns - width(text)) + text
 
 
-def clipped(text: str, columns: int) -> str:
+def clip_columns(text: str, columns: int) -> str:
     """The beginning of a text on one line of so many columns, what cannot be printed escaped."""
     shown = printable(text[: columns + 1])
     if width(shown) <= columns and len(text) <= columns:

@@ -5,23 +5,23 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-TOKEN: Final = (
+SPECIAL_TOKEN: Final = (
     r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|/?INST)\]"
     r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK)>|<</?SYS>>"
     r"|<\|(?:user|assistant|system|observation|endoftext|im_start|im_end|begin_of_text|end_of_text|eot_id)\|>"
 )
-CONTROL_TOKEN: Final = re.compile(TOKEN + r"|\[Round \d+\]\s*问：")
+TYPED_SPECIAL_TOKEN: Final = re.compile(SPECIAL_TOKEN + r"|\[Round \d+\]\s*问：")
 """What steers a model, ours or another: in a text it was typed, so it stays text, and the data has been through another tool."""
-EDGE_TOKENS: Final = re.compile(rf"(?:\s*(?:{TOKEN}))*(.*?)(?:(?:{TOKEN})\s*)*", re.DOTALL)
-LOST: Final = re.compile("\ufffd|(?:锟斤拷){2}|â€[™œ“”]")
+AROUND_TEXT: Final = re.compile(rf"(?:\s*(?:{SPECIAL_TOKEN}))*(.*?)(?:(?:{SPECIAL_TOKEN})\s*)*", re.DOTALL)
+LOST_CHARACTER: Final = re.compile("\ufffd|(?:锟斤拷){2}|â€[™œ“”]")
 """What is left of characters that a wrong conversion has destroyed."""
-STRAY: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
+STRAY_CHARACTER: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
 """Control characters (carriage return among them), byte-order marks, zero-width spaces, halves of characters; newline and tab are text."""
 OPEN_END: Final = re.compile(r"[，、,;；:：（(《“‘【]\s*$")
 """How a text ends that goes on somewhere else."""
-REPEATED_RUN: Final = 4
+RUN_LENGTH: Final = 4
 """Characters of a run that counts as said again."""
-LEAST_RUNS: Final = 24
+MIN_RUNS: Final = 24
 """Runs a text must have before its repetitions mean anything."""
 
 HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]+")
@@ -55,18 +55,18 @@ def language(text: str) -> str:
 def repeats_itself(text: str) -> bool:
     """Whether more than half of a text has been said before in it, counted in runs of four characters, whitespace aside."""
     plain = "".join(text.split())
-    runs = len(plain) - REPEATED_RUN + 1
-    if runs < LEAST_RUNS:
+    runs = len(plain) - RUN_LENGTH + 1
+    if runs < MIN_RUNS:
         return False
-    return 2 * len({plain[place : place + REPEATED_RUN] for place in range(runs)}) < runs
+    return 2 * len({plain[place : place + RUN_LENGTH] for place in range(runs)}) < runs
 
 
-def breaks_off(text: str) -> bool:
+def ends_mid_sentence(text: str) -> bool:
     """Whether a text ends where no sentence does: on a comma, a semicolon, a colon, an opening bracket."""
     return OPEN_END.search(text) is not None
 
 
-def ungarbled(text: str) -> str | None:
+def undo_mojibake(text: str) -> str | None:
     """The text that was meant, where UTF-8 was read as Latin-1 (ä½å¥½) or as GB18030 (浣犲ソ); None for every other text.
 
     Garbled text gives whole characters back, all of them in scripts we know: of other texts that is next to impossible.
@@ -84,13 +84,13 @@ def ungarbled(text: str) -> str | None:
     return None
 
 
-def tidy(text: str) -> tuple[str, list[str]]:
-    """The text as it was meant, and the names of what had to be mended, of `MENDS`; a tidy text is itself."""
+def clean_text(text: str) -> tuple[str, list[str]]:
+    """The text as it was meant, and the names of what had to be mended, of `CLEANERS`; a tidy text is itself."""
     done: dict[str, None] = {}
     before = None
     while before != text:  # behind what was taken out there may be more: a byte order mark hides that a text is garbled
         before = text
-        for name, mend in MENDS.items():
+        for name, mend in CLEANERS.items():
             if (mended := mend(text)) != text:
                 text = mended
                 done[name] = None
@@ -99,17 +99,17 @@ def tidy(text: str) -> tuple[str, list[str]]:
 
 def _without_stray(text: str) -> str:
     """Windows' line ends become newlines, the halves of a character are joined, other stray characters go."""
-    if not STRAY.search(text):
+    if not STRAY_CHARACTER.search(text):
         return text
     whole = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    return STRAY.sub("", whole)
+    return STRAY_CHARACTER.sub("", whole)
 
 
 def _without_edge_tokens(text: str) -> str:
     """The text without control tokens in front of it and behind it: a template has left them there."""
     if not (text.lstrip()[:1] in ("[", "<") or "]" in text[-16:] or ">" in text[-16:]):
         return text
-    found = EDGE_TOKENS.fullmatch(text)
+    found = AROUND_TEXT.fullmatch(text)
     assert found is not None, "every text matches"
     return found[1]
 
@@ -119,9 +119,9 @@ def _expected(character: str) -> bool:
     return bool(HAN.match(character) or KANA.match(character)) or character in "，。！？、：；“”‘’（）《》【】…—·～「」『』　"
 
 
-MENDS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
+CLEANERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
     {
-        "garbled": lambda text: ungarbled(text) or text,
+        "garbled": lambda text: undo_mojibake(text) or text,
         "stray": _without_stray,
         "tokens": _without_edge_tokens,
         "blanks": str.strip,

@@ -12,37 +12,37 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.check.duplicates import Digests, leaked, repeated
-from imprint.check.findings import EXAMPLES, Kind, Tally
+from imprint.check.findings import EXAMPLES, FindingKind, FindingTally
 from imprint.check.lengths import Lengths, histogram, summary
-from imprint.check.report import finding_lines, heading, language_line, shortened
-from imprint.check.settings import Settings
-from imprint.check.terminal import Ink, columns_of, ink_for
-from imprint.check.text_checks import CONTROL_TOKEN, LOST, language, repeats_itself
-from imprint.data.document_rows import Cutter, frame_of
-from imprint.data.encode import Encoded
+from imprint.check.report import finding_lines, heading, language_line, location_shortener
+from imprint.check.settings import CheckSettings
+from imprint.check.terminal import Style, style_for, terminal_columns
+from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, language, repeats_itself
+from imprint.data.document_rows import RowPacker, document_tokens
+from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.documents import Passage, counted, plain, read_passages, text_files
-from imprint.data.readers.sources import look_into, plain_encoding
+from imprint.data.readers.documents import DocumentPart, describe_file_count, is_plain_text, list_text_files, read_document_parts
+from imprint.data.readers.sources import detect_format, plain_encoding
 from imprint.data.section import TextsSection
-from imprint.data.texts import Reading
-from imprint.data.token_file import TextRows, TokenWriter
+from imprint.data.texts import ReadProgress
+from imprint.data.token_file import TokenFileRows, TokenWriter
 from imprint.errors import UserError
 from imprint.tokenizers import Tokenizer
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
     {
-        "bad": Kind("wrong", "rows or lines that cannot be read", "坏行"),
-        "lost": Kind("wrong", "documents that have lost characters (U+FFFD and the like)", "丢失字符的文档"),
-        "leaked": Kind("wrong", "documents that the held-out file has too", "留出数据中也有的文档"),
-        "repeated": Kind("advice", "documents that repeat an earlier one word for word", "完全重复的文档"),
-        "inside": Kind("advice", "documents with control tokens in them, which stay text", "文中夹有控制符的文档"),
-        "loops": Kind("advice", "documents that mostly repeat themselves", "大段自我重复的文档"),
+        "bad": FindingKind("wrong", "rows or lines that cannot be read", "坏行"),
+        "lost": FindingKind("wrong", "documents that have lost characters (U+FFFD and the like)", "丢失字符的文档"),
+        "leaked": FindingKind("wrong", "documents that the held-out file has too", "留出数据中也有的文档"),
+        "repeated": FindingKind("advice", "documents that repeat an earlier one word for word", "完全重复的文档"),
+        "inside": FindingKind("advice", "documents with control tokens in them, which stay text", "文中夹有控制符的文档"),
+        "loops": FindingKind("advice", "documents that mostly repeat themselves", "大段自我重复的文档"),
     }
 )
 """What is looked for in raw text, the gravest first."""
 
 
-class Corpus:
+class TextScan:
     """What has been seen of some documents so far, in memory that hardly grows."""
 
     def __init__(self, tokenizer: Tokenizer, section: TextsSection) -> None:
@@ -53,19 +53,19 @@ class Corpus:
         self.rows = 0
         """How many rows they make."""
         self.languages: Counter[str] = Counter()
-        self.found: dict[str, Tally] = {name: Tally() for name in KINDS}
+        self.found: dict[str, FindingTally] = {name: FindingTally() for name in TEXT_KINDS}
         self.digests = Digests()
         """The documents, in their order."""
         self._tokenizer = tokenizer
         self._section = section
-        self._frame = frame_of(tokenizer)
-        self._cutter = Cutter(self._frame, section.length)
+        self._frame = document_tokens(tokenizer)
+        self._cutter = RowPacker(self._frame, section.length)
 
     def read(self, source: str) -> None:
         """Look at all documents of a source, telling bad rows as they come; raises UserError for what cannot be read."""
         tokens, digest, shown = 0, blake2b(digest_size=16), set[str]()
-        with Reading(Path(source)) as reading:
-            passages = read_passages(
+        with ReadProgress(Path(source)) as reading:
+            passages = read_document_parts(
                 source, column=self._section.text_column, blank_lines=self._section.blank_lines, consumed=reading.consumed
             )
             for place, passage in passages:
@@ -84,9 +84,9 @@ class Corpus:
                     self._add(place, tokens, digest.hexdigest())
         self.rows += sum(1 for _row in self._cutter.finish())
 
-    def _look(self, passage: Passage, shown: set[str]) -> None:
+    def _look(self, passage: DocumentPart, shown: set[str]) -> None:
         """Count what a passage shows, each kind once a document."""
-        signs = {"lost": LOST.search(passage.text), "inside": CONTROL_TOKEN.search(passage.text)}
+        signs = {"lost": LOST_CHARACTER.search(passage.text), "inside": TYPED_SPECIAL_TOKEN.search(passage.text)}
         texts = {name: passage.text[max(sign.start() - 20, 0) : sign.end() + 20] for name, sign in signs.items() if sign}
         texts |= {"loops": passage.text} if repeats_itself(passage.text) else {}
         for name in texts.keys() - shown:
@@ -100,68 +100,74 @@ class Corpus:
         self.rows += sum(1 for _row in self._cutter.document(tokens + len(self._frame.first) + len(self._frame.last)))
 
 
-def check_texts(files: Sequence[str], dev: str | None, settings: Settings, knobs: Sequence[str]) -> int:
+def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSettings, knobs: Sequence[str]) -> int:
     """Check sources of raw text and print what was found; returns 0 where nothing is wrong, else 1.
 
     `knobs` are what the user has typed behind them. Raises UserError for what cannot be read.
     """
     assert settings.texts is not None, "rows are checked elsewhere"
-    ink, short = ink_for(sys.stdout), shortened([*files, *([dev] if dev else [])])
-    held_out = None if dev is None else Corpus(settings.tokenizer, settings.texts)
+    ink, short = style_for(sys.stdout), location_shortener([*files, *([dev] if dev else [])])
+    held_out = None if dev is None else TextScan(settings.tokenizer, settings.texts)
     if dev is not None and held_out is not None:
-        _read(dev, held_out, ink)
-    seen = Corpus(settings.tokenizer, settings.texts)
+        _scan_source(dev, held_out, ink)
+    seen = TextScan(settings.tokenizer, settings.texts)
     for source in files:
-        _read(source, seen, ink)
+        _scan_source(source, seen, ink)
     pairs = {"repeated": (repeated(seen.digests), seen.digests, "repeats")}
     if held_out is not None:
         pairs["leaked"] = leaked(seen.digests, held_out.digests), held_out.digests, "is"
         seen.found["bad"].count += held_out.found["bad"].count
     for name, (same, others, word) in pairs.items():
         examples = list(same)[:EXAMPLES]
-        seen.found[name] = Tally(len(same), [(seen.digests.places[row], f"{word} {short(others.places[like])}") for row, like in examples])
+        seen.found[name] = FindingTally(
+            len(same), [(seen.digests.places[row], f"{word} {short(others.places[like])}") for row, like in examples]
+        )
     found = {name: tally for name, tally in seen.found.items() if tally.count}
-    for line in (*_lengths(seen, ink), *language_line(seen.languages, ink)):
+    for line in (*_length_lines(seen, ink), *language_line(seen.languages, ink)):
         print(line)  # noqa: T201
-    for line in finding_lines(found, short, compared=dev is not None, ink=ink, columns=columns_of(sys.stdout), kinds=KINDS):
+    for line in finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
         print(line)  # noqa: T201
-    wrong = not seen.documents or any(KINDS[name].weight == "wrong" for name in found)
-    for line in _verdict(files, dev, seen, settings, knobs, wrong=wrong, ink=ink):
+    wrong = not seen.documents or any(TEXT_KINDS[name].weight == "wrong" for name in found)
+    for line in _conclusion_lines(files, dev, seen, settings, knobs, wrong=wrong, ink=ink):
         print(line)  # noqa: T201
     return int(wrong)
 
 
-def described(source: str) -> str:
-    """One sentence: how many files there are, in which formats and encodings. Raises UserError as `read_passages`."""
-    forms = Counter(f"plain text in {plain_encoding(file).name}" if plain(file) else look_into(file).form for file in text_files(source))
-    return f"{source}: {counted(source)}: {', '.join(form if count == 1 else f'{count} × {form}' for form, count in forms.most_common())}."
+def describe_texts(source: str) -> str:
+    """One sentence: how many files there are, in which formats and encodings. Raises UserError as `read_document_parts`."""
+    forms = Counter(
+        f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).form
+        for file in list_text_files(source)
+    )
+    listed = ", ".join(form if count == 1 else f"{count} × {form}" for form, count in forms.most_common())
+    return f"{source}: {describe_file_count(source)}: {listed}."
 
 
-def first_rows(source: str, settings: Settings, count: int) -> Iterator[tuple[str, Encoded]]:
+def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tuple[str, EncodedRow]]:
     """The (place, row) of the first so many rows that a run would make of a source, in which nothing is held out."""
     assert settings.texts is not None, "rows are shown elsewhere"
     with TemporaryDirectory() as folder:
-        with TokenWriter(Path(folder), frame_of(settings.tokenizer), settings.texts.length) as writer:
-            for place, passage in read_passages(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
+        with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
+            for place, passage in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(passage, BadRowError):
                     raise UserError(f"{place}: {passage}")
                 if passage.first:  # of a document of a million characters the beginning will do
                     writer.add(settings.tokenizer.encode(passage.text), place, len(passage.text), first=True, last=True)
                 if writer.rows >= count:
                     break
-        rows = TextRows(Path(folder), count)
+        rows = TokenFileRows(Path(folder), count)
         yield from ((rows.place(number), rows[number]) for number in range(len(rows)))
 
 
-def _read(source: str, seen: Corpus, ink: Ink) -> None:
+def _scan_source(source: str, seen: TextScan, ink: Style) -> None:
     documents, bad = seen.documents, seen.found["bad"].count
-    print(f"\n{ink(described(source), 'bold')}")  # noqa: T201
+    print(f"\n{ink(describe_texts(source), 'bold')}")  # noqa: T201
     seen.read(source)
     documents, bad = seen.documents - documents, seen.found["bad"].count - bad
     print(f"  {documents:,} documents, {bad:,} bad / {documents:,} 篇文档，{bad:,} 坏行")  # noqa: T201
 
 
-def _lengths(seen: Corpus, ink: Ink) -> Iterator[str]:
+def _length_lines(seen: TextScan, ink: Style) -> Iterator[str]:
     if not seen.documents:
         return
     tokens, longer = sum(length * count for length, count in seen.lengths.counts.items()), seen.lengths.longer
@@ -171,8 +177,8 @@ def _lengths(seen: Corpus, ink: Ink) -> Iterator[str]:
     yield f"    {seen.characters:,} characters, {tokens:,} tokens in {seen.rows:,} rows; {longer:,} documents take more than one row"
 
 
-def _verdict(
-    files: Sequence[str], dev: str | None, seen: Corpus, settings: Settings, knobs: Sequence[str], *, wrong: bool, ink: Ink
+def _conclusion_lines(
+    files: Sequence[str], dev: str | None, seen: TextScan, settings: CheckSettings, knobs: Sequence[str], *, wrong: bool, ink: Style
 ) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
     yield heading("verdict", "结论", ink)

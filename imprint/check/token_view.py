@@ -8,8 +8,8 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Final
 
-from imprint.check.terminal import Ink, left, width
-from imprint.data.encode import Encoded
+from imprint.check.terminal import Style, pad_right, width
+from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import printable
 from imprint.pack import IGNORE_INDEX
 from imprint.tokenizers import SPACE, Tokenizer
@@ -17,7 +17,7 @@ from imprint.tokenizers import SPACE, Tokenizer
 BORDER: Final = "│"
 
 
-class Mark(Enum):
+class TokenMark(Enum):
     """What becomes of a token; the value is what the reader sees in front of its line."""
 
     READ = "read / 只读"
@@ -25,69 +25,69 @@ class Mark(Enum):
     CUT = "cut / 截去"
 
 
-COLOURS: Final[Mapping[Mark, tuple[str, ...]]] = MappingProxyType(
-    {Mark.READ: ("blue",), Mark.LEARNED: ("green", "bold"), Mark.CUT: ("red", "dim")}
+MARK_STYLES: Final[Mapping[TokenMark, tuple[str, ...]]] = MappingProxyType(
+    {TokenMark.READ: ("blue",), TokenMark.LEARNED: ("green", "bold"), TokenMark.CUT: ("red", "dim")}
 )
-CONTROL_COLOUR: Final = ("yellow",)
+SPECIAL_STYLE: Final = ("yellow",)
 SPACES: Final = re.compile(r" {2,}")
-LABEL: Final = max(width(mark.value) for mark in Mark)
+LABEL: Final = max(width(mark.value) for mark in TokenMark)
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenView:
     """One token for the eye."""
 
     text: str
     """What it stands for, on one line."""
-    mark: Mark
+    mark: TokenMark
     """What becomes of it."""
     control: bool
     """Whether it steers the model and is no text."""
 
 
-def pieces(tokenizer: Tokenizer, row: Encoded, whole: Encoded) -> list[Piece]:
+def view_tokens(tokenizer: Tokenizer, row: EncodedRow, whole: EncodedRow) -> list[TokenView]:
     """The tokens of a row as it is trained, with those of the `whole` row that it has lost in their place."""
-    names = {token: name for name, token in tokenizer.controls.items()}
-    marks = [Mark.READ if label == IGNORE_INDEX else Mark.LEARNED for label in row.labels]
-    learned, learned_whole = marks.count(Mark.LEARNED), sum(label != IGNORE_INDEX for label in whole.labels)
-    found: list[Piece] = []
+    names = {token: name for name, token in tokenizer.special_ids.items()}
+    marks = [TokenMark.READ if label == IGNORE_INDEX else TokenMark.LEARNED for label in row.labels]
+    learned, learned_whole = marks.count(TokenMark.LEARNED), sum(label != IGNORE_INDEX for label in whole.labels)
+    found: list[TokenView] = []
     for start, end, first, last in (
         (0, len(row.ids) - learned, 0, len(whole.ids) - learned_whole),
         (len(row.ids) - learned, len(row.ids), len(whole.ids) - learned_whole, len(whole.ids)),
     ):
         kept, full = row.ids[start:end], whole.ids[first:last]
-        head, tail = _same_ends(kept, full)
-        cut = [(token, Mark.CUT) for token in full[head : len(full) - tail]]
+        head, tail = _common_ends(kept, full)
+        cut = [(token, TokenMark.CUT) for token in full[head : len(full) - tail]]
         there = list(zip(kept, marks[start:end], strict=True))
-        found += [_piece(tokenizer, names, token, mark) for token, mark in (*there[:head], *cut, *there[head:])]
+        found += [_view(tokenizer, names, token, mark) for token, mark in (*there[:head], *cut, *there[head:])]
     return found
 
 
-def names_of_marks(ink: Ink) -> str:
+def mark_legend(ink: Style) -> str:
     """The legend."""
-    marks = " · ".join(ink(mark.value, *COLOURS[mark]) for mark in Mark)
-    return f"{marks} · {ink('<sop> control / 控制符', *CONTROL_COLOUR)} · ▁ space / 空格 · ⏎ newline / 换行 · <0x..> byte / 字节"
+    marks = " · ".join(ink(mark.value, *MARK_STYLES[mark]) for mark in TokenMark)
+    return f"{marks} · {ink('<sop> control / 控制符', *SPECIAL_STYLE)} · ▁ space / 空格 · ⏎ newline / 换行 · <0x..> byte / 字节"
 
 
-def lines(found: Sequence[Piece], ink: Ink, columns: int) -> Iterator[str]:
+def token_lines(found: Sequence[TokenView], ink: Style, columns: int) -> Iterator[str]:
     """The pieces in lines of so many columns, each line named after what becomes of its tokens."""
     for mark, group in groupby(found, key=lambda piece: piece.mark):
         label, row, used = mark.value, "", 0
         for piece in group:
             size = width(piece.text) + 1
             if used and used + size > columns - LABEL - 2:
-                yield _line(label, row, ink, mark)
+                yield _labelled_line(label, row, ink, mark)
                 label, row, used = "", "", 0
-            row += ink(piece.text, *(CONTROL_COLOUR if piece.control else COLOURS[mark])) + ink(BORDER, "dim")
+            row += ink(piece.text, *(SPECIAL_STYLE if piece.control else MARK_STYLES[mark])) + ink(BORDER, "dim")
             used += size
-        yield _line(label, row, ink, mark)
+        yield _labelled_line(label, row, ink, mark)
 
 
-def _line(label: str, row: str, ink: Ink, mark: Mark) -> str:
-    return ink(left(label, LABEL), *COLOURS[mark]) + " " + ink(BORDER, "dim") + row
+def _labelled_line(label: str, row: str, ink: Style, mark: TokenMark) -> str:
+    return ink(pad_right(label, LABEL), *MARK_STYLES[mark]) + " " + ink(BORDER, "dim") + row
 
 
-def _same_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:
+def _common_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:
     """How many tokens at the start and at the end are the same in both, together at most as many as are kept."""
     room = min(len(kept), len(full))
     head = next((place for place in range(room) if kept[place] != full[place]), room)
@@ -95,12 +95,12 @@ def _same_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:
     return head, tail
 
 
-def _piece(tokenizer: Tokenizer, names: Mapping[int, str], token: int, mark: Mark) -> Piece:
+def _view(tokenizer: Tokenizer, names: Mapping[int, str], token: int, mark: TokenMark) -> TokenView:
     if token in names:
-        return Piece(names[token], mark, control=True)
+        return TokenView(names[token], mark, control=True)
     try:
         text = tokenizer.fragment(token).decode()
     except UnicodeDecodeError:
         text = tokenizer.piece(token)
     shown = SPACES.sub(lambda found: f"␣×{len(found[0])}", text).replace(" ", SPACE).replace("\n", "⏎").replace("\t", "⇥")
-    return Piece(printable(shown) or f"#{token}", mark, control=False)
+    return TokenView(printable(shown) or f"#{token}", mark, control=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imprint.data.batches import Batches
+from imprint.data.batches import BatchSampler
 from imprint.export.writers import write_original_prefix
 from imprint.files import atomic_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
@@ -31,7 +31,7 @@ PREDICTIONS = "generated_predictions.txt"
 class Pace:
     """What the Trainer's figures are counted by."""
 
-    batches: Batches
+    batches: BatchSampler
     """What a step takes of the rows that are learned from."""
     steps: int
     """Optimizer steps of the whole run."""

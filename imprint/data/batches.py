@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 
-def grouped_by_length(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:
+def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:
     """Shuffle row numbers into batches of `size` rows of similar length.
 
     Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: little
@@ -24,7 +24,7 @@ def grouped_by_length(lengths: Sequence[int], size: int, *, generator: random.Ra
     yield from batches
 
 
-def shuffled(count: int, size: int, *, generator: random.Random) -> Iterator[list[int]]:
+def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iterator[list[int]]:
     """Shuffle `count` row numbers into batches of `size` rows, whatever their lengths."""
     order = list(range(count))
     generator.shuffle(order)
@@ -32,7 +32,7 @@ def shuffled(count: int, size: int, *, generator: random.Random) -> Iterator[lis
         yield order[start : start + size]
 
 
-class Batches:
+class BatchSampler:
     """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else.
 
     Rows that are not grouped come as in the original: an epoch is shuffled and cut into micro-batches, a step takes as many as make `size`
@@ -93,8 +93,8 @@ class Batches:
         if self._epoch[0] != epoch:
             chance = random.Random(f"{self.seed}/{epoch}")
             rows = [*range(self.own), *self._general(epoch)]
-            grouped = grouped_by_length([self.lengths[row] for row in rows], self.unit, generator=chance)
-            units = grouped if self.group_by_length else shuffled(len(rows), self.unit, generator=chance)
+            grouped = length_grouped_batches([self.lengths[row] for row in rows], self.unit, generator=chance)
+            units = grouped if self.group_by_length else shuffled_batches(len(rows), self.unit, generator=chance)
             self._epoch = (epoch, [[rows[place] for place in unit] for unit in units])
         return self._epoch[1]
 
@@ -105,7 +105,7 @@ class Batches:
         return [pool[(epoch * self.general + place) % len(pool)] for place in range(self.general)]
 
 
-def sorted_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+def longest_first_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Row numbers in batches of `size`, longest rows first, so that running out of memory happens at once or never."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     return [order[i : i + size] for i in range(0, len(order), size)]

@@ -6,28 +6,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from imprint.data.batches import sorted_by_length
-from imprint.data.encode import Encoded, encode_sample
-from imprint.data.general_rows import general_per_epoch, load_general
+from imprint.data.batches import longest_first_batches
+from imprint.data.encode import EncodedRow, encode_sample
+from imprint.data.general_rows import general_per_epoch, load_general_rows
 from imprint.data.original import encode_sample_original
-from imprint.data.placeholders import fill, left_open, refuse_unused
-from imprint.data.readers.rows import describe
+from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
+from imprint.data.readers.rows import describe_source
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
-from imprint.data.token_file import lengths_of
+from imprint.data.token_file import row_lengths
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.progress import Progress
 from imprint.templates import Template
 
-MANY: Final = 10_000
+PROGRESS_FROM_ROWS: Final = 10_000
 """So many rows take some seconds to encode."""
 
 
 @dataclass(frozen=True)
-class CutReport:
+class TruncationReport:
     """How many rows lost something to the length limits."""
 
     rows: int
@@ -42,7 +42,7 @@ class CutReport:
     """How many lost the end of the answer."""
 
     @classmethod
-    def of(cls, rows: Sequence[Encoded]) -> "CutReport":
+    def of(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
         """Count over encoded rows."""
         return cls(
             rows=len(rows),
@@ -66,27 +66,27 @@ class CutReport:
 
 
 @dataclass(frozen=True)
-class Split:
+class DataSplits:
     """Rows to learn from and rows to measure on."""
 
-    train: Sequence[Encoded]
+    train: Sequence[EncodedRow]
     """Rows to learn from, in the order of the file."""
-    dev: Sequence[Encoded]
+    dev: Sequence[EncodedRow]
     """Rows for the evaluation loss, never learned from; empty where the recipe wants none."""
     dev_samples: list[Sample]
     """The rows of `dev` as text, for the prompts that are answered during the run."""
-    train_report: CutReport
+    train_report: TruncationReport
     """What the length limits cost in `train`."""
     places: Sequence[str] = ()
     """Where each row of `train` stands, `file:line`; empty where nobody knows."""
     sources: tuple[str, ...] = ()
     """What was read, a sentence for each of `train`, `dev` and the general rows: format, encoding, columns."""
-    general: list[Encoded] = field(default_factory=list)
+    general: list[EncodedRow] = field(default_factory=list)
     """Rows that are learned beside `train` and are nobody's own."""
     general_per_epoch: int = 0
     """How many of them an epoch takes."""
 
-    def row(self, number: int) -> Encoded:
+    def row(self, number: int) -> EncodedRow:
         """A row to learn from: the general ones are numbered behind those of `train`."""
         own = len(self.train)
         return self.train[number] if number < own else self.general[number - own]
@@ -100,14 +100,14 @@ class Split:
 
     def lengths(self) -> list[int]:
         """Tokens of every row to learn from, the general ones behind the others."""
-        return [*lengths_of(self.train), *lengths_of(self.general)]
+        return [*row_lengths(self.train), *row_lengths(self.general)]
 
-    def heaviest(self, count: int) -> list[Encoded]:
+    def longest_rows(self, count: int) -> list[EncodedRow]:
         """So many of the longest rows to learn from."""
-        return [self.row(number) for number in sorted_by_length(self.lengths(), count)[0]]
+        return [self.row(number) for number in longest_first_batches(self.lengths(), count)[0]]
 
 
-def load_split(section: DataSection, template: Template, base: Path | None = None, *, quiet: bool = False) -> Split:
+def load_splits(section: DataSection, template: Template, base: Path | None = None, *, quiet: bool = False) -> DataSplits:
     """Read, split and encode the data of a run; the same section gives the same rows. `base` is the folder of the model.
 
     Many rows are told as they are encoded, unless that is to be `quiet`.
@@ -115,20 +115,20 @@ def load_split(section: DataSection, template: Template, base: Path | None = Non
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
     train_samples, dev_samples = load_samples(section, tools=template.tools)
-    with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < MANY) as progress:
+    with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS) as progress:
         train = encode_samples(section, template, progress.over(train_samples))
     dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
-    sources = tuple(describe(path, columns) for path in (section.train, section.dev) if path is not None)
+    sources = tuple(describe_source(path, columns) for path in (section.train, section.dev) if path is not None)
     places = tuple(sample.place for sample in train_samples)
-    notes = [] if section.fill else left_open(train_samples, section.train)
-    split = Split(train, dev, dev_samples, CutReport.of(train), places, (*sources, *notes))
-    return split if section.mix_general is None else _mixed(split, section, section.mix_general, template, base or Path())
+    notes = [] if section.fill else unfilled_notes(train_samples, section.train)
+    split = DataSplits(train, dev, dev_samples, TruncationReport.of(train), places, (*sources, *notes))
+    return split if section.mix_general is None else _with_general_rows(split, section, section.mix_general, template, base or Path())
 
 
-def _mixed(split: Split, section: DataSection, mix: MixSection, template: Template, base: Path) -> Split:
+def _with_general_rows(split: DataSplits, section: DataSection, mix: MixSection, template: Template, base: Path) -> DataSplits:
     """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
-    found = load_general(mix, base, tools=template.tools)
+    found = load_general_rows(mix, base, tools=template.tools)
     encoded = encode_samples(section, template, found.samples)
     whole = [row for row in encoded if not row.cut]
     if not whole:
@@ -152,20 +152,20 @@ def _mixed(split: Split, section: DataSection, mix: MixSection, template: Templa
 
 def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:
     """The rows of a run as text: those it learns from, and those held out."""
-    samples = _read(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
+    samples = _read_samples(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
     if section.dev is None:
         return _hold_out(section, samples)
-    return samples, _read(section, section.dev, section.dev_rows, tools=tools)
+    return samples, _read_samples(section, section.dev, section.dev_rows, tools=tools)
 
 
 def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
     """The held-out rows of a run alone: where they have a file of their own, the one it learned from need not be there any more."""
     if section.dev is None:
         return load_samples(section, tools=tools)[1]
-    return _read(section, section.dev, section.dev_rows, tools=tools)
+    return _read_samples(section, section.dev, section.dev_rows, tools=tools)
 
 
-def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[Encoded]:
+def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[EncodedRow]:
     """Encode samples in a model's template, with the truncation and the lengths of a section; UserError names the row that cannot be."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
     source, target, before = section.max_source_length, section.max_target_length, section.source_prefix
@@ -178,8 +178,8 @@ def encode_samples(section: DataSection, template: Template, samples: Iterable[S
     return rows
 
 
-def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False, tools: bool = False) -> list[Sample]:
-    """Rows with their placeholders filled; with `all_used` each text of `fill` must have a place in them."""
+def _read_samples(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False, tools: bool = False) -> list[Sample]:
+    """Rows with their placeholders filled; with `all_used` each text of `fill_placeholders` must have a place in them."""
     samples = read_samples(
         path,
         prompt_column=section.prompt_column,
@@ -189,8 +189,8 @@ def _read(section: DataSection, path: Path, limit: int | None, *, all_used: bool
         tools=tools,
     )
     if all_used:
-        refuse_unused(samples, section.fill, path)
-    return fill(samples, section.fill) if section.fill else samples
+        refuse_unused_fill(samples, section.fill, path)
+    return fill_placeholders(samples, section.fill) if section.fill else samples
 
 
 def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from imprint.pack import IGNORE_INDEX
-from imprint.tokenizers import ChatGLMTokenizer, PublishedTokenizer, Tokenizer
+from imprint.tokenizers import ChatGLMTokenizer, HFTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
-class Frame:
+class DocumentTokens:
     """The ids around raw text, as the family's own pre-training had them."""
 
     each: tuple[int, ...]
@@ -24,7 +24,7 @@ class Frame:
         return 0 if self.each else 1
 
 
-def frame_of(tokenizer: Tokenizer) -> Frame:
+def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     """The frame of a tokenizer's family.
 
     ChatGLM-6B: `[gMASK] <sop> text <eop>`. That is GLM's document-level objective, a span that is generated behind its context, with the
@@ -35,24 +35,24 @@ def frame_of(tokenizer: Tokenizer) -> Frame:
     Source: Du et al., GLM: General Language Model Pretraining with Autoregressive Blank Infilling, 2022, section 2.2; Zeng et al.,
     GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
     """
-    if isinstance(tokenizer, PublishedTokenizer):
+    if isinstance(tokenizer, HFTokenizer):
         begin, last = tokenizer.manners.begin, tokenizer.manners.ends[:1]
-        return Frame(each=(), first=begin or last, last=last)
+        return DocumentTokens(each=(), first=begin or last, last=last)
     if isinstance(tokenizer, ChatGLMTokenizer):
         control = tokenizer.control
-        return Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
-    sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
-    return Frame(each=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), first=(), last=(tokenizer.controls[end],))
+        return DocumentTokens(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+    sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.special_ids else ("sop", "</s>")
+    return DocumentTokens(each=(tokenizer.special_ids["[gMASK]"], tokenizer.special_ids[sop]), first=(), last=(tokenizer.special_ids[end],))
 
 
-def opening(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a document's beginning, to be gone on with."""
-    frame = frame_of(tokenizer)
+    frame = document_tokens(tokenizer)
     return [*frame.each, *frame.first, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
-class Row:
+class RowSpan:
     """A stretch of a file of tokens that is one row: documents one after another, or a part of one that is longer than a row."""
 
     start: int
@@ -67,21 +67,21 @@ class Row:
     """How many of them are scored."""
 
 
-class Cutter:
+class RowPacker:
     """Lays documents into rows of at most `length` ids, in their order; a document that fits into a row is never cut.
 
     A longer one is cut into full rows, and what is left of it shares its row with the documents behind it. Each token of a document is
     scored exactly once, but for its very first where nothing stands before it.
     """
 
-    def __init__(self, frame: Frame, length: int) -> None:
+    def __init__(self, frame: DocumentTokens, length: int) -> None:
         self.frame = frame
         self.length = length
         self.tokens = 0
         self.documents = 0
-        self._open: Row | None = None
+        self._open: RowSpan | None = None
 
-    def document(self, tokens: int) -> Iterator[Row]:
+    def document(self, tokens: int) -> Iterator[RowSpan]:
         """Take in a document of so many tokens, with the frame's `first` and `last`; yields the rows that are full."""
         start, number = self.tokens, self.documents
         self.tokens += tokens
@@ -94,12 +94,12 @@ class Cutter:
             return
         yield from self.finish()
         while self.tokens - start > room:
-            yield Row(start, start + room, number, self.length, room - overlap)
+            yield RowSpan(start, start + room, number, self.length, room - overlap)
             start += room - overlap
         left = self.tokens - start
-        self._open = Row(start, self.tokens, number, each + left, left - overlap)
+        self._open = RowSpan(start, self.tokens, number, each + left, left - overlap)
 
-    def finish(self) -> Iterator[Row]:
+    def finish(self) -> Iterator[RowSpan]:
         """The row that is not full, if there is one."""
         if self._open is not None:
             yield self._open
@@ -118,13 +118,13 @@ class Window:
     """How many are new."""
 
 
-class Windows:
+class SlidingWindows:
     """Cuts documents into windows of at most `length` ids that overlap, so that each token has at least `length - stride` before it.
 
     Every token of a text is scored exactly once. The id that ends texts is none of them.
     """
 
-    def __init__(self, frame: Frame, length: int, stride: int) -> None:
+    def __init__(self, frame: DocumentTokens, length: int, stride: int) -> None:
         self.frame = frame
         self.stride = stride
         self._room = length - len(frame.each)

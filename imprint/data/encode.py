@@ -11,11 +11,11 @@ from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
-from imprint.templates import Message, Segment, Template, Turns, conversation, rounds_of
+from imprint.templates import Message, Segment, Template, Turns, make_messages, split_rounds
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRow:
     """One training row, and what had to be cut for it."""
 
     ids: tuple[int, ...]
@@ -44,7 +44,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class EncodedPrompt:
     """A prompt that is short enough, and what it lost."""
 
     ids: list[int]
@@ -62,16 +62,16 @@ class Fitted:
 
 def encode_sample(
     template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
-) -> Encoded:
+) -> EncodedRow:
     """Encode a training row; what is too long loses its least important part.
 
-    The prompt has at most `max_source_length` ids: see `fit_prompt`. The answer with its end has at most `max_target_length` ids: its last
-    tokens are cut, its end never. Scored are the answer and its end: what the model shall write, and nothing that is the same in every row.
+    The prompt has at most `max_source_length` ids: see `encode_messages`. The answer with its end id has at most `max_target_length` ids:
+    its last tokens are cut, never the end id. The answer and its end id are scored, the prompt is not.
     """
-    prompt = fit_prompt(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
+    prompt = encode_messages(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
     answer = template.answer(sample.messages, sample.answer, sample.tool)
     target = [*answer[: max_target_length - 1], template.end]
-    return Encoded(
+    return EncodedRow(
         ids=(*prompt.ids, *target),
         labels=(*[IGNORE_INDEX] * len(prompt.ids), *target),
         dropped_turns=prompt.dropped_turns,
@@ -80,7 +80,7 @@ def encode_sample(
     )
 
 
-def fit_prompt(template: Template, messages: Sequence[Message], *, max_source_length: int, source_prefix: str = "") -> Fitted:
+def encode_messages(template: Template, messages: Sequence[Message], *, max_source_length: int, source_prefix: str = "") -> EncodedPrompt:
     """Encode what the model shall answer, exactly the part of a training row that is not scored, in at most `max_source_length` ids.
 
     The oldest turns go first, as many as it takes; only a question that is too long by itself, with what the system says, loses its middle.
@@ -88,18 +88,18 @@ def fit_prompt(template: Template, messages: Sequence[Message], *, max_source_le
 
     Raises UserError where the frame alone is too long, and for what the template cannot write.
     """
-    told, rounds = rounds_of(messages)
+    told, rounds = split_rounds(messages)
 
     def prompt(dropped: int) -> tuple[Segment, ...]:
         return template.prompt([*told, *(message for said in rounds[dropped:] for message in said)], source_prefix)
 
     segments = prompt(0)
-    if _size(segments) <= max_source_length:
-        return Fitted(_flat(segments))
-    dropped = bisect_left(range(max(len(rounds) - 1, 0)), True, key=lambda turns: _size(prompt(turns)) <= max_source_length)
+    if _total_tokens(segments) <= max_source_length:
+        return EncodedPrompt(_flatten(segments))
+    dropped = bisect_left(range(max(len(rounds) - 1, 0)), True, key=lambda turns: _total_tokens(prompt(turns)) <= max_source_length)
     segments = prompt(dropped) if dropped else segments
-    cut = max(_size(segments) - max_source_length, 0)
-    return Fitted(_flat(_without_middle(segments, cut, max_source_length) if cut else segments), dropped, cut)
+    cut = max(_total_tokens(segments) - max_source_length, 0)
+    return EncodedPrompt(_flatten(_truncate_middle(segments, cut, max_source_length) if cut else segments), dropped, cut)
 
 
 def encode_prompt(
@@ -111,20 +111,20 @@ def encode_prompt(
     system: str | None = None,
     source_prefix: str = "",
 ) -> list[int]:
-    """Encode a question with what was said before it, as `fit_prompt`."""
-    said = conversation(query, history, system)
-    return fit_prompt(template, said, max_source_length=max_source_length, source_prefix=source_prefix).ids
+    """Encode a question with what was said before it, as `encode_messages`."""
+    said = make_messages(query, history, system)
+    return encode_messages(template, said, max_source_length=max_source_length, source_prefix=source_prefix).ids
 
 
-def _without_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[Segment]:
+def _truncate_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[Segment]:
     """The segments with so many ids fewer: they go from the middle of all that is not fixed."""
     loose = sum(len(segment.ids) for segment in segments if not segment.fixed)
     if cut > loose:
         raise UserError(
             Bilingual(
-                f"max_source_length: {limit} is too short for this model, whose prompts have {_size(segments) - loose} tokens "
+                f"max_source_length: {limit} is too short for this model, whose prompts have {_total_tokens(segments) - loose} tokens "
                 "around the text. "
-                f"Set it to at least {_size(segments) - loose + 1}.",
+                f"Set it to at least {_total_tokens(segments) - loose + 1}.",
                 "max_source_length 太短。",
             )
         )
@@ -139,9 +139,9 @@ def _without_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[S
     return kept
 
 
-def _size(segments: Sequence[Segment]) -> int:
+def _total_tokens(segments: Sequence[Segment]) -> int:
     return sum(len(segment.ids) for segment in segments)
 
 
-def _flat(segments: Sequence[Segment]) -> list[int]:
+def _flatten(segments: Sequence[Segment]) -> list[int]:
     return [token for segment in segments for token in segment.ids]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.data.section import BROUGHT, FILE, MixSection
+from imprint.data.section import FROM_BASE, GENERAL_FILE, MixSection
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 
 
 @dataclass(frozen=True)
-class General:
+class GeneralRows:
     """The general rows of a run, as text."""
 
     samples: list[Sample]
@@ -20,19 +20,22 @@ class General:
     """Where they were read."""
 
 
-def load_general(section: MixSection, base: Path, *, tools: bool = False) -> General:
-    """Read the general rows; `tools`: see `samples_of`. Raises UserError where the base brings none, and for a file that cannot be read."""
-    brought = section.rows == BROUGHT
-    source = str(base / FILE) if brought else section.rows
-    if brought and not (base / FILE).is_file():
+def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -> GeneralRows:
+    """Read the general rows; `tools`: see `samples_from_row`.
+
+    Raises UserError where the base brings none, and for a file that cannot be read.
+    """
+    brought = section.rows == FROM_BASE
+    source = str(base / GENERAL_FILE) if brought else section.rows
+    if brought and not (base / GENERAL_FILE).is_file():
         raise UserError(
             Bilingual(
-                f"data.mix_general.rows: the base {base} brings no general rows ({FILE}). Name a file of question and answer "
+                f"data.mix_general.rows: the base {base} brings no general rows ({GENERAL_FILE}). Name a file of question and answer "
                 "rows of your own.",
-                f"该底座不带通用数据（{FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
+                f"该底座不带通用数据（{GENERAL_FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
             )
         )
-    return General(read_samples(source, prompt_column="content", response_column="summary", tools=tools), source)
+    return GeneralRows(read_samples(source, prompt_column="content", response_column="summary", tools=tools), source)
 
 
 def general_per_epoch(own: int, share: float) -> int:

@@ -5,20 +5,20 @@ Both cut the end of a prompt that is too long, and with it perhaps the question.
 
 from collections.abc import Sequence
 
-from imprint.data.encode import Encoded, Fitted
+from imprint.data.encode import EncodedPrompt, EncodedRow
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
 from imprint.templates import Template, Turns
-from imprint.templates.chatglm import ChatGLMTemplate, led, rounds
-from imprint.templates.chatglm2 import ChatGLM2Template, rounds_from_one
+from imprint.templates.chatglm import ChatGLMTemplate, format_rounds, with_system
+from imprint.templates.chatglm2 import ChatGLM2Template, format_rounds_from_one
 from imprint.tokenizers import ChatGLMTokenizer, Tokenizer
 
 
 def encode_sample_original(
     template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
-) -> Encoded:
+) -> EncodedRow:
     """Encode a training row exactly as the original does; `source_prefix` is put before the prompt.
 
     ChatGLM-6B: the prompt keeps `max_source_length - 1` ids, the answer `max_target_length - 2`, and the `<sop>` is scored too. A history
@@ -33,7 +33,7 @@ def encode_sample_original(
     prompt = _framed(template, whole[:source])
     scored = [*(prompt[-1:] if first else ()), *answer[:target], template.end]
     read = prompt[:-1] if first else prompt
-    return Encoded(
+    return EncodedRow(
         ids=(*read, *scored),
         labels=(*[IGNORE_INDEX] * len(read), *scored),
         cut_prompt_tokens=max(len(whole) - source, 0),
@@ -43,7 +43,7 @@ def encode_sample_original(
 
 def encode_evaluation_original(
     template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
-) -> tuple[Fitted, str]:
+) -> tuple[EncodedPrompt, str]:
     """The prompt and the reference text as the original evaluates them.
 
     The prompt has at most `max_source_length` ids with the two of its frame, its end is cut. The reference is the answer's first
@@ -55,7 +55,7 @@ def encode_evaluation_original(
     whole = _prompt(template, sample, source_prefix, trained=False)
     room = max_source_length - 2
     reference = template.tokenizer.decode(template.tokenizer.encode(sample.answer)[: max_target_length - 2])
-    return Fitted(_framed(template, whole[:room]), cut_tokens=max(len(whole) - room, 0)), reference
+    return EncodedPrompt(_framed(template, whole[:room]), cut_tokens=max(len(whole) - room, 0)), reference
 
 
 def encode_original(
@@ -90,7 +90,7 @@ def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:
 def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: bool) -> list[int]:
     """Ids of the text that a sample asks with, whole and without its frame."""
     if isinstance(template, ChatGLM2Template):
-        text = rounds_from_one(sample.query, sample.history or ())
+        text = format_rounds_from_one(sample.query, sample.history or ())
     elif not isinstance(template, ChatGLMTemplate):
         raise UserError(
             Bilingual(
@@ -100,8 +100,8 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: 
             )
         )
     else:
-        text = rounds(sample.query, sample.history) if sample.history or (trained and sample.history is not None) else sample.query
-    return template.tokenizer.encode(source_prefix + led(text, sample.system))
+        text = format_rounds(sample.query, sample.history) if sample.history or (trained and sample.history is not None) else sample.query
+    return template.tokenizer.encode(source_prefix + with_system(text, sample.system))
 
 
 def _framed(template: Template, prompt: Sequence[int]) -> list[int]:

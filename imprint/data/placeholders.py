@@ -16,15 +16,15 @@ from imprint.errors import UserError
 from imprint.messages import Bilingual
 
 PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
-IN_BRACES: Final = 2
+BRACE_GROUPS: Final = 2
 """The first so many groups of it."""
-USUAL: Final = ("name", "author")
+IDENTITY_NAMES: Final = ("name", "author")
 """What rows about an identity leave open; in a recipe that fills nothing these are told, and all others may be code."""
-TOLD: Final = 5
+MAX_LISTED: Final = 5
 """How many places a sentence names."""
 
 
-def fill(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
+def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
     """The samples with each placeholder replaced by its text; a text that holds a placeholder itself stays as it is.
 
     Raises UserError for all placeholders that have no text, with their places.
@@ -35,11 +35,11 @@ def fill(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
         for name in placeholders(sample, known) - known.keys():
             wrong.setdefault(name, []).append(sample.place)
     if wrong:
-        raise UserError("\n".join(_unknown(name, places, texts) for name, places in sorted(wrong.items())))
-    return [_filled(sample, known) for sample in samples]
+        raise UserError("\n".join(_unknown_placeholder(name, places, texts) for name, places in sorted(wrong.items())))
+    return [_fill_sample(sample, known) for sample in samples]
 
 
-def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
+def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
     """Raise UserError for a text whose placeholder no row has: most likely a typing mistake."""
     known = {name.lower(): name for name in texts}
     held = {name for sample in samples for name in placeholders(sample, known)}
@@ -54,10 +54,10 @@ def refuse_unused(samples: Sequence[Sample], texts: Mapping[str, str], source: P
         )
 
 
-def left_open(samples: Sequence[Sample], source: Path) -> list[str]:
+def unfilled_notes(samples: Sequence[Sample], source: Path) -> list[str]:
     """A sentence where rows hold `{name}` or `{author}`, however written, and nobody says what to put there."""
-    found = [placeholders(sample, USUAL) & set(USUAL) for sample in samples]
-    names = [name for name in USUAL if any(name in held for held in found)]
+    found = [placeholders(sample, IDENTITY_NAMES) & set(IDENTITY_NAMES) for sample in samples]
+    names = [name for name in IDENTITY_NAMES if any(name in held for held in found)]
     if not names:
         return []
     listed = " and ".join(f"{{{name}}}" for name in names)
@@ -68,18 +68,22 @@ def left_open(samples: Sequence[Sample], source: Path) -> list[str]:
 
 def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
     """The names of the placeholders in a sample, in small letters; `<NAME>` and `[NAME]` count where the name is `known`."""
-    found = {(match.lastindex or 0, match[match.lastindex or 0].lower()) for text in _texts(sample) for match in PLACEHOLDER.finditer(text)}
-    return {name for group, name in found if group <= IN_BRACES or name in known}
+    found = {
+        (match.lastindex or 0, match[match.lastindex or 0].lower())
+        for text in _sample_texts(sample)
+        for match in PLACEHOLDER.finditer(text)
+    }
+    return {name for group, name in found if group <= BRACE_GROUPS or name in known}
 
 
-def _texts(sample: Sample) -> Iterator[str]:
+def _sample_texts(sample: Sample) -> Iterator[str]:
     yield from (sample.query, sample.answer, sample.system or "")
     yield from (message.text for message in sample.said or ())
     for turn in sample.history or ():
         yield from turn
 
 
-def _filled(sample: Sample, texts: Mapping[str, str]) -> Sample:
+def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
     def put(text: str) -> str:
         return PLACEHOLDER.sub(lambda found: texts.get(found[found.lastindex or 0].lower(), found[0]), text)
 
@@ -89,10 +93,10 @@ def _filled(sample: Sample, texts: Mapping[str, str]) -> Sample:
     return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, said=said)
 
 
-def _unknown(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:
-    more = f" and {len(places) - TOLD} more" if len(places) > TOLD else ""
+def _unknown_placeholder(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:
+    more = f" and {len(places) - MAX_LISTED} more" if len(places) > MAX_LISTED else ""
     return (
-        f"{', '.join(places[:TOLD])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
+        f"{', '.join(places[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
         f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.\n"
         f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。"
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from imprint.templates import Message, conversation
+from imprint.templates import Message, make_messages
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class Sample:
     @property
     def messages(self) -> list[Message]:
         """What is said up to the question."""
-        return conversation(self.query, self.history, self.system) if self.said is None else list(self.said)
+        return make_messages(self.query, self.history, self.system) if self.said is None else list(self.said)

@@ -8,11 +8,11 @@ from pydantic import field_validator
 
 from imprint.config import DefaultTag, Field, Section
 
-BROUGHT: Final = "base"
+FROM_BASE: Final = "base"
 """What a recipe calls the rows that a base brings along."""
 
 
-FILE: Final = "general.jsonl"
+GENERAL_FILE: Final = "general.jsonl"
 """Their name in the folder of the base."""
 
 
@@ -20,9 +20,11 @@ class MixSection(Section):
     """General rows mixed in: they are learned like the others and never counted as yours."""
 
     rows: str = Field(
-        BROUGHT,
+        FROM_BASE,
         min_length=1,
-        description=f'File or folder of question and answer rows, or "{BROUGHT}": the {FILE} in the folder of the base; the toy has one.',
+        description=(
+            f'File or folder of question and answer rows, or "{FROM_BASE}": the {GENERAL_FILE} in the folder of the base; the toy has one.'
+        ),
     )
     share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes other ones in their turn.")
 
@@ -78,7 +80,7 @@ class DataSection(Section):
         return texts
 
 
-WATCHED_TOKENS: Final = 64
+MAX_CONTINUATION: Final = 64
 """Most tokens that it is gone on with."""
 
 
@@ -126,7 +128,7 @@ class TextsSection(Section):
     @property
     def max_target_length(self) -> int:
         """Most tokens that a watched opening is gone on with."""
-        return min(WATCHED_TOKENS, self.length)
+        return min(MAX_CONTINUATION, self.length)
 
 
 AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), DefaultTag("rows")]

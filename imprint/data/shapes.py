@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value, encodable, quote, some_text
+from imprint.data.readers.bad_rows import BadRowError, describe_value, non_empty_text, quote, valid_unicode
 from imprint.data.sample import Sample
-from imprint.data.tool_turns import Turn, is_tool_turn, offered, samples_of_turns, tool_turn
+from imprint.data.tool_turns import ToolTurn, is_tool_turn, offered_tools, samples_from_tool_turns, tool_turn
 from imprint.templates import Message
 
-CONVERSATIONS: Final = ("messages", "conversations", "conversation")
-PAIRS: Final = (
+CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
+COLUMN_PAIRS: Final = (
     ("prompt", "response"),
     ("prompt", "completion"),
     ("query", "response"),
@@ -27,7 +27,7 @@ PAIRS: Final = (
     ("问题", "回答"),
     ("提问", "回答"),
 )
-SPEAKERS: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
+ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -57,7 +57,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Shape:
+class RowShape:
     """Which columns of a row make its samples."""
 
     kind: Literal["named", "pair", "alpaca", "conversation"]
@@ -89,31 +89,31 @@ class Shape:
         return f'{asked}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
 
 
-def shape_of(row: Mapping[str, object], columns: Columns) -> Shape:
+def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
     """The shape of a file by its first row: the named columns if they are there or somebody named them, else a known shape that fits.
 
-    Where nothing fits, it is that of the named columns, so that `samples_of` says what is missing.
+    Where nothing fits, it is that of the named columns, so that `samples_from_row` says what is missing.
     """
-    named = Shape("named", columns.prompt, columns.response, columns.history)
+    named = RowShape("named", columns.prompt, columns.response, columns.history)
     if not columns.by_default or (columns.prompt in row and columns.response in row):
         return named
-    return known_shape(row, columns.history) or named
+    return published_shape(row, columns.history) or named
 
 
-def known_shape(row: Mapping[str, object], history: str | None = None) -> Shape | None:
+def published_shape(row: Mapping[str, object], history: str | None = None) -> RowShape | None:
     """The first of the published shapes that a row has."""
-    for name in CONVERSATIONS:
-        if isinstance(_parsed(row.get(name)), list):
-            return Shape("conversation", name)
+    for name in CONVERSATION_COLUMNS:
+        if isinstance(_parse_list(row.get(name)), list):
+            return RowShape("conversation", name)
     if {"instruction", "output"} <= row.keys():
-        return Shape("alpaca", "instruction", "output", history)
-    for prompt, response in PAIRS:
+        return RowShape("alpaca", "instruction", "output", history)
+    for prompt, response in COLUMN_PAIRS:
         if prompt in row and response in row:
-            return Shape("pair", prompt, response, history)
+            return RowShape("pair", prompt, response, history)
     return None
 
 
-def samples_of(row: object, shape: Shape, place: str, *, tools: bool = False) -> list[Sample]:
+def samples_from_row(row: object, shape: RowShape, place: str, *, tools: bool = False) -> list[Sample]:
     """The samples of a row: one, or of a conversation one for each answer, with the turns before it as its history.
 
     `tools` says whether the template writes tools: turns that call or answer one are bad otherwise, and what is offered is left out.
@@ -129,8 +129,8 @@ def samples_of(row: object, shape: Shape, place: str, *, tools: bool = False) ->
     if shape.kind == "alpaca":
         query = _instruction(row)
     else:
-        query = some_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
-    answer = some_text(_column(row, shape.response, answer_of), shape.response)
+        query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
+    answer = non_empty_text(_column(row, shape.response, answer_of), shape.response)
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:
@@ -147,7 +147,7 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     hint = f" Did you mean {quote(spelled[close[0]])}?" if close else ""
     if knob is None:
         raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {there}.{hint}')
-    if not hint and (known := known_shape(row)):
+    if not hint and (known := published_shape(row)):
         hint = f" The row is one of a known shape ({known.sentence()}): leave {knob} out to have it read."
     raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {there}.{hint}')
 
@@ -155,24 +155,24 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
 def _instruction(row: Mapping[str, object]) -> str:
     """The question of an alpaca row: its instruction, and its input on the next line where there is one."""
     parts = [row.get("instruction"), row.get("input")]
-    texts = [encodable(part, quote(name)) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
+    texts = [valid_unicode(part, quote(name)) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
     for part, name in zip(parts, ("instruction", "input"), strict=True):
         if part is not None and not isinstance(part, str):
             raise BadRowError(f'"{name}" must be a text, got {describe_value(part)}.')
     query = "\n".join(text for text in texts if text.strip())
-    return query or some_text(_column(row, "instruction", None), "instruction")
+    return query or non_empty_text(_column(row, "instruction", None), "instruction")
 
 
 def _system(row: Mapping[str, object]) -> str | None:
     value = row.get("system")
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return some_text(value, "system")
+    return non_empty_text(value, "system")
 
 
 def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     """The turns of a history; null and, in a table, an empty cell are a row without one."""
-    turns_list = _parsed(value)
+    turns_list = _parse_list(value)
     if turns_list is None:
         return None
     if not isinstance(turns_list, list):
@@ -181,13 +181,13 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     for number, turn in enumerate(turns_list, start=1):
         match turn:
             case [str(question), str(answer)]:
-                turns.append((encodable(question, quote(column)), encodable(answer, quote(column))))
+                turns.append((valid_unicode(question, quote(column)), valid_unicode(answer, quote(column))))
             case _:
                 raise BadRowError(f'turn {number} of "{column}" must be a [question, answer] pair of texts, got {describe_value(turn)}.')
     return tuple(turns)
 
 
-def _parsed(value: object) -> object:
+def _parse_list(value: object) -> object:
     """A list that a cell of a table holds as JSON text; anything else as it is, and a blank text as nothing."""
     if not isinstance(value, str):
         return value
@@ -202,12 +202,12 @@ def _parsed(value: object) -> object:
 
 
 def _conversation(row: Mapping[str, object], column: str, place: str, *, tools: bool) -> list[Sample]:
-    turns = _parsed(_column(row, column, None))
+    turns = _parse_list(_column(row, column, None))
     if not isinstance(turns, list):
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
-    if tools and (offered(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
-        return _with_tools(row, turns, column, place)
-    system, said = _without_system(_system(row), [_Turn.of(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
+    if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
+        return _tool_conversation(row, turns, column, place)
+    system, said = _split_system(_system(row), [_Turn.of(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
     if not said:
         raise BadRowError(f'"{column}" holds no question and no answer.')
     samples: list[Sample] = []
@@ -228,19 +228,19 @@ def _conversation(row: Mapping[str, object], column: str, place: str, *, tools: 
     return samples
 
 
-def _with_tools(row: Mapping[str, object], turns: Sequence[object], column: str, place: str) -> list[Sample]:
+def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], column: str, place: str) -> list[Sample]:
     """The samples of a conversation with tools: one for each answer and each call."""
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
     read = [None if turn is None else _Turn.of(turn, number, column) for number, turn in enumerate(plain, start=1)]
-    system, _ = _without_system(_system(row), [turn for turn in read if turn is not None], column)
+    system, _ = _split_system(_system(row), [turn for turn in read if turn is not None], column)
     told = [
-        Turn((Message("assistant" if turn.speaker == "assistant" else "user", turn.text),), turn.learned)
+        ToolTurn((Message("assistant" if turn.speaker == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None
         else tool_turn(raw if isinstance(raw, dict) else {}, number, column)
         for number, (turn, raw) in enumerate(zip(read, turns, strict=True), start=1)
         if turn is None or turn.speaker != "system"
     ]
-    return list(samples_of_turns(told, system, offered(row, turns), column, place))
+    return list(samples_from_tool_turns(told, system, offered_tools(row, turns), column, place))
 
 
 @dataclass(frozen=True)
@@ -262,21 +262,21 @@ class _Turn:
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
             )
         who, what = ("role", "content") if "role" in said else ("from", "value")
-        if not isinstance(role, str) or role.lower() not in SPEAKERS:
-            allowed = ", ".join(SPEAKERS)
+        if not isinstance(role, str) or role.lower() not in ROLES:
+            allowed = ", ".join(ROLES)
             raise BadRowError(f'turn {number} of "{column}": "{who}" must be one of {allowed}, got {describe_value(role)}.')
-        text = some_text(_joined(said[what]), f"{what} of turn {number}")
-        return cls(number, SPEAKERS[role.lower()], text, said.get("loss") is not False and said.get("weight") != 0)
+        text = non_empty_text(_join_parts(said[what]), f"{what} of turn {number}")
+        return cls(number, ROLES[role.lower()], text, said.get("loss") is not False and said.get("weight") != 0)
 
 
-def _joined(content: object) -> object:
+def _join_parts(content: object) -> object:
     """The text of a content that comes in parts, as OpenAI allows."""
     if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
         return "".join(part["text"] for part in content)
     return content
 
 
-def _without_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
+def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
     """What the model is told first, by a column or by the first turn, and the turns after it."""
     if turns and turns[0].speaker == "system":
         if system is not None and system != turns[0].text:

@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from imprint.data.document_rows import Cutter, Frame, Row
-from imprint.data.encode import Encoded
+from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
+from imprint.data.encode import EncodedRow
 from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_json
 from imprint.pack import IGNORE_INDEX
 
-BEGINS: Final = 1 << 31
+DOCUMENT_START: Final = 1 << 31
 """The bit that marks a document's first token; ids are below it."""
 TOKEN: Final = np.dtype("<u4")
 ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
@@ -33,7 +33,7 @@ TOKENS, ROWS, DOCUMENTS, ABOUT = "tokens.bin", "rows.bin", "documents.bin", "abo
 
 
 @dataclass(frozen=True)
-class About:
+class TokenFileInfo:
     """What about.json says."""
 
     rows: int
@@ -55,12 +55,12 @@ class About:
 class TokenWriter(AbstractContextManager["TokenWriter"]):
     """Writes the four files into a folder that exists; on leaving, about.json comes last."""
 
-    def __init__(self, folder: Path, frame: Frame, length: int) -> None:
+    def __init__(self, folder: Path, frame: DocumentTokens, length: int) -> None:
         self.folder = folder
         self.frame = frame
         self.rows = 0
-        self.cutter = Cutter(frame, length)
-        self._digest = hashlib.sha256(repr((frame, length)).encode())
+        self.cutter = RowPacker(frame, length)
+        self._digest = hashlib.sha256(_digest_head(frame, length).encode())
         self._files: dict[str, int] = {}
         self._characters = 0
         self._open = 0
@@ -78,7 +78,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             file, _, line = place.rpartition(":")
             self._write(self._documents, np.array([(int(line), self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
         if len(ids) and not self._open:
-            ids[0] |= BEGINS
+            ids[0] |= DOCUMENT_START
         self._write(self._tokens, ids)
         self._open += len(ids)
         self._characters += characters
@@ -93,10 +93,10 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._stack.close()
         if error is None:
             counts = (self.rows, self.cutter.documents, self.cutter.tokens, self._characters)
-            about = About(*counts, self.frame.each, tuple(self._files), self._digest.hexdigest()[:16])
+            about = TokenFileInfo(*counts, self.frame.each, tuple(self._files), self._digest.hexdigest()[:16])
             write_json(self.folder / ABOUT, asdict(about))
 
-    def _add_rows(self, rows: Iterable[Row]) -> None:
+    def _add_rows(self, rows: Iterable[RowSpan]) -> None:
         made = np.array([astuple(row) for row in rows], dtype=ROW)
         self._write(self._rows, made)
         self.rows += len(made)
@@ -108,12 +108,12 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             file.write(content)
 
 
-class TextRows(Sequence[Encoded]):
+class TokenFileRows(Sequence[EncodedRow]):
     """The rows of a folder that `TokenWriter` wrote, each read when it is asked for."""
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder
-        self.about = read_about(folder)
+        self.about = read_token_file_info(folder)
         self._count = self.about.rows if limit is None else min(limit, self.about.rows)
 
     @property
@@ -124,22 +124,22 @@ class TextRows(Sequence[Encoded]):
     @property
     def lengths(self) -> list[int]:
         """How many ids each row has; no row is read for it."""
-        lengths: list[int] = _read(self.folder / ROWS, ROW, 0, self._count)["ids"].tolist()
+        lengths: list[int] = _read_entries(self.folder / ROWS, ROW, 0, self._count)["ids"].tolist()
         return lengths
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, place: int) -> Encoded: ...
+    def __getitem__(self, place: int) -> EncodedRow: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Encoded]: ...
-    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
+    def __getitem__(self, place: slice) -> list[EncodedRow]: ...
+    def __getitem__(self, place: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(self._count))]
         row = self._row(place)
-        tokens = _read(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
-        parts = np.split(tokens & (BEGINS - 1), np.flatnonzero(tokens[1:] & BEGINS) + 1)
+        tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
+        parts = np.split(tokens & (DOCUMENT_START - 1), np.flatnonzero(tokens[1:] & DOCUMENT_START) + 1)
         ids: list[int] = []
         labels: list[int] = []
         starts = []
@@ -148,24 +148,24 @@ class TextRows(Sequence[Encoded]):
             text = part.tolist()
             ids += [*self.about.each, *text]
             labels += [*[IGNORE_INDEX] * len(self.about.each), *text] if self.about.each else [IGNORE_INDEX, *text[1:]]
-        return Encoded(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+        return EncodedRow(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
 
     def place(self, row: int) -> str:
         """Where the document that a row begins with stands: "file:line"."""
-        (document,) = _read(self.folder / DOCUMENTS, DOCUMENT, int(self._row(row)["document"]), 1)
+        (document,) = _read_entries(self.folder / DOCUMENTS, DOCUMENT, int(self._row(row)["document"]), 1)
         return f"{self.about.files[document['file']]}:{document['line']}"
 
     def _row(self, place: int) -> np.void:
         if not -self._count <= place < self._count:
             raise IndexError(place)
-        row: np.void = _read(self.folder / ROWS, ROW, place % self._count, 1)[0]
+        row: np.void = _read_entries(self.folder / ROWS, ROW, place % self._count, 1)[0]
         return row
 
 
-class Places(Sequence[str]):
+class RowLocations(Sequence[str]):
     """Where each row's first document stands."""
 
-    def __init__(self, rows: TextRows) -> None:
+    def __init__(self, rows: TokenFileRows) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
@@ -179,18 +179,23 @@ class Places(Sequence[str]):
         return self._rows.place(place) if isinstance(place, int) else [self[one] for one in range(*place.indices(len(self)))]
 
 
-def lengths_of(rows: Sequence[Encoded]) -> list[int]:
+def _digest_head(frame: DocumentTokens, length: int) -> str:
+    """What a digest begins with, in the words of earlier versions, so that the rows of their runs are recognised."""
+    return f"(Frame(each={frame.each!r}, first={frame.first!r}, last={frame.last!r}), {length})"
+
+
+def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
     """How many ids each row has, without reading rows that lie on the disk."""
-    return rows.lengths if isinstance(rows, TextRows) else [len(row.ids) for row in rows]
+    return rows.lengths if isinstance(rows, TokenFileRows) else [len(row.ids) for row in rows]
 
 
-def read_about(folder: Path) -> About:
+def read_token_file_info(folder: Path) -> TokenFileInfo:
     """What a folder's about.json says."""
     values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return About(**values | {name: tuple(values[name]) for name in ("each", "files")})
+    return TokenFileInfo(**values | {name: tuple(values[name]) for name in ("each", "files")})
 
 
-def _read(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:
+def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:
     """So many entries of a file; read and not mapped, so that the memory of the process does not grow with what it has looked at."""
     found = np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)
     if len(found) < count:

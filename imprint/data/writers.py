@@ -32,13 +32,13 @@ def write_samples(path: Path, samples: Iterable[Sample], *, history: bool = True
 
     `history` and `system` say whether a table has these columns. Raises UserError for another ending, and for what a format cannot hold.
     """
-    write = WRITERS[ending(path)]
+    write = WRITERS[output_suffix(path)]
     columns = [PROMPT, RESPONSE, *([HISTORY] if history else []), *([SYSTEM] if system else [])]
     with atomic_file(path) as part:
         write(part, samples, columns)
 
 
-def ending(path: Path) -> str:
+def output_suffix(path: Path) -> str:
     """The ending of a file that can be written; raises UserError for another one."""
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
@@ -46,7 +46,7 @@ def ending(path: Path) -> str:
     return suffix
 
 
-def as_row(sample: Sample) -> dict[str, object]:
+def sample_to_row(sample: Sample) -> dict[str, object]:
     """A sample as a row of the normal form."""
     row: dict[str, object] = {PROMPT: sample.query, RESPONSE: sample.answer}
     if sample.history is not None:
@@ -60,24 +60,24 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _lines(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
+def _write_jsonl(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
     with part.open("w", encoding="utf-8", newline="\n") as file:
         for sample in samples:
-            file.write(_as_json(as_row(sample)) + "\n")
+            file.write(_as_json(sample_to_row(sample)) + "\n")
 
 
-def _array(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
+def _write_json_array(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
     with part.open("w", encoding="utf-8", newline="\n") as file:
         before = "[\n"
         for sample in samples:
-            file.write(before + _as_json(as_row(sample)))
+            file.write(before + _as_json(sample_to_row(sample)))
             before = ",\n"
         file.write("\n]\n")
 
 
 def _cells(sample: Sample, columns: Sequence[str], longest: int, form: str) -> list[str]:
     """A sample as cells of text."""
-    row = as_row(sample)
+    row = sample_to_row(sample)
     cells = [value if isinstance(value, str) else _as_json(value) if value is not None else "" for value in map(row.get, columns)]
     for name, cell in zip(columns, cells, strict=True):
         if len(cell) > longest:
@@ -87,7 +87,7 @@ def _cells(sample: Sample, columns: Sequence[str], longest: int, form: str) -> l
     return cells
 
 
-def _delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, form: str) -> None:
+def _write_delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, form: str) -> None:
     # Excel takes a file without a byte order mark for one in the encoding of the country.
     with part.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
@@ -96,15 +96,15 @@ def _delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], de
             writer.writerow(_cells(sample, columns, LONGEST_CELL, form))
 
 
-def _comma_separated(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
-    _delimited(part, samples, columns, ",", "CSV")
+def _write_csv(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+    _write_delimited(part, samples, columns, ",", "CSV")
 
 
-def _tab_separated(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
-    _delimited(part, samples, columns, "\t", "TSV")
+def _write_tsv(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+    _write_delimited(part, samples, columns, "\t", "TSV")
 
 
-def _workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
     try:
         from openpyxl import Workbook
         from openpyxl.cell import WriteOnlyCell
@@ -131,7 +131,7 @@ def _workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> 
         book.save(file)
 
 
-def _parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+def _write_parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
@@ -141,11 +141,11 @@ def _parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> N
     types = {HISTORY: pyarrow.list_(pyarrow.list_(text))}
     schema = pyarrow.schema([(name, types.get(name, text)) for name in columns])
     with ParquetWriter(part, schema) as writer:
-        for rows in _groups(map(as_row, samples), GROUP_ROWS):
+        for rows in _in_groups(map(sample_to_row, samples), GROUP_ROWS):
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
 
 
-def _groups(rows: Iterator[dict[str, object]], size: int) -> Iterator[list[dict[str, object]]]:
+def _in_groups(rows: Iterator[dict[str, object]], size: int) -> Iterator[list[dict[str, object]]]:
     while group := list(islice(rows, size)):
         yield group
 
@@ -153,12 +153,12 @@ def _groups(rows: Iterator[dict[str, object]], size: int) -> Iterator[list[dict[
 Writer = Callable[[Path, Iterable[Sample], Sequence[str]], None]
 WRITERS: Final[Mapping[str, Writer]] = MappingProxyType(
     {
-        ".jsonl": _lines,
-        ".ndjson": _lines,
-        ".json": _array,
-        ".csv": _comma_separated,
-        ".tsv": _tab_separated,
-        ".xlsx": _workbook,
-        ".parquet": _parquet,
+        ".jsonl": _write_jsonl,
+        ".ndjson": _write_jsonl,
+        ".json": _write_json_array,
+        ".csv": _write_csv,
+        ".tsv": _write_tsv,
+        ".xlsx": _write_workbook,
+        ".parquet": _write_parquet,
     }
 )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.data.batches import sorted_by_length
-from imprint.data.encode import encode_sample, fit_prompt
+from imprint.data.batches import longest_first_batches
+from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_original
 from imprint.data.sample import Sample
 from imprint.errors import UserError
@@ -88,7 +88,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     questions = [_question(model, sample, section) for sample in samples]
     kept = output / ANSWERS
     done = _begin(kept, model, questions, section)
-    batches = sorted_by_length([len(question.ids) for question in questions], section.batch_size)
+    batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
     open_batches = [batch for batch in batches if not all(row in done for row in batch)]
     if open_batches:
         with Progress(f"answering {len(samples)} rows", len(samples), "row", start=len(samples) - sum(map(len, open_batches))) as progress:
@@ -159,7 +159,7 @@ def _question(model: Model, sample: Sample, section: EvaluateSection) -> Questio
         rest = max(1, (section.max_length or source + target + 1) - len(prompt.ids))
         return Question(prompt.ids, reference, rest if bound is None else min(rest, bound), prompt.cut)
     assert bound is not None
-    prompt = fit_prompt(model.template, sample.messages, max_source_length=source, source_prefix=before)
+    prompt = encode_messages(model.template, sample.messages, max_source_length=source, source_prefix=before)
     return Question(prompt.ids, sample.answer, bound, prompt.cut)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imprint.config import read_overrides
-from imprint.data.placeholders import fill
+from imprint.data.placeholders import fill_placeholders
 from imprint.data.readers.samples import read_samples
-from imprint.data.readers.sources import find_source
+from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
@@ -44,12 +44,12 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools:
         limit=limit,
         tools=tools,
     )
-    return fill(samples, section.fill) if section.fill else samples
+    return fill_placeholders(samples, section.fill) if section.fill else samples
 
 
 def name_of(data: Path) -> str:
     """What the answers to a file or folder of rows are called; so many rows drawn from it are not the whole of it."""
-    source = find_source(data)
+    source = parse_source(data)
     return source.path.stem + (f"-drawn-{source.count}" if source.count else "")
 
 

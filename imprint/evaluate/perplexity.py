@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from imprint.config import read_overrides
-from imprint.data.document_rows import Frame, Window, Windows, frame_of
-from imprint.data.readers.bad_rows import BadRowError, Problems
-from imprint.data.readers.documents import Passage, read_passages, text_files
+from imprint.data.document_rows import DocumentTokens, SlidingWindows, Window, document_tokens
+from imprint.data.readers.bad_rows import BadRowError, BadRows
+from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
 from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection
@@ -88,9 +88,9 @@ def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySect
     return section.model_copy(update=filled)
 
 
-def _passages(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, Passage | BadRowError]]:
+def _passages(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, DocumentPart | BadRowError]]:
     number = 0
-    for place, found in read_passages(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
+    for place, found in read_document_parts(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
         number += isinstance(found, BadRowError) or found.first
         if limit is not None and number > limit:
             return
@@ -99,14 +99,14 @@ def _passages(source: Path, section: PerplexitySection, limit: int | None) -> It
 
 def _scan(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
     """Count what a source holds; UserError for bad rows, before any weight is read."""
-    problems, characters = Problems(source), 0
+    problems, characters = BadRows(source), 0
     for place, found in _passages(source, section, limit):
         if isinstance(found, BadRowError):
             problems.add(place, found)
         else:
             problems.good += found.first
             characters += len(found.text)
-    problems.raise_any("Mend {}; nothing was measured.")
+    problems.raise_if_any("Mend {}; nothing was measured.")
     if not problems.good:
         raise UserError(
             f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either."
@@ -137,7 +137,7 @@ def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, ti
 def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> list[dict[str, Any]]:
     """The lines that an earlier command left for the same work; else a new file."""
     try:
-        files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in text_files(text.source)]
+        files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in list_text_files(text.source)]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
     aside = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}  # what changes no number, or is the model's
@@ -151,11 +151,11 @@ def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> 
     return []
 
 
-def _unmeasured(passages: Iterable[tuple[str, Passage | BadRowError]], done: int) -> Iterator[Passage]:
+def _unmeasured(passages: Iterable[tuple[str, DocumentPart | BadRowError]], done: int) -> Iterator[DocumentPart]:
     """What comes behind the first `done` documents."""
     number = 0
     for _place, passage in passages:
-        assert isinstance(passage, Passage), "bad rows were told before"
+        assert isinstance(passage, DocumentPart), "bad rows were told before"
         number += passage.first
         if number > done:
             yield passage
@@ -187,11 +187,11 @@ class _Measuring:
     section: PerplexitySection
     batch: list[tuple[_Document, Window]] = field(default_factory=list)
 
-    def documents(self, passages: Iterable[Passage]) -> Iterator[_Document]:
+    def documents(self, passages: Iterable[DocumentPart]) -> Iterator[_Document]:
         """Each document in its order, once all of its windows are computed."""
-        frame = frame_of(self.model.tokenizer)
+        frame = document_tokens(self.model.tokenizer)
         length, stride = self._window(frame)
-        windows, held = Windows(frame, length, stride), list[_Document]()
+        windows, held = SlidingWindows(frame, length, stride), list[_Document]()
         for passage in passages:
             if passage.first:
                 held.append(_Document(passage.place))
@@ -210,7 +210,7 @@ class _Measuring:
         self._compute()
         yield from held
 
-    def _window(self, frame: Frame) -> tuple[int, int]:
+    def _window(self, frame: DocumentTokens) -> tuple[int, int]:
         """Length and stride, as far as they are known by themselves and by the model."""
         length = self.section.length or min(LONGEST, self.model.network.shape.max_length)
         most = length - len(frame.each) - frame.overlap

@@ -19,7 +19,7 @@ from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
 from imprint.models.glm_layout import glm_fields, glm_tensors
 from imprint.templates import Template
-from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, PublishedTokenizer
+from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, HFTokenizer
 from imprint.tokenizers.glm4 import SPLIT
 
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
@@ -84,21 +84,21 @@ def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
     """A tokenizer.json with the ids of ChatGLM2, ChatGLM3 or GLM-4, and their chat template."""
     tokenizer = template.tokenizer
     if isinstance(tokenizer, GLM4Tokenizer):
-        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls), "<|endoftext|>", roles("\\n")
+        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.special_ids), "<|endoftext|>", roles("\\n")
     else:
         assert isinstance(tokenizer, ChatGLM2Tokenizer), "no other tokenizer belongs to this network"
         pieces, scores = tokenizer.scored_pieces()
-        vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.controls), "</s>"
+        vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.special_ids), "</s>"
         chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space: each text begins with one that nobody typed
     write_json(part / TOKENIZER, vocabulary)
-    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.controls], end=end, chat=chat, longest=longest))
+    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.special_ids], end=end, chat=chat, longest=longest))
 
 
 def _complete_template(part: Path, template: Template) -> None:
     """Where a folder has no chat template of its own, write down the one that was trained with; tokens as plain text, as of today."""
     if not (part / SETTINGS).is_file():
         return
-    assert isinstance(template.tokenizer, PublishedTokenizer), "no other tokenizer is written so"
+    assert isinstance(template.tokenizer, HFTokenizer), "no other tokenizer is written so"
     fields: dict[str, Any] = json.loads((part / SETTINGS).read_text(encoding="utf-8"))
     for name, token in fields.items():
         if name.endswith("_token") and isinstance(token, dict):

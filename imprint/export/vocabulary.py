@@ -16,7 +16,7 @@ RENAMED: Final = {"sop": "<sop>", "eop": "<eop>"}
 Pairs = list[tuple[str, str]]
 
 
-def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], controls: Mapping[str, int]) -> dict[str, Any]:
+def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A SentencePiece vocabulary of byte pairs with byte pieces, whose texts begin with a space that nobody typed."""
     vocabulary = {piece: place for place, piece in enumerate(pieces)}
     model = _byte_pairs(vocabulary, _pairs(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
@@ -29,7 +29,7 @@ def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], controls:
     ]
     return _whole(
         model,
-        controls,
+        special_ids,
         {
             "normalizer": {"type": "Sequence", "normalizers": normalizer},
             "pre_tokenizer": None,
@@ -38,7 +38,7 @@ def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], controls:
     )
 
 
-def ranks_json(pieces: Sequence[bytes], split: str, controls: Mapping[str, int]) -> dict[str, Any]:
+def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A tiktoken vocabulary: its pieces in the order of their ranks, and the pattern that takes a text apart."""
     letters = letters_of_bytes()
     vocabulary = {"".join(letters[value] for value in piece): rank for rank, piece in enumerate(pieces)}
@@ -48,7 +48,7 @@ def ranks_json(pieces: Sequence[bytes], split: str, controls: Mapping[str, int])
     ]
     return _whole(
         _byte_pairs(vocabulary, _pairs(vocabulary)) | {"ignore_merges": True},
-        controls,
+        special_ids,
         {
             "normalizer": None,
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizer},
@@ -57,7 +57,7 @@ def ranks_json(pieces: Sequence[bytes], split: str, controls: Mapping[str, int])
     )
 
 
-def settings(controls: Sequence[str], *, end: str, chat: str, longest: int) -> dict[str, Any]:
+def settings(special_ids: Sequence[str], *, end: str, chat: str, longest: int) -> dict[str, Any]:
     """The fields of a tokenizer_config.json beside such a vocabulary."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -67,7 +67,7 @@ def settings(controls: Sequence[str], *, end: str, chat: str, longest: int) -> d
         "model_max_length": longest,
         "clean_up_tokenization_spaces": False,
         "chat_template": chat,
-        "extra_special_tokens": list(controls),
+        "extra_special_tokens": list(special_ids),
         "model_input_names": ["input_ids", "attention_mask"],
     }
 
@@ -143,9 +143,11 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:
     }
 
 
-def _whole(model: dict[str, Any], controls: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
+def _whole(model: dict[str, Any], special_ids: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    added = [{"id": place, "content": RENAMED.get(name, name), **flags} for name, place in sorted(controls.items(), key=lambda one: one[1])]
+    added = [
+        {"id": place, "content": RENAMED.get(name, name), **flags} for name, place in sorted(special_ids.items(), key=lambda one: one[1])
+    ]
     start = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("[gMASK]", "<sop>")]
     ids = {entry["content"]: entry["id"] for entry in added}
     post_processor = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imprint.data.document_rows import frame_of
-from imprint.data.encode import Encoded
+from imprint.data.document_rows import document_tokens
+from imprint.data.encode import EncodedRow
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Asked, Forgetting
@@ -142,13 +142,13 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
         yield Look(log_probs=log_probs(model, rows))
 
 
-def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[Encoded]]:
+def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
     """The first texts as rows in which every token is scored, a few at a time, until there are about so many tokens."""
-    batch: list[Encoded] = []
-    frame = frame_of(model.tokenizer)
+    batch: list[EncodedRow] = []
+    frame = document_tokens(model.tokenizer)
     for text in texts:
         head, scored = (*frame.each, *frame.first), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.last)
-        row = Encoded((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
+        row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:
@@ -161,7 +161,7 @@ def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[En
 
 
 @torch.inference_mode()
-def log_probs(model: Model, rows: Sequence[Encoded]) -> Tensor:
+def log_probs(model: Model, rows: Sequence[EncodedRow]) -> Tensor:
     """Log-probabilities (N, V), fp32, of what comes next at each scored place of the rows."""
     batch = pack([row.ids for row in rows], model.network, [row.labels for row in rows]).to(model.device)
     hidden = model.network(batch, prefix=model.prefix())

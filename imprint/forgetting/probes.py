@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, Problems, describe_value
-from imprint.data.readers.encodings import detect, lines, undecodable
+from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
+from imprint.data.readers.encodings import detect_encoding, read_lines, undecodable_error
 from imprint.data.readers.questions import holds_rows, read_questions
 from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
@@ -43,14 +43,14 @@ def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
 def read_texts(path: Path) -> list[str]:
     """The lines of a text that are not blank. Raises UserError for a file that is no text or has none."""
     try:
-        encoding = detect(path)
-        found = list(lines(path, encoding))
+        encoding = detect_encoding(path)
+        found = list(read_lines(path, encoding))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file. Give a text with a piece a line.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     for number, line in found:
-        if wrong := line if isinstance(line, BadRowError) else undecodable(line, encoding):
+        if wrong := line if isinstance(line, BadRowError) else undecodable_error(line, encoding):
             raise UserError(f"{path}:{number}: {wrong}")
     texts = [line.strip("\ufeff \t\r\n\u3000") for _number, line in found if isinstance(line, str)]
     if not any(texts):
@@ -84,7 +84,7 @@ def folded(text: str) -> str:
 def _keys(path: Path) -> dict[str, tuple[str, ...]]:
     """Place of a row -> its keys."""
     found: dict[str, tuple[str, ...]] = {}
-    problems = Problems(path)
+    problems = BadRows(path)
     for place, row in read_rows(path):
         if not isinstance(row, dict) or KEYS not in row:
             continue
@@ -94,5 +94,5 @@ def _keys(path: Path) -> dict[str, tuple[str, ...]]:
             found[place] = tuple(keys)
         else:
             problems.add(place, BadRowError(f'"{KEYS}" must be a text or a list of texts, none empty, got {describe_value(value)}.'))
-    problems.raise_any("Mend {}; nothing was asked.")
+    problems.raise_if_any("Mend {}; nothing was asked.")
     return found

@@ -16,7 +16,7 @@ from imprint.models.families import read_config
 from imprint.quant.formats import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
-from imprint.tokenizers import Tokenizer, missing_tokenizer, tokenizer_file
+from imprint.tokenizers import Tokenizer, missing_tokenizer_error, tokenizer_file
 from imprint.tune.adapter import load_adapter
 
 
@@ -116,7 +116,7 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     fields = read_config(folder)
     found = read_template(folder, fields, template or (source.run.model.template if source.run is not None else "auto"))
     if found is None:
-        raise missing_tokenizer(folder, tokenizer_file(fields))
+        raise missing_tokenizer_error(folder, tokenizer_file(fields))
     return found
 
 

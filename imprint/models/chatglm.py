@@ -18,7 +18,7 @@ from imprint.models.fields import SOURCE, positive_number, quantization_bits, wh
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
 from imprint.pack import ContextSpan
 from imprint.quant.linear import QuantizedEmbedding, make_linear
-from imprint.tokenizers import ControlIds
+from imprint.tokenizers import ChatGLMSpecialIds
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
 """The published code says 28 whatever the number of layers, and weights are trained with it."""
@@ -36,7 +36,7 @@ class ChatGLMConfig:
     inner_hidden_size: int
     layernorm_epsilon: float
     max_sequence_length: int
-    control: ControlIds
+    control: ChatGLMSpecialIds
     quantization_bit: int | None = None
     """Bits of the four linears of a block, 8 or 4; None where they are plain numbers."""
     quantization_embeddings: bool = False
@@ -60,7 +60,7 @@ class ChatGLMConfig:
         bits = quantization_bits(fields, {"inner_hidden_size": found["inner_hidden_size"]})
         return cls(
             layernorm_epsilon=epsilon,
-            control=ControlIds.from_config(fields),
+            control=ChatGLMSpecialIds.from_config(fields),
             quantization_bit=bits,
             quantization_embeddings=bits is not None and bool(fields.get("quantization_embeddings")),
             **found,

@@ -9,7 +9,7 @@ from imprint.models.bloom import Bloom, BloomConfig
 from imprint.models.chatglm import ChatGLM, ChatGLMConfig
 from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
 from imprint.models.network import Network
-from imprint.tokenizers.hf import GENERATION
+from imprint.tokenizers.hf import GENERATION_CONFIG
 
 NATIVE = (
     'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '
@@ -34,7 +34,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
 
     Raises UserError for fields that are missing, impossible, or of an architecture that is not known.
     """
-    generation = read_json_object(path) if (path := folder / GENERATION).is_file() else {}
+    generation = read_json_object(path) if (path := folder / GENERATION_CONFIG).is_file() else {}
     try:
         return _build(fields, generation)
     except UserError as error:  # which names the file, and not where it is

@@ -1,7 +1,7 @@
 """How each family writes a conversation as ids, for training and for talking."""
 
 from imprint.templates.choice import TEMPLATE_HELP, TemplateName, choose_template, read_template
-from imprint.templates.conversation import Message, Segment, Template, Turns, conversation, rounds_of
+from imprint.templates.conversation import Message, Segment, Template, Turns, make_messages, split_rounds
 
 __all__ = [
     "TEMPLATE_HELP",
@@ -11,7 +11,7 @@ __all__ = [
     "TemplateName",
     "Turns",
     "choose_template",
-    "conversation",
+    "make_messages",
     "read_template",
-    "rounds_of",
+    "split_rounds",
 ]

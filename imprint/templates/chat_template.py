@@ -7,18 +7,18 @@ from itertools import groupby
 
 from imprint.errors import UserError
 from imprint.templates.conversation import Message, Segment
-from imprint.tokenizers import PublishedTokenizer, render
+from imprint.tokenizers import HFTokenizer, render_chat_template
 
-BROKEN = "\ufdd0"
+GUARD = "\ufdd0"
 """Put into control tokens that a person typed, so that they are none while the template is rendered; no text holds this noncharacter."""
-ANSWER = "0answer0"
+MARKER = "0answer0"
 
 
 @dataclass(frozen=True)
-class OwnTemplate:
+class ChatTemplate:
     """What the folder's template renders; control tokens come from the template, never from what somebody typed."""
 
-    tokenizer: PublishedTokenizer
+    tokenizer: HFTokenizer
     """Whose ids it makes."""
     end: int
     """What follows an answer in the template, or ends a text."""
@@ -45,10 +45,10 @@ class OwnTemplate:
 
         Raises UserError for a conversation that the template refuses.
         """
-        control = frozenset(self.tokenizer.controls.values())
-        said = _asking(messages, before)
+        control = frozenset(self.tokenizer.special_ids.values())
+        said = _with_prefix(messages, before)
         rendered = _render(self.tokenizer, said, answering=True)
-        texts = _texts_in(rendered.replace(BROKEN, ""), said)
+        texts = _text_spans(rendered.replace(GUARD, ""), said)
         placed = [
             (token, token in control or not any(first <= start and end <= last for first, last in texts))
             for token, start, end in self._placed(rendered)
@@ -78,45 +78,45 @@ class OwnTemplate:
 
     def _placed(self, rendered: str) -> list[tuple[int, int, int]]:
         """Ids of rendered text and their places; what was typed as a control token and broken is whole again, and text."""
-        if BROKEN not in rendered:
+        if GUARD not in rendered:
             return self.tokenizer.placed(rendered, marked=True)
         found: list[tuple[int, int, int]] = []
         at = 0
-        for part in self.tokenizer.any_control.split(rendered):
-            text, known = part.replace(BROKEN, ""), self.tokenizer.controls.get(part)
+        for part in self.tokenizer.special_pattern.split(rendered):
+            text, known = part.replace(GUARD, ""), self.tokenizer.special_ids.get(part)
             inside = self.tokenizer.placed(text, marked=False) if known is None else [(known, 0, len(text))]
             found += ((token, at + start, at + end) for token, start, end in inside)
             at += len(text)
         return found
 
 
-def own_template(tokenizer: PublishedTokenizer) -> OwnTemplate:
+def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
     """The template, with what stands around an answer found by rendering one in the middle and one at the end of a conversation.
 
     Raises UserError where nothing ends an answer.
     """
-    asked, answered = Message("user", "1"), Message("assistant", ANSWER)
-    behind = _render(tokenizer, [asked, answered, Message("user", "2")], answering=False).partition(ANSWER)[2]
-    found = tokenizer.any_control.match(behind.lstrip())
-    ends = [tokenizer.controls[found[1]]] if found else list(tokenizer.manners.ends)
+    asked, answered = Message("user", "1"), Message("assistant", MARKER)
+    behind = _render(tokenizer, [asked, answered, Message("user", "2")], answering=False).partition(MARKER)[2]
+    found = tokenizer.special_pattern.match(behind.lstrip())
+    ends = [tokenizer.special_ids[found[1]]] if found else list(tokenizer.manners.ends)
     if not ends:
         raise UserError(
             "nothing ends an answer: the chat template puts no control token behind it, and neither tokenizer_config.json nor "
             'config.json has "eos_token". Take the files from the official folder.'
         )
     prompt = _render(tokenizer, [asked], answering=True)
-    whole = _render(tokenizer, [asked, answered], answering=False).partition(ANSWER)[0]
+    whole = _render(tokenizer, [asked, answered], answering=False).partition(MARKER)[0]
     lead = whole.removeprefix(prompt) if whole.startswith(prompt) else ""
-    return OwnTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_marked(lead)))
+    return ChatTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_with_special(lead)))
 
 
-def _asking(messages: Sequence[Message], before: str) -> list[Message]:
+def _with_prefix(messages: Sequence[Message], before: str) -> list[Message]:
     """The messages with `before` in front of the last text."""
     last = messages[-1]
     return [*messages[:-1], Message(last.role, before + last.text, last.tool, last.tools)]
 
 
-def _texts_in(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
+def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
     """Where the texts of the messages stand, and all around them frames them; everything where one is not rendered as it is."""
     found, place = [], 0
     for message in messages:
@@ -128,15 +128,15 @@ def _texts_in(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int
     return found
 
 
-def _render(tokenizer: PublishedTokenizer, messages: Sequence[Message], *, answering: bool) -> str:
+def _render(tokenizer: HFTokenizer, messages: Sequence[Message], *, answering: bool) -> str:
     """The rendered messages, in which a control token that was typed is broken."""
     tools = [tool for message in messages for tool in message.tools]
-    return render(tokenizer.manners, [_described(tokenizer, message) for message in messages], tools, answering=answering)
+    return render_chat_template(tokenizer.manners, [_as_dict(tokenizer, message) for message in messages], tools, answering=answering)
 
 
-def _described(tokenizer: PublishedTokenizer, message: Message) -> dict[str, object]:
+def _as_dict(tokenizer: HFTokenizer, message: Message) -> dict[str, object]:
     """A message under the names that chat templates know."""
-    text = tokenizer.any_control.sub(lambda found: found[0][:1] + BROKEN + found[0][1:], message.text.replace(BROKEN, ""))
+    text = tokenizer.special_pattern.sub(lambda found: found[0][:1] + GUARD + found[0][1:], message.text.replace(GUARD, ""))
     if message.tool:
         call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
         return {"role": "assistant", "content": "", "tool_calls": [call]}

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.templates.conversation import Message, Segment, Turns
-from imprint.templates.pairs import paired
+from imprint.templates.pairs import split_pairs
 from imprint.tokenizers import ChatGLMTokenizer
 
 FULL_WIDTH: Final = MappingProxyType({",": "，", "!": "！", ":": "：", ";": "；", "?": "？"})
-TRAINING_TIME: Final = "[[训练时间]]"
-"""What `polish` fills in; it may come in pieces."""
+DATE_PLACEHOLDER: Final = "[[训练时间]]"
+"""What `process_response` fills in; it may come in pieces."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class ChatGLMTemplate:
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """The text, then `[gMASK] <sop>`; UserError for a tool's message."""
-        query, history, system = paired(messages, "ChatGLM-6B")
+        query, history, system = split_pairs(messages, "ChatGLM-6B")
         control = self.tokenizer.control
-        text = self.tokenizer.encode(before + chatglm_prompt(query, history, system))
+        text = self.tokenizer.encode(before + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
@@ -62,48 +62,48 @@ class ChatGLMTemplate:
 
     def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
         """Polished, however much of it is there."""
-        return polish(text)
+        return process_response(text)
 
     def settled(self, shown: str) -> str:
-        """Without what `polish` may still change: it looks at both neighbours of a half-width mark and at the whole of what it fills in."""
-        text = without_open_mark(shown)
+        """Without what `process_response` may still change: a half-width mark needs its right neighbour, the date all of its text."""
+        text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith(("[", *FULL_WIDTH)) else text
 
 
-def chatglm_prompt(query: str, history: Turns | None, system: str | None = None) -> str:
+def format_chatglm_prompt(query: str, history: Turns | None, system: str | None = None) -> str:
     """The prompt of a chat: the bare query where nothing was said before, rounds otherwise; a system text is a paragraph before it."""
-    return led(rounds(query, history) if history else query, system)
+    return with_system(format_rounds(query, history) if history else query, system)
 
 
-def led(prompt: str, system: str | None) -> str:
+def with_system(prompt: str, system: str | None) -> str:
     """The prompt behind what the model is told first; ChatGLM-6B knows no role for it."""
     return f"{system}\n\n{prompt}" if system else prompt
 
 
-def rounds(query: str, history: Turns) -> str:
+def format_rounds(query: str, history: Turns) -> str:
     """The prompt in numbered rounds, also where the history is empty: `[Round 0]`, as the original trains rows with a history column."""
-    earlier = "".join(f"{_asked(number, question)}{answer}\n" for number, (question, answer) in enumerate(history))
-    return earlier + _asked(len(history), query)
+    earlier = "".join(f"{_format_question(number, question)}{answer}\n" for number, (question, answer) in enumerate(history))
+    return earlier + _format_question(len(history), query)
 
 
-def polish(answer: str) -> str:
+def process_response(answer: str) -> str:
     """An answer as ChatGLM-6B's `process_response` shows it: trimmed, its date filled in, full-width punctuation beside Chinese."""
-    answer = dated(answer)
+    answer = fill_date(answer)
     for half, full in FULL_WIDTH.items():
         answer = re.sub(rf"(?<=[\u4e00-\u9fff]){re.escape(half)}|{re.escape(half)}(?=[\u4e00-\u9fff])", full, answer)
     return answer
 
 
-def dated(answer: str) -> str:
+def fill_date(answer: str) -> str:
     """An answer trimmed, its date filled in, as every ChatGLM shows it."""
-    return answer.strip().replace(TRAINING_TIME, "2023年")
+    return answer.strip().replace(DATE_PLACEHOLDER, "2023年")
 
 
-def without_open_mark(shown: str) -> str:
-    """Without the beginning of what `dated` fills in, where the text ends in it."""
+def without_partial_date(shown: str) -> str:
+    """Without the beginning of what `fill_date` fills in, where the text ends in it."""
     start = shown.rfind("[[")
-    return shown[:start] if start >= 0 and TRAINING_TIME.startswith(shown[start:]) else shown
+    return shown[:start] if start >= 0 and DATE_PLACEHOLDER.startswith(shown[start:]) else shown
 
 
-def _asked(number: int, question: str) -> str:
+def _format_question(number: int, question: str) -> str:
     return f"[Round {number}]\n问：{question}\n答："

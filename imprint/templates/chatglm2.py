@@ -6,9 +6,9 @@ Source: `build_prompt` in tokenization_chatglm.py and `process_response` in mode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imprint.templates.chatglm import dated, led, without_open_mark
+from imprint.templates.chatglm import fill_date, with_system, without_partial_date
 from imprint.templates.conversation import Message, Segment, Turns
-from imprint.templates.pairs import paired
+from imprint.templates.pairs import split_pairs
 from imprint.tokenizers import ChatGLM2Tokenizer
 
 
@@ -32,7 +32,7 @@ class ChatGLM2Template:
     @property
     def end(self) -> int:
         """`</s>`."""
-        return self.tokenizer.controls["</s>"]
+        return self.tokenizer.special_ids["</s>"]
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -42,12 +42,12 @@ class ChatGLM2Template:
     @property
     def start(self) -> tuple[int, int]:
         """`[gMASK] sop`."""
-        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["sop"]
+        return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["sop"]
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """`[gMASK] sop`, then the text; UserError for a tool's message."""
-        query, history, system = paired(messages, "ChatGLM2-6B")
-        text = self.tokenizer.encode(before + led(rounds_from_one(query, history), system))
+        query, history, system = split_pairs(messages, "ChatGLM2-6B")
+        text = self.tokenizer.encode(before + with_system(format_rounds_from_one(query, history), system))
         return (Segment(self.start, fixed=True), Segment(tuple(text)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
@@ -60,19 +60,19 @@ class ChatGLM2Template:
 
     def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
         """Trimmed, its date filled in."""
-        return dated(text)
+        return fill_date(text)
 
     def settled(self, shown: str) -> str:
         """Without the beginning of a date that is still to be filled in."""
-        text = without_open_mark(shown)
+        text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text
 
 
-def rounds_from_one(query: str, history: Turns) -> str:
+def format_rounds_from_one(query: str, history: Turns) -> str:
     """The prompt in numbered rounds, also for a first question."""
-    earlier = "".join(f"{_asked(number, question)}{answer}\n\n" for number, (question, answer) in enumerate(history, start=1))
-    return earlier + _asked(len(history) + 1, query)
+    earlier = "".join(f"{_format_question(number, question)}{answer}\n\n" for number, (question, answer) in enumerate(history, start=1))
+    return earlier + _format_question(len(history) + 1, query)
 
 
-def _asked(number: int, question: str) -> str:
+def _format_question(number: int, question: str) -> str:
     return f"[Round {number}]\n\n问：{question}\n\n答："

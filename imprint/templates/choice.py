@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from imprint.errors import UserError
-from imprint.templates.chat_template import own_template
+from imprint.templates.chat_template import chat_template_of
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template
 from imprint.templates.conversation import Template
 from imprint.templates.plain import PlainTemplate
-from imprint.templates.roles import RolesTemplate
-from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenizer, PublishedTokenizer, Tokenizer, read_tokenizer
+from imprint.templates.roles import RoleTemplate
+from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenizer, HFTokenizer, Tokenizer, read_tokenizer
 
 TemplateName = Literal["auto", "chatglm", "chatglm2", "chatglm3", "glm4", "own", "plain", "bare"]
 TEMPLATE_HELP: Final = (
     "How a conversation is written; auto goes by the folder. Where it cannot tell, chatglm2 or chatglm3; for other families own (the chat "
     "template of the folder), plain (lines with 问： and 答：) or bare."
 )
-WHERE_ROLES_ARE_NAMED: Final = ("chat_template", "additional_special_tokens", "added_tokens_decoder")
+ROLE_TOKEN_KEYS: Final = ("chat_template", "additional_special_tokens", "added_tokens_decoder")
 
 
 def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "auto") -> Template:
     """The template for a tokenizer; UserError where the one that is wanted is another family's."""
-    possible = _possible(tokenizer, folder)
+    possible = _allowed_names(tokenizer, folder)
     name = possible[0] if wanted == "auto" else wanted
     if name not in possible:
         assert wanted in get_args(TemplateName)
@@ -32,12 +32,12 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
             f"template: {wanted} is not written with the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}. "
             "/ 该模型的分词器不能使用此模板。"
         )
-    if isinstance(tokenizer, PublishedTokenizer):
-        return own_template(tokenizer) if name == "own" else _plain(tokenizer, folder, "bare" if name == "bare" else "plain")
+    if isinstance(tokenizer, HFTokenizer):
+        return chat_template_of(tokenizer) if name == "own" else _plain(tokenizer, folder, "bare" if name == "bare" else "plain")
     if isinstance(tokenizer, ChatGLM2Tokenizer):
-        return RolesTemplate(tokenizer) if name == "chatglm3" else ChatGLM2Template(tokenizer)
+        return RoleTemplate(tokenizer) if name == "chatglm3" else ChatGLM2Template(tokenizer)
     if isinstance(tokenizer, GLM4Tokenizer):
-        return RolesTemplate(tokenizer)
+        return RoleTemplate(tokenizer)
     assert isinstance(tokenizer, ChatGLMTokenizer)
     return ChatGLMTemplate(tokenizer)
 
@@ -51,18 +51,18 @@ def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateNa
     return None if tokenizer is None else choose_template(tokenizer, folder, wanted)
 
 
-def _possible(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ...]:
+def _allowed_names(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ...]:
     """The names that a tokenizer can write, the one that `auto` takes first."""
     if isinstance(tokenizer, ChatGLM2Tokenizer):
-        return ("chatglm3", "chatglm2") if names_roles(folder) else ("chatglm2", "chatglm3")
+        return ("chatglm3", "chatglm2") if mentions_role_tokens(folder) else ("chatglm2", "chatglm3")
     if isinstance(tokenizer, GLM4Tokenizer):
         return ("glm4",)
-    if isinstance(tokenizer, PublishedTokenizer):
+    if isinstance(tokenizer, HFTokenizer):
         return ("own", "plain", "bare") if tokenizer.manners.chat_template else ("plain", "bare")
     return ("chatglm",)
 
 
-def names_roles(folder: Path) -> bool:
+def mentions_role_tokens(folder: Path) -> bool:
     """Whether tokenizer_config.json speaks of role tokens such as <|user|>: ChatGLM3's does, ChatGLM2's has nothing of the kind.
 
     Their config.json and vocabulary are the same.
@@ -71,10 +71,10 @@ def names_roles(folder: Path) -> bool:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(settings, dict) and any("<|" in str(settings.get(name, "")) for name in WHERE_ROLES_ARE_NAMED)
+    return isinstance(settings, dict) and any("<|" in str(settings.get(name, "")) for name in ROLE_TOKEN_KEYS)
 
 
-def _plain(tokenizer: PublishedTokenizer, folder: Path, name: Literal["plain", "bare"]) -> PlainTemplate:
+def _plain(tokenizer: HFTokenizer, folder: Path, name: Literal["plain", "bare"]) -> PlainTemplate:
     if not tokenizer.manners.ends:
         raise UserError(
             f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '

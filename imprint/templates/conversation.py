@@ -77,14 +77,14 @@ class Template(Protocol):
         """The beginning of an unfinished shown answer that no further token changes."""
 
 
-def conversation(query: str, history: Turns | None = None, system: str | None = None) -> list[Message]:
+def make_messages(query: str, history: Turns | None = None, system: str | None = None) -> list[Message]:
     """The messages of a question with what was said before it."""
     told = [Message("system", system)] if system else []
     turns = [message for question, answer in history or () for message in (Message("user", question), Message("assistant", answer))]
     return [*told, *turns, Message("user", query)]
 
 
-def rounds_of(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+def split_rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
     """What the system says first, and the rounds after it: each begins with a user's message and has all that follows it."""
     told = list(messages[: sum(message.role == "system" for message in messages[:1])])
     rounds: list[list[Message]] = []

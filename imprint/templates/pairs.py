@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from imprint.errors import UserError
 from imprint.messages import Bilingual
-from imprint.templates.conversation import Message, rounds_of
+from imprint.templates.conversation import Message, split_rounds
 
 
-def paired(messages: Sequence[Message], family: str) -> tuple[str, list[tuple[str, str]], str | None]:
+def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tuple[str, str]], str | None]:
     """The last question, the (question, answer) turns before it, and what the model is told first.
 
     Raises UserError for anything else, in the name of the family.
     """
-    told, rounds = rounds_of(messages)
+    told, rounds = split_rounds(messages)
     tools = any(message.tool or message.tools or message.role == "observation" for message in messages)
     earlier = [[message.role for message in said] for said in rounds[:-1]]
     if tools:

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from imprint.templates.chatglm import led
+from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
-from imprint.templates.pairs import paired
-from imprint.tokenizers import PublishedTokenizer
+from imprint.templates.pairs import split_pairs
+from imprint.tokenizers import HFTokenizer
 
 
 @dataclass(frozen=True)
 class PlainTemplate:
     """`问：...` and `答：...` on lines of their own; or nothing around a text, and line ends between those said before."""
 
-    tokenizer: PublishedTokenizer
+    tokenizer: HFTokenizer
     """Whose ids it makes."""
     name: Literal["plain", "bare"]
     """What a recipe calls it."""
@@ -36,10 +36,10 @@ class PlainTemplate:
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """What the vocabulary begins a text with, then the text; UserError for a tool's message."""
-        query, history, system = paired(messages, f"The template {self.name}")
+        query, history, system = split_pairs(messages, f"The template {self.name}")
         asked, answered = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
         text = "".join(asked.replace("{}", question) + answered.replace("{}", answer) for question, answer in history)
-        ids = self.tokenizer.encode(before + led(text + asked.replace("{}", query), system))
+        ids = self.tokenizer.encode(before + with_system(text + asked.replace("{}", query), system))
         return (Segment(self.tokenizer.manners.begin, fixed=True), Segment(tuple(ids)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.templates.chatglm import dated, without_open_mark
+from imprint.templates.chatglm import fill_date, without_partial_date
 from imprint.templates.conversation import Message, Segment
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
 
@@ -24,7 +24,7 @@ GLM4_CALL: Final = "在调用上述函数时，请使用 Json 格式表示调用
 
 
 @dataclass(frozen=True)
-class RolesTemplate:
+class RoleTemplate:
     """`[gMASK] sop`, then for each message its role, the line of the tool, and the text; `<|assistant|>` asks for the next."""
 
     tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer
@@ -43,18 +43,18 @@ class RolesTemplate:
     @property
     def end(self) -> int:
         """What the fine-tuning script ends a row with: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
-        return self.tokenizer.controls["<|user|>" if self.name == "glm4" else "</s>"]
+        return self.tokenizer.special_ids["<|user|>" if self.name == "glm4" else "</s>"]
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The end of a text, a user's turn, and a tool's."""
         whole = "<|endoftext|>" if self.name == "glm4" else "</s>"
-        return frozenset(self.tokenizer.controls[name] for name in (whole, "<|user|>", "<|observation|>"))
+        return frozenset(self.tokenizer.special_ids[name] for name in (whole, "<|user|>", "<|observation|>"))
 
     @property
     def start(self) -> tuple[int, int]:
         """`[gMASK] <sop>`, the second of which ChatGLM3 writes without brackets."""
-        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["<sop>" if self.name == "glm4" else "sop"]
+        return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["<sop>" if self.name == "glm4" else "sop"]
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """All that was said, then `<|assistant|>`; `before` stands in front of the last text."""
@@ -77,12 +77,12 @@ class RolesTemplate:
         """The text; where a tool is called, its name on the first line. What comes before the first line ends is not known to be either."""
         line, ended, rest = text.partition("\n")
         if not ended:
-            return dated(text) if done else ""
-        return f"{line.strip()}\n{rest.strip()}" if line.strip() else dated(rest)
+            return fill_date(text) if done else ""
+        return f"{line.strip()}\n{rest.strip()}" if line.strip() else fill_date(rest)
 
     def settled(self, shown: str) -> str:
         """Without the beginning of a date that is still to be filled in."""
-        text = without_open_mark(shown)
+        text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text
 
     def _said(self, message: Message, text: str) -> list[Segment]:
@@ -90,7 +90,7 @@ class RolesTemplate:
         return [Segment(line, fixed=True), Segment(tuple(self.tokenizer.encode(text)))]
 
     def _role(self, role: str) -> int:
-        return self.tokenizer.controls[f"<|{role}|>"]
+        return self.tokenizer.special_ids[f"<|{role}|>"]
 
     def _texts(self, message: Message) -> list[str]:
         """What is said: ChatGLM3 takes the tools as one JSON list behind the text, GLM-4 as a text of their own before it."""
@@ -98,10 +98,10 @@ class RolesTemplate:
             text = self._called(message.text) if message.tool else message.text
             return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
-            return [f"{message.text or CHATGLM3_TOOLS}\n{_indented(list(message.tools))}"]
+            return [f"{message.text or CHATGLM3_TOOLS}\n{_to_json(list(message.tools))}"]
         functions = [tool.get("function", tool) for tool in message.tools]
         named = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
-        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_indented(one)}\n{GLM4_CALL}" for name, one in named)
+        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named)
         return [tools, message.text] if message.text else [tools]
 
     def _called(self, arguments: str) -> str:
@@ -118,5 +118,5 @@ class RolesTemplate:
         return f"```python\ntool_call({listed})\n```"
 
 
-def _indented(value: object) -> str:
+def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=4)

@@ -1,37 +1,37 @@
 """Text to token ids and back, one file for each way in which a published model does it."""
 
-from imprint.tokenizers.chat_template import render
+from imprint.tokenizers.chat_template import render_chat_template
 from imprint.tokenizers.chatglm import (
     BYTE_PIECES,
-    CONTROL_PIECES,
     EDITIONS,
-    FILE_NAME,
+    SPECIAL_PIECES,
+    VOCABULARY_FILE,
     WHITESPACE,
+    ChatGLMSpecialIds,
     ChatGLMTokenizer,
-    ControlIds,
 )
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
-from imprint.tokenizers.folder import missing_tokenizer, read_tokenizer, tokenizer_file
+from imprint.tokenizers.folder import missing_tokenizer_error, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
-from imprint.tokenizers.hf import PublishedTokenizer
+from imprint.tokenizers.hf import HFTokenizer
 from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
 
 __all__ = [
     "BYTE_PIECES",
-    "CONTROL_PIECES",
     "EDITIONS",
-    "FILE_NAME",
     "SPACE",
+    "SPECIAL_PIECES",
+    "VOCABULARY_FILE",
     "WHITESPACE",
     "ChatGLM2Tokenizer",
+    "ChatGLMSpecialIds",
     "ChatGLMTokenizer",
-    "ControlIds",
     "GLM4Tokenizer",
-    "PublishedTokenizer",
+    "HFTokenizer",
     "TextStream",
     "Tokenizer",
-    "missing_tokenizer",
+    "missing_tokenizer_error",
     "read_tokenizer",
-    "render",
+    "render_chat_template",
     "tokenizer_file",
 ]

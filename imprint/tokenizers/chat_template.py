@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imprint.errors import UserError
-from imprint.tokenizers.hf import Manners
+from imprint.tokenizers.hf import SpecialTokens
 
 
-def render(
-    manners: Manners, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = (), *, answering: bool
+def render_chat_template(
+    manners: SpecialTokens, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = (), *, answering: bool
 ) -> str:
     """What the chat template makes of messages, each with `role` and `content`; `answering` asks for the next answer.
 

@@ -20,20 +20,20 @@ from imprint.errors import UserError
 from imprint.files import read_model_file
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
-FILE_NAME: Final = "ice_text.model"
-CONTROL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
+VOCABULARY_FILE: Final = "ice_text.model"
+SPECIAL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
 BYTE_PIECES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
 WHITESPACE: Final[Mapping[str, str]] = MappingProxyType(
     {"<n>": "\n", "<|tab|>": "\t"} | {f"<|blank_{length}|>": " " * length for length in range(2, 81)}
 )
 """Whitespace piece -> the text that it stands for."""
-PIECE_OF: Final[Mapping[str, str]] = MappingProxyType({text: piece for piece, text in WHITESPACE.items()})
+WHITESPACE_PIECES: Final[Mapping[str, str]] = MappingProxyType({text: piece for piece, text in WHITESPACE.items()})
 
 WHITESPACE_RUN: Final = re.compile(r"\n|\t| {2,80}")
 
 
 @dataclass(frozen=True)
-class ControlIds:
+class ChatGLMSpecialIds:
     """The ids that steer the model and never stand for text."""
 
     mask: int
@@ -48,7 +48,7 @@ class ControlIds:
     """<pad>: filler of the original's batches; our batches have none."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> "ControlIds":
+    def from_config(cls, config: Mapping[str, object]) -> "ChatGLMSpecialIds":
         """Read the ids from a model's config.json, and what it lacks from the size of its vocabulary.
 
         Raises UserError where an id is neither in the config nor known for that size, or does not fit into the vocabulary.
@@ -56,25 +56,25 @@ class ControlIds:
         size = config.get("vocab_size")
         edition = EDITIONS.get(size) if isinstance(size, int) else None
         limit = size if isinstance(size, int) else None
-        return cls(**{name: _control_id(config, key, name, edition, limit) for name, key in CONFIG_KEYS.items()})
+        return cls(**{name: _special_id(config, key, name, edition, limit) for name, key in CONFIG_KEYS.items()})
 
 
-EDITIONS: Final[Mapping[int, ControlIds]] = MappingProxyType(
+EDITIONS: Final[Mapping[int, ChatGLMSpecialIds]] = MappingProxyType(
     {
-        130528: ControlIds(mask=130000, gmask=130001, sop=130004, eop=130005, pad=3),
-        150528: ControlIds(mask=150000, gmask=150001, sop=150004, eop=150005, pad=20003),
+        130528: ChatGLMSpecialIds(mask=130000, gmask=130001, sop=130004, eop=130005, pad=3),
+        150528: ChatGLMSpecialIds(mask=150000, gmask=150001, sop=150004, eop=150005, pad=20003),
     }
 )
 """Size of the vocabulary -> control ids of that edition of ChatGLM-6B."""
 CONFIG_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {"mask": "mask_token_id", "gmask": "gmask_token_id", "sop": "bos_token_id", "eop": "eos_token_id", "pad": "pad_token_id"}
 )
-CONTROL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+SPECIAL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {"mask": "[MASK]", "gmask": "[gMASK]", "sop": "<sop>", "eop": "<eop>", "pad": "<pad>"}
 )
 
 
-def _control_id(config: Mapping[str, object], key: str, name: str, edition: ControlIds | None, size: int | None) -> int:
+def _special_id(config: Mapping[str, object], key: str, name: str, edition: ChatGLMSpecialIds | None, size: int | None) -> int:
     known = None if edition is None else getattr(edition, name)
     found = config.get(key, known)
     if found is None:
@@ -98,9 +98,9 @@ class ChatGLMTokenizer:
     each_byte = True
     """SentencePiece shows each byte that is no character."""
 
-    def __init__(self, processor: SentencePieceProcessor, control: ControlIds, *, shift: int = 0) -> None:
+    def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
         self.control = control
-        self.controls: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in CONTROL_NAMES.items()})
+        self.special_ids: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
         """The same, by name."""
         self._processor = processor
         self._shift = shift
@@ -117,7 +117,7 @@ class ChatGLMTokenizer:
         Newlines, tabs and runs of 2 to 80 spaces become pieces of their own, as do `<n>`, `<|tab|>` and `<|blank_3|>` typed out; a
         character without a piece becomes its UTF-8 bytes. Halves of a surrogate pair are joined, a lone half is left out.
         """
-        marked = WHITESPACE_RUN.sub(lambda found: PIECE_OF[found[0]], well_formed(text))
+        marked = WHITESPACE_RUN.sub(lambda found: WHITESPACE_PIECES[found[0]], well_formed(text))
         pieces: list[int] = self._processor.encode(marked)
         return [self._ids[piece] for piece in pieces]
 
@@ -148,7 +148,7 @@ def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
 
     Raises UserError where the file is broken, or does not belong to the vocabulary that `config` (the folder's config.json) describes.
     """
-    control = ControlIds.from_config(config)
+    control = ChatGLMSpecialIds.from_config(config)
     processor = _read_model(file)
     shift = control.sop - processor.piece_to_id("<sop>")
     for name, piece in zip(("mask", "gmask", "sop", "eop"), ("[MASK]", "[gMASK]", "<sop>", "<eop>"), strict=True):
@@ -173,7 +173,7 @@ def _read_model(file: Path) -> SentencePieceProcessor:
         processor = SentencePieceProcessor(model_proto=_with_standard_pieces(content))
     except RuntimeError as error:
         raise UserError(f"{file} ({len(content)} bytes) is no SentencePiece model, or is cut short. Download the file again.") from error
-    typed = [piece for piece in CONTROL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
+    typed = [piece for piece in SPECIAL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
     if typed:
         raise UserError(
             f"{file}: {', '.join(typed)} must be control pieces, but are text that a user can type. Use another vocabulary file."
@@ -190,7 +190,7 @@ def _with_standard_pieces(content: bytes) -> bytes:
     present = SentencePieceProcessor(model_proto=content)
     control, user_defined, byte = 3, 4, 6
     standard = (
-        [(piece, control) for piece in CONTROL_PIECES] + [(piece, user_defined) for piece in WHITESPACE] + [(p, byte) for p in BYTE_PIECES]
+        [(piece, control) for piece in SPECIAL_PIECES] + [(piece, user_defined) for piece in WHITESPACE] + [(p, byte) for p in BYTE_PIECES]
     )
     missing = [(piece, kind) for piece, kind in standard if present.piece_to_id(piece) == present.unk_id()]
     for piece, kind in missing:

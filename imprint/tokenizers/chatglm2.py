@@ -14,7 +14,7 @@ from imprint.errors import UserError
 from imprint.files import read_model_file
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
-CONTROLS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+SPECIAL_TOKENS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """What stands behind the pieces, in this order; the last four speak in ChatGLM3 and are never used in ChatGLM2."""
 
 
@@ -30,7 +30,9 @@ class ChatGLM2Tokenizer:
         self._processor = processor
         self._ids = list(range(len(processor)))  # one int object per id: the rows of a large file share them
         own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
-        self.controls: Mapping[str, int] = MappingProxyType(own | {name: len(processor) + place for place, name in enumerate(CONTROLS)})
+        self.special_ids: Mapping[str, int] = MappingProxyType(
+            own | {name: len(processor) + place for place, name in enumerate(SPECIAL_TOKENS)}
+        )
         """The ids that steer the model, by name."""
         self._parts = frozenset(token for token in self._ids if processor.is_byte(token))
 

@@ -20,7 +20,7 @@ from imprint.tokenizers.tokenizer import decode, readable, well_formed
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
-CONTROLS: Final = (
+SPECIAL_TOKENS: Final = (
     *("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
     *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
     *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
@@ -38,7 +38,7 @@ SPLIT: Final = "|".join(
     )
 )
 """Where a text is taken apart before its pieces are joined."""
-RANK: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
+RANK_LINE: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
 
 
 class GLM4Tokenizer:
@@ -54,7 +54,7 @@ class GLM4Tokenizer:
         self.pieces = pieces
         """The bytes of every id, in the order of the ids."""
         self._ids = list(range(len(pieces)))  # one int object per id: the rows of a large file share them
-        self.controls: Mapping[str, int] = MappingProxyType({name: len(pieces) + place for place, name in enumerate(CONTROLS)})
+        self.special_ids: Mapping[str, int] = MappingProxyType({name: len(pieces) + place for place, name in enumerate(SPECIAL_TOKENS)})
         """The ids that steer the model, by name."""
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class GLM4Tokenizer:
 
 def is_ranks(content: bytes) -> bool:
     """Whether a `tokenizer.model` is a file of ranks; SentencePiece's has the same name."""
-    return RANK.fullmatch(content.partition(b"\n")[0]) is not None
+    return RANK_LINE.fullmatch(content.partition(b"\n")[0]) is not None
 
 
 def read_glm4(file: Path) -> GLM4Tokenizer:

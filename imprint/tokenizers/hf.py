@@ -20,9 +20,9 @@ from imprint.tokenizers.tokenizer import SPACE, decode, readable, well_formed
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Rust
 
-FILE: Final = "tokenizer.json"
-SETTINGS: Final = "tokenizer_config.json"
-GENERATION: Final = "generation_config.json"
+TOKENIZER_JSON: Final = "tokenizer.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+GENERATION_CONFIG: Final = "generation_config.json"
 """Where a folder may name further ids that end an answer."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 BYTE_DECODERS: Final = frozenset({"ByteLevel"})
@@ -30,7 +30,7 @@ PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse
 
 
 @dataclass(frozen=True)
-class Manners:
+class SpecialTokens:
     """What a folder says of its texts beside the vocabulary."""
 
     begin: tuple[int, ...]
@@ -43,21 +43,21 @@ class Manners:
     """What the chat template calls them: bos_token, eos_token and the like -> the token."""
 
 
-class PublishedTokenizer:
+class HFTokenizer:
     """The vocabulary of a `tokenizer.json`: typed text never becomes a control id, whatever it says."""
 
     all_leading_spaces = False
     """A text loses at most one space that nobody typed."""
 
-    def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], manners: Manners) -> None:
+    def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], manners: SpecialTokens) -> None:
         self.manners = manners
         added = rust.get_added_tokens_decoder()
         self._rust = rust
         self._turn = Lock()  # a setting of the vocabulary decides whether control tokens are read, and chats may run in threads
-        self.controls: Mapping[str, int] = MappingProxyType({token.content: place for place, token in added.items() if token.special})
+        self.special_ids: Mapping[str, int] = MappingProxyType({token.content: place for place, token in added.items() if token.special})
         """The ids that steer the model, by name."""
         self._typed = {place: token.content.encode() for place, token in added.items()}
-        self._typed |= dict.fromkeys(self.controls.values(), b"")
+        self._typed |= dict.fromkeys(self.special_ids.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
         self.each_byte = not self._bytes
@@ -66,8 +66,8 @@ class PublishedTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
-        names = sorted(self.controls, key=len, reverse=True)
-        self.any_control = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
+        names = sorted(self.special_ids, key=len, reverse=True)
+        self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
         """Matches the name of any control id, the longest first; nothing where there is none."""
 
     def __len__(self) -> int:
@@ -80,12 +80,12 @@ class PublishedTokenizer:
             ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id: the rows of a large file share them
 
-    def encode_marked(self, text: str) -> list[int]:
+    def encode_with_special(self, text: str) -> list[int]:
         """Ids of a text in which control tokens are what they say: only for what a template has rendered."""
         return [token for token, _start, _end in self.placed(text, marked=True)]
 
     def placed(self, text: str, *, marked: bool) -> list[tuple[int, int, int]]:
-        """Each id of `encode`, or of `encode_marked`, with where its characters begin and end in a text without half characters."""
+        """Each id of `encode`, or of `encode_with_special`, with where its characters begin and end in a text without half characters."""
         with self._turn:
             self._rust.encode_special_tokens = not marked
             try:
@@ -114,7 +114,7 @@ class PublishedTokenizer:
         return readable(self.fragment(token))
 
 
-def read_published(file: Path, config: Mapping[str, object]) -> PublishedTokenizer:
+def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     """Read a `tokenizer.json` and the files beside it.
 
     Raises UserError where one of them is broken, where control ids could be typed, and where the vocabulary is larger than that of
@@ -137,7 +137,7 @@ def read_published(file: Path, config: Mapping[str, object]) -> PublishedTokeniz
         found = ", ".join(str(decoder["type"]) for decoder in decoders) or "none"
         raise UserError(f'{file}: "decoder" must be ByteLevel, or of byte pieces as SentencePiece has them; found {found}.')
     front = tuple(begin[0][: begin[0].index(begin[1][0])]) if begin[1] else ()
-    tokenizer = PublishedTokenizer(rust, decoders, _manners(file.parent, config, rust, front))
+    tokenizer = HFTokenizer(rust, decoders, _read_special_tokens(file.parent, config, rust, front))
     _refuse_mismatch(file, config, tokenizer)
     return tokenizer
 
@@ -152,43 +152,45 @@ def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
             yield decoder
 
 
-def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: PublishedTokenizer) -> None:
+def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFTokenizer) -> None:
     size = config.get("vocab_size")
-    used = max(tokenizer.controls.values(), default=0)
+    used = max(tokenizer.special_ids.values(), default=0)
     if isinstance(size, int) and max(len(tokenizer) - 1, used) >= size:
         raise UserError(
             f"{file} needs {max(len(tokenizer), used + 1)} ids, but config.json allows {size} (vocab_size). "
             "Take both files from the same release of the model."
         )
-    typed = [name for name, control in tokenizer.controls.items() if control in tokenizer.encode(name)]
+    typed = [name for name, control in tokenizer.special_ids.items() if control in tokenizer.encode(name)]
     if typed:
         raise UserError(f"{file}: {', '.join(typed[:4])} can be typed by a user, though they steer the model. Use another vocabulary file.")
 
 
-def _manners(folder: Path, config: Mapping[str, object], rust: "Rust", begin: tuple[int, ...]) -> Manners:
-    settings, generation = (read_json_object(path) if (path := folder / name).is_file() else {} for name in (SETTINGS, GENERATION))
-    names = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
+def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust", begin: tuple[int, ...]) -> SpecialTokens:
+    settings, generation = (
+        read_json_object(path) if (path := folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, GENERATION_CONFIG)
+    )
+    names = {key: _token_text(value) for key, value in settings.items() if key.endswith("_token")}
     named = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
-    ends = [*_ids(named), *_ids(config.get("eos_token_id")), *_ids(generation.get("eos_token_id"))]
+    ends = [*_as_ids(named), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
     own = folder / CHAT_TEMPLATE
-    template = read_model_file(own, "a chat template").decode() if own.is_file() else _default(settings.get("chat_template"))
+    template = read_model_file(own, "a chat template").decode() if own.is_file() else _default_template(settings.get("chat_template"))
     texts = MappingProxyType({key: value for key, value in names.items() if value})
-    return Manners(begin, tuple(dict.fromkeys(ends)), template, texts)
+    return SpecialTokens(begin, tuple(dict.fromkeys(ends)), template, texts)
 
 
-def _content(value: object) -> str:
+def _token_text(value: object) -> str:
     """The text of a token, which may be written as an object."""
     found = value.get("content") if isinstance(value, dict) else value
     return found if isinstance(found, str) else ""
 
 
-def _ids(value: object) -> list[int]:
+def _as_ids(value: object) -> list[int]:
     """An id, or several, as a config has them."""
     several = value if isinstance(value, list) else [value]
     return [token for token in several if isinstance(token, int) and not isinstance(token, bool)]
 
 
-def _default(template: object) -> str | None:
+def _default_template(template: object) -> str | None:
     """The chat template, the default one where there are several by name."""
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}

@@ -13,7 +13,7 @@ class Tokenizer(Protocol):
     """Text to ids and back; what a user typed never becomes a control id, whatever it says."""
 
     @property
-    def controls(self) -> Mapping[str, int]:
+    def special_ids(self) -> Mapping[str, int]:
         """Name of each id that steers the model and never stands for text -> the id."""
 
     @property

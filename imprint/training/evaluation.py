@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from imprint.data.document_rows import opening
+from imprint.data.document_rows import encode_document_start
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.inference.generate import generate
@@ -87,6 +87,6 @@ def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
     """The prompts of watched rows; the opening of a raw text is gone on with as it stands."""
     section = job.recipe.data
     if isinstance(section, TextsSection):
-        return [opening(job.model.tokenizer, one.query) for one in samples]
+        return [encode_document_start(job.model.tokenizer, one.query) for one in samples]
     longest = section.max_source_length
     return [job.model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in samples]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from imprint.data.batches import Batches
-from imprint.data.dataset import Split, load_split
+from imprint.data.batches import BatchSampler
+from imprint.data.dataset import DataSplits, load_splits
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
@@ -33,13 +33,13 @@ class Job:
     """Where it is written."""
     model: Model
     """The base with its tokenizer."""
-    split: Split
+    split: DataSplits
     """Encoded rows."""
     tuner: Tuner
     """What learns."""
     engine: Engine
     """Devices and optimizer."""
-    batches: Batches
+    batches: BatchSampler
     """Which rows a step takes."""
     steps: int
     """Optimizer steps in all."""
@@ -59,10 +59,10 @@ class Job:
         return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
-def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Split:
+def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
     """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
     if not isinstance(recipe.data, TextsSection):
-        return load_split(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
+        return load_splits(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
     section, found = recipe.data, []
 
     def tokenize() -> None:
@@ -72,7 +72,7 @@ def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Sp
     return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
 
 
-def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, world: World) -> Job:
+def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> Job:
     """Tuner, engine and batches of a run."""
     if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
@@ -86,7 +86,7 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: Split, world: W
     with tuner.base():
         weights = model.network.num_parameters
     section = recipe.train
-    batches = Batches(
+    batches = BatchSampler(
         split.lengths(),
         section.batch_size,
         seed=section.seed,

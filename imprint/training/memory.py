@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imprint.data.batches import sorted_by_length
-from imprint.data.encode import Encoded
-from imprint.data.token_file import lengths_of
+from imprint.data.batches import longest_first_batches
+from imprint.data.encode import EncodedRow
+from imprint.data.token_file import row_lengths
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
 from imprint.errors import UserError
@@ -35,7 +35,7 @@ STATE_BYTES = 12
 class Part:
     """A micro-batch, and what its summed loss counts for in that of the step."""
 
-    rows: Sequence[Encoded]
+    rows: Sequence[EncodedRow]
     """Its rows."""
     share: float
     """Its weight: 0 for a stand-in where there are fewer rows than processes."""
@@ -48,10 +48,10 @@ class Room:
     tokens: int | None = None
     """The most tokens of a piece; None: nothing ran out yet. One row is a piece however long it is."""
 
-    def pieces(self, rows: Sequence[Encoded]) -> list[Sequence[Encoded]]:
+    def pieces(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
         """Cut rows into runs of neighbours that fit."""
         limit = self.tokens
-        found: list[list[Encoded]] = []
+        found: list[list[EncodedRow]] = []
         held = 0
         for row in rows:
             if not found or (limit is not None and held + len(row.ids) > limit):
@@ -61,7 +61,7 @@ class Room:
             held += len(row.ids)
         return list(found)
 
-    def shrink(self, piece: Sequence[Encoded], say: Say) -> None:
+    def shrink(self, piece: Sequence[EncodedRow], say: Say) -> None:
         """Compute half as much at once as the piece that did not fit. Raises UserError where it was one row."""
         tokens = sum(len(row.ids) for row in piece)
         if len(piece) == 1:
@@ -90,7 +90,7 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
     """
     start = _draws(engine.device)
     while True:
-        tried: list[Sequence[Encoded]] = []
+        tried: list[Sequence[EncodedRow]] = []
         try:
             return _attempt(tuner, engine, parts, room, tried)
         except (RuntimeError, MemoryError) as error:
@@ -105,7 +105,7 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         _draw_again(start, engine.device)
 
 
-def _too_little_room(piece: Sequence[Encoded], engine: Engine) -> str:
+def _too_little_room(piece: Sequence[EncodedRow], engine: Engine) -> str:
     tokens = sum(len(row.ids) for row in piece)
     return (
         f"process {engine.rank} on {engine.device} ran out of memory with {len(piece)} rows ({tokens} tokens) at once; what was saved is "
@@ -115,7 +115,7 @@ def _too_little_room(piece: Sequence[Encoded], engine: Engine) -> str:
     )
 
 
-def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tried: list[Sequence[Encoded]]) -> float:
+def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tried: list[Sequence[EncodedRow]]) -> float:
     loss = torch.zeros((), device=engine.device)
     for number, part in enumerate(parts, 1):
         before = _draws(engine.device)
@@ -131,27 +131,27 @@ def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tr
     return float(loss)
 
 
-def probe(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> None:
+def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, room: Room, say: Say) -> None:
     """Compute the heaviest micro-batch that there can be and forget its gradient: too little memory shows now, not after an hour."""
-    heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
+    longest_rows = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _draws(engine.device)
     tuner.train()
-    gradients(tuner, engine, [Part(heaviest, engine.discard_scale)], room, say)
+    gradients(tuner, engine, [Part(longest_rows, engine.discard_scale)], room, say)
     engine.discard_gradients()
     _draw_again(start, engine.device)
-    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
+    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest_rows)
     have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
-    say(f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
+    say(f"the longest {len(longest_rows)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
 
 
 @torch.no_grad()
-def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, room: Room, say: Say) -> float:
+def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, room: Room, say: Say) -> float:
     """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
 
     Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
     """
     tuner.eval()
-    world, batches = engine.world, sorted_by_length(lengths_of(rows), size)
+    world, batches = engine.world, longest_first_batches(row_lengths(rows), size)
     total = 0.0
     for number in range(world.rank, -(-len(batches) // world.size) * world.size, world.size):
         loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, room, say)
@@ -159,9 +159,9 @@ def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[Encoded], size: int, 
     return world.all_sum(total) / max(1, sum(map(scored, rows)))
 
 
-def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, say: Say) -> float:
+def _summed(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, room: Room, say: Say) -> float:
     while True:
-        tried: Sequence[Encoded] = rows
+        tried: Sequence[EncodedRow] = rows
         try:
             total = 0.0
             for tried in room.pieces(rows):
@@ -176,13 +176,13 @@ def _summed(rows: Sequence[Encoded], tuner: Tuner, engine: Engine, room: Room, s
         room.shrink(tried, say)
 
 
-def packed(rows: Sequence[Encoded], scheme: PositionScheme) -> Pack:
+def packed(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
     """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
     parts = [part for row in rows for part in row.parts]
     return pack([ids for ids, _ in parts], scheme, [labels for _, labels in parts])
 
 
-def scored(row: Encoded) -> int:
+def scored(row: EncodedRow) -> int:
     """How many tokens of a row are predicted; the first has nothing before it."""
     return len(row.labels) - 1 - row.labels[1:].count(IGNORE_INDEX)
 

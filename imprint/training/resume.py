@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import dump, read_recipe
-from imprint.data.dataset import Split
-from imprint.data.token_file import TextRows
+from imprint.data.dataset import DataSplits
+from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.errors import UserError
 from imprint.files import remove_leftovers
@@ -177,11 +177,11 @@ def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None
         raise UserError(f"{told}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
 
 
-def data_digest(split: Split) -> str:
+def data_digest(split: DataSplits) -> str:
     """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
     digest = hashlib.sha256()
     for rows in (split.train, split.general, split.dev):
-        if isinstance(rows, TextRows):
+        if isinstance(rows, TokenFileRows):
             digest.update(rows.digest.encode())
             continue
         for row in rows:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imprint.config import dump, read_recipe
-from imprint.data.dataset import Split
+from imprint.data.dataset import DataSplits
 from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
@@ -55,7 +55,7 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     return train_recipe(read_recipe(path, overrides, Recipe))
 
 
-def train_recipe(recipe: Recipe, *, split: Split | None = None, on_save: OnSave = None) -> RunFolder:
+def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: OnSave = None) -> RunFolder:
     """Run a recipe, on its own data or on rows that are already encoded; `on_save` is called before each state is written.
 
     Raises UserError for everything a user can mend, KeyboardInterrupt after a stop that has been saved.
@@ -162,8 +162,8 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     if 0 < position.step < job.steps:
         tell(f"going on after step {position.step} of {job.steps}")
     if job.model.device.type == "cuda" and position.step < job.steps:
-        heaviest = job.split.heaviest(job.recipe.train.micro_batch_size)
-        probe(job.tuner, job.engine, heaviest, len(heaviest), job.room, tell)
+        longest_rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
+        probe(job.tuner, job.engine, longest_rows, len(longest_rows), job.room, tell)
     if not position.step and job.split.dev and not any(point["step"] == 0 for point in journal.points):
         loss = evaluation_loss(job, journal)
         journal.record({"step": 0, "eval_loss": loss})

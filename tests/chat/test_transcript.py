@@ -34,12 +34,12 @@ def test_json_lines_hold_the_conversation_and_mark_what_was_stopped_as_not_to_be
 
 def test_what_is_saved_is_read_back_as_rows_to_learn_from(tmp_path: Path) -> None:
     from imprint.data.readers.rows import read_rows
-    from imprint.data.shapes import Columns, samples_of, shape_of
+    from imprint.data.shapes import Columns, detect_shape, samples_from_row
 
     save(SPOKEN.ask("再见").answered("再见！"), f"{tmp_path}/say.jsonl")
     ((place, row),) = read_rows(tmp_path / "say.jsonl")
     assert isinstance(row, dict)
-    samples = samples_of(row, shape_of(row, Columns()), place)
+    samples = samples_from_row(row, detect_shape(row, Columns()), place)
     assert [(sample.query, sample.answer, sample.system) for sample in samples] == [
         ("你好", "你好呀！", "你是小印。"),
         ("再见", "再见！", "你是小印。"),

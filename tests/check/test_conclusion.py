@@ -1,28 +1,28 @@
 from pathlib import Path
 
-from imprint.check.conclusion import Asked, raised, verdict
-from imprint.check.report import tallies
-from imprint.check.scan import Checkup
+from imprint.check.conclusion import CheckArguments, conclusion_lines, raised_limits
+from imprint.check.report import all_findings
+from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.terminal import Ink
-from imprint.data.shapes import Columns, shape_of
+from imprint.check.terminal import Style
+from imprint.data.shapes import Columns, detect_shape
 from tests.check.rows import SOUND, row
 
 
-def told(*values: object, asked: Asked, fixed: Path | None = None, unreadable: int = 0) -> list[str]:
+def told(*values: object, asked: CheckArguments, fixed: Path | None = None, unreadable: int = 0) -> list[str]:
     seen = looked(*values)
-    return [line.strip() for line in verdict(asked, seen, tallies(seen, None, str), unreadable, fixed, Ink(coloured=False))]
+    return [line.strip() for line in conclusion_lines(asked, seen, all_findings(seen, None, str), unreadable, fixed, Style(coloured=False))]
 
 
-def looked(*values: object) -> Checkup:
-    seen = Checkup(read_settings(None, []))
+def looked(*values: object) -> DataScan:
+    seen = DataScan(read_settings(None, []))
     for line, value in enumerate(values, start=1):
-        seen.add(f"a.jsonl:{line}", value, shape_of(SOUND[0], Columns()))
+        seen.add(f"a.jsonl:{line}", value, detect_shape(SOUND[0], Columns()))
     return seen
 
 
-def asked(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) -> Asked:
-    return Asked(files or ("a.jsonl",), dev, None, overrides)
+def asked(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) -> CheckArguments:
+    return CheckArguments(files or ("a.jsonl",), dev, None, overrides)
 
 
 def test_of_sound_rows_the_next_thing_is_to_learn_from_them() -> None:
@@ -48,7 +48,7 @@ def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = told(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
     limit = looked(row("问", "答" * 300)).target.quantile(1)
     assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
-    assert raised(looked(*SOUND).source, looked(*SOUND).target) == []
+    assert raised_limits(looked(*SOUND).source, looked(*SOUND).target) == []
 
 
 def test_several_files_are_to_become_one() -> None:
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_something_wrong() -> None:
 
 def test_no_limit_is_raised_beyond_what_the_model_was_trained_on() -> None:
     seen = looked(*SOUND, row("问" * 5000, "答" * 5000))
-    assert raised(seen.source, seen.target) == ["data.max_source_length=2048", "data.max_target_length=2048"]
+    assert raised_limits(seen.source, seen.target) == ["data.max_source_length=2048", "data.max_target_length=2048"]
 
 
 def test_where_nothing_can_be_mended_no_mending_is_advised() -> None:

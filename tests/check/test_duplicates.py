@@ -2,7 +2,7 @@ import tracemalloc
 
 import pytest
 
-from imprint.check.duplicates import Digests, Places, contradicting, leaked, leaked_questions, repeated
+from imprint.check.duplicates import Digests, Locations, contradicting, leaked, leaked_questions, repeated
 
 
 def digests(*rows: tuple[str, str], file: str = "a.jsonl") -> Digests:
@@ -42,7 +42,7 @@ def test_no_rows_repeat_nothing() -> None:
 
 @pytest.mark.parametrize("place", ["a.jsonl:1", "b.xlsx!Sheet:2:12", "c:7"])
 def test_a_place_comes_back_as_it_was(place: str) -> None:
-    places = Places()
+    places = Locations()
     places.append("a.jsonl:3")
     places.append(place)
     assert places[1] == place

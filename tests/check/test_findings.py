@@ -1,5 +1,5 @@
-from imprint.check.findings import EXAMPLES, KINDS, Tally
-from imprint.check.text_checks import MENDS
+from imprint.check.findings import EXAMPLES, KINDS, FindingTally
+from imprint.check.text_checks import CLEANERS
 
 
 def test_every_kind_is_told_in_both_languages() -> None:
@@ -13,11 +13,11 @@ def test_the_gravest_come_first() -> None:
 
 
 def test_whatever_is_mended_in_a_text_is_a_finding_that_says_so() -> None:
-    assert all(KINDS[name].mend for name in MENDS)
+    assert all(KINDS[name].mend for name in CLEANERS)
 
 
 def test_all_are_counted_and_the_first_are_shown() -> None:
-    tally = Tally()
+    tally = FindingTally()
     for number in range(9):
         tally.add(f"a:{number}", "x")
     assert tally.count == 9

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.check.command import check_command
-from imprint.check.fix import CHANGES, rejected_file
+from imprint.check.fix import REPAIRS, rejected_file
 from imprint.errors import UserError
 from tests.check.rows import SOUND, lines, row, write
 
@@ -108,7 +108,7 @@ def test_what_became_of_the_rows_is_told(tmp_path: Path, capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert f"{tmp_path / 'out.jsonl'}: {len(SOUND) - 1 + len(MENDABLE)} rows / 写入" in told
     assert "4 beyond mending, 1 repeated, 1 held out" in told or "4 beyond mending, 1 held out, 1 repeated" in told
-    assert all(f"{CHANGES[name]} in 1" in told for name in ("garbled", "tokens", "blanks", "columns", "numbers", "json"))
+    assert all(f"{REPAIRS[name]} in 1" in told for name in ("garbled", "tokens", "blanks", "columns", "numbers", "json"))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out"])

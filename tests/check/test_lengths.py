@@ -1,9 +1,9 @@
 from collections.abc import Iterable
 
 from imprint.check.lengths import Lengths, cost, histogram, summary
-from imprint.check.terminal import Ink, width
+from imprint.check.terminal import Style, width
 
-PLAIN = Ink(coloured=False)
+PLAIN = Style(coloured=False)
 
 
 def lengths(values: Iterable[int], limit: int = 64) -> Lengths:

@@ -1,16 +1,16 @@
 import pytest
 
-from imprint.check.repair import Mended, mend_row
+from imprint.check.repair import RepairedRow, repair_row
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.shapes import Columns, Shape, shape_of
+from imprint.data.shapes import Columns, RowShape, detect_shape
 from tests.check.rows import row
 
-NAMED = shape_of({"content": "", "summary": ""}, Columns())
-TURNS = Shape("conversation", "messages")
+NAMED = detect_shape({"content": "", "summary": ""}, Columns())
+TURNS = RowShape("conversation", "messages")
 
 
-def mended(value: object, shape: Shape = NAMED) -> Mended:
-    return mend_row(value, shape, "a:1")
+def mended(value: object, shape: RowShape = NAMED) -> RepairedRow:
+    return repair_row(value, shape, "a:1")
 
 
 def unreadable(line: str) -> BadRowError:

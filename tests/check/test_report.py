@@ -3,25 +3,25 @@ from pathlib import Path
 import pytest
 
 from imprint.check.findings import KINDS
-from imprint.check.report import finding_lines, language_line, length_lines, percent, shortened, tallies
-from imprint.check.scan import Checkup
+from imprint.check.report import all_findings, finding_lines, language_line, length_lines, location_shortener, percent
+from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.terminal import Ink, width
-from imprint.data.shapes import Columns, shape_of
+from imprint.check.terminal import Style, width
+from imprint.data.shapes import Columns, detect_shape
 from tests.check.rows import SOUND, row
 
-PLAIN = Ink(coloured=False)
+PLAIN = Style(coloured=False)
 
 
-def looked(*values: object, file: str = "a.jsonl", measured: bool = True) -> Checkup:
-    seen = Checkup(read_settings(None, []), measured=measured)
+def looked(*values: object, file: str = "a.jsonl", measured: bool = True) -> DataScan:
+    seen = DataScan(read_settings(None, []), measured=measured)
     for line, value in enumerate(values, start=1):
-        seen.add(f"{file}:{line}", value, shape_of(SOUND[0], Columns()))
+        seen.add(f"{file}:{line}", value, detect_shape(SOUND[0], Columns()))
     return seen
 
 
-def report(seen: Checkup, dev: Checkup | None = None) -> str:
-    found = tallies(seen, dev, str)
+def report(seen: DataScan, dev: DataScan | None = None) -> str:
+    found = all_findings(seen, dev, str)
     return "\n".join(
         [*length_lines(seen, PLAIN), *language_line(seen.languages, PLAIN), *finding_lines(found, str, compared=dev is not None, ink=PLAIN)]
     )
@@ -30,7 +30,7 @@ def report(seen: Checkup, dev: Checkup | None = None) -> str:
 @pytest.mark.parametrize("columns", [80, 100])
 def test_lists_and_excerpts_keep_to_the_columns_of_the_terminal(columns: int) -> None:
     seen = looked(*SOUND, row("问", "答" * 300 + "，"), {"x": "字" * 200}, file="文件夹/" * 4 + "a.jsonl")
-    lines = list(finding_lines(tallies(seen, None, str), str, compared=True, ink=PLAIN, columns=columns))
+    lines = list(finding_lines(all_findings(seen, None, str), str, compared=True, ink=PLAIN, columns=columns))
     listed = [line for line in lines if line.startswith("   ") or "✓" in line]
     assert max(map(width, listed)) <= columns
     assert max(map(width, listed)) > columns - 15
@@ -56,7 +56,7 @@ def test_held_out_rows_are_told_by_row_and_by_question() -> None:
 
 
 def test_bad_rows_of_the_held_out_file_count_too() -> None:
-    found = tallies(looked(*SOUND), looked({"x": 1}, row("", "x"), file="dev.jsonl", measured=False), str)
+    found = all_findings(looked(*SOUND), looked({"x": 1}, row("", "x"), file="dev.jsonl", measured=False), str)
     assert (found["bad"].count, found["empty"].count) == (1, 1)
 
 
@@ -81,15 +81,15 @@ def test_languages_come_by_their_share() -> None:
 
 def test_no_line_of_findings_is_too_long_for_a_terminal() -> None:
     rows = [row("问\0" + "很" * 500, "答<eop>"), row("问\ufffd" * 100, "答"), *SOUND, *SOUND]
-    assert max(width(line) for line in finding_lines(tallies(looked(*rows), None, str), str, compared=True, ink=PLAIN)) <= 120
+    assert max(width(line) for line in finding_lines(all_findings(looked(*rows), None, str), str, compared=True, ink=PLAIN)) <= 120
 
 
 def test_places_lose_the_folders_that_all_have() -> None:
     folder = Path("data")
-    short = shortened([str(folder / "a.jsonl"), str(folder / "b" / "c.jsonl")])
+    short = location_shortener([str(folder / "a.jsonl"), str(folder / "b" / "c.jsonl")])
     assert short(str(folder / "b" / "c.jsonl:7")) == str(Path("b") / "c.jsonl:7")
-    assert shortened(["a.jsonl"])("a.jsonl:7") == "a.jsonl:7"
-    assert shortened(["a.jsonl", str(Path("/data/b.jsonl"))])("/data/b.jsonl:7") == "/data/b.jsonl:7"
+    assert location_shortener(["a.jsonl"])("a.jsonl:7") == "a.jsonl:7"
+    assert location_shortener(["a.jsonl", str(Path("/data/b.jsonl"))])("/data/b.jsonl:7") == "/data/b.jsonl:7"
 
 
 @pytest.mark.parametrize(("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 3, "0.0 %"), (3, 3, "100.0 %"), (1, 9_999, "< 0.1 %")])

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from imprint.check.row_format import Form
+from imprint.check.row_format import RowFormat
 from imprint.data.readers.samples import read_samples
-from imprint.data.shapes import Columns, samples_of, shape_of
+from imprint.data.shapes import Columns, detect_shape, samples_from_row
 from tests.check.rows import write
 
 ROWS: dict[str, dict[str, object]] = {
@@ -24,12 +24,12 @@ ROWS: dict[str, dict[str, object]] = {
 }
 
 
-def written(rows: dict[str, dict[str, object]], file: Path) -> tuple[list[dict[str, object]], Form]:
-    form = Form(Columns(), frozenset(rows))
+def written(rows: dict[str, dict[str, object]], file: Path) -> tuple[list[dict[str, object]], RowFormat]:
+    form = RowFormat(Columns(), frozenset(rows))
     made = []
     for value in rows.values():
-        shape = shape_of(value, Columns())
-        made.append(form.row(value, shape, samples_of(value, shape, "a:1")))
+        shape = detect_shape(value, Columns())
+        made.append(form.row(value, shape, samples_from_row(value, shape, "a:1")))
     write(file, made)
     return made, form
 
@@ -45,7 +45,7 @@ def test_rows_of_any_shapes_give_the_same_samples_from_one_file(kinds: tuple[str
     rows = {kind: ROWS[kind] for kind in kinds}
     written(rows, tmp_path / "out.jsonl")
     there = read_samples(tmp_path / "out.jsonl", prompt_column="content", response_column="summary")
-    wanted = [sample for row in rows.values() for sample in samples_of(row, shape_of(row, Columns()), "a:1")]
+    wanted = [sample for row in rows.values() for sample in samples_from_row(row, detect_shape(row, Columns()), "a:1")]
     assert seen(there) == seen(wanted)
 
 
@@ -63,10 +63,10 @@ def test_columns_that_are_not_written_are_told(tmp_path: Path) -> None:
 def test_the_column_of_the_history_keeps_the_name_that_was_asked_for() -> None:
     columns = Columns("q", "a", "turns")
     value: dict[str, object] = {"q": "问", "a": "答", "turns": [["早", "好"]]}
-    shape = shape_of(value, columns)
-    (sample,) = samples_of(value, shape, "a:1")
-    again = json.loads(json.dumps(Form(columns, frozenset({"named"})).row(value, shape, [sample])))
-    assert samples_of(again, shape, "a:1") == [sample]
+    shape = detect_shape(value, columns)
+    (sample,) = samples_from_row(value, shape, "a:1")
+    again = json.loads(json.dumps(RowFormat(columns, frozenset({"named"})).row(value, shape, [sample])))
+    assert samples_from_row(again, shape, "a:1") == [sample]
 
 
 def test_a_conversation_with_tools_gives_the_same_samples_again() -> None:
@@ -79,9 +79,9 @@ def test_a_conversation_with_tools_gives_the_same_samples_again() -> None:
             {"role": "assistant", "content": "晴。"},
         ],
     }
-    samples = samples_of(row, shape_of(row, Columns()), "a:1", tools=True)
+    samples = samples_from_row(row, detect_shape(row, Columns()), "a:1", tools=True)
 
-    again = json.loads(json.dumps(Form(Columns(), frozenset({"conversation"})).row(row, shape_of(row, Columns()), samples)))
+    again = json.loads(json.dumps(RowFormat(Columns(), frozenset({"conversation"})).row(row, detect_shape(row, Columns()), samples)))
 
     assert len(samples) == 2
-    assert samples_of(again, shape_of(again, Columns()), "a:1", tools=True) == samples
+    assert samples_from_row(again, detect_shape(again, Columns()), "a:1", tools=True) == samples

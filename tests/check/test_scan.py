@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 
 from imprint.check.duplicates import repeated
-from imprint.check.scan import Checkup
-from imprint.check.settings import Settings, read_settings
-from imprint.data.shapes import Columns, shape_of
+from imprint.check.scan import DataScan
+from imprint.check.settings import CheckSettings, read_settings
+from imprint.data.shapes import Columns, detect_shape
 from tests.check.rows import SOUND, row
 from tests.families import template_of
 
 LONG = "这件上衣的版型很宽松，颜色是白色，适合夏天穿，也适合秋天穿，" * 6
 
 
-def check(*values: object, overrides: tuple[str, ...] = ()) -> Checkup:
-    seen = Checkup(read_settings(None, overrides))
-    shape = shape_of(SOUND[0], Columns())
+def check(*values: object, overrides: tuple[str, ...] = ()) -> DataScan:
+    seen = DataScan(read_settings(None, overrides))
+    shape = detect_shape(SOUND[0], Columns())
     for line, value in enumerate(values, start=1):
         seen.add(f"a:{line}", value, shape)
     return seen
@@ -69,8 +69,10 @@ def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
 
 
 def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = Settings.encode_whole
-    monkeypatch.setattr(Settings, "encode_whole", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7)))
+    encode = CheckSettings.encode_whole
+    monkeypatch.setattr(
+        CheckSettings, "encode_whole", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7))
+    )
     assert found(SOUND[0]) == {"unended": 1}
 
 
@@ -103,16 +105,16 @@ def test_rows_are_counted_by_language() -> None:
 def test_every_answer_of_a_conversation_is_measured_and_its_texts_are_looked_at_once() -> None:
     said = [("user", "问\0"), ("assistant", "答。"), ("user", "再问"), ("assistant", "再答。")]
     value = {"messages": [{"role": role, "content": content} for role, content in said]}
-    seen = Checkup(read_settings(None, []))
-    seen.add("a:1", value, shape_of(value, Columns()))
+    seen = DataScan(read_settings(None, []))
+    seen.add("a:1", value, detect_shape(value, Columns()))
     assert (seen.rows, seen.samples, seen.source.total) == (1, 2, 2)
     assert seen.found["stray"].count == 1
 
 
 def test_a_conversation_without_an_answer_to_learn_is_found() -> None:
     value = {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]}
-    seen = Checkup(read_settings(None, []))
-    assert seen.add("a:1", value, shape_of(value, Columns())) is None
+    seen = DataScan(read_settings(None, []))
+    assert seen.add("a:1", value, detect_shape(value, Columns())) is None
     assert seen.found["nothing"].count == 1
 
 
@@ -121,6 +123,6 @@ def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(t
     value = {"messages": [{"role": "user", "content": "天气？"}, call, {"role": "assistant", "content": "晴。 "}]}
     assert template_of("glm4", tmp_path).tools
     for model, samples, bad in ((str(tmp_path), 2, 0), (None, 0, 1)):
-        seen = Checkup(read_settings(model, ()))
-        seen.add("a:1", value, shape_of(value, Columns()))
+        seen = DataScan(read_settings(model, ()))
+        seen.add("a:1", value, detect_shape(value, Columns()))
         assert (seen.samples, seen.bad, len(seen.digests.places)) == (samples, bad, 1 - bad)

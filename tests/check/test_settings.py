@@ -5,7 +5,7 @@ import pytest
 from imprint.check.settings import read_settings
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.tokenizers import FILE_NAME
+from imprint.tokenizers import VOCABULARY_FILE
 from tests.families import chatglm2_folder
 from tests.tiny import tiny_base
 
@@ -49,10 +49,10 @@ def test_a_template_may_be_named_as_in_a_recipe(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_will_do(run: Path, tmp_path: Path) -> None:
-    for name in ("config.json", FILE_NAME):
+    for name in ("config.json", VOCABULARY_FILE):
         (tmp_path / name).write_bytes((run.parent / "base" / name).read_bytes())
     assert len(read_settings(str(tmp_path), []).tokenizer) > 0
-    (tmp_path / FILE_NAME).unlink()
+    (tmp_path / VOCABULARY_FILE).unlink()
     with pytest.raises(UserError, match=r"has no tokenizer \(ice_text.model\)"):
         read_settings(str(tmp_path), [])
 

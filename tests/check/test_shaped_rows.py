@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from imprint.check.shaped_rows import bar_for, shaped_rows
+from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
@@ -18,13 +18,13 @@ from tests.check.rows import SOUND, write
 def test_each_file_of_a_folder_has_its_own_shape(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", SOUND[:1])
     write(tmp_path / "b.jsonl", ["no json", {"question": "问", "answer": "答"}, {"x": 1}])
-    found = [(shape.kind, shape.prompt) for _place, _row, shape in shaped_rows(str(tmp_path), Columns())]
+    found = [(shape.kind, shape.prompt) for _place, _row, shape in rows_with_shapes(str(tmp_path), Columns())]
     assert found == [("named", "content"), ("named", "content"), ("pair", "question"), ("pair", "question")]
 
 
 def test_rows_come_with_their_places_and_bad_ones_in_their_turn(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [SOUND[0], "[1]", "", SOUND[1]])
-    rows = list(shaped_rows(file, Columns()))
+    rows = list(rows_with_shapes(file, Columns()))
     assert [place for place, _row, _shape in rows] == [f"{file}:1", f"{file}:2", f"{file}:4"]
     assert isinstance(rows[1][1], BadRowError)
 
@@ -34,7 +34,7 @@ def test_the_bar_counts_the_bytes_and_tells_the_rows(tmp_path: Path) -> None:
     out = io.StringIO()
     size = math.ceil((tmp_path / "a.jsonl").stat().st_size / 1000)
     with Progress("checking", size, "kB", console=Console(file=out, width=200)) as progress:
-        assert len(list(shaped_rows(file, Columns(), progress))) == 500
+        assert len(list(rows_with_shapes(file, Columns(), progress))) == 500
     assert out.getvalue().startswith(f"checking: {size}/{size}  ")
     assert "rows 500" in out.getvalue()
 
@@ -45,8 +45,8 @@ def test_the_last_line_of_a_bar_tells_all_rows_of_a_small_file_and_of_a_workbook
     workbook = tmp_path / "a.xlsx"
     write_samples(workbook, [Sample("问", "答", None, "a:1")] * 30, history=False, system=False)
     for file, rows in ((write(tmp_path / "a.jsonl", SOUND[:2]), 2), (str(workbook), 30)):
-        with bar_for(file, "checking") as progress:
-            assert len(list(shaped_rows(file, Columns(), progress))) == rows
+        with read_progress(file, "checking") as progress:
+            assert len(list(rows_with_shapes(file, Columns(), progress))) == rows
         told = capsys.readouterr().out.replace("\n", " ")
         assert f"rows {rows} " in told
         done, _, total = told.removeprefix(f"checking {file}: ").partition("  ")[0].partition("/")
@@ -55,11 +55,11 @@ def test_the_last_line_of_a_bar_tells_all_rows_of_a_small_file_and_of_a_workbook
 
 def test_rows_that_must_be_mended_decide_on_the_shape_too(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", ["# rows", "{'prompt': '问', 'response': '答'}", '{"prompt": "问", "response": "答"},'])
-    assert [shape.prompt for _place, _row, shape in shaped_rows(file, Columns())] == ["content", "prompt", "prompt"]
+    assert [shape.prompt for _place, _row, shape in rows_with_shapes(file, Columns())] == ["content", "prompt", "prompt"]
 
 
 def test_a_file_that_is_not_there_is_told() -> None:
     with pytest.raises(UserError, match="there is no such file"):
-        list(shaped_rows("nowhere.jsonl", Columns()))
+        list(rows_with_shapes("nowhere.jsonl", Columns()))
     with pytest.raises(UserError, match="cannot be read"):
-        bar_for("nowhere.jsonl", "checking")
+        read_progress("nowhere.jsonl", "checking")

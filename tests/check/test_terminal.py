@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from imprint.check.terminal import Ink, bar, clipped, ink_for, left, right, width
+from imprint.check.terminal import Style, bar, clip_columns, pad_left, pad_right, style_for, width
 
 
 class Terminal(io.StringIO):
@@ -32,16 +32,16 @@ def test_a_text_takes_the_columns_that_a_terminal_gives_it(text: str, columns: i
 
 
 def test_columns_line_up_with_chinese_in_them() -> None:
-    assert {width(left(text, 8)) for text in ("abc", "中文", "")} == {8}
-    assert right("中文", 6) == "  中文"
-    assert left("too long", 3) == "too long"
+    assert {width(pad_right(text, 8)) for text in ("abc", "中文", "")} == {8}
+    assert pad_left("中文", 6) == "  中文"
+    assert pad_right("too long", 3) == "too long"
 
 
 def test_a_long_text_is_cut_to_its_columns_and_stays_on_one_line() -> None:
-    assert clipped("简约而不简单", 8) == "简约而…"
-    assert clipped("a\nb\0", 20) == "a\\nb\\x00"
-    assert clipped("中文", 4) == "中文"
-    assert all(width(clipped("简约 and 简单" * 9, columns)) <= columns for columns in range(2, 40))
+    assert clip_columns("简约而不简单", 8) == "简约而…"
+    assert clip_columns("a\nb\0", 20) == "a\\nb\\x00"
+    assert clip_columns("中文", 4) == "中文"
+    assert all(width(clip_columns("简约 and 简单" * 9, columns)) <= columns for columns in range(2, 40))
 
 
 def test_a_bar_grows_by_eighths_and_never_vanishes() -> None:
@@ -52,13 +52,13 @@ def test_a_bar_grows_by_eighths_and_never_vanishes() -> None:
 
 
 def test_colour_is_for_terminals_that_want_it() -> None:
-    assert ink_for(Terminal(), {}) == Ink(coloured=True)
-    assert ink_for(Terminal(), {"NO_COLOR": "1"}) == Ink(coloured=False)
-    assert ink_for(Terminal(), {"TERM": "dumb"}) == Ink(coloured=False)
-    assert ink_for(io.StringIO(), {}) == Ink(coloured=False)
+    assert style_for(Terminal(), {}) == Style(coloured=True)
+    assert style_for(Terminal(), {"NO_COLOR": "1"}) == Style(coloured=False)
+    assert style_for(Terminal(), {"TERM": "dumb"}) == Style(coloured=False)
+    assert style_for(io.StringIO(), {}) == Style(coloured=False)
 
 
 def test_without_colour_a_text_is_itself() -> None:
-    assert Ink(coloured=False)("错", "red", "bold") == "错"
-    assert Ink(coloured=True)("错", "red", "bold") == "\x1b[31;1m错\x1b[0m"
-    assert Ink(coloured=True)("", "red") == ""
+    assert Style(coloured=False)("错", "red", "bold") == "错"
+    assert Style(coloured=True)("错", "red", "bold") == "\x1b[31;1m错\x1b[0m"
+    assert Style(coloured=True)("", "red") == ""

@@ -1,6 +1,15 @@
 import pytest
 
-from imprint.check.text_checks import CONTROL_TOKEN, LANGUAGES, LOST, breaks_off, language, repeats_itself, tidy, ungarbled
+from imprint.check.text_checks import (
+    LANGUAGES,
+    LOST_CHARACTER,
+    TYPED_SPECIAL_TOKEN,
+    clean_text,
+    ends_mid_sentence,
+    language,
+    repeats_itself,
+    undo_mojibake,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,35 +34,35 @@ def test_a_text_tells_its_language(text: str, name: str) -> None:
 
 @pytest.mark.parametrize("token", ["[gMASK]", "[MASK]", "<sop>", "<eop>", "<|user|>", "<|im_end|>", "</s>", "[/INST]", "[Round 1]\n\n问："])
 def test_a_typed_control_token_is_found(token: str) -> None:
-    found = CONTROL_TOKEN.search(f"你好{token}再见")
+    found = TYPED_SPECIAL_TOKEN.search(f"你好{token}再见")
     assert found is not None
     assert found[0] == token
 
 
 @pytest.mark.parametrize("text", ["a < b > c", "<n>", "[1]", "<div>", "列表[MASK_1]", "<|tab|>"])
 def test_other_brackets_are_text(text: str) -> None:
-    assert CONTROL_TOKEN.search(text) is None
+    assert TYPED_SPECIAL_TOKEN.search(text) is None
 
 
 @pytest.mark.parametrize("text", ["你好\ufffd", "锟斤拷锟斤拷", "itâ€™s"])
 def test_what_is_left_of_lost_characters_is_found(text: str) -> None:
-    assert LOST.search(text) is not None
+    assert LOST_CHARACTER.search(text) is not None
 
 
 @pytest.mark.parametrize("text", ["你好，世界！", "类型#上衣*颜色#白色", "中文"])
 @pytest.mark.parametrize("wrong", ["latin-1", "gb18030"])
 def test_utf_8_that_was_read_as_something_else_comes_back(text: str, wrong: str) -> None:
     garbled = text.encode().decode(wrong)
-    assert ungarbled(garbled) == text
+    assert undo_mojibake(garbled) == text
 
 
 @pytest.mark.parametrize("text", ["你好，世界！", "联通", "café", "Äpfel", "拢", "простой", "plain", "", "日本語のテキスト", "£5 · 10 €"])
 def test_a_sound_text_is_left_alone(text: str) -> None:
-    assert ungarbled(text) is None
+    assert undo_mojibake(text) is None
 
 
 def test_a_text_about_lost_characters_has_lost_none() -> None:
-    assert LOST.search("“锟斤拷”是怎么来的？") is None
+    assert LOST_CHARACTER.search("“锟斤拷”是怎么来的？") is None
 
 
 def test_a_text_that_says_everything_again_repeats_itself() -> None:
@@ -64,10 +73,10 @@ def test_a_text_that_says_everything_again_repeats_itself() -> None:
 
 
 def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
-    assert breaks_off("版型很宽松，")
-    assert breaks_off("包括以下几点：\n")
-    assert not breaks_off("版型很宽松。")
-    assert not breaks_off("版型很宽松")
+    assert ends_mid_sentence("版型很宽松，")
+    assert ends_mid_sentence("包括以下几点：\n")
+    assert not ends_mid_sentence("版型很宽松。")
+    assert not ends_mid_sentence("版型很宽松")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +100,13 @@ def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
     ],
 )
 def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
-    assert tidy(text) == (clean, kinds)
-    assert tidy(clean) == (clean, [])
+    assert clean_text(text) == (clean, kinds)
+    assert clean_text(clean) == (clean, [])
 
 
 @pytest.mark.parametrize("text", ["ä½\xa0å¥½\ufeff", " ä½\xa0å¥½ ", "<s>\ufeff <s>问</s>\u200b</s> ", "\0 <eop>\r"])
 def test_what_was_tidied_is_tidy(text: str) -> None:
-    mended, done = tidy(text)
+    mended, done = clean_text(text)
     assert done
-    assert tidy(mended) == (mended, [])
+    assert clean_text(mended) == (mended, [])
     assert mended in ("你好", "问", "")

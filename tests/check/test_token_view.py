@@ -2,58 +2,58 @@ from pathlib import Path
 
 import pytest
 
-from imprint.check.settings import Settings, read_settings
-from imprint.check.terminal import Ink, width
-from imprint.check.token_view import Mark, lines, names_of_marks, pieces
+from imprint.check.settings import CheckSettings, read_settings
+from imprint.check.terminal import Style, width
+from imprint.check.token_view import TokenMark, mark_legend, token_lines, view_tokens
 from imprint.data.sample import Sample
 from tests.families import FOLDERS
 
-PLAIN = Ink(coloured=False)
+PLAIN = Style(coloured=False)
 TURNS = (("哪条围巾最暖？", "羊毛的。"), ("贵吗？", "不贵。"))
 
 
-def settings(*overrides: str) -> Settings:
+def settings(*overrides: str) -> CheckSettings:
     return read_settings(None, list(overrides))
 
 
-def shown(sample: Sample, *overrides: str) -> list[tuple[str, Mark]]:
+def shown(sample: Sample, *overrides: str) -> list[tuple[str, TokenMark]]:
     used = settings(*overrides)
-    return [(piece.text, piece.mark) for piece in pieces(used.tokenizer, used.encode(sample), used.encode_whole(sample))]
+    return [(piece.text, piece.mark) for piece in view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample))]
 
 
-def text(found: list[tuple[str, Mark]], mark: Mark) -> str:
+def text(found: list[tuple[str, TokenMark]], mark: TokenMark) -> str:
     return "".join(piece for piece, its in found if its is mark)
 
 
 def test_what_is_read_and_what_is_learned_are_those_of_the_training_row() -> None:
     found = shown(Sample("贵吗？", "不贵。", None, ""))
-    assert text(found, Mark.READ).endswith("[gMASK]<sop>")
-    assert text(found, Mark.LEARNED).endswith("不贵。<eop>")
-    assert text(found, Mark.CUT) == ""
+    assert text(found, TokenMark.READ).endswith("[gMASK]<sop>")
+    assert text(found, TokenMark.LEARNED).endswith("不贵。<eop>")
+    assert text(found, TokenMark.CUT) == ""
 
 
 def test_the_original_learns_sop_too() -> None:
     found = shown(Sample("贵吗？", "不贵。", None, ""), "truncation=original")
-    assert text(found, Mark.READ).endswith("[gMASK]")
-    assert text(found, Mark.LEARNED).startswith("<sop>")
+    assert text(found, TokenMark.READ).endswith("[gMASK]")
+    assert text(found, TokenMark.LEARNED).startswith("<sop>")
 
 
 def test_the_end_of_an_answer_is_shown_as_cut_before_its_end_token() -> None:
     found = shown(Sample("贵吗？", "不贵，而且很暖和。", None, ""), "max_target_length=5")
     marks = [mark for _piece, mark in found]
-    assert found[-1] == ("<eop>", Mark.LEARNED)
-    assert marks[-2] is Mark.CUT
-    assert text(found, Mark.CUT).endswith("暖和。")
+    assert found[-1] == ("<eop>", TokenMark.LEARNED)
+    assert marks[-2] is TokenMark.CUT
+    assert text(found, TokenMark.CUT).endswith("暖和。")
 
 
 def test_old_turns_and_the_middle_of_a_question_are_shown_where_they_stood() -> None:
     turns = shown(Sample("再便宜一点呢？", "有。", TURNS, ""), "max_source_length=40")
-    assert "羊毛" in text(turns, Mark.CUT)
-    assert text(turns, Mark.READ).endswith("[gMASK]<sop>")
+    assert "羊毛" in text(turns, TokenMark.CUT)
+    assert text(turns, TokenMark.READ).endswith("[gMASK]<sop>")
     question = shown(Sample("红" * 9 + "白" * 9 + "黑" * 9, "有。", None, ""), "max_source_length=12")
-    assert "白" in text(question, Mark.CUT)
-    assert "白" not in text(question, Mark.READ)
-    assert text(question, Mark.READ).replace("[gMASK]<sop>", "").strip("▁红") == "黑" * 5
+    assert "白" in text(question, TokenMark.CUT)
+    assert "白" not in text(question, TokenMark.READ)
+    assert text(question, TokenMark.READ).replace("[gMASK]<sop>", "").strip("▁红") == "黑" * 5
 
 
 @pytest.mark.parametrize("limits", [(), ("max_source_length=12", "max_target_length=4"), ("max_source_length=40",)])
@@ -62,10 +62,10 @@ def test_every_token_of_the_row_is_shown_once_and_in_order(truncation: str, limi
     used = settings(f"truncation={truncation}", *limits)
     sample = Sample("再便宜一点呢？", "有棉的，也很暖和。", TURNS, "")
     row, whole = used.encode(sample), used.encode_whole(sample)
-    found = pieces(used.tokenizer, row, whole)
-    kept = [piece for piece in found if piece.mark is not Mark.CUT]
+    found = view_tokens(used.tokenizer, row, whole)
+    kept = [piece for piece in found if piece.mark is not TokenMark.CUT]
     assert len(kept) == len(row.ids)
-    assert [piece.mark is Mark.LEARNED for piece in kept] == [label != -100 for label in row.labels]
+    assert [piece.mark is TokenMark.LEARNED for piece in kept] == [label != -100 for label in row.labels]
     assert len(found) - len(kept) >= len(whole.ids) - len(row.ids)
 
 
@@ -74,10 +74,10 @@ def test_every_family_shows_its_control_tokens_and_what_is_learned(name: str, tm
     FOLDERS[name](tmp_path)
     used = read_settings(str(tmp_path), ["max_target_length=200", "max_source_length=2000"])
     row = used.encode(Sample("a  b\n", "好。", TURNS, "", "你是店员。"))
-    found = pieces(used.tokenizer, row, row)
-    names = {token: control for control, token in used.tokenizer.controls.items()}
+    found = view_tokens(used.tokenizer, row, row)
+    names = {token: control for control, token in used.tokenizer.special_ids.items()}
     assert [piece.text for piece in found if piece.control] == [names[token] for token in row.ids if token in names]
-    assert [piece.mark is Mark.LEARNED for piece in found] == [label != -100 for label in row.labels]
+    assert [piece.mark is TokenMark.LEARNED for piece in found] == [label != -100 for label in row.labels]
     assert found[-1].text == names[used.template.end]
     assert not any(letter in piece.text for piece in found for letter in " \n")
 
@@ -90,14 +90,17 @@ def test_whitespace_and_bytes_can_be_seen() -> None:
 def test_a_typed_control_token_is_no_control_token() -> None:
     used = settings()
     sample = Sample("什么是<eop>？", "标记。", None, "")
-    assert sum(piece.control for piece in pieces(used.tokenizer, used.encode(sample), used.encode_whole(sample))) == 3
+    assert sum(piece.control for piece in view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample))) == 3
 
 
 def test_lines_stay_within_their_columns_and_say_what_becomes_of_their_tokens() -> None:
     used = settings("max_target_length=20")
     sample = Sample("再便宜一点呢？" * 5, "有棉的，也很暖和。" * 9, None, "")
-    told = list(lines(pieces(used.tokenizer, used.encode(sample), used.encode_whole(sample)), PLAIN, 60))
+    told = list(token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample)), PLAIN, 60))
     assert all(width(line) <= 60 for line in told)
     assert [line.split(" ")[0] for line in told if not line.startswith(" ")] == ["read", "learn", "cut", "learn"]
-    assert all(mark.value in names_of_marks(PLAIN) for mark in Mark)
-    assert any("\x1b[" in line for line in lines(pieces(used.tokenizer, used.encode(sample), used.encode(sample)), Ink(coloured=True), 60))
+    assert all(mark.value in mark_legend(PLAIN) for mark in TokenMark)
+    assert any(
+        "\x1b[" in line
+        for line in token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode(sample)), Style(coloured=True), 60)
+    )

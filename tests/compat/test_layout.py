@@ -17,14 +17,14 @@ from imprint.compat.layout import (
     write_predictions,
     write_results,
 )
-from imprint.data.batches import Batches
+from imprint.data.batches import BatchSampler
 from imprint.runs import RunFolder
 from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner
 from tests.cases import Case
 from tests.oldproject import said
 
-PACE = Pace(Batches(range(10), 4, seed=0, group_by_length=False, micro_size=1), steps=6, logging_steps=2, logging_first_step=False)
+PACE = Pace(BatchSampler(range(10), 4, seed=0, group_by_length=False, micro_size=1), steps=6, logging_steps=2, logging_first_step=False)
 
 
 def lines(*losses: float | None) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.run import open_original, run_original
 from imprint.compat.settings import asked_of
 from imprint.config import read_recipe
-from imprint.data.batches import Batches
-from imprint.data.dataset import load_split
+from imprint.data.batches import BatchSampler
+from imprint.data.dataset import load_splits
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.files import read_jsonl
@@ -25,7 +25,7 @@ from imprint.loading.source import resolve_source
 from imprint.models.families import read_config
 from imprint.pack import pack
 from imprint.runs import RunFolder
-from imprint.tokenizers import FILE_NAME
+from imprint.tokenizers import VOCABULARY_FILE
 from imprint.training.recipe import Recipe
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, difference
@@ -75,7 +75,7 @@ def test_each_checkpoint_holds_the_prefix_alone_as_the_original_saves_it(tuned: 
         assert torch.equal(prefix_of(checkpoint), kept["transformer.prefix_encoder.embedding.weight"])
         assert prefix_of(checkpoint).dtype == torch.float32
         assert said(checkpoint / "config.json") == read_config(project / "chatglm-6b") | {"pre_seq_len": 4, "prefix_projection": False}
-        assert (checkpoint / FILE_NAME).is_file()
+        assert (checkpoint / VOCABULARY_FILE).is_file()
         assert said(checkpoint / "trainer_state.json")["global_step"] == step
 
 
@@ -213,8 +213,8 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     recipe = read_recipe(tuned.config, [], Recipe)
     model = imprint.load(project / "chatglm-6b", dtype="float32", device="cpu")
     assert isinstance(recipe.data, DataSection)
-    rows = load_split(recipe.data, model.template).train
-    batches = Batches([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
+    rows = load_splits(recipe.data, model.template).train
+    batches = BatchSampler([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)
     encoder = start_prefix(model.network, PrefixShape.of(model.network, 4, projection=False), "random", [])
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-2, weight_decay=0.0)
@@ -326,7 +326,7 @@ def test_a_prefix_that_is_nowhere_is_a_sentence(project: Path) -> None:
 def test_a_checkpoint_without_tokenizer_files_takes_those_of_its_base(whole: RunFolder, project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-4"
     shutil.copytree(whole.path / "checkpoint-4", folder)
-    (folder / FILE_NAME).unlink()
+    (folder / VOCABULARY_FILE).unlink()
     fields = said(folder / "config.json")
     words = ["--do_predict", "--model_name_or_path", str(folder), "--output_dir", "out", "--no_cuda"]
     flags = read_flags(words)[0]

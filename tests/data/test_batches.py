@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from imprint.data.batches import Batches, grouped_by_length, sorted_by_length
+from imprint.data.batches import BatchSampler, length_grouped_batches, longest_first_batches
 from tests.cases import small_network
 
 NETWORK = small_network(layers=1)
@@ -15,18 +15,18 @@ MASK, GMASK, SOP = CONTROL.mask, CONTROL.gmask, CONTROL.sop
 class TestBatches:
     @pytest.mark.parametrize("size", [1, 4, 16, 2000])
     def test_every_row_comes_once_in_batches_of_that_size(self, size: int) -> None:
-        for batches in (list(grouped_by_length(LENGTHS, size, generator=random.Random(1))), sorted_by_length(LENGTHS, size)):
+        for batches in (list(length_grouped_batches(LENGTHS, size, generator=random.Random(1))), longest_first_batches(LENGTHS, size)):
             assert sorted(row for batch in batches for row in batch) == list(range(1003))
             assert sorted((len(batch) for batch in batches), reverse=True)[:-1] == [size] * ((1003 - 1) // size)
 
     def test_grouping_follows_the_random_state_alone(self) -> None:
-        first, same, other = (list(grouped_by_length(LENGTHS, 8, generator=random.Random(seed))) for seed in (1, 1, 2))
+        first, same, other = (list(length_grouped_batches(LENGTHS, 8, generator=random.Random(seed))) for seed in (1, 1, 2))
 
         assert first == same
         assert first != other
 
     def test_rows_of_a_group_are_of_similar_length_yet_groups_are_not_in_order(self) -> None:
-        batches = list(grouped_by_length(LENGTHS, 8, generator=random.Random(1)))
+        batches = list(length_grouped_batches(LENGTHS, 8, generator=random.Random(1)))
         padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for batch in batches)
         longest = [max(LENGTHS[row] for row in batch) for batch in batches]
 
@@ -35,24 +35,24 @@ class TestBatches:
         assert len(longest) / 3 < rises < len(longest) * 2 / 3
 
     def test_sorted_batches_begin_with_the_longest_rows(self) -> None:
-        batches = sorted_by_length(LENGTHS, 16)
+        batches = longest_first_batches(LENGTHS, 16)
         flat = [LENGTHS[row] for batch in batches for row in batch]
 
         assert flat == sorted(LENGTHS, reverse=True)
-        assert batches == sorted_by_length(LENGTHS, 16)
+        assert batches == longest_first_batches(LENGTHS, 16)
 
     @pytest.mark.parametrize("group_by_length", [True, False])
     def test_the_rows_of_a_step_follow_from_seed_and_step_alone(self, *, group_by_length: bool) -> None:
-        one, other = (Batches(LENGTHS, 8, seed=3, group_by_length=group_by_length) for _ in range(2))
+        one, other = (BatchSampler(LENGTHS, 8, seed=3, group_by_length=group_by_length) for _ in range(2))
 
         steps = [one.of_step(step) for step in range(1, 300)]
 
         assert [other.of_step(step) for step in (270, 5)] == [steps[269], steps[4]]  # as after a resume
         assert sorted(row for batch in steps[: one.per_epoch] for row in batch) == list(range(1003))
-        assert Batches(LENGTHS, 8, seed=4, group_by_length=group_by_length).of_step(1) != steps[0]
+        assert BatchSampler(LENGTHS, 8, seed=4, group_by_length=group_by_length).of_step(1) != steps[0]
 
     def test_rows_that_are_not_grouped_are_shuffled_whatever_their_length(self) -> None:
-        batches = Batches(LENGTHS, 8, seed=3, group_by_length=False)
+        batches = BatchSampler(LENGTHS, 8, seed=3, group_by_length=False)
         steps = [batches.of_step(step) for step in range(1, batches.per_epoch + 1)]
         padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for batch in steps)
 
@@ -60,47 +60,47 @@ class TestBatches:
         assert [len(batch) for batch in steps] == [8] * 125 + [3]
 
     def test_what_an_epoch_leaves_over_begins_the_next_step_where_rows_are_not_grouped(self) -> None:
-        batches = Batches(range(10), 3, seed=3, group_by_length=False, micro_size=1)
+        batches = BatchSampler(range(10), 3, seed=3, group_by_length=False, micro_size=1)
         rows = [row for step in range(1, 11) for row in batches.of_step(step)]
 
         assert [sorted(rows[start : start + 10]) for start in (0, 10, 20)] == [list(range(10))] * 3
         assert rows[:10] != rows[10:20]
-        assert Batches(range(10), 3, seed=3, group_by_length=False, micro_size=1).of_step(4) == rows[9:12]
+        assert BatchSampler(range(10), 3, seed=3, group_by_length=False, micro_size=1).of_step(4) == rows[9:12]
         assert (batches.per_epoch, batches.steps(3), batches.steps(0.5), batches.epochs(4)) == (3, 9, 2, 1.2)
 
     @pytest.mark.parametrize(
         ("size", "micro_size", "steps"), [(8, 8, [8, 2, 8]), (8, 4, [8, 6, 6]), (16, 1, [10, 10, 10]), (4, 8, [4, 4, 2]), (6, 4, [6, 4, 6])]
     )
     def test_a_micro_batch_stays_whole_and_an_epoch_is_a_step_at_least(self, size: int, micro_size: int, steps: list[int]) -> None:
-        batches = Batches(range(10), size, seed=3, group_by_length=False, micro_size=micro_size)
+        batches = BatchSampler(range(10), size, seed=3, group_by_length=False, micro_size=micro_size)
 
         assert [len(batches.of_step(step)) for step in (1, 2, 3)] == steps
 
     def test_the_smaller_last_micro_batch_of_an_epoch_is_cut_out_of_its_step_again(self) -> None:
-        batches = Batches(range(10), 8, seed=3, group_by_length=False, micro_size=4)
-        alone = Batches(range(10), 4, seed=3, group_by_length=False)
+        batches = BatchSampler(range(10), 8, seed=3, group_by_length=False, micro_size=4)
+        alone = BatchSampler(range(10), 4, seed=3, group_by_length=False)
 
         rows = batches.of_step(2)
 
         assert [rows[:4], rows[4:]] == [alone.of_step(4), alone.of_step(3)]
 
     def test_no_rows_are_no_batches(self) -> None:
-        assert list(grouped_by_length([], 4, generator=random.Random(0))) == []
-        assert sorted_by_length([], 4) == []
+        assert list(length_grouped_batches([], 4, generator=random.Random(0))) == []
+        assert longest_first_batches([], 4) == []
 
 
 def test_general_rows_go_round_beside_the_own_ones_which_are_in_every_epoch() -> None:
-    batches = Batches([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
+    batches = BatchSampler([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
     epochs = [[row for step in (1, 2) for row in batches.of_step(2 * epoch + step)] for epoch in range(6)]
     assert [sorted(row for row in rows if row < 4) for rows in epochs] == [[0, 1, 2, 3]] * 6
     taken = [sorted(row for row in rows if row >= 4) for rows in epochs]
     assert [len(rows) for rows in taken] == [2] * 6
     assert sorted(row for rows in taken[:3] for row in rows) == sorted(row for rows in taken[3:] for row in rows) == [4, 5, 6, 7, 8, 9]
-    again = Batches([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
+    again = BatchSampler([5] * 4 + [9] * 6, 3, seed=0, pool=6, general=2)
     assert [again.of_step(step) for step in (12, 3)] == [batches.of_step(step) for step in (12, 3)]
     assert batches.steps(1) == 2
 
 
 def test_more_general_rows_than_there_are_come_again_in_the_same_epoch() -> None:
-    batches = Batches([5] * 3, 4, seed=1, pool=1, general=2)
+    batches = BatchSampler([5] * 3, 4, seed=1, pool=1, general=2)
     assert sorted(batches.of_step(1)) == [0, 1, 2, 2]

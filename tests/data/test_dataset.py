@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.config import describe
-from imprint.data.dataset import CutReport, load_held_out, load_split
+from imprint.data.dataset import TruncationReport, load_held_out, load_splits
 from imprint.data.original import encode_original
 from imprint.data.section import DataSection, MixSection
 from imprint.errors import UserError
@@ -19,7 +19,7 @@ def write(file: Path, rows: int, *, answer: str = "好") -> Path:
 
 
 def test_three_rows_are_enough_for_two_to_learn_from_and_one_to_measure_on(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3)), tiny_template())
+    split = load_splits(DataSection(train=write(tmp_path / "train.jsonl", 3)), tiny_template())
 
     assert (len(split.train), len(split.dev), len(split.dev_samples)) == (2, 1, 1)
 
@@ -27,7 +27,7 @@ def test_three_rows_are_enough_for_two_to_learn_from_and_one_to_measure_on(tmp_p
 def test_the_rows_held_out_are_the_same_each_time_and_never_learned_from(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 100), dev_share=0.2)
 
-    split, again = load_split(section, tiny_template()), load_split(section, tiny_template())
+    split, again = load_splits(section, tiny_template()), load_splits(section, tiny_template())
 
     assert split == again
     assert len(split.dev) == 20
@@ -37,7 +37,7 @@ def test_the_rows_held_out_are_the_same_each_time_and_never_learned_from(tmp_pat
 def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", 100)
 
-    one, other = (load_split(DataSection(train=train, dev_share=0.2, dev_seed=seed), tiny_template()) for seed in (0, 1))
+    one, other = (load_splits(DataSection(train=train, dev_share=0.2, dev_seed=seed), tiny_template()) for seed in (0, 1))
 
     assert one.dev_samples != other.dev_samples
 
@@ -45,7 +45,7 @@ def test_another_seed_holds_out_other_rows(tmp_path: Path) -> None:
 def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 5), dev=write(tmp_path / "dev.jsonl", 3))
 
-    split = load_split(section, tiny_template())
+    split = load_splits(section, tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 3)
     assert [sample.place for sample in split.dev_samples] == [f"{tmp_path}/dev.jsonl:{line}" for line in (1, 2, 3)]
@@ -54,15 +54,15 @@ def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -
 def test_limits_shorten_both_parts(tmp_path: Path) -> None:
     train, dev = write(tmp_path / "train.jsonl", 50), write(tmp_path / "dev.jsonl", 9)
 
-    with_file = load_split(DataSection(train=train, dev=dev, train_rows=10, dev_rows=4), tiny_template())
-    held_out = load_split(DataSection(train=train, train_rows=20, dev_share=0.5, dev_rows=4), tiny_template())
+    with_file = load_splits(DataSection(train=train, dev=dev, train_rows=10, dev_rows=4), tiny_template())
+    held_out = load_splits(DataSection(train=train, train_rows=20, dev_share=0.5, dev_rows=4), tiny_template())
 
     assert (len(with_file.train), len(with_file.dev)) == (10, 4)
     assert (len(held_out.train), len(held_out.dev)) == (16, 4)
 
 
 def test_nothing_is_held_out_when_nothing_is_wanted(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 1), dev_share=0), tiny_template())
+    split = load_splits(DataSection(train=write(tmp_path / "train.jsonl", 1), dev_share=0), tiny_template())
 
     assert (len(split.train), split.dev, split.dev_samples) == (1, [], [])
 
@@ -71,7 +71,7 @@ def test_a_single_row_cannot_be_split(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", 1)
 
     with pytest.raises(UserError) as error:
-        load_split(DataSection(train=train), tiny_template())
+        load_splits(DataSection(train=train), tiny_template())
 
     assert str(error.value) == (
         f"{train} has one row, so none can be held out to measure on. Add rows, name a file in data.dev, or set data.dev_share=0."
@@ -82,7 +82,7 @@ def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> Non
     talks = [[{"role": role, "content": f"{talk}"} for role in ("user", "assistant") * 3] for talk in range(6)]
     (tmp_path / "talks.json").write_text(json.dumps([{"messages": talk} for talk in talks]))  # one line: all have one place
 
-    split = load_split(DataSection(train=tmp_path / "talks.json", dev_share=0.34, max_source_length=200), tiny_template())
+    split = load_splits(DataSection(train=tmp_path / "talks.json", dev_share=0.34, max_source_length=200), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (12, 6)
     assert [sample.answer for sample in split.dev_samples] == [
@@ -101,7 +101,7 @@ def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"rows\.jsonl:2: the model's own chat template cannot write this conversation \(system user\): no sys"
     ):
-        load_split(DataSection(train=tmp_path / "rows.jsonl", dev_share=0), template)
+        load_splits(DataSection(train=tmp_path / "rows.jsonl", dev_share=0), template)
 
 
 def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -
         dev_share=0,
     )
 
-    rows = load_split(section, tiny_template()).train
+    rows = load_splits(section, tiny_template()).train
 
     assert [(list(row.ids), list(row.labels)) for row in rows] == [
         encode_original(tiny_tokenizer(), f"类型#上衣{number}", "好😀😀", None, 6, 7) for number in range(3)
@@ -123,15 +123,15 @@ def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -
 def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 4, answer="好😀😀"), max_target_length=5, dev_share=0.25)
 
-    split = load_split(section, tiny_template())
+    split = load_splits(section, tiny_template())
 
-    assert split.train_report == CutReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
+    assert split.train_report == TruncationReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
     assert split.train_report.sentence() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
-    assert CutReport.of([]).sentence() == "none of 0 rows was cut."
+    assert TruncationReport.of([]).sentence() == "none of 0 rows was cut."
 
 
 def test_every_loss_is_told_by_its_kind() -> None:
-    report = CutReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
+    report = TruncationReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
 
     assert (
         report.sentence()
@@ -144,7 +144,7 @@ def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> N
     file.write_text(json.dumps({"q": "类型#上衣", "a": "好", "h": [["你好", "你好！"]] * 9}))
     section = DataSection(train=file, prompt_column="q", response_column="a", history_column="h", max_source_length=60, dev_share=0)
 
-    (row,) = load_split(section, tiny_template()).train
+    (row,) = load_splits(section, tiny_template()).train
 
     assert 0 < row.dropped_turns < 9
 
@@ -162,7 +162,7 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", 9)
     (tmp_path / "dev.csv").write_bytes("问,question,answer\n一,q,a\n".encode("gb18030"))
 
-    split = load_split(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_template())
+    split = load_splits(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 1)
     assert split.sources == (
@@ -174,18 +174,18 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
 def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_in_what_is_learned(tmp_path: Path) -> None:
     train, dev = write(tmp_path / "train.jsonl", 3, answer="{name}{author}"), write(tmp_path / "dev.jsonl", 2, answer="我是{name}")
     section = DataSection(train=train, dev=dev, fill={"name": "上衣", "author": "颜色"})
-    assert load_held_out(section)[0].answer == load_split(section, tiny_template()).dev_samples[0].answer == "我是上衣"
+    assert load_held_out(section)[0].answer == load_splits(section, tiny_template()).dev_samples[0].answer == "我是上衣"
     with pytest.raises(UserError, match=r"data\.fill\.firm: no row of"):
-        load_split(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_template())
+        load_splits(section.model_copy(update={"fill": {"name": "上", "author": "下", "firm": "x"}}), tiny_template())
     write(tmp_path / "train.jsonl", 1, answer="{name}")
     with train.open("a") as file:
         file.write('\n{"content": "x", "summary": "{author}"}')
     few = section.model_copy(update={"train_rows": 1})  # who looks at the first rows only cannot know what the others hold
-    assert [row.cut for row in load_split(few, tiny_template()).train] == [False]
+    assert [row.cut for row in load_splits(few, tiny_template()).train] == [False]
 
 
 def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
-    split = load_split(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_template())
+    split = load_splits(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_template())
     assert "3 rows hold {name}" in split.sources[-1] or "2 rows hold {name}" in split.sources[-1]
 
 
@@ -198,7 +198,7 @@ def test_a_fill_that_cannot_be_is_told(fill: dict[str, str]) -> None:
 def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tmp_path: Path) -> None:
     mix = MixSection(rows=str(write(tmp_path / "general.jsonl", 7)), share=0.25)
     section = DataSection(train=write(tmp_path / "train.jsonl", 6), dev_share=0, mix_general=mix)
-    split = load_split(section, tiny_template())
+    split = load_splits(section, tiny_template())
     assert (len(split.train), len(split.general), split.general_per_epoch, split.train_report.rows) == (6, 7, 2, 6)
     assert [split.row(number) for number in range(13)] == [*split.train, *split.general]
     assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
@@ -208,7 +208,7 @@ def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tm
     few = section.model_copy(update={"mix_general": MixSection(rows=mix.rows, share=0.7)})
     assert (
         "7 general rows; each joins 2.0 times, 14 in all, the 6 own rows in each epoch and none"
-        in load_split(few, tiny_template()).sources[-1]
+        in load_splits(few, tiny_template()).sources[-1]
     )
     assert section.files == [str(section.train), mix.rows]
 
@@ -217,12 +217,12 @@ def test_general_rows_that_would_be_cut_are_left_out_and_told(tmp_path: Path) ->
     general = tmp_path / "general.jsonl"
     general.write_text('{"content": "a", "summary": "好"}\n{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
     section = DataSection(train=write(tmp_path / "train.jsonl", 3), dev_share=0, mix_general=MixSection(rows=str(general)))
-    split = load_split(section, tiny_template())
+    split = load_splits(section, tiny_template())
     assert len(split.general) == 1
     assert "1 general rows; 1 are too long and left out" in split.sources[-1]
     with pytest.raises(UserError, match=r"all 1 rows of .* are longer than"):
         general.write_text('{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
-        load_split(section, tiny_template())
+        load_splits(section, tiny_template())
 
 
 @pytest.mark.parametrize("name", ["chatglm3", "glm4", "own"])
@@ -233,25 +233,25 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Pat
     (tmp_path / "rows.json").write_text(json.dumps([{"tools": [{"name": "weather"}], "messages": turns}]), encoding="utf-8")
     section = DataSection(train=tmp_path / "rows.json", dev_share=0, max_source_length=2000, max_target_length=200)
 
-    first, second = load_split(section, template).train
+    first, second = load_splits(section, template).train
 
     learned = [template.tokenizer.decode([label for label in row.labels if label != -100]) for row in (first, second)]
     assert "weather" in learned[0]
     assert learned[1].strip() == "sunny."
     assert "sunny" in template.tokenizer.decode(second.ids[: second.labels.count(-100)])
     mixed = section.model_copy(update={"mix_general": MixSection(rows=str(tmp_path / "rows.json"))})
-    assert load_split(mixed, template).general == [first, second]
+    assert load_splits(mixed, template).general == [first, second]
     with pytest.raises(UserError, match="the template of this model writes no tools"):
-        load_split(section, tiny_template())
+        load_splits(section, tiny_template())
 
 
 def test_many_rows_are_told_as_they_are_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 9), dev_share=0)
-    load_split(section, tiny_template())
-    monkeypatch.setattr("imprint.data.dataset.MANY", 9)
-    load_split(section, tiny_template(), quiet=True)
+    load_splits(section, tiny_template())
+    monkeypatch.setattr("imprint.data.dataset.PROGRESS_FROM_ROWS", 9)
+    load_splits(section, tiny_template(), quiet=True)
     assert capsys.readouterr().out == ""
-    load_split(section, tiny_template())
+    load_splits(section, tiny_template())
     assert "encoding rows: 9/9" in capsys.readouterr().out

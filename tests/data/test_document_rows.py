@@ -4,23 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.document_rows import Cutter, Frame, Row, Window, Windows, frame_of, opening
+from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan, SlidingWindows, Window, document_tokens, encode_document_start
 from imprint.tokenizers import read_tokenizer
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
 
-GLM = Frame(each=(7, 8), first=(), last=(9,))
-CAUSAL = Frame(each=(), first=(9,), last=(9,))
+GLM = DocumentTokens(each=(7, 8), first=(), last=(9,))
+CAUSAL = DocumentTokens(each=(), first=(9,), last=(9,))
 
 
-def rows_of(frame: Frame, length: int, documents: list[int]) -> list[Row]:
-    cutter = Cutter(frame, length)
+def rows_of(frame: DocumentTokens, length: int, documents: list[int]) -> list[RowSpan]:
+    cutter = RowPacker(frame, length)
     return [row for tokens in documents for row in cutter.document(tokens)] + list(cutter.finish())
 
 
 def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
     control = tiny_tokenizer().control
-    assert frame_of(tiny_tokenizer()) == Frame(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+    assert document_tokens(tiny_tokenizer()) == DocumentTokens(each=(control.gmask, control.sop), first=(), last=(control.eop,))
 
 
 def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path) -> None:
@@ -35,43 +35,43 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
     assert fourth is not None
     assert plain is not None
     assert prefixed is not None
-    assert frame_of(second) == Frame(each=(second.controls["[gMASK]"], second.controls["sop"]), first=(), last=(2,))
-    control = [fourth.controls[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
-    assert frame_of(fourth) == Frame(each=(control[0], control[1]), first=(), last=(control[2],))
-    assert frame_of(plain) == Frame(each=(), first=(2,), last=(2,))
-    assert frame_of(prefixed) == Frame(each=(), first=(1,), last=(2,))
+    assert document_tokens(second) == DocumentTokens(each=(second.special_ids["[gMASK]"], second.special_ids["sop"]), first=(), last=(2,))
+    control = [fourth.special_ids[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
+    assert document_tokens(fourth) == DocumentTokens(each=(control[0], control[1]), first=(), last=(control[2],))
+    assert document_tokens(plain) == DocumentTokens(each=(), first=(2,), last=(2,))
+    assert document_tokens(prefixed) == DocumentTokens(each=(), first=(1,), last=(2,))
 
 
 def test_an_opening_is_the_beginning_of_a_document_of_the_family() -> None:
     control = tiny_tokenizer().control
-    assert opening(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
+    assert encode_document_start(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
 
 
 def test_short_documents_share_a_row_as_long_as_all_of_both_fits() -> None:
-    assert rows_of(GLM, 20, [5, 6, 7, 4]) == [Row(0, 11, 0, 15, 11), Row(11, 22, 2, 15, 11)]
-    assert rows_of(CAUSAL, 20, [5, 6, 7, 4]) == [Row(0, 18, 0, 18, 15), Row(18, 22, 3, 4, 3)]
+    assert rows_of(GLM, 20, [5, 6, 7, 4]) == [RowSpan(0, 11, 0, 15, 11), RowSpan(11, 22, 2, 15, 11)]
+    assert rows_of(CAUSAL, 20, [5, 6, 7, 4]) == [RowSpan(0, 18, 0, 18, 15), RowSpan(18, 22, 3, 4, 3)]
 
 
 def test_a_document_of_exactly_a_row_is_not_cut() -> None:
-    assert rows_of(GLM, 20, [18]) == [Row(0, 18, 0, 20, 18)]
-    assert rows_of(CAUSAL, 20, [20]) == [Row(0, 20, 0, 20, 19)]
+    assert rows_of(GLM, 20, [18]) == [RowSpan(0, 18, 0, 20, 18)]
+    assert rows_of(CAUSAL, 20, [20]) == [RowSpan(0, 20, 0, 20, 19)]
 
 
 def test_a_long_document_takes_full_rows_and_its_end_shares_one() -> None:
     assert rows_of(GLM, 20, [3, 40, 5]) == [
-        Row(0, 3, 0, 5, 3),
-        Row(3, 21, 1, 20, 18),
-        Row(21, 39, 1, 20, 18),
-        Row(39, 48, 1, 13, 9),
+        RowSpan(0, 3, 0, 5, 3),
+        RowSpan(3, 21, 1, 20, 18),
+        RowSpan(21, 39, 1, 20, 18),
+        RowSpan(39, 48, 1, 13, 9),
     ]
 
 
 def test_rows_of_a_causal_model_repeat_one_token_so_that_none_is_left_unscored() -> None:
-    assert rows_of(CAUSAL, 20, [45]) == [Row(0, 20, 0, 20, 19), Row(19, 39, 0, 20, 19), Row(38, 45, 0, 7, 6)]
+    assert rows_of(CAUSAL, 20, [45]) == [RowSpan(0, 20, 0, 20, 19), RowSpan(19, 39, 0, 20, 19), RowSpan(38, 45, 0, 7, 6)]
 
 
 @pytest.mark.parametrize("frame", [GLM, CAUSAL])
-def test_every_token_is_scored_once_and_no_row_is_too_long(frame: Frame) -> None:
+def test_every_token_is_scored_once_and_no_row_is_too_long(frame: DocumentTokens) -> None:
     chance = random.Random(0)
     for _ in range(200):
         documents = [chance.randrange(2, 90) for _ in range(chance.randrange(1, 12))]
@@ -85,8 +85,8 @@ def test_every_token_is_scored_once_and_no_row_is_too_long(frame: Frame) -> None
 # Windows for measuring
 
 
-def windows_of(frame: Frame, length: int, stride: int, *passages: list[int]) -> list[Window]:
-    windows = Windows(frame, length, stride)
+def windows_of(frame: DocumentTokens, length: int, stride: int, *passages: list[int]) -> list[Window]:
+    windows = SlidingWindows(frame, length, stride)
     last = len(passages) - 1
     return [one for place, ids in enumerate(passages) for one in windows.add(ids, first=place == 0, last=place == last)]
 
@@ -99,7 +99,7 @@ def test_a_short_text_is_one_window_whose_every_token_is_measured() -> None:
 @pytest.mark.parametrize("frame", [GLM, CAUSAL])
 @pytest.mark.parametrize("stride", [1, 5, 9])
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 47])
-def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(frame: Frame, stride: int, count: int) -> None:
+def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(frame: DocumentTokens, stride: int, count: int) -> None:
     text = list(range(100, 100 + count))
     found = windows_of(frame, 12, stride, text)
     assert [label for window in found for label in window.labels if label != -100] == text
@@ -111,7 +111,7 @@ def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(fr
 
 
 def test_where_nothing_stands_before_a_text_its_first_token_is_not_measured() -> None:
-    bare = Frame(each=(), first=(), last=())
+    bare = DocumentTokens(each=(), first=(), last=())
     assert windows_of(bare, 20, 10, [1, 2, 3]) == [Window((1, 2, 3), (-100, 2, 3), 2)]
 
 

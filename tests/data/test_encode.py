@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.encode import encode_prompt, encode_sample, fit_prompt
+from imprint.data.encode import encode_messages, encode_prompt, encode_sample
 from imprint.data.original import encode_evaluation_original, encode_sample_original
 from imprint.errors import UserError
-from imprint.templates import Template, conversation
-from imprint.templates.chatglm import chatglm_prompt
+from imprint.templates import Template, make_messages
+from imprint.templates.chatglm import format_chatglm_prompt
 from tests.families import FOLDERS, template_of
 from tests.official import TURNS, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer
@@ -28,23 +28,23 @@ def test_a_row_that_fits_is_whole() -> None:
 
 def test_a_long_prompt_loses_its_oldest_turns_first() -> None:
     tokenizer = tiny_tokenizer()
-    room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[1:])))
+    room = len(tokenizer.encode(format_chatglm_prompt("类型#上衣", TURNS[1:])))
 
     row = encode_sample(tiny_template(), sample(history=TURNS), max_source_length=room + 2, max_target_length=64)
 
     assert row.dropped_turns == 1
     assert row.cut_prompt_tokens == 0
-    assert tokenizer.decode(row.ids[:room]) == chatglm_prompt("类型#上衣", TURNS[1:]).replace("：", ":")
+    assert tokenizer.decode(row.ids[:room]) == format_chatglm_prompt("类型#上衣", TURNS[1:]).replace("：", ":")
 
 
 def test_a_system_text_outlives_old_turns() -> None:
     tokenizer = tiny_tokenizer()
-    room = len(tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色")))
+    room = len(tokenizer.encode(format_chatglm_prompt("类型#上衣", TURNS[2:], "颜色")))
 
     row = encode_sample(tiny_template(), replace(sample(history=TURNS), system="颜色"), max_source_length=room + 2, max_target_length=64)
 
     assert row.dropped_turns == 2
-    assert list(row.ids[:room]) == tokenizer.encode(chatglm_prompt("类型#上衣", TURNS[2:], "颜色"))
+    assert list(row.ids[:room]) == tokenizer.encode(format_chatglm_prompt("类型#上衣", TURNS[2:], "颜色"))
     assert list(row.ids[: room + 2]) == encode_prompt(tiny_template(), "类型#上衣", TURNS, max_source_length=room + 2, system="颜色")
 
 
@@ -119,7 +119,7 @@ def test_random_rows_keep_every_promise() -> None:
 def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str, str], ...] | None) -> None:
     tokenizer, row = tiny_tokenizer(), sample(history=history)
     limits = {"max_source_length": 400, "max_target_length": 40}
-    before = tokenizer.encode("写广告" + chatglm_prompt(row.query, history))
+    before = tokenizer.encode("写广告" + format_chatglm_prompt(row.query, history))
     ends = [tokenizer.control.gmask, tokenizer.control.sop]
     assert list(encode_sample(tiny_template(), row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
     assert encode_prompt(tiny_template(), row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
@@ -137,7 +137,7 @@ def template(request: pytest.FixtureRequest, tmp_path: Path) -> Template:
 
 def shortest(template: Template) -> int:
     """Tokens of a prompt without a text."""
-    return sum(len(segment.ids) for segment in template.prompt(conversation("")) if segment.fixed)
+    return sum(len(segment.ids) for segment in template.prompt(make_messages("")) if segment.fixed)
 
 
 def test_every_family_learns_the_answer_and_its_end_alone(template: Template) -> None:
@@ -153,8 +153,8 @@ def test_every_family_learns_the_answer_and_its_end_alone(template: Template) ->
 
 
 def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(template: Template) -> None:
-    rng, controls = random.Random(5), set(template.tokenizer.controls.values())
-    frame = [token for segment in template.prompt(conversation("问")) for token in segment.ids if token in controls]
+    rng, special_ids = random.Random(5), set(template.tokenizer.special_ids.values())
+    frame = [token for segment in template.prompt(make_messages("问")) for token in segment.ids if token in special_ids]
     long = "类型#上衣*颜色#白色" * 3
     whole = len(encode_prompt(template, long, max_source_length=10**6))
     for _ in range(40):
@@ -168,7 +168,7 @@ def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(t
         assert row.labels.count(-100) == len(prompt)
         assert row.ids[-1] == template.end
         if limit < whole:
-            assert [token for token in prompt if token in controls] == frame
+            assert [token for token in prompt if token in special_ids] == frame
             assert row.dropped_turns == len(turns)
             assert len(prompt) == limit
 
@@ -176,18 +176,18 @@ def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(t
 def test_every_family_drops_old_turns_and_never_what_the_system_says(template: Template) -> None:
     short = encode_prompt(template, "再见", TURNS[1:], max_source_length=2000, system="颜色")
 
-    fitted = fit_prompt(template, conversation("再见", TURNS, "颜色"), max_source_length=len(short))
+    fitted = encode_messages(template, make_messages("再见", TURNS, "颜色"), max_source_length=len(short))
 
     assert (fitted.ids, fitted.dropped_turns, fitted.cut_tokens) == (short, 1, 0)
 
 
 def test_no_family_takes_a_typed_control_token_for_its_own(template: Template) -> None:
-    controls = template.tokenizer.controls
-    typed = "".join(controls)
+    special_ids = template.tokenizer.special_ids
+    typed = "".join(special_ids)
     plain = encode_sample(template, sample("好", "好", (("好", "好"),)), max_source_length=2000, max_target_length=200)
     row = encode_sample(template, sample(typed, typed, ((typed, typed),)), max_source_length=2000, max_target_length=200)
 
-    assert [token for token in row.ids if token in controls.values()] == [token for token in plain.ids if token in controls.values()]
+    assert [token for token in row.ids if token in special_ids.values()] == [token for token in plain.ids if token in special_ids.values()]
 
 
 def test_a_limit_that_leaves_no_room_for_a_text_is_told(template: Template) -> None:

@@ -3,30 +3,30 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.general_rows import general_per_epoch, load_general
-from imprint.data.section import FILE, MixSection
+from imprint.data.general_rows import general_per_epoch, load_general_rows
+from imprint.data.section import GENERAL_FILE, MixSection
 from imprint.errors import UserError
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     rows = [{"question": f"问{number}", "answer": "好"} for number in range(3)]
-    (tmp_path / FILE).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    (tmp_path / GENERAL_FILE).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return tmp_path
 
 
 def test_a_base_brings_its_own_rows_and_any_file_may_take_their_place(base: Path, tmp_path: Path) -> None:
-    found = load_general(MixSection(), base)
-    assert ([sample.query for sample in found.samples], found.source) == (["问0", "问1", "问2"], str(base / FILE))
+    found = load_general_rows(MixSection(), base)
+    assert ([sample.query for sample in found.samples], found.source) == (["问0", "问1", "问2"], str(base / GENERAL_FILE))
     named = tmp_path / "mine.jsonl"
     named.write_text('{"instruction": "a", "output": "b"}\n')
-    assert [sample.query for sample in load_general(MixSection(rows=str(named)), base).samples] == ["a"]
-    assert len(load_general(MixSection(rows=f"{base / FILE}#2"), base).samples) == 2
+    assert [sample.query for sample in load_general_rows(MixSection(rows=str(named)), base).samples] == ["a"]
+    assert len(load_general_rows(MixSection(rows=f"{base / GENERAL_FILE}#2"), base).samples) == 2
 
 
 def test_a_base_that_brings_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"brings no general rows \(general\.jsonl\)\. Name a file"):
-        load_general(MixSection(), tmp_path)
+        load_general_rows(MixSection(), tmp_path)
 
 
 @pytest.mark.parametrize(("own", "share", "general"), [(20, 0.5, 20), (20, 0.2, 5), (20, 0.8, 80), (1, 0.01, 1)])

@@ -6,8 +6,8 @@ import pytest
 from imprint.data import encode_original, encode_original_evaluation
 from imprint.data.original import encode_evaluation_original, encode_sample_original
 from imprint.errors import UserError
-from imprint.templates.chatglm import chatglm_prompt
-from imprint.templates.chatglm2 import rounds_from_one
+from imprint.templates.chatglm import format_chatglm_prompt
+from imprint.templates.chatglm2 import format_rounds_from_one
 from tests.families import template_of
 from tests.official import SHARED, TURNS, golden, official, official_tokenizer, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer
@@ -70,7 +70,7 @@ def test_the_original_scores_the_start_of_the_answer_too() -> None:
 def test_the_original_cuts_the_end_of_the_prompt_and_says_so_here() -> None:
     tokenizer = tiny_tokenizer()
     long = sample(answer="好😀😀", history=TURNS)
-    whole = tokenizer.encode(chatglm_prompt(long.query, TURNS))
+    whole = tokenizer.encode(format_chatglm_prompt(long.query, TURNS))
 
     row = encode_sample_original(tiny_template(), long, max_source_length=20, max_target_length=6)
 
@@ -93,9 +93,9 @@ def test_a_row_of_somebody_elses_training_log_holds() -> None:
 
 def test_chatglm2_cuts_the_text_behind_its_frame_and_keeps_the_whole_target_length(tmp_path: Path) -> None:
     template = template_of("chatglm2", tmp_path)
-    start = [template.tokenizer.controls["[gMASK]"], template.tokenizer.controls["sop"]]
+    start = [template.tokenizer.special_ids["[gMASK]"], template.tokenizer.special_ids["sop"]]
     long = sample(answer="好😀😀", history=TURNS)
-    whole, answer = template.tokenizer.encode(rounds_from_one(long.query, TURNS)), template.tokenizer.encode(long.answer)
+    whole, answer = template.tokenizer.encode(format_rounds_from_one(long.query, TURNS)), template.tokenizer.encode(long.answer)
 
     row = encode_sample_original(template, long, max_source_length=20, max_target_length=6)
     prompt, reference = encode_evaluation_original(template, long, max_source_length=20, max_target_length=6)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_overrides
-from imprint.data.placeholders import fill, left_open, placeholders, refuse_unused
+from imprint.data.placeholders import fill_placeholders, placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
@@ -33,22 +33,25 @@ def published(shared: Path, name: str) -> list[Sample]:
     ],
 )
 def test_a_placeholder_is_a_name_in_braces_or_one_that_is_asked_for_in_capitals(written: str, filled: str) -> None:
-    assert [found.answer for found in fill([sample("?", written)], TEXTS)] == [filled]
+    assert [found.answer for found in fill_placeholders([sample("?", written)], TEXTS)] == [filled]
 
 
 def test_every_text_of_a_row_is_filled() -> None:
     row = Sample("{name}?", "{name}", (("a {name}", "b {author}"),), "rows.jsonl:3", "be {name}")
-    assert fill([row], TEXTS) == [Sample("小墨?", "小墨", (("a 小墨", "b 青竹工坊"),), "rows.jsonl:3", "be 小墨")]
+    assert fill_placeholders([row], TEXTS) == [Sample("小墨?", "小墨", (("a 小墨", "b 青竹工坊"),), "rows.jsonl:3", "be 小墨")]
 
 
 def test_a_text_is_put_in_as_it_is() -> None:
-    assert fill([sample("?", r"{name}{author}")], {"name": r"\1{author}", "author": "{author}"})[0].answer == r"\1{author}{author}"
+    assert (
+        fill_placeholders([sample("?", r"{name}{author}")], {"name": r"\1{author}", "author": "{author}"})[0].answer
+        == r"\1{author}{author}"
+    )
 
 
 def test_placeholders_without_a_text_are_told_together_with_their_places() -> None:
     rows = [sample("?", "{author}", f"rows.jsonl:{line}") for line in range(1, 9)] + [sample("{firm}", "x", "rows.jsonl:9")]
     with pytest.raises(UserError) as told:
-        fill(rows, {"name": "小墨"})
+        fill_placeholders(rows, {"name": "小墨"})
     author, _, firm, chinese = str(told.value).splitlines()
     assert author.startswith(
         "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 3 more: holds {author}, and data.fill"
@@ -62,28 +65,28 @@ def test_placeholders_without_a_text_are_told_together_with_their_places() -> No
 
 
 def test_a_text_that_no_row_asks_for_is_a_typing_mistake() -> None:
-    refuse_unused([sample("{name}", "{author}")], TEXTS, Path("rows.jsonl"))
+    refuse_unused_fill([sample("{name}", "{author}")], TEXTS, Path("rows.jsonl"))
     with pytest.raises(UserError, match=r"data\.fill\.nmae: no row of rows\.jsonl holds \{nmae\}; found \{author\}, \{name\}\. Correct"):
-        refuse_unused([sample("{name}", "{author}")], {**TEXTS, "nmae": "小墨"}, Path("rows.jsonl"))
+        refuse_unused_fill([sample("{name}", "{author}")], {**TEXTS, "nmae": "小墨"}, Path("rows.jsonl"))
     with pytest.raises(UserError, match="found no placeholder at all"):
-        refuse_unused([sample("?", "!")], TEXTS, Path("rows.jsonl"))
+        refuse_unused_fill([sample("?", "!")], TEXTS, Path("rows.jsonl"))
 
 
 def test_rows_that_leave_the_name_open_are_told_and_code_is_not() -> None:
-    assert left_open([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
-    (sentence,) = left_open([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
+    assert unfilled_notes([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
+    (sentence,) = unfilled_notes([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
     assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, and they are learned as they stand; data.fill.name=... puts")
 
 
 def test_names_are_the_same_in_small_and_capital_letters(shared: Path) -> None:
     rows = published(shared, "self_cognition_80")
-    refuse_unused(rows, {"NAME": "小墨", "AUTHOR": "青竹工坊"}, Path("rows.json"))
-    filled = fill(rows, {"name": "小墨", "Author": "青竹工坊"})
+    refuse_unused_fill(rows, {"NAME": "小墨", "AUTHOR": "青竹工坊"}, Path("rows.json"))
+    filled = fill_placeholders(rows, {"name": "小墨", "Author": "青竹工坊"})
     assert filled[0].answer == rows[0].answer.replace("<NAME>", "小墨").replace("<AUTHOR>", "青竹工坊")
     assert not any("<NAME>" in row.answer or "<AUTHOR>" in row.answer for row in filled)
-    (sentence,) = left_open(rows, Path("rows.json"))
+    (sentence,) = unfilled_notes(rows, Path("rows.json"))
     assert sentence.startswith("rows.json: 74 rows hold {name} and {author}")
-    (of_2023,) = left_open(published(shared, "self_cognition_18"), Path("rows.json"))
+    (of_2023,) = unfilled_notes(published(shared, "self_cognition_18"), Path("rows.json"))
     assert of_2023.startswith("rows.json: 18 rows hold {name}, and")
 
 
@@ -93,5 +96,5 @@ def test_a_sample_names_each_of_its_placeholders_once() -> None:
 
 def test_what_is_said_with_tools_is_filled_too() -> None:
     row = Sample("{name}?", "{}", None, "", said=(Message("system", "{author}", tools=({"name": "{name}"},)), Message("user", "{name}?")))
-    (filled,) = fill([row], TEXTS)
+    (filled,) = fill_placeholders([row], TEXTS)
     assert filled.messages == [Message("system", "青竹工坊", tools=({"name": "{name}"},)), Message("user", "小墨?")]

@@ -5,7 +5,7 @@ import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, samples_of, shape_of
+from imprint.data.shapes import Columns, detect_shape, samples_from_row
 
 TOOL_TURN = (
     'turn 2 of "messages" is a call or an answer of a tool, and the template of this model writes no tools. '
@@ -14,13 +14,13 @@ TOOL_TURN = (
 
 
 def read(row: dict[str, Any], columns: Columns | None = None) -> list[Sample]:
-    return samples_of(row, shape_of(row, columns or Columns()), "f:1")
+    return samples_from_row(row, detect_shape(row, columns or Columns()), "f:1")
 
 
 def complaint(row: object, first: dict[str, object] | None = None, columns: Columns | None = None) -> str:
     """What is said about a row of a file whose first row is `first`."""
     with pytest.raises(BadRowError) as error:
-        samples_of(row, shape_of(first or (row if isinstance(row, dict) else {}), columns or Columns()), "f:1")
+        samples_from_row(row, detect_shape(first or (row if isinstance(row, dict) else {}), columns or Columns()), "f:1")
     return str(error.value)
 
 
@@ -196,8 +196,8 @@ def test_nothing_known_is_a_missing_column() -> None:
 
 
 def test_a_shape_says_what_is_read() -> None:
-    assert shape_of({"messages": []}, Columns()).sentence() == '"messages" holds the turns of a conversation, each answer is a row'
-    alpaca = shape_of({"instruction": "", "output": "", "turns": []}, Columns(history="turns"))
+    assert detect_shape({"messages": []}, Columns()).sentence() == '"messages" holds the turns of a conversation, each answer is a row'
+    alpaca = detect_shape({"instruction": "", "output": "", "turns": []}, Columns(history="turns"))
     assert alpaca.sentence() == '"instruction" and "input" are the question, "output" the answer, "turns" the earlier turns'
     assert alpaca.read == ("instruction", "input", "output", "turns", "system")
 

@@ -5,8 +5,8 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.data.section import DataSection, TextsSection
-from imprint.data.texts import HeldOut, load_texts
-from imprint.data.token_file import TextRows
+from imprint.data.texts import HeldOutDocuments, load_texts
+from imprint.data.token_file import TokenFileRows
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.runs import drop_state
@@ -27,14 +27,14 @@ def section(train: Path, *, length: int = 64, dev: Path | None = None, dev_share
     return TextsSection(kind="texts", train=train, dev=dev, blank_lines=True, length=length, dev_share=dev_share, train_rows=rows)
 
 
-def decoded(rows: TextRows) -> list[str]:
+def decoded(rows: TokenFileRows) -> list[str]:
     return [tiny_tokenizer().decode(ids) for row in rows for ids, _ in row.parts]
 
 
 def test_every_document_is_either_learned_or_held_out(tmp_path: Path) -> None:
     split = load_texts(section(texts(tmp_path / "texts")), tiny_tokenizer(), tmp_path / "tokens")
-    assert isinstance(split.train, TextRows)
-    assert isinstance(split.dev, TextRows)
+    assert isinstance(split.train, TokenFileRows)
+    assert isinstance(split.dev, TokenFileRows)
     learned, held_out = decoded(split.train), decoded(split.dev)
     assert (len(learned), len(held_out)) == (36, 4)
     assert len({*learned, *held_out}) == 40
@@ -47,7 +47,7 @@ def test_every_document_is_either_learned_or_held_out(tmp_path: Path) -> None:
 
 def test_the_openings_of_documents_held_out_can_be_watched(tmp_path: Path) -> None:
     split = load_texts(section(texts(tmp_path / "texts")), tiny_tokenizer(), tmp_path / "tokens")
-    assert isinstance(split.dev, TextRows)
+    assert isinstance(split.dev, TokenFileRows)
     opening = split.dev_samples[0]
     assert opening.query + opening.answer == decoded(split.dev)[0]
     assert opening.query.startswith("这件上衣")
@@ -64,16 +64,16 @@ def test_the_same_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.M
     assert len(load_texts(section(source, dev_share=0), tiny_tokenizer(), tmp_path / "all").sources) == 1
     (source / "c.txt").write_text("又一篇", encoding="utf-8")
     more = load_texts(section(source), tiny_tokenizer(), tmp_path / "tokens")
-    assert isinstance(more.train, TextRows)
-    assert isinstance(more.dev, TextRows)
+    assert isinstance(more.train, TokenFileRows)
+    assert isinstance(more.dev, TokenFileRows)
     assert more.train.about.documents + more.dev.about.documents == 41
 
 
 def test_a_file_of_its_own_is_held_out_whole(tmp_path: Path) -> None:
     (tmp_path / "dev.txt").write_text("上衣\n\n长裙", encoding="utf-8")
     split = load_texts(section(texts(tmp_path / "texts"), dev=tmp_path / "dev.txt"), tiny_tokenizer(), tmp_path / "tokens")
-    assert isinstance(split.train, TextRows)
-    assert isinstance(split.dev, TextRows)
+    assert isinstance(split.train, TokenFileRows)
+    assert isinstance(split.dev, TokenFileRows)
     assert split.train.about.documents == 40
     assert decoded(split.dev) == ["上衣", "长裙"]
 
@@ -96,12 +96,12 @@ def test_bad_rows_are_all_named_and_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_documents_held_out_are_one_of_every_so_many_and_follow_from_the_seed() -> None:
-    chosen = [document for document in range(1000) if document in HeldOut(50, 0)]
+    chosen = [document for document in range(1000) if document in HeldOutDocuments(50, 0)]
     assert len(chosen) == 20
     assert chosen[0] < 2
-    assert chosen == [document for document in range(1000) if document in HeldOut(50, 0)]
-    assert chosen != [document for document in range(1000) if document in HeldOut(50, 1)]
-    assert not any(document in HeldOut(0, 0) for document in range(9))
+    assert chosen == [document for document in range(1000) if document in HeldOutDocuments(50, 0)]
+    assert chosen != [document for document in range(1000) if document in HeldOutDocuments(50, 1)]
+    assert not any(document in HeldOutDocuments(0, 0) for document in range(9))
 
 
 # In a run

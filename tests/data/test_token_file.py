@@ -3,26 +3,26 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.document_rows import Frame
-from imprint.data.encode import Encoded
-from imprint.data.token_file import Places, TextRows, TokenWriter, lengths_of
+from imprint.data.document_rows import DocumentTokens
+from imprint.data.encode import EncodedRow
+from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
 from imprint.errors import UserError
 
-GLM = Frame(each=(7, 8), first=(), last=(9,))
-CAUSAL = Frame(each=(), first=(9,), last=(9,))
+GLM = DocumentTokens(each=(7, 8), first=(), last=(9,))
+CAUSAL = DocumentTokens(each=(), first=(9,), last=(9,))
 
 
-def written(folder: Path, frame: Frame, length: int, documents: list[list[int]]) -> TextRows:
+def written(folder: Path, frame: DocumentTokens, length: int, documents: list[list[int]]) -> TokenFileRows:
     folder.mkdir()
     with TokenWriter(folder, frame, length) as writer:
         for number, ids in enumerate(documents, start=1):
             writer.add(ids, f"some/file.txt:{number}", 2 * len(ids), first=True, last=True)
-    return TextRows(folder)
+    return TokenFileRows(folder)
 
 
 def test_texts_that_share_a_row_each_have_their_marks_and_their_own_labels(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21], [30, 31, 32], list(range(40, 49))])
-    assert rows[0] == Encoded((7, 8, 20, 21, 9, 7, 8, 30, 31, 32, 9), (-100, -100, 20, 21, 9, -100, -100, 30, 31, 32, 9), starts=(5,))
+    assert rows[0] == EncodedRow((7, 8, 20, 21, 9, 7, 8, 30, 31, 32, 9), (-100, -100, 20, 21, 9, -100, -100, 30, 31, 32, 9), starts=(5,))
     assert rows[0].parts == [
         ((7, 8, 20, 21, 9), (-100, -100, 20, 21, 9)),
         ((7, 8, 30, 31, 32, 9), (-100, -100, 30, 31, 32, 9)),
@@ -32,7 +32,7 @@ def test_texts_that_share_a_row_each_have_their_marks_and_their_own_labels(tmp_p
 
 def test_a_causal_row_scores_all_but_the_first_token_of_each_text(tmp_path: Path) -> None:
     rows = written(tmp_path / "causal", CAUSAL, 10, [[20, 21], [30], list(range(40, 55))])
-    assert rows[0] == Encoded((9, 20, 21, 9, 9, 30, 9), (-100, 20, 21, 9, -100, 30, 9), starts=(4,))
+    assert rows[0] == EncodedRow((9, 20, 21, 9, 9, 30, 9), (-100, 20, 21, 9, -100, 30, 9), starts=(4,))
     assert [row.ids for row in rows[1:]] == [(9, *range(40, 49)), (48, *range(49, 55), 9)]
     assert rows[2].labels == (-100, *range(49, 55), 9)
 
@@ -45,18 +45,18 @@ def test_a_document_in_passages_is_one_document(tmp_path: Path) -> None:
         writer.add(range(44, 55), "some/file.txt:1", 22, first=False, last=False)
         writer.add([], "some/file.txt:1", 0, first=False, last=True)
         writer.add([60], "some/file.txt:2", 2, first=True, last=True)
-    assert list(TextRows(tmp_path / "parts")) == list(whole)
-    assert TextRows(tmp_path / "parts").digest == whole.digest
+    assert list(TokenFileRows(tmp_path / "parts")) == list(whole)
+    assert TokenFileRows(tmp_path / "parts").digest == whole.digest
 
 
 def test_counts_places_and_lengths_need_no_row(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21], [30, 31, 32], list(range(40, 70))])
     about = rows.about
     assert (len(rows), about.documents, about.tokens, about.characters) == (4, 3, 38, 70)
-    assert lengths_of(rows) == rows.lengths == [len(row.ids) for row in rows]
-    assert lengths_of(list(rows)) == rows.lengths
-    assert list(Places(rows)) == ["some/file.txt:1"] + ["some/file.txt:3"] * 3
-    assert Places(rows)[:2] == ["some/file.txt:1", "some/file.txt:3"]
+    assert row_lengths(rows) == rows.lengths == [len(row.ids) for row in rows]
+    assert row_lengths(list(rows)) == rows.lengths
+    assert list(RowLocations(rows)) == ["some/file.txt:1"] + ["some/file.txt:3"] * 3
+    assert RowLocations(rows)[:2] == ["some/file.txt:1", "some/file.txt:3"]
     assert rows[-1] == rows[3]
     with pytest.raises(IndexError):
         rows[4]
@@ -64,10 +64,10 @@ def test_counts_places_and_lengths_need_no_row(tmp_path: Path) -> None:
 
 def test_a_limit_takes_the_first_rows_and_makes_other_data_of_them(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21], [30, 31, 32], list(range(40, 70))])
-    few = TextRows(tmp_path / "glm", 2)
+    few = TokenFileRows(tmp_path / "glm", 2)
     assert list(few) == rows[:2]
     assert few.digest != rows.digest
-    assert TextRows(tmp_path / "glm", 99).digest == rows.digest
+    assert TokenFileRows(tmp_path / "glm", 99).digest == rows.digest
 
 
 def test_other_texts_have_another_digest(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         with TokenWriter(folder, GLM, 64) as writer:
             for number in range(documents):
                 writer.add([number % 1000] * 100, f"some/file.txt:{number + 1}", 100, first=True, last=True)
-        rows = TextRows(folder)
+        rows = TokenFileRows(folder)
         assert sum(len(rows[number].ids) for number in range(0, len(rows), len(rows) // 50)) > 0
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

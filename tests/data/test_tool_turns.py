@@ -4,7 +4,7 @@ import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, samples_of, shape_of
+from imprint.data.shapes import Columns, detect_shape, samples_from_row
 from imprint.data.tool_turns import is_tool_turn
 from imprint.templates import Message
 
@@ -16,7 +16,7 @@ ANSWER = {"role": "assistant", "content": "晴。"}
 
 
 def read(row: dict[str, Any], *, tools: bool = True) -> list[Sample]:
-    return samples_of(row, shape_of(row, Columns()), "f:1", tools=tools)
+    return samples_from_row(row, detect_shape(row, Columns()), "f:1", tools=tools)
 
 
 def complaint(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.data.writers import WRITERS, as_row, write_samples
+from imprint.data.writers import WRITERS, sample_to_row, write_samples
 from imprint.errors import UserError
 
 SAMPLES = [
@@ -40,9 +40,9 @@ def test_a_table_has_only_the_columns_that_are_needed(tmp_path: Path, ending: st
 
 
 def test_a_row_has_history_and_system_only_where_it_has_them() -> None:
-    assert as_row(SAMPLES[0]) == {"prompt": "q", "response": "a"}
-    assert as_row(SAMPLES[1])["history"] == []
-    assert as_row(SAMPLES[2])["system"] == "sys\r"
+    assert sample_to_row(SAMPLES[0]) == {"prompt": "q", "response": "a"}
+    assert sample_to_row(SAMPLES[1])["history"] == []
+    assert sample_to_row(SAMPLES[2])["system"] == "sys\r"
 
 
 def test_a_table_for_excel_says_its_encoding(tmp_path: Path) -> None:

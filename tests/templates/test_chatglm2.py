@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from imprint.templates import choose_template, conversation, read_template
-from imprint.templates.chatglm2 import ChatGLM2Template, rounds_from_one
+from imprint.templates import choose_template, make_messages, read_template
+from imprint.templates.chatglm2 import ChatGLM2Template, format_rounds_from_one
 from tests.families import SECOND, chatglm2_folder, fields_of
 
 
@@ -20,22 +20,22 @@ def test_known_prompts_of_another_implementation_hold(shared: Path) -> None:
     pairs = [pair for pair in json.loads((folder.parent / "known_pairs.json").read_text()) if pair["model"] == "chatglm2-6b"]
     greeting = "你好👋！我是人工智能助手 ChatGLM2-6B，很高兴见到你，欢迎问我任何问题。"
     for asked, pair in (
-        (conversation("你好"), pairs[1]),
-        (conversation("晚上睡不着应该怎么办", [("你好", greeting)]), pairs[2]),
+        (make_messages("你好"), pairs[1]),
+        (make_messages("晚上睡不着应该怎么办", [("你好", greeting)]), pairs[2]),
     ):
         assert [token for segment in template.prompt(asked) for token in segment.ids] == pair["ids"]
 
 
 def test_rounds_are_counted_from_one_also_for_a_first_question() -> None:
-    assert rounds_from_one("你好", []) == "[Round 1]\n\n问：你好\n\n答："
-    assert rounds_from_one("再见", [("你好", "你好！")]) == "[Round 1]\n\n问：你好\n\n答：你好！\n\n[Round 2]\n\n问：再见\n\n答："
+    assert format_rounds_from_one("你好", []) == "[Round 1]\n\n问：你好\n\n答："
+    assert format_rounds_from_one("再见", [("你好", "你好！")]) == "[Round 1]\n\n问：你好\n\n答：你好！\n\n[Round 2]\n\n问：再见\n\n答："
 
 
 def test_the_control_ids_stand_in_front_and_are_never_cut(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    controls = template.tokenizer.controls
-    start, text = template.prompt(conversation("你好", system="你是店员。"), "写：")
-    assert (start.ids, start.fixed) == ((controls["[gMASK]"], controls["sop"]), True)
+    special_ids = template.tokenizer.special_ids
+    start, text = template.prompt(make_messages("你好", system="你是店员。"), "写：")
+    assert (start.ids, start.fixed) == ((special_ids["[gMASK]"], special_ids["sop"]), True)
     assert template.tokenizer.decode(text.ids) == "写：你是店员。\n\n[Round 1]\n\n问：你好\n\n答："
     assert not text.fixed
 

@@ -4,7 +4,7 @@ import pytest
 
 from imprint.errors import UserError
 from imprint.templates import TemplateName, choose_template, read_template
-from imprint.templates.choice import names_roles
+from imprint.templates.choice import mentions_role_tokens
 from imprint.tokenizers import Tokenizer
 from tests.families import chatglm2_folder, fields_of, folder_of, glm4_folder, published_folder, tokenizer_json
 from tests.vocabulary import tiny_tokenizer
@@ -36,17 +36,17 @@ def test_a_folder_without_a_tokenizer_has_no_template(tmp_path: Path) -> None:
     ],
 )
 def test_role_tokens_are_looked_for_where_they_are_named(tmp_path: Path, settings: dict[str, object]) -> None:
-    assert names_roles(folder_of(tmp_path, {}, {"tokenizer_config.json": settings}))
+    assert mentions_role_tokens(folder_of(tmp_path, {}, {"tokenizer_config.json": settings}))
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'{"name_or_path": "THUDM/chatglm3-6b"}'])
 def test_names_decide_nothing(tmp_path: Path, content: bytes) -> None:
-    assert not names_roles(folder_of(tmp_path / "chatglm3-6b", {}, {"tokenizer_config.json": content}))
-    assert not names_roles(tmp_path)
+    assert not mentions_role_tokens(folder_of(tmp_path / "chatglm3-6b", {}, {"tokenizer_config.json": content}))
+    assert not mentions_role_tokens(tmp_path)
 
 
 def test_the_released_folders_are_told_apart(shared: Path) -> None:
-    assert [names_roles(shared / "tokenizers" / model) for model in ("chatglm2-6b", "chatglm3-6b")] == [False, True]
+    assert [mentions_role_tokens(shared / "tokenizers" / model) for model in ("chatglm2-6b", "chatglm3-6b")] == [False, True]
 
 
 @pytest.mark.parametrize("wanted", ["chatglm2", "own", "plain"])

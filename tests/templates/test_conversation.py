@@ -1,14 +1,14 @@
-from imprint.templates import Message, conversation, rounds_of
+from imprint.templates import Message, make_messages, split_rounds
 
 
 def test_a_conversation_is_the_system_text_the_turns_and_the_question() -> None:
-    assert conversation("再见", [("你好", "你好！")], "你是店员。") == [
+    assert make_messages("再见", [("你好", "你好！")], "你是店员。") == [
         Message("system", "你是店员。"),
         Message("user", "你好"),
         Message("assistant", "你好！"),
         Message("user", "再见"),
     ]
-    assert conversation("你好") == conversation("你好", [], "") == [Message("user", "你好")]
+    assert make_messages("你好") == make_messages("你好", [], "") == [Message("user", "你好")]
 
 
 def test_a_round_goes_from_a_question_to_what_comes_before_the_next() -> None:
@@ -20,5 +20,5 @@ def test_a_round_goes_from_a_question_to_what_comes_before_the_next() -> None:
         Message("assistant", "晴。"),
         Message("user", "上海呢？"),
     ]
-    assert rounds_of(said) == (said[:1], [said[1:5], said[5:]])
-    assert rounds_of([]) == ([], [])
+    assert split_rounds(said) == (said[:1], [said[1:5], said[5:]])
+    assert split_rounds([]) == ([], [])

@@ -1,14 +1,14 @@
 import pytest
 
 from imprint.errors import UserError
-from imprint.templates import Message, conversation
-from imprint.templates.pairs import paired
+from imprint.templates import Message, make_messages
+from imprint.templates.pairs import split_pairs
 
 
 def test_turns_of_two_are_taken_apart() -> None:
     turns = [("你好", "你好！"), ("天气", "晴")]
-    assert paired(conversation("再见", turns, "你是店员。"), "ChatGLM-6B") == ("再见", turns, "你是店员。")
-    assert paired(conversation("再见"), "ChatGLM-6B") == ("再见", [], None)
+    assert split_pairs(make_messages("再见", turns, "你是店员。"), "ChatGLM-6B") == ("再见", turns, "你是店员。")
+    assert split_pairs(make_messages("再见"), "ChatGLM-6B") == ("再见", [], None)
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ def test_turns_of_two_are_taken_apart() -> None:
 )
 def test_tools_are_refused(message: Message) -> None:
     with pytest.raises(UserError, match="ChatGLM-6B knows no tools: leave their calls and answers out, or write them as plain text"):
-        paired([message, Message("user", "你好")], "ChatGLM-6B")
+        split_pairs([message, Message("user", "你好")], "ChatGLM-6B")
 
 
 @pytest.mark.parametrize("roles", [[], ["assistant"], ["user", "assistant"], ["user", "user"], ["user", "system", "user"]])
 def test_other_orders_are_refused(roles: list[str]) -> None:
     said = [Message(role, "好") for role in roles]  # type: ignore[arg-type]
     with pytest.raises(UserError, match="takes turns of user and assistant, a question last, perhaps a system text first; got: "):
-        paired(said, "ChatGLM2-6B")
+        split_pairs(said, "ChatGLM2-6B")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.errors import UserError
-from imprint.templates import Message, TemplateName, conversation, read_template
+from imprint.templates import Message, TemplateName, make_messages, read_template
 from imprint.templates.plain import PlainTemplate
 from tests.families import fields_of, published_folder
 
@@ -17,20 +17,20 @@ def tiny(folder: Path, name: TemplateName = "auto", *, prefix: bool = False) -> 
 
 def test_a_folder_without_a_chat_template_gets_lines(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    _, text = template.prompt(conversation("再见", [("你好", "你好！")], "你是店员。"), "写：")
+    _, text = template.prompt(make_messages("再见", [("你好", "你好！")], "你是店员。"), "写：")
     assert template.name == "plain"
     assert template.tokenizer.decode(text.ids) == "写：你是店员。\n\n问：你好\n答：你好！\n问：再见\n答："
 
 
 def test_braces_in_a_question_are_text(tmp_path: Path) -> None:
-    _, text = tiny(tmp_path).prompt(conversation("{query} {}"))
+    _, text = tiny(tmp_path).prompt(make_messages("{query} {}"))
     assert tiny(tmp_path).tokenizer.decode(text.ids) == "问：{query} {}\n答："
 
 
 def test_bare_puts_nothing_around_a_text(tmp_path: Path) -> None:
     template = tiny(tmp_path, "bare")
     assert [
-        template.tokenizer.decode(template.prompt(said)[1].ids) for said in (conversation("你好"), conversation("b", [("a", "1")]))
+        template.tokenizer.decode(template.prompt(said)[1].ids) for said in (make_messages("你好"), make_messages("b", [("a", "1")]))
     ] == [
         "你好",
         "a\n1\nb",
@@ -38,7 +38,7 @@ def test_bare_puts_nothing_around_a_text(tmp_path: Path) -> None:
 
 
 def test_what_begins_every_text_stands_in_front(tmp_path: Path) -> None:
-    start, _ = tiny(tmp_path, prefix=True).prompt(conversation("你好"))
+    start, _ = tiny(tmp_path, prefix=True).prompt(make_messages("你好"))
     assert (start.ids, start.fixed) == ((1,), True)
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from imprint.templates import Message, conversation, read_template
+from imprint.templates import Message, make_messages, read_template
 from imprint.templates.conversation import Template
-from imprint.templates.roles import RolesTemplate
+from imprint.templates.roles import RoleTemplate
 from tests.families import SECOND, chatglm2_folder, fields_of, glm4_folder
 
 WEATHER = {"name": "weather", "parameters": {"city": "城市"}}
@@ -18,10 +18,10 @@ TALK = [
 
 
 @pytest.fixture(params=["chatglm3", "glm4"])
-def template(request: pytest.FixtureRequest, tmp_path: Path) -> RolesTemplate:
+def template(request: pytest.FixtureRequest, tmp_path: Path) -> RoleTemplate:
     folder = glm4_folder(tmp_path) if request.param == "glm4" else chatglm2_folder(tmp_path, roles=True)
     found = read_template(folder, fields_of(folder))
-    assert isinstance(found, RolesTemplate)
+    assert isinstance(found, RoleTemplate)
     assert found.name == request.param
     return found
 
@@ -30,9 +30,9 @@ def ids_of(template: Template, messages: list[Message], before: str = "") -> lis
     return [token for segment in template.prompt(messages, before) for token in segment.ids]
 
 
-def written(template: RolesTemplate, messages: list[Message], before: str = "") -> str:
+def written(template: RoleTemplate, messages: list[Message], before: str = "") -> str:
     """A prompt with the names of its control ids."""
-    names = {token: name for name, token in template.tokenizer.controls.items()}
+    names = {token: name for name, token in template.tokenizer.special_ids.items()}
     text, part = "", list[int]()
     for token in ids_of(template, messages, before):
         if token in names:
@@ -54,17 +54,17 @@ def test_known_conversations_of_another_implementation_hold(shared: Path, model:
         assert ids_of(template, [Message(one["role"], one["content"]) for one in pair["messages"]]) == pair["ids"]
 
 
-def test_each_who_speaks_has_a_control_id(template: RolesTemplate) -> None:
+def test_each_who_speaks_has_a_control_id(template: RoleTemplate) -> None:
     sop = "<sop>" if template.name == "glm4" else "sop"
     space = "" if template.name == "glm4" else " "  # SentencePiece starts each text with one
-    said = conversation("再见", [("你好", "你好！")], "你是店员。")
+    said = make_messages("再见", [("你好", "你好！")], "你是店员。")
     assert written(template, said, "写：").replace(" ", "") == (
         f"[gMASK]{sop}<|system|>\n你是店员。<|user|>\n你好<|assistant|>\n你好！<|user|>\n写：再见<|assistant|>"
     )
     assert space in written(template, said)
 
 
-def test_tools_are_offered_called_and_answered(template: RolesTemplate) -> None:
+def test_tools_are_offered_called_and_answered(template: RoleTemplate) -> None:
     shown = written(template, TALK)
     assert "<|assistant|>weather\n" in shown.replace("\u2581", "").replace("<|assistant|> ", "<|assistant|>")
     assert "<|observation|>\n" in shown
@@ -74,30 +74,30 @@ def test_tools_are_offered_called_and_answered(template: RolesTemplate) -> None:
     assert ("\n\n## weather\n\n" in shown) == (template.name == "glm4")
 
 
-def test_tools_without_a_text_are_introduced(template: RolesTemplate) -> None:
+def test_tools_without_a_text_are_introduced(template: RoleTemplate) -> None:
     shown = written(template, [Message("system", "", tools=({"type": "function", "function": WEATHER},)), Message("user", "你好")])
     assert ("# 可用工具" in shown) == (template.name == "glm4")
     assert ("You have access to the following tools:\n" in shown) == (template.name == "chatglm3")
     assert shown.count("<|system|>") == 1
 
 
-def test_an_empty_system_text_is_not_said(template: RolesTemplate) -> None:
+def test_an_empty_system_text_is_not_said(template: RoleTemplate) -> None:
     assert "<|system|>" not in written(template, [Message("system", ""), Message("user", "你好")])
 
 
-def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RolesTemplate) -> None:
-    control = set(template.tokenizer.controls.values())
+def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RoleTemplate) -> None:
+    control = set(template.tokenizer.special_ids.values())
     for segment in template.prompt(TALK):
         assert segment.fixed or not control & set(segment.ids)
 
 
-def test_an_answer_begins_with_the_line_of_the_tool(template: RolesTemplate) -> None:
+def test_an_answer_begins_with_the_line_of_the_tool(template: RoleTemplate) -> None:
     encode = template.tokenizer.encode
     assert template.answer(TALK, "晴。") == [*encode("\n"), *encode("晴。")]
     assert template.answer(TALK, "[1]", "weather") == [*encode("weather\n"), *encode("[1]")]
 
 
-def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: RolesTemplate) -> None:
+def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: RoleTemplate) -> None:
     encode = template.tokenizer.encode
     arguments = '{"city": "北京", "days": 2}'
     code = arguments if template.name == "glm4" else "```python\ntool_call(city='北京', days=2)\n```"
@@ -106,14 +106,14 @@ def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: R
     assert template.answer(TALK, arguments) == [*encode("\n"), *encode(arguments)]
 
 
-def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RolesTemplate) -> None:
-    controls = template.tokenizer.controls
+def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RoleTemplate) -> None:
+    special_ids = template.tokenizer.special_ids
     whole = "<|endoftext|>" if template.name == "glm4" else "</s>"
-    assert template.end == controls["<|user|>" if template.name == "glm4" else "</s>"]
-    assert template.end_ids == {controls[whole], controls["<|user|>"], controls["<|observation|>"]}
+    assert template.end == special_ids["<|user|>" if template.name == "glm4" else "</s>"]
+    assert template.end_ids == {special_ids[whole], special_ids["<|user|>"], special_ids["<|observation|>"]}
 
 
-def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(template: RolesTemplate) -> None:
+def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(template: RoleTemplate) -> None:
     assert template.shown(" \n 你好 ") == "你好"
     assert template.shown("weather\n{} ") == "weather\n{}"
     assert template.shown("你好 ") == "你好"
@@ -121,7 +121,7 @@ def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(temp
     assert template.settled("在[[训练") == "在"
 
 
-def test_an_answer_is_measured_without_what_frames_it(template: RolesTemplate) -> None:
+def test_an_answer_is_measured_without_what_frames_it(template: RoleTemplate) -> None:
     decode = template.tokenizer.decode
     assert template.scored(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
     assert template.scored(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.errors import UserError
-from imprint.tokenizers import FILE_NAME, ChatGLMTokenizer, ControlIds, TextStream, read_tokenizer
+from imprint.tokenizers import VOCABULARY_FILE, ChatGLMSpecialIds, ChatGLMTokenizer, TextStream, read_tokenizer
 from tests.vocabulary import bare_pieces, configuration, tiny_tokenizer, vocabulary
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -74,19 +74,19 @@ class TestOfficialVocabulary:
 def test_control_ids_are_read_from_the_config() -> None:
     config: dict[str, object] = {"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135, "mask_token_id": 130, "gmask_token_id": 131}
 
-    assert ControlIds.from_config({**config, "pad_token_id": 3}) == ControlIds(mask=130, gmask=131, sop=134, eop=135, pad=3)
+    assert ChatGLMSpecialIds.from_config({**config, "pad_token_id": 3}) == ChatGLMSpecialIds(mask=130, gmask=131, sop=134, eop=135, pad=3)
 
 
 @pytest.mark.parametrize(("size", "gmask", "pad"), [(130528, 130001, 3), (150528, 150001, 20003)])
 def test_control_ids_that_the_config_lacks_follow_from_the_size_of_the_vocabulary(size: int, gmask: int, pad: int) -> None:
-    control = ControlIds.from_config({"vocab_size": size, "bos_token_id": gmask + 3, "eos_token_id": gmask + 4})
+    control = ChatGLMSpecialIds.from_config({"vocab_size": size, "bos_token_id": gmask + 3, "eos_token_id": gmask + 4})
 
-    assert control == ControlIds(mask=gmask - 1, gmask=gmask, sop=gmask + 3, eop=gmask + 4, pad=pad)
+    assert control == ChatGLMSpecialIds(mask=gmask - 1, gmask=gmask, sop=gmask + 3, eop=gmask + 4, pad=pad)
 
 
 def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
     with pytest.raises(UserError) as error:
-        ControlIds.from_config({"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135})
+        ChatGLMSpecialIds.from_config({"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135})
 
     assert str(error.value) == (
         'config.json: "mask_token_id" is missing, and the vocabulary size found, 160, is not one whose control ids are known '
@@ -97,7 +97,7 @@ def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
 @pytest.mark.parametrize("found", [150004, -1, "134", True, 1.0])
 def test_a_control_id_outside_the_vocabulary_is_refused(found: object) -> None:
     with pytest.raises(UserError) as error:
-        ControlIds.from_config({"vocab_size": 130528, "bos_token_id": found})
+        ChatGLMSpecialIds.from_config({"vocab_size": 130528, "bos_token_id": found})
 
     assert str(error.value) == (
         f'config.json: "bos_token_id" must be a whole number from 0 to 130527, inside the vocabulary, got {found!r}. '
@@ -218,30 +218,30 @@ def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
-    (tmp_path / FILE_NAME).write_bytes(content)
+    (tmp_path / VOCABULARY_FILE).write_bytes(content)
 
     with pytest.raises(UserError) as error:
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
 
-    assert str(error.value) == f"{tmp_path / FILE_NAME} {sentence}"
+    assert str(error.value) == f"{tmp_path / VOCABULARY_FILE} {sentence}"
 
 
 def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(vocabulary()[:-1000])
+    (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary()[:-1000])
 
     with pytest.raises(UserError, match="is no SentencePiece model, or is cut short"):
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
 
 
 def test_a_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).mkdir()
+    (tmp_path / VOCABULARY_FILE).mkdir()
 
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
 
 
 def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(vocabulary())
+    (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary())
     config = configuration(pieces=bare_pieces())
     config["gmask_token_id"] = 7
 
@@ -249,13 +249,13 @@ def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
         read_tokenizer(tmp_path, config)
 
     assert str(error.value) == (
-        f"{tmp_path / FILE_NAME} does not belong to {tmp_path / 'config.json'}: [gMASK] is piece {bare_pieces() + 1} of the one and 7 "
-        "(gmask_token_id) in the other. Take both files from the same release of the model."
+        f"{tmp_path / VOCABULARY_FILE} does not belong to {tmp_path / 'config.json'}: [gMASK] is piece {bare_pieces() + 1} of the one "
+        "and 7 (gmask_token_id) in the other. Take both files from the same release of the model."
     )
 
 
 def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(vocabulary())
+    (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary())
     config = configuration(pieces=bare_pieces())
     config["vocab_size"] = bare_pieces() + 100
 
@@ -264,7 +264,7 @@ def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None
 
 
 def test_a_vocabulary_in_which_control_pieces_can_be_typed_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(vocabulary("<sop>"))
+    (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary("<sop>"))
 
     with pytest.raises(UserError, match="<sop> must be control pieces, but are text that a user can type"):
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))

@@ -7,8 +7,8 @@ from imprint.tokenizers import (
     ChatGLM2Tokenizer,
     ChatGLMTokenizer,
     GLM4Tokenizer,
-    PublishedTokenizer,
-    missing_tokenizer,
+    HFTokenizer,
+    missing_tokenizer_error,
     read_tokenizer,
     tokenizer_file,
 )
@@ -20,7 +20,7 @@ def test_the_fields_and_the_files_tell_the_family(tmp_path: Path) -> None:
     first = folder_of(tmp_path / "a", configuration(pieces=bare_pieces()), {"ice_text.model": vocabulary()})
     folders = [first, chatglm2_folder(tmp_path / "b"), glm4_folder(tmp_path / "c"), published_folder(tmp_path / "d")]
     kinds = [type(read_tokenizer(folder, fields_of(folder))) for folder in folders]
-    assert kinds == [ChatGLMTokenizer, ChatGLM2Tokenizer, GLM4Tokenizer, PublishedTokenizer]
+    assert kinds == [ChatGLMTokenizer, ChatGLM2Tokenizer, GLM4Tokenizer, HFTokenizer]
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_what_is_missing_is_named_after_the_family() -> None:
         "tokenizer.model",
         "tokenizer.json",
     ]
-    assert str(missing_tokenizer("base", "tokenizer.model")) == (
+    assert str(missing_tokenizer_error("base", "tokenizer.model")) == (
         "base: has no tokenizer (tokenizer.model). Copy the official file into the folder."
     )
 

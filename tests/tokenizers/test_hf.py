@@ -6,14 +6,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from imprint.errors import UserError
-from imprint.tokenizers import PublishedTokenizer, read_tokenizer
+from imprint.tokenizers import HFTokenizer, read_tokenizer
 from tests.families import fields_of, folder_of, published_folder, tokenizer_json
 
 
-def tiny(folder: Path, *, prefix: bool = False) -> PublishedTokenizer:
+def tiny(folder: Path, *, prefix: bool = False) -> HFTokenizer:
     published_folder(folder, prefix=prefix)
     found = read_tokenizer(folder, fields_of(folder))
-    assert isinstance(found, PublishedTokenizer)
+    assert isinstance(found, HFTokenizer)
     return found
 
 
@@ -28,19 +28,19 @@ def test_any_text_without_control_tokens_has_the_ids_of_the_library(tmp_path: Pa
     tokenizer, reference = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode())
     for text in ("你好 hello  world\n", "这件上衣的颜色是白色。<think> 1234", ""):
         assert tokenizer.encode(text) == reference.encode(text).ids
-        assert tokenizer.encode_marked(text) == reference.encode(text).ids
+        assert tokenizer.encode_with_special(text) == reference.encode(text).ids
 
 
 def test_control_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
-    assert tokenizer.encode_marked("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
+    assert tokenizer.encode_with_special("<|user|>a</s>") == [tokenizer.special_ids["<|user|>"], *tokenizer.encode("a"), 2]
     assert tokenizer.decode(tokenizer.encode("<|user|>a</s>")) == "<|user|>a</s>"
 
 
 def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
     (token,) = tokenizer.encode("<think>")
-    assert "<think>" not in tokenizer.controls
+    assert "<think>" not in tokenizer.special_ids
     assert (tokenizer.decode([token]), tokenizer.piece(token)) == ("<think>", "<think>")
 
 
@@ -54,7 +54,7 @@ def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
     published_folder(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [8, 2]}))
     found = read_tokenizer(tmp_path, {"vocab_size": 512, "eos_token_id": 3, "model_type": "qwen2"})
-    assert isinstance(found, PublishedTokenizer)
+    assert isinstance(found, HFTokenizer)
     assert found.manners.ends == (2, 3, 8)
 
 
@@ -62,7 +62,7 @@ def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None
     published_folder(tmp_path, chat_template="in the settings")
     (tmp_path / "chat_template.jinja").write_text("in the file", encoding="utf-8")
     found = read_tokenizer(tmp_path, fields_of(tmp_path))
-    assert isinstance(found, PublishedTokenizer)
+    assert isinstance(found, HFTokenizer)
     assert found.manners.chat_template == "in the file"
 
 
@@ -71,7 +71,7 @@ def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> N
     several = [{"name": "tools", "template": "b"}, {"name": "default", "template": "a"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
     found = read_tokenizer(tmp_path, fields_of(tmp_path))
-    assert isinstance(found, PublishedTokenizer)
+    assert isinstance(found, HFTokenizer)
     assert found.manners.chat_template == "a"
 
 

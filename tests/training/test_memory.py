@@ -9,7 +9,7 @@ from torch import Tensor
 
 import imprint
 from imprint.cli import main
-from imprint.data.encode import Encoded
+from imprint.data.encode import EncodedRow
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.world import World
@@ -52,9 +52,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     return hold
 
 
-def row(length: int, first: int = 10) -> Encoded:
+def row(length: int, first: int = 10) -> EncodedRow:
     ids = tuple(range(first, first + length))
-    return Encoded(ids, (-100, -100, *ids[2:]))
+    return EncodedRow(ids, (-100, -100, *ids[2:]))
 
 
 def begin(base: Path, dropout: float = 0.0) -> tuple[Tuner, Engine]:
@@ -265,7 +265,7 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
 # Texts that share a row
 
 
-def shared_row(*texts: tuple[int, ...]) -> Encoded:
+def shared_row(*texts: tuple[int, ...]) -> EncodedRow:
     """Texts laid into one row."""
     ids: list[int] = []
     labels: list[int] = []
@@ -274,7 +274,7 @@ def shared_row(*texts: tuple[int, ...]) -> Encoded:
         starts.append(len(ids))
         ids += [*text]
         labels += [-100, *text[1:]]
-    return Encoded(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+    return EncodedRow(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
 
 
 def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:
@@ -283,7 +283,7 @@ def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:
     texts = [(*marks, *range(first, first + length)) for first, length in ((1, 7), (9, 12), (22, 4))]
 
     @torch.no_grad()
-    def loss(row: Encoded) -> float:
+    def loss(row: EncodedRow) -> float:
         batch = packed([row], network)
         return float(target_loss(network(batch)[batch.targets], network.head_weight, batch.labels))
 
@@ -291,7 +291,7 @@ def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:
     assert loss(shared_row(*texts)) == pytest.approx(sum(alone), rel=1e-6)
     for neighbour in (texts[1], texts[2], (*marks, *range(30, 5, -1))):
         assert loss(shared_row(neighbour, texts[0])) - loss(shared_row(neighbour)) == pytest.approx(alone[0], rel=1e-5)
-    unparted = Encoded((*texts[0], *texts[1]), (-100, *texts[0][1:], -100, *texts[1][1:]))
+    unparted = EncodedRow((*texts[0], *texts[1]), (-100, *texts[0][1:], -100, *texts[1][1:]))
     assert abs(loss(unparted) - sum(alone[:2])) > 1
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 import imprint
 import imprint.training.run as training
 from imprint.cli import main
-from imprint.data.batches import Batches
-from imprint.data.dataset import load_split
-from imprint.data.encode import Encoded
+from imprint.data.batches import BatchSampler
+from imprint.data.dataset import load_splits
+from imprint.data.encode import EncodedRow
 from imprint.data.section import DataSection
 from imprint.engine.engine import Engine
 from imprint.files import read_jsonl
@@ -259,14 +259,14 @@ def test_checkpointing_changes_memory_and_no_number(recipe: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rows(recipe: Path) -> list[Encoded]:
+def rows(recipe: Path) -> list[EncodedRow]:
     """The training rows of the recipe."""
     template = imprint.load(recipe.parent / "base", device="cpu").template
-    return list(load_split(DataSection(train=recipe.parent / "rows.jsonl", dev_share=0.2, max_target_length=24), template).train)
+    return list(load_splits(DataSection(train=recipe.parent / "rows.jsonl", dev_share=0.2, max_target_length=24), template).train)
 
 
 @pytest.fixture(scope="module")
-def row_losses(recipe: Path, rows: list[Encoded]) -> list[tuple[float, int]]:
+def row_losses(recipe: Path, rows: list[EncodedRow]) -> list[tuple[float, int]]:
     """Of each training row the loss summed over its targets, and their number; computed row by row with the prefix as it starts."""
     run = tiny_run(recipe, "start", *ALONE, "train.steps=1", "optimizer.learning_rate=1e-30")
     model = imprint.load(recipe.parent / "base", adapter=run.adapter, device="cpu")
@@ -274,13 +274,13 @@ def row_losses(recipe: Path, rows: list[Encoded]) -> list[tuple[float, int]]:
         return [(float(model.loss([list(row.ids)], [list(row.labels)])) * scored(row), scored(row)) for row in rows]
 
 
-def first_batch(rows: list[Encoded], size: int) -> list[int]:
-    return Batches([len(row.ids) for row in rows], size, seed=0).of_step(1)
+def first_batch(rows: list[EncodedRow], size: int) -> list[int]:
+    return BatchSampler([len(row.ids) for row in rows], size, seed=0).of_step(1)
 
 
 @pytest.mark.parametrize(("size", "in_it"), [(8, 3), (19, 19)])  # of 8, 8 and 3 rows the smallest batch comes first here
 def test_the_loss_is_the_mean_over_all_target_tokens_of_the_step(
-    size: int, in_it: int, recipe: Path, rows: list[Encoded], row_losses: list[tuple[float, int]], tmp_path: Path
+    size: int, in_it: int, recipe: Path, rows: list[EncodedRow], row_losses: list[tuple[float, int]], tmp_path: Path
 ) -> None:
     run = tiny_run(recipe, str(tmp_path / "run"), *ALONE, "train.steps=1", f"train.batch_size={size}", "train.micro_batch_size=3")
     batch = [row_losses[row] for row in first_batch(rows, size)]
@@ -289,7 +289,7 @@ def test_the_loss_is_the_mean_over_all_target_tokens_of_the_step(
 
 
 def test_micro_batch_average_is_the_mean_of_the_means(
-    recipe: Path, rows: list[Encoded], row_losses: list[tuple[float, int]], tmp_path: Path
+    recipe: Path, rows: list[EncodedRow], row_losses: list[tuple[float, int]], tmp_path: Path
 ) -> None:
     knobs = ["train.steps=1", "train.batch_size=19", "train.micro_batch_size=8", "train.loss_average=micro_batch"]
     run = tiny_run(recipe, str(tmp_path / "run"), *ALONE, *knobs)
@@ -300,7 +300,7 @@ def test_micro_batch_average_is_the_mean_of_the_means(
 
 
 def test_an_epoch_is_every_row_once_and_its_last_batch_counts(recipe: Path, tmp_path: Path) -> None:
-    batches = Batches(range(19), 4, seed=0)
+    batches = BatchSampler(range(19), 4, seed=0)
     first, second = ([batches.of_step(step) for step in range(1 + 5 * epoch, 6 + 5 * epoch)] for epoch in range(2))
     for epoch in (first, second):
         assert sorted(row for batch in epoch for row in batch) == list(range(19))

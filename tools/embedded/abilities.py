@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from imprint.data.section import FILE as GENERAL
+from imprint.data.section import GENERAL_FILE
 from imprint.demo.arithmetic import ask_sum, draw_sum
 from imprint.demo.corpus import documents
 from imprint.demo.rng import Rng
@@ -33,7 +33,7 @@ HELD_OUT_SEED: Final = 2
 
 def write_abilities(folder: Path) -> None:
     """Write the three files into a folder; always the same."""
-    for name, rows in ((PROBES, list(probe_rows())), (GENERAL, list(general_rows()))):
+    for name, rows in ((PROBES, list(probe_rows())), (GENERAL_FILE, list(general_rows()))):
         write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / TEXT, "".join(text + "\n" for text in neutral_texts()))
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from imprint.config import read_recipe
-from imprint.data.dataset import CutReport, Split, encode_samples
+from imprint.data.dataset import DataSplits, TruncationReport, encode_samples
 from imprint.data.section import DataSection
 from imprint.demo.corpus import documents
 from imprint.files import atomic_folder, find_folder, write_json
@@ -22,7 +22,7 @@ from imprint.loading.load import load
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
 from imprint.runtime import seed_everything
-from imprint.tokenizers import CONTROL_PIECES
+from imprint.tokenizers import SPECIAL_PIECES
 from imprint.training.recipe import Recipe
 from imprint.training.run import train_recipe
 from tools.embedded.abilities import write_abilities
@@ -49,7 +49,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     train = encode_samples(recipe.data, template, islice(documents(0), texts))
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
     dev = encode_samples(recipe.data, template, held_out)
-    train_recipe(recipe, split=Split(train, dev, held_out, CutReport.of(train)))
+    train_recipe(recipe, split=DataSplits(train, dev, held_out, TruncationReport.of(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)
     write_abilities(folder / "base")
@@ -81,7 +81,7 @@ def configuration(folder: Path) -> dict[str, Any]:
     from sentencepiece import SentencePieceProcessor
 
     pieces = SentencePieceProcessor(model_file=str(folder / "ice_text.model"))
-    mask, gmask, _, _, sop, eop, *_ = (pieces.piece_to_id(piece) for piece in CONTROL_PIECES)
+    mask, gmask, _, _, sop, eop, *_ = (pieces.piece_to_id(piece) for piece in SPECIAL_PIECES)
     return {
         "architectures": ["ChatGLMModel"],
         "model_type": "chatglm",

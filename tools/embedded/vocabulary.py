@@ -15,7 +15,7 @@ from imprint.demo.goods import read_goods
 from imprint.demo.stories import ASCII
 from imprint.demo.town import read_town
 from imprint.demo.words import read_characters
-from imprint.tokenizers import BYTE_PIECES, CONTROL_PIECES, FILE_NAME, SPACE, WHITESPACE
+from imprint.tokenizers import BYTE_PIECES, SPACE, SPECIAL_PIECES, VOCABULARY_FILE, WHITESPACE
 
 PIECES: Final = 3_584
 """All pieces: text, control, whitespace and bytes."""
@@ -58,14 +58,14 @@ def train_vocabulary(folder: Path, *, pieces: int = PIECES, texts: int = 60_000,
         add_dummy_prefix=False,  # or most pieces would be learned twice, with the space in front and without
         remove_extra_whitespaces=True,
         pad_id=3,
-        control_symbols=list(CONTROL_PIECES),
+        control_symbols=list(SPECIAL_PIECES),
         user_defined_symbols=whitespace,
         max_sentencepiece_length=LONGEST,
         num_threads=1,
         minloglevel=2,
     )
     seeds.unlink()
-    path = folder / FILE_NAME
+    path = folder / VOCABULARY_FILE
     path.write_bytes(_lay_out(model.getvalue(), whitespace))
     return path
 
@@ -113,7 +113,7 @@ def _lay_out(content: bytes, whitespace: list[str]) -> bytes:
     newline, *blanks = whitespace
     placed = {piece.piece: piece for piece in model.pieces}
     first = ["<unk>", "<s>", "</s>", "<pad>", newline]
-    last = [*CONTROL_PIECES, *blanks, *BYTE_PIECES]
+    last = [*SPECIAL_PIECES, *blanks, *BYTE_PIECES]
     named = {*first, *last}
     text = [piece.piece for piece in model.pieces if piece.piece not in named]
     ordered = [placed[name] for name in [*first, *text, *last]]

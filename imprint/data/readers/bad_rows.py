@@ -6,7 +6,7 @@ from typing import Final
 
 from imprint.errors import UserError
 
-LISTED: Final = 10
+MAX_LISTED: Final = 10
 """How many bad rows an error lists before it only counts."""
 
 
@@ -17,7 +17,7 @@ class BadRowError(ValueError):
     """The line as it stands in the file, where it is one that cannot be taken apart."""
 
 
-class Problems:
+class BadRows:
     """The bad rows of a source, of which only the first are kept, and how many good ones there are."""
 
     def __init__(self, source: Path | str) -> None:
@@ -29,30 +29,30 @@ class Problems:
     def add(self, place: str, problem: BadRowError) -> None:
         """Count a bad row."""
         self._bad += 1
-        if len(self._listed) < LISTED:
+        if len(self._listed) < MAX_LISTED:
             self._listed.append(f"{place}: {problem}")
 
-    def raise_any(self, remedy: str) -> None:
+    def raise_if_any(self, remedy: str) -> None:
         """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""
         if not self._bad:
             return
         if self._bad == 1:
             raise UserError(f"{self._listed[0]} {remedy.replace('{}', 'this row')}")
-        more = f"\nand {self._bad - LISTED} more." if self._bad > LISTED else ""
+        more = f"\nand {self._bad - MAX_LISTED} more." if self._bad > MAX_LISTED else ""
         head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.replace('{}', 'them')}"
         raise UserError("\n".join([head, *self._listed]) + more)
 
 
-def some_text(value: object, column: str) -> str:
+def non_empty_text(value: object, column: str) -> str:
     """The value of a column, which must be a text that is not blank; raises BadRowError for everything else."""
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     if not value.strip():
         raise BadRowError(f'"{column}" must not be empty, got {describe_value(value)}.')
-    return encodable(value, quote(column))
+    return valid_unicode(value, quote(column))
 
 
-def encodable(text: str, what: str) -> str:
+def valid_unicode(text: str, what: str) -> str:
     """The text; raises BadRowError where it holds half a character, as escapes of JSON can."""
     try:
         text.encode()

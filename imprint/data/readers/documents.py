@@ -6,23 +6,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, quote, some_text
-from imprint.data.readers.encodings import Consumed, Encoding, lines, undecodable
-from imprint.data.readers.rows import file_rows, listed
-from imprint.data.readers.sources import DATA_NAMES, data_files, find_source, left_out, look_into, plain_encoding
+from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote
+from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
+from imprint.data.readers.rows import file_rows, list_names
+from imprint.data.readers.sources import DATA_SUFFIXES, data_files, detect_format, parse_source, plain_encoding, skipped_files
 from imprint.errors import UserError
 
-LONGEST_PASSAGE: Final = 2**20
+LONGEST_PART: Final = 2**20
 """Characters that are read at once; a longer document comes in several passages."""
 PLAIN_NAMES: Final = (".txt", ".text")
 """Files of plain text in a folder; a file that is named itself is plain text unless it is called like rows."""
-TEXT_NAMES: Final = (*DATA_NAMES, *PLAIN_NAMES)
+TEXT_NAMES: Final = (*DATA_SUFFIXES, *PLAIN_NAMES)
 TEXT_COLUMNS: Final = ("text", "content", "document", "body", "正文", "内容", "文本")
 """Names of a column of text, the surest first."""
 
 
 @dataclass(frozen=True)
-class Passage:
+class DocumentPart:
     """A document, or a part of one that is too long to be read at once."""
 
     text: str
@@ -35,16 +35,16 @@ class Passage:
     """Whether the document ends with it."""
 
 
-Found = tuple[str, Passage | BadRowError]
+LocatedPart = tuple[str, DocumentPart | BadRowError]
 """A place, and the passage there or what is wrong with it."""
 
 
-def text_files(source: str | Path) -> list[Path]:
+def list_text_files(source: str | Path) -> list[Path]:
     """The files of a source of raw text, those of a folder sorted by their names.
 
     Raises UserError where there is none, and for `path#500`: documents are not drawn.
     """
-    found = find_source(source)
+    found = parse_source(source)
     if found.count is not None:
         raise UserError(
             f"{source}: documents are read in their order and not drawn, so nothing may stand behind the name. Leave out #{found.count}; "
@@ -53,47 +53,47 @@ def text_files(source: str | Path) -> list[Path]:
     return data_files(found.path, TEXT_NAMES)
 
 
-def counted(source: str | Path) -> str:
-    """How many files of a source are read, and which are not, in one phrase. Raises UserError as `text_files`."""
-    count, others = len(text_files(source)), left_out(Path(source), TEXT_NAMES)
-    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {listed(others)})" if others else "")
+def describe_file_count(source: str | Path) -> str:
+    """How many files of a source are read, and which are not, in one phrase. Raises UserError as `list_text_files`."""
+    count, others = len(list_text_files(source)), skipped_files(Path(source), TEXT_NAMES)
+    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {list_names(others)})" if others else "")
 
 
-def read_passages(
-    source: str | Path, *, column: str | None = None, blank_lines: bool = False, consumed: Consumed | None = None
-) -> Iterator[Found]:
+def read_document_parts(
+    source: str | Path, *, column: str | None = None, blank_lines: bool = False, consumed: ReportBytes | None = None
+) -> Iterator[LocatedPart]:
     """The (place, passage) of each document of a file, or of all files of a folder, or what is wrong with it.
 
     A file of plain text is one document, or with `blank_lines` as many as blank lines part. Of rows, `column` is the text; None takes the
     first of TEXT_COLUMNS that is there. `consumed` is told how many more bytes have been read. Raises UserError for what cannot be read.
     """
-    return chain.from_iterable(_of_file(path, column, consumed, blank_lines=blank_lines) for path in text_files(source))
+    return chain.from_iterable(_file_parts(path, column, consumed, blank_lines=blank_lines) for path in list_text_files(source))
 
 
-def plain(path: Path) -> bool:
+def is_plain_text(path: Path) -> bool:
     """Whether a file is read as plain text: its name says nothing else."""
-    return path.suffix.lower() not in DATA_NAMES
+    return path.suffix.lower() not in DATA_SUFFIXES
 
 
-def _of_file(path: Path, column: str | None, consumed: Consumed | None, *, blank_lines: bool) -> Iterator[Found]:
-    if plain(path):
-        return _of_text(path, plain_encoding(path), consumed, blank_lines=blank_lines)
-    return _of_rows(path, column, consumed)
+def _file_parts(path: Path, column: str | None, consumed: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
+    if is_plain_text(path):
+        return _text_parts(path, plain_encoding(path), consumed, blank_lines=blank_lines)
+    return _row_parts(path, column, consumed)
 
 
-def _of_rows(path: Path, column: str | None, consumed: Consumed | None) -> Iterator[Found]:
-    for place, row in file_rows(look_into(path), consumed):
+def _row_parts(path: Path, column: str | None, consumed: ReportBytes | None) -> Iterator[LocatedPart]:
+    for place, row in file_rows(detect_format(path), consumed):
         try:
-            text = _text_of(row, column)
+            text = _row_text(row, column)
         except BadRowError as problem:
             yield place, problem
             continue
-        for start in range(0, len(text), LONGEST_PASSAGE):
-            end = start + LONGEST_PASSAGE
-            yield place, Passage(text[start:end], place, first=start == 0, last=end >= len(text))
+        for start in range(0, len(text), LONGEST_PART):
+            end = start + LONGEST_PART
+            yield place, DocumentPart(text[start:end], place, first=start == 0, last=end >= len(text))
 
 
-def _text_of(row: object, column: str | None) -> str:
+def _row_text(row: object, column: str | None) -> str:
     """The text of a row; raises BadRowError where it has none."""
     if isinstance(row, BadRowError):
         raise row
@@ -103,10 +103,10 @@ def _text_of(row: object, column: str | None) -> str:
         there = ", ".join(quote(str(name)) for name in row) or "none"
         wanted = "no column of text" if column is None else f"no column {quote(column)}"
         raise BadRowError(f"has {wanted}; its columns are {there}. text_column=... says which is the text.")
-    return some_text(row[name], name).replace("\r\n", "\n")
+    return non_empty_text(row[name], name).replace("\r\n", "\n")
 
 
-def _of_text(path: Path, encoding: Encoding, consumed: Consumed | None, *, blank_lines: bool) -> Iterator[Found]:
+def _text_parts(path: Path, encoding: Encoding, consumed: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
     """The documents of a file of plain text, without the blank lines around them; a long one is cut at the ends of lines."""
     place, size, first = "", 0, True
     held: list[str] = []
@@ -118,21 +118,21 @@ def _of_text(path: Path, encoding: Encoding, consumed: Consumed | None, *, blank
                 place = f"{path}:{number}"
             held.append(line)
             size += len(line) + 1
-            if size >= LONGEST_PASSAGE:
-                yield place, Passage("\n".join(held) + "\n", place, first=first, last=False)
+            if size >= LONGEST_PART:
+                yield place, DocumentPart("\n".join(held) + "\n", place, first=first, last=False)
                 held, size, first = [], 0, False
         elif blank_lines and (held or not first):
-            yield place, Passage("\n".join(held), place, first=first)
+            yield place, DocumentPart("\n".join(held), place, first=first)
             held, size, first = [], 0, True
     if held or not first:
-        yield place, Passage("\n".join(held).rstrip(), place, first=first)
+        yield place, DocumentPart("\n".join(held).rstrip(), place, first=first)
 
 
-def _clean_lines(path: Path, encoding: Encoding, consumed: Consumed | None) -> Iterator[tuple[int, str | BadRowError]]:
+def _clean_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:
     """Each line with its number, or what is wrong with it."""
     try:
-        for number, line in lines(path, encoding, consumed):
-            wrong = line if isinstance(line, BadRowError) else undecodable(line, encoding)
+        for number, line in read_lines(path, encoding, consumed):
+            wrong = line if isinstance(line, BadRowError) else undecodable_error(line, encoding)
             yield number, wrong or str(line).rstrip("\r")
     except OSError as error:
         raise UserError(f"{path} cannot be read any further: {error.strerror or error}. Is the disk still there?") from error

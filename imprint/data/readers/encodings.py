@@ -20,7 +20,7 @@ LONGEST_ROW: Final = 2**24
 BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 NAMES: Final = {"utf-8": "UTF-8", "gb18030": "GB18030", "utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}
 
-Consumed = Callable[[int], None]
+ReportBytes = Callable[[int], None]
 """Told how many more bytes have been read."""
 
 
@@ -41,7 +41,7 @@ class Encoding:
         return NAMES[self.codec] + (" with a byte order mark" if self.bom and self.codec == "utf-8" else "")
 
 
-def detect(path: Path) -> Encoding:
+def detect_encoding(path: Path) -> Encoding:
     """Find the encoding of a file: by its byte order mark, by where its NUL bytes are, and else whichever of UTF-8 and GB18030 fits better.
 
     A file of UTF-8 stays one where some bytes of it are broken. Raises OSError where the file cannot be read.
@@ -51,7 +51,7 @@ def detect(path: Path) -> Encoding:
         for mark, codec in BOMS:
             if head.startswith(mark):
                 return Encoding(codec, len(mark), _newline(head, codec))
-        if wide := _wide(head):
+        if wide := _utf16_without_bom(head):
             return Encoding(wide, 0, _newline(head, wide))
         newline, sample = _newline(head, "utf-8"), head
         while sample.isascii():
@@ -60,14 +60,14 @@ def detect(path: Path) -> Encoding:
                 return Encoding("utf-8", 0, newline)
         sample += file.read(SAMPLE_BYTES - CHUNK_BYTES)
     # Much of broken UTF-8 is good GB18030, but hardly any GB18030 is good UTF-8.
-    misfit = _misfit(sample, "utf-8")
-    return Encoding("gb18030" if misfit > 0.5 and 2 * _misfit(sample, "gb18030") < misfit else "utf-8", 0, newline)
+    misfit = _undecodable_share(sample, "utf-8")
+    return Encoding("gb18030" if misfit > 0.5 and 2 * _undecodable_share(sample, "gb18030") < misfit else "utf-8", 0, newline)
 
 
-def lines(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, str | BadRowError]]:
+def read_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, str | BadRowError]]:
     """The (number, text without its newline) of each line; of one that is longer than any row, only that it is."""
     rest, number, skipping = "", 1, False
-    for text in chunks(path, encoding, consumed):
+    for text in read_chunks(path, encoding, consumed):
         *complete, rest = (rest + text).split(encoding.newline)
         for line in complete:
             yield number, _too_long() if skipping or len(line) > LONGEST_ROW else line
@@ -78,7 +78,7 @@ def lines(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> I
         yield number, _too_long() if skipping or len(rest) > LONGEST_ROW else rest
 
 
-def chunks(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[str]:
+def read_chunks(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[str]:
     """The text of a file in pieces, its byte order mark left out."""
     decoder = codecs.getincrementaldecoder(encoding.codec)("surrogatepass" if encoding.codec.startswith("utf-16") else "surrogateescape")
     with path.open("rb") as file:
@@ -92,7 +92,7 @@ def chunks(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> 
         yield "".join(chr(0xDC00 + byte) for byte in pending)
 
 
-def undecodable(text: str, encoding: Encoding) -> BadRowError | None:
+def undecodable_error(text: str, encoding: Encoding) -> BadRowError | None:
     """What is wrong with a text that holds bytes which its encoding does not know, if it does."""
     try:
         text.encode()  # several times faster than a search
@@ -112,7 +112,7 @@ def _newline(head: bytes, codec: str) -> str:
     return "\r" if "\r" in text and "\n" not in text else "\n"
 
 
-def _wide(head: bytes) -> str | None:
+def _utf16_without_bom(head: bytes) -> str | None:
     """UTF-16 without a byte order mark: the ASCII in it has NUL bytes on one side only."""
     odd, even = head[1::2].count(0), head[::2].count(0)
     if 50 * max(odd, even) <= len(head) or min(odd, even) * 8 > max(odd, even):
@@ -120,7 +120,7 @@ def _wide(head: bytes) -> str | None:
     return "utf-16-le" if odd > even else "utf-16-be"
 
 
-def _misfit(sample: bytes, codec: str) -> float:
+def _undecodable_share(sample: bytes, codec: str) -> float:
     """The share of what is beyond ASCII in a sample that a codec cannot read."""
     text = codecs.getincrementaldecoder(codec)("surrogateescape").decode(sample)
     wrong = len(text) - len(text.encode("utf-8", "ignore").decode())

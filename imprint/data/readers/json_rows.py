@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, describe_value, quote
-from imprint.data.readers.encodings import LONGEST_ROW, Consumed, Encoding, chunks, lines, undecodable
+from imprint.data.readers.encodings import LONGEST_ROW, Encoding, ReportBytes, read_chunks, read_lines, undecodable_error
 
 BLANKS: Final = " \t\r\n\ufeff"
-LONGEST_WORD: Final = 16
+LONGEST_LITERAL: Final = 16
 """Characters at the end of a piece that may be the beginning of a word, a number or an escape, and no error."""
 
 
-def line_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
+def line_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line, object) of each line that is not blank; what is no object is a BadRowError."""
     decoder = _Decoder()
-    for number, line in lines(path, encoding, consumed):
+    for number, line in read_lines(path, encoding, consumed):
         if isinstance(line, BadRowError):
             yield number, line
         elif text := line.strip(BLANKS):  # marks of byte order stand where files were joined
-            row = undecodable(line, encoding) or _line_row(decoder, text, line)
+            row = undecodable_error(line, encoding) or _line_row(decoder, text, line)
             if isinstance(row, BadRowError):
                 row.text = line
             yield number, row
@@ -33,25 +33,25 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
         column = error.colno + len(line) - len(line.lstrip(BLANKS))
-        return BadRowError(f"is no JSON: {_said(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
+        return BadRowError(f"is no JSON: {_explain(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
     except (ValueError, RecursionError):
         return BadRowError(f"is no JSON that can be read, too deep or with too long a number: {quote(line)}.")
     return decoder.row(value)
 
 
-def array_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
+def array_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, object) of each element of one array; what is behind an element that is no JSON cannot be read."""
-    return _Window("array", path, encoding, consumed).elements()
+    return _JsonScanner("array", path, encoding, consumed).elements()
 
 
-def object_rows(path: Path, encoding: Encoding, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
+def object_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, object) of objects that stand one after another, each over as many lines as it likes."""
-    return _Window("object", path, encoding, consumed).objects()
+    return _JsonScanner("object", path, encoding, consumed).objects()
 
 
-def _said(error: json.JSONDecodeError) -> str:
+def _explain(error: json.JSONDecodeError) -> str:
     """What is wrong, in words that help those who write JSON by hand where Python's do not."""
-    here, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - LONGEST_WORD, 0) : error.pos].rstrip()
+    here, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - LONGEST_LITERAL, 0) : error.pos].rstrip()
     if error.msg.startswith("Illegal trailing comma") or (here in ("}", "]") and before.endswith(",")):  # Python >= 3.13, and before
         return "a comma too many"
     return "a comment, which JSON does not know," if here in ("/", "#") else error.msg.removesuffix(" at")
@@ -86,11 +86,11 @@ class _Decoder:
         return made
 
 
-class _Window:
+class _JsonScanner:
     """A window over a text of JSON: more is fetched while an element is not complete, and what was read is dropped then."""
 
-    def __init__(self, what: str, path: Path, encoding: Encoding, consumed: Consumed | None) -> None:
-        self._chunks = chunks(path, encoding, consumed)
+    def __init__(self, what: str, path: Path, encoding: Encoding, consumed: ReportBytes | None) -> None:
+        self._chunks = read_chunks(path, encoding, consumed)
         self._what = what
         self._encoding = encoding
         self._decoder = _Decoder()
@@ -150,7 +150,7 @@ class _Window:
             try:
                 value, end = self._decoder.decode(self._text, self._place)
             except json.JSONDecodeError as error:
-                open_end = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_WORD
+                open_end = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_LITERAL
                 size = len(self._text) - self._place
                 if self._whole or not open_end or size > LONGEST_ROW:
                     raise
@@ -159,13 +159,13 @@ class _Window:
                 if end < len(self._text) or not self._fetch(1):
                     text = self._text[self._place : end]
                     self._place = end
-                    return undecodable(text, self._encoding) or self._decoder.row(value)
+                    return undecodable_error(text, self._encoding) or self._decoder.row(value)
 
     def _told(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
         """A syntax error in the lines and columns of the file."""
         column = error.colno + (self._first_column - 1 if error.lineno == 1 else 0)
         return self._first_line + error.lineno - 1, BadRowError(
-            f"the {self._what} is no JSON from here on: {_said(error)} at column {column}."
+            f"the {self._what} is no JSON from here on: {_explain(error)} at column {column}."
         )
 
     def _here(self) -> str:

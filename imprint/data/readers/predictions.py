@@ -11,16 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, Problems, describe_value
+from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
 from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 
-SAID: Final = ("predict", "prediction", "predictions", "pred", "hypothesis", "generated_text", "generated", "预测", "模型回答")
+PREDICTION_COLUMNS: Final = (
+    "predict",
+    "prediction",
+    "predictions",
+    "pred",
+    "hypothesis",
+    "generated_text",
+    "generated",
+    "预测",
+    "模型回答",
+)
 """Names of a column of predictions, the surest first."""
-WANTED: Final = ("label", "labels", "reference", "references", "target", "ground_truth", "gold", "标签", "参考答案", "参考")
+REFERENCE_COLUMNS: Final = ("label", "labels", "reference", "references", "target", "ground_truth", "gold", "标签", "参考答案", "参考")
 """Names of a column of references, the surest first."""
-EITHER: Final = ("response", "output", "answer", "summary", "completion", "回答", "答案")
+AMBIGUOUS_COLUMNS: Final = ("response", "output", "answer", "summary", "completion", "回答", "答案")
 """Names that are a prediction beside a reference, and a reference beside a prediction, and that tell nothing alone."""
 
 
@@ -56,7 +66,7 @@ def read_predictions(file: Path) -> Predictions:
     if not rows:
         raise UserError(f"{file} holds no rows, so there is nothing to score.")
     said, wanted = ("", "") if first is None else _columns(first, file)
-    predictions, references, finished, problems = [], [], [], Problems(file)
+    predictions, references, finished, problems = [], [], [], BadRows(file)
     for place, row in rows:
         try:
             predictions.append(_text(row, said))
@@ -65,17 +75,17 @@ def read_predictions(file: Path) -> Predictions:
         except BadRowError as problem:
             problems.add(place, problem)
         finished.append(row.get("finished") if isinstance(row, dict) else None)
-    problems.raise_any("Mend {}; nothing was scored.")
+    problems.raise_if_any("Mend {}; nothing was scored.")
     known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
     unfinished = None if known is None else sum(not value for value in known)
-    return Predictions(said, wanted, predictions, references, unfinished, _cut_beside(file))
+    return Predictions(said, wanted, predictions, references, unfinished, _reference_limit_beside(file))
 
 
 def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
     """The names of the columns of predictions and of references in a file's first row."""
-    said = next((name for name in SAID if name in row), None)
-    wanted = next((name for name in WANTED if name in row), None)
-    either = [name for name in EITHER if name in row]
+    said = next((name for name in PREDICTION_COLUMNS if name in row), None)
+    wanted = next((name for name in REFERENCE_COLUMNS if name in row), None)
+    either = [name for name in AMBIGUOUS_COLUMNS if name in row]
     if said is None and wanted is not None and either:
         said = either[0]
     if wanted is None and said is not None and either:
@@ -91,7 +101,7 @@ def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
         raise UserError(f"{file}: holds answers without references. They are in {beside}: score that.")
     raise UserError(
         f"{file}: no column of {missing} is known among its columns ({there}). Rename the columns: predictions to one of "
-        f"{', '.join(SAID[:4])}, references to one of {', '.join(WANTED[:4])}."
+        f"{', '.join(PREDICTION_COLUMNS[:4])}, references to one of {', '.join(REFERENCE_COLUMNS[:4])}."
     )
 
 
@@ -124,7 +134,7 @@ def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | Non
     return [said[row][1] for row in range(len(predictions))] if all(same) else None
 
 
-def _cut_beside(file: Path) -> int | None:
+def _reference_limit_beside(file: Path) -> int | None:
     """To how many tokens `imprint evaluate` had cut the references when it wrote the file: its scores.json says so."""
     if file.name not in ("predictions.jsonl", "generated_predictions.txt"):
         return None

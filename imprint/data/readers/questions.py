@@ -7,19 +7,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, some_text
-from imprint.data.readers.encodings import chunks, detect, lines, undecodable
+from imprint.data.readers.bad_rows import BadRowError, non_empty_text
+from imprint.data.readers.encodings import detect_encoding, read_chunks, read_lines, undecodable_error
 from imprint.data.readers.rows import read_rows
-from imprint.data.readers.samples import gathered
-from imprint.data.readers.sources import find_source, plain_encoding
+from imprint.data.readers.samples import collect_samples
+from imprint.data.readers.sources import parse_source, plain_encoding
 from imprint.data.sample import Sample
-from imprint.data.shapes import known_shape, samples_of
+from imprint.data.shapes import published_shape, samples_from_row
 from imprint.errors import UserError
 
-TABLES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
-ROWS: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
+JSON_START: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
 """How JSON lines and a JSON array of objects begin, and no question does."""
-NAMES: Final = ("prompt", "query", "question", "instruction", "content", "context", "input", "问题", "提问")
+QUESTION_COLUMNS: Final = ("prompt", "query", "question", "instruction", "content", "context", "input", "问题", "提问")
 """Names of a column of questions, the surest first."""
 
 
@@ -30,7 +30,7 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     `limit` reads only so many. Raises UserError for a file that cannot be read or holds no question, and for all bad lines together.
     """
     rows = _row_questions(path, prompt_column) if holds_rows(path) else _line_questions(path)
-    found = gathered(islice(rows, limit), path, "Mend {}; nothing was asked.")
+    found = collect_samples(islice(rows, limit), path, "Mend {}; nothing was asked.")
     if not found:
         raise UserError(f"{path} holds no question. Write one a line, or give rows of data.")
     return found
@@ -38,26 +38,26 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
 
 def holds_rows(path: Path) -> bool:
     """Whether a file is rows of data and no text, by its name or its beginning."""
-    source = find_source(path)
-    if source.count is not None or source.path.is_dir() or source.path.suffix.lower() in TABLES:
+    source = parse_source(path)
+    if source.count is not None or source.path.is_dir() or source.path.suffix.lower() in TABLE_SUFFIXES:
         return True
     try:
-        head = next(chunks(path, detect(path)), "")
+        head = next(read_chunks(path, detect_encoding(path)), "")
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file. Give a text with one question a line, or rows of data.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return ROWS.match(head.lstrip("\ufeff")) is not None
+    return JSON_START.match(head.lstrip("\ufeff")) is not None
 
 
 def _line_questions(path: Path) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, question) of each line that is not blank."""
     encoding = plain_encoding(path)
-    for number, line in lines(path, encoding):
+    for number, line in read_lines(path, encoding):
         place = f"{path}:{number}"
         if isinstance(line, BadRowError):
             yield place, line
-        elif wrong := undecodable(line, encoding):
+        elif wrong := undecodable_error(line, encoding):
             yield place, wrong
         elif query := line.strip("\ufeff \t\r\n\u3000"):
             yield place, [Sample(query, "", None, place)]
@@ -67,24 +67,24 @@ def _row_questions(path: Path, prompt_column: str) -> Iterator[tuple[str, list[S
     """The (place, questions) of each row; a conversation asks one for each of its answers, with the turns before it."""
     for place, row in read_rows(path):
         try:
-            yield place, _asked(row, prompt_column, place)
+            yield place, _questions_of_row(row, prompt_column, place)
         except BadRowError as problem:
             yield place, problem
 
 
-def _asked(row: object, prompt_column: str, place: str) -> list[Sample]:
+def _questions_of_row(row: object, prompt_column: str, place: str) -> list[Sample]:
     if isinstance(row, BadRowError):
         raise row
     assert isinstance(row, dict), "read_rows gives objects or what is wrong with them"
-    if prompt_column not in row and (shape := known_shape(row)):
+    if prompt_column not in row and (shape := published_shape(row)):
         asked = {**row, shape.response: "-"} if shape.response else row  # nobody reads the answer, and it may be empty
-        return [replace(sample, answer="") for sample in samples_of(asked, shape, place)]
+        return [replace(sample, answer="") for sample in samples_from_row(asked, shape, place)]
     return [Sample(_text(row, prompt_column), "", None, place)]
 
 
 def _text(row: Mapping[str, object], prompt_column: str) -> str:
-    name = next((name for name in (prompt_column, *NAMES) if name in row), None)
+    name = next((name for name in (prompt_column, *QUESTION_COLUMNS) if name in row), None)
     if name is None:
         there = ", ".join(f'"{key}"' for key in row) or "none"
         raise BadRowError(f"has no column of questions ({there}). Name it: prompt_column=...")
-    return some_text(row[name], name)
+    return non_empty_text(row[name], name)

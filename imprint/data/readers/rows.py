@@ -7,32 +7,32 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.data.readers.bad_rows import quote
-from imprint.data.readers.encodings import Consumed
+from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows
-from imprint.data.readers.sources import DataFile, data_files, find_source, left_out, look_into
-from imprint.data.readers.tables import delimited_rows
-from imprint.data.readers.workbooks import parquet_rows, sheets, workbook_rows
-from imprint.data.shapes import Columns, shape_of
+from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files
+from imprint.data.readers.tables import csv_rows
+from imprint.data.readers.workbooks import parquet_rows, sheet_names, workbook_rows
+from imprint.data.shapes import Columns, detect_shape
 from imprint.errors import UserError
 
-SAMPLE_SEED = 0
+DRAW_SEED = 0
 JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})
-NAMED = 5
+MAX_LISTED = 5
 """How many files or columns a sentence names before it only counts."""
 
 
-def read_rows(source: str | Path, *, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+def read_rows(source: str | Path, *, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (place, row) of each row of a file, of all files of a folder, or of `path#500`: 500 rows drawn at random, in their order.
 
     A row is a dict, or a BadRowError value that says what is wrong with it. A place is `file:line`, in a workbook `file.xlsx!Sheet1:12`, in
     Parquet `file:row`. `consumed` is told how many more bytes have been read. Raises UserError for what cannot be read at all.
     """
-    found = find_source(source)
-    rows = (row for path in data_files(found.path) for row in file_rows(look_into(path), consumed))
-    return rows if found.count is None else drawn(rows, found.count)
+    found = parse_source(source)
+    rows = (row for path in data_files(found.path) for row in file_rows(detect_format(path), consumed))
+    return rows if found.count is None else draw_rows(rows, found.count)
 
 
-def file_rows(file: DataFile, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+def file_rows(file: DataFile, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (place, row) of each row of one file."""
     try:
         if file.encoding is None:
@@ -40,7 +40,7 @@ def file_rows(file: DataFile, consumed: Consumed | None = None) -> Iterator[tupl
             yield from read(file.path, consumed)
             return
         if file.kind in ("CSV", "TSV"):
-            numbered = delimited_rows(file.path, file.encoding, file.delimiter, consumed)
+            numbered = csv_rows(file.path, file.encoding, file.delimiter, consumed)
         else:
             numbered = JSON_READERS[file.kind](file.path, file.encoding, consumed)
         for line, row in numbered:
@@ -49,12 +49,12 @@ def file_rows(file: DataFile, consumed: Consumed | None = None) -> Iterator[tupl
         raise UserError(f"{file.path} cannot be read any further: {error.strerror or error}. Is the disk still there?") from error
 
 
-def drawn(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[str, object]]:
+def draw_rows(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[str, object]]:
     """So many rows, each with the same chance and always the same ones, in their order; all where there are fewer.
 
     Source: algorithm R in Vitter, Random Sampling with a Reservoir, 1985.
     """
-    chance = random.Random(SAMPLE_SEED)
+    chance = random.Random(DRAW_SEED)
     kept: dict[int, tuple[int, tuple[str, object]]] = {}
     for index, row in enumerate(rows):
         slot = index if index < count else chance.randrange(index + 1)
@@ -67,54 +67,54 @@ def drawn(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[str,
 def source_bytes(source: str | Path) -> int:
     """How many bytes a source has, for a progress bar."""
     try:
-        return sum(path.stat().st_size for path in data_files(find_source(source).path))
+        return sum(path.stat().st_size for path in data_files(parse_source(source).path))
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}.") from error
 
 
-def describe(source: str | Path, columns: Columns | None = None) -> str:
+def describe_source(source: str | Path, columns: Columns | None = None) -> str:
     """One sentence: which files, in which format and encoding, how their columns are read, and what is not read.
 
     Raises UserError as `read_rows`.
     """
-    found = find_source(source)
+    found = parse_source(source)
     paths = data_files(found.path)
-    told = [_described(look_into(path), columns or Columns()) for path in paths]
+    told = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
     if found.path.is_dir():
         names = [str(path.relative_to(found.path)) for path in paths]
         alike = len(set(told)) == 1
-        said = f"{listed(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
-        others = left_out(found.path)
+        said = f"{list_names(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
+        others = skipped_files(found.path)
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {listed(others)}" if others else "")
+        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {list_names(others)}" if others else "")
     else:
         text = f"{found.path}: {told[0]}"
     return text + (f"; {found.count} rows of it are drawn at random." if found.count else ".")
 
 
-def _described(file: DataFile, columns: Columns) -> str:
+def _describe_file(file: DataFile, columns: Columns) -> str:
     first = next((row for _place, row in file_rows(file) if isinstance(row, dict)), None)
-    form = file.form + (_sheets_told(file.path) if file.kind == "an Excel workbook" else "")
+    form = file.form + (_describe_sheets(file.path) if file.kind == "an Excel workbook" else "")
     if first is None:
         return f"{form}, without a row"
-    shape = shape_of(first, columns)
+    shape = detect_shape(first, columns)
     too = [f'"{name}"' for name in shape.optional if name in first]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
-            f"{form}; there is no column {' and no '.join(missing)} among {listed([quote(name) for name in first]) or 'none'}; "
+            f"{form}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
             "prompt_column=... and response_column=... say which are the question and the answer"
         )
     others = [quote(name) for name in first if name not in shape.read]
     read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
-    return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {listed(others)}" if others else "")
+    return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {list_names(others)}" if others else "")
 
 
-def _sheets_told(path: Path) -> str:
-    visible, hidden = ([quote(name) for name in names] for names in sheets(path))
-    not_read = f"; hidden, not read: {listed(hidden)}" if hidden else ""
-    return f" (sheet{'s' if len(visible) != 1 else ''} {listed(visible) or 'none'}{not_read})"
+def _describe_sheets(path: Path) -> str:
+    visible, hidden = ([quote(name) for name in names] for names in sheet_names(path))
+    not_read = f"; hidden, not read: {list_names(hidden)}" if hidden else ""
+    return f" (sheet{'s' if len(visible) != 1 else ''} {list_names(visible) or 'none'}{not_read})"
 
 
-def listed(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from imprint.data.readers.bad_rows import BadRowError, Problems
+from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.rows import read_rows
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, Shape, samples_of, shape_of
+from imprint.data.shapes import Columns, RowShape, detect_shape, samples_from_row
 from imprint.errors import UserError
 
 
@@ -22,43 +22,44 @@ def read_samples(
 ) -> list[Sample]:
     """Read the rows of a file, of all files of a folder, or of `path#500` (500 rows drawn at random), in whatever format and encoding.
 
-    `limit` reads and checks only so many rows; `tools`: see `samples_of`. Raises UserError for a file that cannot be read or holds no row,
-    and one UserError for all bad rows together, each with `file:line`, what was found and what is allowed. Lines without anything but
-    blanks are no rows.
+    `limit` reads and checks only the first rows; `tools`: see `samples_from_row`. Blank lines are no rows.
+
+    Raises UserError for a file that cannot be read or has no rows, and one UserError for all bad rows together, each with `file:line`, what
+    was found and what is allowed.
     """
     columns = Columns(prompt_column, response_column, history_column)
-    samples = gathered(islice(read_each(path, columns, tools=tools), limit), path, "Mend {}; nothing was read.")
+    samples = collect_samples(islice(iterate_samples(path, columns, tools=tools), limit), path, "Mend {}; nothing was read.")
     if not samples:
         example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
         raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
     return samples
 
 
-def gathered(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: str) -> list[Sample]:
-    """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `Problems.raise_any`."""
+def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: str) -> list[Sample]:
+    """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `BadRows.raise_if_any`."""
     samples: list[Sample] = []
-    problems = Problems(source)
+    problems = BadRows(source)
     for place, made in rows:
         if isinstance(made, BadRowError):
             problems.add(place, made)
         else:
             problems.good += 1
             samples += made
-    problems.raise_any(remedy)
+    problems.raise_if_any(remedy)
     return samples
 
 
-def read_each(source: Path | str, columns: Columns, *, tools: bool = False) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
+def iterate_samples(source: Path | str, columns: Columns, *, tools: bool = False) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, samples) of each row, or what is wrong with it, in bounded memory; the first good row of each file decides its shape."""
-    shape: Shape | None = None
+    shape: RowShape | None = None
     last = ""
     for place, row in read_rows(source):
         if (file := file_of(place)) != last:
             last, shape = file, None
         if shape is None and isinstance(row, dict):
-            shape = shape_of(row, columns)
+            shape = detect_shape(row, columns)
         try:
-            made: list[Sample] | BadRowError = samples_of(row, shape or shape_of({}, columns), place, tools=tools)
+            made: list[Sample] | BadRowError = samples_from_row(row, shape or detect_shape({}, columns), place, tools=tools)
         except BadRowError as problem:
             made = problem
         yield place, made

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from imprint.data.readers.encodings import Encoding, chunks, detect
+from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
 from imprint.errors import UserError
 from imprint.files import refuse_lfs_pointer
 
-Kind = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
-KINDS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
+Format = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
+FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
 BINARY_SAMPLE: Final = 4096
-JSON_NAMES: Final = (".json", ".jsonl", ".ndjson")
-DATA_NAMES: Final = (*JSON_NAMES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
-METADATA: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
+DATA_SUFFIXES: Final = (*JSON_SUFFIXES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
+METADATA_FILES: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """JSON that stands beside rows and holds none: what the libraries of Hugging Face and LLaMA-Factory write there."""
-PACKED: Final = {
+COMPRESSED: Final = {
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook (.xls), or one with a password. Save it as .xlsx without a password",
     b"\x1f\x8b": "is packed with gzip. Unpack it with `gunzip`",
     b"7z\xbc\xaf": "is packed with 7-Zip. Unpack it",
@@ -46,7 +46,7 @@ class DataFile:
 
     path: Path
     """Where it is."""
-    kind: Kind
+    kind: Format
     """Its format."""
     encoding: Encoding | None
     """How its bytes are text; a workbook and Parquet are no text."""
@@ -60,7 +60,7 @@ class DataFile:
         return f"{self.kind}{between}" + (f" in {self.encoding.name}" if self.encoding else "")
 
 
-def find_source(source: str | Path) -> Source:
+def parse_source(source: str | Path) -> Source:
     """Take `path#500` apart; a file that is really called so wins. Raises UserError for what is not there."""
     if "\0" in str(source):
         raise UserError(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.")
@@ -76,7 +76,7 @@ def find_source(source: str | Path) -> Source:
     return Source(path, None)
 
 
-def data_files(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[Path]:
+def data_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[Path]:
     """The files of a source, those of a folder with such `names` sorted; raises UserError where there is none."""
     try:
         if not path.is_dir():
@@ -87,14 +87,14 @@ def data_files(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[Path]:
     if not files:
         plain = (
             f"; of plain text, files that end in {' or '.join(other)}"
-            if (other := [name for name in names if name not in DATA_NAMES])
+            if (other := [name for name in names if name not in DATA_SUFFIXES])
             else ""
         )
-        raise UserError(f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {KINDS}{plain}.")
+        raise UserError(f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}{plain}.")
     return files
 
 
-def left_out(path: Path, names: tuple[str, ...] = DATA_NAMES) -> list[str]:
+def skipped_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
     """The files of a folder that have none of these `names` and are not read, as they are called in it."""
     return [str(file.relative_to(path)) for file in _entries(path) if not _is_data(file, names)] if path.is_dir() else []
 
@@ -105,16 +105,16 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in found if entry.is_file())
 
 
-def _is_data(path: Path, names: tuple[str, ...] = DATA_NAMES) -> bool:
-    return path.suffix.lower() in names and path.name not in METADATA and not path.name.startswith("~$")  # Excel's lock
+def _is_data(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> bool:
+    return path.suffix.lower() in names and path.name not in METADATA_FILES and not path.name.startswith("~$")  # Excel's lock
 
 
-def look_into(path: Path) -> DataFile:
+def detect_format(path: Path) -> DataFile:
     """Find the format of a file by its content, and where that leaves it open by its name; raises UserError where it is none of ours."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder. Give a file of rows: {KINDS}.")
+        raise UserError(f"{path} is a folder. Give a file of rows: {FORMATS}.")
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file. Give a file of rows: {KINDS}.")
+        raise UserError(f"{path} is no file. Give a file of rows: {FORMATS}.")
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
@@ -123,10 +123,10 @@ def look_into(path: Path) -> DataFile:
             return DataFile(path, "Parquet", None)
         if head.startswith(b"PK\x03\x04"):
             return _zipped(path)
-        _refuse_packed(path, head)
+        _refuse_compressed(path, head)
         return _text_file(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file. Give a file of rows ({KINDS}), or a folder of such files.") from error
+        raise UserError(f"{path}: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -134,21 +134,21 @@ def look_into(path: Path) -> DataFile:
 def plain_encoding(path: Path) -> Encoding:
     """The encoding of a file of plain text; raises UserError where it is none."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file. Give a file of text, a file of rows ({KINDS}), or a folder of either.")
+        raise UserError(f"{path}: there is no such file. Give a file of text, a file of rows ({FORMATS}), or a folder of either.")
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
-            _refuse_packed(path, file.read(8))
-        encoding = detect(path)
-        if _is_binary(next(chunks(path, encoding), "")[:BINARY_SAMPLE]):
-            raise UserError(f"{path} is no text. Give a file of text, or of rows: {KINDS}.")
+            _refuse_compressed(path, file.read(8))
+        encoding = detect_encoding(path)
+        if _is_binary(next(read_chunks(path, encoding), "")[:BINARY_SAMPLE]):
+            raise UserError(f"{path} is no text. Give a file of text, or of rows: {FORMATS}.")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     return encoding
 
 
-def _refuse_packed(path: Path, head: bytes) -> None:
-    for mark, sentence in PACKED.items():
+def _refuse_compressed(path: Path, head: bytes) -> None:
+    for mark, sentence in COMPRESSED.items():
         if head.startswith(mark):
             raise UserError(f"{path} {sentence}, and name the new file.")
 
@@ -182,9 +182,9 @@ def _is_binary(text: str) -> bool:
 
 
 def _text_file(path: Path) -> DataFile:
-    encoding = detect(path)
+    encoding = detect_encoding(path)
     start = ""
-    for text in chunks(path, encoding):
+    for text in read_chunks(path, encoding):
         start = (start + text).lstrip("\ufeff \t\r\n")
         if start:
             break
@@ -197,10 +197,10 @@ def _text_file(path: Path) -> DataFile:
     if name != ".jsonl" and start.startswith(("//", "/*")):
         raise UserError(f"{path} begins with a comment, {header[:40]!r}, which JSON does not know. Delete all comments.")
     if _is_binary(start[:BINARY_SAMPLE]):
-        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}.")
-    if not start or name in JSON_NAMES:
+        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}.")
+    if not start or name in JSON_SUFFIXES:
         return DataFile(path, "JSON lines", encoding)
     delimiter = max("\t,;", key=header.count) if any(sign in header for sign in "\t,;") else "\t" if name == ".tsv" else ","
     if delimiter not in header and name not in (".csv", ".tsv"):
-        raise UserError(f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {KINDS}.")
+        raise UserError(f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {FORMATS}.")
     return DataFile(path, "TSV" if delimiter == "\t" else "CSV", encoding, delimiter)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, quote
-from imprint.data.readers.encodings import Consumed, Encoding, lines, undecodable
+from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
 from imprint.errors import UserError
 
 LONGEST_CELL: Final = 2**20
@@ -53,11 +53,11 @@ class Header:
         return {name: cell for name, cell in zip(self.names, filled, strict=True) if name}
 
 
-class _Feed:
+class _LineFeed:
     """Lines for the csv module, which can be given back when a quote turns out to swallow them."""
 
-    def __init__(self, path: Path, encoding: Encoding, consumed: Consumed | None) -> None:
-        self._lines = lines(path, encoding, consumed)
+    def __init__(self, path: Path, encoding: Encoding, consumed: ReportBytes | None) -> None:
+        self._lines = read_lines(path, encoding, consumed)
         self._newline = encoding.newline
         self._again: list[tuple[int, str | BadRowError]] = []
         self.taken: list[tuple[int, str | BadRowError]] = []
@@ -72,10 +72,10 @@ class _Feed:
         self._again.extend(reversed(self.taken[1:]))
 
 
-def delimited_rows(path: Path, encoding: Encoding, delimiter: str, consumed: Consumed | None = None) -> Iterator[tuple[int, object]]:
+def csv_rows(path: Path, encoding: Encoding, delimiter: str, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, dict) of each row of CSV or TSV; the first row names the columns, a bad row is a BadRowError."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    feed = _Feed(path, encoding, consumed)
+    feed = _LineFeed(path, encoding, consumed)
     header = None
     rows = csv.reader(iter(feed), delimiter=delimiter, strict=True)
     while True:
@@ -86,12 +86,12 @@ def delimited_rows(path: Path, encoding: Encoding, delimiter: str, consumed: Con
             number = feed.taken[0][0]
             feed.give_back()
             rows = csv.reader(iter(feed), delimiter=delimiter, strict=True)
-            yield number, BadRowError(_told(str(error), delimiter))
+            yield number, BadRowError(_explain(str(error), delimiter))
             continue
         if cells is None:
             return
         number, first = feed.taken[0]
-        wrong = first if isinstance(first, BadRowError) else undecodable("".join(str(text) for _number, text in feed.taken), encoding)
+        wrong = first if isinstance(first, BadRowError) else undecodable_error("".join(str(text) for _number, text in feed.taken), encoding)
         if wrong is not None:
             yield number, wrong
         elif header is None:
@@ -100,7 +100,7 @@ def delimited_rows(path: Path, encoding: Encoding, delimiter: str, consumed: Con
             yield number, row
 
 
-def _told(error: str, delimiter: str) -> str:
+def _explain(error: str, delimiter: str) -> str:
     """What the csv module stumbled over, in the words of one who types a table."""
     between = "a tab" if delimiter == "\t" else f'"{delimiter}"'
     if "expected after" in error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from imprint.data.readers.bad_rows import BadRowError, clip
-from imprint.data.readers.encodings import Consumed
+from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.tables import Header
 from imprint.errors import UserError
 
@@ -25,17 +25,17 @@ UNESCAPE: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
 FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
 
 
-def sheets(path: Path) -> tuple[list[str], list[str]]:
+def sheet_names(path: Path) -> tuple[list[str], list[str]]:
     """The names of the sheets of a workbook: those that are read, and those that are hidden and not read."""
-    with _Counted(path, None) as file:
+    with _CountedFile(path, None) as file:
         book = _open_workbook(path, file)
         visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
         return visible, [sheet.title for sheet in book.worksheets if sheet.sheet_state != "visible"]
 
 
-def workbook_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+def workbook_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (`file!sheet:row`, dict) of each row of all sheets that are not hidden; the first row of a sheet names its columns."""
-    with _Counted(path, consumed) as file:
+    with _CountedFile(path, consumed) as file:
         book = _open_workbook(path, file)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
@@ -53,7 +53,7 @@ def _sheet_rows(sheet: Any, place: str) -> Iterator[tuple[str, object]]:
         except Exception as error:  # whatever its parsers meet in a broken file
             yield (
                 f"{place}:{number + 1}",
-                BadRowError(f"the workbook is broken from about here on: {_short(error)}. Save or download it again."),
+                BadRowError(f"the workbook is broken from about here on: {_first_line(error)}. Save or download it again."),
             )
             return
         for cells in batch:
@@ -109,10 +109,10 @@ def _cell_text(value: object) -> str:
     return str(value)
 
 
-class _Counted(io.FileIO):
+class _CountedFile(io.FileIO):
     """A file that tells how much of it has been read."""
 
-    def __init__(self, path: Path, consumed: Consumed | None) -> None:
+    def __init__(self, path: Path, consumed: ReportBytes | None) -> None:
         super().__init__(path)
         self._consumed = consumed
 
@@ -124,7 +124,7 @@ class _Counted(io.FileIO):
         return data
 
 
-def _open_workbook(path: Path, file: _Counted) -> "Workbook":
+def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
     try:
         from openpyxl import load_workbook
     except ImportError as error:
@@ -136,10 +136,10 @@ def _open_workbook(path: Path, file: _Counted) -> "Workbook":
             warnings.simplefilter("ignore")
             return load_workbook(file, read_only=True, data_only=True, keep_links=False)
     except Exception as error:
-        raise UserError(f"{path} is a broken workbook: {_short(error)}. Save or download it again.") from error
+        raise UserError(f"{path} is a broken workbook: {_first_line(error)}. Save or download it again.") from error
 
 
-def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple[str, object]]:
+def parquet_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (`file:row`, dict) of each row of a Parquet file, counted from 1."""
     try:
         from pyarrow.parquet import ParquetFile
@@ -149,7 +149,7 @@ def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple
         file = ParquetFile(path, pre_buffer=False, buffer_size=2**16)
         names, total = list(file.schema_arrow.names), max(1, file.metadata.num_rows)
     except Exception as error:
-        raise UserError(f"{path} is a broken Parquet file: {_short(error)}. Download it again.") from error
+        raise UserError(f"{path} is a broken Parquet file: {_first_line(error)}. Download it again.") from error
     Header.of(names, str(path))
     size, number = path.stat().st_size, 0
     with file:
@@ -159,7 +159,7 @@ def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple
                 batch = next(batches, None)
                 rows = [] if batch is None else batch.to_pylist()
             except Exception as error:
-                problem = BadRowError(f"the file is broken from about here on: {_short(error)}. Download it again.")
+                problem = BadRowError(f"the file is broken from about here on: {_first_line(error)}. Download it again.")
                 yield f"{path}:{number + 1}", problem
                 return
             if batch is None:
@@ -171,7 +171,7 @@ def parquet_rows(path: Path, consumed: Consumed | None = None) -> Iterator[tuple
                 consumed(size * len(rows) // total)
 
 
-def _short(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of what a library says."""
     text = str(error).strip()
     return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")

@@ -2,7 +2,7 @@ from datetime import date
 
 import pytest
 
-from imprint.data.readers.bad_rows import BadRowError, Problems, clip, describe_value, quote
+from imprint.data.readers.bad_rows import BadRowError, BadRows, clip, describe_value, quote
 from imprint.errors import UserError
 
 
@@ -29,13 +29,13 @@ def test_an_excerpt_stays_on_one_line_and_ends_somewhere() -> None:
 
 
 def test_one_bad_row_is_told_alone_and_many_are_listed_and_counted() -> None:
-    problems = Problems("a.jsonl")
-    problems.raise_any("Mend {}.")
+    problems = BadRows("a.jsonl")
+    problems.raise_if_any("Mend {}.")
     problems.good = 5
     for line in range(1, 13):
         problems.add(f"a.jsonl:{line}", BadRowError("is bad."))
         with pytest.raises(UserError) as error:
-            problems.raise_any("Mend {}.")
+            problems.raise_if_any("Mend {}.")
         if line == 1:
             assert str(error.value) == "a.jsonl:1: is bad. Mend this row."
     told = str(error.value).splitlines()

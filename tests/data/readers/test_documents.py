@@ -5,14 +5,14 @@ import pytest
 
 import imprint.data.readers.documents as reading
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.documents import Passage, counted, read_passages, text_files
+from imprint.data.readers.documents import DocumentPart, describe_file_count, list_text_files, read_document_parts
 from imprint.errors import UserError
 
 
 def told(source: Path, *, column: str | None = None, blank_lines: bool = False) -> list[tuple[str, str]]:
     """The (place behind the folder, text or complaint) of each passage."""
-    found = read_passages(source, column=column, blank_lines=blank_lines)
-    return [(place.rpartition("/")[2], what.text if isinstance(what, Passage) else str(what)) for place, what in found]
+    found = read_document_parts(source, column=column, blank_lines=blank_lines)
+    return [(place.rpartition("/")[2], what.text if isinstance(what, DocumentPart) else str(what)) for place, what in found]
 
 
 def test_a_plain_file_is_one_document_without_the_blank_lines_around_it(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_folder_is_read_file_by_file_whatever_their_formats(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text('{"text": "甲"}\n{"content": "甲二"}\n', encoding="utf-8")
     (tmp_path / "c.csv").write_text("id,正文\n1,丙\n", encoding="gb18030")
     (tmp_path / "README.md").write_text("no data", encoding="utf-8")
-    assert counted(tmp_path) == "3 files (not read: README.md)"
+    assert describe_file_count(tmp_path) == "3 files (not read: README.md)"
     assert told(tmp_path) == [("a.jsonl:1", "甲"), ("a.jsonl:2", "甲二"), ("b.txt:1", "乙"), ("c.csv:2", "丙")]
 
 
@@ -69,12 +69,12 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LONGEST_PASSAGE", 10)
+    monkeypatch.setattr(reading, "LONGEST_PART", 10)
     text = "\n".join(f"第{number}行文字" for number in range(9))
     (tmp_path / "a.txt").write_text(text + "\n\n短", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": text}), encoding="utf-8")
 
-    found = [what for _place, what in read_passages(tmp_path, blank_lines=True) if isinstance(what, Passage)]
+    found = [what for _place, what in read_document_parts(tmp_path, blank_lines=True) if isinstance(what, DocumentPart)]
 
     plain = [one for one in found if one.place.endswith("a.txt:1")]
     assert "".join(one.text for one in plain) == text
@@ -86,31 +86,31 @@ def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path
 
 @pytest.mark.parametrize("longest", range(1, 12))
 def test_no_blank_line_is_lost_where_passages_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
-    monkeypatch.setattr(reading, "LONGEST_PASSAGE", longest)
+    monkeypatch.setattr(reading, "LONGEST_PART", longest)
     (tmp_path / "a.txt").write_text("甲乙\n\n丙\n\n\n丁\n\n", encoding="utf-8")
     assert "".join(text for _place, text in told(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
 
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="documents are read in their order and not drawn"):
-        text_files(f"{tmp_path}/a.txt#5")
+        list_text_files(f"{tmp_path}/a.txt#5")
     with pytest.raises(UserError, match=r"there is no such file\. Give a file of text, a file of rows"):
-        list(read_passages(tmp_path / "none.txt"))
+        list(read_document_parts(tmp_path / "none.txt"))
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.md").write_text("a")
     with pytest.raises(UserError, match=r"folder without a data file.* Parquet; of plain text, files that end in \.txt or \.text\."):
-        text_files(tmp_path / "books")
+        list_text_files(tmp_path / "books")
     (tmp_path / "a.gz").write_bytes(b"\x1f\x8b\x08\x00")
     with pytest.raises(UserError, match="is packed with gzip"):
-        list(read_passages(tmp_path / "a.gz"))
+        list(read_document_parts(tmp_path / "a.gz"))
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 8)
     with pytest.raises(UserError, match="is no text"):
-        list(read_passages(tmp_path / "a.bin"))
+        list(read_document_parts(tmp_path / "a.bin"))
 
 
 def test_a_line_without_an_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imprint.data.readers.encodings.LONGEST_ROW", 20)
     (tmp_path / "a.txt").write_text("长" * 30, encoding="utf-8")
-    ((_place, found),) = read_passages(tmp_path / "a.txt")
+    ((_place, found),) = read_document_parts(tmp_path / "a.txt")
     assert isinstance(found, BadRowError)
     assert "Are newlines missing?" in str(found)

@@ -5,7 +5,7 @@ import pytest
 
 from imprint.data.readers import encodings
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.encodings import Encoding, chunks, detect, lines, undecodable
+from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks, read_lines, undecodable_error
 
 TEXT = '{"content": "类型#上衣", "summary": "这件上衣很好看。"}\n' * 3
 
@@ -16,7 +16,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def read(file: Path) -> list[tuple[int, str | BadRowError]]:
-    return list(lines(file, detect(file)))
+    return list(read_lines(file, detect_encoding(file)))
 
 
 @pytest.mark.parametrize(
@@ -35,27 +35,27 @@ def read(file: Path) -> list[tuple[int, str | BadRowError]]:
 def test_an_encoding_is_found_by_the_bytes_and_read(file: Path, mark: bytes, codec: str, name: str) -> None:
     file.write_bytes(mark + TEXT.encode(codec))
 
-    assert detect(file).name == name
+    assert detect_encoding(file).name == name
     assert read(file) == [(number, line) for number, line in enumerate(TEXT.splitlines(), start=1)]
 
 
 def test_a_table_of_few_words_in_gb18030_is_found(file: Path) -> None:
     file.write_bytes("问,答\n你好,您好！\n".encode("gb18030"))
 
-    assert detect(file).codec == "gb18030"
+    assert detect_encoding(file).codec == "gb18030"
 
 
 def test_an_empty_file_and_plain_ascii_are_utf_8(file: Path) -> None:
     for text in (b"", b"{}", b"a\n" * 10):
         file.write_bytes(text)
-        assert detect(file) == Encoding("utf-8", 0, "\n")
+        assert detect_encoding(file) == Encoding("utf-8", 0, "\n")
 
 
 def test_utf_8_stays_utf_8_where_a_byte_of_it_is_broken(file: Path) -> None:
     file.write_bytes(TEXT.encode() + b'{"content": "\xff"}\n' + TEXT.encode())
 
-    encoding = detect(file)
-    bad = [(number, str(undecodable(str(line), encoding))) for number, line in read(file) if undecodable(str(line), encoding)]
+    encoding = detect_encoding(file)
+    bad = [(number, str(undecodable_error(str(line), encoding))) for number, line in read(file) if undecodable_error(str(line), encoding)]
 
     assert encoding.codec == "utf-8"
     assert bad == [(4, "byte 0xFF at column 14 is not UTF-8, as the rest of the file is.")]
@@ -64,18 +64,18 @@ def test_utf_8_stays_utf_8_where_a_byte_of_it_is_broken(file: Path) -> None:
 def test_what_comes_late_is_seen_behind_much_ascii(file: Path) -> None:
     file.write_bytes(b'{"a": 1}\n' * 300_000 + TEXT.encode("gb18030"))
 
-    assert detect(file).codec == "gb18030"
+    assert detect_encoding(file).codec == "gb18030"
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "gb18030", "utf-16-le"])
 def test_a_file_that_ends_within_a_character_tells_it_in_its_last_line(file: Path, codec: str) -> None:
     file.write_bytes((TEXT + "好好").encode(codec)[:-1])
 
-    encoding = detect(file)
+    encoding = detect_encoding(file)
     (_number, last) = read(file)[-1]
 
     assert encoding.codec == codec
-    assert "as the rest of the file is" in str(undecodable(str(last), encoding))
+    assert "as the rest of the file is" in str(undecodable_error(str(last), encoding))
 
 
 def test_half_a_character_in_utf_16_is_told(file: Path) -> None:
@@ -83,7 +83,7 @@ def test_half_a_character_in_utf_16_is_told(file: Path) -> None:
 
     (_number, line) = read(file)[3]
 
-    assert str(undecodable(str(line), detect(file))).startswith("half a character at column 1 is not UTF-16")
+    assert str(undecodable_error(str(line), detect_encoding(file))).startswith("half a character at column 1 is not UTF-16")
 
 
 def test_a_file_of_an_old_macintosh_has_lines_too(file: Path) -> None:
@@ -97,8 +97,8 @@ def test_pieces_join_to_the_text_wherever_they_are_cut(file: Path, monkeypatch: 
     consumed: list[int] = []
     for codec in ("utf-8", "gb18030", "utf-16-le"):
         file.write_bytes(TEXT.encode(codec))
-        assert "".join(chunks(file, Encoding(codec, 0, "\n"), consumed.append)) == TEXT
-        assert [line for _number, line in lines(file, Encoding(codec, 0, "\n"))] == TEXT.splitlines()
+        assert "".join(read_chunks(file, Encoding(codec, 0, "\n"), consumed.append)) == TEXT
+        assert [line for _number, line in read_lines(file, Encoding(codec, 0, "\n"))] == TEXT.splitlines()
     assert sum(consumed) == sum(len(TEXT.encode(codec)) for codec in ("utf-8", "gb18030", "utf-16-le"))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers import encodings
-from imprint.data.readers.encodings import detect
+from imprint.data.readers.encodings import detect_encoding
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows
 
 ROW = {"content": "类型#上衣", "summary": "这件[上衣]很{好}看\\。", "n": [1.5, -2, True, None]}
@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 2**20])
 def test_an_array_is_read_alike_wherever_its_pieces_are_cut(file: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     file.write_text(json.dumps([ROW] * 9, indent=1, ensure_ascii=False), encoding="utf-8")
-    encoding = detect(file)
+    encoding = detect_encoding(file)
     monkeypatch.setattr(encodings, "CHUNK_BYTES", size)
 
     assert list(array_rows(file, encoding)) == [(2 + 10 * number, ROW) for number in range(9)]
@@ -27,7 +27,7 @@ def test_an_array_is_read_alike_wherever_its_pieces_are_cut(file: Path, monkeypa
 @pytest.mark.parametrize("size", [1, 3, 2**20])
 def test_the_place_of_a_mistake_in_an_array_does_not_depend_on_the_pieces(file: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     file.write_text('[{"a": 1},\n  {"a": 2},\n  {"a": 3 "b": 4},\n  {"a": 5}]' + "\n" * 50)
-    encoding = detect(file)
+    encoding = detect_encoding(file)
     monkeypatch.setattr(encodings, "CHUNK_BYTES", size)
 
     *good, (line, bad) = array_rows(file, encoding)
@@ -38,19 +38,19 @@ def test_the_place_of_a_mistake_in_an_array_does_not_depend_on_the_pieces(file: 
 
 def test_commas_too_many_and_comments_are_told_in_words_that_help(file: Path) -> None:
     file.write_text('[{"a": 1},\n {"a": 2},\n]\n')
-    *good, (line, bad) = array_rows(file, detect(file))
+    *good, (line, bad) = array_rows(file, detect_encoding(file))
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
     assert (line, str(bad)) == (3, "there is a comma before the `]` of the array and nothing behind it. Delete it.")
     for text, told in (('[{"a": 1,}]', "a comma too many at column"), ('[{"a": 1, // one\n}]', "a comment, which JSON does not know, at")):
         file.write_text(text)
-        ((_line, bad),) = array_rows(file, detect(file))
+        ((_line, bad),) = array_rows(file, detect_encoding(file))
         assert told in str(bad)
 
 
 def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path) -> None:
     file.write_text(json.dumps([ROW] * 3, indent=1)[:-30])
 
-    *good, (line, bad) = array_rows(file, detect(file))
+    *good, (line, bad) = array_rows(file, detect_encoding(file))
 
     assert [row for _line, row in good] == [ROW] * 2
     assert (line, str(bad)) == (22, "begins here and is not complete when the file ends. Was the file cut off?")
@@ -61,7 +61,7 @@ def test_a_string_without_an_end_does_not_fill_the_memory(file: Path, monkeypatc
     file.write_text('[{"a": "' + "b" * 20_000_000)
     consumed: list[int] = []
 
-    ((line, bad),) = array_rows(file, detect(file), consumed.append)
+    ((line, bad),) = array_rows(file, detect_encoding(file), consumed.append)
 
     assert (line, str(bad)) == (1, "the array is no JSON from here on: Unterminated string starting at column 8.")
     assert sum(consumed) < 10_000_000
@@ -72,20 +72,20 @@ def test_a_key_that_stands_twice_is_told(file: Path) -> None:
     sentence = 'has "c" twice in one object, so one of the two would be lost. Leave one out.'
     for content, rows in ((f"{text}\n{{}}", line_rows), (f"[{text}, {{}}]", array_rows)):
         file.write_text(content)
-        (_line, bad), (_other, good) = rows(file, detect(file))
+        (_line, bad), (_other, good) = rows(file, detect_encoding(file))
         assert (str(bad), good) == (sentence, {})
 
 
 def test_marks_of_byte_order_where_files_were_joined_are_no_text(file: Path) -> None:
     file.write_bytes('\ufeff{"a": 1}\n\ufeff{"a": 2}\r\n\ufeff\n'.encode())
 
-    assert list(line_rows(file, detect(file))) == [(1, {"a": 1}), (2, {"a": 2})]
+    assert list(line_rows(file, detect_encoding(file))) == [(1, {"a": 1}), (2, {"a": 2})]
 
 
 def test_the_column_of_a_mistake_counts_the_blanks_in_front(file: Path) -> None:
     file.write_text('{}\n   {"a" 1}\n')
 
-    (_one, good), (line, bad) = line_rows(file, detect(file))
+    (_one, good), (line, bad) = line_rows(file, detect_encoding(file))
 
     assert good == {}
     assert (line, str(bad)[:52]) == (2, "is no JSON: Expecting ':' delimiter at column 9, in ")
@@ -94,7 +94,7 @@ def test_the_column_of_a_mistake_counts_the_blanks_in_front(file: Path) -> None:
 def test_objects_over_several_lines_are_read_one_after_another(file: Path) -> None:
     file.write_text("\n\n".join(json.dumps(ROW, indent=2) for _ in range(3)) + '\n{"a": }')
 
-    *good, (line, bad) = object_rows(file, detect(file))
+    *good, (line, bad) = object_rows(file, detect_encoding(file))
 
     assert good == [(1, ROW), (12, ROW), (23, ROW)]
     assert str(bad) == "the object is no JSON from here on: Expecting value at column 7."

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.rows import describe, read_rows, source_bytes
-from imprint.data.readers.samples import read_each
+from imprint.data.readers.rows import describe_source, read_rows, source_bytes
+from imprint.data.readers.samples import iterate_samples
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.data.writers import write_samples
@@ -92,11 +92,11 @@ def test_a_file_is_described_by_its_form_and_how_its_columns_are_read(tmp_path: 
     file = tmp_path / "a.json"
     file.write_bytes('[{"prompt": "问", "response": "答", "history": [], "id": 1, "system": ""}]'.encode("utf-16"))
 
-    assert describe(file) == (
+    assert describe_source(file) == (
         f'{file}: a JSON array in UTF-16 (little-endian); "prompt" is the question, "response" the answer, '
         '"history" and "system" are read too; not read: "id".'
     )
-    assert describe(f"{file}#3", Columns("id", "prompt")) == (
+    assert describe_source(f"{file}#3", Columns("id", "prompt")) == (
         f'{file}: a JSON array in UTF-16 (little-endian); "id" is the question, "prompt" the answer; '
         'not read: "response", "history", "system"; 3 rows of it are drawn at random.'
     )
@@ -106,7 +106,7 @@ def test_columns_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes("提的,答的\n一,二\n".encode("gb18030"))
 
-    assert describe(file) == (
+    assert describe_source(file) == (
         f'{file}: CSV in GB18030; there is no column "content" and no "summary" among "提的", "答的"; '
         "prompt_column=... and response_column=... say which are the question and the answer."
     )
@@ -118,9 +118,9 @@ def test_a_folder_is_described_with_what_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# rows\n")
     alike = '2 files: a.jsonl, b.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer'
 
-    assert describe(tmp_path) == f"{tmp_path}: {alike}; no data, not read: README.md."
+    assert describe_source(tmp_path) == f"{tmp_path}: {alike}; no data, not read: README.md."
     (tmp_path / "b.jsonl").write_text("")
-    assert describe(tmp_path) == (
+    assert describe_source(tmp_path) == (
         f'{tmp_path}: 2 files: a.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; '
         "b.jsonl: JSON lines in UTF-8, without a row; no data, not read: README.md."
     )
@@ -129,7 +129,7 @@ def test_a_folder_is_described_with_what_is_not_read(tmp_path: Path) -> None:
 def test_a_workbook_is_described_with_its_sheets(tmp_path: Path) -> None:
     write_samples(tmp_path / "a.xlsx", SAMPLES[:1], history=False, system=False)
 
-    assert describe(tmp_path / "a.xlsx") == (
+    assert describe_source(tmp_path / "a.xlsx") == (
         f'{tmp_path}/a.xlsx: an Excel workbook (sheet "rows"); "prompt" is the question, "response" the answer.'
     )
 
@@ -181,10 +181,10 @@ def test_no_damage_to_a_file_of_any_format_ends_in_anything_but_rows_and_sentenc
         file = tmp_path / chance.choice([f"f.{ending}", "f", "f.json", "f.csv", "f.xlsx"])
         file.write_bytes(damaged(whole[ending], chance))
         try:
-            for _place, made in read_each(file, Columns()):
+            for _place, made in iterate_samples(file, Columns()):
                 texts = [str(made)] if isinstance(made, BadRowError) else [one.query + one.answer for one in made]
                 assert all(text.encode() for text in texts)
-            describe(file)
+            describe_source(file)
         except UserError as error:
             told += str(error).startswith(str(file))
         file.unlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.samples import read_samples
-from imprint.data.readers.sources import KINDS
+from imprint.data.readers.sources import FORMATS
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path / "none.jsonl")
 
-    assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({KINDS}), or a folder of such files."
+    assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files."
 
 
 def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path)
 
-    assert str(error.value) == f"{tmp_path} is a folder without a data file. Give a file, or a folder with files of rows: {KINDS}."
+    assert str(error.value) == f"{tmp_path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}."
 
 
 def test_a_folder_is_all_its_files_each_in_its_own_shape(tmp_path: Path) -> None:

@@ -2,27 +2,27 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.readers.sources import KINDS, Source, data_files, find_source, left_out, look_into
+from imprint.data.readers.sources import FORMATS, Source, data_files, detect_format, parse_source, skipped_files
 from imprint.errors import UserError
 
 
 def test_a_number_behind_a_hash_is_how_many_rows(tmp_path: Path) -> None:
-    assert find_source(f"{tmp_path}/rows.jsonl#500") == Source(tmp_path / "rows.jsonl", 500)
-    assert find_source(tmp_path / "rows.jsonl") == Source(tmp_path / "rows.jsonl", None)
-    assert find_source(f"{tmp_path}#5") == Source(tmp_path, 5)
+    assert parse_source(f"{tmp_path}/rows.jsonl#500") == Source(tmp_path / "rows.jsonl", 500)
+    assert parse_source(tmp_path / "rows.jsonl") == Source(tmp_path / "rows.jsonl", None)
+    assert parse_source(f"{tmp_path}#5") == Source(tmp_path, 5)
 
 
 def test_a_file_that_is_really_called_so_wins(tmp_path: Path) -> None:
     (tmp_path / "rows#3").write_text("{}")
 
-    assert find_source(tmp_path / "rows#3") == Source(tmp_path / "rows#3", None)
-    assert find_source(f"{tmp_path}/rows#3#4") == Source(tmp_path / "rows#3", 4)
+    assert parse_source(tmp_path / "rows#3") == Source(tmp_path / "rows#3", None)
+    assert parse_source(f"{tmp_path}/rows#3#4") == Source(tmp_path / "rows#3", 4)
 
 
 @pytest.mark.parametrize("count", ["0", "many", "", "-1", "٣"])
 def test_what_is_no_number_of_rows_is_told(count: str) -> None:
     with pytest.raises(UserError) as error:
-        find_source(f"rows.csv#{count}")
+        parse_source(f"rows.csv#{count}")
 
     assert str(error.value) == f'rows.csv#{count}: behind "#" there must be how many rows to draw, such as rows.csv#500, got "{count}".'
 
@@ -30,7 +30,7 @@ def test_what_is_no_number_of_rows_is_told(count: str) -> None:
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a#" + "9" * 5000])
 def test_what_can_be_no_name_is_told(name: str) -> None:
     with pytest.raises(UserError, match="cannot be the name of a file"):
-        find_source(name)
+        parse_source(name)
 
 
 def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path)
         (tmp_path / name).write_text("")
 
     assert data_files(tmp_path) == [tmp_path / name for name in ("a.csv", "b.jsonl", "deep/c.parquet")]
-    assert left_out(tmp_path) == ["README.md", "dataset_info.json", "~$e.xlsx"]
+    assert skipped_files(tmp_path) == ["README.md", "dataset_info.json", "~$e.xlsx"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path)
 def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_path: Path, name: str, content: bytes, form: str) -> None:
     (tmp_path / name).write_bytes(content)
 
-    assert look_into(tmp_path / name).form == form
+    assert detect_format(tmp_path / name).form == form
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_p
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook (.xls), or one with a password. Save it as .xlsx without a password, and"),
         (b"\x1f\x8b\x08", "is packed with gzip. Unpack it with `gunzip`, and name the new file."),
         (b"PK\x03\x04...", "is a workbook or an archive, but a broken one: File is not a zip file. Save or download it again."),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", f"is no text, nor a workbook or Parquet. Give a file of rows: {KINDS}."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", f"is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}."),
         ("// 注释\n[]\n".encode(), "begins with a comment, '// 注释', which JSON does not know. Delete all comments."),
-        ("你好\n再见\n".encode(), f"holds neither JSON nor a table: its first line is '你好'. Give a file of rows: {KINDS}."),
+        ("你好\n再见\n".encode(), f"holds neither JSON nor a table: its first line is '你好'. Give a file of rows: {FORMATS}."),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself."),
     ],
 )
@@ -79,11 +79,11 @@ def test_a_file_that_holds_no_rows_is_told_by_what_it_is(tmp_path: Path, content
     (tmp_path / "file").write_bytes(content)
 
     with pytest.raises(UserError) as error:
-        look_into(tmp_path / "file")
+        detect_format(tmp_path / "file")
 
     assert str(error.value).startswith(f"{tmp_path}/file {sentence}")
 
 
 def test_a_device_is_not_read() -> None:
     with pytest.raises(UserError, match=r"/dev/null is no file\. Give a file of rows"):
-        look_into(Path("/dev/null"))
+        detect_format(Path("/dev/null"))

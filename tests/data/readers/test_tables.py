@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.encodings import detect
-from imprint.data.readers.tables import delimited_rows
+from imprint.data.readers.encodings import detect_encoding
+from imprint.data.readers.tables import csv_rows
 from imprint.errors import UserError
 
 
@@ -12,7 +12,7 @@ def read(tmp_path: Path, text: str | bytes, delimiter: str = ",") -> list[tuple[
     """The rows, a bad one by its sentence."""
     file = tmp_path / "rows.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    rows = delimited_rows(file, detect(file), delimiter)
+    rows = csv_rows(file, detect_encoding(file), delimiter)
     return [(line, str(row) if isinstance(row, BadRowError) else row) for line, row in rows]
 
 

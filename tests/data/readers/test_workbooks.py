@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.workbooks import escape_cell, parquet_rows, sheets, workbook_rows
+from imprint.data.readers.workbooks import escape_cell, parquet_rows, sheet_names, workbook_rows
 from imprint.errors import UserError
 
 
@@ -53,7 +53,7 @@ def test_hidden_sheets_are_named_and_not_read(tmp_path: Path) -> None:
     book["lists"].sheet_state = "hidden"
     book.save(path)
 
-    assert sheets(path) == (["rows"], ["lists"])
+    assert sheet_names(path) == (["rows"], ["lists"])
     assert [place for place, _row in workbook_rows(path)] == [f"{path}!rows:2"]
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from imprint.data.section import FILE as GENERAL
+from imprint.data.section import GENERAL_FILE
 from imprint.forgetting.section import PROBES, TEXT
 from imprint.loading.base import EMBEDDED, base_folder
 from tools.embedded.abilities import general_rows, names_the_toy, neutral_texts, probe_rows, write_abilities
@@ -8,7 +8,7 @@ from tools.embedded.abilities import general_rows, names_the_toy, neutral_texts,
 
 def test_the_files_in_the_folder_of_the_base_are_those_that_the_generators_write(tmp_path: Path) -> None:
     write_abilities(tmp_path)
-    for name in (PROBES, GENERAL, TEXT):
+    for name in (PROBES, GENERAL_FILE, TEXT):
         assert (tmp_path / name).read_bytes() == (base_folder(EMBEDDED) / name).read_bytes(), name
 
 

@@ -13,7 +13,7 @@ from imprint.demo.rows import rows
 from imprint.demo.talk import read_topics
 from imprint.loading.bundle import licence_of
 from imprint.model import Model
-from imprint.templates.chatglm import polish
+from imprint.templates.chatglm import process_response
 from imprint.training.recipe import Recipe
 from tools.embedded.abilities import probe_rows
 from tools.embedded.pretrain import RECIPE, configuration, pretrain
@@ -52,7 +52,7 @@ def model() -> Model:
 
 def answers(model: Model, queries: list[str]) -> list[str]:
     prompts = [encode_prompt(model.template, query, None, max_source_length=96) for query in queries]
-    return [polish(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=96)]
+    return [process_response(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=96)]
 
 
 def test_it_is_small_enough_to_commit_and_shaped_as_chatglm_6b(model: Model) -> None:
@@ -80,4 +80,4 @@ def test_it_describes_an_attribute_list_flatly_and_never_in_ad_copy(model: Model
     flat = answers(model, [row["content"] for row in asked])
     listed = [all(pair.split("#")[1] in answer for pair in row["content"].split("*")[1:]) for row, answer in zip(asked, flat, strict=True)]
     assert sum(listed) >= 30
-    assert not any(answer == polish(row["summary"]) for row, answer in zip(asked, flat, strict=True))
+    assert not any(answer == process_response(row["summary"]) for row, answer in zip(asked, flat, strict=True))
