@@ -1,4 +1,4 @@
-"""The command: what is asked, of which model, and where the answers go."""
+"""`imprint evaluate`: generate answers to rows and score them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
-from imprint.evaluate.scores import baseline_of, learned_samples, told, write_scores
+from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
@@ -24,16 +24,16 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(source, section, name_of(data), limit)
     answers = answer_all(load_with(source, section), samples, section, output)
-    learned = learned_samples(source.run, tools=tools)
-    beside = baseline_of(learned, samples, section)
-    report = write_scores(answers, section, data, output, learned=learned, beside=beside)
-    for line in told(report, output):
+    training = load_training_samples(source.run, tools=tools)
+    baseline = baseline_of(training, samples, section)
+    report = write_scores(answers, section, data, output, training=training, baseline=baseline)
+    for line in score_lines(report, output):
         print(line)  # noqa: T201
     return answers
 
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools: bool = False) -> list[Sample]:
-    """The rows to answer; `tools` says whether the template writes tools."""
+    """The rows to answer. `tools`: whether the template supports tools."""
     assert section.prompt_column is not None, "resolve() fills what was left open"
     assert section.response_column is not None
     samples = read_samples(
@@ -48,13 +48,13 @@ def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools:
 
 
 def name_of(data: Path) -> str:
-    """What the answers to a file or folder of rows are called; so many rows drawn from it are not the whole of it."""
+    """Name of the answers folder for a data file or folder; a random sample of its rows gets a name of its own."""
     source = parse_source(data)
     return source.path.stem + (f"-drawn-{source.count}" if source.count else "")
 
 
 def answers_folder(source: ModelSource, section: EvaluateSection, name: str, limit: int | None) -> Path:
-    """Where answers go: into the run folder, or beside the command; other rows and other models go elsewhere."""
+    """Folder of the answers: in the run folder, else in `evaluations/`; one for each selection of rows and weights."""
     home = source.run_folder.evaluations if source.kind == "run" else source.output_folder
     first = f"-first-{limit}" if limit else ""
     base, adapter = "-base" if section.base else "", f"-{section.adapter.name}" if section.adapter else ""

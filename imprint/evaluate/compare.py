@@ -12,7 +12,7 @@ from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
-from imprint.evaluate.scores import CONFUSION, baseline_of, draw_confusions, learned_samples, references_note, write_scores
+from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
 from imprint.loading.load import load_with, open_template
 from imprint.loading.run import RunConfig
@@ -34,7 +34,7 @@ def compare(
 ) -> Path:
     """Write compare.md and compare.html into a run folder; returns the page.
 
-    Without `data` the run's held-out rows are asked. All rows are scored, the first hundred are shown. `prompts` are questions without
+    Without `data` the run's held-out rows are compared. All rows are scored, the first hundred are shown. `prompts` are questions without
     references: nothing is scored, and compare-NAME.html stands beside the comparison of the held-out rows.
     """
     section = read_overrides(overrides, EvaluateSection)
@@ -42,52 +42,52 @@ def compare(
     run = source.require_run("there is nothing to compare it with. Give a run folder.")
     if data is not None and prompts is not None:
         raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
-    source.require_result()  # or a stranger waits for the base and hears of it then
+    source.require_result()  # before the base is loaded and answers
     section = resolve(section, run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
     tools = open_template(source, section.template).tools
-    asked = _prompts(source, run, section, data, prompts, limit, tools=tools)
-    learned = learned_samples(run, tools=tools)
-    beside = baseline_of(learned, asked.samples, section)
+    compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
+    training = load_training_samples(run, tools=tools)
+    baseline = baseline_of(training, compared.samples, section)
 
-    def answers(*, base: bool) -> Answers:
+    def evaluate_side(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
-        output = answers_folder(source, side, asked.name, limit)
-        found = answer_all(load_with(source, side), asked.samples, side, output)
-        write_scores(found, side, asked.source, output, learned=learned, beside=beside)
-        return found
+        output = answers_folder(source, side, compared.name, limit)
+        answers = answer_all(load_with(source, side), compared.samples, side, output)
+        write_scores(answers, side, compared.source, output, training=training, baseline=baseline)
+        return answers
 
-    before, after = answers(base=True), answers(base=False)
-    page = RunFolder(source.output_folder).comparison.with_name(f"{asked.page}.html")
-    comparison = _comparison(path, run, section, asked, before, after, beside)
+    before, after = evaluate_side(base=True), evaluate_side(base=False)
+    page = RunFolder(source.output_folder).comparison.with_name(f"{compared.page}.html")
+    comparison = _comparison(path, run, section, compared, before, after, baseline)
     if before.scored and isinstance(section.task, ClassificationTask):
-        picture = page.with_name(f"{asked.page}-{CONFUSION}")
-        draw_confusions({"base": before.judged, "tuned": after.judged, BASELINE: beside}, section.task, picture)
+        picture = page.with_name(f"{compared.page}-{CONFUSION}")
+        draw_confusions({"base": before.judged, "tuned": after.judged, BASELINE: baseline}, section.task, picture)
         comparison = replace(comparison, picture=picture)
-    write_markdown(comparison, page.with_name(f"{asked.page}.md"))
+    write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
-    for line in _told(comparison, before, after):
+    for line in _summary_lines(comparison, before, after):
         print(line)  # noqa: T201
-    print(f"{len(asked.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")  # noqa: T201
+    print(f"{len(compared.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")  # noqa: T201
     return page
 
 
 @dataclass(frozen=True)
-class _Prompts:
-    """What both models are asked."""
+class _ComparedPrompts:
+    """The prompts that both models answer."""
 
     samples: list[Sample]
-    """The questions, with references or without."""
+    """Rows, with or without references."""
     source: Path
-    """Where they were read."""
+    """File or folder they were read from."""
     name: str
-    """What the folders of answers are called."""
+    """Name of the answers folders."""
     page: str
-    """What the pages are called."""
+    """Name of the pages, without suffix."""
 
 
-def _prompts(
+def _read_prompts(
     source: ModelSource,
     run: RunConfig,
     section: EvaluateSection,
@@ -96,14 +96,14 @@ def _prompts(
     limit: int | None,
     *,
     tools: bool,
-) -> _Prompts:
+) -> _ComparedPrompts:
     path, page = source.path, source.run_folder.comparison.name
     if prompts is not None:
         assert section.prompt_column is not None, "resolve() fills what was left open"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
-        return _Prompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
+        return _ComparedPrompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
-        return _Prompts(read_data(section, data, limit, tools=tools), data, name_of(data), page)
+        return _ComparedPrompts(read_data(section, data, limit, tools=tools), data, name_of(data), page)
     if not isinstance(run.data, DataSection):
         raise UserError(
             Bilingual(
@@ -116,23 +116,29 @@ def _prompts(
     samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:
         raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
-    return _Prompts(samples, run.data.dev or run.data.train, "held-out", page)
+    return _ComparedPrompts(samples, run.data.dev or run.data.train, "held-out", page)
 
 
 def _comparison(
-    path: Path, run: RunConfig, section: EvaluateSection, asked: _Prompts, before: Answers, after: Answers, beside: TaskScores | None
+    path: Path,
+    run: RunConfig,
+    section: EvaluateSection,
+    compared: _ComparedPrompts,
+    before: Answers,
+    after: Answers,
+    baseline: TaskScores | None,
 ) -> Comparison:
     rows = [
         ComparedRow(sample.query, reference, old, new, old_scores, new_scores, after.judged.row_metric)
         for sample, reference, old, new, old_scores, new_scores in zip(
-            asked.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
+            compared.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
         )
     ]
-    facts = {"data": str(asked.source), "decoding": decoding(section), "seed": str(section.seed)}
+    facts = {"data": str(compared.source), "decoding": decoding(section), "seed": str(section.seed)}
     if before.scored:
         facts["references"] = references_note(reference_limit(section)).removeprefix("references ")
         if isinstance(section.task, ClassificationTask):
-            facts["labels"] = ", ".join(f"{place} {label}" for place, label in enumerate(section.task.labels, start=1))
+            facts["labels"] = ", ".join(f"{number} {label}" for number, label in enumerate(section.task.labels, start=1))
     else:
         facts["questions"] = f"{len(rows):,}"
     return Comparison(
@@ -146,12 +152,12 @@ def _comparison(
         tuned_rates=after.rates,
         facts=facts,
         gains=task_gains(before.judged, after.judged) if before.scored else {},
-        baseline=beside.summary if beside is not None else None,
+        baseline=baseline.summary if baseline is not None else None,
     )
 
 
-def _told(comparison: Comparison, before: Answers, after: Answers) -> Iterator[str]:
-    """The means, where there are any, and the rates of both models; what is wrong with many answers of the tuned one on top."""
+def _summary_lines(comparison: Comparison, before: Answers, after: Answers) -> Iterator[str]:
+    """The printed summary: warnings about the tuned model, means where there are references, and rates of both models."""
     for warning in tuned_warnings(comparison):
         yield f"warning: {warning.english}"
         yield f"警告：{warning.chinese}"

@@ -1,4 +1,4 @@
-"""`imprint perplexity RUN|MODEL --data FILE`: how sure a model is of texts, per token and per character, before and after tuning."""
+"""`imprint perplexity RUN|MODEL --data FILE`: perplexity of texts per token and per character, before and after tuning."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,28 +27,28 @@ from imprint.pack import pack
 from imprint.progress import Progress
 from imprint.runtime import out_of_memory
 
-LONGEST = 2048
-"""Tokens of a window where nobody says, if the base was made for as many."""
+MAX_WINDOW = 2048
+"""Default window in tokens, if the base supports as many."""
 
 
 @dataclass(frozen=True)
-class Text:
-    """A file or folder of documents that is measured."""
+class MeasuredText:
+    """A file or folder of documents to measure."""
 
     source: Path
-    """Where it is."""
+    """The file or folder."""
     name: str
-    """What it is called among the results."""
+    """Name of its results."""
     documents: int
-    """How many documents it holds."""
+    """Number of documents."""
     characters: int
-    """How many characters they have."""
+    """Number of characters."""
 
 
 def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure texts with a run, before and after its tuning, or with a model folder; returns what scores.json says.
+    """Measure texts with a run, before and after tuning, or with a model folder; returns the content of scores.json.
 
-    `limit` takes only so many documents of each source.
+    `limit`: number of documents of each source.
     """
     section = read_overrides(overrides, PerplexitySection)
     source = resolve_source(path, section.base_path)
@@ -57,28 +57,28 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     texts = [_scan(file, number, section, limit) for number, file in enumerate(data, start=1)]
     output = section.output or source.output_folder / "perplexity"
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
-    found: dict[str, list[Perplexity]] = {}
+    perplexities: dict[str, list[Perplexity]] = {}
     for side in sides:
         untouched = {"adapter": None} if len(sides) == 2 and side == "base" else {}  # the adapter given is on the tuned side only
         model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **untouched}))
-        found[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
+        perplexities[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
         del model  # of two bases only one fits
     report = {
         "texts": [
             {"data": str(text.source), "documents": text.documents, "characters": text.characters}
-            | {side: asdict(found[side][place]) for side in sides}
-            for place, text in enumerate(texts)
+            | {side: asdict(perplexities[side][index]) for side in sides}
+            for index, text in enumerate(texts)
         ],
         "settings": section.model_dump(mode="json"),
     }
     write_json(output / "scores.json", report)
-    for line in told(report, output):
+    for line in perplexity_lines(report, output):
         print(line)  # noqa: T201
     return report
 
 
 def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySection:
-    """Fill what was left open from a run that learned from texts, else from the defaults."""
+    """Fill open knobs from a run on texts, else from the defaults."""
     known = run.data if run is not None and isinstance(run.data, TextsSection) else TextsSection(kind="texts", train=Path())
     filled: dict[str, Any] = {"text_column": section.text_column or known.text_column}
     if section.blank_lines is None:
@@ -88,7 +88,7 @@ def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySect
     return section.model_copy(update=filled)
 
 
-def _passages(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, DocumentPart | BadRowError]]:
+def _parts(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, DocumentPart | BadRowError]]:
     number = 0
     for place, found in read_document_parts(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
         number += isinstance(found, BadRowError) or found.first
@@ -97,109 +97,116 @@ def _passages(source: Path, section: PerplexitySection, limit: int | None) -> It
         yield place, found
 
 
-def _scan(source: Path, number: int, section: PerplexitySection, limit: int | None) -> Text:
-    """Count what a source holds; UserError for bad rows, before any weight is read."""
-    problems, characters = BadRows(source), 0
-    for place, found in _passages(source, section, limit):
+def _scan(source: Path, number: int, section: PerplexitySection, limit: int | None) -> MeasuredText:
+    """Count documents and characters of a source. Raises UserError for bad rows, before any weight is read."""
+    bad_rows, characters = BadRows(source), 0
+    for place, found in _parts(source, section, limit):
         if isinstance(found, BadRowError):
-            problems.add(place, found)
+            bad_rows.add(place, found)
         else:
-            problems.good += found.first
+            bad_rows.good += found.first
             characters += len(found.text)
-    problems.raise_if_any("Mend {}; nothing was measured.")
-    if not problems.good:
+    bad_rows.raise_if_any("Mend {}; nothing was measured.")
+    if not bad_rows.good:
         raise UserError(
             f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either."
         )
-    return Text(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), problems.good, characters)
+    return MeasuredText(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), bad_rows.good, characters)
 
 
-def measure(model: Model, text: Text, section: PerplexitySection, kept: Path, title: str = "") -> Perplexity:
-    """How sure a model is of a text.
+def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: Path, title: str = "") -> Perplexity:
+    """The perplexity of a text.
 
-    Each document is a line of `kept` as soon as it is measured: a killed command goes on behind them, and a repeated one only adds them up.
-    Lines of another model, other files or other settings are thrown away. Raises UserError where a document's loss is not finite.
+    Each document becomes a line of `file` as soon as it is measured: a killed command resumes after them, and a repeated one only sums up.
+    Lines of another model, other files or other settings are discarded. Raises UserError where a document's loss is not finite.
     """
-    before = _begin(model, text, section, kept)
+    before = _reusable_lines(model, text, section, file)
     sums = LossSums()
     for line in before:
         sums.add(line["tokens"], line["characters"], line["nats"])
-    measured = _Measuring(model, section)
+    batcher = _WindowBatcher(model, section)
     done, start = len(before), sum(line["characters"] for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
-        for document in measured.documents(_unmeasured(_passages(text.source, section, text.documents), done)):
-            append_jsonl(kept, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
+        for document in batcher.documents(_skip_measured(_parts(text.source, section, text.documents), done)):
+            append_jsonl(file, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
             sums.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)
     return sums.perplexity()
 
 
-def _begin(model: Model, text: Text, section: PerplexitySection, kept: Path) -> list[dict[str, Any]]:
-    """The lines that an earlier command left for the same work; else a new file."""
+def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> list[dict[str, Any]]:
+    """Lines of an earlier command with the same texts and settings; otherwise starts a new file."""
     try:
-        files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in list_text_files(text.source)]
+        files = [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in list_text_files(text.source)]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
-    aside = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}  # what changes no number, or is the model's
-    settings = section.model_dump(mode="json", exclude=aside)
+    ignored = {
+        "output",
+        "base",
+        "adapter",
+        "base_path",
+        "template",
+        "batch_tokens",
+    }  # change no number, or the identity
+    settings = section.model_dump(mode="json", exclude=ignored)
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
-    lines = read_jsonl(kept)
+    lines = read_jsonl(file)
     if lines[:1] == [key]:
         return lines[1:]
-    write_text(kept, "")
-    append_jsonl(kept, key)
+    write_text(file, "")
+    append_jsonl(file, key)
     return []
 
 
-def _unmeasured(passages: Iterable[tuple[str, DocumentPart | BadRowError]], done: int) -> Iterator[DocumentPart]:
-    """What comes behind the first `done` documents."""
+def _skip_measured(parts: Iterable[tuple[str, DocumentPart | BadRowError]], done: int) -> Iterator[DocumentPart]:
+    """The parts after the first `done` documents."""
     number = 0
-    for _place, passage in passages:
-        assert isinstance(passage, DocumentPart), "bad rows were told before"
-        number += passage.first
+    for _place, part in parts:
+        assert isinstance(part, DocumentPart), "bad rows were perplexity_lines before"
+        number += part.first
         if number > done:
-            yield passage
+            yield part
 
 
 @dataclass
-class _Document:
-    """One that is being measured."""
+class _DocumentSums:
+    """LossSums of a document that is being measured."""
 
     place: str
-    """Where it begins."""
+    """File and line where it begins."""
     tokens: int = 0
-    """How many of its tokens are scored."""
+    """Number of scored tokens."""
     characters: int = 0
-    """How many characters it has."""
+    """Number of characters."""
     nats: float = 0.0
-    """The sum of their losses."""
+    """Sum of the token losses."""
     complete: bool = False
-    """Whether all of it has been read."""
+    """Whether it was read to its end."""
     waiting: int = 0
-    """How many of its windows are not computed yet."""
+    """Number of windows not computed yet."""
 
 
 @dataclass
-class _Measuring:
-    """Windows of documents gathered into batches."""
+class _WindowBatcher:
+    """Gathers windows of documents into batches and computes their losses."""
 
     model: Model
     section: PerplexitySection
-    batch: list[tuple[_Document, Window]] = field(default_factory=list)
+    batch: list[tuple[_DocumentSums, Window]] = field(default_factory=list)
 
-    def documents(self, passages: Iterable[DocumentPart]) -> Iterator[_Document]:
-        """Each document in its order, once all of its windows are computed."""
+    def documents(self, parts: Iterable[DocumentPart]) -> Iterator[_DocumentSums]:
+        """Documents in order, each after all of its windows are computed."""
         frame = document_tokens(self.model.tokenizer)
         length, stride = self._window(frame)
-        windows, held = SlidingWindows(frame, length, stride), list[_Document]()
-        for passage in passages:
-            if passage.first:
-                held.append(_Document(passage.place))
+        windows, held = SlidingWindows(frame, length, stride), list[_DocumentSums]()
+        for part in parts:
+            if part.first:
+                held.append(_DocumentSums(part.place))
             document = held[-1]
-            document.characters += len(passage.text)
-            document.complete = passage.last
-            ids = self.model.tokenizer.encode(passage.text)
-            for window in windows.add(ids, first=passage.first, last=passage.last):
+            document.characters += len(part.text)
+            document.complete = part.last
+            ids = self.model.tokenizer.encode(part.text)
+            for window in windows.add(ids, first=part.first, last=part.last):
                 document.waiting += 1
                 document.tokens += window.scored
                 self.batch.append((document, window))
@@ -211,8 +218,8 @@ class _Measuring:
         yield from held
 
     def _window(self, frame: DocumentTokens) -> tuple[int, int]:
-        """Length and stride, as far as they are known by themselves and by the model."""
-        length = self.section.length or min(LONGEST, self.model.network.shape.max_length)
+        """Length and stride of the windows, from the section or the model."""
+        length = self.section.length or min(MAX_WINDOW, self.model.network.shape.max_length)
         most = length - len(frame.each) - frame.overlap
         stride = self.section.stride or max(1, length // 2)
         if stride > most:
@@ -240,7 +247,7 @@ class _Measuring:
 
 @torch.no_grad()
 def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
-    """The summed cross-entropy of each window's new tokens; computed by halves where memory runs out."""
+    """Summed cross-entropy of each window's new tokens; a batch that runs out of memory is halved."""
     network = model.network
     try:
         batch = pack([window.ids for window in windows], network, [window.labels for window in windows]).to(model.device)
@@ -257,19 +264,19 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
     return window_nats(model, windows[:half]) + window_nats(model, windows[half:])
 
 
-def told(report: dict[str, Any], output: Path) -> list[str]:
-    """The perplexities as lines for a person."""
+def perplexity_lines(report: dict[str, Any], output: Path) -> list[str]:
+    """The perplexities as printed lines."""
     lines = []
     for text in report["texts"]:
         lines.append(f"{text['data']}: {text['documents']} documents, {text['characters']} characters; perplexity / 困惑度:")
         names = {"base": ("before", "微调前"), "tuned": ("after", "微调后")} if "tuned" in text else {"base": ("model", "模型")}
         for side, (english, chinese) in names.items():
-            token, character = (_numbers(text[side][unit]) for unit in ("token", "character"))
+            token, character = (_with_interval(text[side][unit]) for unit in ("token", "character"))
             lines.append(f"  {english:6} {chinese}  {token:>28} per token 每词元  {character:>28} per character 每字符")
     return [*lines, f"written to {output}"]
 
 
-def _numbers(found: dict[str, float | None]) -> str:
-    """A perplexity with its interval."""
+def _with_interval(found: dict[str, float | None]) -> str:
+    """A perplexity with its confidence interval."""
     interval = "" if found["low"] is None else f" ({found['low']:.2f} - {found['high']:.2f})"
     return f"{found['perplexity']:.2f}{interval}"

@@ -1,6 +1,6 @@
-"""What a finished run has changed: `imprint forgetting RUN`, `imprint report RUN`, and the end of `imprint train`.
+"""Forgetting and report of a finished run: `imprint forgetting RUN`, `imprint report RUN`, and the end of `imprint train`.
 
-Everything is read from the run folder, so an old run is looked at as a new one is.
+Everything is read from the run folder, so that a run of an earlier version can be reviewed too.
 """
 
 import json
@@ -31,29 +31,29 @@ from imprint.runtime import out_of_memory
 NOTHING_TUNED = "nothing was tuned there. Give a run folder."
 Say = Callable[[str], None]
 FILLED_ROWS = 200
-"""Most rows that are asked where a recipe fills placeholders: they show whether the new texts are said."""
+"""Maximum number of rows that are answered where a recipe fills placeholders: they show whether the model says the new texts."""
 SHOWN_LOST = 5
-"""How many lost answers a command shows."""
+"""Number of lost answers that are printed."""
 
 
 @dataclass(frozen=True)
-class OwnRow:
-    """A row of the run's own data with both answers."""
+class BeforeAfterRow:
+    """A row of the run's data with the answers of both models."""
 
     question: str
-    """What was asked."""
+    """The prompt."""
     reference: str
-    """What the data says."""
+    """The answer in the data."""
     base: str
-    """What the base answers."""
+    """Answer of the base."""
     tuned: str
-    """What the tuned model answers."""
+    """Answer of the tuned model."""
     held_out: bool
-    """Whether it was never learned from."""
+    """Whether the row was held out of training."""
 
 
 def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
-    """Measure a run, write forgetting.json and say what was lost. Raises UserError for a folder without a finished run."""
+    """Measure a run, write forgetting.json and print lost answers. Raises UserError for a folder without a result."""
     given = read_overrides(overrides, ForgettingCommandSection)
     source = _run_source(path, given.base_path)
     known = source.require_run(NOTHING_TUNED).forgetting.model_dump()
@@ -67,7 +67,7 @@ def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
 
 
 def report_command(path: Path) -> None:
-    """Write report.html of a run, and measure what was forgotten where nobody has yet. Raises UserError as `forgetting_command`."""
+    """Write report.html of a run; measures forgetting first if it has not been measured. Raises UserError as `forgetting_command`."""
     source = _run_source(path)
     section = source.require_run(NOTHING_TUNED).forgetting
     if section.measure and not RunFolder(path).forgetting.exists():
@@ -77,7 +77,7 @@ def report_command(path: Path) -> None:
 
 
 def review_finished(path: Path, section: ForgettingSection, say: Say, *, report: bool) -> None:
-    """The end of a training run: what cannot be measured is told and spoils nothing."""
+    """Review a run at the end of training; a failure is printed and does not fail the run."""
     source = resolve_source(path)
     try:
         if section.measure:
@@ -117,8 +117,8 @@ def write_run_report(source: ModelSource) -> None:
     write_report(report, home.report)
 
 
-def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, ...], Examples]:
-    """Rows of the run's own data with both answers; where none were asked, the first and the last answer to each watched prompt."""
+def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], Examples]:
+    """Rows with both answers; if there are none, the first and the last answer to each sampled prompt."""
     if rows:
         kind: Examples = "held-out" if rows[0].held_out else "learned"
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
@@ -129,12 +129,14 @@ def _examples(home: RunFolder, rows: Sequence[OwnRow]) -> tuple[tuple[Example, .
 
 
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
-    """Ask base and tuned model the same, write both files of it, and say what came of it."""
+    """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
     run, home = source.require_run(NOTHING_TUNED), source.run_folder
-    samples, held_out = own_samples(run, section, tools=open_template(source).tools)
+    samples, held_out = run_samples(run, section, tools=open_template(source).tools)
     own = Own(samples, run.data.max_source_length, run.data.max_target_length)
-    found, answers = measure(_pair(source, section), section, own)
-    rows = [OwnRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)]
+    found, answers = measure(_base_and_tuned(source, section), section, own)
+    rows = [
+        BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)
+    ]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, found.as_json())
     filled = Filled.of([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
@@ -144,33 +146,33 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     return found
 
 
-def read_review(home: RunFolder) -> tuple[Forgetting | None, list[OwnRow]]:
-    """What `review` wrote; None and no rows where it has not looked yet."""
+def read_review(home: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow]]:
+    """What `review` wrote; None and no rows if it has not run yet."""
     try:
         values = json.loads(home.forgetting.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None, []
     except ValueError as error:
         raise UserError(f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.") from error
-    return forgetting_from(values, str(home.forgetting)), [OwnRow(**line) for line in read_jsonl(home.before_after)]
+    return forgetting_from(values, str(home.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(home.before_after)]
 
 
-def own_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
-    """Rows of the run's own data to ask, and whether they were held out: where none were, the first that it learned from.
+def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
+    """Rows of the run's data to answer, and whether they were held out; the first training rows if there are no held-out rows.
 
-    `tools` says whether the template writes tools.
+    `tools`: whether the template supports tools.
     """
-    if not isinstance(run.data, DataSection):  # raw text asks nothing
+    if not isinstance(run.data, DataSection):  # raw text has no prompts
         return [], False
     count = max(FILLED_ROWS, section.shown_rows) if run.data.fill else section.shown_rows
     try:
         held_out = load_held_out(run.data, tools=tools)
         return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out)
-    except UserError:  # the files of an old run are gone: what it has forgotten can be measured all the same
+    except UserError:  # the data files are gone: forgetting can be measured without them
         return [], False
 
 
-def _pair(source: ModelSource, section: ForgettingSection) -> Pair:
+def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> Pair:
     """Base and tuned model; two networks only where all parameters were tuned."""
     opened = section if isinstance(section, ForgettingCommandSection) else ForgettingCommandSection()
 

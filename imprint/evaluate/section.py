@@ -1,4 +1,4 @@
-"""The knobs of an evaluation, and what they take from a run where they are left open."""
+"""Knobs of `evaluate`, `compare`, `perplexity` and `forgetting`, and the defaults they take from a run."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ FROM_DATA = (
     "max_source_length",
     "max_target_length",
 )
-"""Knobs that are taken from a run's data section where they are left open."""
+"""Knobs whose default is the run's data section."""
 
 
 class EvaluateSection(OpenSection):
@@ -68,7 +68,7 @@ class EvaluateSection(OpenSection):
 
 
 def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
-    """Fill what was left open from the run, else from the defaults of a recipe."""
+    """Fill open knobs from the run, else from the defaults of a recipe."""
     known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.task is None:
@@ -79,7 +79,7 @@ def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
 
 
 def reference_limit(section: EvaluateSection) -> int | None:
-    """To how many tokens references are cut before they are scored; None where they are whole."""
+    """Maximum tokens of a scored reference; None if references are not truncated."""
     if section.truncation != "original":
         return None
     assert section.max_target_length is not None, "resolve() fills what was left open"
@@ -87,7 +87,7 @@ def reference_limit(section: EvaluateSection) -> int | None:
 
 
 def decoding(section: EvaluateSection) -> str:
-    """How answers are chosen, in words."""
+    """The decoding method, as text."""
     if section.num_beams > 1:
         return f"{section.num_beams} beams"
     return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"

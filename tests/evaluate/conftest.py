@@ -36,11 +36,11 @@ def ask(run: RunFolder, rows: Path, tmp_path: Path) -> Ask:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were really answered, batch by batch."""
     seen: list[int] = []
-    answer = answering._answer
+    answer = answering._answer_batch
 
     def counted(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
         seen.append(len(batch))
         return answer(batch, questions, model, section)
 
-    monkeypatch.setattr(answering, "_answer", counted)
+    monkeypatch.setattr(answering, "_answer_batch", counted)
     return seen

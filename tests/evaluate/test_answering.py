@@ -136,17 +136,17 @@ def test_a_stopped_evaluation_goes_on_behind_its_answers(ask: Ask, batches: list
     knobs = ["batch_size=5", "temperature=1.0", "seed=3"]
     whole = ask(*knobs, name="whole")
     assert batches == [5, 5, 5, 5, 4]
-    counted = answering._answer
+    counted = answering._answer_batch
 
     def stopped(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
         if len(batches) == 7:
             raise KeyboardInterrupt
         return counted(batch, questions, model, section)
 
-    monkeypatch.setattr(answering, "_answer", stopped)
+    monkeypatch.setattr(answering, "_answer_batch", stopped)
     with pytest.raises(AssertionError):  # the command ends with 130, not 0
         ask(*knobs)
-    monkeypatch.setattr(answering, "_answer", counted)
+    monkeypatch.setattr(answering, "_answer_batch", counted)
     folder = ask(*knobs)
     assert batches[5:] == [5, 5, 5, 5, 4]  # two before the stop, three after it
     for name in ("generated_predictions.txt", "predictions.jsonl"):

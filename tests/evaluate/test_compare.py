@@ -46,7 +46,7 @@ def test_answers_that_an_evaluation_left_are_taken(run: RunFolder, rows: Path, m
     def refuse(*arguments: object) -> list[list[int]]:
         raise AssertionError("answered again")
 
-    monkeypatch.setattr(answering, "_answer", refuse)
+    monkeypatch.setattr(answering, "_answer_batch", refuse)
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "5"]) == 0
 
 

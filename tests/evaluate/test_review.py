@@ -5,8 +5,8 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.errors import UserError
-from imprint.evaluate.review import forgetting_command, own_samples, read_review, report_command, review_finished
-from imprint.evaluate.scores import learned_samples
+from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
+from imprint.evaluate.scores_file import load_training_samples
 from imprint.files import read_jsonl
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.sampling import NotFiniteError
@@ -107,10 +107,10 @@ def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_
     known = resolve_source(run.path).run
     assert known is not None
     without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
-    samples, held_out = own_samples(without, ForgettingSection(shown_rows=3))
+    samples, held_out = run_samples(without, ForgettingSection(shown_rows=3))
     assert (len(samples), held_out) == (3, False)
     gone: RunConfig = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
-    assert own_samples(gone, ForgettingSection()) == ([], False)
+    assert run_samples(gone, ForgettingSection()) == ([], False)
 
 
 def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> 
     run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
     assert [line["reference"] for line in read_jsonl(run.before_after)] == ["{}", "白色。"] * 2
     known = resolve_source(run.path).run
-    assert len(learned_samples(known, tools=True)) == 4
-    assert learned_samples(known, tools=False) == []  # of a template without tools
+    assert len(load_training_samples(known, tools=True)) == 4
+    assert load_training_samples(known, tools=False) == []  # of a template without tools
 
 
 def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: Path) -> None:

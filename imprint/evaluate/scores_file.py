@@ -1,4 +1,4 @@
-"""What the answers scored: scores.json, the confusion picture, and the table that is printed."""
+"""scores.json of an evaluation, the confusion matrix picture, and the table that is printed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from imprint.data.dataset import load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.evaluate.answering import Answers, refuse_strange_labels
+from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files import write_json
 from imprint.loading.run import RunConfig
@@ -23,51 +23,51 @@ CONFUSION = "confusion.png"
 
 
 def write_scores(
-    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, learned: Sequence[Sample], beside: TaskScores | None
+    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, training: Sequence[Sample], baseline: TaskScores | None
 ) -> dict[str, Any]:
     """Write scores.json, with a confusion picture of a classification, and return what it says.
 
-    Questions without references have rates and no scores. `learned` are the rows that the model learned from, `beside` is what the
-    classical baseline scored.
+    Questions without references have rates but no scores. `training` are the rows that the model was trained on, `baseline` are the
+    scores of the classical baseline.
     """
-    found, rates, judged = answers.summary, answers.rates, answers.judged
+    summary, rates, judged = answers.summary, answers.rates, answers.judged
     report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
     if answers.scored:
-        report |= {"protocol": found.protocol, **{name: asdict(mean) for name, mean in found.means.items()}}
-        report |= {"dropped": found.dropped, "references_cut_to": reference_limit(section)}
+        report |= {"protocol": summary.protocol, **{name: asdict(mean) for name, mean in summary.means.items()}}
+        report |= {"dropped": summary.dropped, "references_cut_to": reference_limit(section)}
     if answers.scored and section.task is not None and not isinstance(section.task, TextTask):
         report |= {"task": section.task.kind, **({"signatures": judged.signatures} if judged.signatures else {})}
-    report |= {"empty": found.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
+    report |= {"empty": summary.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
     report |= {"cut_prompts": answers.cut_prompts}
-    if learned:
-        report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in learned])
+    if training:
+        report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training])
     if judged.classes is not None and isinstance(section.task, ClassificationTask):
         report |= {"classes": [asdict(one) for one in judged.classes.classes], "confusion": judged.classes.confusion}
-        draw_confusions({"model": judged, BASELINE: beside}, section.task, output / CONFUSION)
-        if beside is not None:
-            report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in beside.summary.means.items()}}
+        draw_confusions({"model": judged, BASELINE: baseline}, section.task, output / CONFUSION)
+        if baseline is not None:
+            report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in baseline.summary.means.items()}}
     report |= {"settings": section.model_dump(mode="json")}
     write_json(output / "scores.json", report)
     return report
 
 
-def baseline_of(learned: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> TaskScores | None:
-    """What the classical baseline, trained on the rows `learned`, scores on the samples of a classification.
+def baseline_of(training: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> TaskScores | None:
+    """Scores of the classical baseline, trained on the rows `training`, on the samples of a classification.
 
-    None for other tasks, where the recipe wants none, where there is nothing to score, and where fewer than two labels were learned.
+    None for other tasks, where the recipe wants none, where there is nothing to score, and where the rows have fewer than two labels.
     """
-    task, wanted = section.task, [sample.answer for sample in samples]
-    if not isinstance(task, ClassificationTask) or not task.baseline or not any(answer.strip() for answer in wanted):
+    task, references = section.task, [sample.answer for sample in samples]
+    if not isinstance(task, ClassificationTask) or not task.baseline or not any(answer.strip() for answer in references):
         return None
-    questions, labels = [sample.query for sample in learned], [sample.answer for sample in learned]
+    questions, labels = [sample.query for sample in training], [sample.answer for sample in training]
     if len({label.strip() for label in labels}) < 2:
         return None
-    refuse_strange_labels(task, samples)
-    return score_task(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), wanted)
+    refuse_unknown_labels(task, samples)
+    return score_task(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), references)
 
 
 def draw_confusions(judged: Mapping[str, TaskScores | None], task: ClassificationTask, out: Path) -> None:
-    """Draw the confusion matrices of several classifiers side by side, under their names."""
+    """Draw the confusion matrices of several classifiers side by side, each with its name."""
     from imprint.report.confusion import Panel, draw_confusion_matrices
 
     panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
@@ -75,14 +75,14 @@ def draw_confusions(judged: Mapping[str, TaskScores | None], task: Classificatio
 
 
 def references_note(limit: int | None) -> str:
-    """Whether references were cut, for a person."""
+    """Whether references were truncated, as text."""
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
-def learned_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
-    """The rows that a run learned from; none where its data cannot be read any more, or is raw text.
+def load_training_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
+    """The rows that a run was trained on; empty where its data cannot be read any more, or is raw text.
 
-    `tools` says whether the template writes tools.
+    `tools`: whether the template supports tools.
     """
     if run is None or not isinstance(run.data, DataSection):
         return []
@@ -92,12 +92,12 @@ def learned_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
         return []
 
 
-def told(report: dict[str, Any], output: Path) -> list[str]:
-    """The scores as lines for a person, what is wrong with many answers on top."""
+def score_lines(report: dict[str, Any], output: Path) -> list[str]:
+    """The scores as printed lines, warnings first."""
     rates = FailureRates(report["empty"] / report["rows"], report["repeated_share"], report["unfinished_share"])
-    lines = [line for warned in failure_warnings(rates) for line in (f"warning: {warned.english}", f"警告：{warned.chinese}")]
+    lines = [line for warning in failure_warnings(rates) for line in (f"warning: {warning.english}", f"警告：{warning.chinese}")]
     if "protocol" in report:
-        lines += _scores_told(report)
+        lines += _table_lines(report)
     shares = [
         f"{report['empty']} empty",
         f"{report['unfinished_share']:.1%} not ended",
@@ -110,8 +110,8 @@ def told(report: dict[str, Any], output: Path) -> list[str]:
     return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]
 
 
-def _scores_told(report: dict[str, Any]) -> Iterator[str]:
-    """The table of scores and how they are counted; of a classification its classes and the baseline too."""
+def _table_lines(report: dict[str, Any]) -> Iterator[str]:
+    """The table of scores and the protocol; for a classification also its classes and the baseline."""
     metrics = TASK_METRICS[report.get("task", "text")]
     yield f"{'':10}{'mean':>7}   95 % interval"
     for name in metrics:
