@@ -37,7 +37,7 @@ class Model:
 
     def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = VOCABULARY_FILE) -> None:
         if template is not None:
-            network.end_ids |= template.end_ids
+            network.end_ids |= template.stop_ids
         self.network = network
         self.name = name
         self.encoder: PrefixEncoder | None = None
@@ -195,7 +195,7 @@ class Model:
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
-        text = self.template.shown(self.tokenizer.decode(answer))
+        text = self.template.display_text(self.tokenizer.decode(answer))
         return text, [*history, (query, text)]
 
     def stream_chat(
@@ -236,10 +236,10 @@ class Model:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in tokens:
             raw += decoder.push(token)
-            if (text := self.template.shown(raw, done=False)) != shown:
+            if (text := self.template.display_text(raw, done=False)) != shown:
                 shown = text
                 yield text, [*history, (query, text)]
-        text = self.template.shown(raw + decoder.finish())
+        text = self.template.display_text(raw + decoder.finish())
         if text != shown or not text:
             yield text, [*history, (query, text)]
 

@@ -103,7 +103,7 @@ def run(cell: Cell, folder: Path) -> Result:
     before = [line["answer"] for line in read_jsonl(home.samples) if line["step"] == METHODS[cell.method][2]]
     model = load_model(resolve_source(home.path))
     prompts = [model.prompt(question, max_source_length=64) for question, _answer in ROWS]
-    after = [model.template.scored(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=16)]
+    after = [model.template.scored_text(model.tokenizer.decode(ids)) for ids in model.generate(prompts, max_new_tokens=16)]
     return Result(losses[0], losses[-1], after == before)
 
 

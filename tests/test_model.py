@@ -315,7 +315,7 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
 
 class TestEveryFamily:
     def test_an_answer_ends_at_any_id_that_ends_one(self, family: Model) -> None:
-        assert family.network.end_ids >= family.template.end_ids
+        assert family.network.end_ids >= family.template.stop_ids
 
     def test_a_chat_shows_what_was_written_and_a_stream_takes_nothing_back(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         said = family.template.answer(make_messages("你好"), "在 2023 年,好。😀")
@@ -326,7 +326,7 @@ class TestEveryFamily:
 
         assert shown[-1] == family.chat("你好", [("在吗", "在")], system="你是店员。")[0]
         assert shown[-1].replace("，", ",") == "在 2023 年,好。😀"
-        assert all(shown[-1].startswith(family.template.settled(text)) for text in shown)
+        assert all(shown[-1].startswith(family.template.stable_prefix(text)) for text in shown)
 
     def test_a_prompt_is_that_of_the_template(self, family: Model) -> None:
         said = make_messages("你好", [("在吗", "在")], "你是店员。")

@@ -154,7 +154,7 @@ class Chat:
             fitted = fit(self.model, request)
             with self.hidden_keys(), closing(answer(self.model, request)) as growing:
                 for text in growing:
-                    self.screen.grow(self.model.template.settled(text))
+                    self.screen.grow(self.model.template.stable_prefix(text))
         except KeyboardInterrupt:
             if not self.screen.live:
                 raise

@@ -33,7 +33,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
     ink = style_for(sys.stdout)
-    _print([ink("data check / 数据检查", "bold"), f"  {settings.told()}"])
+    _print([ink("data check / 数据检查", "bold"), f"  {settings.summary()}"])
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
@@ -55,7 +55,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     if fix is not None:
         _print(outcome_lines(write_repaired(fix, files, settings.columns, seen, held_out), fix, ink))
     _print(conclusion_lines(asked, seen, found, len(unreadable), fix, ink))
-    wrong = unreadable or not seen.samples or any(KINDS[name].weight == "wrong" for name in found)
+    wrong = unreadable or not seen.samples or any(KINDS[name].severity == "wrong" for name in found)
     return 1 if wrong else 0
 
 
@@ -84,19 +84,19 @@ def _scan_files(files: Sequence[str], seen: DataScan, columns: Columns, ink: Sty
     """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
     unreadable = []
     for source in files:
-        rows, bad = seen.rows, seen.bad
+        rows, bad = seen.rows, seen.bad_rows
         try:
             _print(["", ink(describe_source(source, columns), "bold")])
             with read_progress(source, "checking") as progress:
-                for place, value, shape in rows_with_shapes(source, columns, progress):
-                    if (problem := seen.add(place, value, shape)) is not None:
-                        progress.say(f"✗ {place}: {problem}")
+                for location, value, shape in rows_with_shapes(source, columns, progress):
+                    if (problem := seen.add(location, value, shape)) is not None:
+                        progress.say(f"✗ {location}: {problem}")
         except UserError as error:
             if len(files) == 1 and seen.rows == rows:
                 raise
             unreadable.append(str(error))
             _print([f"{ink('✗', 'red', 'bold')} {error}"])
-        _print([f"  {seen.rows - rows:,} rows, {seen.bad - bad:,} bad / {seen.rows - rows:,} 行，{seen.bad - bad:,} 坏行"])
+        _print([f"  {seen.rows - rows:,} rows, {seen.bad_rows - bad:,} bad / {seen.rows - rows:,} 行，{seen.bad_rows - bad:,} 坏行"])
     return unreadable
 
 

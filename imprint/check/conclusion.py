@@ -44,13 +44,13 @@ def conclusion_lines(
     asked: CheckArguments, seen: DataScan, found: Mapping[str, FindingTally], unreadable: int, fixed: Path | None, ink: Style
 ) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
-    wrong = [name for name in found if KINDS[name].weight == "wrong"]
+    wrong = [name for name in found if KINDS[name].severity == "wrong"]
     yield heading("verdict", "结论", ink)
     yield "  " + _sentence(seen, found, wrong, unreadable, ink)
     next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 and not (wrong or unreadable) else None
     if fixed is not None:
         yield from _next_command(asked.command(str(fixed)), "looks at it again", "再检查一遍", ink)
-    elif len(seen.digests.places) and (len(asked.files) > 1 or any(KINDS[name].mend for name in found)):
+    elif len(seen.digests.locations) and (len(asked.files) > 1 or any(KINDS[name].fix for name in found)):
         words = (
             ("mends what can be mended and lists the rest", "修复能修的，列出其余")
             if wrong
@@ -63,7 +63,7 @@ def conclusion_lines(
     show = shlex.join(["imprint", "data", "show", next_file, *model, *asked.overrides])
     yield from _next_command(show, "shows what is read and what is learned", "看哪些词元被学习", ink)
     dev = [f"data.dev={asked.dev}"] if asked.dev else []
-    limits = raised_limits(seen.source, seen.target)
+    limits = raised_limits(seen.prompt_lengths, seen.answer_lengths)
     kept = [knob for knob in asked.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
     yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), "learns from it", "开始训练", ink)

@@ -46,11 +46,11 @@ def scan_source(file: str, columns: Columns) -> SourceSummary:
     """Read all rows once; raises one UserError for all bad ones."""
     found, problems = SourceSummary(), BadRows(file)
     with read_progress(file, "checking") as bar:
-        for place, row, shape in rows_with_shapes(file, columns, bar):
+        for location, row, shape in rows_with_shapes(file, columns, bar):
             try:
-                samples = samples_from_row(row, shape, place)
+                samples = samples_from_row(row, shape, location)
             except BadRowError as problem:
-                problems.add(place, problem)
+                problems.add(location, problem)
                 continue
             problems.good += 1
             found.samples += len(samples)
@@ -66,18 +66,18 @@ def scan_source(file: str, columns: Columns) -> SourceSummary:
 
 
 def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
-    for place, row, shape in rows_with_shapes(file, columns):
+    for location, row, shape in rows_with_shapes(file, columns):
         try:
-            yield from samples_from_row(row, shape, place)
+            yield from samples_from_row(row, shape, location)
         except BadRowError as problem:
-            raise UserError(f"{place}: {problem} The file has changed while it was read; nothing was written.") from problem
+            raise UserError(f"{location}: {problem} The file has changed while it was read; nothing was written.") from problem
 
 
 def _refuse_overwrite(source: Path, output: Path) -> None:
-    place, into = source.resolve(), output.resolve()
-    if into == place:
+    location, into = source.resolve(), output.resolve()
+    if into == location:
         raise UserError(f"{output} is the file that is read. Give another name.")
-    if place.is_dir() and into.is_relative_to(place):
+    if location.is_dir() and into.is_relative_to(location):
         raise UserError(
             f"{output} is in the folder that is read, and would be one of its files the next time. Choose a place outside {source}."
         )

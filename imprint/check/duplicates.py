@@ -23,9 +23,9 @@ class Locations:
         """How many places there are."""
         return len(self._line)
 
-    def append(self, place: str) -> None:
+    def append(self, location: str) -> None:
         """Add the place of the next row."""
-        file, _, line = place.rpartition(":")
+        file, _, line = location.rpartition(":")
         self._file.append(self._files.setdefault(file, len(self._files)))
         self._line.append(int(line))
 
@@ -38,25 +38,25 @@ class Digests:
     """What every row asks and answers, as two numbers of 64 bits: equal texts have equal numbers."""
 
     def __init__(self) -> None:
-        self.places = Locations()
-        self._asked = array("Q")
-        self._whole = array("Q")
+        self.locations = Locations()
+        self._prompts = array("Q")
+        self._rows = array("Q")
 
-    def append(self, place: str, asked: Sequence[str], answer: str) -> None:
+    def append(self, location: str, asked: Sequence[str], answer: str) -> None:
         """Add a row: what is asked, with all that was said before, and what is answered."""
         digest = blake2b("\0".join(asked).encode("utf-8", "surrogatepass"), digest_size=8)
-        self._asked.append(int.from_bytes(digest.digest(), "little"))
+        self._prompts.append(int.from_bytes(digest.digest(), "little"))
         digest.update(b"\0\0" + answer.encode("utf-8", "surrogatepass"))
-        self._whole.append(int.from_bytes(digest.digest(), "little"))
-        self.places.append(place)
+        self._rows.append(int.from_bytes(digest.digest(), "little"))
+        self.locations.append(location)
 
-    def asked(self) -> Hashes:
+    def prompt_hashes(self) -> Hashes:
         """The questions' numbers, a row each."""
-        return np.frombuffer(self._asked, dtype=np.uint64)
+        return np.frombuffer(self._prompts, dtype=np.uint64)
 
-    def whole(self) -> Hashes:
+    def row_hashes(self) -> Hashes:
         """The rows' numbers: question and answer."""
-        return np.frombuffer(self._whole, dtype=np.uint64)
+        return np.frombuffer(self._rows, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Pairs:
 
     rows: list[int]
     """Their numbers, increasing."""
-    like: list[int]
+    matches: list[int]
     """For each of them the row that it is like."""
 
     def __len__(self) -> int:
@@ -74,17 +74,17 @@ class Pairs:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Each with the row that it is like."""
-        return zip(self.rows, self.like, strict=True)
+        return zip(self.rows, self.matches, strict=True)
 
 
 def repeated(digests: Digests) -> Pairs:
     """The rows whose question and answer an earlier row has."""
-    return _equal_earlier(digests.whole())
+    return _equal_earlier(digests.row_hashes())
 
 
 def contradicting(digests: Digests) -> Pairs:
     """The rows whose question an earlier row has, with an answer that none of those has: each further answer once."""
-    asked, whole = digests.asked(), digests.whole()
+    asked, whole = digests.prompt_hashes(), digests.row_hashes()
     again = set(_equal_earlier(whole).rows)
     pairs = [(row, like) for row, like in _equal_earlier(asked) if row not in again]
     return Pairs([row for row, _ in pairs], [like for _, like in pairs])
@@ -92,13 +92,13 @@ def contradicting(digests: Digests) -> Pairs:
 
 def leaked(train: Digests, dev: Digests) -> Pairs:
     """The rows of `train` that are rows of `dev`."""
-    return _in_both(train.whole(), dev.whole())
+    return _in_both(train.row_hashes(), dev.row_hashes())
 
 
 def leaked_questions(train: Digests, dev: Digests) -> Pairs:
     """The rows of `train` whose question `dev` asks too, with another answer."""
     same = set(leaked(train, dev).rows)
-    pairs = [(row, like) for row, like in _in_both(train.asked(), dev.asked()) if row not in same]
+    pairs = [(row, like) for row, like in _in_both(train.prompt_hashes(), dev.prompt_hashes()) if row not in same]
     return Pairs([row for row, _ in pairs], [like for _, like in pairs])
 
 

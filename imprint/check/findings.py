@@ -13,13 +13,13 @@ EXAMPLES: Final = 3
 class FindingKind:
     """One thing that can be found."""
 
-    weight: Literal["wrong", "advice"]
+    severity: Literal["wrong", "advice"]
     """Whether it is a mistake, for which the command ends with status 1, or something to know."""
     english: str
     """What is counted, in the plural."""
     chinese: str
     """The same in Chinese."""
-    mend: str = ""
+    fix: str = ""
     """What `--fix` does about it; empty where that is for a person to decide."""
 
 
@@ -56,8 +56,8 @@ class FindingTally:
     examples: list[tuple[str, str]] = field(default_factory=list)
     """The first places, each with what stands there."""
 
-    def add(self, place: str, text: str) -> None:
+    def add(self, location: str, text: str) -> None:
         """Count one more."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append((place, text))
+            self.examples.append((location, text))

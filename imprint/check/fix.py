@@ -63,10 +63,10 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, seen: Data
     `seen` and `dev` are what the check of these files and of the held-out file has shown. Raises UserError where no row is left.
     """
     rows = seen.digests
-    why = {row: ("repeated", f"repeats {rows.places[like]}.") for row, like in repeated(rows)}
+    why = {row: ("repeated", f"repeats {rows.locations[like]}.") for row, like in repeated(rows)}
     if dev is not None:
-        why |= {row: ("leaked", f"is a held-out row, {dev.digests.places[like]}.") for row, like in leaked(rows, dev.digests)}
-    form = RowFormat(columns, frozenset(seen.kinds))
+        why |= {row: ("leaked", f"is a held-out row, {dev.digests.locations[like]}.") for row, like in leaked(rows, dev.digests)}
+    form = RowFormat(columns, frozenset(seen.shape_kinds))
     outcome, number = FixOutcome(), 0
     with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected:
         with (
@@ -74,10 +74,10 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, seen: Data
             rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
         ):
             for source in files:
-                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=seen.tools)
+                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=seen.supports_tools)
         if not outcome.written:
             raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
-    outcome.columns = sorted(form.left_out)
+    outcome.columns = sorted(form.dropped_columns)
     if not outcome.left_out:
         rejected_file(out).unlink()
     return outcome
@@ -97,18 +97,18 @@ def _write_source(
     """Write the rows of one source; returns the number of the next row that can be read or mended, as the check has counted it."""
     try:
         with read_progress(source, "mending") as progress:
-            for place, value, shape in rows_with_shapes(source, form.columns, progress):
-                mended = repair_row(value, shape, place, tools=tools)
+            for location, value, shape in rows_with_shapes(source, form.columns, progress):
+                mended = repair_row(value, shape, location, tools=tools)
                 reason = ("bad", mended.problem) if not mended.samples else why.get(number)
                 number += bool(mended.samples)
                 if reason is not None:
                     outcome.left_out[reason[0]] += 1
                     row = value.text if isinstance(value, BadRowError) else value
-                    _write_line(left_out, {"place": place, "reason": reason[1], "row": row})
+                    _write_line(left_out, {"place": location, "reason": reason[1], "row": row})
                     continue
                 outcome.written += 1
-                outcome.changed.update(mended.done)
-                _write_line(kept, form.row(mended.row, shape, mended.samples))
+                outcome.changed.update(mended.repairs)
+                _write_line(kept, form.format_row(mended.row, shape, mended.samples))
     except UserError:
         return number  # the check has told that it cannot be read, or no further
     return number

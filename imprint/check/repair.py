@@ -32,13 +32,13 @@ class RepairedRow:
     """The row, every text in it tidied; empty where it is no object."""
     samples: list[Sample]
     """What it gives to learn from; none where it stays bad."""
-    done: frozenset[str]
+    repairs: frozenset[str]
     """What was mended: kinds of findings, and `json`, `encoding`, `columns`, `numbers` and `unanswered`."""
     problem: str
     """Why it stays bad; empty where it does not."""
 
 
-def repair_row(value: object, shape: RowShape, place: str, *, tools: bool = False) -> RepairedRow:
+def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = False) -> RepairedRow:
     """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer.
 
     `tools`: see `samples_from_row`.
@@ -54,7 +54,7 @@ def repair_row(value: object, shape: RowShape, place: str, *, tools: bool = Fals
     if shape.kind == "conversation":
         row = _without_open_question(row, shape.prompt, done)
     try:
-        samples = samples_from_row(row, shape, place, tools=tools)
+        samples = samples_from_row(row, shape, location, tools=tools)
     except BadRowError as error:
         return RepairedRow(row, [], frozenset(), str(error))
     if not samples:
@@ -142,7 +142,7 @@ def _clean_columns(row: Mapping[str, object], done: set[str], depth: int = 0) ->
 
 def _with_text_values(row: dict[str, object], shape: RowShape, done: set[str]) -> dict[str, object]:
     """The row with its columns in the case of the first row's, and numbers for a question or an answer written as text."""
-    wanted = {name.lower(): name for name in shape.read if name not in row}
+    wanted = {name.lower(): name for name in shape.read_columns if name not in row}
     mended = {wanted.get(name.lower(), name): value for name, value in row.items()}
     if len(mended) < len(row):
         mended = dict(row)  # two columns would become one

@@ -36,17 +36,17 @@ def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
         shared = os.path.commonpath([str(Path(source).parent) for source in sources])
     except ValueError:  # an absolute path and a relative one
         shared = ""
-    return lambda place: place.removeprefix(shared).lstrip(os.sep) if shared and place.startswith(shared + os.sep) else place
+    return lambda location: location.removeprefix(shared).lstrip(os.sep) if shared and location.startswith(shared + os.sep) else location
 
 
 def all_findings(seen: DataScan, dev: DataScan | None, short: Callable[[str], str]) -> dict[str, FindingTally]:
     """All findings by their kinds, those that compare rows among them."""
-    found = dict(seen.found)
-    bad, empty = seen.reasons + (dev.reasons if dev else Counter()), seen.empty + (dev.empty if dev else Counter())
+    found = dict(seen.findings)
+    bad, empty = seen.bad_reasons + (dev.bad_reasons if dev else Counter()), seen.empty_reasons + (dev.empty_reasons if dev else Counter())
 
     def paired(pairs: Pairs, others: Digests, words: str) -> FindingTally:
-        shown = list(zip(pairs.rows[:EXAMPLES], pairs.like[:EXAMPLES], strict=True))
-        return FindingTally(len(pairs), [(seen.digests.places[row], f"{words} {short(others.places[like])}") for row, like in shown])
+        shown = list(zip(pairs.rows[:EXAMPLES], pairs.matches[:EXAMPLES], strict=True))
+        return FindingTally(len(pairs), [(seen.digests.locations[row], f"{words} {short(others.locations[like])}") for row, like in shown])
 
     found |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
     found |= {"repeated": paired(repeated(seen.digests), seen.digests, "repeats")}
@@ -66,13 +66,13 @@ def length_lines(seen: DataScan, ink: Style) -> Iterator[str]:
     if not seen.samples:
         return
     yield heading("lengths in tokens", "词元长度", ink)
-    for title, what, lengths in (("prompts / 提问", "prompts", seen.source), ("answers / 回答", "answers", seen.target)):
+    for title, what, lengths in (("prompts / 提问", "prompts", seen.prompt_lengths), ("answers / 回答", "answers", seen.answer_lengths)):
         yield f"  {ink(title, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
         for line in histogram(lengths, ink):
             yield f"    {line}"
         yield "    " + ink(cost(lengths, what), *(["yellow"] if lengths.cut else ["green"]))
     for words, share in (("to cut at most 1 % / 至多截断 1 %", CUT_SHARE), ("to cut nothing / 不截断", 0.0)):
-        yield f"  {pad_right(words, 36)}{ink(limits(seen.source, seen.target, share), 'cyan')}"
+        yield f"  {pad_right(words, 36)}{ink(limits(seen.prompt_lengths, seen.answer_lengths, share), 'cyan')}"
 
 
 def limits(source: Lengths, target: Lengths, share: float) -> str:
@@ -103,12 +103,12 @@ def finding_lines(
     room = columns - column - 6
     for name, tally in found.items():
         kind = kinds[name]
-        sign = ink("✗", "red", "bold") if kind.weight == "wrong" else ink("!", "yellow", "bold")
-        mend = ink(f"  · --fix {kind.mend}", "dim") if kind.mend else ""
+        sign = ink("✗", "red", "bold") if kind.severity == "wrong" else ink("!", "yellow", "bold")
+        mend = ink(f"  · --fix {kind.fix}", "dim") if kind.fix else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
-        for place, text in tally.examples:
-            before = f"{short(place)}  " if place else ""
-            shown = before + clip_columns(text, max(min(EXCERPT_COLUMNS, room - width(before)), MIN_EXCERPT) if place else room)
+        for location, text in tally.examples:
+            before = f"{short(location)}  " if location else ""
+            shown = before + clip_columns(text, max(min(EXCERPT_COLUMNS, room - width(before)), MIN_EXCERPT) if location else room)
             yield " " * (column + 6) + ink(shown.rstrip(), "dim")
     absent = [kind.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
     for number, row in enumerate(_wrap("none of the rest / 其余均未发现：", absent, room)):

@@ -17,10 +17,10 @@ class RowFormat:
     """The columns that were asked for."""
     kinds: Set[str]
     """The kinds of shapes that the rows come in."""
-    left_out: set[str] = field(default_factory=set)
+    dropped_columns: set[str] = field(default_factory=set)
     """Columns that were there and are not written."""
 
-    def row(self, row: Mapping[str, object], shape: RowShape, samples: Sequence[Sample]) -> dict[str, object]:
+    def format_row(self, row: Mapping[str, object], shape: RowShape, samples: Sequence[Sample]) -> dict[str, object]:
         """A row that gives the same samples: columns as they are named, else the normal form; of conversations `messages`.
 
         Where all rows have named columns they keep their other columns, which are not read; elsewhere those might be taken for something.
@@ -29,9 +29,9 @@ class RowFormat:
         if self.kinds == {"named"}:
             mended: dict[str, object] = {**row, shape.prompt: last.query, shape.response: last.answer}
             return mended if shape.history is None else mended | {shape.history: last.history}
-        self.left_out.update(name for name in row if name not in shape.read)
+        self.dropped_columns.update(name for name in row if name not in shape.read_columns)
         if "conversation" in self.kinds:
-            return {"messages": _messages(samples)} if last.said is None else _with_tools(samples, last.said)
+            return {"messages": _messages(samples)} if last.context is None else _with_tools(samples, last.context)
         said = sample_to_row(last)
         return (
             said
@@ -42,14 +42,14 @@ class RowFormat:
 
 def _with_tools(samples: Sequence[Sample], said: Sequence[Message]) -> dict[str, object]:
     """A conversation with the tools that it offers, and calls as ChatGLM3 and GLM-4 have them."""
-    learned = {len(sample.said or ()) for sample in samples}
+    learned = {len(sample.context or ()) for sample in samples}
     turns: list[dict[str, object]] = []
-    for place, message in enumerate((*said, Message("assistant", samples[-1].answer, samples[-1].tool))):
+    for index, message in enumerate((*said, Message("assistant", samples[-1].answer, samples[-1].tool))):
         if message.role == "system" and not message.text:
             continue
         turn: dict[str, object] = {"role": message.role, "content": message.text}
         turn |= {"metadata": message.tool} if message.tool else {}
-        turns.append(turn | ({"loss": False} if message.role == "assistant" and place not in learned else {}))
+        turns.append(turn | ({"loss": False} if message.role == "assistant" and index not in learned else {}))
     tools = [dict(tool) for message in said for tool in message.tools]
     return {"tools": tools, "messages": turns} if tools else {"messages": turns}
 

@@ -36,69 +36,69 @@ class DataScan:
         """How many rows there were, bad ones among them."""
         self.samples = 0
         """How many answers they give to learn from."""
-        self.bad = 0
+        self.bad_rows = 0
         """How many rows cannot be read."""
-        self.reasons: Counter[str] = Counter()
+        self.bad_reasons: Counter[str] = Counter()
         """Why rows are bad -> how many."""
-        self.empty: Counter[str] = Counter()
+        self.empty_reasons: Counter[str] = Counter()
         """The same for those without a question or an answer."""
-        self.source = Lengths(settings.max_source_length)
-        self.target = Lengths(settings.max_target_length)
-        self.kinds: set[str] = set()
+        self.prompt_lengths = Lengths(settings.max_source_length)
+        self.answer_lengths = Lengths(settings.max_target_length)
+        self.shape_kinds: set[str] = set()
         """The kinds of shapes that rows come in."""
         self.languages: Counter[str] = Counter()
-        self.found: defaultdict[str, FindingTally] = defaultdict(FindingTally)
+        self.findings: defaultdict[str, FindingTally] = defaultdict(FindingTally)
         """Kind of finding -> where it was found."""
         self.digests = Digests()
         """The rows that can be read or mended, in their order."""
-        self.tools = settings.template.tools
+        self.supports_tools = settings.template.supports_tools
         """Whether the model's template writes tools."""
         self._settings = settings
         self._measured = measured
 
-    def add(self, place: str, value: object, shape: RowShape) -> BadRowError | None:
+    def add(self, location: str, value: object, shape: RowShape) -> BadRowError | None:
         """Look at one row; returns what is wrong where it cannot be read."""
         self.rows += 1
-        self.kinds.add(shape.kind)
+        self.shape_kinds.add(shape.kind)
         try:
-            samples = samples_from_row(value, shape, place, tools=self.tools)
+            samples = samples_from_row(value, shape, location, tools=self.supports_tools)
             for sample in samples if self._measured else ():
                 self._measure(sample)
         except (BadRowError, UserError) as error:
             problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
-            self.bad += 1
+            self.bad_rows += 1
             self._count_reason(str(problem))
-            self._keep(place, repair_row(value, shape, place, tools=self.tools))
+            self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))
             return problem
         self.samples += len(samples)
         if not samples:
-            self.found["nothing"].add(place, "")
+            self.findings["nothing"].add(location, "")
             return None
         texts = list(sample_texts(samples[-1]))
-        if self._look(place, texts):
-            self._remember(place, texts)
+        if self._scan_texts(location, texts):
+            self._remember(location, texts)
         else:
-            self._keep(place, repair_row(value, shape, place, tools=self.tools))
+            self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))
         if self._measured:
             self.languages[language("\n".join(texts))] += 1
         return None
 
     def _count_reason(self, problem: str) -> None:
         """Count an empty text apart from what cannot be read, and each by its reason."""
-        reasons = self.empty if EMPTY_REASON in problem else self.reasons
+        reasons = self.empty_reasons if EMPTY_REASON in problem else self.bad_reasons
         reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
         reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "others"] += 1
 
-    def _keep(self, place: str, mended: RepairedRow) -> None:
+    def _remember_repaired(self, location: str, mended: RepairedRow) -> None:
         """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
         if mended.samples:
-            self._remember(place, list(sample_texts(mended.samples[-1])))
+            self._remember(location, list(sample_texts(mended.samples[-1])))
 
-    def _remember(self, place: str, texts: Sequence[str]) -> None:
+    def _remember(self, location: str, texts: Sequence[str]) -> None:
         *asked, answer = texts
-        self.digests.append(place, asked, answer)
+        self.digests.append(location, asked, answer)
 
-    def _look(self, place: str, texts: Sequence[str]) -> bool:
+    def _scan_texts(self, location: str, texts: Sequence[str]) -> bool:
         """Count what a row's texts show, each kind once a row; returns whether they may stay as they are."""
         mendable: dict[str, str] = {}
         sound = True
@@ -107,14 +107,14 @@ class DataScan:
             mendable |= {kind: text for kind in kinds if kind not in mendable}
             if (found := LOST_CHARACTER.search(mended)) and sound:
                 sound = False
-                self.found["lost"].add(place, _around(mended, found))
+                self.findings["lost"].add(location, _around(mended, found))
             if (found := TYPED_SPECIAL_TOKEN.search(mended)) and "inside" not in mendable:
                 mendable["inside"] = _around(mended, found)
         inside = mendable.pop("inside", None)
         if inside is not None:
-            self.found["inside"].add(place, inside)
+            self.findings["inside"].add(location, inside)
         for kind, text in mendable.items():
-            self.found[kind].add(place, text)
+            self.findings[kind].add(location, text)
         return sound and not mendable
 
     def _measure(self, sample: Sample) -> None:
@@ -122,29 +122,29 @@ class DataScan:
         whole = self._settings.encode_whole(sample)
         source, target = _prompt_and_answer_lengths(whole)
         row = whole
-        if source > self.source.limit or target > self.target.limit:
+        if source > self.prompt_lengths.limit or target > self.answer_lengths.limit:
             row = self._settings.encode(sample)
         kept_source, kept_target = _prompt_and_answer_lengths(row)
-        self.source.add(source, kept_source)
-        self.target.add(target, kept_target)
-        if row.labels[-1] != self._settings.template.end:
-            self.found["unended"].add(sample.place, sample.answer)
+        self.prompt_lengths.add(source, kept_source)
+        self.answer_lengths.add(target, kept_target)
+        if row.labels[-1] != self._settings.template.end_id:
+            self.findings["unended"].add(sample.location, sample.answer)
         if kept_target < target and not self._ends_a_sentence(row):
-            self.found["half"].add(
-                sample.place, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
+            self.findings["half"].add(
+                sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
             )
         if ends_mid_sentence(sample.answer):
-            self.found["breaks_off"].add(sample.place, _ending(sample.answer))
+            self.findings["breaks_off"].add(sample.location, _ending(sample.answer))
         if repeats_itself(sample.answer):
-            self.found["loops"].add(sample.place, sample.answer)
+            self.findings["loops"].add(sample.location, sample.answer)
 
     def _ends_a_sentence(self, row: EncodedRow) -> bool:
         tokenizer = self._settings.tokenizer
-        return SENTENCE_END.search("".join([tokenizer.piece(token).replace("<n>", "\n") for token in row.ids[-4:]])) is not None
+        return SENTENCE_END.search("".join([tokenizer.token_text(token).replace("<n>", "\n") for token in row.ids[-4:]])) is not None
 
     def _shows(self, kind: str) -> bool:
         """Whether an example of this kind would still be shown."""
-        return len(self.found[kind].examples) < EXAMPLES
+        return len(self.findings[kind].examples) < EXAMPLES
 
 
 def _prompt_and_answer_lengths(row: EncodedRow) -> tuple[int, int]:

@@ -69,16 +69,16 @@ class CheckSettings:
         """The row as training would take it without limits."""
         return self._encode(sample, UNLIMITED, UNLIMITED)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The settings for a person."""
         if self.texts is not None:
             return f"tokens of {self.name} · " + " ".join(
-                f"data.{name}={'true' if value is True else value}" for name, value in self.texts_knobs().items()
+                f"data.{name}={'true' if value is True else value}" for name, value in self.text_knobs().items()
             )
         limits = f"data.max_source_length={self.max_source_length} data.max_target_length={self.max_target_length}"
         return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
 
-    def texts_knobs(self) -> dict[str, object]:
+    def text_knobs(self) -> dict[str, object]:
         """How raw text is read, as knobs of a recipe; those that are as by default are left out."""
         assert self.texts is not None, "rows have other knobs"
         column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}

@@ -27,13 +27,13 @@ def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = 
             rate = rows / max(time.monotonic() - began, 1e-9)
             progress.advance(_kilobytes(bytes_read) - before, {"rows": f"{rows:,}", "rows/s": f"{rate:,.0f}"})
 
-    for place, row in read_rows(source, consumed=consumed):
+    for location, row in read_rows(source, consumed=consumed):
         rows += 1
-        file = file_of(place)
+        file = file_of(location)
         first = parse_broken_json(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
         if file not in shapes and isinstance(first, dict):
             shapes[file] = detect_shape(first, columns)
-        yield place, row, shapes.get(file, nothing)
+        yield location, row, shapes.get(file, nothing)
     consumed(0)
 
 

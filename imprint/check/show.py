@@ -27,7 +27,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     ink = style_for(sys.stdout)
     print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
     what = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
-    for line in (f"  {settings.told()}", f"  {what}", f"  {mark_legend(ink)}"):
+    for line in (f"  {settings.summary()}", f"  {what}", f"  {mark_legend(ink)}"):
         print(line)  # noqa: T201
     shown = _texts(file, settings, limit, ink) if settings.texts is not None else _rows(file, settings, limit, ink)
     empty = True
@@ -39,19 +39,19 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
 
 
 def _texts(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
-    for place, row in first_rows(file, settings, limit):
-        yield from _row(settings, row, row, place, ink)
+    for location, row in first_rows(file, settings, limit):
+        yield from _row(settings, row, row, location, ink)
 
 
 def _rows(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
-    for place, value, shape in islice(rows_with_shapes(file, settings.columns), limit):
+    for location, value, shape in islice(rows_with_shapes(file, settings.columns), limit):
         try:
-            samples = samples_from_row(value, shape, place, tools=settings.template.tools)
+            samples = samples_from_row(value, shape, location, tools=settings.template.supports_tools)
             for number, sample in enumerate(samples, start=1):
                 turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
-                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{place}{turn}", ink)
+                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{location}{turn}", ink)
         except (BadRowError, UserError) as problem:
-            yield f"\n{ink('✗', 'red', 'bold')} {place}: {problem}"
+            yield f"\n{ink('✗', 'red', 'bold')} {location}: {problem}"
 
 
 def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str, ink: Style) -> Iterator[str]:

@@ -58,7 +58,7 @@ def repeats_itself(text: str) -> bool:
     runs = len(plain) - RUN_LENGTH + 1
     if runs < MIN_RUNS:
         return False
-    return 2 * len({plain[place : place + RUN_LENGTH] for place in range(runs)}) < runs
+    return 2 * len({plain[index : index + RUN_LENGTH] for index in range(runs)}) < runs
 
 
 def ends_mid_sentence(text: str) -> bool:

@@ -53,7 +53,7 @@ class TextScan:
         self.rows = 0
         """How many rows they make."""
         self.languages: Counter[str] = Counter()
-        self.found: dict[str, FindingTally] = {name: FindingTally() for name in TEXT_KINDS}
+        self.findings: dict[str, FindingTally] = {name: FindingTally() for name in TEXT_KINDS}
         self.digests = Digests()
         """The documents, in their order."""
         self._tokenizer = tokenizer
@@ -61,17 +61,17 @@ class TextScan:
         self._frame = document_tokens(tokenizer)
         self._cutter = RowPacker(self._frame, section.length)
 
-    def read(self, source: str) -> None:
+    def scan(self, source: str) -> None:
         """Look at all documents of a source, telling bad rows as they come; raises UserError for what cannot be read."""
         tokens, digest, shown = 0, blake2b(digest_size=16), set[str]()
         with ReadProgress(Path(source)) as reading:
             passages = read_document_parts(
                 source, column=self._section.text_column, blank_lines=self._section.blank_lines, consumed=reading.consumed
             )
-            for place, passage in passages:
+            for location, passage in passages:
                 if isinstance(passage, BadRowError):
-                    reading.say(f"✗ {place}: {passage}")
-                    self.found["bad"].add(place, str(passage))
+                    reading.say(f"✗ {location}: {passage}")
+                    self.findings["bad"].add(location, str(passage))
                     continue
                 if passage.first:
                     tokens, digest, shown = 0, blake2b(digest_size=16), set()
@@ -79,25 +79,25 @@ class TextScan:
                 tokens += len(self._tokenizer.encode(passage.text))
                 digest.update(passage.text.encode())
                 self.characters += len(passage.text)
-                self._look(passage, shown)
+                self._scan_part(passage, shown)
                 if passage.last:
-                    self._add(place, tokens, digest.hexdigest())
+                    self._add_document(location, tokens, digest.hexdigest())
         self.rows += sum(1 for _row in self._cutter.finish())
 
-    def _look(self, passage: DocumentPart, shown: set[str]) -> None:
+    def _scan_part(self, passage: DocumentPart, shown: set[str]) -> None:
         """Count what a passage shows, each kind once a document."""
         signs = {"lost": LOST_CHARACTER.search(passage.text), "inside": TYPED_SPECIAL_TOKEN.search(passage.text)}
         texts = {name: passage.text[max(sign.start() - 20, 0) : sign.end() + 20] for name, sign in signs.items() if sign}
         texts |= {"loops": passage.text} if repeats_itself(passage.text) else {}
         for name in texts.keys() - shown:
-            self.found[name].add(passage.place, texts[name])
+            self.findings[name].add(passage.location, texts[name])
         shown |= texts.keys()
 
-    def _add(self, place: str, tokens: int, digest: str) -> None:
+    def _add_document(self, location: str, tokens: int, digest: str) -> None:
         self.documents += 1
         self.lengths.add(tokens, tokens)
-        self.digests.append(place, [], digest)
-        self.rows += sum(1 for _row in self._cutter.document(tokens + len(self._frame.first) + len(self._frame.last)))
+        self.digests.append(location, [], digest)
+        self.rows += sum(1 for _row in self._cutter.add(tokens + len(self._frame.bos) + len(self._frame.eos)))
 
 
 def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSettings, knobs: Sequence[str]) -> int:
@@ -116,18 +116,18 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     pairs = {"repeated": (repeated(seen.digests), seen.digests, "repeats")}
     if held_out is not None:
         pairs["leaked"] = leaked(seen.digests, held_out.digests), held_out.digests, "is"
-        seen.found["bad"].count += held_out.found["bad"].count
+        seen.findings["bad"].count += held_out.findings["bad"].count
     for name, (same, others, word) in pairs.items():
         examples = list(same)[:EXAMPLES]
-        seen.found[name] = FindingTally(
-            len(same), [(seen.digests.places[row], f"{word} {short(others.places[like])}") for row, like in examples]
+        seen.findings[name] = FindingTally(
+            len(same), [(seen.digests.locations[row], f"{word} {short(others.locations[like])}") for row, like in examples]
         )
-    found = {name: tally for name, tally in seen.found.items() if tally.count}
+    found = {name: tally for name, tally in seen.findings.items() if tally.count}
     for line in (*_length_lines(seen, ink), *language_line(seen.languages, ink)):
         print(line)  # noqa: T201
     for line in finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
         print(line)  # noqa: T201
-    wrong = not seen.documents or any(TEXT_KINDS[name].weight == "wrong" for name in found)
+    wrong = not seen.documents or any(TEXT_KINDS[name].severity == "wrong" for name in found)
     for line in _conclusion_lines(files, dev, seen, settings, knobs, wrong=wrong, ink=ink):
         print(line)  # noqa: T201
     return int(wrong)
@@ -136,7 +136,7 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
 def describe_texts(source: str) -> str:
     """One sentence: how many files there are, in which formats and encodings. Raises UserError as `read_document_parts`."""
     forms = Counter(
-        f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).form
+        f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).description
         for file in list_text_files(source)
     )
     listed = ", ".join(form if count == 1 else f"{count} × {form}" for form, count in forms.most_common())
@@ -148,22 +148,22 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
     assert settings.texts is not None, "rows are shown elsewhere"
     with TemporaryDirectory() as folder:
         with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
-            for place, passage in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
+            for location, passage in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(passage, BadRowError):
-                    raise UserError(f"{place}: {passage}")
+                    raise UserError(f"{location}: {passage}")
                 if passage.first:  # of a document of a million characters the beginning will do
-                    writer.add(settings.tokenizer.encode(passage.text), place, len(passage.text), first=True, last=True)
+                    writer.add(settings.tokenizer.encode(passage.text), location, len(passage.text), first=True, last=True)
                 if writer.rows >= count:
                     break
         rows = TokenFileRows(Path(folder), count)
-        yield from ((rows.place(number), rows[number]) for number in range(len(rows)))
+        yield from ((rows.location(number), rows[number]) for number in range(len(rows)))
 
 
 def _scan_source(source: str, seen: TextScan, ink: Style) -> None:
-    documents, bad = seen.documents, seen.found["bad"].count
+    documents, bad = seen.documents, seen.findings["bad"].count
     print(f"\n{ink(describe_texts(source), 'bold')}")  # noqa: T201
-    seen.read(source)
-    documents, bad = seen.documents - documents, seen.found["bad"].count - bad
+    seen.scan(source)
+    documents, bad = seen.documents - documents, seen.findings["bad"].count - bad
     print(f"  {documents:,} documents, {bad:,} bad / {documents:,} 篇文档，{bad:,} 坏行")  # noqa: T201
 
 
@@ -195,6 +195,6 @@ def _conclusion_lines(
         return
     yield "  " + ink("# shows the rows of tokens / 看词元", "dim")
     yield "  " + ink(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
-    data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.texts_knobs()}
+    data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.text_knobs()}
     yield "  " + ink("# learns from them / 开始训练", "dim")
     yield "  " + ink(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")

@@ -90,8 +90,8 @@ def _labelled_line(label: str, row: str, ink: Style, mark: TokenMark) -> str:
 def _common_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:
     """How many tokens at the start and at the end are the same in both, together at most as many as are kept."""
     room = min(len(kept), len(full))
-    head = next((place for place in range(room) if kept[place] != full[place]), room)
-    tail = next((place for place in range(room - head) if kept[-1 - place] != full[-1 - place]), room - head)
+    head = next((index for index in range(room) if kept[index] != full[index]), room)
+    tail = next((index for index in range(room - head) if kept[-1 - index] != full[-1 - index]), room - head)
     return head, tail
 
 
@@ -99,8 +99,8 @@ def _view(tokenizer: Tokenizer, names: Mapping[int, str], token: int, mark: Toke
     if token in names:
         return TokenView(names[token], mark, control=True)
     try:
-        text = tokenizer.fragment(token).decode()
+        text = tokenizer.token_bytes(token).decode()
     except UnicodeDecodeError:
-        text = tokenizer.piece(token)
+        text = tokenizer.token_text(token)
     shown = SPACES.sub(lambda found: f"␣×{len(found[0])}", text).replace(" ", SPACE).replace("\n", "⏎").replace("\t", "⇥")
     return TokenView(printable(shown) or f"#{token}", mark, control=False)

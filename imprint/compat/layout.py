@@ -108,7 +108,7 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], pace: Pace, *, step: int, 
     for line in lines:
         if not 0 < line["step"] <= step:  # the loss before the first step is ours alone
             continue
-        about = {"epoch": round(pace.batches.epochs(line["step"]), 2), "step": line["step"]}
+        about = {"epoch": round(pace.batches.epochs_at(line["step"]), 2), "step": line["step"]}
         if "eval_loss" in line:
             history.append(about | {"eval_loss": line["eval_loss"]})
         elif "loss" in line:
@@ -120,14 +120,14 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], pace: Pace, *, step: int, 
     return {
         "best_metric": None,
         "best_model_checkpoint": None,
-        "epoch": pace.batches.epochs(step),
+        "epoch": pace.batches.epochs_at(step),
         "global_step": step,
         "is_hyper_param_search": False,
         "is_local_process_zero": True,
         "is_world_process_zero": True,
         "log_history": [dict(sorted(entry.items())) for entry in history],
         "max_steps": pace.steps,
-        "num_train_epochs": -(-pace.steps // pace.batches.per_epoch),
+        "num_train_epochs": -(-pace.steps // pace.batches.steps_per_epoch),
         "total_flos": 0,
         "trial_name": None,
         "trial_params": None,
@@ -138,7 +138,7 @@ def training_figures(lines: Sequence[Mapping[str, Any]], pace: Pace, *, seconds:
     """The figures of train_results.json."""
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     return {
-        "epoch": round(pace.batches.epochs(pace.steps), 2),
+        "epoch": round(pace.batches.epochs_at(pace.steps), 2),
         "train_loss": sum(losses) / len(losses) if losses else None,
         "train_samples": len(pace.batches.lengths),
         **_speed("train", seconds, pace.steps * pace.batches.size, pace.steps),

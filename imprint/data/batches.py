@@ -1,7 +1,4 @@
-"""Rows of token ids laid end to end: the layout in which every model here computes.
-
-Legend: R rows, T tokens of all rows together, A position axes (two in ChatGLM-6B, one elsewhere), N scored targets.
-"""
+"""Which rows go into which batch: shuffled, grouped by length, or longest first."""
 
 import math
 import random
@@ -9,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 
 def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:
-    """Shuffle row numbers into batches of `size` rows of similar length.
+    """Shuffle row indices into batches of `size` rows of similar length.
 
     Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: little
     padding where a step pads, and still random. The last, smaller batch keeps every row in play.
@@ -25,7 +22,7 @@ def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: rand
 
 
 def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iterator[list[int]]:
-    """Shuffle `count` row numbers into batches of `size` rows, whatever their lengths."""
+    """Shuffle `count` row indices into batches of `size` rows, whatever their lengths."""
     order = list(range(count))
     generator.shuffle(order)
     for start in range(0, count, size):
@@ -33,12 +30,12 @@ def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iter
 
 
 class BatchSampler:
-    """The batches of a run: which rows a step takes follows from seed and step alone, so a resumed run needs to remember nothing else.
+    """The batches of a run: seed and step alone decide which rows a step takes, so a resumed run needs no other state.
 
-    Rows that are not grouped come as in the original: an epoch is shuffled and cut into micro-batches, a step takes as many as make `size`
-    rows, and what an epoch leaves over is the beginning of the next step.
+    Without grouping, batches are made as in the original: an epoch is shuffled and split into micro-batches, a step takes as many as make
+    `size` rows, and the rest of an epoch begins the first step of the next one.
 
-    The last `pool` rows are general ones: an epoch takes `general` of them, going round in an order that the seed decides.
+    The last `num_general` rows are general rows: an epoch takes `general_per_epoch` of them in turn, in an order that the seed decides.
     """
 
     def __init__(
@@ -49,63 +46,63 @@ class BatchSampler:
         seed: int,
         group_by_length: bool = True,
         micro_size: int | None = None,
-        pool: int = 0,
-        general: int = 0,
+        num_general: int = 0,
+        general_per_epoch: int = 0,
     ) -> None:
         self.lengths = lengths
         self.size = size
         self.seed = seed
         self.group_by_length = group_by_length
-        self.unit = size if group_by_length or micro_size is None or size % micro_size else micro_size
-        """Rows that stay together: a micro-batch, or the batch of a step."""
-        self.own = len(lengths) - pool
-        """How many rows are the person's own; all of them are in every epoch."""
-        self.general = general
-        """How many general rows an epoch takes."""
-        self.units = math.ceil((self.own + general) / self.unit)
-        """How many units an epoch has."""
-        self.per_step = min(size // self.unit, self.units)
-        """How many units a step takes."""
+        self.unit_rows = size if group_by_length or micro_size is None or size % micro_size else micro_size
+        """Rows of a unit, which is never split: a micro-batch, or the batch of a step."""
+        self.own_rows = len(lengths) - num_general
+        """Number of rows that are not general; every epoch has all of them."""
+        self.general_per_epoch = general_per_epoch
+        """Number of general rows in an epoch."""
+        self.units_per_epoch = math.ceil((self.own_rows + general_per_epoch) / self.unit_rows)
+        """Number of units in an epoch."""
+        self.units_per_step = min(size // self.unit_rows, self.units_per_epoch)
+        """Number of units in a step."""
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
     @property
-    def per_epoch(self) -> int:
-        """Steps that an epoch counts as."""
-        return self.units // self.per_step
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch, rounded down."""
+        return self.units_per_epoch // self.units_per_step
 
-    def steps(self, epochs: float) -> int:
-        """The steps of a run of so many epochs."""
-        return max(1, math.ceil(epochs * self.per_epoch))
+    def total_steps(self, epochs: float) -> int:
+        """Optimizer steps of a run of this many epochs."""
+        return max(1, math.ceil(epochs * self.steps_per_epoch))
 
-    def epochs(self, step: int) -> float:
-        """Times through the rows after so many steps."""
-        return step * self.per_step / self.units
+    def epochs_at(self, step: int) -> float:
+        """Epochs completed after this many steps."""
+        return step * self.units_per_step / self.units_per_epoch
 
-    def of_step(self, step: int) -> list[int]:
-        """Row numbers of optimizer step `step`, counted from 1 on over all epochs; an epoch's smaller last micro-batch stands last."""
-        taken = range((step - 1) * self.per_step, step * self.per_step)
-        units = [self._shuffled(number // self.units)[number % self.units] for number in taken]
+    def batch(self, step: int) -> list[int]:
+        """Row indices of optimizer step `step`, counted from 1 over all epochs; the smaller last micro-batch of an epoch comes last."""
+        taken = range((step - 1) * self.units_per_step, step * self.units_per_step)
+        units = [self._shuffled(number // self.units_per_epoch)[number % self.units_per_epoch] for number in taken]
         units.sort(key=len, reverse=True)
         return [row for unit in units for row in unit]
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
-        """An epoch's rows, in what stays together."""
+        """The row indices of an epoch, by unit."""
         if self._epoch[0] != epoch:
-            chance = random.Random(f"{self.seed}/{epoch}")
-            rows = [*range(self.own), *self._general(epoch)]
-            grouped = length_grouped_batches([self.lengths[row] for row in rows], self.unit, generator=chance)
-            units = grouped if self.group_by_length else shuffled_batches(len(rows), self.unit, generator=chance)
-            self._epoch = (epoch, [[rows[place] for place in unit] for unit in units])
+            rng = random.Random(f"{self.seed}/{epoch}")
+            rows = [*range(self.own_rows), *self._general(epoch)]
+            grouped = length_grouped_batches([self.lengths[row] for row in rows], self.unit_rows, generator=rng)
+            units = grouped if self.group_by_length else shuffled_batches(len(rows), self.unit_rows, generator=rng)
+            self._epoch = (epoch, [[rows[index] for index in unit] for unit in units])
         return self._epoch[1]
 
     def _general(self, epoch: int) -> list[int]:
-        """The general rows of an epoch, counted from 0."""
-        pool = list(range(self.own, len(self.lengths)))
+        """The row indices of the general rows of an epoch (counted from 0)."""
+        pool = list(range(self.own_rows, len(self.lengths)))
         random.Random(f"{self.seed}/general").shuffle(pool)
-        return [pool[(epoch * self.general + place) % len(pool)] for place in range(self.general)]
+        return [pool[(epoch * self.general_per_epoch + index) % len(pool)] for index in range(self.general_per_epoch)]
 
 
 def longest_first_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Row numbers in batches of `size`, longest rows first, so that running out of memory happens at once or never."""
+    """Row indices in batches of `size`, longest rows first: if memory runs out, it does so in the first batch."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     return [order[i : i + size] for i in range(0, len(order), size)]

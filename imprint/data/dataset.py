@@ -42,7 +42,7 @@ class TruncationReport:
     """How many lost the end of the answer."""
 
     @classmethod
-    def of(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
+    def from_rows(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
         """Count over encoded rows."""
         return cls(
             rows=len(rows),
@@ -52,7 +52,7 @@ class TruncationReport:
             cut_answers=sum(row.cut_answer_tokens > 0 for row in rows),
         )
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The report for a person: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
         if not self.cut:
             return f"none of {self.rows} rows was cut."
@@ -77,7 +77,7 @@ class DataSplits:
     """The rows of `dev` as text, for the prompts that are answered during the run."""
     train_report: TruncationReport
     """What the length limits cost in `train`."""
-    places: Sequence[str] = ()
+    locations: Sequence[str] = ()
     """Where each row of `train` stands, `file:line`; empty where nobody knows."""
     sources: tuple[str, ...] = ()
     """What was read, a sentence for each of `train`, `dev` and the general rows: format, encoding, columns."""
@@ -91,12 +91,12 @@ class DataSplits:
         own = len(self.train)
         return self.train[number] if number < own else self.general[number - own]
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """Where that row stands, for a person."""
         own = len(self.train)
         if number >= own:
             return f"general row {number - own + 1}"
-        return self.places[number] if self.places else f"row {number}"
+        return self.locations[number] if self.locations else f"row {number}"
 
     def lengths(self) -> list[int]:
         """Tokens of every row to learn from, the general ones behind the others."""
@@ -114,21 +114,21 @@ def load_splits(section: DataSection, template: Template, base: Path | None = No
 
     Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
     """
-    train_samples, dev_samples = load_samples(section, tools=template.tools)
+    train_samples, dev_samples = load_samples(section, tools=template.supports_tools)
     with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS) as progress:
         train = encode_samples(section, template, progress.over(train_samples))
     dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     sources = tuple(describe_source(path, columns) for path in (section.train, section.dev) if path is not None)
-    places = tuple(sample.place for sample in train_samples)
+    locations = tuple(sample.location for sample in train_samples)
     notes = [] if section.fill else unfilled_notes(train_samples, section.train)
-    split = DataSplits(train, dev, dev_samples, TruncationReport.of(train), places, (*sources, *notes))
+    split = DataSplits(train, dev, dev_samples, TruncationReport.from_rows(train), locations, (*sources, *notes))
     return split if section.mix_general is None else _with_general_rows(split, section, section.mix_general, template, base or Path())
 
 
 def _with_general_rows(split: DataSplits, section: DataSection, mix: MixSection, template: Template, base: Path) -> DataSplits:
     """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
-    found = load_general_rows(mix, base, tools=template.tools)
+    found = load_general_rows(mix, base, tools=template.supports_tools)
     encoded = encode_samples(section, template, found.samples)
     whole = [row for row in encoded if not row.cut]
     if not whole:
@@ -174,7 +174,7 @@ def encode_samples(section: DataSection, template: Template, samples: Iterable[S
         try:
             rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before))
         except UserError as error:
-            raise UserError(f"{sample.place}: {error}") from error
+            raise UserError(f"{sample.location}: {error}") from error
     return rows
 
 
@@ -219,7 +219,7 @@ def _rows(samples: Sequence[Sample]) -> list[list[Sample]]:
     rows: list[list[Sample]] = []
     for sample in samples:
         before = rows[-1][-1] if rows else None
-        if before is None or before.place != sample.place or len(before.history or ()) >= len(sample.history or ()):
+        if before is None or before.location != sample.location or len(before.history or ()) >= len(sample.history or ()):
             rows.append([])
         rows[-1].append(sample)
     return rows

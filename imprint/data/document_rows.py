@@ -11,17 +11,17 @@ from imprint.tokenizers import ChatGLMTokenizer, HFTokenizer, Tokenizer
 class DocumentTokens:
     """The ids around raw text, as the family's own pre-training had them."""
 
-    each: tuple[int, ...]
+    row_prefix: tuple[int, ...]
     """In front of every row, also of one that goes on within a document; never scored."""
-    first: tuple[int, ...]
+    bos: tuple[int, ...]
     """In front of a document, so that its first token has something before it; never scored."""
-    last: tuple[int, ...]
+    eos: tuple[int, ...]
     """Behind a document; scored, so that the model learns where texts end."""
 
     @property
     def overlap(self) -> int:
         """How many tokens a row repeats of the one before it: one where nothing else stands in front of its first new token."""
-        return 0 if self.each else 1
+        return 0 if self.row_prefix else 1
 
 
 def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
@@ -36,19 +36,21 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
     """
     if isinstance(tokenizer, HFTokenizer):
-        begin, last = tokenizer.manners.begin, tokenizer.manners.ends[:1]
-        return DocumentTokens(each=(), first=begin or last, last=last)
+        begin, last = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
+        return DocumentTokens(row_prefix=(), bos=begin or last, eos=last)
     if isinstance(tokenizer, ChatGLMTokenizer):
-        control = tokenizer.control
-        return DocumentTokens(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+        control = tokenizer.special
+        return DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
     sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.special_ids else ("sop", "</s>")
-    return DocumentTokens(each=(tokenizer.special_ids["[gMASK]"], tokenizer.special_ids[sop]), first=(), last=(tokenizer.special_ids[end],))
+    return DocumentTokens(
+        row_prefix=(tokenizer.special_ids["[gMASK]"], tokenizer.special_ids[sop]), bos=(), eos=(tokenizer.special_ids[end],)
+    )
 
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a document's beginning, to be gone on with."""
     frame = document_tokens(tokenizer)
-    return [*frame.each, *frame.first, *tokenizer.encode(text)]
+    return [*frame.row_prefix, *frame.bos, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,18 @@ class RowPacker:
     """
 
     def __init__(self, frame: DocumentTokens, length: int) -> None:
-        self.frame = frame
+        self.document_tokens = frame
         self.length = length
         self.tokens = 0
         self.documents = 0
         self._open: RowSpan | None = None
 
-    def document(self, tokens: int) -> Iterator[RowSpan]:
+    def add(self, tokens: int) -> Iterator[RowSpan]:
         """Take in a document of so many tokens, with the frame's `first` and `last`; yields the rows that are full."""
         start, number = self.tokens, self.documents
         self.tokens += tokens
         self.documents += 1
-        each, overlap = len(self.frame.each), self.frame.overlap
+        each, overlap = len(self.document_tokens.row_prefix), self.document_tokens.overlap
         room = self.length - each
         if self._open is not None and self._open.ids + each + tokens <= self.length:
             row = self._open
@@ -125,9 +127,9 @@ class SlidingWindows:
     """
 
     def __init__(self, frame: DocumentTokens, length: int, stride: int) -> None:
-        self.frame = frame
+        self.document_tokens = frame
         self.stride = stride
-        self._room = length - len(frame.each)
+        self._room = length - len(frame.row_prefix)
         self._held: list[int] = []
         self._new = 0
         """How many of the ids held have been scored, or never are."""
@@ -135,7 +137,7 @@ class SlidingWindows:
     def add(self, ids: Sequence[int], *, first: bool, last: bool) -> Iterator[Window]:
         """Take in a passage; yields the windows that it completes."""
         if first:
-            self._held, self._new = list(self.frame.first), len(self.frame.first) or self.frame.overlap
+            self._held, self._new = list(self.document_tokens.bos), len(self.document_tokens.bos) or self.document_tokens.overlap
         self._held += ids
         start = 0
         while len(self._held) - start > self._room:
@@ -147,5 +149,5 @@ class SlidingWindows:
             yield self._window(self._held)
 
     def _window(self, ids: Sequence[int]) -> Window:
-        known = self._new + len(self.frame.each)
-        return Window((*self.frame.each, *ids), (*[IGNORE_INDEX] * known, *ids[self._new :]), len(ids) - self._new)
+        known = self._new + len(self.document_tokens.row_prefix)
+        return Window((*self.document_tokens.row_prefix, *ids), (*[IGNORE_INDEX] * known, *ids[self._new :]), len(ids) - self._new)

@@ -28,14 +28,14 @@ class EncodedRow:
     """How many tokens of the question (in the original's truncation: of the whole prompt) were cut."""
     cut_answer_tokens: int = 0
     """How many tokens of the answer were cut."""
-    starts: tuple[int, ...] = ()
+    sequence_starts: tuple[int, ...] = ()
     """Where in the row further texts begin, which see nothing of those before them and count their positions anew."""
 
     @property
-    def parts(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    def sequences(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """The (ids, labels) of each text in the row."""
-        ends = (*self.starts, len(self.ids))
-        return [(self.ids[start:end], self.labels[start:end]) for start, end in zip((0, *self.starts), ends, strict=True)]
+        ends = (*self.sequence_starts, len(self.ids))
+        return [(self.ids[start:end], self.labels[start:end]) for start, end in zip((0, *self.sequence_starts), ends, strict=True)]
 
     @property
     def cut(self) -> bool:
@@ -70,7 +70,7 @@ def encode_sample(
     """
     prompt = encode_messages(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
     answer = template.answer(sample.messages, sample.answer, sample.tool)
-    target = [*answer[: max_target_length - 1], template.end]
+    target = [*answer[: max_target_length - 1], template.end_id]
     return EncodedRow(
         ids=(*prompt.ids, *target),
         labels=(*[IGNORE_INDEX] * len(prompt.ids), *target),
@@ -129,12 +129,12 @@ def _truncate_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[
             )
         )
     first = (loose - cut) // 2
-    kept, place = [], 0
+    kept, position = [], 0
     for segment in segments:
         ids = segment.ids
         if not segment.fixed:
-            ids = tuple(token for number, token in enumerate(ids, start=place) if not first <= number < first + cut)
-            place += len(segment.ids)
+            ids = tuple(token for number, token in enumerate(ids, start=position) if not first <= number < first + cut)
+            position += len(segment.ids)
         kept.append(Segment(ids, segment.fixed))
     return kept
 

@@ -31,7 +31,7 @@ def encode_sample_original(
     first = isinstance(template, ChatGLMTemplate)
     source, target = (max_source_length - 1, max_target_length - 2) if first else (max_source_length - 2, max_target_length)
     prompt = _framed(template, whole[:source])
-    scored = [*(prompt[-1:] if first else ()), *answer[:target], template.end]
+    scored = [*(prompt[-1:] if first else ()), *answer[:target], template.end_id]
     read = prompt[:-1] if first else prompt
     return EncodedRow(
         ids=(*read, *scored),
@@ -65,7 +65,7 @@ def encode_original(
 
     `history` None is the bare query, a list (also an empty one) is rounds.
     """
-    sample = Sample(query, answer, None if history is None else tuple(history), place="")
+    sample = Sample(query, answer, None if history is None else tuple(history), location="")
     row = encode_sample_original(_chatglm(tokenizer), sample, max_source_length=max_source_length, max_target_length=max_target_length)
     return list(row.ids), list(row.labels)
 
@@ -74,7 +74,7 @@ def encode_original_evaluation(
     tokenizer: Tokenizer, query: str, answer: str, history: Turns | None, max_source_length: int, max_target_length: int
 ) -> tuple[list[int], str]:
     """The (ids, reference) of a row as ChatGLM-6B's script evaluates it: see `encode_evaluation_original`."""
-    sample = Sample(query, answer, None if history is None else tuple(history), place="")
+    sample = Sample(query, answer, None if history is None else tuple(history), location="")
     prompt, reference = encode_evaluation_original(
         _chatglm(tokenizer), sample, max_source_length=max_source_length, max_target_length=max_target_length
     )
@@ -107,6 +107,6 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: 
 def _framed(template: Template, prompt: Sequence[int]) -> list[int]:
     """The prompt with its two control ids, behind it in ChatGLM-6B, before it in ChatGLM2-6B."""
     if isinstance(template, ChatGLMTemplate):
-        return [*prompt, template.tokenizer.control.gmask, template.tokenizer.control.sop]
+        return [*prompt, template.tokenizer.special.gmask, template.tokenizer.special.sop]
     assert isinstance(template, ChatGLM2Template)
-    return [*template.start, *prompt]
+    return [*template.start_ids, *prompt]

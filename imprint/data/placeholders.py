@@ -33,9 +33,9 @@ def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> li
     known = {name.lower(): text for name, text in texts.items()}
     for sample in samples:
         for name in placeholders(sample, known) - known.keys():
-            wrong.setdefault(name, []).append(sample.place)
+            wrong.setdefault(name, []).append(sample.location)
     if wrong:
-        raise UserError("\n".join(_unknown_placeholder(name, places, texts) for name, places in sorted(wrong.items())))
+        raise UserError("\n".join(_unknown_placeholder(name, locations, texts) for name, locations in sorted(wrong.items())))
     return [_fill_sample(sample, known) for sample in samples]
 
 
@@ -78,7 +78,7 @@ def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
 
 def _sample_texts(sample: Sample) -> Iterator[str]:
     yield from (sample.query, sample.answer, sample.system or "")
-    yield from (message.text for message in sample.said or ())
+    yield from (message.text for message in sample.context or ())
     for turn in sample.history or ():
         yield from turn
 
@@ -89,14 +89,14 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
 
     history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
     system = None if sample.system is None else put(sample.system)
-    said = None if sample.said is None else tuple(replace(message, text=put(message.text)) for message in sample.said)
-    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, said=said)
+    said = None if sample.context is None else tuple(replace(message, text=put(message.text)) for message in sample.context)
+    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, context=said)
 
 
-def _unknown_placeholder(name: str, places: Sequence[str], texts: Mapping[str, str]) -> str:
-    more = f" and {len(places) - MAX_LISTED} more" if len(places) > MAX_LISTED else ""
+def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> str:
+    more = f" and {len(locations) - MAX_LISTED} more" if len(locations) > MAX_LISTED else ""
     return (
-        f"{', '.join(places[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
+        f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
         f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.\n"
         f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。"
     )

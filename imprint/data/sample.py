@@ -15,11 +15,11 @@ class Sample:
     """What should be answered; empty only for a question that nobody has answered yet."""
     history: tuple[tuple[str, str], ...] | None
     """Earlier (question, answer) turns, oldest first; None where the data has no history column."""
-    place: str
+    location: str
     """Where the row stands: "file:line"."""
     system: str | None = None
     """What the model is told before the conversation, where the data says so."""
-    said: tuple[Message, ...] | None = None
+    context: tuple[Message, ...] | None = None
     """All that is said before the answer, where tools are offered, called or answered in it; None elsewhere."""
     tool: str = ""
     """The tool that the answer calls."""
@@ -27,4 +27,4 @@ class Sample:
     @property
     def messages(self) -> list[Message]:
         """What is said up to the question."""
-        return make_messages(self.query, self.history, self.system) if self.said is None else list(self.said)
+        return make_messages(self.query, self.history, self.system) if self.context is None else list(self.context)

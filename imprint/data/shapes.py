@@ -51,7 +51,7 @@ class Columns:
     """The column of the earlier turns, if there is one."""
 
     @property
-    def by_default(self) -> bool:
+    def is_default(self) -> bool:
         """Whether nobody named the question or the answer, so that other shapes may be what is meant."""
         return (self.prompt, self.response) == ("content", "summary")
 
@@ -70,18 +70,18 @@ class RowShape:
     """The column of the earlier turns if a recipe names one: every row must have it."""
 
     @property
-    def optional(self) -> tuple[str, ...]:
+    def optional_columns(self) -> tuple[str, ...]:
         """The columns that are read where they are there."""
         earlier = () if self.history else ("history",)
         return {"named": (), "pair": (*earlier, "system"), "alpaca": (*earlier, "system"), "conversation": ("system",)}[self.kind]
 
     @property
-    def read(self) -> tuple[str, ...]:
+    def read_columns(self) -> tuple[str, ...]:
         """All columns that are read."""
         question = (self.prompt, "input") if self.kind == "alpaca" else (self.prompt,)
-        return (*question, *(name for name in (self.response, self.history) if name), *self.optional)
+        return (*question, *(name for name in (self.response, self.history) if name), *self.optional_columns)
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """How the columns are read, for a person."""
         if self.kind == "conversation":
             return f'"{self.prompt}" holds the turns of a conversation, each answer is a row'
@@ -95,7 +95,7 @@ def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
     Where nothing fits, it is that of the named columns, so that `samples_from_row` says what is missing.
     """
     named = RowShape("named", columns.prompt, columns.response, columns.history)
-    if not columns.by_default or (columns.prompt in row and columns.response in row):
+    if not columns.is_default or (columns.prompt in row and columns.response in row):
         return named
     return published_shape(row, columns.history) or named
 
@@ -113,7 +113,7 @@ def published_shape(row: Mapping[str, object], history: str | None = None) -> Ro
     return None
 
 
-def samples_from_row(row: object, shape: RowShape, place: str, *, tools: bool = False) -> list[Sample]:
+def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool = False) -> list[Sample]:
     """The samples of a row: one, or of a conversation one for each answer, with the turns before it as its history.
 
     `tools` says whether the template writes tools: turns that call or answer one are bad otherwise, and what is offered is left out.
@@ -124,7 +124,7 @@ def samples_from_row(row: object, shape: RowShape, place: str, *, tools: bool = 
     if not isinstance(row, dict):
         raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
     if shape.kind == "conversation":
-        return _conversation(row, shape.prompt, place, tools=tools)
+        return _conversation(row, shape.prompt, location, tools=tools)
     answer_of = "response_column" if shape.kind == "named" else None
     if shape.kind == "alpaca":
         query = _instruction(row)
@@ -134,8 +134,8 @@ def samples_from_row(row: object, shape: RowShape, place: str, *, tools: bool = 
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:
-        history = _history(row.get("history"), "history") if "history" in shape.optional else None
-    return [Sample(query, answer, history, place, _system(row) if "system" in shape.optional else None)]
+        history = _history(row.get("history"), "history") if "history" in shape.optional_columns else None
+    return [Sample(query, answer, history, location, _system(row) if "system" in shape.optional_columns else None)]
 
 
 def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
@@ -148,7 +148,7 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     if knob is None:
         raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {there}.{hint}')
     if not hint and (known := published_shape(row)):
-        hint = f" The row is one of a known shape ({known.sentence()}): leave {knob} out to have it read."
+        hint = f" The row is one of a known shape ({known.summary()}): leave {knob} out to have it read."
     raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {there}.{hint}')
 
 
@@ -201,57 +201,57 @@ def _parse_list(value: object) -> object:
     return value
 
 
-def _conversation(row: Mapping[str, object], column: str, place: str, *, tools: bool) -> list[Sample]:
+def _conversation(row: Mapping[str, object], column: str, location: str, *, tools: bool) -> list[Sample]:
     turns = _parse_list(_column(row, column, None))
     if not isinstance(turns, list):
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
     if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
-        return _tool_conversation(row, turns, column, place)
-    system, said = _split_system(_system(row), [_Turn.of(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
+        return _tool_conversation(row, turns, column, location)
+    system, said = _split_system(_system(row), [_Turn.parse(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
     if not said:
         raise BadRowError(f'"{column}" holds no question and no answer.')
     samples: list[Sample] = []
     history: tuple[tuple[str, str], ...] = ()
     for index, turn in enumerate(said):
         expected = "assistant" if index % 2 else "user"
-        if turn.speaker != expected:
+        if turn.role != expected:
             raise BadRowError(
-                f'turn {turn.number} of "{column}" is by the {turn.speaker}, but user and assistant must take turns, the user first.'
+                f'turn {turn.number} of "{column}" is by the {turn.role}, but user and assistant must take turns, the user first.'
             )
         if expected == "assistant":
             question = said[index - 1].text
             if turn.learned:
-                samples.append(Sample(question, turn.text, history or None, place, system))
+                samples.append(Sample(question, turn.text, history or None, location, system))
             history = (*history, (question, turn.text))
     if len(said) % 2:
         raise BadRowError(f'"{column}" ends with the user (turn {said[-1].number}), so an answer is missing.')
     return samples
 
 
-def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], column: str, place: str) -> list[Sample]:
+def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], column: str, location: str) -> list[Sample]:
     """The samples of a conversation with tools: one for each answer and each call."""
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
-    read = [None if turn is None else _Turn.of(turn, number, column) for number, turn in enumerate(plain, start=1)]
+    read = [None if turn is None else _Turn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
     system, _ = _split_system(_system(row), [turn for turn in read if turn is not None], column)
     told = [
-        ToolTurn((Message("assistant" if turn.speaker == "assistant" else "user", turn.text),), turn.learned)
+        ToolTurn((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None
         else tool_turn(raw if isinstance(raw, dict) else {}, number, column)
         for number, (turn, raw) in enumerate(zip(read, turns, strict=True), start=1)
-        if turn is None or turn.speaker != "system"
+        if turn is None or turn.role != "system"
     ]
-    return list(samples_from_tool_turns(told, system, offered_tools(row, turns), column, place))
+    return list(samples_from_tool_turns(told, system, offered_tools(row, turns), column, location))
 
 
 @dataclass(frozen=True)
 class _Turn:
     number: int
-    speaker: Literal["user", "assistant", "system"]
+    role: Literal["user", "assistant", "system"]
     text: str
     learned: bool
 
     @classmethod
-    def of(cls, turn: object, number: int, column: str) -> "_Turn":
+    def parse(cls, turn: object, number: int, column: str) -> "_Turn":
         """One turn as either of role/content and from/value says it."""
         said = turn if isinstance(turn, dict) else {}
         role = said.get("role", said.get("from"))
@@ -278,13 +278,13 @@ def _join_parts(content: object) -> object:
 
 def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
     """What the model is told first, by a column or by the first turn, and the turns after it."""
-    if turns and turns[0].speaker == "system":
+    if turns and turns[0].role == "system":
         if system is not None and system != turns[0].text:
             raise BadRowError(
                 f'"system" and turn 1 of "{column}" tell the model different things, {quote(system)} and {quote(turns[0].text)}.'
             )
         system, turns = turns[0].text, turns[1:]
     for turn in turns:
-        if turn.speaker == "system":
+        if turn.role == "system":
             raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only speak first.')
     return system, turns

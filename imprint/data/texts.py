@@ -42,9 +42,9 @@ class HeldOutDocuments:
         assert isinstance(document, int), "documents are counted from 0"
         if not self.every:
             return False
-        block, place = divmod(document, self.every)
+        block, location = divmod(document, self.every)
         drawn = int.from_bytes(sha256(f"{self.seed}/{block}".encode()).digest()[:8], "big")
-        return place == drawn % (self.every if block else 2)
+        return location == drawn % (self.every if block else 2)
 
 
 def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> DataSplits:
@@ -117,16 +117,16 @@ def _write_source(
     """Tokenize the documents of a source into one writer, those that are held out into the other."""
     problems, number = BadRows(source), -1
     with ReadProgress(source) as reading:
-        for place, found in read_document_parts(
+        for location, found in read_document_parts(
             source, column=section.text_column, blank_lines=section.blank_lines, consumed=reading.consumed
         ):
             if isinstance(found, BadRowError):
-                problems.add(place, found)
+                problems.add(location, found)
                 continue
             problems.good += found.first
             number += found.first
             writer = measured if number in held_out else learned
-            writer.add(tokenizer.encode(found.text), place, len(found.text), first=found.first, last=found.last)
+            writer.add(tokenizer.encode(found.text), location, len(found.text), first=found.first, last=found.last)
     problems.raise_if_any("Mend {}; nothing was learned.")
 
 
@@ -145,7 +145,7 @@ class ReadProgress(Progress):
 
 def _describe(source: Path, rows: TokenFileRows) -> str:
     """What was read, for a person."""
-    about = rows.about
+    about = rows.info
     read = f"{about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
     used = f", of which {len(rows)} are used" if len(rows) < about.rows else ""
     return f"{source}: {describe_file_count(source)}: {read}{used}"
@@ -153,6 +153,6 @@ def _describe(source: Path, rows: TokenFileRows) -> str:
 
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:
     """The beginnings of the first rows held out, for watching how they are gone on with."""
-    texts = [tokenizer.decode(rows[row].parts[0][0]) for row in range(min(MAX_PROMPTS, len(rows)))]
+    texts = [tokenizer.decode(rows[row].sequences[0][0]) for row in range(min(MAX_PROMPTS, len(rows)))]
     found = [(text, row) for row, text in enumerate(texts) if text.strip()]
-    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.place(row)) for text, row in found]
+    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in found]

@@ -3,7 +3,7 @@
 tokens.bin     all ids, 4 bytes each; the highest bit marks the first token of a document
 rows.bin       where each row begins and ends, 32 bytes each
 documents.bin  the file and the line of each document, 12 bytes each
-about.json     how many there are of each, and what the files are recognised by
+about.json     how many there are of each, and the digest that identifies them
 """
 
 import hashlib
@@ -30,36 +30,38 @@ TOKEN: Final = np.dtype("<u4")
 ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
 DOCUMENT: Final = np.dtype([("line", "<u8"), ("file", "<u4")])
 TOKENS, ROWS, DOCUMENTS, ABOUT = "tokens.bin", "rows.bin", "documents.bin", "about.json"
+KEYS: Final = {"row_prefix": "each"}
+"""Fields of `TokenFileInfo` that about.json has under another name."""
 
 
 @dataclass(frozen=True)
 class TokenFileInfo:
-    """What about.json says."""
+    """The content of about.json."""
 
     rows: int
     """How many rows there are."""
     documents: int
     """How many documents."""
     tokens: int
-    """How many tokens, with the ids that open and close documents."""
+    """How many tokens, with the special ids around documents."""
     characters: int
-    """How many characters of text they stand for."""
-    each: tuple[int, ...]
-    """The ids in front of every part of a row."""
+    """How many characters of text."""
+    row_prefix: tuple[int, ...]
+    """The ids in front of every sequence of a row."""
     files: tuple[str, ...]
-    """The files that the documents are from, in the order of their numbers."""
+    """The files that the documents come from, by index."""
     digest: str
-    """What the rows are recognised by."""
+    """Digest that identifies the rows."""
 
 
 class TokenWriter(AbstractContextManager["TokenWriter"]):
-    """Writes the four files into a folder that exists; on leaving, about.json comes last."""
+    """Writes the four files into an existing folder; about.json is written last, on leaving."""
 
     def __init__(self, folder: Path, frame: DocumentTokens, length: int) -> None:
         self.folder = folder
-        self.frame = frame
+        self.document_tokens = frame
         self.rows = 0
-        self.cutter = RowPacker(frame, length)
+        self.packer = RowPacker(frame, length)
         self._digest = hashlib.sha256(_digest_head(frame, length).encode())
         self._files: dict[str, int] = {}
         self._characters = 0
@@ -71,11 +73,11 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
                 self._stack.enter_context((folder / name).open("wb")) for name in (TOKENS, ROWS, DOCUMENTS)
             )
 
-    def add(self, text_ids: Sequence[int], place: str, characters: int, *, first: bool, last: bool) -> None:
-        """Write a passage; `first` and `last` say whether its document begins and ends with it."""
-        ids = np.array([*(self.frame.first if first else ()), *text_ids, *(self.frame.last if last else ())], dtype=TOKEN)
+    def add(self, text_ids: Sequence[int], location: str, characters: int, *, first: bool, last: bool) -> None:
+        """Write a document part; `first` and `last` say whether its document begins and ends with it."""
+        ids = np.array([*(self.document_tokens.bos if first else ()), *text_ids, *(self.document_tokens.eos if last else ())], dtype=TOKEN)
         if first:
-            file, _, line = place.rpartition(":")
+            file, _, line = location.rpartition(":")
             self._write(self._documents, np.array([(int(line), self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
         if len(ids) and not self._open:
             ids[0] |= DOCUMENT_START
@@ -83,18 +85,19 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._open += len(ids)
         self._characters += characters
         if last:
-            self._add_rows(self.cutter.document(self._open))
+            self._add_rows(self.packer.add(self._open))
             self._open = 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the files; without an error, say that they are complete."""
         if error is None:
-            self._add_rows(self.cutter.finish())
+            self._add_rows(self.packer.finish())
         self._stack.close()
         if error is None:
-            counts = (self.rows, self.cutter.documents, self.cutter.tokens, self._characters)
-            about = TokenFileInfo(*counts, self.frame.each, tuple(self._files), self._digest.hexdigest()[:16])
-            write_json(self.folder / ABOUT, asdict(about))
+            counts = (self.rows, self.packer.documents, self.packer.tokens, self._characters)
+            info = TokenFileInfo(*counts, self.document_tokens.row_prefix, tuple(self._files), self._digest.hexdigest()[:16])
+            values = asdict(info)
+            write_json(self.folder / ABOUT, {KEYS.get(name, name): value for name, value in values.items()})
 
     def _add_rows(self, rows: Iterable[RowSpan]) -> None:
         made = np.array([astuple(row) for row in rows], dtype=ROW)
@@ -109,17 +112,17 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
 
 
 class TokenFileRows(Sequence[EncodedRow]):
-    """The rows of a folder that `TokenWriter` wrote, each read when it is asked for."""
+    """The rows of a folder that `TokenWriter` wrote, each read from the disk on access."""
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder
-        self.about = read_token_file_info(folder)
-        self._count = self.about.rows if limit is None else min(limit, self.about.rows)
+        self.info = read_token_file_info(folder)
+        self._count = self.info.rows if limit is None else min(limit, self.info.rows)
 
     @property
     def digest(self) -> str:
-        """What the rows are recognised by."""
-        return f"{self.about.digest}/{self._count}"
+        """Digest that identifies the rows."""
+        return f"{self.info.digest}/{self._count}"
 
     @property
     def lengths(self) -> list[int]:
@@ -131,13 +134,13 @@ class TokenFileRows(Sequence[EncodedRow]):
         return self._count
 
     @overload
-    def __getitem__(self, place: int) -> EncodedRow: ...
+    def __getitem__(self, location: int) -> EncodedRow: ...
     @overload
-    def __getitem__(self, place: slice) -> list[EncodedRow]: ...
-    def __getitem__(self, place: int | slice) -> EncodedRow | list[EncodedRow]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(self._count))]
-        row = self._row(place)
+    def __getitem__(self, location: slice) -> list[EncodedRow]: ...
+    def __getitem__(self, location: int | slice) -> EncodedRow | list[EncodedRow]:
+        if isinstance(location, slice):
+            return [self[one] for one in range(*location.indices(self._count))]
+        row = self._row(location)
         tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
         parts = np.split(tokens & (DOCUMENT_START - 1), np.flatnonzero(tokens[1:] & DOCUMENT_START) + 1)
         ids: list[int] = []
@@ -146,24 +149,24 @@ class TokenFileRows(Sequence[EncodedRow]):
         for part in parts:
             starts.append(len(ids))
             text = part.tolist()
-            ids += [*self.about.each, *text]
-            labels += [*[IGNORE_INDEX] * len(self.about.each), *text] if self.about.each else [IGNORE_INDEX, *text[1:]]
-        return EncodedRow(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+            ids += [*self.info.row_prefix, *text]
+            labels += [*[IGNORE_INDEX] * len(self.info.row_prefix), *text] if self.info.row_prefix else [IGNORE_INDEX, *text[1:]]
+        return EncodedRow(tuple(ids), tuple(labels), sequence_starts=tuple(starts[1:]))
 
-    def place(self, row: int) -> str:
-        """Where the document that a row begins with stands: "file:line"."""
+    def location(self, row: int) -> str:
+        """Location of the first document of a row: "file:line"."""
         (document,) = _read_entries(self.folder / DOCUMENTS, DOCUMENT, int(self._row(row)["document"]), 1)
-        return f"{self.about.files[document['file']]}:{document['line']}"
+        return f"{self.info.files[document['file']]}:{document['line']}"
 
-    def _row(self, place: int) -> np.void:
-        if not -self._count <= place < self._count:
-            raise IndexError(place)
-        row: np.void = _read_entries(self.folder / ROWS, ROW, place % self._count, 1)[0]
+    def _row(self, location: int) -> np.void:
+        if not -self._count <= location < self._count:
+            raise IndexError(location)
+        row: np.void = _read_entries(self.folder / ROWS, ROW, location % self._count, 1)[0]
         return row
 
 
 class RowLocations(Sequence[str]):
-    """Where each row's first document stands."""
+    """Location of the first document of each row."""
 
     def __init__(self, rows: TokenFileRows) -> None:
         self._rows = rows
@@ -172,16 +175,16 @@ class RowLocations(Sequence[str]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, location: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        return self._rows.place(place) if isinstance(place, int) else [self[one] for one in range(*place.indices(len(self)))]
+    def __getitem__(self, location: slice) -> list[str]: ...
+    def __getitem__(self, location: int | slice) -> str | list[str]:
+        return self._rows.location(location) if isinstance(location, int) else [self[one] for one in range(*location.indices(len(self)))]
 
 
 def _digest_head(frame: DocumentTokens, length: int) -> str:
     """What a digest begins with, in the words of earlier versions, so that the rows of their runs are recognised."""
-    return f"(Frame(each={frame.each!r}, first={frame.first!r}, last={frame.last!r}), {length})"
+    return f"(Frame(each={frame.row_prefix!r}, first={frame.bos!r}, last={frame.eos!r}), {length})"
 
 
 def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
@@ -192,7 +195,8 @@ def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
 def read_token_file_info(folder: Path) -> TokenFileInfo:
     """What a folder's about.json says."""
     values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return TokenFileInfo(**values | {name: tuple(values[name]) for name in ("each", "files")})
+    fields = {name: values[KEYS.get(name, name)] for name in TokenFileInfo.__dataclass_fields__}
+    return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("row_prefix", "files")})
 
 
 def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:

@@ -78,7 +78,7 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
 
 
 def samples_from_tool_turns(
-    turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object], ...], column: str, place: str
+    turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object], ...], column: str, location: str
 ) -> Iterator[Sample]:
     """A sample for each learned answer or call, with all that was said before it. BadRowError where somebody speaks out of turn."""
     said = [Message("system", system or "", tools=tools)] if system or tools else []
@@ -94,7 +94,7 @@ def samples_from_tool_turns(
                 )
             if message.role == "assistant":
                 if turn.learned:
-                    yield Sample(asked, message.text, tuple(history) or None, place, system, tuple(said), message.tool)
+                    yield Sample(asked, message.text, tuple(history) or None, location, system, tuple(said), message.tool)
                 history.append((asked, message.text))
             asked = message.text if message.role != "assistant" else asked
             said.append(message)

@@ -82,7 +82,7 @@ def _cells(sample: Sample, columns: Sequence[str], longest: int, form: str) -> l
     for name, cell in zip(columns, cells, strict=True):
         if len(cell) > longest:
             raise UserError(
-                f'{sample.place}: "{name}" has {len(cell)} characters, but a cell of {form} holds {longest}. Write .jsonl instead.'
+                f'{sample.location}: "{name}" has {len(cell)} characters, but a cell of {form} holds {longest}. Write .jsonl instead.'
             )
     return cells
 
@@ -120,7 +120,7 @@ def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str
             cells = []
             for name, text in zip(columns, _cells(sample, columns, LONGEST_EXCEL_CELL, "Excel"), strict=True):
                 if found := UNWRITABLE.search(text):
-                    raise UserError(f'{sample.place}: "{name}" holds U+{ord(found[0]):04X}, which Excel cannot. Write .jsonl instead.')
+                    raise UserError(f'{sample.location}: "{name}" holds U+{ord(found[0]):04X}, which Excel cannot. Write .jsonl instead.')
                 cell = WriteOnlyCell(sheet, value=escape_cell(text))
                 cell.data_type = "s"  # also what begins with "="
                 cells.append(cell)

@@ -99,7 +99,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
                 try:
                     lines = _answer_batch(batch, questions, model, section)
                 except NotFiniteError as error:
-                    raise UserError(f"{samples[batch[error.row]].place}: {error}") from error
+                    raise UserError(f"{samples[batch[error.row]].location}: {error}") from error
                 for line in lines:
                     append_jsonl(file, line)
                     done[line["row"]] = line
@@ -121,7 +121,7 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
     unknown = [sample for sample in samples if sample.answer.strip() not in task.labels]
     if unknown:
         raise UserError(
-            f'{unknown[0].place}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in {len(unknown):,} of '
+            f'{unknown[0].location}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in {len(unknown):,} of '
             f"{len(samples):,} rows. Name every label of the data in task.labels, or mend the rows."
         )
 
@@ -193,7 +193,7 @@ def _generate_answers(batch: list[int], prompts: list[Question], model: Model, s
     return [
         {
             "row": row,
-            "prediction": model.template.scored(model.tokenizer.decode(answer)),
+            "prediction": model.template.scored_text(model.tokenizer.decode(answer)),
             "tokens": len(answer),
             "finished": len(answer) < limit,
         }

@@ -20,7 +20,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     section = read_overrides(overrides, EvaluateSection)
     source = resolve_source(path, section.base_path)
     section = resolve(section, source.run)
-    tools = open_template(source, section.template).tools
+    tools = open_template(source, section.template).supports_tools
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(source, section, name_of(data), limit)
     answers = answer_all(load_with(source, section), samples, section, output)

@@ -46,7 +46,7 @@ def compare(
     section = resolve(section, run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
-    tools = open_template(source, section.template).tools
+    tools = open_template(source, section.template).supports_tools
     compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
     training = load_training_samples(run, tools=tools)
     baseline = baseline_of(training, compared.samples, section)

@@ -201,7 +201,7 @@ class _WindowBatcher:
         windows, held = SlidingWindows(frame, length, stride), list[_DocumentSums]()
         for part in parts:
             if part.first:
-                held.append(_DocumentSums(part.place))
+                held.append(_DocumentSums(part.location))
             document = held[-1]
             document.characters += len(part.text)
             document.complete = part.last
@@ -220,7 +220,7 @@ class _WindowBatcher:
     def _window(self, frame: DocumentTokens) -> tuple[int, int]:
         """Length and stride of the windows, from the section or the model."""
         length = self.section.length or min(MAX_WINDOW, self.model.network.shape.max_length)
-        most = length - len(frame.each) - frame.overlap
+        most = length - len(frame.row_prefix) - frame.overlap
         stride = self.section.stride or max(1, length // 2)
         if stride > most:
             raise UserError(

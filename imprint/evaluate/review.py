@@ -131,7 +131,7 @@ def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Ex
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
     """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
     run, home = source.require_run(NOTHING_TUNED), source.run_folder
-    samples, held_out = run_samples(run, section, tools=open_template(source).tools)
+    samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
     own = Own(samples, run.data.max_source_length, run.data.max_target_length)
     found, answers = measure(_base_and_tuned(source, section), section, own)
     rows = [

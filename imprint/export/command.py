@@ -80,7 +80,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         refuse_destination(out, reads, again=_is_export, otherwise="is no export")
     most = section.questions
     if prompts is None:
-        asked = questions(run, most, tools=open_template(source).tools)
+        asked = questions(run, most, tools=open_template(source).supports_tools)
     else:
         asked = read_questions(prompts, prompt_column="content", limit=most)
     with atomic_file(out) if target == "bundle" else atomic_folder(out) as part:

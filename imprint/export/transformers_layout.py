@@ -104,5 +104,5 @@ def _complete_template(part: Path, template: Template) -> None:
         if name.endswith("_token") and isinstance(token, dict):
             fields[name] = token.get("content")
     if template.name in LINES:
-        fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.manners.begin else "") + LINES[template.name]
+        fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.special_tokens.bos_ids else "") + LINES[template.name]
     write_json(part / SETTINGS, fields)

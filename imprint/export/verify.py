@@ -41,7 +41,7 @@ class Answer:
 
 def questions(run: RunConfig, count: int, *, tools: bool = False) -> list[Sample]:
     """What is asked: the first rows that the run held out, or questions of our own. `tools` says whether the template writes tools."""
-    return _held_out(run, tools=tools)[:count] or [Sample(text, "", None, place="") for text in QUESTIONS[:count]]
+    return _held_out(run, tools=tools)[:count] or [Sample(text, "", None, location="") for text in QUESTIONS[:count]]
 
 
 def prompts(template: Template, run: RunConfig, asked: Sequence[Sample]) -> list[list[int]]:

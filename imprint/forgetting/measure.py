@@ -137,7 +137,7 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
         for start in range(0, len(samples), section.batch_size):
             batch = samples[start : start + section.batch_size]
             prompts = [model.prompt_of(one.messages, max_source_length=source) for one in batch]
-            yield Look([model.template.scored(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
+            yield Look([model.template.scored_text(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
     for rows in _pieces(model, texts, section.text_tokens):
         yield Look(log_probs=log_probs(model, rows))
 
@@ -147,7 +147,7 @@ def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[En
     batch: list[EncodedRow] = []
     frame = document_tokens(model.tokenizer)
     for text in texts:
-        head, scored = (*frame.each, *frame.first), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.last)
+        head, scored = (*frame.row_prefix, *frame.bos), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.eos)
         row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)

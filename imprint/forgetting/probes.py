@@ -37,7 +37,7 @@ def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
     if limit is not None and limit < len(questions):
         questions = [questions[place * len(questions) // limit] for place in range(limit)]
     keys = _keys(path) if holds_rows(path) else {}
-    return [Probe(asked.query, keys.get(asked.place, ())) for asked in questions]
+    return [Probe(asked.query, keys.get(asked.location, ())) for asked in questions]
 
 
 def read_texts(path: Path) -> list[str]:

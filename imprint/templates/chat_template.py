@@ -20,9 +20,9 @@ class ChatTemplate:
 
     tokenizer: HFTokenizer
     """Whose ids it makes."""
-    end: int
+    end_id: int
     """What follows an answer in the template, or ends a text."""
-    lead: str
+    answer_prefix: str
     """What the template itself puts before an answer, such as the empty thoughts of Qwen3: learned, but no part of what is said."""
 
     @property
@@ -31,14 +31,14 @@ class ChatTemplate:
         return "own"
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """It writes them."""
         return True
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """What follows an answer in the template, and all that the folder says ends a text."""
-        return frozenset({self.end, *self.tokenizer.manners.ends})
+        return frozenset({self.end_id, *self.tokenizer.special_tokens.eos_ids})
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """The rendered conversation with the template's generation prompt; `before` stands in front of the last text.
@@ -51,7 +51,7 @@ class ChatTemplate:
         texts = _text_spans(rendered.replace(GUARD, ""), said)
         placed = [
             (token, token in control or not any(first <= start and end <= last for first, last in texts))
-            for token, start, end in self._placed(rendered)
+            for token, start, end in self._with_offsets(rendered)
         ]
         return tuple(Segment(tuple(token for token, _ in run), fixed=fixed) for fixed, run in groupby(placed, key=lambda one: one[1]))
 
@@ -61,30 +61,30 @@ class ChatTemplate:
         whole = _render(self.tokenizer, [*messages, Message("assistant", text, tool)], answering=False)
         if not whole.startswith(asked):
             return self.tokenizer.encode(text)
-        ids = [token for token, _start, _end in self._placed(whole[len(asked) :])]
-        return ids[: ids.index(self.end)] if self.end in ids else ids
+        ids = [token for token, _start, _end in self._with_offsets(whole[len(asked) :])]
+        return ids[: ids.index(self.end_id)] if self.end_id in ids else ids
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """Without what the template puts before every answer."""
-        return text.removeprefix(self.lead)
+        return text.removeprefix(self.answer_prefix)
 
-    def shown(self, text: str, *, done: bool = True) -> str:
+    def display_text(self, text: str, *, done: bool = True) -> str:
         """The same, trimmed; as long as it may still become what stands before every answer, it is not known to be one."""
-        return "" if not done and self.lead.startswith(text) else self.scored(text).strip()
+        return "" if not done and self.answer_prefix.startswith(text) else self.scored_text(text).strip()
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """All of it."""
         return shown
 
-    def _placed(self, rendered: str) -> list[tuple[int, int, int]]:
+    def _with_offsets(self, rendered: str) -> list[tuple[int, int, int]]:
         """Ids of rendered text and their places; what was typed as a control token and broken is whole again, and text."""
         if GUARD not in rendered:
-            return self.tokenizer.placed(rendered, marked=True)
+            return self.tokenizer.encode_with_offsets(rendered, marked=True)
         found: list[tuple[int, int, int]] = []
         at = 0
         for part in self.tokenizer.special_pattern.split(rendered):
             text, known = part.replace(GUARD, ""), self.tokenizer.special_ids.get(part)
-            inside = self.tokenizer.placed(text, marked=False) if known is None else [(known, 0, len(text))]
+            inside = self.tokenizer.encode_with_offsets(text, marked=False) if known is None else [(known, 0, len(text))]
             found += ((token, at + start, at + end) for token, start, end in inside)
             at += len(text)
         return found
@@ -98,7 +98,7 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
     asked, answered = Message("user", "1"), Message("assistant", MARKER)
     behind = _render(tokenizer, [asked, answered, Message("user", "2")], answering=False).partition(MARKER)[2]
     found = tokenizer.special_pattern.match(behind.lstrip())
-    ends = [tokenizer.special_ids[found[1]]] if found else list(tokenizer.manners.ends)
+    ends = [tokenizer.special_ids[found[1]]] if found else list(tokenizer.special_tokens.eos_ids)
     if not ends:
         raise UserError(
             "nothing ends an answer: the chat template puts no control token behind it, and neither tokenizer_config.json nor "
@@ -118,20 +118,22 @@ def _with_prefix(messages: Sequence[Message], before: str) -> list[Message]:
 
 def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
     """Where the texts of the messages stand, and all around them frames them; everything where one is not rendered as it is."""
-    found, place = [], 0
+    found, end = [], 0
     for message in messages:
-        start = rendered.find(message.text.strip(), place)
+        start = rendered.find(message.text.strip(), end)
         if start < 0 or message.tool or message.tools:
             return [(0, len(rendered))]
-        place = start + len(message.text.strip())
-        found.append((start, place))
+        end = start + len(message.text.strip())
+        found.append((start, end))
     return found
 
 
 def _render(tokenizer: HFTokenizer, messages: Sequence[Message], *, answering: bool) -> str:
     """The rendered messages, in which a control token that was typed is broken."""
     tools = [tool for message in messages for tool in message.tools]
-    return render_chat_template(tokenizer.manners, [_as_dict(tokenizer, message) for message in messages], tools, answering=answering)
+    return render_chat_template(
+        tokenizer.special_tokens, [_as_dict(tokenizer, message) for message in messages], tools, answering=answering
+    )
 
 
 def _as_dict(tokenizer: HFTokenizer, message: Message) -> dict[str, object]:

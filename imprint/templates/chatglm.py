@@ -31,24 +31,24 @@ class ChatGLMTemplate:
         return "chatglm"
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """It writes none."""
         return False
 
     @property
-    def end(self) -> int:
+    def end_id(self) -> int:
         """`<eop>`."""
-        return self.tokenizer.control.eop
+        return self.tokenizer.special.eop
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """`<eop>` alone."""
-        return frozenset({self.end})
+        return frozenset({self.end_id})
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """The text, then `[gMASK] <sop>`; UserError for a tool's message."""
         query, history, system = split_pairs(messages, "ChatGLM-6B")
-        control = self.tokenizer.control
+        control = self.tokenizer.special
         text = self.tokenizer.encode(before + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 
@@ -56,15 +56,15 @@ class ChatGLMTemplate:
         """The text alone."""
         return self.tokenizer.encode(text)
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """All of it."""
         return text
 
-    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+    def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
         """Polished, however much of it is there."""
         return process_response(text)
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """Without what `process_response` may still change: a half-width mark needs its right neighbour, the date all of its text."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith(("[", *FULL_WIDTH)) else text

@@ -25,22 +25,22 @@ class ChatGLM2Template:
         return "chatglm2"
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """It writes none."""
         return False
 
     @property
-    def end(self) -> int:
+    def end_id(self) -> int:
         """`</s>`."""
         return self.tokenizer.special_ids["</s>"]
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """`</s>` alone."""
-        return frozenset({self.end})
+        return frozenset({self.end_id})
 
     @property
-    def start(self) -> tuple[int, int]:
+    def start_ids(self) -> tuple[int, int]:
         """`[gMASK] sop`."""
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["sop"]
 
@@ -48,21 +48,21 @@ class ChatGLM2Template:
         """`[gMASK] sop`, then the text; UserError for a tool's message."""
         query, history, system = split_pairs(messages, "ChatGLM2-6B")
         text = self.tokenizer.encode(before + with_system(format_rounds_from_one(query, history), system))
-        return (Segment(self.start, fixed=True), Segment(tuple(text)))
+        return (Segment(self.start_ids, fixed=True), Segment(tuple(text)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
         """The text alone."""
         return self.tokenizer.encode(text)
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """All of it."""
         return text
 
-    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+    def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
         """Trimmed, its date filled in."""
         return fill_date(text)
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """Without the beginning of a date that is still to be filled in."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text

@@ -58,7 +58,7 @@ def _allowed_names(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ..
     if isinstance(tokenizer, GLM4Tokenizer):
         return ("glm4",)
     if isinstance(tokenizer, HFTokenizer):
-        return ("own", "plain", "bare") if tokenizer.manners.chat_template else ("plain", "bare")
+        return ("own", "plain", "bare") if tokenizer.special_tokens.chat_template else ("plain", "bare")
     return ("chatglm",)
 
 
@@ -75,7 +75,7 @@ def mentions_role_tokens(folder: Path) -> bool:
 
 
 def _plain(tokenizer: HFTokenizer, folder: Path, name: Literal["plain", "bare"]) -> PlainTemplate:
-    if not tokenizer.manners.ends:
+    if not tokenizer.special_tokens.eos_ids:
         raise UserError(
             f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '
             "Take both from the official folder."

@@ -47,15 +47,15 @@ class Template(Protocol):
         """Whose ids it makes."""
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """Whether it can write tools that are offered, called and answered."""
 
     @property
-    def end(self) -> int:
+    def end_id(self) -> int:
         """The id that a training row ends with."""
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """The ids that end an answer."""
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
@@ -67,13 +67,13 @@ class Template(Protocol):
     def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
         """What the model shall write after these messages, without the end; `tool` is the one it calls with it."""
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """A decoded answer as it is measured: all that the model wrote, without what frames it."""
 
-    def shown(self, text: str, *, done: bool = True) -> str:
+    def display_text(self, text: str, *, done: bool = True) -> str:
         """A decoded answer as a person reads it; while it is not `done`, what further tokens may take back is left out."""
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """The beginning of an unfinished shown answer that no further token changes."""
 
 

@@ -20,19 +20,19 @@ class PlainTemplate:
     """What a recipe calls it."""
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """It writes none."""
         return False
 
     @property
-    def end(self) -> int:
+    def end_id(self) -> int:
         """What ends a text, by the folder."""
-        return self.tokenizer.manners.ends[0]
+        return self.tokenizer.special_tokens.eos_ids[0]
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """All that the folder says ends a text."""
-        return frozenset(self.tokenizer.manners.ends)
+        return frozenset(self.tokenizer.special_tokens.eos_ids)
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """What the vocabulary begins a text with, then the text; UserError for a tool's message."""
@@ -40,20 +40,20 @@ class PlainTemplate:
         asked, answered = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
         text = "".join(asked.replace("{}", question) + answered.replace("{}", answer) for question, answer in history)
         ids = self.tokenizer.encode(before + with_system(text + asked.replace("{}", query), system))
-        return (Segment(self.tokenizer.manners.begin, fixed=True), Segment(tuple(ids)))
+        return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
         """The text alone."""
         return self.tokenizer.encode(text)
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """All of it."""
         return text
 
-    def shown(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
+    def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
         """Trimmed."""
         return text.strip()
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """All of it."""
         return shown

@@ -36,56 +36,56 @@ class RoleTemplate:
         return "glm4" if isinstance(self.tokenizer, GLM4Tokenizer) else "chatglm3"
 
     @property
-    def tools(self) -> bool:
+    def supports_tools(self) -> bool:
         """It writes them."""
         return True
 
     @property
-    def end(self) -> int:
+    def end_id(self) -> int:
         """What the fine-tuning script ends a row with: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
         return self.tokenizer.special_ids["<|user|>" if self.name == "glm4" else "</s>"]
 
     @property
-    def end_ids(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """The end of a text, a user's turn, and a tool's."""
         whole = "<|endoftext|>" if self.name == "glm4" else "</s>"
         return frozenset(self.tokenizer.special_ids[name] for name in (whole, "<|user|>", "<|observation|>"))
 
     @property
-    def start(self) -> tuple[int, int]:
+    def start_ids(self) -> tuple[int, int]:
         """`[gMASK] <sop>`, the second of which ChatGLM3 writes without brackets."""
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["<sop>" if self.name == "glm4" else "sop"]
 
     def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
         """All that was said, then `<|assistant|>`; `before` stands in front of the last text."""
-        segments = [Segment(self.start, fixed=True)]
-        for place, message in enumerate(messages, start=1):
+        segments = [Segment(self.start_ids, fixed=True)]
+        for index, message in enumerate(messages, start=1):
             for text in self._texts(message):
-                segments += self._said(message, (before if place == len(messages) else "") + text)
+                segments += self._message_segments(message, (before if index == len(messages) else "") + text)
         return (*segments, Segment((self._role("assistant"),), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
         """The line of the tool, empty where none is called, and the text; an answer begins where `<|assistant|>` ends."""
-        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._called(text) if tool else text)]
+        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._format_call(text) if tool else text)]
 
-    def scored(self, text: str) -> str:
+    def scored_text(self, text: str) -> str:
         """Without the empty line where no tool is called."""
         line, ended, rest = text.partition("\n")
         return rest.removeprefix(" ") if ended and not line.strip() else text
 
-    def shown(self, text: str, *, done: bool = True) -> str:
+    def display_text(self, text: str, *, done: bool = True) -> str:
         """The text; where a tool is called, its name on the first line. What comes before the first line ends is not known to be either."""
         line, ended, rest = text.partition("\n")
         if not ended:
             return fill_date(text) if done else ""
         return f"{line.strip()}\n{rest.strip()}" if line.strip() else fill_date(rest)
 
-    def settled(self, shown: str) -> str:
+    def stable_prefix(self, shown: str) -> str:
         """Without the beginning of a date that is still to be filled in."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text
 
-    def _said(self, message: Message, text: str) -> list[Segment]:
+    def _message_segments(self, message: Message, text: str) -> list[Segment]:
         line = (self._role(message.role), *self.tokenizer.encode(f"{message.tool}\n"))
         return [Segment(line, fixed=True), Segment(tuple(self.tokenizer.encode(text)))]
 
@@ -95,7 +95,7 @@ class RoleTemplate:
     def _texts(self, message: Message) -> list[str]:
         """What is said: ChatGLM3 takes the tools as one JSON list behind the text, GLM-4 as a text of their own before it."""
         if not message.tools:
-            text = self._called(message.text) if message.tool else message.text
+            text = self._format_call(message.text) if message.tool else message.text
             return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
             return [f"{message.text or CHATGLM3_TOOLS}\n{_to_json(list(message.tools))}"]
@@ -104,7 +104,7 @@ class RoleTemplate:
         tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named)
         return [tools, message.text] if message.text else [tools]
 
-    def _called(self, arguments: str) -> str:
+    def _format_call(self, arguments: str) -> str:
         """A call: ChatGLM3 writes an object of arguments as Python code, GLM-4 as it is."""
         if self.name == "glm4":
             return arguments

@@ -93,13 +93,13 @@ def _special_id(config: Mapping[str, object], key: str, name: str, edition: Chat
 class ChatGLMTokenizer:
     """ChatGLM-6B's text pieces: typed text never becomes a control id, whatever it says."""
 
-    all_leading_spaces = True
+    strips_all_leading_spaces = True
     """SentencePiece leaves out every one here, for the vocabulary says that extra whitespace is removed."""
-    each_byte = True
+    replaces_each_byte = True
     """SentencePiece shows each byte that is no character."""
 
     def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
-        self.control = control
+        self.special = control
         self.special_ids: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
         """The same, by name."""
         self._processor = processor
@@ -125,22 +125,22 @@ class ChatGLMTokenizer:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
 
-    def fragment(self, token: int, *, first: bool = False) -> bytes:
+    def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""
         byte = self._bytes.get(token)
         if byte is not None:
             return bytes([byte])
-        piece = self.piece(token)
+        piece = self.token_text(token)
         if first:
             piece = piece.removeprefix(SPACE)
         return WHITESPACE.get(piece, piece.replace(SPACE, " ")).encode()
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
-        place = token - self._shift
-        if not 0 <= place < len(self._processor) or self._processor.is_control(place) or self._processor.is_unknown(place):
+        index = token - self._shift
+        if not 0 <= index < len(self._processor) or self._processor.is_control(index) or self._processor.is_unknown(index):
             return ""
-        return self._processor.id_to_piece(place)
+        return self._processor.id_to_piece(index)
 
 
 def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
@@ -152,10 +152,10 @@ def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
     processor = _read_model(file)
     shift = control.sop - processor.piece_to_id("<sop>")
     for name, piece in zip(("mask", "gmask", "sop", "eop"), ("[MASK]", "[gMASK]", "<sop>", "<eop>"), strict=True):
-        place = processor.piece_to_id(piece)
-        if shift < 0 or place + shift != getattr(control, name):
+        index = processor.piece_to_id(piece)
+        if shift < 0 or index + shift != getattr(control, name):
             raise UserError(
-                f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {place} of the one and "
+                f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {index} of the one and "
                 f"{getattr(control, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model."
             )
     size = config.get("vocab_size")

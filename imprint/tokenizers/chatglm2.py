@@ -21,9 +21,9 @@ SPECIAL_TOKENS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system
 class ChatGLM2Tokenizer:
     """The text pieces of ChatGLM2 and ChatGLM3: typed text never becomes a control id, whatever it says."""
 
-    all_leading_spaces = False
+    strips_all_leading_spaces = False
     """SentencePiece leaves out one here, for the vocabulary says that extra whitespace is kept."""
-    each_byte = True
+    replaces_each_byte = True
     """SentencePiece shows each byte that is no character."""
 
     def __init__(self, processor: SentencePieceProcessor) -> None:
@@ -31,7 +31,7 @@ class ChatGLM2Tokenizer:
         self._ids = list(range(len(processor)))  # one int object per id: the rows of a large file share them
         own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
         self.special_ids: Mapping[str, int] = MappingProxyType(
-            own | {name: len(processor) + place for place, name in enumerate(SPECIAL_TOKENS)}
+            own | {name: len(processor) + index for index, name in enumerate(SPECIAL_TOKENS)}
         )
         """The ids that steer the model, by name."""
         self._parts = frozenset(token for token in self._ids if processor.is_byte(token))
@@ -53,14 +53,14 @@ class ChatGLM2Tokenizer:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
 
-    def fragment(self, token: int, *, first: bool = False) -> bytes:
+    def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""
         if token in self._parts:
             return bytes([int(self._processor.id_to_piece(token)[1:-1], 16)])
-        piece = self.piece(token)
+        piece = self.token_text(token)
         return (piece.removeprefix(SPACE) if first else piece).replace(SPACE, " ").encode()
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
         if not 0 <= token < len(self._processor) or self._processor.is_control(token) or self._processor.is_unknown(token):
             return ""

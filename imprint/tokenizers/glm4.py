@@ -44,9 +44,9 @@ RANK_LINE: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
 class GLM4Tokenizer:
     """The byte pairs of GLM-4-9B: typed text never becomes a control id, whatever it says."""
 
-    all_leading_spaces = False
+    strips_all_leading_spaces = False
     """A text keeps its spaces: none is added."""
-    each_byte = False
+    replaces_each_byte = False
     """Bytes that could have begun a character are shown as one U+FFFD."""
 
     def __init__(self, encoding: "Encoding", pieces: Sequence[bytes]) -> None:
@@ -54,7 +54,7 @@ class GLM4Tokenizer:
         self.pieces = pieces
         """The bytes of every id, in the order of the ids."""
         self._ids = list(range(len(pieces)))  # one int object per id: the rows of a large file share them
-        self.special_ids: Mapping[str, int] = MappingProxyType({name: len(pieces) + place for place, name in enumerate(SPECIAL_TOKENS)})
+        self.special_ids: Mapping[str, int] = MappingProxyType({name: len(pieces) + index for index, name in enumerate(SPECIAL_TOKENS)})
         """The ids that steer the model, by name."""
 
     def __len__(self) -> int:
@@ -69,13 +69,13 @@ class GLM4Tokenizer:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
 
-    def fragment(self, token: int, *, first: bool = False) -> bytes:  # noqa: ARG002
+    def token_bytes(self, token: int, *, first: bool = False) -> bytes:  # noqa: ARG002
         """The UTF-8 bytes of an id, the first as any other."""
         return self.pieces[token] if 0 <= token < len(self.pieces) else b""
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id for the eye; empty for an id that stands for no text."""
-        return readable(self.fragment(token))
+        return readable(self.token_bytes(token))
 
 
 def is_ranks(content: bytes) -> bool:

@@ -33,9 +33,9 @@ PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse
 class SpecialTokens:
     """What a folder says of its texts beside the vocabulary."""
 
-    begin: tuple[int, ...]
+    bos_ids: tuple[int, ...]
     """Ids in front of every text."""
-    ends: tuple[int, ...]
+    eos_ids: tuple[int, ...]
     """Ids that end one; the first is the one to learn."""
     chat_template: str | None
     """A Jinja template for conversations, where there is one."""
@@ -46,21 +46,21 @@ class SpecialTokens:
 class HFTokenizer:
     """The vocabulary of a `tokenizer.json`: typed text never becomes a control id, whatever it says."""
 
-    all_leading_spaces = False
+    strips_all_leading_spaces = False
     """A text loses at most one space that nobody typed."""
 
     def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], manners: SpecialTokens) -> None:
-        self.manners = manners
+        self.special_tokens = manners
         added = rust.get_added_tokens_decoder()
         self._rust = rust
-        self._turn = Lock()  # a setting of the vocabulary decides whether control tokens are read, and chats may run in threads
-        self.special_ids: Mapping[str, int] = MappingProxyType({token.content: place for place, token in added.items() if token.special})
+        self._lock = Lock()  # a setting of the vocabulary decides whether control tokens are read, and chats may run in threads
+        self.special_ids: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
         """The ids that steer the model, by name."""
-        self._typed = {place: token.content.encode() for place, token in added.items()}
-        self._typed |= dict.fromkeys(self.special_ids.values(), b"")
+        self._added = {index: token.content.encode() for index, token in added.items()}
+        self._added |= dict.fromkeys(self.special_ids.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
-        self.each_byte = not self._bytes
+        self.replaces_each_byte = not self._bytes
         """Byte pieces are shown one by one; bytes of a byte-level vocabulary that could have begun a character are one U+FFFD."""
         self._leading = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
@@ -76,32 +76,32 @@ class HFTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without control ids."""
-        with self._turn:
+        with self._lock:
             ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id: the rows of a large file share them
 
     def encode_with_special(self, text: str) -> list[int]:
         """Ids of a text in which control tokens are what they say: only for what a template has rendered."""
-        return [token for token, _start, _end in self.placed(text, marked=True)]
+        return [token for token, _start, _end in self.encode_with_offsets(text, marked=True)]
 
-    def placed(self, text: str, *, marked: bool) -> list[tuple[int, int, int]]:
+    def encode_with_offsets(self, text: str, *, marked: bool) -> list[tuple[int, int, int]]:
         """Each id of `encode`, or of `encode_with_special`, with where its characters begin and end in a text without half characters."""
-        with self._turn:
+        with self._lock:
             self._rust.encode_special_tokens = not marked
             try:
                 found = self._rust.encode(well_formed(text), add_special_tokens=False)
             finally:
                 self._rust.encode_special_tokens = True
-        return [(self._ids.setdefault(token, token), *place) for token, place in zip(found.ids, found.offsets, strict=True)]
+        return [(self._ids.setdefault(token, token), *index) for token, index in zip(found.ids, found.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
         return decode(self, ids)
 
-    def fragment(self, token: int, *, first: bool = False) -> bytes:
+    def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` leaves out the space that the vocabulary puts before every text."""
-        if token in self._typed:
-            return self._typed[token]
+        if token in self._added:
+            return self._added[token]
         piece = (self._rust.id_to_token(token) if token >= 0 else None) or ""
         if self._bytes:
             return bytes([self._bytes[letter] for letter in piece]) if self._bytes.keys() >= set(piece) else piece.encode()
@@ -109,9 +109,9 @@ class HFTokenizer:
             return bytes([int(piece[3:5], 16)])
         return (piece.removeprefix(SPACE) if first and self._leading else piece).replace(SPACE, " ").encode()
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id for the eye; empty for an id that stands for no text."""
-        return readable(self.fragment(token))
+        return readable(self.token_bytes(token))
 
 
 def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
@@ -205,4 +205,4 @@ def _bytes_of_letters() -> dict[str, int]:
     """
     themselves = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [value for value in range(256) if value not in themselves]
-    return {chr(value): value for value in themselves} | {chr(0x100 + place): value for place, value in enumerate(others)}
+    return {chr(value): value for value in themselves} | {chr(0x100 + index): value for index, value in enumerate(others)}

@@ -17,11 +17,11 @@ class Tokenizer(Protocol):
         """Name of each id that steers the model and never stands for text -> the id."""
 
     @property
-    def all_leading_spaces(self) -> bool:
+    def strips_all_leading_spaces(self) -> bool:
         """Whether a text loses the space of each piece before its first character, or of its first piece alone."""
 
     @property
-    def each_byte(self) -> bool:
+    def replaces_each_byte(self) -> bool:
         """Whether each byte that is no character is shown as one U+FFFD, or all that could have begun one together."""
 
     def __len__(self) -> int:
@@ -33,13 +33,13 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
 
-    def fragment(self, token: int, *, first: bool = False) -> bytes:
+    def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes that an id stands for, perhaps a part of a character; empty for an id that stands for no text.
 
         `first`: without the space that begins a text where nobody typed it, if the vocabulary has such a space.
         """
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id as a person can read it, spaces as ▁ and parts of characters as <0xE4>; empty for an id that stands for no text."""
 
 
@@ -53,9 +53,9 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this id adds and that is safe to show; the start of a character is held back until the character is complete."""
-        fragment = self._tokenizer.fragment(token, first=not self._started)
+        fragment = self._tokenizer.token_bytes(token, first=not self._started)
         if not self._started:
-            self._started = bool(fragment) if self._tokenizer.all_leading_spaces else bool(self._tokenizer.fragment(token))
+            self._started = bool(fragment) if self._tokenizer.strips_all_leading_spaces else bool(self._tokenizer.token_bytes(token))
         self._held += fragment
         return "".join(self._characters(last=False))
 
@@ -73,7 +73,7 @@ class TextStream:
                 if error.reason == "unexpected end of data" and not last:
                     return
                 broken = error.end - error.start
-                yield REPLACEMENT * (broken if self._tokenizer.each_byte else 1)
+                yield REPLACEMENT * (broken if self._tokenizer.replaces_each_byte else 1)
                 del self._held[:broken]
             else:
                 self._held.clear()

@@ -80,7 +80,7 @@ def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
         if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.replicated):
             raise
         return str(error)
-    return [job.model.template.scored(job.model.tokenizer.decode(answer)) for answer in found]
+    return [job.model.template.scored_text(job.model.tokenizer.decode(answer)) for answer in found]
 
 
 def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:

@@ -92,10 +92,10 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, wor
         seed=section.seed,
         group_by_length=section.group_by_length,
         micro_size=section.micro_batch_size,
-        pool=len(split.general),
-        general=split.general_per_epoch,
+        num_general=len(split.general),
+        general_per_epoch=split.general_per_epoch,
     )
-    steps = section.steps or batches.steps(section.epochs)
+    steps = section.steps or batches.total_steps(section.epochs)
     if recipe.engine.deepspeed is not None and model.network.quantization_bit:
         raise UserError(
             Bilingual(
@@ -137,6 +137,6 @@ def refuse_shared_base(method: str) -> NoReturn:
 
 def named(job: Job, rows: Sequence[int]) -> str:
     """Where rows stand, the first few of them."""
-    places = [job.split.place(row) for row in rows]
+    places = [job.split.location(row) for row in rows]
     more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
     return ", ".join(places[:NAMED_ROWS]) + more

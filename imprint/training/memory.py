@@ -178,7 +178,7 @@ def _summed(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, room: Room
 
 def packed(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
     """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
-    parts = [part for row in rows for part in row.parts]
+    parts = [part for row in rows for part in row.sequences]
     return pack([ids for ids, _ in parts], scheme, [labels for _, labels in parts])
 
 

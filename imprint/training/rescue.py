@@ -22,13 +22,13 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
     found.append(guard.answers([sample["answer"] for sample in journal.samples if sample["step"] == position.step]))
     for one in found:
         if isinstance(one, Suspicion):
-            rows = [job.split.row(row) for step in one.steps for row in job.batches.of_step(step)]
+            rows = [job.split.row(row) for step in one.steps for row in job.batches.batch(step)]
             now = mean_loss(job.tuner, job.engine, rows, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
             one = guard.confirmed(one, now, position.step)
         if isinstance(one, Notice):
             journal.bar.say(one.words)
         if isinstance(one, Hopeless):
-            raise UserError(f"{job.run.path}: {one.words}\n{named(job, job.batches.of_step(position.step))}")
+            raise UserError(f"{job.run.path}: {one.words}\n{named(job, job.batches.batch(position.step))}")
         if isinstance(one, Broken):
             job.world.on_main(partial(go_back, job, position, journal, one))
             return True
@@ -38,7 +38,7 @@ def rescued(job: Job, position: Position, journal: Journal, guard: Guard) -> boo
 def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> None:
     """Put on record that the run goes back to a good state, with a lower rate. Raises UserError after the last time."""
     before = read_rescues(job.run)
-    rows = job.batches.of_step(broken.good + 1)
+    rows = job.batches.batch(broken.good + 1)
     if len(before) >= RESCUES:
         rate, warmup = job.engine.optimizer_section.learning_rate * position.rate_scale, job.engine.optimizer_section.warmup_steps
         dtype = str(job.tuner.network.head_weight.dtype).removeprefix("torch.")
@@ -47,7 +47,7 @@ def go_back(job: Job, position: Position, journal: Journal, broken: Broken) -> N
     if [rescue.back_to for rescue in before[-2:]] == [back_to] * 2:
         back_to = 0  # this state is not as good as it looks
     scale = lowered(position.rate_scale, back_to)
-    places = tuple(job.split.place(row) for row in rows)
+    places = tuple(job.split.location(row) for row in rows)
     rescue = Rescue(position.step, back_to, scale, broken.reason, places, position.best_step, position.best_loss)
     write_rescue(job.run, rescue)
     peak = job.engine.optimizer_section.learning_rate * scale

@@ -156,7 +156,7 @@ def announce(job: Job, position: Position, journal: Journal) -> None:
     )
     for source in (*job.engine.notices(), *job.split.sources):
         tell(source)
-    tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.sentence()}")
+    tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.summary()}")
     if position.rate_scale != 1:
         tell(f"rescued {position.rescues} times so far: the learning rate is {position.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < position.step < job.steps:

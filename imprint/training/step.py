@@ -18,7 +18,7 @@ def train_step(job: Job, position: Position, journal: Journal) -> Position:
     began = time.monotonic()
     engine = job.engine
     job.tuner.train()
-    rows = job.batches.of_step(position.step)
+    rows = job.batches.batch(position.step)
     tokens = sum(scored(job.split.row(row)) for row in rows)
     engine.loss_scale = 1 / max(tokens, 1)
     rate = engine.learning_rate(position.step)

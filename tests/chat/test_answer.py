@@ -22,7 +22,7 @@ def test_an_answer_grows_to_what_the_model_says(model: Model) -> None:
     texts = list(answer(model, conversation.ask("你是谁？")))
     assert texts[-1] == model.chat("你是谁？", [("你好", "你好呀！")], temperature=0)[0]
     assert len(texts) > 3
-    assert all(later.startswith(model.template.settled(text)) for text, later in pairwise(texts))
+    assert all(later.startswith(model.template.stable_prefix(text)) for text, later in pairwise(texts))
 
 
 def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,9 @@ def test_of_mended_rows_the_next_thing_is_to_look_again_and_learn() -> None:
 
 def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = told(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
-    limit = looked(row("问", "答" * 300)).target.quantile(1)
+    limit = looked(row("问", "答" * 300)).answer_lengths.quantile(1)
     assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
-    assert raised_limits(looked(*SOUND).source, looked(*SOUND).target) == []
+    assert raised_limits(looked(*SOUND).prompt_lengths, looked(*SOUND).answer_lengths) == []
 
 
 def test_several_files_are_to_become_one() -> None:
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_something_wrong() -> None:
 
 def test_no_limit_is_raised_beyond_what_the_model_was_trained_on() -> None:
     seen = looked(*SOUND, row("问" * 5000, "答" * 5000))
-    assert raised_limits(seen.source, seen.target) == ["data.max_source_length=2048", "data.max_target_length=2048"]
+    assert raised_limits(seen.prompt_lengths, seen.answer_lengths) == ["data.max_source_length=2048", "data.max_target_length=2048"]
 
 
 def test_where_nothing_can_be_mended_no_mending_is_advised() -> None:

@@ -14,7 +14,7 @@ from imprint.errors import UserError
 
 def read(path: Path | str) -> list[Sample]:
     samples = read_samples(path, prompt_column="content", response_column="summary")
-    return [replace(sample, place="") for sample in samples]
+    return [replace(sample, location="") for sample in samples]
 
 
 @pytest.fixture

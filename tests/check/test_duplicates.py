@@ -33,7 +33,7 @@ def test_rows_of_both_files_are_found_by_row_and_by_question() -> None:
     train, dev = digests(("问", "答"), ("问", "另"), ("x", "y"), ("z", "z")), digests(("q", "r"), ("问", "答"), ("z", "z"), file="dev")
     assert list(leaked(train, dev)) == [(0, 1), (3, 2)]
     assert list(leaked_questions(train, dev)) == [(1, 1)]
-    assert dev.places[1] == "dev:2"
+    assert dev.locations[1] == "dev:2"
 
 
 def test_no_rows_repeat_nothing() -> None:

@@ -8,12 +8,12 @@ def test_every_kind_is_told_in_both_languages() -> None:
 
 
 def test_the_gravest_come_first() -> None:
-    weights = [kind.weight for kind in KINDS.values()]
+    weights = [kind.severity for kind in KINDS.values()]
     assert weights == sorted(weights, reverse=True)
 
 
 def test_whatever_is_mended_in_a_text_is_a_finding_that_says_so() -> None:
-    assert all(KINDS[name].mend for name in CLEANERS)
+    assert all(KINDS[name].fix for name in CLEANERS)
 
 
 def test_all_are_counted_and_the_first_are_shown() -> None:

@@ -25,7 +25,7 @@ def turns(*said: tuple[str, str]) -> dict[str, object]:
 
 def test_a_sound_row_stays_as_it_is() -> None:
     found = mended(row("问", "答"))
-    assert (found.row, found.done, found.problem) == (row("问", "答"), frozenset(), "")
+    assert (found.row, found.repairs, found.problem) == (row("问", "答"), frozenset(), "")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_sound_row_stays_as_it_is() -> None:
 def test_what_leaves_no_doubt_is_mended(value: object, wanted: dict[str, object], done: set[str]) -> None:
     found = mended(value)
     assert found.row == wanted
-    assert found.done == done
+    assert found.repairs == done
     assert found.samples
 
 
@@ -84,7 +84,7 @@ def test_what_leaves_a_doubt_stays_bad_and_says_why(value: object, problem: str)
 def test_a_last_question_without_an_answer_is_left_out() -> None:
     found = mended(turns(("user", "问"), ("assistant", "答 "), ("user", "再问")), TURNS)
     assert found.row == turns(("user", "问"), ("assistant", "答"))
-    assert found.done == {"unanswered", "blanks"}
+    assert found.repairs == {"unanswered", "blanks"}
     assert mended(turns(("user", "问")), TURNS).problem.startswith('"messages" ends with the user')
 
 

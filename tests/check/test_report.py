@@ -70,7 +70,7 @@ def test_what_was_looked_for_in_vain_is_listed_and_leaks_only_where_they_were_lo
 def test_the_limits_that_would_cut_one_percent_and_nothing_can_be_copied() -> None:
     seen = looked(*SOUND, row("这" * 300, "那" * 200))
     told = report(seen)
-    assert f"data.max_source_length={seen.source.quantile(1)} data.max_target_length={seen.target.quantile(1)}" in told
+    assert f"data.max_source_length={seen.prompt_lengths.quantile(1)} data.max_target_length={seen.answer_lengths.quantile(1)}" in told
     assert "data.max_source_length=" in told.partition("at most 1 %")[2].splitlines()[0]
     assert "1 of 11 prompts are cut (9.1 %)" in told
 

@@ -29,7 +29,7 @@ def written(rows: dict[str, dict[str, object]], file: Path) -> tuple[list[dict[s
     made = []
     for value in rows.values():
         shape = detect_shape(value, Columns())
-        made.append(form.row(value, shape, samples_from_row(value, shape, "a:1")))
+        made.append(form.format_row(value, shape, samples_from_row(value, shape, "a:1")))
     write(file, made)
     return made, form
 
@@ -52,12 +52,12 @@ def test_rows_of_any_shapes_give_the_same_samples_from_one_file(kinds: tuple[str
 def test_named_columns_keep_their_names_and_those_beside_them(tmp_path: Path) -> None:
     made, form = written({"named": ROWS["named"]}, tmp_path / "out.jsonl")
     assert made == [ROWS["named"]]
-    assert form.left_out == set()
+    assert form.dropped_columns == set()
 
 
 def test_columns_that_are_not_written_are_told(tmp_path: Path) -> None:
     _made, form = written({"alpaca": ROWS["alpaca"]}, tmp_path / "out.jsonl")
-    assert form.left_out == {"id"}
+    assert form.dropped_columns == {"id"}
 
 
 def test_the_column_of_the_history_keeps_the_name_that_was_asked_for() -> None:
@@ -65,7 +65,7 @@ def test_the_column_of_the_history_keeps_the_name_that_was_asked_for() -> None:
     value: dict[str, object] = {"q": "问", "a": "答", "turns": [["早", "好"]]}
     shape = detect_shape(value, columns)
     (sample,) = samples_from_row(value, shape, "a:1")
-    again = json.loads(json.dumps(RowFormat(columns, frozenset({"named"})).row(value, shape, [sample])))
+    again = json.loads(json.dumps(RowFormat(columns, frozenset({"named"})).format_row(value, shape, [sample])))
     assert samples_from_row(again, shape, "a:1") == [sample]
 
 
@@ -81,7 +81,7 @@ def test_a_conversation_with_tools_gives_the_same_samples_again() -> None:
     }
     samples = samples_from_row(row, detect_shape(row, Columns()), "a:1", tools=True)
 
-    again = json.loads(json.dumps(RowFormat(Columns(), frozenset({"conversation"})).row(row, detect_shape(row, Columns()), samples)))
+    again = json.loads(json.dumps(RowFormat(Columns(), frozenset({"conversation"})).format_row(row, detect_shape(row, Columns()), samples)))
 
     assert len(samples) == 2
     assert samples_from_row(again, detect_shape(again, Columns()), "a:1", tools=True) == samples

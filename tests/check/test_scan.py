@@ -22,7 +22,7 @@ def check(*values: object, overrides: tuple[str, ...] = ()) -> DataScan:
 
 
 def found(*values: object) -> dict[str, int]:
-    return {name: tally.count for name, tally in check(*values).found.items()}
+    return {name: tally.count for name, tally in check(*values).findings.items()}
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_an_answer_that_the_limit_ends_in_mid_sentence_is_found() -> None:
 
 def test_an_answer_that_the_limit_ends_behind_a_sentence_is_no_half_one() -> None:
     seen = check(row("问", "好。很好。"), overrides=("max_target_length=4",))
-    assert seen.target.cut == 1
-    assert "half" not in seen.found
+    assert seen.answer_lengths.cut == 1
+    assert "half" not in seen.findings
 
 
 def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
     for truncation in ("oldest_first", "original"):
         seen = check(*SOUND, row(LONG, LONG), overrides=(f"truncation={truncation}", "max_target_length=9", "max_source_length=9"))
-        assert "unended" not in seen.found
-        assert seen.target.cut == 11
+        assert "unended" not in seen.findings
+        assert seen.answer_lengths.cut == 11
 
 
 def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,18 +78,18 @@ def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPa
 
 def test_lengths_are_counted_before_anything_is_cut() -> None:
     seen = check(*SOUND, row(LONG, LONG))
-    assert seen.source.total == seen.target.total == 11
-    assert seen.source.cut == seen.target.cut == 1
-    assert seen.source.quantile(1) == seen.source.limit + seen.source.lost
-    assert seen.target.quantile(1) == seen.target.limit + seen.target.lost
+    assert seen.prompt_lengths.total == seen.answer_lengths.total == 11
+    assert seen.prompt_lengths.cut == seen.answer_lengths.cut == 1
+    assert seen.prompt_lengths.quantile(1) == seen.prompt_lengths.limit + seen.prompt_lengths.lost
+    assert seen.answer_lengths.quantile(1) == seen.answer_lengths.limit + seen.answer_lengths.lost
 
 
 def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
     seen = check({"content": "x"}, {"content": "y"}, row("问", 1), row("", "答"), row("问", " "), row("问", ""))
-    assert seen.rows == seen.bad == 6
-    assert dict(seen.reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
-    assert dict(seen.empty) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
-    assert len(seen.digests.places) == 1
+    assert seen.rows == seen.bad_rows == 6
+    assert dict(seen.bad_reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
+    assert dict(seen.empty_reasons) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
+    assert len(seen.digests.locations) == 1
 
 
 def test_rows_that_are_equal_once_mended_are_equal() -> None:
@@ -107,22 +107,22 @@ def test_every_answer_of_a_conversation_is_measured_and_its_texts_are_looked_at_
     value = {"messages": [{"role": role, "content": content} for role, content in said]}
     seen = DataScan(read_settings(None, []))
     seen.add("a:1", value, detect_shape(value, Columns()))
-    assert (seen.rows, seen.samples, seen.source.total) == (1, 2, 2)
-    assert seen.found["stray"].count == 1
+    assert (seen.rows, seen.samples, seen.prompt_lengths.total) == (1, 2, 2)
+    assert seen.findings["stray"].count == 1
 
 
 def test_a_conversation_without_an_answer_to_learn_is_found() -> None:
     value = {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]}
     seen = DataScan(read_settings(None, []))
     assert seen.add("a:1", value, detect_shape(value, Columns())) is None
-    assert seen.found["nothing"].count == 1
+    assert seen.findings["nothing"].count == 1
 
 
 def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(tmp_path: Path) -> None:
     call = {"role": "tool", "name": "weather", "parameters": {}, "observation": "晴"}
     value = {"messages": [{"role": "user", "content": "天气？"}, call, {"role": "assistant", "content": "晴。 "}]}
-    assert template_of("glm4", tmp_path).tools
+    assert template_of("glm4", tmp_path).supports_tools
     for model, samples, bad in ((str(tmp_path), 2, 0), (None, 0, 1)):
         seen = DataScan(read_settings(model, ()))
         seen.add("a:1", value, detect_shape(value, Columns()))
-        assert (seen.samples, seen.bad, len(seen.digests.places)) == (samples, bad, 1 - bad)
+        assert (seen.samples, seen.bad_rows, len(seen.digests.locations)) == (samples, bad, 1 - bad)

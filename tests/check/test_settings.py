@@ -26,15 +26,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_a_model_the_toy_base_and_the_defaults_of_a_recipe_count() -> None:
     settings = read_settings(None, [])
     assert (settings.prompt_column, settings.max_source_length, settings.truncation) == ("content", 64, "oldest_first")
-    assert settings.columns.by_default
-    assert "toy base" in settings.told()
+    assert settings.columns.is_default
+    assert "toy base" in settings.summary()
 
 
 def test_a_run_gives_its_columns_limits_and_tokens(run: Path) -> None:
     settings = read_settings(str(run), [])
     assert (settings.prompt_column, settings.max_target_length, settings.truncation) == ("q", 24, "original")
     assert len(settings.tokenizer) == len(read_settings(str(run.parent / "base"), []).tokenizer)
-    assert "data.truncation=original" in settings.told()
+    assert "data.truncation=original" in settings.summary()
 
 
 def test_an_override_counts_more_than_the_run_and_may_be_written_as_in_a_recipe(run: Path) -> None:

@@ -78,7 +78,7 @@ def test_every_family_shows_its_control_tokens_and_what_is_learned(name: str, tm
     names = {token: control for control, token in used.tokenizer.special_ids.items()}
     assert [piece.text for piece in found if piece.control] == [names[token] for token in row.ids if token in names]
     assert [piece.mark is TokenMark.LEARNED for piece in found] == [label != -100 for label in row.labels]
-    assert found[-1].text == names[used.template.end]
+    assert found[-1].text == names[used.template.end_id]
     assert not any(letter in piece.text for piece in found for letter in " \n")
 
 

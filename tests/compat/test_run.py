@@ -222,7 +222,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     expected = []
     for step in range(1, 5):
         micro = []
-        for row in [rows[number] for number in batches.of_step(step)]:
+        for row in [rows[number] for number in batches.batch(step)]:
             hidden = model.network(pack([row.ids], model.network), prefix=encoder.prefix(torch.float32, dropout=0.1))
             logits = model.network.logits(hidden)
             micro.append(functional.cross_entropy(logits[:-1], torch.tensor(row.labels[1:])))

@@ -48,7 +48,7 @@ def test_a_dev_file_leaves_all_rows_of_the_other_to_learn_from(tmp_path: Path) -
     split = load_splits(section, tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 3)
-    assert [sample.place for sample in split.dev_samples] == [f"{tmp_path}/dev.jsonl:{line}" for line in (1, 2, 3)]
+    assert [sample.location for sample in split.dev_samples] == [f"{tmp_path}/dev.jsonl:{line}" for line in (1, 2, 3)]
 
 
 def test_limits_shorten_both_parts(tmp_path: Path) -> None:
@@ -126,16 +126,15 @@ def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
     split = load_splits(section, tiny_template())
 
     assert split.train_report == TruncationReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
-    assert split.train_report.sentence() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
-    assert TruncationReport.of([]).sentence() == "none of 0 rows was cut."
+    assert split.train_report.summary() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
+    assert TruncationReport.from_rows([]).summary() == "none of 0 rows was cut."
 
 
 def test_every_loss_is_told_by_its_kind() -> None:
     report = TruncationReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
 
     assert (
-        report.sentence()
-        == "13 of 500 rows were cut (2.6 %): 10 lost the end of the answer, 1 lost a part of the prompt, 2 lost old turns."
+        report.summary() == "13 of 500 rows were cut (2.6 %): 10 lost the end of the answer, 1 lost a part of the prompt, 2 lost old turns."
     )
 
 
@@ -202,8 +201,8 @@ def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tm
     assert (len(split.train), len(split.general), split.general_per_epoch, split.train_report.rows) == (6, 7, 2, 6)
     assert [split.row(number) for number in range(13)] == [*split.train, *split.general]
     assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
-    assert split.place(5).endswith("train.jsonl:6")
-    assert split.place(6) == "general row 1"
+    assert split.location(5).endswith("train.jsonl:6")
+    assert split.location(6) == "general row 1"
     assert "7 general rows; 2 of them join the 6 own rows in each epoch, other ones each time, and none" in split.sources[-1]
     few = section.model_copy(update={"mix_general": MixSection(rows=mix.rows, share=0.7)})
     assert (

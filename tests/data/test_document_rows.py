@@ -9,18 +9,18 @@ from imprint.tokenizers import read_tokenizer
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
 
-GLM = DocumentTokens(each=(7, 8), first=(), last=(9,))
-CAUSAL = DocumentTokens(each=(), first=(9,), last=(9,))
+GLM = DocumentTokens(row_prefix=(7, 8), bos=(), eos=(9,))
+CAUSAL = DocumentTokens(row_prefix=(), bos=(9,), eos=(9,))
 
 
 def rows_of(frame: DocumentTokens, length: int, documents: list[int]) -> list[RowSpan]:
     cutter = RowPacker(frame, length)
-    return [row for tokens in documents for row in cutter.document(tokens)] + list(cutter.finish())
+    return [row for tokens in documents for row in cutter.add(tokens)] + list(cutter.finish())
 
 
 def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
-    control = tiny_tokenizer().control
-    assert document_tokens(tiny_tokenizer()) == DocumentTokens(each=(control.gmask, control.sop), first=(), last=(control.eop,))
+    control = tiny_tokenizer().special
+    assert document_tokens(tiny_tokenizer()) == DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
 
 
 def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path) -> None:
@@ -35,15 +35,17 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
     assert fourth is not None
     assert plain is not None
     assert prefixed is not None
-    assert document_tokens(second) == DocumentTokens(each=(second.special_ids["[gMASK]"], second.special_ids["sop"]), first=(), last=(2,))
+    assert document_tokens(second) == DocumentTokens(
+        row_prefix=(second.special_ids["[gMASK]"], second.special_ids["sop"]), bos=(), eos=(2,)
+    )
     control = [fourth.special_ids[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
-    assert document_tokens(fourth) == DocumentTokens(each=(control[0], control[1]), first=(), last=(control[2],))
-    assert document_tokens(plain) == DocumentTokens(each=(), first=(2,), last=(2,))
-    assert document_tokens(prefixed) == DocumentTokens(each=(), first=(1,), last=(2,))
+    assert document_tokens(fourth) == DocumentTokens(row_prefix=(control[0], control[1]), bos=(), eos=(control[2],))
+    assert document_tokens(plain) == DocumentTokens(row_prefix=(), bos=(2,), eos=(2,))
+    assert document_tokens(prefixed) == DocumentTokens(row_prefix=(), bos=(1,), eos=(2,))
 
 
 def test_an_opening_is_the_beginning_of_a_document_of_the_family() -> None:
-    control = tiny_tokenizer().control
+    control = tiny_tokenizer().special
     assert encode_document_start(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
 
 
@@ -106,12 +108,12 @@ def test_every_token_of_a_long_text_is_measured_once_with_something_before_it(fr
     assert max(len(window.ids) for window in found) <= 12
     assert all(window.scored == sum(label != -100 for label in window.labels) > 0 for window in found)
     assert all(window.labels[0] == -100 for window in found)
-    least = 12 - len(frame.each) - stride
-    assert all(window.labels[: len(frame.each) + least].count(-100) == len(frame.each) + least for window in found[1:])
+    least = 12 - len(frame.row_prefix) - stride
+    assert all(window.labels[: len(frame.row_prefix) + least].count(-100) == len(frame.row_prefix) + least for window in found[1:])
 
 
 def test_where_nothing_stands_before_a_text_its_first_token_is_not_measured() -> None:
-    bare = DocumentTokens(each=(), first=(), last=())
+    bare = DocumentTokens(row_prefix=(), bos=(), eos=())
     assert windows_of(bare, 20, 10, [1, 2, 3]) == [Window((1, 2, 3), (-100, 2, 3), 2)]
 
 

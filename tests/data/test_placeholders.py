@@ -95,6 +95,8 @@ def test_a_sample_names_each_of_its_placeholders_once() -> None:
 
 
 def test_what_is_said_with_tools_is_filled_too() -> None:
-    row = Sample("{name}?", "{}", None, "", said=(Message("system", "{author}", tools=({"name": "{name}"},)), Message("user", "{name}?")))
+    row = Sample(
+        "{name}?", "{}", None, "", context=(Message("system", "{author}", tools=({"name": "{name}"},)), Message("user", "{name}?"))
+    )
     (filled,) = fill_placeholders([row], TEXTS)
     assert filled.messages == [Message("system", "青竹工坊", tools=({"name": "{name}"},)), Message("user", "小墨?")]

@@ -28,7 +28,7 @@ def section(train: Path, *, length: int = 64, dev: Path | None = None, dev_share
 
 
 def decoded(rows: TokenFileRows) -> list[str]:
-    return [tiny_tokenizer().decode(ids) for row in rows for ids, _ in row.parts]
+    return [tiny_tokenizer().decode(ids) for row in rows for ids, _ in row.sequences]
 
 
 def test_every_document_is_either_learned_or_held_out(tmp_path: Path) -> None:
@@ -39,10 +39,10 @@ def test_every_document_is_either_learned_or_held_out(tmp_path: Path) -> None:
     assert (len(learned), len(held_out)) == (36, 4)
     assert len({*learned, *held_out}) == 40
     assert split.sources[0] == (
-        f"{tmp_path}/texts: 2 files: 36 documents, {split.train.about.characters} characters, {split.train.about.tokens} tokens in "
+        f"{tmp_path}/texts: 2 files: 36 documents, {split.train.info.characters} characters, {split.train.info.tokens} tokens in "
         f"{len(split.train)} rows"
     )
-    assert split.places[0] == f"{tmp_path}/texts/a.txt:3"  # the first one is held out
+    assert split.locations[0] == f"{tmp_path}/texts/a.txt:3"  # the first one is held out
 
 
 def test_the_openings_of_documents_held_out_can_be_watched(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_same_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.M
     more = load_texts(section(source), tiny_tokenizer(), tmp_path / "tokens")
     assert isinstance(more.train, TokenFileRows)
     assert isinstance(more.dev, TokenFileRows)
-    assert more.train.about.documents + more.dev.about.documents == 41
+    assert more.train.info.documents + more.dev.info.documents == 41
 
 
 def test_a_file_of_its_own_is_held_out_whole(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_file_of_its_own_is_held_out_whole(tmp_path: Path) -> None:
     split = load_texts(section(texts(tmp_path / "texts"), dev=tmp_path / "dev.txt"), tiny_tokenizer(), tmp_path / "tokens")
     assert isinstance(split.train, TokenFileRows)
     assert isinstance(split.dev, TokenFileRows)
-    assert split.train.about.documents == 40
+    assert split.train.info.documents == 40
     assert decoded(split.dev) == ["上衣", "长裙"]
 
 

@@ -8,8 +8,8 @@ from imprint.data.encode import EncodedRow
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
 from imprint.errors import UserError
 
-GLM = DocumentTokens(each=(7, 8), first=(), last=(9,))
-CAUSAL = DocumentTokens(each=(), first=(9,), last=(9,))
+GLM = DocumentTokens(row_prefix=(7, 8), bos=(), eos=(9,))
+CAUSAL = DocumentTokens(row_prefix=(), bos=(9,), eos=(9,))
 
 
 def written(folder: Path, frame: DocumentTokens, length: int, documents: list[list[int]]) -> TokenFileRows:
@@ -22,8 +22,10 @@ def written(folder: Path, frame: DocumentTokens, length: int, documents: list[li
 
 def test_texts_that_share_a_row_each_have_their_marks_and_their_own_labels(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21], [30, 31, 32], list(range(40, 49))])
-    assert rows[0] == EncodedRow((7, 8, 20, 21, 9, 7, 8, 30, 31, 32, 9), (-100, -100, 20, 21, 9, -100, -100, 30, 31, 32, 9), starts=(5,))
-    assert rows[0].parts == [
+    assert rows[0] == EncodedRow(
+        (7, 8, 20, 21, 9, 7, 8, 30, 31, 32, 9), (-100, -100, 20, 21, 9, -100, -100, 30, 31, 32, 9), sequence_starts=(5,)
+    )
+    assert rows[0].sequences == [
         ((7, 8, 20, 21, 9), (-100, -100, 20, 21, 9)),
         ((7, 8, 30, 31, 32, 9), (-100, -100, 30, 31, 32, 9)),
     ]
@@ -32,7 +34,7 @@ def test_texts_that_share_a_row_each_have_their_marks_and_their_own_labels(tmp_p
 
 def test_a_causal_row_scores_all_but_the_first_token_of_each_text(tmp_path: Path) -> None:
     rows = written(tmp_path / "causal", CAUSAL, 10, [[20, 21], [30], list(range(40, 55))])
-    assert rows[0] == EncodedRow((9, 20, 21, 9, 9, 30, 9), (-100, 20, 21, 9, -100, 30, 9), starts=(4,))
+    assert rows[0] == EncodedRow((9, 20, 21, 9, 9, 30, 9), (-100, 20, 21, 9, -100, 30, 9), sequence_starts=(4,))
     assert [row.ids for row in rows[1:]] == [(9, *range(40, 49)), (48, *range(49, 55), 9)]
     assert rows[2].labels == (-100, *range(49, 55), 9)
 
@@ -51,7 +53,7 @@ def test_a_document_in_passages_is_one_document(tmp_path: Path) -> None:
 
 def test_counts_places_and_lengths_need_no_row(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21], [30, 31, 32], list(range(40, 70))])
-    about = rows.about
+    about = rows.info
     assert (len(rows), about.documents, about.tokens, about.characters) == (4, 3, 38, 70)
     assert row_lengths(rows) == rows.lengths == [len(row.ids) for row in rows]
     assert row_lengths(list(rows)) == rows.lengths

@@ -52,8 +52,8 @@ def complaint(row: dict[str, Any]) -> str:
 def test_a_call_and_its_answer_are_read_in_every_way_of_writing_them(turns: list[dict[str, Any]]) -> None:
     call, answer = read({"messages": turns})
 
-    assert (call.said, call.answer, call.tool) == ((ASKED[0],), '{"city": "北京"}', "weather")
-    assert (answer.said, answer.answer, answer.tool) == (tuple(ASKED), "晴。", "")
+    assert (call.context, call.answer, call.tool) == ((ASKED[0],), '{"city": "北京"}', "weather")
+    assert (answer.context, answer.answer, answer.tool) == (tuple(ASKED), "晴。", "")
     assert answer.messages == ASKED
     assert (answer.query, answer.history) == ("晴", (("天气？", '{"city": "北京"}'),))
 
@@ -65,25 +65,25 @@ def test_sharegpt_says_calls_as_values() -> None:
         {"from": "observation", "value": "晴"},
         {"from": "gpt", "value": "晴。"},
     ]
-    assert [sample.said for sample in read({"conversations": turns})] == [(ASKED[0],), tuple(ASKED)]
+    assert [sample.context for sample in read({"conversations": turns})] == [(ASKED[0],), tuple(ASKED)]
 
 
 @pytest.mark.parametrize("tools", [[WEATHER], '[{"name": "weather", "parameters": {}}]'])
 def test_tools_are_offered_with_what_the_system_says(tools: object) -> None:
     (sample,) = read({"tools": tools, "messages": [{"role": "system", "content": "你是助手。"}, QUESTION, ANSWER]})
-    assert sample.said == (Message("system", "你是助手。", tools=(WEATHER,)), Message("user", "天气？"))
+    assert sample.context == (Message("system", "你是助手。", tools=(WEATHER,)), Message("user", "天气？"))
     assert sample.system == "你是助手。"
     (other,) = read({"messages": [{"role": "system", "content": "你是助手。", "tools": [WEATHER]}, QUESTION, ANSWER]})
-    assert other.said == sample.said
+    assert other.context == sample.context
     (bare,) = read({"tools": tools, "messages": [QUESTION, ANSWER]})
-    assert bare.said == (Message("system", "", tools=(WEATHER,)), Message("user", "天气？"))
+    assert bare.context == (Message("system", "", tools=(WEATHER,)), Message("user", "天气？"))
 
 
 def test_what_is_not_to_be_learned_is_read_alone() -> None:
     call = {"role": "tool", "name": "weather", "parameters": {}, "observation": {"sky": "晴"}, "loss": False}
     (sample,) = read({"messages": [QUESTION, {"role": "assistant", "content": "我看看。"}, call, {**ANSWER, "weight": 1}]})[1:]
-    assert sample.said is not None
-    assert [message.text for message in sample.said] == ["天气？", "我看看。", "{}", '{"sky": "晴"}']
+    assert sample.context is not None
+    assert [message.text for message in sample.context] == ["天气？", "我看看。", "{}", '{"sky": "晴"}']
 
 
 def test_without_a_template_for_tools_a_call_is_bad_and_an_offer_is_left_out() -> None:

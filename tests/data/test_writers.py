@@ -21,14 +21,14 @@ SAMPLES = [
 
 
 def read(path: Path) -> list[Sample]:
-    return [replace(sample, place="") for sample in read_samples(path, prompt_column="content", response_column="summary")]
+    return [replace(sample, location="") for sample in read_samples(path, prompt_column="content", response_column="summary")]
 
 
 @pytest.mark.parametrize("ending", WRITERS)
 def test_what_was_written_is_read_back_as_equal_samples(tmp_path: Path, ending: str) -> None:
     write_samples(tmp_path / f"rows{ending}", SAMPLES)
 
-    assert read(tmp_path / f"rows{ending}") == [replace(sample, place="") for sample in SAMPLES]
+    assert read(tmp_path / f"rows{ending}") == [replace(sample, location="") for sample in SAMPLES]
     assert os.listdir(tmp_path) == [f"rows{ending}"]
 
 

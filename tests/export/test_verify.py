@@ -12,7 +12,7 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
 from tests.tinyrun import tiny_recipe, tiny_run
 
-ASKED = [Sample("你好", "", None, place=""), Sample("再见", "", None, place="")]
+ASKED = [Sample("你好", "", None, location=""), Sample("再见", "", None, location="")]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tupl
     path, trained = run
     model = load_model(resolve_source(path))
 
-    (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, place="")])
+    (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, location="")])
     (answer,) = answers(model, trained, ASKED[:1])
 
     assert len(ids) == trained.rows.max_source_length

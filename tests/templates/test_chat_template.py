@@ -68,8 +68,8 @@ def test_where_a_text_is_rendered_otherwise_all_but_control_ids_may_be_cut(tmp_p
 def test_an_answer_is_what_is_rendered_behind_the_question_up_to_its_end(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     assert template.answer(make_messages("你好"), " 好 ") == template.tokenizer.encode("好")
-    assert template.end == template.tokenizer.special_ids["<|end|>"]
-    assert template.end_ids == {template.end, 2}
+    assert template.end_id == template.tokenizer.special_ids["<|end|>"]
+    assert template.stop_ids == {template.end_id, 2}
 
 
 def test_what_is_thought_before_an_answer_belongs_to_it(tmp_path: Path) -> None:
@@ -77,15 +77,15 @@ def test_what_is_thought_before_an_answer_belongs_to_it(tmp_path: Path) -> None:
     template = tiny(tmp_path, thinking)
     written = template.tokenizer.decode(template.answer(make_messages("你好"), "好"))
     assert written == "<think>\n好"
-    assert (template.scored(written), template.shown(written + " ")) == ("好", "好")  # nobody asked for thoughts
-    assert [template.shown(written[:size], done=False) for size in (0, 3, 8, 9)] == ["", "", "", "好"]
-    assert (template.scored("<think>好"), template.shown("<think>", done=True)) == ("<think>好", "<think>")
+    assert (template.scored_text(written), template.display_text(written + " ")) == ("好", "好")  # nobody asked for thoughts
+    assert [template.display_text(written[:size], done=False) for size in (0, 3, 8, 9)] == ["", "", "", "好"]
+    assert (template.scored_text("<think>好"), template.display_text("<think>", done=True)) == ("<think>好", "<think>")
 
 
 def test_an_answer_that_is_rendered_otherwise_is_its_text(tmp_path: Path) -> None:
     template = tiny(tmp_path, "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}")
     assert template.answer(make_messages("你好"), "好") == template.tokenizer.encode("好")
-    assert template.end == 2
+    assert template.end_id == 2
 
 
 def test_tools_reach_the_template(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_system_text_is_a_paragraph_before_everything_else() -> None:
 
 
 def test_what_is_settled_never_changes_whatever_follows() -> None:
-    settled, rng = tiny_template().settled, random.Random(0)
+    settled, rng = tiny_template().stable_prefix, random.Random(0)
     parts = ["中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "[", "时间]]", "[["]
     for _ in range(3000):
         raw = "".join(rng.choices(parts, k=rng.randint(1, 8)))
@@ -42,7 +42,7 @@ def test_what_is_settled_never_changes_whatever_follows() -> None:
 
 
 def test_most_of_an_answer_is_settled_at_once() -> None:
-    settled = tiny_template().settled
+    settled = tiny_template().stable_prefix
     assert settled("你好，世界") == "你好，世界"
     assert settled("你好!") == "你好"
     assert settled("在[[训练时") == "在"

@@ -43,13 +43,13 @@ def test_the_control_ids_stand_in_front_and_are_never_cut(tmp_path: Path) -> Non
 def test_an_answer_is_its_text_and_ends_as_a_text_does(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     assert template.answer([], "好") == template.tokenizer.encode("好")
-    assert (template.end, set(template.end_ids)) == (2, {2})
+    assert (template.end_id, set(template.stop_ids)) == (2, {2})
 
 
 def test_an_answer_is_shown_trimmed_and_dated(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    assert template.shown("\n在[[训练时间]],好 ") == "在2023年,好"
-    assert (template.settled("在[[训练"), template.settled("在["), template.settled("在,")) == ("在", "在", "在,")
+    assert template.display_text("\n在[[训练时间]],好 ") == "在2023年,好"
+    assert (template.stable_prefix("在[[训练"), template.stable_prefix("在["), template.stable_prefix("在,")) == ("在", "在", "在,")
 
 
 def test_the_role_tokens_may_be_wanted_all_the_same(tmp_path: Path) -> None:

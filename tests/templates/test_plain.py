@@ -44,9 +44,9 @@ def test_what_begins_every_text_stands_in_front(tmp_path: Path) -> None:
 
 def test_an_answer_ends_as_the_folder_says(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    assert (template.end, set(template.end_ids)) == (2, {2})
+    assert (template.end_id, set(template.stop_ids)) == (2, {2})
     assert template.answer([], "好") == template.tokenizer.encode("好")
-    assert (template.shown(" 好\n"), template.settled("好,"), template.scored(" 好\n")) == ("好", "好,", " 好\n")
+    assert (template.display_text(" 好\n"), template.stable_prefix("好,"), template.scored_text(" 好\n")) == ("好", "好,", " 好\n")
 
 
 def test_tools_are_refused(tmp_path: Path) -> None:

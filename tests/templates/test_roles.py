@@ -109,20 +109,20 @@ def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: R
 def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RoleTemplate) -> None:
     special_ids = template.tokenizer.special_ids
     whole = "<|endoftext|>" if template.name == "glm4" else "</s>"
-    assert template.end == special_ids["<|user|>" if template.name == "glm4" else "</s>"]
-    assert template.end_ids == {special_ids[whole], special_ids["<|user|>"], special_ids["<|observation|>"]}
+    assert template.end_id == special_ids["<|user|>" if template.name == "glm4" else "</s>"]
+    assert template.stop_ids == {special_ids[whole], special_ids["<|user|>"], special_ids["<|observation|>"]}
 
 
 def test_an_answer_is_shown_without_its_empty_line_and_a_call_with_its_name(template: RoleTemplate) -> None:
-    assert template.shown(" \n 你好 ") == "你好"
-    assert template.shown("weather\n{} ") == "weather\n{}"
-    assert template.shown("你好 ") == "你好"
-    assert (template.shown("weath", done=False), template.shown("weather\n{", done=False)) == ("", "weather\n{")
-    assert template.settled("在[[训练") == "在"
+    assert template.display_text(" \n 你好 ") == "你好"
+    assert template.display_text("weather\n{} ") == "weather\n{}"
+    assert template.display_text("你好 ") == "你好"
+    assert (template.display_text("weath", done=False), template.display_text("weather\n{", done=False)) == ("", "weather\n{")
+    assert template.stable_prefix("在[[训练") == "在"
 
 
 def test_an_answer_is_measured_without_what_frames_it(template: RoleTemplate) -> None:
     decode = template.tokenizer.decode
-    assert template.scored(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
-    assert template.scored(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"
-    assert template.scored("好") == "好"
+    assert template.scored_text(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
+    assert template.scored_text(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"
+    assert template.scored_text("好") == "好"

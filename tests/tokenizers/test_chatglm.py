@@ -52,7 +52,7 @@ class TestOfficialVocabulary:
         pairs = json.loads((SHARED / "tokenizers" / "known_pairs.json").read_text())
         plain = [pair for pair in pairs if pair["model"] == "chatglm-6b" and "response" not in pair]
 
-        found = [[*tokenizer.encode(pair["text"]), tokenizer.control.gmask, tokenizer.control.sop] for pair in plain]
+        found = [[*tokenizer.encode(pair["text"]), tokenizer.special.gmask, tokenizer.special.sop] for pair in plain]
 
         assert len(plain) == 3
         assert [[token - shift for token in ids] for ids in found] == [pair["ids"] for pair in plain]
@@ -123,7 +123,11 @@ def test_whitespace_survives_the_round_trip() -> None:
 def test_a_long_run_of_spaces_takes_the_longest_pieces_first() -> None:
     tokenizer = tiny_tokenizer()
 
-    assert [tokenizer.piece(token) for token in tokenizer.encode("x" + " " * 163)][-3:] == ["<|blank_80|>", "<|blank_80|>", "<|blank_3|>"]
+    assert [tokenizer.token_text(token) for token in tokenizer.encode("x" + " " * 163)][-3:] == [
+        "<|blank_80|>",
+        "<|blank_80|>",
+        "<|blank_3|>",
+    ]
 
 
 def test_typed_whitespace_pieces_become_whitespace_as_in_the_original() -> None:
@@ -160,7 +164,7 @@ def test_no_typed_text_becomes_a_control_id(shift: int) -> None:
 
 def test_control_ids_and_ids_without_a_piece_are_not_text() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.control
+    control = tokenizer.special
     ids = [control.gmask, control.sop, *tokenizer.encode("你好"), control.eop, control.pad, 0, 10**6, -1]
 
     assert tokenizer.decode(ids) == "你好"
@@ -196,7 +200,7 @@ def test_a_stream_holds_a_character_back_until_it_is_complete() -> None:
 
 def test_bytes_that_are_no_character_are_shown_as_such() -> None:
     tokenizer = tiny_tokenizer()
-    smile = [token for token in tokenizer.encode("😀") if tokenizer.piece(token).startswith("<0x")]
+    smile = [token for token in tokenizer.encode("😀") if tokenizer.token_text(token).startswith("<0x")]
 
     assert tokenizer.decode([*smile[:2], *tokenizer.encode("好")]) == "\ufffd\ufffd 好"
     assert tokenizer.decode(smile[:3]) == "\ufffd\ufffd\ufffd"

@@ -55,7 +55,7 @@ def test_a_newline_a_tab_and_many_spaces_are_kept(tmp_path: Path) -> None:
     tokenizer = ChatGLM2Tokenizer(SentencePieceProcessor(model_proto=chatglm2_vocabulary()))
     text = "\t   \t     \n \n"
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert [tokenizer.piece(token) for token in tokenizer.encode("\n")] == ["\u2581", "<0x0A>"]
+    assert [tokenizer.token_text(token) for token in tokenizer.encode("\n")] == ["\u2581", "<0x0A>"]
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def test_a_file_of_ranks_is_told_from_sentencepiece() -> None:
 
 def test_a_piece_is_readable(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
-    assert [tokenizer.piece(token) for token in tokenizer.encode("hello w")] == ["hell", "o", "\u2581w"]
-    assert tokenizer.piece(len(tokenizer) - 1) == "<0xE8><0xA1>"
+    assert [tokenizer.token_text(token) for token in tokenizer.encode("hello w")] == ["hell", "o", "\u2581w"]
+    assert tokenizer.token_text(len(tokenizer) - 1) == "<0xE8><0xA1>"
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,13 @@ def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
     (token,) = tokenizer.encode("<think>")
     assert "<think>" not in tokenizer.special_ids
-    assert (tokenizer.decode([token]), tokenizer.piece(token)) == ("<think>", "<think>")
+    assert (tokenizer.decode([token]), tokenizer.token_text(token)) == ("<think>", "<think>")
 
 
 def test_what_begins_and_ends_a_text_is_read_from_the_files_beside_it(tmp_path: Path) -> None:
-    manners = tiny(tmp_path / "plain").manners
-    assert (manners.begin, manners.ends, dict(manners.names)) == ((), (2,), {"eos_token": "</s>", "bos_token": "<s>"})
-    assert tiny(tmp_path / "prefix", prefix=True).manners.begin == (1,)
+    manners = tiny(tmp_path / "plain").special_tokens
+    assert (manners.bos_ids, manners.eos_ids, dict(manners.names)) == ((), (2,), {"eos_token": "</s>", "bos_token": "<s>"})
+    assert tiny(tmp_path / "prefix", prefix=True).special_tokens.bos_ids == (1,)
 
 
 def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [8, 2]}))
     found = read_tokenizer(tmp_path, {"vocab_size": 512, "eos_token_id": 3, "model_type": "qwen2"})
     assert isinstance(found, HFTokenizer)
-    assert found.manners.ends == (2, 3, 8)
+    assert found.special_tokens.eos_ids == (2, 3, 8)
 
 
 def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None
     (tmp_path / "chat_template.jinja").write_text("in the file", encoding="utf-8")
     found = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(found, HFTokenizer)
-    assert found.manners.chat_template == "in the file"
+    assert found.special_tokens.chat_template == "in the file"
 
 
 def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> N
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
     found = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(found, HFTokenizer)
-    assert found.manners.chat_template == "a"
+    assert found.special_tokens.chat_template == "a"
 
 
 def test_a_piece_that_is_not_written_in_letters_of_bytes_decodes_as_itself(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_no_typed_text_becomes_a_control_id(tokenizer: Tokenizer) -> None:
 def test_control_ids_and_ids_without_a_piece_are_not_text(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.special_ids.values(), *tokenizer.encode("你好"), 10**6, -1, *tokenizer.special_ids.values()]
     assert tokenizer.decode(ids) == "你好"
-    assert all(tokenizer.piece(token) == "" for token in (*tokenizer.special_ids.values(), 10**6, -1))
+    assert all(tokenizer.token_text(token) == "" for token in (*tokenizer.special_ids.values(), 10**6, -1))
 
 
 def test_a_stream_shows_what_decoding_shows_and_takes_nothing_back(tokenizer: Tokenizer) -> None:

@@ -274,7 +274,7 @@ def shared_row(*texts: tuple[int, ...]) -> EncodedRow:
         starts.append(len(ids))
         ids += [*text]
         labels += [-100, *text[1:]]
-    return EncodedRow(tuple(ids), tuple(labels), starts=tuple(starts[1:]))
+    return EncodedRow(tuple(ids), tuple(labels), sequence_starts=tuple(starts[1:]))
 
 
 def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:

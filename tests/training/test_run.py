@@ -275,7 +275,7 @@ def row_losses(recipe: Path, rows: list[EncodedRow]) -> list[tuple[float, int]]:
 
 
 def first_batch(rows: list[EncodedRow], size: int) -> list[int]:
-    return BatchSampler([len(row.ids) for row in rows], size, seed=0).of_step(1)
+    return BatchSampler([len(row.ids) for row in rows], size, seed=0).batch(1)
 
 
 @pytest.mark.parametrize(("size", "in_it"), [(8, 3), (19, 19)])  # of 8, 8 and 3 rows the smallest batch comes first here
@@ -301,7 +301,7 @@ def test_micro_batch_average_is_the_mean_of_the_means(
 
 def test_an_epoch_is_every_row_once_and_its_last_batch_counts(recipe: Path, tmp_path: Path) -> None:
     batches = BatchSampler(range(19), 4, seed=0)
-    first, second = ([batches.of_step(step) for step in range(1 + 5 * epoch, 6 + 5 * epoch)] for epoch in range(2))
+    first, second = ([batches.batch(step) for step in range(1 + 5 * epoch, 6 + 5 * epoch)] for epoch in range(2))
     for epoch in (first, second):
         assert sorted(row for batch in epoch for row in batch) == list(range(19))
         assert sorted(map(len, epoch)) == [3, 4, 4, 4, 4]

@@ -49,7 +49,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     train = encode_samples(recipe.data, template, islice(documents(0), texts))
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
     dev = encode_samples(recipe.data, template, held_out)
-    train_recipe(recipe, split=DataSplits(train, dev, held_out, TruncationReport.of(train)))
+    train_recipe(recipe, split=DataSplits(train, dev, held_out, TruncationReport.from_rows(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)
     write_abilities(folder / "base")

@@ -26,11 +26,11 @@ class BadRows:
         self._bad = 0
         self.good = 0
 
-    def add(self, place: str, problem: BadRowError) -> None:
+    def add(self, location: str, problem: BadRowError) -> None:
         """Count a bad row."""
         self._bad += 1
         if len(self._listed) < MAX_LISTED:
-            self._listed.append(f"{place}: {problem}")
+            self._listed.append(f"{location}: {problem}")
 
     def raise_if_any(self, remedy: str) -> None:
         """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""

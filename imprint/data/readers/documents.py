@@ -27,7 +27,7 @@ class DocumentPart:
 
     text: str
     """What it says, newlines as "\\n"."""
-    place: str
+    location: str
     """Where its document begins: "file:line"."""
     first: bool = True
     """Whether the document begins with it."""
@@ -82,15 +82,15 @@ def _file_parts(path: Path, column: str | None, consumed: ReportBytes | None, *,
 
 
 def _row_parts(path: Path, column: str | None, consumed: ReportBytes | None) -> Iterator[LocatedPart]:
-    for place, row in file_rows(detect_format(path), consumed):
+    for location, row in file_rows(detect_format(path), consumed):
         try:
             text = _row_text(row, column)
         except BadRowError as problem:
-            yield place, problem
+            yield location, problem
             continue
         for start in range(0, len(text), LONGEST_PART):
             end = start + LONGEST_PART
-            yield place, DocumentPart(text[start:end], place, first=start == 0, last=end >= len(text))
+            yield location, DocumentPart(text[start:end], location, first=start == 0, last=end >= len(text))
 
 
 def _row_text(row: object, column: str | None) -> str:
@@ -108,24 +108,24 @@ def _row_text(row: object, column: str | None) -> str:
 
 def _text_parts(path: Path, encoding: Encoding, consumed: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
     """The documents of a file of plain text, without the blank lines around them; a long one is cut at the ends of lines."""
-    place, size, first = "", 0, True
+    location, size, first = "", 0, True
     held: list[str] = []
     for number, line in _clean_lines(path, encoding, consumed):
         if isinstance(line, BadRowError):
             yield f"{path}:{number}", line
         elif line.strip() or ((held or not first) and not blank_lines):
             if first and not held:
-                place = f"{path}:{number}"
+                location = f"{path}:{number}"
             held.append(line)
             size += len(line) + 1
             if size >= LONGEST_PART:
-                yield place, DocumentPart("\n".join(held) + "\n", place, first=first, last=False)
+                yield location, DocumentPart("\n".join(held) + "\n", location, first=first, last=False)
                 held, size, first = [], 0, False
         elif blank_lines and (held or not first):
-            yield place, DocumentPart("\n".join(held), place, first=first)
+            yield location, DocumentPart("\n".join(held), location, first=first)
             held, size, first = [], 0, True
     if held or not first:
-        yield place, DocumentPart("\n".join(held).rstrip(), place, first=first)
+        yield location, DocumentPart("\n".join(held).rstrip(), location, first=first)
 
 
 def _clean_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:

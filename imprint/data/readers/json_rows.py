@@ -51,10 +51,10 @@ def object_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = N
 
 def _explain(error: json.JSONDecodeError) -> str:
     """What is wrong, in words that help those who write JSON by hand where Python's do not."""
-    here, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - LONGEST_LITERAL, 0) : error.pos].rstrip()
-    if error.msg.startswith("Illegal trailing comma") or (here in ("}", "]") and before.endswith(",")):  # Python >= 3.13, and before
+    character, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - LONGEST_LITERAL, 0) : error.pos].rstrip()
+    if error.msg.startswith("Illegal trailing comma") or (character in ("}", "]") and before.endswith(",")):  # Python >= 3.13, and before
         return "a comma too many"
-    return "a comment, which JSON does not know," if here in ("/", "#") else error.msg.removesuffix(" at")
+    return "a comment, which JSON does not know," if character in ("/", "#") else error.msg.removesuffix(" at")
 
 
 class _Decoder:
@@ -91,38 +91,41 @@ class _JsonScanner:
 
     def __init__(self, what: str, path: Path, encoding: Encoding, consumed: ReportBytes | None) -> None:
         self._chunks = read_chunks(path, encoding, consumed)
-        self._what = what
+        self._noun = what
         self._encoding = encoding
         self._decoder = _Decoder()
         self._text = ""
-        self._whole = False
+        self._complete = False
         self._broken = False
-        self._place = 0
+        self._position = 0
         self._first_line, self._first_column = 1, 1  # where the text begins in the file
         self._line, self._counted = 1, 0  # the line of the place up to which newlines are counted
 
     def elements(self) -> Iterator[tuple[int, object]]:
         """Each element of an array with its line, and what is wrong behind the last one that could be read."""
         self._skip_blanks()
-        self._place += 1  # the bracket
+        self._position += 1  # the bracket
         first = True
         while self._skip_blanks() != "]":
             if not first:
-                if self._here() != ",":
-                    found = f"got {self._rest()}" if self._here() else "the file ends"
-                    yield self._line_here(), BadRowError(f"behind an element of the array there must be a comma or `]`, but {found}.")
+                if self._peek() != ",":
+                    found = f"got {self._rest()}" if self._peek() else "the file ends"
+                    yield self._current_line(), BadRowError(f"behind an element of the array there must be a comma or `]`, but {found}.")
                     return
-                self._place += 1
+                self._position += 1
                 if self._skip_blanks() == "]":
-                    yield self._line_here(), BadRowError("there is a comma before the `]` of the array and nothing behind it. Delete it.")
+                    yield (
+                        self._current_line(),
+                        BadRowError("there is a comma before the `]` of the array and nothing behind it. Delete it."),
+                    )
                     break
             first = False
             yield self._row()
             if self._broken:
                 return
-        self._place += 1
+        self._position += 1
         if self._skip_blanks():
-            yield self._line_here(), BadRowError(f"behind the `]` of the array nothing may follow, got {self._rest()}.")
+            yield self._current_line(), BadRowError(f"behind the `]` of the array nothing may follow, got {self._rest()}.")
 
     def objects(self) -> Iterator[tuple[int, object]]:
         """Each object with its line, and what is wrong behind the last one that could be read."""
@@ -131,70 +134,70 @@ class _JsonScanner:
 
     def _row(self) -> tuple[int, object]:
         """What starts here with its line; behind what is no JSON nothing can be read."""
-        line = self._line_here()
+        line = self._current_line()
         try:
-            return line, self._element()
+            return line, self._next_value()
         except json.JSONDecodeError as error:
             self._broken = True
-            cut_off = self._whole and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
-            if cut_off and self._here():
+            cut_off = self._complete and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
+            if cut_off and self._peek():
                 return line, BadRowError("begins here and is not complete when the file ends. Was the file cut off?")
-            return self._told(error)
+            return self._syntax_error(error)
         except (ValueError, RecursionError):
             self._broken = True
             return line, BadRowError("is no JSON that can be read, too deep or with too long a number.")
 
-    def _element(self) -> object:
+    def _next_value(self) -> object:
         """The element that starts here; more text is fetched until it is complete."""
         while True:
             try:
-                value, end = self._decoder.decode(self._text, self._place)
+                value, end = self._decoder.decode(self._text, self._position)
             except json.JSONDecodeError as error:
                 open_end = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_LITERAL
-                size = len(self._text) - self._place
-                if self._whole or not open_end or size > LONGEST_ROW:
+                size = len(self._text) - self._position
+                if self._complete or not open_end or size > LONGEST_ROW:
                     raise
-                self._whole = not self._fetch(size)  # then once more: the error counts from where the text begins, which moves
+                self._complete = not self._read_more(size)  # then once more: the error counts from where the text begins, which moves
             else:
-                if end < len(self._text) or not self._fetch(1):
-                    text = self._text[self._place : end]
-                    self._place = end
+                if end < len(self._text) or not self._read_more(1):
+                    text = self._text[self._position : end]
+                    self._position = end
                     return undecodable_error(text, self._encoding) or self._decoder.row(value)
 
-    def _told(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
+    def _syntax_error(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
         """A syntax error in the lines and columns of the file."""
         column = error.colno + (self._first_column - 1 if error.lineno == 1 else 0)
         return self._first_line + error.lineno - 1, BadRowError(
-            f"the {self._what} is no JSON from here on: {_explain(error)} at column {column}."
+            f"the {self._noun} is no JSON from here on: {_explain(error)} at column {column}."
         )
 
-    def _here(self) -> str:
-        return self._text[self._place : self._place + 1]
+    def _peek(self) -> str:
+        return self._text[self._position : self._position + 1]
 
     def _rest(self) -> str:
-        return quote(self._text[self._place : self._place + 40])
+        return quote(self._text[self._position : self._position + 40])
 
     def _skip_blanks(self) -> str:
         """Move to what is not blank and return its first character, at the end of the file nothing."""
         while True:
-            while (here := self._here()) and here in BLANKS:
-                self._place += 1
-            if here or not self._fetch(1):
-                return here
+            while (character := self._peek()) and character in BLANKS:
+                self._position += 1
+            if character or not self._read_more(1):
+                return character
 
-    def _line_here(self) -> int:
-        self._line += self._text.count("\n", self._counted, self._place)
-        self._counted = self._place
+    def _current_line(self) -> int:
+        self._line += self._text.count("\n", self._counted, self._position)
+        self._counted = self._position
         return self._line
 
-    def _fetch(self, least: int) -> bool:
+    def _read_more(self, least: int) -> bool:
         """Drop what was read and add at least so many characters to the text; False where the file ends."""
-        self._first_line = self._line_here()
-        newline = self._text.rfind("\n", 0, self._place)
-        self._first_column = self._place - newline if newline >= 0 else self._first_column + self._place
-        pieces = [self._text[self._place :]]
+        self._first_line = self._current_line()
+        newline = self._text.rfind("\n", 0, self._position)
+        self._first_column = self._position - newline if newline >= 0 else self._first_column + self._position
+        pieces = [self._text[self._position :]]
         while least > 0 and (piece := next(self._chunks, None)) is not None:
             pieces.append(piece)
             least -= len(piece)
-        self._text, self._place, self._counted = "".join(pieces), 0, 0
+        self._text, self._position, self._counted = "".join(pieces), 0, 0
         return len(pieces) > 1

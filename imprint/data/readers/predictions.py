@@ -67,13 +67,13 @@ def read_predictions(file: Path) -> Predictions:
         raise UserError(f"{file} holds no rows, so there is nothing to score.")
     said, wanted = ("", "") if first is None else _columns(first, file)
     predictions, references, finished, problems = [], [], [], BadRows(file)
-    for place, row in rows:
+    for location, row in rows:
         try:
             predictions.append(_text(row, said))
             references.append(_text(row, wanted))
             problems.good += 1
         except BadRowError as problem:
-            problems.add(place, problem)
+            problems.add(location, problem)
         finished.append(row.get("finished") if isinstance(row, dict) else None)
     problems.raise_if_any("Mend {}; nothing was scored.")
     known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)

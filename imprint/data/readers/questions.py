@@ -54,32 +54,32 @@ def _line_questions(path: Path) -> Iterator[tuple[str, list[Sample] | BadRowErro
     """The (place, question) of each line that is not blank."""
     encoding = plain_encoding(path)
     for number, line in read_lines(path, encoding):
-        place = f"{path}:{number}"
+        location = f"{path}:{number}"
         if isinstance(line, BadRowError):
-            yield place, line
+            yield location, line
         elif wrong := undecodable_error(line, encoding):
-            yield place, wrong
+            yield location, wrong
         elif query := line.strip("\ufeff \t\r\n\u3000"):
-            yield place, [Sample(query, "", None, place)]
+            yield location, [Sample(query, "", None, location)]
 
 
 def _row_questions(path: Path, prompt_column: str) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
     """The (place, questions) of each row; a conversation asks one for each of its answers, with the turns before it."""
-    for place, row in read_rows(path):
+    for location, row in read_rows(path):
         try:
-            yield place, _questions_of_row(row, prompt_column, place)
+            yield location, _questions_of_row(row, prompt_column, location)
         except BadRowError as problem:
-            yield place, problem
+            yield location, problem
 
 
-def _questions_of_row(row: object, prompt_column: str, place: str) -> list[Sample]:
+def _questions_of_row(row: object, prompt_column: str, location: str) -> list[Sample]:
     if isinstance(row, BadRowError):
         raise row
     assert isinstance(row, dict), "read_rows gives objects or what is wrong with them"
     if prompt_column not in row and (shape := published_shape(row)):
         asked = {**row, shape.response: "-"} if shape.response else row  # nobody reads the answer, and it may be empty
-        return [replace(sample, answer="") for sample in samples_from_row(asked, shape, place)]
-    return [Sample(_text(row, prompt_column), "", None, place)]
+        return [replace(sample, answer="") for sample in samples_from_row(asked, shape, location)]
+    return [Sample(_text(row, prompt_column), "", None, location)]
 
 
 def _text(row: Mapping[str, object], prompt_column: str) -> str:

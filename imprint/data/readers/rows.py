@@ -36,13 +36,13 @@ def file_rows(file: DataFile, consumed: ReportBytes | None = None) -> Iterator[t
     """The (place, row) of each row of one file."""
     try:
         if file.encoding is None:
-            read = parquet_rows if file.kind == "Parquet" else workbook_rows
+            read = parquet_rows if file.format == "Parquet" else workbook_rows
             yield from read(file.path, consumed)
             return
-        if file.kind in ("CSV", "TSV"):
+        if file.format in ("CSV", "TSV"):
             numbered = csv_rows(file.path, file.encoding, file.delimiter, consumed)
         else:
-            numbered = JSON_READERS[file.kind](file.path, file.encoding, consumed)
+            numbered = JSON_READERS[file.format](file.path, file.encoding, consumed)
         for line, row in numbered:
             yield f"{file.path}:{line}", row
     except OSError as error:
@@ -94,19 +94,19 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> str:
 
 def _describe_file(file: DataFile, columns: Columns) -> str:
     first = next((row for _place, row in file_rows(file) if isinstance(row, dict)), None)
-    form = file.form + (_describe_sheets(file.path) if file.kind == "an Excel workbook" else "")
+    form = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
     if first is None:
         return f"{form}, without a row"
     shape = detect_shape(first, columns)
-    too = [f'"{name}"' for name in shape.optional if name in first]
+    too = [f'"{name}"' for name in shape.optional_columns if name in first]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
             f"{form}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
             "prompt_column=... and response_column=... say which are the question and the answer"
         )
-    others = [quote(name) for name in first if name not in shape.read]
+    others = [quote(name) for name in first if name not in shape.read_columns]
     read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
-    return f"{form}; {shape.sentence()}{read_too}" + (f"; not read: {list_names(others)}" if others else "")
+    return f"{form}; {shape.summary()}{read_too}" + (f"; not read: {list_names(others)}" if others else "")
 
 
 def _describe_sheets(path: Path) -> str:

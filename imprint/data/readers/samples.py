@@ -39,9 +39,9 @@ def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], sour
     """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `BadRows.raise_if_any`."""
     samples: list[Sample] = []
     problems = BadRows(source)
-    for place, made in rows:
+    for location, made in rows:
         if isinstance(made, BadRowError):
-            problems.add(place, made)
+            problems.add(location, made)
         else:
             problems.good += 1
             samples += made
@@ -53,18 +53,18 @@ def iterate_samples(source: Path | str, columns: Columns, *, tools: bool = False
     """The (place, samples) of each row, or what is wrong with it, in bounded memory; the first good row of each file decides its shape."""
     shape: RowShape | None = None
     last = ""
-    for place, row in read_rows(source):
-        if (file := file_of(place)) != last:
+    for location, row in read_rows(source):
+        if (file := file_of(location)) != last:
             last, shape = file, None
         if shape is None and isinstance(row, dict):
             shape = detect_shape(row, columns)
         try:
-            made: list[Sample] | BadRowError = samples_from_row(row, shape or detect_shape({}, columns), place, tools=tools)
+            made: list[Sample] | BadRowError = samples_from_row(row, shape or detect_shape({}, columns), location, tools=tools)
         except BadRowError as problem:
             made = problem
-        yield place, made
+        yield location, made
 
 
-def file_of(place: str) -> str:
+def file_of(location: str) -> str:
     """The file of a place, or the sheet of a workbook: what has one shape."""
-    return place.rpartition(":")[0]
+    return location.rpartition(":")[0]

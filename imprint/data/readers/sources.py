@@ -46,7 +46,7 @@ class DataFile:
 
     path: Path
     """Where it is."""
-    kind: Format
+    format: Format
     """Its format."""
     encoding: Encoding | None
     """How its bytes are text; a workbook and Parquet are no text."""
@@ -54,10 +54,10 @@ class DataFile:
     """What stands between the cells of CSV and TSV."""
 
     @property
-    def form(self) -> str:
+    def description(self) -> str:
         """Format and encoding, for a person."""
         between = " with semicolons" if self.delimiter == ";" else ""
-        return f"{self.kind}{between}" + (f" in {self.encoding.name}" if self.encoding else "")
+        return f"{self.format}{between}" + (f" in {self.encoding.name}" if self.encoding else "")
 
 
 def parse_source(source: str | Path) -> Source:

@@ -22,12 +22,12 @@ class Header:
     """In their order."""
 
     @classmethod
-    def of(cls, cells: Sequence[str], place: str) -> "Header":
+    def from_cells(cls, cells: Sequence[str], location: str) -> "Header":
         """Take the first row that is not blank for it; raises UserError where two columns have one name."""
         names = tuple(cell.strip(" \t\r\n\ufeff") for cell in cells)
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice is not None:
-            raise UserError(f"{place}: the header has two columns {quote(twice)}, so it is not known which is meant. Rename one.")
+            raise UserError(f"{location}: the header has two columns {quote(twice)}, so it is not known which is meant. Rename one.")
         while names and not names[-1]:
             names = names[:-1]
         return cls(names)
@@ -95,7 +95,7 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, consumed: ReportByt
         if wrong is not None:
             yield number, wrong
         elif header is None:
-            header = Header.of(cells, f"{path}:{number}") if any(cell.strip() for cell in cells) else None
+            header = Header.from_cells(cells, f"{path}:{number}") if any(cell.strip() for cell in cells) else None
         elif (row := header.row(cells)) is not None:
             yield number, row
 

@@ -42,7 +42,7 @@ def workbook_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[t
                 yield from _sheet_rows(sheet, f"{path}!{sheet.title}")
 
 
-def _sheet_rows(sheet: Any, place: str) -> Iterator[tuple[str, object]]:
+def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
     header, number = None, 0
     rows = _cells(sheet)
     while True:
@@ -52,7 +52,7 @@ def _sheet_rows(sheet: Any, place: str) -> Iterator[tuple[str, object]]:
                 batch = list(islice(rows, BATCH_ROWS))
         except Exception as error:  # whatever its parsers meet in a broken file
             yield (
-                f"{place}:{number + 1}",
+                f"{location}:{number + 1}",
                 BadRowError(f"the workbook is broken from about here on: {_first_line(error)}. Save or download it again."),
             )
             return
@@ -61,11 +61,11 @@ def _sheet_rows(sheet: Any, place: str) -> Iterator[tuple[str, object]]:
             texts = [_cell_text(cell) for cell in cells]
             broken = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
             if header is None:
-                header = Header.of(texts, f"{place}:{number}") if any(text.strip() for text in texts) else None
+                header = Header.from_cells(texts, f"{location}:{number}") if any(text.strip() for text in texts) else None
             elif broken is not None:
-                yield f"{place}:{number}", BadRowError(f"holds the error of a formula, {broken}. Mend the formula, or write its value.")
+                yield f"{location}:{number}", BadRowError(f"holds the error of a formula, {broken}. Mend the formula, or write its value.")
             elif (row := header.row(_padded(texts, header))) is not None:
-                yield f"{place}:{number}", row
+                yield f"{location}:{number}", row
         if len(batch) < BATCH_ROWS or number >= EXCEL_ROWS:
             return
 
@@ -150,7 +150,7 @@ def parquet_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tu
         names, total = list(file.schema_arrow.names), max(1, file.metadata.num_rows)
     except Exception as error:
         raise UserError(f"{path} is a broken Parquet file: {_first_line(error)}. Download it again.") from error
-    Header.of(names, str(path))
+    Header.from_cells(names, str(path))
     size, number = path.stat().st_size, 0
     with file:
         batches = file.iter_batches(batch_size=BATCH_ROWS)

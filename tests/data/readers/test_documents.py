@@ -76,12 +76,12 @@ def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path
 
     found = [what for _place, what in read_document_parts(tmp_path, blank_lines=True) if isinstance(what, DocumentPart)]
 
-    plain = [one for one in found if one.place.endswith("a.txt:1")]
+    plain = [one for one in found if one.location.endswith("a.txt:1")]
     assert "".join(one.text for one in plain) == text
     assert [one.first for one in plain] == [True] + [False] * (len(plain) - 1)
     assert [one.last for one in plain] == [False] * (len(plain) - 1) + [True]
-    assert [one.text for one in found if one.place.endswith("a.txt:11")] == ["短"]
-    assert "".join(one.text for one in found if "b.jsonl" in one.place) == text
+    assert [one.text for one in found if one.location.endswith("a.txt:11")] == ["短"]
+    assert "".join(one.text for one in found if "b.jsonl" in one.location) == text
 
 
 @pytest.mark.parametrize("longest", range(1, 12))

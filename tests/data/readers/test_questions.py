@@ -21,7 +21,7 @@ def test_a_text_asks_its_lines_in_any_encoding(encoding: str, tmp_path: Path) ->
     found = read_questions(file, prompt_column="content")
 
     assert [sample.query for sample in found] == ["你是谁，从哪里来？", "这件上衣好看吗, really?", "[笑] {你}猜"]
-    assert [sample.place for sample in found] == [f"{file}:{line}" for line in (1, 3, 4)]
+    assert [sample.location for sample in found] == [f"{file}:{line}" for line in (1, 3, 4)]
     assert all(sample.answer == "" and sample.history is None for sample in found)
 
 

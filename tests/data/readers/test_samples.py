@@ -37,7 +37,7 @@ def test_json_lines_are_read_whatever_the_file_is_called(file: Path) -> None:
 def test_an_array_is_read_with_the_line_where_each_element_starts(file: Path) -> None:
     file.write_text(json.dumps([json.loads(GOOD)] * 3, indent=2, ensure_ascii=False))
 
-    assert [sample.place for sample in read(file)] == [f"{file}:{line}" for line in (2, 6, 10)]
+    assert [sample.location for sample in read(file)] == [f"{file}:{line}" for line in (2, 6, 10)]
 
 
 @pytest.mark.parametrize("start", ["\ufeff", "\ufeff\n  "])
@@ -178,7 +178,7 @@ def test_a_folder_is_all_its_files_each_in_its_own_shape(tmp_path: Path) -> None
     (tmp_path / "a.jsonl").write_text(GOOD)
     (tmp_path / "b.csv").write_text("question,answer\nq,a\n")
 
-    assert [(sample.query, sample.place) for sample in read(tmp_path)] == [
+    assert [(sample.query, sample.location) for sample in read(tmp_path)] == [
         ("类型#上衣", f"{tmp_path}/a.jsonl:1"),
         ("q", f"{tmp_path}/b.csv:2"),
     ]

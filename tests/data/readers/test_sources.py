@@ -60,7 +60,7 @@ def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path)
 def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_path: Path, name: str, content: bytes, form: str) -> None:
     (tmp_path / name).write_bytes(content)
 
-    assert detect_format(tmp_path / name).form == form
+    assert detect_format(tmp_path / name).description == form
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_text_comes_back_as_it_was(tokenizer: ChatGLMTokenizer, text: str) -> No
 
 def test_typed_control_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
     control = {
-        tokenizer.control.mask,
-        tokenizer.control.gmask,
-        tokenizer.control.sop,
-        tokenizer.control.eop,
-        tokenizer.control.pad,
+        tokenizer.special.mask,
+        tokenizer.special.gmask,
+        tokenizer.special.sop,
+        tokenizer.special.eop,
+        tokenizer.special.pad,
         0,
         1,
         2,
@@ -63,7 +63,7 @@ def test_typed_control_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
 
 
 def test_words_of_the_world_are_pieces_and_rare_characters_are_bytes(tokenizer: ChatGLMTokenizer) -> None:
-    words, rare = ([tokenizer.piece(token) for token in tokenizer.encode(text)] for text in ("类型#上衣*颜色#白色", "龘"))
+    words, rare = ([tokenizer.token_text(token) for token in tokenizer.encode(text)] for text in ("类型#上衣*颜色#白色", "龘"))
 
     assert len(words) <= 9
     assert not any(piece.startswith("<0x") for piece in words)
