@@ -20,8 +20,10 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
-from imprint.models.chatglm import ChatGLM, ChatGLMConfig
-from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
+from imprint.models.chatglm import ChatGLM
+from imprint.models.chatglm2 import ChatGLM2
+from imprint.models.configs.chatglm import ChatGLMConfig
+from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
@@ -52,8 +54,8 @@ CONFIG_2 = ChatGLM2Config(
     layernorm_epsilon=1e-5,
     add_qkv_bias=True,
     apply_query_key_layer_scaling=True,
-    rotary_base=1e4,
-    stretch=1.0,
+    rope_theta=1e4,
+    rope_factor=1.0,
     end_ids=frozenset({2}),
 )
 START_2 = (64790, 64792)

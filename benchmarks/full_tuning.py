@@ -28,8 +28,9 @@ from full_size import CONFIG, forget_peak, random_network, settle
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.world import World, is_launched, join_world
-from imprint.models.chatglm import ChatGLM, ChatGLMConfig
+from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import load_network, save_network
+from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.pack import Pack, pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tune.section import FullSection

@@ -12,9 +12,11 @@ from torch import Tensor
 
 import imprint
 from imprint.model import Model
-from imprint.models.chatglm import ChatGLM, ChatGLMConfig
-from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
+from imprint.models.chatglm import ChatGLM
+from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import quantized_layers
+from imprint.models.configs.chatglm import ChatGLMConfig
+from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import Network
 from imprint.quant.formats import SCALE, quantize
 

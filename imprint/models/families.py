@@ -5,9 +5,12 @@ from typing import Any
 
 from imprint.errors import UserError
 from imprint.files import read_json_object
-from imprint.models.bloom import Bloom, BloomConfig
-from imprint.models.chatglm import ChatGLM, ChatGLMConfig
-from imprint.models.chatglm2 import ChatGLM2, ChatGLM2Config
+from imprint.models.bloom import Bloom
+from imprint.models.chatglm import ChatGLM
+from imprint.models.chatglm2 import ChatGLM2
+from imprint.models.configs.bloom import BloomConfig
+from imprint.models.configs.chatglm import ChatGLMConfig
+from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import Network
 from imprint.tokenizers.hf import GENERATION_CONFIG
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imprint.errors import UserError
-from imprint.models.chatglm2 import ROTARY_BASE, ChatGLM2Config
+from imprint.models.configs.chatglm2 import ROPE_THETA, ChatGLM2Config
 
 KIND = "glm"
 """The `model_type` of transformers' class."""
@@ -40,7 +40,7 @@ APART = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 def glm_fields(config: ChatGLM2Config, dtype: torch.dtype) -> dict[str, Any]:
     """The config.json of a `glm` model that computes what this network does."""
     ends = sorted(config.end_ids)
-    stretch = {"rope_scaling": {"rope_type": "linear", "factor": config.stretch}} if config.stretch != 1 else {}
+    stretch = {"rope_scaling": {"rope_type": "linear", "factor": config.rope_factor}} if config.rope_factor != 1 else {}
     return {
         "architectures": ["GlmForCausalLM"],
         "model_type": KIND,
@@ -56,7 +56,7 @@ def glm_fields(config: ChatGLM2Config, dtype: torch.dtype) -> dict[str, Any]:
         "rms_norm_eps": config.layernorm_epsilon,
         "attention_bias": config.add_qkv_bias,
         "attention_dropout": 0.0,
-        "rope_theta": config.rotary_base,
+        "rope_theta": config.rope_theta,
         "partial_rotary_factor": 0.5,
         **stretch,
         "tie_word_embeddings": False,
@@ -78,7 +78,7 @@ def chatglm2_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if found not in known:
             raise _not_sayable(name, found)
-    base, stretch = rotary.get("rope_theta", ROTARY_BASE), rotary["factor"] if kind == "linear" else 1.0
+    base, stretch = rotary.get("rope_theta", ROPE_THETA), rotary["factor"] if kind == "linear" else 1.0
     said = {
         "architectures": ["ChatGLMModel"],
         "model_type": "chatglm",
@@ -98,14 +98,14 @@ def chatglm2_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         "post_layer_norm": True,
         "apply_residual_connection_post_layernorm": False,
         "apply_query_key_layer_scaling": True,
-        "rope_ratio": base / ROTARY_BASE if stretch == 1 else stretch,
+        "rope_ratio": base / ROPE_THETA if stretch == 1 else stretch,
         "tie_word_embeddings": False,
         "eos_token_id": fields.get("eos_token_id"),
         "pad_token_id": fields.get("pad_token_id"),
         "torch_dtype": fields.get("dtype", fields.get("torch_dtype")),
     }
     understood = ChatGLM2Config.read(said)
-    if (understood.rotary_base, understood.stretch) != (base, stretch):
+    if (understood.rope_theta, understood.rope_factor) != (base, stretch):
         raise _not_sayable("rope_parameters", {"rope_theta": base, "factor": stretch})
     return said
 

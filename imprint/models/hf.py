@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from imprint.errors import UserError
 from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error
-from imprint.models.fields import SOURCE, end_ids, quantization_bits
+from imprint.models.configs.fields import SOURCE, end_ids, quantization_bits
 from imprint.models.network import ModelShape, Network
 from imprint.pack import Pack, pack
 from imprint.quant.linear import QuantizedLinear

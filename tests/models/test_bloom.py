@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ from transformers import AutoModelForCausalLM
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import imprint
-from imprint.errors import UserError
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.model import Model
-from imprint.models.bloom import Bloom, BloomConfig, alibi_slopes
+from imprint.models.bloom import Bloom, alibi_slopes
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
+from imprint.models.configs.bloom import BloomConfig
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
 from imprint.tune.prefix import PrefixShape, start_prefix
@@ -218,34 +217,3 @@ class TestQuantised:
         assert ready.network.quantization_bit == bits
         for a, b in zip(asked.logits(ROWS), ready.logits(ROWS), strict=True):
             assert torch.equal(a, b)
-
-
-class TestConfig:
-    @pytest.mark.parametrize(
-        ("change", "sentence"),
-        [
-            ({"hidden_size": None}, '"n_embed" or "hidden_size" must be a whole number of at least 1, got None'),
-            ({"n_layer": 0}, '"n_layer" or "num_hidden_layers" must be a whole number of at least 1, got 0'),
-            ({"n_head": True}, '"n_head" or "num_attention_heads" must be a whole number of at least 1, got True'),
-            ({"hidden_size": 25}, '"hidden_size" 25 must be a multiple of "n_head" 3'),
-            ({"layer_norm_epsilon": "small"}, "\"layer_norm_epsilon\" must be a number above 0, got 'small'"),
-            ({"eos_token_id": "</s>"}, "\"eos_token_id\" must be an id or a list of ids, got '</s>'"),
-            ({"quantization_bit": 3}, '"quantization_bit" must be 8, 4 or null, got 3'),
-            ({"quantization_bit": 4, "hidden_size": 27}, '"hidden_size" 27 is odd'),
-        ],
-    )
-    def test_an_impossible_field_is_named(self, change: dict[str, object], sentence: str) -> None:
-        with pytest.raises(UserError) as caught:
-            BloomConfig.read({**fields(), **change})
-
-        assert sentence in str(caught.value)
-
-    def test_older_and_newer_names_are_read(self) -> None:
-        old = BloomConfig.read({"vocab_size": 60, "n_embed": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "seq_length": 64})
-        new = BloomConfig.read(fields())
-
-        assert (old.hidden_size, old.layers, old.heads) == (new.hidden_size, new.layers, new.heads)
-        assert (old.longest, new.longest) == (64, 2048)
-        assert old.end_ids == {2}
-        assert BloomConfig.read({**fields(), "eos_token_id": [2, 3]}).end_ids == {2, 3}
-        assert math.isclose(old.layer_norm_epsilon, 1e-5)

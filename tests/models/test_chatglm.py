@@ -6,12 +6,11 @@ import torch
 from safetensors.torch import load_file
 
 import imprint
-from imprint.errors import UserError
 from imprint.model import Model
-from imprint.models.chatglm import ChatGLMConfig, rotary, rotate
+from imprint.models.chatglm import rotary, rotate
 from imprint.pack import ContextSpan, pack
 from imprint.quant.formats import BITS
-from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_fields, small_network
+from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_network
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -114,42 +113,6 @@ class TestContextSpan:
         assert torch.equal(first[:6], late[:6])  # nothing before sees the last
         assert torch.equal(first[:5], last[:5])
         assert not torch.allclose(first[6], last[6], atol=1e-3)
-
-
-class TestConfig:
-    @pytest.mark.parametrize(
-        ("change", "sentence"),
-        [
-            ({"hidden_size": None}, '"hidden_size" must be a whole number of at least 1, got None'),
-            ({"num_layers": 0}, '"num_layers" must be a whole number of at least 1, got 0'),
-            ({"num_layers": True}, '"num_layers" must be a whole number of at least 1, got True'),
-            ({"vocab_size": "40"}, "\"vocab_size\" must be a whole number of at least 1, got '40'"),
-            ({"hidden_size": 36}, '"hidden_size" 36 must be a multiple of 4 x "num_attention_heads" (2)'),
-            ({"position_encoding_2d": False}, '"position_encoding_2d" is false'),
-            ({"layernorm_epsilon": "small"}, "\"layernorm_epsilon\" must be a number above 0, got 'small'"),
-            ({"layernorm_epsilon": 0}, '"layernorm_epsilon" must be a number above 0, got 0'),
-        ],
-    )
-    def test_an_impossible_field_is_named(self, change: dict[str, object], sentence: str) -> None:
-        with pytest.raises(UserError) as caught:
-            ChatGLMConfig.read({**small_fields(), **change})
-
-        assert sentence in str(caught.value)
-        assert "official folder" in str(caught.value)
-
-    def test_a_missing_length_takes_the_published_one(self) -> None:
-        fields = small_fields()
-        del fields["max_sequence_length"]
-
-        assert ChatGLMConfig.read(fields).max_sequence_length == 2048
-
-    @pytest.mark.parametrize(("size", "gmask", "eop"), [(130528, 130001, 130005), (150528, 150001, 150005)])
-    def test_a_released_vocabulary_needs_no_control_ids(self, size: int, gmask: int, eop: int) -> None:
-        fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
-
-        control = ChatGLMConfig.read({**fields, "vocab_size": size}).control
-
-        assert (control.gmask, control.eop) == (gmask, eop)
 
 
 @pytest.mark.parametrize("bits", BITS)

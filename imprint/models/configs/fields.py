@@ -1,4 +1,4 @@
-"""Fields of a config.json, checked: what every architecture asks of them, as values or a sentence."""
+"""Checked fields of a config.json, as every architecture reads them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,20 @@ from imprint.errors import UserError
 from imprint.quant.formats import BITS
 
 SOURCE = "Take config.json from the official folder."
+"""The advice at the end of an error message about a field."""
 
 
-def whole_number(fields: Mapping[str, Any], *names: str, default: int | None = None) -> int:
-    """The first of these fields that is there, a whole number of at least 1. Raises UserError for anything else, and for none of them."""
+def positive_int(fields: Mapping[str, Any], *names: str, default: int | None = None) -> int:
+    """The first of these fields that is set, an integer of at least 1. Raises UserError for anything else, or if none is set."""
     value = next((fields[name] for name in names if fields.get(name) is not None), default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        called = " or ".join(f'"{name}"' for name in names)
-        raise UserError(f"config.json: {called} must be a whole number of at least 1, got {value!r}. {SOURCE}")
+        quoted = " or ".join(f'"{name}"' for name in names)
+        raise UserError(f"config.json: {quoted} must be a whole number of at least 1, got {value!r}. {SOURCE}")
     return value
 
 
-def positive_number(fields: Mapping[str, Any], name: str, default: float) -> float:
-    """A number above 0. Raises UserError where it is something else."""
+def positive_float(fields: Mapping[str, Any], name: str, default: float) -> float:
+    """A field that is a finite number above 0. Raises UserError for anything else."""
     value = default if fields.get(name) is None else fields[name]
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise UserError(f'config.json: "{name}" must be a number above 0, got {value!r}. {SOURCE}')
@@ -27,7 +28,10 @@ def positive_number(fields: Mapping[str, Any], name: str, default: float) -> flo
 
 
 def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> int | None:
-    """Bits of weights that have these `columns`, by the names of their fields; 0, null and a missing field say that none is quantised."""
+    """The field `quantization_bit`; None where it is 0, null or missing.
+
+    `columns` are the widths of the weights by the names of their fields. Raises UserError for other formats, and for odd widths at 4 bits.
+    """
     bits = fields.get("quantization_bit") or None
     if bits is not None and (isinstance(bits, bool) or bits not in BITS):
         raise UserError(
@@ -40,7 +44,7 @@ def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> 
 
 
 def end_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[int]:
-    """What `eos_token_id` of a file says: one id, a list of them, or none. Raises UserError for anything else."""
+    """The field `eos_token_id`: one id, a list of ids, or none. Raises UserError for anything else; `file` is named in the message."""
     value = fields.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):

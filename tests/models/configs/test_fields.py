@@ -3,37 +3,37 @@ from typing import Any
 import pytest
 
 from imprint.errors import UserError
-from imprint.models.fields import end_ids, positive_number, quantization_bits, whole_number
+from imprint.models.configs.fields import end_ids, positive_float, positive_int, quantization_bits
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "2", True, [2]])
 def test_what_is_no_whole_number_of_at_least_one_is_named(value: object) -> None:
     with pytest.raises(UserError, match=r'config\.json: "layers" must be a whole number of at least 1, got .*\. Take config\.json from'):
-        whole_number({"layers": value}, "layers")
+        positive_int({"layers": value}, "layers")
 
 
 def test_a_missing_number_takes_its_default_or_is_named() -> None:
-    assert whole_number({}, "layers", default=3) == 3
+    assert positive_int({}, "layers", default=3) == 3
     with pytest.raises(UserError, match='"layers" must be a whole number of at least 1, got None'):
-        whole_number({}, "layers")
+        positive_int({}, "layers")
 
 
 def test_of_several_names_the_first_that_is_there_counts() -> None:
-    assert whole_number({"new": 2, "old": 1}, "old", "new") == 1
-    assert whole_number({"new": 2, "old": None}, "old", "new") == 2
+    assert positive_int({"new": 2, "old": 1}, "old", "new") == 1
+    assert positive_int({"new": 2, "old": None}, "old", "new") == 2
     with pytest.raises(UserError, match='"old" or "new" must be a whole number of at least 1, got None'):
-        whole_number({}, "old", "new")
+        positive_int({}, "old", "new")
 
 
 @pytest.mark.parametrize("value", [0, -1e-5, "1e-5", True, float("nan"), float("inf")])
 def test_what_is_no_positive_number_is_named(value: object) -> None:
     with pytest.raises(UserError, match=r'"epsilon" must be a number above 0, got .*\. Take config\.json from'):
-        positive_number({"epsilon": value}, "epsilon", 1.0)
+        positive_float({"epsilon": value}, "epsilon", 1.0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"epsilon": None}])
 def test_a_missing_positive_number_takes_its_default(fields: dict[str, object]) -> None:
-    assert positive_number(fields, "epsilon", 1.0) == 1.0
+    assert positive_float(fields, "epsilon", 1.0) == 1.0
 
 
 @pytest.mark.parametrize("value", [0, None])

@@ -1,0 +1,1 @@
+"""config.json of each architecture: read, checked, and as a typed value."""

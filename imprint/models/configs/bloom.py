@@ -1,0 +1,48 @@
+"""config.json of BLOOM and BLOOMZ."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from imprint.errors import UserError
+from imprint.models.configs.fields import SOURCE, end_ids, positive_float, positive_int, quantization_bits
+
+EOS_ID = 2
+"""</s>, the default of `eos_token_id`."""
+MAX_LENGTH = 2048
+"""Longest sequence in tokens that the released bases were trained on; ALiBi itself has no limit."""
+
+
+@dataclass(frozen=True)
+class BloomConfig:
+    """The fields that define the network; some have an older and a newer name."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    layer_norm_epsilon: float
+    residual_after_norm: bool
+    """Whether the residual is taken behind the norm (`apply_residual_connection_post_layernorm`)."""
+    max_length: int
+    end_ids: frozenset[int]
+    """Ids that end an answer."""
+    quantization_bit: int | None = None
+    """Bits of the four linears of a block, 8 or 4; None if they are not quantised."""
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> "BloomConfig":
+        """Read the fields of a config.json. Raises UserError for a missing or impossible one."""
+        hidden_size, heads = positive_int(fields, "n_embed", "hidden_size"), positive_int(fields, "n_head", "num_attention_heads")
+        if hidden_size % heads:
+            raise UserError(f'config.json: "hidden_size" {hidden_size} must be a multiple of "n_head" {heads}. {SOURCE}')
+        return cls(
+            vocab_size=positive_int(fields, "vocab_size"),
+            hidden_size=hidden_size,
+            num_layers=positive_int(fields, "n_layer", "num_hidden_layers"),
+            num_heads=heads,
+            layer_norm_epsilon=positive_float(fields, "layer_norm_epsilon", 1e-5),
+            residual_after_norm=bool(fields.get("apply_residual_connection_post_layernorm")),
+            max_length=positive_int(fields, "seq_length", default=MAX_LENGTH),
+            end_ids=end_ids(fields) or frozenset({EOS_ID}),
+            quantization_bit=quantization_bits(fields, {"hidden_size": hidden_size}),
+        )

@@ -1,0 +1,65 @@
+"""config.json of ChatGLM-6B."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from imprint.errors import UserError
+from imprint.models.configs.fields import SOURCE, positive_float, positive_int, quantization_bits
+from imprint.tokenizers import ChatGLMSpecialIds
+
+INTEGERS: dict[str, int | None] = {
+    "vocab_size": None,
+    "hidden_size": None,
+    "num_layers": None,
+    "num_attention_heads": None,
+    "inner_hidden_size": None,
+    "max_sequence_length": 2048,
+}
+"""Integer fields and their defaults; None where a field is required."""
+
+
+@dataclass(frozen=True)
+class ChatGLMConfig:
+    """The fields that define the network, under their official names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    inner_hidden_size: int
+    layernorm_epsilon: float
+    max_sequence_length: int
+    control: ChatGLMSpecialIds
+    quantization_bit: int | None = None
+    """Bits of the four linears of a block, 8 or 4; None if they are not quantised."""
+    quantization_embeddings: bool = False
+    """Whether the embedding, which is also the head, is quantised too."""
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":
+        """Read the fields of a config.json. Raises UserError for a missing or impossible one."""
+        sizes = {name: positive_int(fields, name, default=default) for name, default in INTEGERS.items()}
+        epsilon = positive_float(fields, "layernorm_epsilon", 1e-5)
+        if sizes["hidden_size"] % (4 * sizes["num_attention_heads"]):
+            raise UserError(
+                f'config.json: "hidden_size" {sizes["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
+                f"({sizes['num_attention_heads']}), as the two rotary axes need. {SOURCE}"
+            )
+        if not fields.get("position_encoding_2d", True):
+            raise UserError(
+                'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
+                "Use the official folder."
+            )
+        bits = quantization_bits(fields, {"inner_hidden_size": sizes["inner_hidden_size"]})
+        return cls(
+            layernorm_epsilon=epsilon,
+            control=ChatGLMSpecialIds.from_config(fields),
+            quantization_bit=bits,
+            quantization_embeddings=bits is not None and bool(fields.get("quantization_embeddings")),
+            **sizes,
+        )
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.hidden_size // self.num_attention_heads
