@@ -1,4 +1,4 @@
-"""`imprint export RUN --to TARGET`: refuse what cannot be, write aside, prove that it answers as before, give it its name."""
+"""`imprint export RUN --to TARGET`: write to a temporary folder, verify that the export answers as before, then rename."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from imprint.export.destination import refuse_destination, with_own_name
 from imprint.export.section import ExportSection
 from imprint.export.targets import Method, Target, possible, refusal
 from imprint.export.transformers_layout import transformers_model
-from imprint.export.verify import questions, refuse_other_answers
+from imprint.export.verify import refuse_changed_answers, verification_samples
 from imprint.export.writers import (
     ExportJob,
     Writer,
@@ -23,7 +23,7 @@ from imprint.export.writers import (
     official_model,
     official_prefix,
     peft_adapter,
-    quantized_beside,
+    quantized_base_with_adapter,
     quantized_merge,
     quantized_model,
 )
@@ -42,8 +42,8 @@ RECORD = "export.json"
 NOTHING_TO_EXPORT = "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
 WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
-    ("prefix", "int8"): quantized_beside(8),
-    ("prefix", "int4"): quantized_beside(4),
+    ("prefix", "int8"): quantized_base_with_adapter(8),
+    ("prefix", "int4"): quantized_base_with_adapter(4),
     ("prefix", "bundle"): bundle,
     ("lora", "peft"): peft_adapter,
     ("lora", "merged"): merged,
@@ -58,15 +58,15 @@ WRITERS: dict[tuple[Method, Target], Writer] = {
     ("full", "int4"): quantized_model(4),
     ("full", "bundle"): bundle,
 }
-"""Who writes what."""
+"""The writer of each method and target."""
 ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers")}
-"""Where before and after are computed along different paths, which round 16 bits each in its way."""
-APART = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
-"""Where the adapter is written without the weights that it was tuned on, or beside those of the base's folder."""
+"""Exports whose answers before and after are computed by different code, which rounds 16 bits differently."""
+WITHOUT_BASE = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
+"""Exports of the adapter without the weights it was tuned on, or with those of the base's folder."""
 
 
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
-    """Write what a run has learned in the files of `target`; returns the folder or the archive, which appears proven or not at all."""
+    """Export a run in the format of `target`; returns the folder or archive, which appears verified or not at all."""
     section = read_overrides(overrides, ExportSection)
     source = resolve_source(path, section.base_path).with_template(section.template)
     run = source.require_run(NOTHING_TO_EXPORT)
@@ -77,21 +77,20 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         refuse_bundle_destination(out)
     else:
         reads = (path, source.folder, source.network_folder, base_folder(run.model.path))
-        refuse_destination(out, reads, again=_is_export, otherwise="is no export")
-    most = section.questions
+        refuse_destination(out, reads, written_before=_is_export, otherwise="is no export")
     if prompts is None:
-        asked = questions(run, most, tools=open_template(source).supports_tools)
+        samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
     else:
-        asked = read_questions(prompts, prompt_column="content", limit=most)
+        samples = read_questions(prompts, prompt_column="content", limit=section.questions)
     with atomic_file(out) if target == "bundle" else atomic_folder(out) as part:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
         job = ExportJob(source, run, part, out, written_dtype(source, section), section.device, proof_dtype)
-        _prove(job, WRITERS[method, target], asked)
+        _write_and_verify(job, WRITERS[method, target], samples)
         if target != "bundle":
             licence = licence_of(base_folder(run.model.path))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
-            write_json(part / RECORD, {**record, "questions_answered_as_before": len(asked)})
-    count = len(asked)
+            write_json(part / RECORD, {**record, "questions_answered_as_before": len(samples)})
+    count = len(samples)
     say(f"{out}: written; {count} questions are answered as before, token for token / 已导出，{count} 个问题的回答与导出前逐词元相同")
     for line in next_steps(method, target, out, run):
         say(line)
@@ -99,21 +98,20 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
 
 
 def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, target: Target) -> None:
-    """Raise UserError, with the reason, where this method cannot leave to that target, or not from this base."""
+    """Raise UserError, with the reason, if this method or this base cannot be exported to the target."""
     path, folder = source.path, source.network_folder
     with torch.device("meta"):
         family = type(build_network(read_config(folder), folder)).__name__
     if reason := refusal(method, target, family):
-        english, chinese = reason
         raise UserError(
             Bilingual(
-                f"--to {target}: {path} was tuned with the method {method!r}, and {english}. "
+                f"--to {target}: {path} was tuned with the method {method!r}, and {reason.english}. "
                 f"It can go to: {', '.join(possible(method, family))}.",
-                f"{chinese}。",
+                f"{reason.chinese}。",
             )
         )
     below = run_of_base(run.model.path)
-    if (method, target) in APART and below is not None and find_folder(below.model) is None:
+    if (method, target) in WITHOUT_BASE and below is not None and find_folder(below.model) is None:
         raise UserError(
             Bilingual(
                 f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
@@ -124,7 +122,7 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
 
 
 def default_destination(source: ModelSource, target: Target) -> Path:
-    """Where an export goes unless it is said: into the run folder, or beside it for a bundle and for what a bundle holds."""
+    """Default location of an export: in the run folder, or beside it for a bundle and for the export of a bundle."""
     path = source.path
     if target == "bundle":
         return path.with_name(f"{path.resolve().name}{SUFFIX}")
@@ -132,7 +130,7 @@ def default_destination(source: ModelSource, target: Target) -> Path:
 
 
 def refuse_bundle_destination(out: Path) -> None:
-    """Raise UserError where a bundle would not be known by its name, or would replace something else."""
+    """Raise UserError if a bundle's name has another suffix, or would replace something else."""
     if out.suffix != SUFFIX:
         raise UserError(f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.")
     if out.exists() and not begins_as_bundle(out):
@@ -140,7 +138,7 @@ def refuse_bundle_destination(out: Path) -> None:
 
 
 def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:
-    """The type to write: as asked, or the 16-bit type that the recipe computes in, or else the one that the base is stored in."""
+    """Type of the written weights: as given, else the recipe's 16-bit type, else the base's."""
     if section.dtype is not None:
         return DTYPES[section.dtype]
     run = source.require_run(NOTHING_TO_EXPORT)
@@ -151,7 +149,7 @@ def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:
 
 
 def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> list[str]:
-    """What to do with what was written."""
+    """How to use what was written."""
     if target == "bundle":
         return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
     written = "" if run.model.template == "auto" else f" template={run.model.template}"
@@ -172,14 +170,14 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     return lines
 
 
-def _prove(job: ExportJob, write: Writer, asked: Sequence[Sample]) -> None:
-    """Ask, write, and ask again. Raises UserError unless every question is answered as before, and where memory runs out."""
+def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample]) -> None:
+    """Answer, write, and answer again. Raises UserError if an answer differs, or if memory runs out."""
     writer = write(job)
     try:
-        say(f"{job.source.path}: is asked {len(asked)} questions / 正在向训练结果提问")
-        before = next(writer)(asked)
+        say(f"{job.source.path}: is asked {len(samples)} questions / 正在向训练结果提问")
+        before = next(writer)(samples)
         say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
-        after = next(writer)(asked)
+        after = next(writer)(samples)
         next(writer, None)  # it may have something to clear away
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
@@ -191,7 +189,7 @@ def _prove(job: ExportJob, write: Writer, asked: Sequence[Sample]) -> None:
                 "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
             )
         ) from error
-    refuse_other_answers(asked, before, after)
+    refuse_changed_answers(samples, before, after)
 
 
 def _is_export(folder: Path) -> bool:

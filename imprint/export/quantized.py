@@ -1,4 +1,4 @@
-"""`imprint quantize MODEL OUT`: a model folder in the original's 8 or 4 bits, written as it is read."""
+"""`imprint quantize MODEL OUT`: quantise a model folder to the original's 8 or 4 bits, shard by shard."""
 
 import math
 import shutil
@@ -48,7 +48,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     """Write the model of `folder` to the folder `out`, its blocks' weights quantised to 8 or 4 bits under the original's names.
 
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
-    Raises UserError for a run with an adapter, a folder that is quantised already or damaged, and a place or a disk that will not do.
+    Raises UserError for a run with an adapter, a folder that is already quantised or damaged, and an unusable output path or disk.
     """
     if bits not in BITS:
         raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
@@ -62,34 +62,34 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
             )
         )
     source, out = model.network_folder, with_own_name(Path(out))
-    refuse_destination(out, [source], again=_is_quantized, otherwise="holds no quantised model")
-    plan = Plan.of(source, bits)
+    refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantised model")
+    plan = QuantizationPlan.from_folder(source, bits)
     _check_disk(out, plan.after)
     with atomic_folder(out) as part:
         write_quantized(plan, part, out)
-    say(f"{out}: {plan.told}; read back without a difference / 已写入并校验")
+    say(f"{out}: {plan.size_summary}; read back without a difference / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a folder will become."""
+class QuantizationPlan:
+    """The quantised folder to write."""
 
     source: Path
     """The folder that is read."""
     fields: dict[str, Any]
     """The fields of the new config.json."""
     network: Network
-    """The network, without its numbers."""
+    """The network on the meta device."""
     before: int
-    """Bytes of the weights as they are."""
+    """Bytes of the weights before."""
     sizes: dict[str, int]
     """Bytes of each tensor that will be written, in the order in which they are read."""
 
     @classmethod
-    def of(cls, source: Path, bits: int) -> "Plan":
-        """Look through the folder once. Raises UserError where it is quantised already, or holds other than its config.json calls for."""
+    def from_folder(cls, source: Path, bits: int) -> "QuantizationPlan":
+        """Scan the folder once. Raises UserError where it is quantised already, or holds other than its config.json calls for."""
         fields = read_config(source)
         if there := fields.get("quantization_bit"):
             raise UserError(f"{source}: is quantised to {there} bits already. Give the folder it was made from.")
@@ -105,24 +105,24 @@ class Plan:
         return sum(self.sizes.values())
 
     @property
-    def told(self) -> str:
-        """How much smaller it becomes."""
+    def size_summary(self) -> str:
+        """Size before and after, as text."""
         return f"{self.network.quantization_bit} bits, {_size(self.after)} instead of {_size(self.before)}"
 
 
-def write_quantized(plan: Plan, part: Path, out: Path) -> None:
-    """Fill the folder `part`, which will be called `out`, and read it back."""
+def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
+    """Write the folder `part`, which will be renamed to `out`, and read it back."""
     shards = divide(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.before / 10**6)
     with Progress("quantising", megabytes, "MB") as bar:
         copy_small_files(plan.source, part)
         checksums: dict[str, int] = {}
-        told = 0
+        reported = 0
         for done, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):
             checksums |= written
-            bar.advance(megabytes * done // plan.before - told)
-            told = megabytes * done // plan.before
+            bar.advance(megabytes * done // plan.before - reported)
+            reported = megabytes * done // plan.before
         if len(files) > 1:
             write_index(part / "model.safetensors.index.json", files, plan.after)
         write_json(part / "config.json", plan.fields)
@@ -135,8 +135,8 @@ def _is_quantized(folder: Path) -> bool:
 
 
 def _check_disk(out: Path, needed: int) -> None:
-    there = next(parent for parent in out.resolve().parents if parent.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in out.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < needed + DISK_RESERVE:
         raise UserError(
             f"{out}: {_size(needed)} will be written, and the disk has {_size(free)} left. Free some space, or choose a folder "
@@ -162,7 +162,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
 def _write(
     source: Path, network: Network, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """Fill the shards one after the other; yields the bytes read so far, and checksums of what was made of the last of them."""
+    """Write the shards in order; yields the bytes read so far and the checksums of the last tensors."""
     waiting, shard, done = iter(files.items()), {}, 0
     file, names = next(waiting)
     for name, tensor in _tensors(source, network):
@@ -180,9 +180,9 @@ def _write(
 
 
 def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
-    found = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
-    if found != checksums:
-        wrong = min(name for name in checksums if found.get(name) != checksums[name])
+    checksums_read = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
+    if checksums_read != checksums:
+        wrong = min(name for name in checksums if checksums_read.get(name) != checksums[name])
         raise UserError(f"{out}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
 
 

@@ -1,9 +1,11 @@
-"""Which method can leave to which target, and why the others cannot: one table for the command, its refusals and the docs.
+"""Which method can be exported to which target, and why the others cannot; used by the command, its errors and the docs.
 
-A family is called as its network's class: `ChatGLM` is ChatGLM-6B.
+A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 """
 
 from typing import Final, Literal, get_args
+
+from imprint.messages import Bilingual
 
 Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "bundle"]
 Method = Literal["prefix", "lora", "full"]
@@ -31,51 +33,51 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
     ("full", "int4"): "the tuned model in 4 bits",
     ("full", "bundle"): "one archive: model, recipe, report, checksums",
 }
-"""What is written, where it can be."""
-REFUSED: Final[dict[tuple[Method, Target], tuple[str, str]]] = {
-    ("prefix", "peft"): (
+"""What each possible combination writes."""
+REFUSED: Final[dict[tuple[Method, Target], Bilingual]] = {
+    ("prefix", "peft"): Bilingual(
         "peft puts a prefix into the cache, which shifts every position by the prefix's length: the same numbers answer differently there",
         "peft 会让所有位置后移一个前缀长度，同样的数值会给出不同的回答",
     ),
-    ("prefix", "merged"): (
+    ("prefix", "merged"): Bilingual(
         "a prefix is keys and values beside the weights, and no weights are equal to it",
         "前缀是权重之外的键和值，无法并入权重",
     ),
-    ("prefix", "transformers"): (
+    ("prefix", "transformers"): Bilingual(
         "transformers and vLLM have no place for a prefix's keys and values",
         "transformers 与 vLLM 没有存放前缀键值的地方",
     ),
-    ("lora", "official"): (
+    ("lora", "official"): Bilingual(
         "the original's scripts know no LoRA",
         "原版脚本不认识 LoRA",
     ),
-    ("full", "peft"): (
+    ("full", "peft"): Bilingual(
         "all weights were tuned, and peft's files hold adapters only",
         "全参数微调没有适配器，peft 文件只能存适配器",
     ),
 }
-"""Why it cannot be, in English and Chinese."""
-NO_CLASS: Final = (
+"""Why the other combinations are impossible."""
+NO_CLASS: Final = Bilingual(
     "transformers has no ChatGLM-6B, and vLLM's class of that name is ChatGLM2's, which computes something else",
     "transformers 与 vLLM 都没有 ChatGLM-6B",
 )
-"""Why ChatGLM-6B cannot leave to `transformers`."""
+"""Why ChatGLM-6B cannot be exported to `transformers`."""
 
 
-def refusal(method: Method, target: Target, family: str) -> tuple[str, str] | None:
-    """Why what was tuned on a base of this family cannot leave to a target, in English and Chinese; None where it can."""
+def refusal(method: Method, target: Target, family: str) -> Bilingual | None:
+    """Why a run on a base of this family cannot be exported to a target; None if it can."""
     return REFUSED.get((method, target), NO_CLASS if target == "transformers" and family == "ChatGLM" else None)
 
 
 def possible(method: Method, family: str) -> list[Target]:
-    """The targets that this method can leave to from a base of this family."""
+    """The targets of this method on a base of this family."""
     return [target for target in TARGETS if refusal(method, target, family) is None]
 
 
-def table() -> str:
-    """All of it in Markdown: a row for each target, a column for each method."""
+def targets_table() -> str:
+    """The Markdown table of the docs: a row per target, a column per method."""
     lines = ["| `--to` | prefix | LoRA | full tuning |", "|---|---|---|---|"]
     for target in TARGETS:
-        cells = [WRITTEN.get((method, target)) or f"refused: {REFUSED[method, target][0]}" for method in METHODS]
+        cells = [WRITTEN.get((method, target)) or f"refused: {REFUSED[method, target].english}" for method in METHODS]
         lines.append(f"| `{target}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A model folder that transformers, and so vLLM, loads without code from it; proven by transformers itself."""
+"""A model folder that transformers and vLLM load without remote code; verified with transformers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ import torch
 
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.export.verify import LONGEST_ANSWER, Answer, prompts
+from imprint.export.verify import MAX_ANSWER_TOKENS, GreedyAnswer, encode_prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
-from imprint.export.writers import Answerer, ExportJob, merge, refuse_overflow
+from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
 from imprint.files import write_json
 from imprint.messages import Bilingual
 from imprint.models.chatglm2 import ChatGLM2
@@ -25,11 +25,11 @@ from imprint.tokenizers.glm4 import SPLIT
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
 
-def transformers_model(job: ExportJob) -> Iterator[Answerer]:
+def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
     """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else as it is."""
     model = job.open()
     network, template = model.network, model.template
-    yield job.asked_of(model)
+    yield job.answerer(model)
     merge(model)
     refuse_overflow(model, job.dtype)
     if isinstance(network, ChatGLM2):
@@ -41,26 +41,28 @@ def transformers_model(job: ExportJob) -> Iterator[Answerer]:
         _complete_template(job.part, template)
     ends = sorted(network.end_ids)
     write_json(job.part / GENERATION, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})
-    witness = partial(_witness, job, template, network.dtype, network.device)
+    answer_function = partial(_transformers_answers, job, template, network.dtype, network.device)
     del model, network
-    yield witness
+    yield answer_function
 
 
-def _witness(job: ExportJob, template: Template, dtype: torch.dtype, device: torch.device, asked: Sequence[Sample]) -> list[Answer]:
-    """What transformers answers from the folder, given that its tokenizer and its chat template make the same ids as ours."""
+def _transformers_answers(
+    job: ExportJob, template: Template, dtype: torch.dtype, device: torch.device, samples: Sequence[Sample]
+) -> list[GreedyAnswer]:
+    """Answers of transformers from the written folder. Raises UserError if its tokenizer or chat template gives other ids than ours."""
     from imprint.models.reference import ReferenceModel
 
     reference = ReferenceModel(job.part, dtype=dtype, device=device)
-    ready = prompts(template, job.run, asked)
-    for sample, ids in zip(asked, ready, strict=True):
+    prompts = encode_prompts(template, job.run, samples)
+    for sample, ids in zip(samples, prompts, strict=True):
         found = reference.encode(sample.query)
         if found != (wanted := template.tokenizer.encode(sample.query)):
             raise _other_tokens(sample.query, wanted, found)
         whole = len(ids) < job.run.rows.max_source_length and not job.run.rows.source_prefix
         if whole and (found := reference.encode_chat(_messages(sample))) != ids:
             raise _other_tokens(sample.query, ids, found)
-    answered = [reference.generate(ids, LONGEST_ANSWER) for ids in ready]
-    return [Answer(tuple(ids), template.tokenizer.decode(ids)) for ids in answered]
+    answered = [reference.generate(ids, MAX_ANSWER_TOKENS) for ids in prompts]
+    return [GreedyAnswer(tuple(ids), template.tokenizer.decode(ids)) for ids in answered]
 
 
 def _other_tokens(text: str, wanted: Sequence[int], found: Sequence[int]) -> UserError:

@@ -1,4 +1,4 @@
-"""The proof of an export: the same questions, answered greedily before and after, token for token."""
+"""Verifies an export: the same prompts are answered greedily before and after, and every token must be equal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,59 +25,60 @@ QUESTIONS = (
     "Hello, who are you?",
     "What can you do?",
 )
-"""What is asked where the rows of the run cannot be read any more."""
-LONGEST_ANSWER = 48
+"""Prompts used if the rows of the run cannot be read any more."""
+MAX_ANSWER_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was said to one question."""
+class GreedyAnswer:
+    """The greedy answer to one prompt."""
 
     ids: tuple[int, ...]
-    """Its tokens, the end left out."""
+    """Token ids without the end token."""
     text: str
-    """For a person."""
+    """The decoded text."""
 
 
-def questions(run: RunConfig, count: int, *, tools: bool = False) -> list[Sample]:
-    """What is asked: the first rows that the run held out, or questions of our own. `tools` says whether the template writes tools."""
-    return _held_out(run, tools=tools)[:count] or [Sample(text, "", None, location="") for text in QUESTIONS[:count]]
+def verification_samples(run: RunConfig, count: int, *, tools: bool = False) -> list[Sample]:
+    """Prompts to verify with: the first held-out rows of the run, else `QUESTIONS`. `tools`: whether the template supports tools."""
+    return _held_out_samples(run, tools=tools)[:count] or [Sample(text, "", None, location="") for text in QUESTIONS[:count]]
 
 
-def prompts(template: Template, run: RunConfig, asked: Sequence[Sample]) -> list[list[int]]:
-    """The prompts' ids, cut as the run cuts them."""
-    longest, before = run.rows.max_source_length, run.rows.source_prefix
+def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]) -> list[list[int]]:
+    """Prompt ids, truncated as in the run."""
+    max_length, source_prefix = run.rows.max_source_length, run.rows.source_prefix
     return [
-        encode_prompt(template, one.query, one.history, max_source_length=longest, system=one.system, source_prefix=before) for one in asked
+        encode_prompt(template, one.query, one.history, max_source_length=max_length, system=one.system, source_prefix=source_prefix)
+        for one in samples
     ]
 
 
-def answers(model: Model, run: RunConfig, asked: Sequence[Sample]) -> list[Answer]:
-    """The greedy answers of a model."""
-    found = generate(model.network, prompts(model.template, run, asked), Sampling(LONGEST_ANSWER), prefix=model.prefix())
-    return [Answer(tuple(ids), model.tokenizer.decode(ids)) for ids in found]
+def greedy_answers(model: Model, run: RunConfig, samples: Sequence[Sample]) -> list[GreedyAnswer]:
+    """Greedy answers of a model."""
+    answers = generate(model.network, encode_prompts(model.template, run, samples), Sampling(MAX_ANSWER_TOKENS), prefix=model.prefix())
+    return [GreedyAnswer(tuple(ids), model.tokenizer.decode(ids)) for ids in answers]
 
 
-def refuse_other_answers(asked: Sequence[Sample], before: Sequence[Answer], after: Sequence[Answer]) -> None:
-    """Raise UserError, with the first difference, unless every answer is the same."""
-    different = [row for row, (old, new) in enumerate(zip(before, after, strict=True)) if old.ids != new.ids]
-    if not different:
+def refuse_changed_answers(samples: Sequence[Sample], before: Sequence[GreedyAnswer], after: Sequence[GreedyAnswer]) -> None:
+    """Raise UserError, with the first difference, unless all answers are equal."""
+    changed = [row for row, (old, new) in enumerate(zip(before, after, strict=True)) if old.ids != new.ids]
+    if not changed:
         return
-    row = different[0]
+    row = changed[0]
     old, new = before[row], after[row]
-    same = next((place for place, (a, b) in enumerate(zip(old.ids, new.ids, strict=False)) if a != b), min(len(old.ids), len(new.ids)))
+    equal = next((index for index, (a, b) in enumerate(zip(old.ids, new.ids, strict=False)) if a != b), min(len(old.ids), len(new.ids)))
     raise UserError(
         Bilingual(
-            f"the export answers {len(different)} of {len(asked)} questions differently, so nothing was written. First: "
-            f'"{asked[row].query}", after {same} equal tokens: before "{old.text}", after "{new.text}". '
+            f"the export answers {len(changed)} of {len(samples)} questions differently, so nothing was written. First: "
+            f'"{samples[row].query}", after {equal} equal tokens: before "{old.text}", after "{new.text}". '
             "Rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 writes all digits, and "
             "proof_dtype=float32 compares without rounding.",
-            f"导出后有 {len(different)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。",
+            f"导出后有 {len(changed)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。",
         )
     )
 
 
-def _held_out(run: RunConfig, *, tools: bool) -> list[Sample]:
+def _held_out_samples(run: RunConfig, *, tools: bool) -> list[Sample]:
     if not isinstance(run.data, DataSection):
         return []
     try:

@@ -18,7 +18,7 @@ Pairs = list[tuple[str, str]]
 
 def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A SentencePiece vocabulary of byte pairs with byte pieces, whose texts begin with a space that nobody typed."""
-    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
     model = _byte_pairs(vocabulary, _pairs(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     normalizer = [{"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     decoder = [
@@ -27,7 +27,7 @@ def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_i
         {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0},
     ]
-    return _whole(
+    return _tokenizer_json(
         model,
         special_ids,
         {
@@ -46,7 +46,7 @@ def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, in
         {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False},
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ]
-    return _whole(
+    return _tokenizer_json(
         _byte_pairs(vocabulary, _pairs(vocabulary)) | {"ignore_merges": True},
         special_ids,
         {
@@ -119,8 +119,8 @@ def _pairs(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None)
     Every pair, because both originals ask only what two neighbours make together, not how each of them came about.
     """
     found = []
-    for piece, place in vocabulary.items():
-        order = place if scores is None else -scores[place]
+    for piece, rank in vocabulary.items():
+        order = rank if scores is None else -scores[rank]
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
@@ -143,10 +143,10 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:
     }
 
 
-def _whole(model: dict[str, Any], special_ids: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
+def _tokenizer_json(model: dict[str, Any], special_ids: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [
-        {"id": place, "content": RENAMED.get(name, name), **flags} for name, place in sorted(special_ids.items(), key=lambda one: one[1])
+        {"id": index, "content": RENAMED.get(name, name), **flags} for name, index in sorted(special_ids.items(), key=lambda one: one[1])
     ]
     start = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("[gMASK]", "<sop>")]
     ids = {entry["content"]: entry["id"] for entry in added}

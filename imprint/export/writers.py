@@ -1,4 +1,4 @@
-"""What each way out writes. A writer yields who answered before, writes the folder, and yields who answers from it."""
+"""One writer per export target: a generator that yields an answer function before, writes the files, and yields one that reads them."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ import torch
 
 from imprint.data.sample import Sample
 from imprint.errors import UserError
-from imprint.export.quantized import Plan, write_quantized
-from imprint.export.verify import Answer, answers
+from imprint.export.quantized import QuantizationPlan, write_quantized
+from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files import find_folder, write_json
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import Facts, licence_of, pack, unpack
@@ -27,28 +27,28 @@ from imprint.tune.adapter import ORIGINAL
 from imprint.tune.lora.files import write_lora
 from imprint.tune.prefix import PrefixEncoder
 
-Answerer = Callable[[Sequence[Sample]], list[Answer]]
-"""Who answers questions greedily."""
+AnswerFunction = Callable[[Sequence[Sample]], list[GreedyAnswer]]
+"""Answers samples greedily."""
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One export."""
+    """The arguments of one export."""
 
     source: ModelSource
     """The run, or a bundle of one."""
     run: RunConfig
-    """What its recipe says."""
+    """Its recipe."""
     part: Path
-    """The folder to fill, or the archive to write, not yet under its name."""
+    """Temporary folder or archive to write to."""
     out: Path
-    """What it will be called."""
+    """The final name."""
     dtype: torch.dtype
-    """The type of the numbers that are written."""
+    """Type of the written weights."""
     device: str | None
     """Where to compute; None takes what the recipe says, else a GPU where there is one."""
     proof_dtype: str | None
-    """The type in which questions are answered; None takes the run's."""
+    """Type used for verification; None takes the run's."""
 
     @property
     def base(self) -> Path:
@@ -64,7 +64,7 @@ class ExportJob:
 
     @property
     def tuned(self) -> Path:
-        """The folder of the model that was tuned as a whole."""
+        """The model folder of full tuning."""
         found = find_folder(self.source.run_folder.model)
         assert found is not None, "the method of the run was read from it"
         return found
@@ -73,62 +73,62 @@ class ExportJob:
         """The tuned model of the run."""
         return load_model(self.source, quantize=bits, dtype=self.proof_dtype, device=self.device)
 
-    def reopen(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
-        """What others will load, in the precision of `open`."""
+    def load_export(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
+        """Load the written files as other tools will, in the precision of `open`."""
         section = self.run.model
         dtype, device = self.proof_dtype or section.dtype, self.device or section.device
         model = load(folder, adapter=adapter, quantize=bits, dtype=dtype, device=device, template=section.template)
         model.source_prefix = self.run.rows.source_prefix
         return model
 
-    def asked_of(self, model: Model) -> Answerer:
-        """One of our models as who answers."""
-        return partial(answers, model, self.run)
+    def answerer(self, model: Model) -> AnswerFunction:
+        """Answer function of a loaded model."""
+        return partial(greedy_answers, model, self.run)
 
 
-Writer = Callable[[ExportJob], Iterator[Answerer]]
+Writer = Callable[[ExportJob], Iterator[AnswerFunction]]
 
 
 def base_name(run: RunConfig) -> str:
-    """The base as other tools find it: as the recipe names it, or where that is a run, the model folder below it."""
+    """The base as other tools find it: the recipe's path, or the model folder below it if that is a run."""
     path = run.model.path
     return path if run_of_base(path) is None else str(base_folder(path))
 
 
 def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> None:
-    """Fill a folder as the original's checkpoints of a prefix are: the base's small files, and the prefix in a pytorch_model.bin."""
+    """Write a prefix checkpoint in the original's layout: the base's small files, and the prefix in pytorch_model.bin."""
     copy_small_files(base, part)
     shape = encoder.shape
     write_json(part / "config.json", read_config(base) | {"pre_seq_len": shape.length, "prefix_projection": shape.projection})
     torch.save({name: tensor.detach().float().cpu().contiguous() for name, tensor in encoder.named_tensors().items()}, part / ORIGINAL)
 
 
-def official_prefix(job: ExportJob) -> Iterator[Answerer]:
-    """The original's prefix file."""
+def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
+    """A prefix checkpoint in the original's layout."""
     model = job.open()
-    yield job.asked_of(model)
+    yield job.answerer(model)
     assert model.encoder is not None
     write_original_prefix(job.part, job.base, model.encoder)
     del model
-    yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
-def official_model(job: ExportJob) -> Iterator[Answerer]:
-    """The tuned model as the original's folders are, in `.bin` files."""
+def official_model(job: ExportJob) -> Iterator[AnswerFunction]:
+    """The tuned model in the original's layout, as `.bin` files."""
     yield from _model(job, as_bin=True)
 
 
-def merged(job: ExportJob) -> Iterator[Answerer]:
-    """The tuned weights, a LoRA made a part of them, as safetensors under the official names."""
+def merged(job: ExportJob) -> Iterator[AnswerFunction]:
+    """The tuned weights, a LoRA merged, as safetensors under the official names."""
     yield from _model(job, as_bin=False)
 
 
-def _model(job: ExportJob, *, as_bin: bool) -> Iterator[Answerer]:
+def _model(job: ExportJob, *, as_bin: bool) -> Iterator[AnswerFunction]:
     model = job.open()
-    yield job.asked_of(model)
+    yield job.answerer(model)
     _save_merged(job, model, job.part, as_bin=as_bin)
     del model
-    yield job.asked_of(job.reopen(job.part))
+    yield job.answerer(job.load_export(job.part))
 
 
 def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = False) -> None:
@@ -138,13 +138,13 @@ def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = F
 
 
 def merge(model: Model) -> None:
-    """Make a LoRA a part of the weights, which become numbers where they were integers."""
+    """Merge a LoRA into the weights; quantised weights are dequantised."""
     if model.lora is not None:
         model.merge(dequantize=True)
 
 
 def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
-    """Raise UserError where a number is too large for the type that is to be written."""
+    """Raise UserError if a weight does not fit into the type that will be written."""
     largest = torch.finfo(dtype).max
     for name, tensor in model.network.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() <= largest).all()):
@@ -157,73 +157,73 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
             )
 
 
-def peft_adapter(job: ExportJob) -> Iterator[Answerer]:
+def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
     """A LoRA in peft's own files, without ours."""
     model = job.open()
-    yield job.asked_of(model)
+    yield job.answerer(model)
     assert model.lora is not None
     write_lora(job.part, model.lora, base_name(job.run))
     del model
-    yield job.asked_of(job.reopen(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
-def quantized_beside(bits: int) -> Writer:
-    """The base in so many bits with the adapter's folder in it."""
+def quantized_base_with_adapter(bits: int) -> Writer:
+    """The quantised base with the adapter's folder in it."""
 
-    def write(job: ExportJob) -> Iterator[Answerer]:
+    def write(job: ExportJob) -> Iterator[AnswerFunction]:
         model = job.open(bits=bits)
-        yield job.asked_of(model)
+        yield job.answerer(model)
         del model
-        write_quantized(Plan.of(job.base, bits), job.part, job.out)
+        write_quantized(QuantizationPlan.from_folder(job.base, bits), job.part, job.out)
         shutil.copytree(job.adapter, job.part / "adapter")
-        yield job.asked_of(job.reopen(job.part, adapter=job.part / "adapter"))
+        yield job.answerer(job.load_export(job.part, adapter=job.part / "adapter"))
 
     return write
 
 
 def quantized_model(bits: int) -> Writer:
-    """The tuned model in so many bits; proven against the same rounding as the model is loaded."""
+    """The tuned model, quantised; verified against the same rounding at loading."""
 
-    def write(job: ExportJob) -> Iterator[Answerer]:
-        yield job.asked_of(job.reopen(job.tuned, bits=bits))
-        write_quantized(Plan.of(job.tuned, bits), job.part, job.out)
-        yield job.asked_of(job.reopen(job.part))
+    def write(job: ExportJob) -> Iterator[AnswerFunction]:
+        yield job.answerer(job.load_export(job.tuned, bits=bits))
+        write_quantized(QuantizationPlan.from_folder(job.tuned, bits), job.part, job.out)
+        yield job.answerer(job.load_export(job.part))
 
     return write
 
 
 def quantized_merge(bits: int) -> Writer:
-    """A LoRA made a part of the weights, which are then rounded to so many bits."""
+    """A LoRA merged into the weights, which are then quantised."""
 
-    def write(job: ExportJob) -> Iterator[Answerer]:
+    def write(job: ExportJob) -> Iterator[AnswerFunction]:
         between = job.part / "merged"
         model = job.open()
         _save_merged(job, model, between)
         del model
-        yield job.asked_of(job.reopen(between, bits=bits))
-        write_quantized(Plan.of(between, bits), job.part, job.out)
+        yield job.answerer(job.load_export(between, bits=bits))
+        write_quantized(QuantizationPlan.from_folder(between, bits), job.part, job.out)
         shutil.rmtree(between)
-        yield job.asked_of(job.reopen(job.part))
+        yield job.answerer(job.load_export(job.part))
 
     return write
 
 
-def bundle(job: ExportJob) -> Iterator[Answerer]:
-    """One archive of the run's result and what tells of it; proven by what comes out of it again."""
+def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
+    """One archive of the result, recipe, log and report; verified by unpacking it."""
     model = job.open()
-    yield job.asked_of(model)
+    yield job.answerer(model)
     del model
     run = job.source.run_folder
     result = find_folder(run.model) or job.adapter
     if result not in (run.model, run.adapter):
         raise UserError(f"{run.path}: its result is just being replaced. Wait for the run to end, then export again.")
-    told = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
-    names = [file.relative_to(run.path).as_posix() for file in (*told, *sorted(result.rglob("*"))) if file.is_file()]
+    documents = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
+    names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
     licence = licence_of(base_folder(job.run.model.path))
     facts = Facts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, facts)
-    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as place:
-        home = Path(place) / "run"
+    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as folder:
+        home = Path(folder) / "run"
         unpack(job.part, home)
         unpacked_run = resolve_source(home, Path(job.run.model.path)).with_template(job.run.model.template)
-        yield job.asked_of(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
+        yield job.answerer(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))

@@ -264,7 +264,7 @@ class TestRefusals:
         with pytest.raises(UserError) as caught:
             export_command(runs[method].path, target, tmp_path / "out")  # type: ignore[arg-type]
 
-        assert REFUSED[method, target][0] in str(caught.value)  # type: ignore[index]
+        assert REFUSED[method, target].english in str(caught.value)  # type: ignore[index]
         assert "It can go to: " in str(caught.value)
         assert not (tmp_path / "out").exists()
 

@@ -8,7 +8,7 @@ from imprint.export.destination import refuse_destination, with_own_name
 
 def refusal(out: Path, *reads: Path) -> str:
     with pytest.raises(UserError) as caught:
-        refuse_destination(out, reads, again=lambda folder: (folder / "ours").is_file(), otherwise="is no work of ours")
+        refuse_destination(out, reads, written_before=lambda folder: (folder / "ours").is_file(), otherwise="is no work of ours")
     return str(caught.value)
 
 
@@ -28,7 +28,7 @@ def test_what_is_read_is_never_written_over_though_it_be_our_own(tmp_path: Path)
 
     assert f"{base}: holds {base}, which is read. Give a folder of its own to write to." in refusal(base, base)
     assert f"{tmp_path}: holds {base}, which is read." in refusal(tmp_path, Path("/"), base)
-    refuse_destination(base / "out", [base], again=lambda _folder: False, otherwise="")
+    refuse_destination(base / "out", [base], written_before=lambda _folder: False, otherwise="")
 
 
 def test_only_a_new_place_an_empty_folder_and_our_own_may_be_written(tmp_path: Path) -> None:
@@ -41,4 +41,4 @@ def test_only_a_new_place_an_empty_folder_and_our_own_may_be_written(tmp_path: P
     assert "file: is a file." in refusal(tmp_path / "file")
     assert "theirs: is there already and is no work of ours, so it is not replaced." in refusal(tmp_path / "theirs")
     for name in ("empty", "mine", "new"):
-        refuse_destination(tmp_path / name, [], again=lambda folder: (folder / "ours").is_file(), otherwise="")
+        refuse_destination(tmp_path / name, [], written_before=lambda folder: (folder / "ours").is_file(), otherwise="")

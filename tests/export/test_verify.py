@@ -6,7 +6,7 @@ import pytest
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
-from imprint.export.verify import QUESTIONS, Answer, answers, prompts, questions, refuse_other_answers
+from imprint.export.verify import QUESTIONS, GreedyAnswer, encode_prompts, greedy_answers, refuse_changed_answers, verification_samples
 from imprint.loading.load import load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
@@ -24,19 +24,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
     return path, found
 
 
-def said(*texts: str) -> list[Answer]:
-    return [Answer(tuple(map(ord, text)), text) for text in texts]
+def said(*texts: str) -> list[GreedyAnswer]:
+    return [GreedyAnswer(tuple(map(ord, text)), text) for text in texts]
 
 
 def test_the_same_answers_pass() -> None:
-    refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见。"))
+    refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见。"))
     with pytest.raises(UserError, match="answers 1 of 2 questions differently"):
-        refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见"))
+        refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见"))
 
 
 def test_the_first_difference_is_shown() -> None:
     with pytest.raises(UserError) as caught:
-        refuse_other_answers(ASKED, said("你好！", "再见。"), said("你好？", "再见！"))
+        refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好？", "再见！"))
 
     assert 'answers 2 of 2 questions differently, so nothing was written. First: "你好", after 2 equal tokens' in str(caught.value)
     assert 'before "你好！", after "你好？". Rounding to 16 bit can do this' in str(caught.value)
@@ -46,8 +46,8 @@ def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(ru
     _path, trained = run
     gone = trained.model_copy(update={"data": trained.rows.model_copy(update={"train": tmp_path / "gone.jsonl"})})
 
-    assert questions(trained, 2)[0].query.startswith("类型#")
-    assert [one.query for one in questions(gone, 3)] == list(QUESTIONS[:3])
+    assert verification_samples(trained, 2)[0].query.startswith("类型#")
+    assert [one.query for one in verification_samples(gone, 3)] == list(QUESTIONS[:3])
 
 
 def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Path, RunConfig], tmp_path: Path) -> None:
@@ -57,16 +57,16 @@ def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Pa
     rows.write_text(json.dumps({"tools": [{"name": "天气"}], "messages": turns}) + "\n", encoding="utf-8")
     known = trained.model_copy(update={"data": DataSection(train=rows, dev=rows)})
 
-    assert [one.query for one in questions(known, 2, tools=True)] == ["冷吗？"]
-    assert [one.query for one in questions(known, 2)] == list(QUESTIONS[:2])
+    assert [one.query for one in verification_samples(known, 2, tools=True)] == ["冷吗？"]
+    assert [one.query for one in verification_samples(known, 2)] == list(QUESTIONS[:2])
 
 
 def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, RunConfig]) -> None:
     path, trained = run
     model = load_model(resolve_source(path))
 
-    (ids,) = prompts(model.template, trained, [Sample("白色" * 200, "", None, location="")])
-    (answer,) = answers(model, trained, ASKED[:1])
+    (ids,) = encode_prompts(model.template, trained, [Sample("白色" * 200, "", None, location="")])
+    (answer,) = greedy_answers(model, trained, ASKED[:1])
 
     assert len(ids) == trained.rows.max_source_length
     assert model.tokenizer.decode(answer.ids) == answer.text
