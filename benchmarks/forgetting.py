@@ -19,9 +19,9 @@ from imprint.data.dataset import load_held_out
 from imprint.demo.identity import write_identity
 from imprint.evaluate.review import read_review
 from imprint.files import write_json
-from imprint.forgetting.filled import says_it
+from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import read_probes
-from imprint.forgetting.score import Asked
+from imprint.forgetting.score import ProbeResult
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.base import EMBEDDED, base_folder
@@ -68,7 +68,7 @@ def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
 
 def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[Job, Position], None]:
     """Asks the probes and the paraphrases whenever a state is saved."""
-    probes = read_probes(recipe.forgetting.probes_of(base_folder(EMBEDDED)))
+    probes = read_probes(recipe.forgetting.probes_path(base_folder(EMBEDDED)))
     base = load(EMBEDDED, device="cpu")
     before = [base.tokenizer.decode(answer) for answer in base.generate([base.prompt(probe.question) for probe in probes], 48)]
     rows = load_held_out(recipe.data)
@@ -82,9 +82,9 @@ def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[Job, Po
 
     def watch(job: Job, position: Position) -> None:
         asked = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
-        fates = [Asked.of(probe.question, probe.keys, was, now).fate for probe, was, now in asked]
+        fates = [ProbeResult.compare(probe.question, probe.keys, was, now).fate for probe, was, now in asked]
         said = zip(rows, answers(job, [row.query for row in rows]), strict=True)
-        new = sum(says_it(row.answer, answer, texts) for row, answer in said) / len(rows)
+        new = sum(recalls_fill(row.answer, answer, texts) for row, answer in said) / len(rows)
         counted = [fate for fate in fates if fate != "never"]
         points.append({"step": position.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
 
@@ -99,10 +99,10 @@ def measured(name: str, folder: Path, *, mixed: bool) -> dict[str, Any]:
     found, rows = read_review(run)
     assert found is not None
     texts = tuple(recipe.data.fill.values())
-    new = sum(says_it(row.reference, row.tuned, texts) for row in rows)
+    new = sum(recalls_fill(row.reference, row.tuned, texts) for row in rows)
     lines = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     seconds = max(line["seconds"] for line in lines if "seconds" in line)
-    before = sum(says_it(row.reference, row.base, texts) for row in rows)
+    before = sum(recalls_fill(row.reference, row.base, texts) for row in rows)
     return {
         "method": name,
         "mixed": mixed,

@@ -15,9 +15,9 @@ from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.files import read_jsonl, write_json, write_text
-from imprint.forgetting.filled import Filled
-from imprint.forgetting.measure import Own, Pair, measure, pair_apart, pair_of
-from imprint.forgetting.score import Forgetting, forgetting_from, lost, told
+from imprint.forgetting.fill_recall import FillRecall
+from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
+from imprint.forgetting.score import Forgetting, forgetting_messages, lost_rows, parse_forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig
@@ -59,7 +59,7 @@ def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     known = source.require_run(NOTHING_TUNED).forgetting.model_dump()
     section = ForgettingCommandSection(**known).model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
     found = review(source, section, _print)
-    for row in lost(found.rows)[:SHOWN_LOST]:
+    for row in lost_rows(found.rows)[:SHOWN_LOST]:
         _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
     if RunFolder(path).report.exists():
         write_run_report(source)  # which would show other numbers otherwise
@@ -132,17 +132,17 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
     run, home = source.require_run(NOTHING_TUNED), source.run_folder
     samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
-    own = Own(samples, run.data.max_source_length, run.data.max_target_length)
+    own = RunPrompts(samples, run.data.max_source_length, run.data.max_target_length)
     found, answers = measure(_base_and_tuned(source, section), section, own)
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)
     ]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, found.as_json())
-    filled = Filled.of([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
-    advised = told(found, mixed=run.rows.mix_general is not None)
-    for line in [*([filled.sentence()] if filled else []), *advised]:
-        say(line)
+    filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
+    advised = forgetting_messages(found, mixed=run.rows.mix_general is not None)
+    for message in [*([filled.message()] if filled else []), *advised]:
+        say(str(message))
     return found
 
 
@@ -154,7 +154,7 @@ def read_review(home: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow
         return None, []
     except ValueError as error:
         raise UserError(f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.") from error
-    return forgetting_from(values, str(home.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(home.before_after)]
+    return parse_forgetting(values, str(home.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(home.before_after)]
 
 
 def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
@@ -172,7 +172,7 @@ def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = Fal
         return [], False
 
 
-def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> Pair:
+def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPair:
     """Base and tuned model; two networks only where all parameters were tuned."""
     opened = section if isinstance(section, ForgettingCommandSection) else ForgettingCommandSection()
 
@@ -180,8 +180,8 @@ def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> Pair:
         return load_model(source, base=base, quantize=opened.quantize, dtype=opened.dtype, device=opened.device, template=opened.template)
 
     if source.method != "full":
-        return pair_of(load())
-    return pair_apart(str(source.base_folder), lambda: load(base=True), load)
+        return adapter_pair(load())
+    return model_pair(str(source.base_folder), lambda: load(base=True), load)
 
 
 def _run_source(path: Path, base_path: Path | None = None) -> ModelSource:

@@ -1,1 +1,1 @@
-"""What a tuning has taken from its base: answers that were kept or lost, and how far the next-token distributions moved."""
+"""Measures forgetting: which of the base's answers are kept or lost, and how far the next-token distributions moved."""

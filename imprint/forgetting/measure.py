@@ -1,4 +1,4 @@
-"""The same questions and texts through the base and through what was tuned from it.
+"""Runs the same questions and texts through the base and the tuned model.
 
 Legend: N scored tokens of a batch, V vocabulary.
 """
@@ -15,121 +15,123 @@ from imprint.data.document_rows import document_tokens
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
-from imprint.forgetting.score import Asked, Forgetting
+from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
 from imprint.model import Model
 from imprint.pack import IGNORE_INDEX, pack
 from imprint.progress import Progress
 
-PIECE_TOKENS = 128
-"""Most tokens of one piece of text."""
+MAX_TEXT_TOKENS = 128
+"""Longer texts are truncated."""
 
 
 @dataclass(frozen=True)
-class Own:
-    """Held-out rows of the run, asked beside the probes."""
+class RunPrompts:
+    """Rows of the run's own data, answered besides the probes."""
 
     samples: Sequence[Sample] = ()
     """The rows."""
     max_source_length: int = 2048
-    """Most tokens of a prompt."""
+    """Maximum tokens of a prompt."""
     max_new_tokens: int = 64
-    """Most tokens of an answer."""
+    """Maximum tokens of an answer."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one model did with a batch."""
+class BatchOutput:
+    """The output of one model for a batch."""
 
     answers: list[str] = field(default_factory=list)
-    """To its questions, where they are questions."""
+    """Answers, if the batch holds questions."""
     log_probs: Tensor | None = None
-    """(N, V) fp32: of each next token, where it is text."""
+    """(N, V) fp32 log-probabilities of each next token, if the batch holds text."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A base and what was tuned from it, as two ways to have something read by a model."""
+class ModelPair:
+    """A base and the model tuned from it."""
 
     base: str
     """Folder of the base."""
-    both: Callable[[Callable[[Model], Iterator[Look]]], Iterator[tuple[Look, Look]]]
-    """Has every batch read by the base and by the tuned model."""
+    run_both: Callable[[Callable[[Model], Iterator[BatchOutput]]], Iterator[tuple[BatchOutput, BatchOutput]]]
+    """Calls a function of a model with the base and with the tuned model; yields the outputs of both for each batch."""
 
 
-def refuse_unreadable(section: ForgettingSection, base: Path) -> None:
-    """Raise UserError for questions or text that cannot be read: better before a long run than behind it."""
+def check_files(section: ForgettingSection, base: Path) -> None:
+    """Raise UserError for unreadable questions or text: called before a long run, not after it."""
     if section.measure:
-        read_probes(section.probes_of(base), section.limit)
-        read_texts(section.text_of(base))
+        read_probes(section.probes_path(base), section.limit)
+        read_texts(section.text_path(base))
 
 
-def pair_of(model: Model) -> Pair:
-    """A base with an adapter that can be switched off: each batch is read twice in one pass."""
+def adapter_pair(model: Model) -> ModelPair:
+    """A base with an adapter that can be switched off: both process batch after batch."""
 
-    def both(read: Callable[[Model], Iterator[Look]]) -> Iterator[tuple[Look, Look]]:
-        return zip(_off(model, read), read(model), strict=True)
+    def run_both(run: Callable[[Model], Iterator[BatchOutput]]) -> Iterator[tuple[BatchOutput, BatchOutput]]:
+        return zip(_run_base(model, run), run(model), strict=True)
 
-    return Pair(model.name, both)
-
-
-def pair_apart(base: str, open_base: Callable[[], Model], open_tuned: Callable[[], Model]) -> Pair:
-    """Two models of which only one fits into memory: the base reads everything first, what it found waits in main memory."""
-
-    def both(read: Callable[[Model], Iterator[Look]]) -> Iterator[tuple[Look, Look]]:
-        before = [Look(look.answers, None if look.log_probs is None else look.log_probs.cpu()) for look in read(open_base())]
-        return zip(before, read(open_tuned()), strict=True)
-
-    return Pair(base, both)
+    return ModelPair(model.name, run_both)
 
 
-def measure(pair: Pair, section: ForgettingSection, own: Own) -> tuple[Forgetting, list[tuple[str, str]]]:
-    """The forgetting of a tuned model, and both answers to each of its own rows.
+def model_pair(base: str, open_base: Callable[[], Model], open_tuned: Callable[[], Model]) -> ModelPair:
+    """Two models of which only one fits into memory: the base processes all batches first; its outputs wait in main memory."""
 
-    Raises UserError for files that cannot be read, NotFiniteError where a model computes no finite numbers.
+    def run_both(run: Callable[[Model], Iterator[BatchOutput]]) -> Iterator[tuple[BatchOutput, BatchOutput]]:
+        before = [BatchOutput(out.answers, None if out.log_probs is None else out.log_probs.cpu()) for out in run(open_base())]
+        return zip(before, run(open_tuned()), strict=True)
+
+    return ModelPair(base, run_both)
+
+
+def measure(pair: ModelPair, section: ForgettingSection, own: RunPrompts) -> tuple[Forgetting, list[tuple[str, str]]]:
+    """The forgetting of a tuned model, and both answers to each row of `own`.
+
+    Raises UserError for unreadable files, NotFiniteError if a model's logits are not finite.
     """
-    began = time.monotonic()
-    probes_from, text_from = section.probes_of(Path(pair.base)), section.text_of(Path(pair.base))
+    started = time.monotonic()
+    probes_from, text_from = section.probes_path(Path(pair.base)), section.text_path(Path(pair.base))
     probes, texts = read_probes(probes_from, section.limit), read_texts(text_from)
     answers: list[tuple[str, str]] = []
     total, tokens = 0.0, 0
     questions = [Sample(probe.question, "", None, "") for probe in probes]
     with Progress("asking base and tuned model", 2 * (len(questions) + len(own.samples)), "answer") as progress:
 
-        def read(model: Model) -> Iterator[Look]:
-            for look in _read(model, questions, texts, section, own):
-                progress.advance(len(look.answers))
-                yield look
+        def run(model: Model) -> Iterator[BatchOutput]:
+            for output in _run(model, questions, texts, section, own):
+                progress.advance(len(output.answers))
+                yield output
 
-        for before, after in pair.both(read):
+        for before, after in pair.run_both(run):
             answers += zip(before.answers, after.answers, strict=True)
             if before.log_probs is not None and after.log_probs is not None:
-                total += divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
+                total += kl_divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
                 tokens += len(after.log_probs)
-    rows = tuple(Asked.of(probe.question, probe.keys, *answer) for probe, answer in zip(probes, answers, strict=False))
+    rows = tuple(ProbeResult.compare(probe.question, probe.keys, *answer) for probe, answer in zip(probes, answers, strict=False))
     kl = total / tokens if tokens and torch.tensor(total).isfinite() else None
-    found = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), round(time.monotonic() - began, 1))
-    return found, answers[len(probes) :]
+    result = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), round(time.monotonic() - started, 1))
+    return result, answers[len(probes) :]
 
 
-def divergence(base: Tensor, tuned: Tensor) -> float:
-    """The sum over tokens of KL(base || tuned) in nats, of two tables (N, V) of log-probabilities."""
+def kl_divergence(base: Tensor, tuned: Tensor) -> float:
+    """The sum over tokens of KL(base || tuned) in nats; both are log-probabilities (N, V)."""
     return float((base.exp() * (base - tuned)).sum(-1, dtype=torch.float64).sum())
 
 
-def _off(model: Model, read: Callable[[Model], Iterator[Look]]) -> Iterator[Look]:
-    """What the base says; the adapter is off only while it computes, so that the other reading may go on in between."""
-    reading = read(model)
+def _run_base(model: Model, run: Callable[[Model], Iterator[BatchOutput]]) -> Iterator[BatchOutput]:
+    """The base's outputs; the adapter is off only during a batch, so that the tuned model can run in between."""
+    outputs = run(model)
     while True:
         with model.adapter_off():
-            look = next(reading, None)
-        if look is None:
+            output = next(outputs, None)
+        if output is None:
             return
-        yield look
+        yield output
 
 
-def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], section: ForgettingSection, own: Own) -> Iterator[Look]:
-    """Questions in batches, then own rows, then text."""
+def _run(
+    model: Model, questions: Sequence[Sample], texts: Sequence[str], section: ForgettingSection, own: RunPrompts
+) -> Iterator[BatchOutput]:
+    """The outputs for batches of questions, of own rows, and of text."""
     for samples, source, target in (
         (questions, 2048, section.max_new_tokens),
         (own.samples, own.max_source_length, own.max_new_tokens),
@@ -137,23 +139,23 @@ def _read(model: Model, questions: Sequence[Sample], texts: Sequence[str], secti
         for start in range(0, len(samples), section.batch_size):
             batch = samples[start : start + section.batch_size]
             prompts = [model.prompt_of(one.messages, max_source_length=source) for one in batch]
-            yield Look([model.template.scored_text(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
-    for rows in _pieces(model, texts, section.text_tokens):
-        yield Look(log_probs=log_probs(model, rows))
+            yield BatchOutput([model.template.scored_text(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
+    for rows in _text_batches(model, texts, section.text_tokens):
+        yield BatchOutput(log_probs=log_probs(model, rows))
 
 
-def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
-    """The first texts as rows in which every token is scored, a few at a time, until there are about so many tokens."""
+def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
+    """Batches of the first texts, with every token scored, until there are about this many tokens."""
     batch: list[EncodedRow] = []
     frame = document_tokens(model.tokenizer)
     for text in texts:
-        head, scored = (*frame.row_prefix, *frame.bos), (*model.tokenizer.encode(text)[:PIECE_TOKENS], *frame.eos)
+        head, scored = (*frame.row_prefix, *frame.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *frame.eos)
         row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:
             break
-        if sum(len(one.ids) for one in batch) >= 2 * PIECE_TOKENS:
+        if sum(len(one.ids) for one in batch) >= 2 * MAX_TEXT_TOKENS:
             yield batch
             batch = []
     if batch:
@@ -162,7 +164,7 @@ def _pieces(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[En
 
 @torch.inference_mode()
 def log_probs(model: Model, rows: Sequence[EncodedRow]) -> Tensor:
-    """Log-probabilities (N, V), fp32, of what comes next at each scored place of the rows."""
+    """Log-probabilities (N, V), fp32, of the next token at each scored position."""
     batch = pack([row.ids for row in rows], model.network, [row.labels for row in rows]).to(model.device)
     hidden = model.network(batch, prefix=model.prefix())
     return model.network.logits(hidden[batch.targets]).float().log_softmax(-1)

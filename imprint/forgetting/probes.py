@@ -1,4 +1,4 @@
-"""Questions with what a right answer holds, and when an answer is right or the same as another."""
+"""Probe questions with their accepted answers, and the comparison of answers."""
 
 import re
 import unicodedata
@@ -14,85 +14,85 @@ from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
 
 KEYS: Final = "answer"
-"""The column of what a right answer holds: a text, or a list of texts of which one is enough."""
+"""The column of accepted texts: a text, or a list of texts of which a correct answer contains at least one."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question that both models are asked."""
+    """One question for both models."""
 
     question: str
-    """What is asked."""
+    """The question."""
     keys: tuple[str, ...] = ()
-    """An answer that holds one of these is right; empty where nobody said what is right."""
+    """An answer that contains one of these is correct; empty if there is no reference."""
 
 
 def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
-    """Read questions: one a line, or rows of data, whose column `answer` says what a right answer holds.
+    """Read questions: one a line, or data rows whose column `answer` has the accepted texts.
 
-    `limit` takes at most so many, from all over the file: questions of a kind stand together. Raises UserError for a file that cannot be
-    read or holds no question, and for all bad rows together.
+    `limit` selects at most so many, spread evenly over the file, because similar questions are adjacent. Raises UserError for a file that
+    is unreadable or has no question, and one for all bad rows.
     """
     questions = read_questions(path, prompt_column="question")
     if limit is not None and limit < len(questions):
-        questions = [questions[place * len(questions) // limit] for place in range(limit)]
+        questions = [questions[index * len(questions) // limit] for index in range(limit)]
     keys = _keys(path) if holds_rows(path) else {}
-    return [Probe(asked.query, keys.get(asked.location, ())) for asked in questions]
+    return [Probe(question.query, keys.get(question.location, ())) for question in questions]
 
 
 def read_texts(path: Path) -> list[str]:
-    """The lines of a text that are not blank. Raises UserError for a file that is no text or has none."""
+    """The lines of a text file that are not blank. Raises UserError for a file that is unreadable or blank."""
     try:
         encoding = detect_encoding(path)
-        found = list(read_lines(path, encoding))
+        numbered = list(read_lines(path, encoding))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file. Give a text with a piece a line.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    for number, line in found:
+    for number, line in numbered:
         if wrong := line if isinstance(line, BadRowError) else undecodable_error(line, encoding):
             raise UserError(f"{path}:{number}: {wrong}")
-    texts = [line.strip("\ufeff \t\r\n\u3000") for _number, line in found if isinstance(line, str)]
+    texts = [line.strip("\ufeff \t\r\n\u3000") for _number, line in numbered if isinstance(line, str)]
     if not any(texts):
         raise UserError(f"{path} holds no text. Write a piece a line.")
     return [text for text in texts if text]
 
 
-def is_right(answer: str, keys: Sequence[str]) -> bool:
-    """Whether an answer holds one of the keys; a number or Latin word counts only where it does not go on: 12 is not in 112."""
-    return any(holds(answer, key) for key in keys)
+def is_correct(answer: str, keys: Sequence[str]) -> bool:
+    """Whether an answer contains one of the keys; numbers and Latin words must match as a whole: 12 is not in 112."""
+    return any(contains(answer, key) for key in keys)
 
 
-def holds(answer: str, text: str) -> bool:
-    """Whether a text stands in an answer, whatever the case, the width of the letters and the blanks."""
-    wanted = folded(text)
-    before = r"(?<![0-9a-z])" if wanted[:1].isascii() and wanted[:1].isalnum() else ""
-    behind = r"(?![0-9a-z])" if wanted[-1:].isascii() and wanted[-1:].isalnum() else ""
-    return bool(wanted) and re.search(f"{before}{re.escape(wanted)}{behind}", folded(answer)) is not None
+def contains(answer: str, text: str) -> bool:
+    """Whether an answer contains a text, ignoring case, width of letters and blanks."""
+    expected = normalize(text)
+    before = r"(?<![0-9a-z])" if expected[:1].isascii() and expected[:1].isalnum() else ""
+    after = r"(?![0-9a-z])" if expected[-1:].isascii() and expected[-1:].isalnum() else ""
+    return bool(expected) and re.search(f"{before}{re.escape(expected)}{after}", normalize(answer)) is not None
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two answers are the same, but for case, width and blanks."""
-    return folded(one) == folded(other)
+    """Whether two answers are the same, ignoring case, width and blanks."""
+    return normalize(one) == normalize(other)
 
 
-def folded(text: str) -> str:
-    """The text in one case and width (NFKC), with single blanks."""
+def normalize(text: str) -> str:
+    """The text case-folded, in NFKC, with single blanks."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _keys(path: Path) -> dict[str, tuple[str, ...]]:
-    """Place of a row -> its keys."""
-    found: dict[str, tuple[str, ...]] = {}
-    problems = BadRows(path)
-    for place, row in read_rows(path):
+    """Location of a row -> its keys."""
+    keys_by_row: dict[str, tuple[str, ...]] = {}
+    bad_rows = BadRows(path)
+    for location, row in read_rows(path):
         if not isinstance(row, dict) or KEYS not in row:
             continue
         value = row[KEYS]
         keys = [value] if isinstance(value, str) else value
         if isinstance(keys, list) and keys and all(isinstance(key, str) and key.strip() for key in keys):
-            found[place] = tuple(keys)
+            keys_by_row[location] = tuple(keys)
         else:
-            problems.add(place, BadRowError(f'"{KEYS}" must be a text or a list of texts, none empty, got {describe_value(value)}.'))
-    problems.raise_if_any("Mend {}; nothing was asked.")
-    return found
+            bad_rows.add(location, BadRowError(f'"{KEYS}" must be a text or a list of texts, none empty, got {describe_value(value)}.'))
+    bad_rows.raise_if_any("Mend {}; nothing was asked.")
+    return keys_by_row

@@ -1,113 +1,121 @@
-"""What was kept and what was lost, as numbers and as sentences."""
+"""The result of a forgetting measurement: its figures, file form and messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from imprint.errors import UserError
-from imprint.forgetting.probes import is_right, is_same
+from imprint.forgetting.probes import is_correct, is_same
+from imprint.messages import Bilingual
 
 Fate = Literal["same", "right", "lost", "never"]
-"""The tuned answer is the base's, or right in other words, or neither; `never`: the base had it wrong, so there was nothing to keep."""
-ENOUGH: Final = 0.9
-"""A run that keeps a smaller share of the answers is told what helps."""
+"""The tuned answer is the same as the base's; still right; or lost. `never`: the base was wrong, so nothing could be lost."""
+LOW_KEPT_SHARE: Final = 0.9
+"""Below this share of kept answers, the messages include advice."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question and what became of its answer."""
+class ProbeResult:
+    """One question with both answers and their comparison."""
 
     question: str
-    """What was asked."""
+    """The question."""
     keys: tuple[str, ...]
-    """What a right answer holds; empty where nobody said."""
+    """Accepted texts; empty if there is no reference."""
     base: str
-    """What the base answers."""
+    """The base's answer."""
     tuned: str
-    """What the tuned model answers."""
+    """The tuned model's answer."""
     fate: Fate
-    """What became of it."""
+    """What became of the base's answer."""
 
     @classmethod
-    def of(cls, question: str, keys: tuple[str, ...], base: str, tuned: str) -> "Asked":
-        """Judge a pair of answers."""
-        if keys and not is_right(base, keys):
+    def compare(cls, question: str, keys: tuple[str, ...], base: str, tuned: str) -> "ProbeResult":
+        """Compare a pair of answers."""
+        if keys and not is_correct(base, keys):
             return cls(question, keys, base, tuned, "never")
         if is_same(base, tuned):
             return cls(question, keys, base, tuned, "same")
-        return cls(question, keys, base, tuned, "right" if is_right(tuned, keys) else "lost")
+        return cls(question, keys, base, tuned, "right" if is_correct(tuned, keys) else "lost")
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """The forgetting of a run."""
+    """The measured forgetting of a run."""
 
-    rows: tuple[Asked, ...]
-    """Every question that was asked."""
+    rows: tuple[ProbeResult, ...]
+    """All questions."""
     kl: float | None
-    """Kullback-Leibler divergence of the next-token distributions, base || tuned, in nats, the mean over the tokens of the text."""
+    """KL divergence (base || tuned) of the next-token distributions: mean over the tokens of the text, in nats; None if not finite."""
     tokens: int
-    """How many tokens that is."""
+    """The number of tokens of the text."""
     probes_from: str
-    """Where the questions were read."""
+    """The file of the questions."""
     text_from: str
-    """Where the text was read."""
+    """The file of the text."""
     seconds: float
-    """How long it took."""
+    """Duration of the measurement."""
 
     @property
     def counted(self) -> int:
-        """Questions that the base answers rightly, or that have no right answer."""
+        """Questions that the base answers correctly, or that have no reference."""
         return sum(row.fate != "never" for row in self.rows)
 
     @property
     def kept(self) -> int:
-        """Those whose answer is the same as before, or right in other words."""
+        """Counted questions whose answer is the same as before, or still right."""
         return sum(row.fate in ("same", "right") for row in self.rows)
 
     @property
     def share(self) -> float | None:
-        """The share (0 to 1) of answers kept; None where the base had none to lose."""
+        """The share (0 to 1) of kept answers; None if no question counts."""
         return self.kept / self.counted if self.counted else None
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with the numbers on top."""
-        numbers = {"kept_share": self.share, "kept": self.kept, "counted": self.counted, "asked": len(self.rows)}
-        return {**numbers, **asdict(self)}
+        """All fields, with the figures first."""
+        figures = {"kept_share": self.share, "kept": self.kept, "counted": self.counted, "asked": len(self.rows)}
+        return {**figures, **asdict(self)}
 
 
-def forgetting_from(values: Mapping[str, Any], place: str) -> Forgetting:
-    """What `as_json` wrote. Raises UserError where it is something else."""
+def parse_forgetting(values: Mapping[str, Any], source: str) -> Forgetting:
+    """The inverse of `as_json`; `source` names the file in the UserError raised for anything else."""
     try:
-        rows = tuple(Asked(**{**row, "keys": tuple(row["keys"])}) for row in values["rows"])
+        rows = tuple(ProbeResult(**{**row, "keys": tuple(row["keys"])}) for row in values["rows"])
         names = ("kl", "tokens", "probes_from", "text_from", "seconds")
         return Forgetting(rows, **{name: values[name] for name in names})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{place}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`.") from error
+        raise UserError(
+            f"{source}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`."
+        ) from error
 
 
-def told(found: Forgetting, *, mixed: bool) -> list[str]:
-    """One line in two languages; where much was lost, a second one with what helps a run that general rows were `mixed` into or not."""
-    divergence = "not finite" if found.kl is None else f"{found.kl:.4f}"
-    if found.share is None:
-        english, chinese = f"the base answers none of {len(found.rows)} questions rightly", "底座没有答对任何探测问题"
+def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
+    """The result as a message; if much was lost, a second one with advice, which depends on whether general rows were `mixed` in."""
+    divergence = "not finite" if result.kl is None else f"{result.kl:.4f}"
+    if result.share is None:
+        english, chinese = f"the base answers none of {len(result.rows)} questions rightly", "底座没有答对任何探测问题"
     else:
-        english = f"{found.kept} of {found.counted} answers of the base are kept ({found.share:.1%})"
-        chinese = f"原有回答保留 {found.kept}/{found.counted}（{found.share:.1%}）"
-    measured = f"KL divergence {divergence} nats a token over {found.tokens} tokens of neutral text"
-    lines = [f"forgetting: {english}; {measured}\n遗忘评估：{chinese}；中性文本上每词元 KL 散度 {divergence}"]
-    if found.share is not None and found.share < ENOUGH:
-        lines.append(
-            "much was lost: take more general rows (data.mix_general.share), fewer steps or a lower optimizer.learning_rate\n"
-            "遗忘较多：可提高通用数据的比例（data.mix_general.share）、减少步数、降低学习率"
+        english = f"{result.kept} of {result.counted} answers of the base are kept ({result.share:.1%})"
+        chinese = f"原有回答保留 {result.kept}/{result.counted}（{result.share:.1%}）"
+    kl = f"KL divergence {divergence} nats a token over {result.tokens} tokens of neutral text"
+    messages = [Bilingual(f"forgetting: {english}; {kl}", f"遗忘评估：{chinese}；中性文本上每词元 KL 散度 {divergence}")]
+    if result.share is not None and result.share < LOW_KEPT_SHARE:
+        messages.append(
+            Bilingual(
+                "much was lost: take more general rows (data.mix_general.share), fewer steps or a lower optimizer.learning_rate",
+                "遗忘较多：可提高通用数据的比例（data.mix_general.share）、减少步数、降低学习率",
+            )
             if mixed
-            else "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
-            "brings none), or take fewer steps or a lower optimizer.learning_rate\n"
-            "遗忘较多：混入通用数据最有效（data.mix_general={}，底座没有自带时用 data.mix_general.rows=FILE）；也可减少步数、降低学习率"
+            else Bilingual(
+                "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
+                "brings none), or take fewer steps or a lower optimizer.learning_rate",
+                "遗忘较多：混入通用数据最有效（data.mix_general={}，底座没有自带时用 data.mix_general.rows=FILE）；"
+                "也可减少步数、降低学习率",
+            )
         )
-    return lines
+    return messages
 
 
-def lost(rows: Sequence[Asked]) -> list[Asked]:
-    """The questions whose answers are gone."""
+def lost_rows(rows: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """The questions whose answers were lost."""
     return [row for row in rows if row.fate == "lost"]

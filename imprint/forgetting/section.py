@@ -1,4 +1,4 @@
-"""How forgetting is measured, and which files it is measured with."""
+"""Settings of the forgetting measurement and its default files."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Final
 from imprint.config import Field, Section
 
 PROBES: Final = "probes.jsonl"
-"""Questions that a base's folder may bring along; also the name of the built-in ones."""
+"""File of probe questions in a base's folder; also the name of the built-in file."""
 TEXT: Final = "neutral.txt"
-"""Texts that a base's folder may bring along; also the name of the built-in ones."""
+"""File of neutral text in a base's folder; also the name of the built-in file."""
 
 
 class ForgettingSection(Section):
@@ -30,16 +30,16 @@ class ForgettingSection(Section):
     batch_size: int = Field(60, ge=1, description="Questions answered at once.")
     shown_rows: int = Field(12, ge=0, description="Held-out rows that are answered before and after for the report.")
 
-    def probes_of(self, base: Path) -> Path:
-        """Where the questions are, for a base in this folder."""
-        return _chosen(self.probes, base, PROBES)
+    def probes_path(self, base: Path) -> Path:
+        """The file of questions for a base in this folder."""
+        return _resolve(self.probes, base, PROBES)
 
-    def text_of(self, base: Path) -> Path:
-        """Where the text is, for a base in this folder."""
-        return _chosen(self.text, base, TEXT)
+    def text_path(self, base: Path) -> Path:
+        """The file of neutral text for a base in this folder."""
+        return _resolve(self.text, base, TEXT)
 
 
-def _chosen(named: Path | None, base: Path, name: str) -> Path:
-    if named is not None:
-        return named
+def _resolve(given: Path | None, base: Path, name: str) -> Path:
+    if given is not None:
+        return given
     return base / name if (base / name).is_file() else Path(str(files("imprint.forgetting"))) / name

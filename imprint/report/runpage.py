@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from imprint.forgetting.filled import Filled, says_it
-from imprint.forgetting.probes import holds
-from imprint.forgetting.score import Asked, Forgetting
+from imprint.forgetting.fill_recall import FillRecall, recalls_fill
+from imprint.forgetting.probes import contains
+from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.answers import answer_box, label_box, prompt_box
 from imprint.report.chart import chart, line_from_log
@@ -95,7 +95,7 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
     tiles = []
     if losses:
         tiles.append((ui_text(Bilingual("evaluation loss", "评估损失")), f"{losses[0]:.3f} → <b>{min(losses):.3f}</b>"))
-    if counted := Filled.of([(row.label, row.base, row.tuned) for row in report.examples], report.fill_texts):
+    if counted := FillRecall.count([(row.label, row.base, row.tuned) for row in report.examples], report.fill_texts):
         tiles.append(
             (
                 ui_text(Bilingual("answers with the new texts", "含新内容的回答")),
@@ -181,7 +181,7 @@ def _examples(report: RunReport) -> str:
 
 def _has_fill_texts(row: Example, texts: Sequence[str]) -> bool | None:
     """Whether the tuned answer has the fill texts of the label; None if the label has none."""
-    return says_it(row.label, row.tuned, texts) if any(holds(row.label, text) for text in texts) else None
+    return recalls_fill(row.label, row.tuned, texts) if any(contains(row.label, text) for text in texts) else None
 
 
 def _example(number: int, row: Example, texts: Sequence[str]) -> str:
@@ -236,7 +236,7 @@ def _forgetting(report: RunReport) -> str:
     return _section("kept", ui_text(Bilingual("What the base could, before and after", "原有能力：微调前后")), content)
 
 
-def _probe_table(rows: Sequence[Asked], name: str, *, is_open: bool) -> str:
+def _probe_table(rows: Sequence[ProbeResult], name: str, *, is_open: bool) -> str:
     if not rows:
         return ""
     lines = "\n".join(_probe_row(row) for row in rows)
@@ -254,7 +254,7 @@ def _probe_table(rows: Sequence[Asked], name: str, *, is_open: bool) -> str:
 </tbody></table></details>"""
 
 
-def _probe_row(row: Asked) -> str:
+def _probe_row(row: ProbeResult) -> str:
     kind, badge = FATES[row.fate]
     cells = "".join(f"<td{lang_attribute(text)}>{escape(text) or '–'}</td>" for text in (row.question, row.base, row.tuned))
     return f'<tr>{cells}<td><span class="gain {kind}">{ui_text(badge)}</span></td></tr>'

@@ -14,7 +14,7 @@ from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.errors import UserError
 from imprint.evaluate.review import review_finished
 from imprint.files import write_json, write_text
-from imprint.forgetting.measure import refuse_unreadable
+from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
 from imprint.progress import say
 from imprint.runs import RunFolder
@@ -74,7 +74,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             base = recipe.model
             model = load_base(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
             model.source_prefix = recipe.data.source_prefix
-            refuse_unreadable(recipe.forgetting, Path(model.name))
+            check_files(recipe.forgetting, Path(model.name))
             split = split or read_split(recipe, run, model, world)
             job = prepare(recipe, run, model, split, world)
             del model  # of two bases only one fits

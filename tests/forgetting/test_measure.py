@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from imprint.data.sample import Sample
-from imprint.forgetting.measure import Look, Own, divergence, measure, pair_apart, pair_of
+from imprint.forgetting.measure import BatchOutput, RunPrompts, adapter_pair, kl_divergence, measure, model_pair
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
@@ -29,12 +29,12 @@ def test_the_divergence_is_that_of_torch() -> None:
     torch.manual_seed(1)
     base, moved = torch.randn(2, 7, 30).log_softmax(-1)
     wanted = torch.nn.functional.kl_div(moved, base, log_target=True, reduction="sum")
-    assert divergence(base, moved) == pytest.approx(float(wanted), rel=1e-5)
-    assert divergence(base, base) == 0
+    assert kl_divergence(base, moved) == pytest.approx(float(wanted), rel=1e-5)
+    assert kl_divergence(base, base) == 0
 
 
 def test_a_base_without_an_adapter_has_forgotten_nothing() -> None:
-    found, _ = measure(pair_of(load(EMBEDDED, device="cpu")), SMALL, Own())
+    found, _ = measure(adapter_pair(load(EMBEDDED, device="cpu")), SMALL, RunPrompts())
     assert {row.fate for row in found.rows} <= {"same", "never"}
     assert found.share == 1
     assert found.kl == 0
@@ -42,9 +42,9 @@ def test_a_base_without_an_adapter_has_forgotten_nothing() -> None:
 
 
 def test_two_models_one_after_the_other_give_what_one_pass_gives(tuned: Model) -> None:
-    own = Own([Sample("你好", "", None, "")], 64, 8)
-    together, answers = measure(pair_of(tuned), SMALL, own)
-    apart, same = measure(pair_apart(tuned.name, lambda: load(EMBEDDED, device="cpu"), lambda: tuned), SMALL, own)
+    own = RunPrompts([Sample("你好", "", None, "")], 64, 8)
+    together, answers = measure(adapter_pair(tuned), SMALL, own)
+    apart, same = measure(model_pair(tuned.name, lambda: load(EMBEDDED, device="cpu"), lambda: tuned), SMALL, own)
     assert apart.rows == together.rows
     assert apart.kl == pytest.approx(together.kl, rel=1e-5)
     assert answers == same != []
@@ -54,11 +54,11 @@ def test_two_models_one_after_the_other_give_what_one_pass_gives(tuned: Model) -
 
 
 def test_the_adapter_is_off_only_while_the_base_reads(tuned: Model) -> None:
-    def read(model: Model) -> Iterator[Look]:
+    def read(model: Model) -> Iterator[BatchOutput]:
         for _ in range(2):
-            yield Look([str(model.prefix() is None)])
+            yield BatchOutput([str(model.prefix() is None)])
 
-    assert [(before.answers, after.answers) for before, after in pair_of(tuned).both(read)] == [(["True"], ["False"])] * 2
+    assert [(before.answers, after.answers) for before, after in adapter_pair(tuned).run_both(read)] == [(["True"], ["False"])] * 2
     assert tuned.prefix() is not None
 
 
@@ -66,7 +66,7 @@ def test_a_persons_own_questions_and_text_are_read(tuned: Model, tmp_path: Path)
     (tmp_path / "mine.txt").write_text("你好\n谢谢\n", encoding="utf-8")
     (tmp_path / "text.txt").write_text("今天的天气很好。\n", encoding="utf-8")
     section = ForgettingSection(probes=tmp_path / "mine.txt", text=tmp_path / "text.txt", max_new_tokens=8)
-    found, _ = measure(pair_of(tuned), section, Own())
+    found, _ = measure(adapter_pair(tuned), section, RunPrompts())
     assert [row.question for row in found.rows] == ["你好", "谢谢"]
     assert (found.probes_from, found.text_from) == (str(tmp_path / "mine.txt"), str(tmp_path / "text.txt"))
     assert found.tokens == len(tuned.tokenizer.encode("今天的天气很好。")) + 1

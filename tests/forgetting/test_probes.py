@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.errors import UserError
-from imprint.forgetting.probes import Probe, holds, is_right, is_same, read_probes, read_texts
+from imprint.forgetting.probes import Probe, contains, is_correct, is_same, read_probes, read_texts
 
 
 def test_questions_come_one_a_line_or_with_what_a_right_answer_holds(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_texts_are_lines_and_a_file_without_any_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_holds_a_text_whatever_its_width_and_case_and_numbers_stand_alone(answer: str, key: str, *, held: bool) -> None:
-    assert holds(answer, key) == held
-    assert is_right(answer, ["???", key]) == held
+    assert contains(answer, key) == held
+    assert is_correct(answer, ["???", key]) == held
 
 
 def test_answers_are_the_same_but_for_blanks_and_width() -> None:

@@ -3,11 +3,11 @@ import json
 import pytest
 
 from imprint.errors import UserError
-from imprint.forgetting.score import Asked, Forgetting, forgetting_from, lost, told
+from imprint.forgetting.score import Forgetting, ProbeResult, forgetting_messages, lost_rows, parse_forgetting
 
 
 def found(*fates: tuple[str, str, tuple[str, ...]], kl: float | None = 0.25) -> Forgetting:
-    rows = tuple(Asked.of("?", keys, base, tuned) for base, tuned, keys in fates)
+    rows = tuple(ProbeResult.compare("?", keys, base, tuned) for base, tuned, keys in fates)
     return Forgetting(rows, kl, 100, "probes.jsonl", "neutral.txt", 1.5)
 
 
@@ -23,34 +23,36 @@ def found(*fates: tuple[str, str, tuple[str, ...]], kl: float | None = 0.25) -> 
     ],
 )
 def test_an_answer_is_kept_where_it_is_the_same_or_still_right(base: str, tuned: str, keys: tuple[str, ...], fate: str) -> None:
-    assert Asked.of("?", keys, base, tuned).fate == fate
+    assert ProbeResult.compare("?", keys, base, tuned).fate == fate
 
 
 def test_what_the_base_never_had_is_not_counted() -> None:
     score = found(("对", "对", ()), ("对", "嗯，对", ("对",)), ("对", "错", ("对",)), ("错", "错", ("对",)))
     assert (score.counted, score.kept, score.share) == (3, 2, 2 / 3)
-    assert [row.tuned for row in lost(score.rows)] == ["错"]
+    assert [row.tuned for row in lost_rows(score.rows)] == ["错"]
     assert found(("错", "错", ("对",))).share is None
 
 
 def test_it_comes_back_from_its_file_as_it_was() -> None:
     score = found(("对", "对", ()), ("对", "错", ("对",)))
     values = json.loads(json.dumps(score.as_json()))
-    assert forgetting_from(values, "forgetting.json") == score
+    assert parse_forgetting(values, "forgetting.json") == score
     assert [values[name] for name in ("kept_share", "kept", "counted", "asked")] == [0.5, 1, 2, 2]
     for broken in ({}, {**values, "rows": [{"question": "?"}]}, {**values, "rows": [3]}):
         with pytest.raises(UserError, match=r"forgetting\.json: is not what Imprint wrote"):
-            forgetting_from(broken, "forgetting.json")
+            parse_forgetting(broken, "forgetting.json")
 
 
 def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
-    (line,) = told(found(*[("对", "对", ())] * 9, ("对", "错", ())), mixed=False)
-    assert line.startswith("forgetting: 9 of 10 answers of the base are kept (90.0%); KL divergence 0.2500 nats a token over 100 tokens")
-    assert "原有回答保留 9/10（90.0%）" in line
-    _, advice = told(found(("对", "对", ()), ("对", "错", ())), mixed=False)
-    assert "mix general rows in, which helps most (data.mix_general={}" in advice
-    _, advice = told(found(("对", "对", ()), ("对", "错", ())), mixed=True)
-    assert advice.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
-    (none,) = told(found(("错", "错", ("对",)), kl=None), mixed=False)
-    assert "answers none of 1 questions rightly" in none
-    assert "KL divergence not finite" in none
+    (message,) = forgetting_messages(found(*[("对", "对", ())] * 9, ("对", "错", ())), mixed=False)
+    assert message.english.startswith(
+        "forgetting: 9 of 10 answers of the base are kept (90.0%); KL divergence 0.2500 nats a token over 100 tokens"
+    )
+    assert "原有回答保留 9/10（90.0%）" in message.chinese
+    _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=False)
+    assert "mix general rows in, which helps most (data.mix_general={}" in advice.english
+    _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=True)
+    assert advice.english.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
+    (none,) = forgetting_messages(found(("错", "错", ("对",)), kl=None), mixed=False)
+    assert "answers none of 1 questions rightly" in none.english
+    assert "KL divergence not finite" in none.english

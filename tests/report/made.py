@@ -1,6 +1,6 @@
 """A report of a run that was made up."""
 
-from imprint.forgetting.score import Asked, Forgetting
+from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.runpage import Example, RunReport
 
@@ -10,10 +10,10 @@ HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broke
 def run_report() -> RunReport:
     """A small report with everything in it that could break a page."""
     rows = (
-        Asked.of("天黑了", ("晚上好",), "晚上好！", "晚上好呀"),
-        Asked.of("1+1=?", ("1+1=2",), "1+1=2。", HOSTILE),
-        Asked.of("你好", (), "你好", "你好"),
-        Asked.of("9×9", ("81",), "80", "80"),
+        ProbeResult.compare("天黑了", ("晚上好",), "晚上好！", "晚上好呀"),
+        ProbeResult.compare("1+1=?", ("1+1=2",), "1+1=2。", HOSTILE),
+        ProbeResult.compare("你好", (), "你好", "你好"),
+        ProbeResult.compare("9×9", ("81",), "80", "80"),
     )
     examples = tuple(
         Example(f"你是谁{number}？", "我是小墨。", "我是小印。", HOSTILE if number == 11 else "我是小墨！") for number in range(12)
