@@ -1,4 +1,4 @@
-"""The model's side of a chat: a request answered as a text that grows, and what it cost."""
+"""Answers chat requests: fits the conversation into the context and streams the answer."""
 
 from collections.abc import Generator
 from contextlib import nullcontext
@@ -10,25 +10,25 @@ from imprint.data.encode import encode_messages
 from imprint.model import ANSWER_ROOM, Model
 from imprint.templates import make_messages
 
-USUAL_LENGTH: Final = 2048
+DEFAULT_MAX_LENGTH: Final = 2048
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How a request fits into the context."""
+class ContextFit:
+    """How a request fits into the context window."""
 
     max_length: int
-    """Most tokens of prompt and answer together."""
+    """Maximum tokens of prompt and answer together."""
     prompt_tokens: int
-    """Tokens of the prompt, with those that frame it."""
+    """Tokens of the prompt, special tokens included."""
     dropped_turns: int
-    """How many of the oldest turns had to be left out."""
+    """Number of oldest turns left out."""
     cut_tokens: int
-    """How many tokens the question lost, being too long by itself."""
+    """Number of tokens cut from the question."""
 
 
-def fit(model: Model, request: ChatRequest) -> Fit:
-    """How much of the conversation the model will see."""
+def fit_context(model: Model, request: ChatRequest) -> ContextFit:
+    """The part of the conversation that fits into the context."""
     length = max_length(model, request)
     before = request.before
     prompt = encode_messages(
@@ -37,12 +37,12 @@ def fit(model: Model, request: ChatRequest) -> Fit:
         max_source_length=length - max(int(length * ANSWER_ROOM), 1),
         source_prefix=model.source_prefix,
     )
-    return Fit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
+    return ContextFit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
 
 
 def max_length(model: Model, request: ChatRequest) -> int:
-    """Most tokens of prompt and answer together; unless said, no more than the base was made for."""
-    return request.before.settings.max_length or min(USUAL_LENGTH, model.network.shape.max_length)
+    """Maximum tokens of prompt and answer together; by default at most the context length of the base."""
+    return request.before.settings.max_length or min(DEFAULT_MAX_LENGTH, model.network.shape.max_length)
 
 
 def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:

@@ -1,4 +1,4 @@
-"""`imprint chat RUN|MODEL|BUNDLE`: load what is asked for, say what it is, and talk."""
+"""`imprint chat RUN|MODEL|BUNDLE`: load the model, print what was loaded, and start the chat."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from imprint.chat.console import Chat, Lines, Reader, Screen
+from imprint.chat.console import Chat, LineReader, PipeReader, Screen
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
@@ -18,7 +18,7 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.model import Model
 
-WELCOME: Final = "/help lists the commands, Ctrl-D leaves / 输入 /help 查看命令，Ctrl-D 退出"
+WELCOME: Final = Bilingual("/help lists the commands, Ctrl-D leaves", "输入 /help 查看命令，Ctrl-D 退出")
 
 
 def chat_command(path: Path, overrides: Sequence[str]) -> None:
@@ -29,24 +29,24 @@ def chat_command(path: Path, overrides: Sequence[str]) -> None:
     section = read_overrides(overrides, ChatSection)
     live = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
-    screen.note(f"loading {path} ... / 正在加载")
+    screen.note(Bilingual(f"loading {path} ...", "正在加载").line)
     began = time.monotonic()
     source = resolve_source(path, section.base_path)
     if facts := read_facts(source.folder):
         screen.note(f"bundle 打包文件: {facts.name} · {facts.method} · base 底座 {facts.base}, licence 许可: {facts.licence}")
     model = load_with(source, section)
-    _ = model.tokenizer  # a folder without one is told now, not at the first question
+    _ = model.tokenizer  # raises UserError now, not at the first question
     screen.note(loaded_message(model, source, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
     chat = Chat(model, Conversation(settings, section.system, has_adapter=model.adapter is not None), screen)
     if live:
         _talk_on_terminal(chat)
     elif sys.stdin is not None:
-        _answer_lines(chat, Lines(sys.stdin.buffer))
+        _answer_lines(chat, PipeReader(sys.stdin.buffer))
 
 
 def loaded_message(model: Model, source: ModelSource, section: ChatSection, seconds: float) -> str:
-    """What was loaded, for a person: base, adapter, precision, device, and how long it took."""
+    """The message after loading: base, adapter, precision, device, and seconds."""
     path, run = source.path, source.run
     base = run.model.path if run is not None else str(path)
     adapter = "no adapter 无适配器"
@@ -62,16 +62,16 @@ def loaded_message(model: Model, source: ModelSource, section: ChatSection, seco
 
 
 def _talk_on_terminal(chat: Chat) -> None:
-    from imprint.chat.editor import Editor, hidden_keys
+    from imprint.chat.editor import Editor, echo_off
 
-    chat.hidden_keys = hidden_keys
-    chat.screen.note(WELCOME)
+    chat.echo_off = echo_off
+    chat.screen.note(WELCOME.line)
     with suppress(KeyboardInterrupt):  # the second one at an empty line
         chat.talk(Editor())
-    chat.screen.note("bye / 再见")
+    chat.screen.note(Bilingual("bye", "再见").line)
 
 
-def _answer_lines(chat: Chat, reader: Reader) -> None:
+def _answer_lines(chat: Chat, reader: LineReader) -> None:
     chat.talk(reader)
     if chat.failures:
         raise UserError(

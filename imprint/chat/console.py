@@ -1,4 +1,4 @@
-"""The person's side of a chat: what is read, what is shown, and what Ctrl-C does. Terminals and pipes differ here only."""
+"""Input, output and Ctrl-C of a chat, on a terminal or in a pipe."""
 
 import os
 import time
@@ -8,30 +8,33 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
 
-from imprint.chat.answer import Fit, answer, fit
+from imprint.chat.answer import ContextFit, answer, fit_context
 from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.slash_commands import is_command, question, run
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.runtime import out_of_memory
 
-HOW_TO_LEAVE: Final = "Ctrl-C again or Ctrl-D leaves / 再按一次 Ctrl-C 或按 Ctrl-D 退出"
-NOT_KEPT: Final = "stopped before anything came; /retry asks again / 还没有回答就停止了；/retry 重新提问"
-OUT_OF_MEMORY: Final = (
+HOW_TO_LEAVE: Final = Bilingual("Ctrl-C again or Ctrl-D leaves", "再按一次 Ctrl-C 或按 Ctrl-D 退出")
+STOPPED_EARLY: Final = Bilingual("stopped before anything came; /retry asks again", "还没有回答就停止了；/retry 重新提问")
+EMPTY_ANSWER: Final = Bilingual("an empty answer", "空回答")
+OUT_OF_MEMORY: Final = Bilingual(
     "the device ran out of memory; the conversation is kept. /undo or /clear makes it shorter, /set max_length 512 bounds it; or start the "
-    "chat with quantize=8. / 显存或内存不足：可用 /undo、/clear 或 /set max_length 512 缩短对话，或以 quantize=8 启动。"
+    "chat with quantize=8.",
+    "显存或内存不足：可用 /undo、/clear 或 /set max_length 512 缩短对话，或以 quantize=8 启动。",
 )
 
 
-class Reader(Protocol):
-    """Where questions come from."""
+class LineReader(Protocol):
+    """Reads questions."""
 
     def read(self, mark: str, /) -> str:
-        """The next one, typed behind `mark`; EOFError where there are no more, KeyboardInterrupt where the person wants to leave."""
+        """The next line, typed after the prompt `mark`. Raises EOFError at the end, KeyboardInterrupt to leave."""
 
 
-class Lines:
-    """Questions from a pipe or a file, one a line."""
+class PipeReader:
+    """Reads questions from a pipe or a file, one per line."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -47,13 +50,15 @@ class Lines:
             return line.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError:
             raise UserError(
-                f"line {self._number} of the input is not UTF-8 text. Convert it, for instance with iconv -f GB18030 -t UTF-8. "
-                "/ 输入不是 UTF-8 编码。"
+                Bilingual(
+                    f"line {self._number} of the input is not UTF-8 text. Convert it, for instance with iconv -f GB18030 -t UTF-8.",
+                    "输入不是 UTF-8 编码。",
+                )
             ) from None
 
 
 class Screen:
-    """Where a chat is shown: answers as they come, and notes about them."""
+    """Prints answers as they stream, and notes about them."""
 
     def __init__(self, answers: TextIO, notes: TextIO, *, live: bool) -> None:
         self.live = live
@@ -62,7 +67,7 @@ class Screen:
         self._shown = ""
 
     def grow(self, text: str) -> None:
-        """Show what is new in an answer of which `text` is known by now."""
+        """Print the new part of an answer whose text so far is `text`."""
         self._answers.write(self._safe(text[len(self._shown) :]))
         self._answers.flush()
         self._shown = text
@@ -75,44 +80,44 @@ class Screen:
         self._shown = ""
 
     def note(self, text: str) -> None:
-        """Say something that is no answer, dimmed where colours are wanted."""
-        dim = self.live and coloured(self._notes, os.environ)
+        """Print a message that is no answer, dimmed on a color terminal."""
+        dim = self.live and colored(self._notes, os.environ)
         lines = [f"\x1b[2m{line}\x1b[0m" if dim and line else line for line in self._safe(text).split("\n")]
         print(*lines, sep="\n", file=self._notes, flush=True)
 
     def problem(self, error: UserError | str) -> None:
-        """Say what went wrong, as the command line does."""
+        """Print an error, as the command line does."""
         print("error: " + self._safe(str(error)).replace("\n", "\n       "), file=self._notes, flush=True)
 
     def _safe(self, text: str) -> str:
-        """The text without what would steer a terminal; a pipe gets it as it is."""
+        """The text without control characters on a terminal; unchanged in a pipe."""
         if not self.live or text.isprintable():
             return text
         return "".join(letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
 
 
-def coloured(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether colours are wanted: on a terminal that has some, unless NO_COLOR (https://no-color.org) is set."""
+def colored(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether to use colors: on a color terminal, unless NO_COLOR (https://no-color.org) is set."""
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 @dataclass
 class Chat:
-    """A model, a conversation with it, and a screen that shows it."""
+    """A model, a conversation and a screen."""
 
     model: Model
-    """Who answers."""
+    """The model that answers."""
     conversation: Conversation
-    """What was said so far."""
+    """The conversation so far."""
     screen: Screen
-    """Where it is shown."""
-    hidden_keys: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Keeps what is typed while an answer comes out of it."""
+    """Where it is printed."""
+    echo_off: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Context in which typed keys are not echoed, used while an answer streams."""
     failures: int = 0
-    """How many lines ended in an error."""
+    """Number of lines that ended in an error."""
 
-    def talk(self, reader: Reader) -> None:
-        """Take line after line until there are no more, or the person leaves; Ctrl-C leaves a chat only at a second empty line."""
+    def talk(self, reader: LineReader) -> None:
+        """Handle lines until the end of the input or /quit; only a second Ctrl-C on an empty line leaves."""
         leaving = False
         while True:
             try:
@@ -126,19 +131,19 @@ class Chat:
                 if not self.screen.live or leaving:
                     raise
                 leaving = True
-                self.screen.note(HOW_TO_LEAVE)
+                self.screen.note(HOW_TO_LEAVE.line)
             except UserError as error:
                 self.failures += 1
                 self.screen.problem(error)
 
     def take(self, text: str) -> bool:
-        """Answer a question or do a command; whether the chat goes on. Raises UserError for what cannot be done."""
+        """Answer a question or run a command; returns whether the chat continues. Raises UserError if that fails."""
         text = text.strip().encode(errors="replace").decode()  # a terminal hands on bytes that are no UTF-8 as halves of characters
         if is_command(text):
             outcome = run(text, self.conversation)
             self.conversation = outcome.conversation
-            if outcome.said:
-                self.screen.note(outcome.said)
+            if outcome.message:
+                self.screen.note(outcome.message)
             if outcome.request:
                 self._answer(outcome.request)
             return not outcome.leave
@@ -147,12 +152,12 @@ class Chat:
         return True
 
     def _answer(self, request: ChatRequest) -> None:
-        """Show the answer as it comes and add it to the conversation, also where Ctrl-C stops it."""
-        self.conversation = request.otherwise
+        """Stream the answer and add it to the conversation, also if Ctrl-C stops it."""
+        self.conversation = request.without_answer
         text, began = "", time.monotonic()
         try:
-            fitted = fit(self.model, request)
-            with self.hidden_keys(), closing(answer(self.model, request)) as growing:
+            fitted = fit_context(self.model, request)
+            with self.echo_off(), closing(answer(self.model, request)) as growing:
                 for text in growing:
                     self.screen.grow(self.model.template.stable_prefix(text))
         except KeyboardInterrupt:
@@ -171,30 +176,32 @@ class Chat:
         self.screen.end()
         self.conversation = request.answered(text)
         tokens = len(self.model.tokenizer.encode(text))
-        told = losses(fitted, tokens)
+        notes = truncation_notes(fitted, tokens)
         if self.screen.live:
-            pace = f"{tokens} tokens 词元 · {tokens / (time.monotonic() - began):.0f} tokens/s" if text else "an empty answer / 空回答"
-            told = [pace, *told]
-        if told:
-            self.screen.note(" · ".join(told) + "\n" * self.screen.live)
+            seconds = time.monotonic() - began
+            speed = f"{tokens} tokens 词元 · {tokens / seconds:.0f} tokens/s" if text else EMPTY_ANSWER.line
+            notes = [speed, *notes]
+        if notes:
+            self.screen.note(" · ".join(notes) + "\n" * self.screen.live)
 
     def _stopped(self, request: ChatRequest, text: str) -> None:
-        """Keep what came of an answer before Ctrl-C; nothing where nothing came."""
+        """Keep the part of an answer that was streamed before Ctrl-C."""
         if not text:
-            self.screen.note(NOT_KEPT)
+            self.screen.note(STOPPED_EARLY.line)
             return
         self.screen.grow(text)
         self.screen.end(" [stopped / 已停止]\n")
         self.conversation = request.answered(text, stopped=True)
 
 
-def losses(fitted: Fit, tokens: int) -> list[str]:
-    """What the context was too short for, if anything."""
-    told = []
+def truncation_notes(fitted: ContextFit, tokens: int) -> list[str]:
+    """Notes about turns and tokens that did not fit into the context."""
+    notes = []
     if fitted.dropped_turns:
-        told.append(f"{fitted.dropped_turns} old turns no longer seen / 已略去最早 {fitted.dropped_turns} 轮")
+        notes.append(Bilingual(f"{fitted.dropped_turns} old turns no longer seen", f"已略去最早 {fitted.dropped_turns} 轮").line)
     if fitted.cut_tokens:
-        told.append(f"the question lost {fitted.cut_tokens} tokens of its middle / 问题过长，中间略去 {fitted.cut_tokens} 个词元")
+        cut = fitted.cut_tokens
+        notes.append(Bilingual(f"the question lost {cut} tokens of its middle", f"问题过长，中间略去 {cut} 个词元").line)
     if fitted.prompt_tokens + tokens >= fitted.max_length:
-        told.append(f"ended by max_length={fitted.max_length} / 达到长度上限")
-    return told
+        notes.append(Bilingual(f"ended by max_length={fitted.max_length}", "达到长度上限").line)
+    return notes

@@ -1,4 +1,4 @@
-"""What a chat is about: its turns, what the model is told first, and how answers are drawn. Knows no model and no terminal."""
+"""The state of a chat: turns, system prompt and sampling settings; independent of model and terminal."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,48 +11,48 @@ from imprint.messages import Bilingual
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """A question and what was answered."""
+    """A question and its answer."""
 
     question: str
     """What was asked."""
     answer: str
-    """What the model said, as far as it came; may be empty."""
+    """The answer, possibly stopped or empty."""
     stopped: bool = False
-    """Whether a person stopped it."""
+    """Whether Ctrl-C stopped it."""
     tries: int = 0
-    """How often it was asked again."""
+    """Number of retries."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The state of a chat: a value, from which each command and each answer makes the next one."""
+    """The immutable state of a chat; each command and each answer returns a new one."""
 
     settings: SamplingSection
-    """How answers are drawn."""
+    """Sampling settings."""
     system: str | None = None
-    """What the model is told before the conversation."""
+    """System prompt."""
     has_adapter: bool = False
     """Whether there is an adapter that can be switched off."""
     adapter_on: bool = True
     """Whether it is on."""
     turns: tuple[ChatTurn, ...] = ()
-    """What was said, oldest first."""
+    """Turns, oldest first."""
     pending: str | None = None
-    """A question that got no answer at all and is not in `turns`."""
+    """A question without any answer; not in `turns`."""
     saved: tuple[Path, ...] = ()
-    """The files that hold it as it was earlier, which it may replace."""
+    """Files of earlier /save commands, which may be overwritten."""
 
     @property
     def history(self) -> list[tuple[str, str]]:
-        """The turns as a model takes them."""
+        """(question, answer) pairs, as a model takes them."""
         return [(turn.question, turn.answer) for turn in self.turns]
 
     def ask(self, question: str) -> "ChatRequest":
-        """What has to be answered for this question."""
+        """The request for this question."""
         return ChatRequest(question, replace(self, pending=None), replace(self, pending=question))
 
     def retry(self) -> "ChatRequest":
-        """The last question once more; its answer stays until there is another one. UserError where nothing was asked."""
+        """The request for the last question again; its answer stays until there is a new one. Raises UserError if there is none."""
         if self.pending is not None:
             return self.ask(self.pending)
         if not self.turns:
@@ -61,21 +61,21 @@ class Conversation:
         return ChatRequest(last.question, replace(self, turns=tuple(earlier)), self, last.tries + 1)
 
     def undo(self) -> tuple["Conversation", ChatTurn]:
-        """Without the last turn, and that turn; UserError where there is none."""
+        """The conversation without its last turn, and that turn. Raises UserError if there is none."""
         if not self.turns:
             raise UserError(Bilingual("/undo: the conversation is empty.", "对话是空的。"))
         return replace(self, turns=self.turns[:-1], pending=None), self.turns[-1]
 
     def clear(self) -> "Conversation":
-        """Without any turn; what the model is told first and the settings stay."""
+        """The conversation without turns; system prompt and settings stay."""
         return replace(self, turns=(), pending=None, saved=())
 
-    def tell(self, system: str | None) -> "Conversation":
-        """With another system text, from the next answer on."""
+    def with_system(self, system: str | None) -> "Conversation":
+        """With another system prompt."""
         return replace(self, system=system)
 
-    def switch(self, *, on: bool) -> "Conversation":
-        """With the adapter on or off; UserError where there is none."""
+    def with_adapter(self, *, on: bool) -> "Conversation":
+        """With the adapter on or off. Raises UserError if there is none."""
         if not self.has_adapter:
             raise UserError(
                 Bilingual(
@@ -86,8 +86,8 @@ class Conversation:
             )
         return replace(self, adapter_on=on)
 
-    def set(self, name: str, value: str) -> "Conversation":
-        """With another setting, checked as one that is given when the chat starts."""
+    def with_setting(self, name: str, value: str) -> "Conversation":
+        """With another sampling setting, validated as at the start of the chat."""
         try:
             given = read_overrides([f"{name}={value}"], SamplingSection)
         except UserError as error:
@@ -97,20 +97,20 @@ class Conversation:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A question to be answered now."""
+    """A question to answer."""
 
     question: str
-    """What is asked."""
+    """The question."""
     before: Conversation
-    """What was said before it; the answer is added to that."""
-    otherwise: Conversation
-    """What the conversation is where no answer comes."""
+    """The conversation before it."""
+    without_answer: Conversation
+    """The conversation if there is no answer."""
     tries: int = 0
-    """How often it was asked before."""
+    """Number of earlier tries."""
 
     @property
     def seed(self) -> int | None:
-        """The seed to draw with: with one set, each try draws another answer, and the same ones every time."""
+        """The sampling seed: with a seed set, each retry gives another answer, reproducibly."""
         seed = self.before.settings.seed
         return None if seed is None else seed + self.tries
 

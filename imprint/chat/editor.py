@@ -1,4 +1,4 @@
-"""The line that is typed into: prompt_toolkit, which knows how wide Chinese is. Past lines are private and stay in memory."""
+"""The line editor of a terminal chat, by prompt_toolkit. The history stays in memory."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ class Editor:
 
 
 @contextmanager
-def hidden_keys() -> Iterator[None]:
+def echo_off() -> Iterator[None]:
     """Inside this block the terminal does not show what is typed; the next line begins with it. Ctrl-C works as ever."""
     if sys.platform == "win32":
         yield
@@ -63,8 +63,8 @@ class Commands(Completer):
         if not space:
             for known, command in COMMANDS.items():
                 if known.startswith(name.lower()):
-                    ending = " " if command.takes else ""
-                    yield Completion(f"/{known}{ending}", -len(typed), display=f"/{known}", display_meta=command.sentence)
+                    ending = " " if command.arguments else ""
+                    yield Completion(f"/{known}{ending}", -len(typed), display=f"/{known}", display_meta=command.help.line)
             return
         choices = COMMANDS[name.lower()].choices if name.lower() in COMMANDS else ()
         yield from (Completion(word, -len(argument)) for word in choices if word.startswith(argument))

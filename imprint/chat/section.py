@@ -5,7 +5,7 @@ from imprint.loading.section import OpenSection
 
 
 class SamplingSection(Section):
-    """How answers are drawn; may change while a chat goes on."""
+    """Sampling settings; /set changes them during a chat."""
 
     temperature: float = Field(0.95, ge=0, description="0 answers greedily, always the same; more is more daring.")
     top_p: float = Field(0.7, gt=0, le=1, description="Draw from the most probable tokens of this joint probability.")

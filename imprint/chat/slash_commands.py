@@ -1,4 +1,4 @@
-"""The commands of a chat, as text that begins with a slash: each makes the next conversation and says what it did."""
+"""The slash commands of a chat: each returns the next conversation and a message."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -14,35 +14,45 @@ from imprint.errors import UserError
 from imprint.messages import Bilingual
 
 SLASHES: Final = ("/", "／")
-"""What a command begins with; the second is what a Chinese input method types."""
+"""Characters that begin a command; the second is typed by a Chinese input method."""
+
+
+SAME_ANSWER: Final = Bilingual(
+    "at temperature 0 only other settings change an answer; /set temperature 0.95 draws others", "温度为 0：设置不变，回答不变"
+)
+NO_SYSTEM: Final = Bilingual("no system text; /system TEXT sets one", "没有系统提示；/system 文字 可设置")
+SYSTEM_OFF: Final = Bilingual("no system text from the next answer on", "下一个回答起不用系统提示")
+SYSTEM_SET: Final = Bilingual("the model is told this from the next answer on", "下一个回答起使用这段系统提示")
+ADAPTER_ON: Final = Bilingual("the adapter is on: the tuned model answers", "适配器已开：由微调后的模型回答")
+ADAPTER_OFF: Final = Bilingual("the adapter is off: the base answers", "适配器已关：由底座模型回答")
 
 
 @dataclass(frozen=True)
 class CommandOutcome:
-    """What a command did."""
+    """Result of a command."""
 
     conversation: Conversation
-    """The conversation from now on."""
-    said: str = ""
-    """What to tell the person."""
+    """The new conversation."""
+    message: str = ""
+    """Message to print."""
     request: ChatRequest | None = None
-    """A question to answer now."""
+    """A question to answer next."""
     leave: bool = False
     """Whether the chat ends."""
 
 
 @dataclass(frozen=True)
 class SlashCommand:
-    """One line of /help."""
+    """A command and its line in /help."""
 
-    takes: str
-    """What is typed behind it."""
-    sentence: str
+    arguments: str
+    """Its arguments, as shown by /help."""
+    help: Bilingual
     """What it does."""
     run: Callable[[Conversation, str], CommandOutcome]
-    """Called with the conversation and what is typed behind the name."""
+    """Called with the conversation and the text after the name."""
     choices: tuple[str, ...] = ()
-    """Words that may be typed behind it."""
+    """Possible arguments, for completion."""
 
 
 def is_command(text: str) -> bool:
@@ -51,34 +61,37 @@ def is_command(text: str) -> bool:
 
 
 def question(text: str) -> str:
-    """The question that a text is: //... stands for /..."""
+    """The question typed as this text: //... stands for /..."""
     return text[1:] if text.startswith("//") else text
 
 
 def run(text: str, conversation: Conversation) -> CommandOutcome:
-    """Do what a command says; UserError where it cannot be done."""
+    """Run a command. Raises UserError if it fails."""
     name, *behind = text[1:].split(maxsplit=1) or [""]
     command = COMMANDS.get(name.lower())
     if command is None:
         near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
         hint = f"did you mean /{near[0]}? " if near else ""
+        suggestion = f"，是否想用 /{near[0]}" if near else ""
         raise UserError(
-            f"/{name} is no command; {hint}/help lists them. A question that begins with / is typed with //. "
-            f"/ 没有这个命令{f'，是否想用 /{near[0]}' if near else ''}；/help 查看全部命令。"
+            Bilingual(
+                f"/{name} is no command; {hint}/help lists them. A question that begins with / is typed with //.",
+                f"没有这个命令{suggestion}；/help 查看全部命令。",
+            )
         )
     return command.run(conversation, "".join(behind).strip())
 
 
 def _clear(conversation: Conversation, _argument: str) -> CommandOutcome:
-    return CommandOutcome(conversation.clear(), f"{_turns(len(conversation.turns))} forgotten / 已清空对话")
+    return CommandOutcome(conversation.clear(), Bilingual(f"{_turns(len(conversation.turns))} forgotten", "已清空对话").line)
 
 
 def _retry(conversation: Conversation, _argument: str) -> CommandOutcome:
     request = conversation.retry()
-    said = f"again / 重新回答: {_short(request.question)}"
+    message = f"again / 重新回答: {_short(request.question)}"
     if request.tries and not conversation.settings.temperature:
-        said += "\nat temperature 0 only other settings change an answer; /set temperature 0.95 draws others / 温度为 0：设置不变，回答不变"
-    return CommandOutcome(conversation, said, request)
+        message += f"\n{SAME_ANSWER.line}"
+    return CommandOutcome(conversation, message, request)
 
 
 def _undo(conversation: Conversation, _argument: str) -> CommandOutcome:
@@ -90,22 +103,20 @@ def _undo(conversation: Conversation, _argument: str) -> CommandOutcome:
 
 def _system(conversation: Conversation, argument: str) -> CommandOutcome:
     if not argument:
-        return CommandOutcome(
-            conversation, conversation.system or "no system text; /system TEXT sets one / 没有系统提示；/system 文字 可设置"
-        )
+        return CommandOutcome(conversation, conversation.system or NO_SYSTEM.line)
     if argument.lower() == "off":
-        return CommandOutcome(conversation.tell(None), "no system text from the next answer on / 下一个回答起不用系统提示")
-    return CommandOutcome(conversation.tell(argument), "the model is told this from the next answer on / 下一个回答起使用这段系统提示")
+        return CommandOutcome(conversation.with_system(None), SYSTEM_OFF.line)
+    return CommandOutcome(conversation.with_system(argument), SYSTEM_SET.line)
 
 
 def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
     state = argument.lower()
     if state not in ("", "on", "off"):
         raise UserError(Bilingual(f'/adapter: must be on or off, got "{argument}".', "请用 on 或 off。"))
-    changed = conversation.switch(on=state == "on" if state else conversation.adapter_on)
+    changed = conversation.with_adapter(on=state == "on" if state else conversation.adapter_on)
     if changed.adapter_on:
-        return CommandOutcome(changed, "the adapter is on: the tuned model answers / 适配器已开：由微调后的模型回答")
-    return CommandOutcome(changed, "the adapter is off: the base answers / 适配器已关：由底座模型回答")
+        return CommandOutcome(changed, ADAPTER_ON.line)
+    return CommandOutcome(changed, ADAPTER_OFF.line)
 
 
 def _set(conversation: Conversation, argument: str) -> CommandOutcome:
@@ -114,19 +125,19 @@ def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     if asked:
         settings = conversation.settings
         return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.description}" for knob in asked))
-    changed = conversation.set(name, value.strip())
-    return CommandOutcome(changed, f"{name} is {_value(changed.settings, name)} / 已设置")
+    changed = conversation.with_setting(name, value.strip())
+    return CommandOutcome(changed, Bilingual(f"{name} is {_value(changed.settings, name)}", "已设置").line)
 
 
 def _save(conversation: Conversation, argument: str) -> CommandOutcome:
     path, left_out = save(conversation, argument)
     saved = replace(conversation, saved=(*conversation.saved, path))
-    told = f"; {_turns(left_out)} without an answer left out / 略去 {left_out} 轮没有回答的" if left_out else ""
-    return CommandOutcome(saved, f"written to / 已写入 {path} ({_turns(len(conversation.turns) - left_out)}){told}")
+    note = f"; {_turns(left_out)} without an answer left out / 略去 {left_out} 轮没有回答的" if left_out else ""
+    return CommandOutcome(saved, f"written to / 已写入 {path} ({_turns(len(conversation.turns) - left_out)}){note}")
 
 
 def _help(conversation: Conversation, _argument: str) -> CommandOutcome:
-    lines = [f"{f'/{name} {command.takes}':20}{command.sentence}" for name, command in COMMANDS.items()]
+    lines = [f"{f'/{name} {command.arguments}':20}{command.help.line}" for name, command in COMMANDS.items()]
     keys = (
         "Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer",
         "回车发送，Alt-Enter 换行，Ctrl-C 停止回答",
@@ -156,15 +167,15 @@ def _short(text: str) -> str:
 KNOBS: Final = tuple(describe(SamplingSection))
 COMMANDS: Final[Mapping[str, SlashCommand]] = MappingProxyType(
     {
-        "clear": SlashCommand("", "forget the conversation / 清空对话", _clear),
-        "retry": SlashCommand("", "answer the last question again / 重新回答上一个问题", _retry),
-        "undo": SlashCommand("", "take the last turn back / 撤回上一轮", _undo),
-        "system": SlashCommand("[TEXT|off]", "what the model is told first / 系统提示", _system, ("off",)),
-        "adapter": SlashCommand("[on|off]", "off: the base answers / 关闭适配器即由底座回答", _adapter, ("on", "off")),
-        "prefix": SlashCommand("[on|off]", "the same, its older name / 同 /adapter", _adapter, ("on", "off")),
-        "set": SlashCommand("[NAME VALUE]", "how answers are drawn / 采样设置", _set, tuple(knob.path for knob in KNOBS)),
-        "save": SlashCommand("FILE", "keep it: .jsonl to train on, .md to read / 保存对话", _save),
-        "help": SlashCommand("", "list the commands / 列出命令", _help),
-        "quit": SlashCommand("", "leave; Ctrl-D too / 退出", _quit),
+        "clear": SlashCommand("", Bilingual("forget the conversation", "清空对话"), _clear),
+        "retry": SlashCommand("", Bilingual("answer the last question again", "重新回答上一个问题"), _retry),
+        "undo": SlashCommand("", Bilingual("take the last turn back", "撤回上一轮"), _undo),
+        "system": SlashCommand("[TEXT|off]", Bilingual("what the model is told first", "系统提示"), _system, ("off",)),
+        "adapter": SlashCommand("[on|off]", Bilingual("off: the base answers", "关闭适配器即由底座回答"), _adapter, ("on", "off")),
+        "prefix": SlashCommand("[on|off]", Bilingual("the same, its older name", "同 /adapter"), _adapter, ("on", "off")),
+        "set": SlashCommand("[NAME VALUE]", Bilingual("how answers are drawn", "采样设置"), _set, tuple(knob.path for knob in KNOBS)),
+        "save": SlashCommand("FILE", Bilingual("keep it: .jsonl to train on, .md to read", "保存对话"), _save),
+        "help": SlashCommand("", Bilingual("list the commands", "列出命令"), _help),
+        "quit": SlashCommand("", Bilingual("leave; Ctrl-D too", "退出"), _quit),
     }
 )

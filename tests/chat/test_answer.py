@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 import imprint
-from imprint.chat.answer import answer, fit
+from imprint.chat.answer import answer, fit_context
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.model import Model
@@ -39,24 +39,24 @@ def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypa
 
 
 def test_the_context_is_what_the_base_was_made_for_unless_more_is_asked_for(model: Model) -> None:
-    assert fit(model, GREEDY.ask("你好")).max_length == model.network.shape.max_length == 512
-    assert fit(model, GREEDY.set("max_length", "600").ask("你好")).max_length == 600
+    assert fit_context(model, GREEDY.ask("你好")).max_length == model.network.shape.max_length == 512
+    assert fit_context(model, GREEDY.with_setting("max_length", "600").ask("你好")).max_length == 600
 
 
 def test_old_turns_that_are_no_longer_seen_are_counted_as_the_model_drops_them(model: Model) -> None:
-    conversation = GREEDY.set("max_length", "60")
+    conversation = GREEDY.with_setting("max_length", "60")
     for number in range(5):
         conversation = conversation.ask(f"第{number}个问题").answered("这是一个回答。")
-    fitted = fit(model, conversation.ask("你好"))
+    fitted = fit_context(model, conversation.ask("你好"))
     assert 0 < fitted.dropped_turns < 5
     assert fitted.prompt_tokens <= 45
     seen = model.prompt("你好", conversation.history[fitted.dropped_turns :])
     assert len(seen) == fitted.prompt_tokens
     assert model.prompt("你好", conversation.history, max_source_length=45) == seen
-    assert fit(model, GREEDY.ask("你好")).dropped_turns == 0
+    assert fit_context(model, GREEDY.ask("你好")).dropped_turns == 0
 
 
 def test_a_question_that_is_too_long_is_counted_too(model: Model) -> None:
-    fitted = fit(model, GREEDY.set("max_length", "40").ask("白色的长裙很好看" * 20))
+    fitted = fit_context(model, GREEDY.with_setting("max_length", "40").ask("白色的长裙很好看" * 20))
     assert fitted.cut_tokens > 0
     assert fitted.prompt_tokens == 30

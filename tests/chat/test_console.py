@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imprint
-from imprint.chat.answer import Fit
-from imprint.chat.console import HOW_TO_LEAVE, Chat, Lines, Screen, coloured, losses
+from imprint.chat.answer import ContextFit
+from imprint.chat.console import HOW_TO_LEAVE, Chat, PipeReader, Screen, colored, truncation_notes
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.inference.sampling import NotFiniteError
@@ -130,7 +130,7 @@ def test_ctrl_c_at_an_empty_line_says_how_to_leave_and_leaves_the_second_time(ro
     with pytest.raises(KeyboardInterrupt):
         room.chat.talk(typed)
     assert typed.lines == ["never read"]
-    assert room.notes.getvalue().count(HOW_TO_LEAVE) == 2
+    assert room.notes.getvalue().count(HOW_TO_LEAVE.line) == 2
     assert room.chat.conversation.history == [("你好", "你好！")]
 
 
@@ -162,7 +162,7 @@ def test_a_mistake_of_ours_is_not_hidden(room: Room, says: Says) -> None:
 
 def test_a_command_that_cannot_be_done_is_a_sentence_and_counted(room: Room) -> None:
     room.talk("/hlep", "/set temperature hot", "你好")
-    first, second, *_ = room.notes.getvalue().splitlines()
+    first, _chinese, second, *_ = room.notes.getvalue().splitlines()
     assert first.startswith("error: /hlep is no command; did you mean /help?")
     assert second == 'error: /set temperature=hot: must be a number, got "hot"'
     assert room.chat.failures == 2
@@ -198,15 +198,15 @@ def test_halves_of_characters_do_not_get_into_the_conversation(room: Room) -> No
 
 
 def test_lines_of_a_pipe_are_utf8_and_a_line_that_is_not_is_told_by_its_number(pipe: Room) -> None:
-    lines = Lines(io.BytesIO("\ufeff你好\r\n".encode() + "你好\n".encode("gb18030") + "再见".encode()))
+    lines = PipeReader(io.BytesIO("\ufeff你好\r\n".encode() + "你好\n".encode("gb18030") + "再见".encode()))
     pipe.chat.talk(lines)
     assert [question for question, _answer in pipe.chat.conversation.history] == ["你好", "再见"]
     assert pipe.notes.getvalue().startswith("error: line 2 of the input is not UTF-8 text. Convert it, for instance with iconv")
 
 
 def test_what_the_context_was_too_short_for_is_told() -> None:
-    assert losses(Fit(100, 50, 0, 0), 49) == []
-    assert losses(Fit(100, 50, 2, 7), 50) == [
+    assert truncation_notes(ContextFit(100, 50, 0, 0), 49) == []
+    assert truncation_notes(ContextFit(100, 50, 2, 7), 50) == [
         "2 old turns no longer seen / 已略去最早 2 轮",
         "the question lost 7 tokens of its middle / 问题过长，中间略去 7 个词元",
         "ended by max_length=100 / 达到长度上限",
@@ -223,10 +223,10 @@ def test_colours_are_for_terminals_whose_reader_wants_them() -> None:
         def isatty(self) -> bool:
             return True
 
-    assert coloured(Tty(), {})
-    assert not coloured(io.StringIO(), {})
-    assert not coloured(Tty(), {"NO_COLOR": "1"})
-    assert not coloured(Tty(), {"TERM": "dumb"})
+    assert colored(Tty(), {})
+    assert not colored(io.StringIO(), {})
+    assert not colored(Tty(), {"NO_COLOR": "1"})
+    assert not colored(Tty(), {"TERM": "dumb"})
     notes = Tty()
     Screen(io.StringIO(), notes, live=True).note("一\n\n二")
     assert notes.getvalue() in ("\x1b[2m一\x1b[0m\n\n\x1b[2m二\x1b[0m\n", "一\n\n二\n")

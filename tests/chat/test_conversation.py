@@ -23,8 +23,8 @@ def test_a_conversation_grows_by_what_was_asked_and_answered() -> None:
 
 def test_a_question_without_an_answer_is_not_in_the_conversation_but_can_be_asked_again() -> None:
     request = spoken(("你好", "你好呀！")).ask("你是谁？")
-    assert request.before.history == request.otherwise.history == [("你好", "你好呀！")]
-    again = request.otherwise.retry()
+    assert request.before.history == request.without_answer.history == [("你好", "你好呀！")]
+    again = request.without_answer.retry()
     assert (again.question, again.tries) == ("你是谁？", 0)
     assert again.answered("我是小印。").history == [("你好", "你好呀！"), ("你是谁？", "我是小印。")]
     assert again.answered("我是小印。").pending is None
@@ -35,12 +35,12 @@ def test_a_retry_asks_the_last_question_without_its_answer_which_stays_until_the
     request = conversation.retry()
     assert request.question == "你是谁？"
     assert request.before.history == [("你好", "你好呀！")]
-    assert request.otherwise == conversation
+    assert request.without_answer == conversation
     assert request.answered("小印。").history == [("你好", "你好呀！"), ("你是谁？", "小印。")]
 
 
 def test_each_retry_draws_with_another_seed_and_always_with_the_same_ones() -> None:
-    conversation = START.set("seed", "7")
+    conversation = START.with_setting("seed", "7")
     first = conversation.ask("你好")
     second = first.answered("一").retry()
     third = second.answered("二").retry()
@@ -54,7 +54,7 @@ def test_an_answer_that_was_stopped_is_kept_and_marked() -> None:
 
 
 def test_undo_takes_the_last_turn_back_and_clear_all_of_them() -> None:
-    conversation = spoken(("你好", "你好呀！"), ("你是谁？", "我是小印。")).set("temperature", "0.5")
+    conversation = spoken(("你好", "你好呀！"), ("你是谁？", "我是小印。")).with_setting("temperature", "0.5")
     left, turn = conversation.undo()
     assert left.history == [("你好", "你好呀！")]
     assert turn.question == "你是谁？"
@@ -70,10 +70,10 @@ def test_where_nothing_was_said_there_is_nothing_to_undo_or_retry() -> None:
 
 
 def test_a_prefix_is_switched_where_there_is_one() -> None:
-    assert START.switch(on=False).adapter_on is False
-    assert START.switch(on=False).switch(on=True).adapter_on
+    assert START.with_adapter(on=False).adapter_on is False
+    assert START.with_adapter(on=False).with_adapter(on=True).adapter_on
     with pytest.raises(UserError, match=r"^/adapter: there is no adapter to switch"):
-        Conversation(SamplingSection()).switch(on=False)
+        Conversation(SamplingSection()).with_adapter(on=False)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_a_prefix_is_switched_where_there_is_one() -> None:
 )
 def test_a_setting_that_cannot_be_is_refused_in_the_words_of_the_recipe(name: str, value: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        START.set(name, value)
+        START.with_setting(name, value)
     assert str(error.value) == sentence
 
 
 def test_a_setting_changes_alone() -> None:
-    conversation = START.set("temperature", "0").set("seed", "3").set("seed", "null")
+    conversation = START.with_setting("temperature", "0").with_setting("seed", "3").with_setting("seed", "null")
     assert conversation.settings == SamplingSection(temperature=0.0)

@@ -120,4 +120,4 @@ def test_commands_and_their_words_are_completed(typed: str, offered: list[str]) 
 
 def test_a_slash_offers_every_command_with_its_sentence() -> None:
     found = list(Commands().get_completions(Document("/"), CompleteEvent()))
-    assert [choice.display_meta_text for choice in found] == [command.sentence for command in COMMANDS.values()]
+    assert [choice.display_meta_text for choice in found] == [command.help.line for command in COMMANDS.values()]

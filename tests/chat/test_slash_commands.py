@@ -37,36 +37,36 @@ def test_an_unknown_command_is_told_with_the_nearest() -> None:
 def test_retry_asks_again_and_says_where_the_answer_cannot_change() -> None:
     outcome = run("/retry", SPOKEN)
     assert outcome.request == SPOKEN.retry()
-    assert outcome.said == "again / 重新回答: 你是谁？"
-    assert "at temperature 0 only other settings change an answer" in run("/retry", SPOKEN.set("temperature", "0")).said
-    unanswered = START.set("temperature", "0").ask("你好").otherwise
-    assert run("/retry", unanswered).said == "again / 重新回答: 你好"
+    assert outcome.message == "again / 重新回答: 你是谁？"
+    assert "at temperature 0 only other settings change an answer" in run("/retry", SPOKEN.with_setting("temperature", "0")).message
+    unanswered = START.with_setting("temperature", "0").ask("你好").without_answer
+    assert run("/retry", unanswered).message == "again / 重新回答: 你好"
 
 
 def test_undo_says_what_was_taken_back() -> None:
     outcome = run("/undo", SPOKEN)
     assert outcome.conversation.history == [("你好", "你好呀！")]
-    assert outcome.said == "taken back / 已撤回: 你是谁？ (1 turn left / 还剩 1 轮)"
+    assert outcome.message == "taken back / 已撤回: 你是谁？ (1 turn left / 还剩 1 轮)"
     long = START.ask("长" * 50 + "\n").answered("好")
-    assert f": {'长' * 39}… (" in run("/undo", long).said
+    assert f": {'长' * 39}… (" in run("/undo", long).message
 
 
 def test_the_system_text_is_shown_set_in_several_lines_and_taken_away() -> None:
-    assert run("/system", START).said.startswith("no system text; /system TEXT sets one")
+    assert run("/system", START).message.startswith("no system text; /system TEXT sets one")
     told = run("/system 你是诗人。\n只写诗。", START).conversation
     assert told.system == "你是诗人。\n只写诗。"
-    assert run("/system", told).said == "你是诗人。\n只写诗。"
+    assert run("/system", told).message == "你是诗人。\n只写诗。"
     assert run("/system off", told).conversation.system is None
 
 
 def test_the_adapter_is_shown_and_switched_by_either_name() -> None:
-    assert run("/adapter", START).said == run("/prefix", START).said
+    assert run("/adapter", START).message == run("/prefix", START).message
     assert run("/adapter off", START) == run("/prefix off", START)
-    assert run("/prefix", START).said.startswith("the adapter is on: the tuned model answers")
+    assert run("/prefix", START).message.startswith("the adapter is on: the tuned model answers")
     off = run("/prefix off", START)
-    assert off.said.startswith("the adapter is off: the base answers")
+    assert off.message.startswith("the adapter is off: the base answers")
     assert off.conversation.adapter_on is False
-    assert run("/prefix", off.conversation).said == off.said
+    assert run("/prefix", off.conversation).message == off.message
     assert run("/prefix ON", off.conversation).conversation.adapter_on
     with pytest.raises(UserError, match=r'^/adapter: must be on or off, got "maybe"'):
         run("/prefix maybe", START)
@@ -74,22 +74,22 @@ def test_the_adapter_is_shown_and_switched_by_either_name() -> None:
 
 def test_settings_are_listed_shown_and_set() -> None:
     names = ["temperature", "top_p", "max_length", "seed"]
-    assert [line.split()[:2] for line in run("/set", START).said.splitlines()] == [
+    assert [line.split()[:2] for line in run("/set", START).message.splitlines()] == [
         [name, value] for name, value in zip(names, ["0.95", "0.7", "null", "null"], strict=True)
     ]
-    assert run("/set seed", START).said.startswith("seed        null    Makes answers repeatable")
+    assert run("/set seed", START).message.startswith("seed        null    Makes answers repeatable")
     for typed in ("/set temperature 0.7", "/set temperature=0.7", "/set temperature = 0.7"):
         outcome = run(typed, START)
         assert outcome.conversation.settings.temperature == 0.7
-        assert outcome.said == "temperature is 0.7 / 已设置"
+        assert outcome.message == "temperature is 0.7 / 已设置"
     with pytest.raises(UserError, match=r"^/set dtype=: is unknown; allowed here: temperature, top_p, max_length, seed"):
         run("/set dtype", START)
 
 
 def test_save_says_where_and_how_much_and_may_write_the_same_file_again(tmp_path: Path) -> None:
     outcome = run(f"/save {tmp_path}/say.jsonl", SPOKEN.ask("嗯").answered(""))
-    assert outcome.said == f"written to / 已写入 {tmp_path}/say.jsonl (2 turns); 1 turn without an answer left out / 略去 1 轮没有回答的"
-    assert run(f"/save {tmp_path}/say.jsonl", outcome.conversation).said.startswith("written to")
+    assert outcome.message == f"written to / 已写入 {tmp_path}/say.jsonl (2 turns); 1 turn without an answer left out / 略去 1 轮没有回答的"
+    assert run(f"/save {tmp_path}/say.jsonl", outcome.conversation).message.startswith("written to")
     with pytest.raises(UserError, match="is there already"):
         run(f"/save {tmp_path}/say.jsonl", SPOKEN)
     with pytest.raises(UserError, match="is there already"):
@@ -97,7 +97,7 @@ def test_save_says_where_and_how_much_and_may_write_the_same_file_again(tmp_path
 
 
 def test_help_names_every_command_in_both_languages_and_quit_leaves() -> None:
-    lines = run("/help", START).said.splitlines()
+    lines = run("/help", START).message.splitlines()
     assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [f"/{name}" for name in COMMANDS]
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in lines[: len(COMMANDS)])
     assert max(map(len, lines)) < 75
