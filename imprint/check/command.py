@@ -19,6 +19,7 @@ from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
@@ -33,7 +34,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
     ink = style_for(sys.stdout)
-    _print([ink("data check / 数据检查", "bold"), f"  {settings.summary()}"])
+    _print([ink(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}"])
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
@@ -55,7 +56,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     if fix is not None:
         _print(outcome_lines(write_repaired(fix, files, settings.columns, seen, held_out), fix, ink))
     _print(conclusion_lines(asked, seen, found, len(unreadable), fix, ink))
-    wrong = unreadable or not seen.samples or any(KINDS[name].severity == "wrong" for name in found)
+    wrong = unreadable or not seen.samples or any(KINDS[name].severity == "error" for name in found)
     return 1 if wrong else 0
 
 
@@ -96,7 +97,8 @@ def _scan_files(files: Sequence[str], seen: DataScan, columns: Columns, ink: Sty
                 raise
             unreadable.append(str(error))
             _print([f"{ink('✗', 'red', 'bold')} {error}"])
-        _print([f"  {seen.rows - rows:,} rows, {seen.bad_rows - bad:,} bad / {seen.rows - rows:,} 行，{seen.bad_rows - bad:,} 坏行"])
+        rows, bad = seen.rows - rows, seen.bad_rows - bad
+        _print(["  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line])
     return unreadable
 
 

@@ -14,6 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.progress import Progress
 
 
@@ -39,7 +40,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     found = scan_source(file, columns)
     with Progress(f"writing {output.name}", found.samples, "rows") as bar:
         write_samples(output, bar.over(_read_samples(file, columns)), history=found.history, system=found.system)
-    print(f"{output} holds {found.samples} rows / 已写入 {found.samples} 行")  # noqa: T201
+    print(Bilingual(f"{output} holds {found.samples} rows", f"已写入 {found.samples} 行").line)  # noqa: T201
 
 
 def scan_source(file: str, columns: Columns) -> SourceSummary:
@@ -57,8 +58,10 @@ def scan_source(file: str, columns: Columns) -> SourceSummary:
             found.history = found.history or any(sample.history is not None for sample in samples)
             found.system = found.system or any(sample.system is not None for sample in samples)
     problems.raise_if_any(
-        f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended. / "
-        "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。"
+        Bilingual(
+            f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended.",
+            "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。",
+        ).line
     )
     if not found.samples:
         raise UserError(f"{file} holds no rows, so there is nothing to write.")

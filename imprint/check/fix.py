@@ -19,6 +19,7 @@ from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.files import atomic_file
+from imprint.messages import Bilingual
 
 REPAIRS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -120,12 +121,15 @@ def _write_line(file: TextIO, value: object) -> None:
 
 def outcome_lines(outcome: FixOutcome, out: Path, ink: Style) -> Iterator[str]:
     """What became of the rows, for a person."""
-    yield heading("mended", "修复", ink)
+    yield heading(Bilingual("mended", "修复"), ink)
     changed = ", ".join(f"{REPAIRS[name]} in {count:,}" for name, count in outcome.changed.most_common())
-    yield f"  {ink(str(out), 'bold')}: {outcome.written:,} rows / 写入 {outcome.written:,} 行" + (f"; {changed}" if changed else "")
+    written = Bilingual(f"{outcome.written:,} rows", f"写入 {outcome.written:,} 行").line
+    yield f"  {ink(str(out), 'bold')}: {written}" + (f"; {changed}" if changed else "")
     if outcome.left_out:
         why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())
         count = outcome.left_out.total()
-        yield f"  {ink(str(rejected_file(out)), 'bold')}: {count:,} rows left out, with their reasons / 剔除 {count:,} 行及原因: {why}"
+        rejected = Bilingual(f"{count:,} rows left out, with their reasons", f"剔除 {count:,} 行及原因").line
+        yield f"  {ink(str(rejected_file(out)), 'bold')}: {rejected}: {why}"
     if outcome.columns:
-        yield f"  columns that are not read were not written / 未写入不读的列: {', '.join(outcome.columns)}"
+        dropped = Bilingual("columns that are not read were not written", "未写入不读的列").line
+        yield f"  {dropped}: {', '.join(outcome.columns)}"

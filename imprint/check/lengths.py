@@ -4,12 +4,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from imprint.check.terminal import Style, bar, pad_left
+from imprint.messages import Bilingual
 
 BIN_WIDTHS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 2000, 5000, 10_000, 100_000, 1_000_000)
 MAX_BINS = 12
 """Most lines of a histogram, without the last one for what is far out."""
 BAR_COLUMNS = 40
 """Columns of the longest bar."""
+LIMIT = Bilingual("limit", "上限")
 CUT_SHARE = 0.01
 """The share of rows that a limit may well cut."""
 
@@ -79,7 +81,7 @@ def histogram(lengths: Lengths, ink: Style) -> list[str]:
         full = bar(inside / most, BAR_COLUMNS)[:whole]
         rest = " " * (BAR_COLUMNS - max(whole, len(full)))
         drawn = ink(full, "cyan") + ink("░" * (whole - len(full)), "red") + rest
-        mark = f"  ◂ limit / 上限 {lengths.limit}" if low <= lengths.limit <= high and longest > lengths.limit else ""
+        mark = f"  ◂ {LIMIT.line} {lengths.limit}" if low <= lengths.limit <= high and longest > lengths.limit else ""
         lines.append(f"{pad_left(label, column)} │{drawn} {inside + outside:>{len(f'{most:,}')},}{mark}")
     return lines
 

@@ -10,6 +10,7 @@ from imprint.check.findings import EXAMPLES, KINDS, FindingKind, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
 from imprint.check.scan import DataScan
 from imprint.check.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, width
+from imprint.messages import Bilingual
 
 LANGUAGE_NAMES: Mapping[str, str] = {
     "zh": "Chinese 中文",
@@ -25,9 +26,9 @@ MIN_EXCERPT = 12
 """Columns of an excerpt behind a place as long as a line."""
 
 
-def heading(english: str, chinese: str, ink: Style) -> str:
-    """A line that a part of the report starts with."""
-    return "\n" + ink(f"{english} / {chinese}", "bold")
+def heading(title: Bilingual, style: Style) -> str:
+    """The first line of a section of the report."""
+    return "\n" + style(title.line, "bold")
 
 
 def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
@@ -65,14 +66,14 @@ def length_lines(seen: DataScan, ink: Style) -> Iterator[str]:
     """Both histograms, what the limits cost, and which limits would cost less."""
     if not seen.samples:
         return
-    yield heading("lengths in tokens", "词元长度", ink)
-    for title, what, lengths in (("prompts / 提问", "prompts", seen.prompt_lengths), ("answers / 回答", "answers", seen.answer_lengths)):
-        yield f"  {ink(title, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
+    yield heading(Bilingual("lengths in tokens", "词元长度"), ink)
+    for title, lengths in ((Bilingual("prompts", "提问"), seen.prompt_lengths), (Bilingual("answers", "回答"), seen.answer_lengths)):
+        yield f"  {ink(title.line, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
         for line in histogram(lengths, ink):
             yield f"    {line}"
-        yield "    " + ink(cost(lengths, what), *(["yellow"] if lengths.cut else ["green"]))
-    for words, share in (("to cut at most 1 % / 至多截断 1 %", CUT_SHARE), ("to cut nothing / 不截断", 0.0)):
-        yield f"  {pad_right(words, 36)}{ink(limits(seen.prompt_lengths, seen.answer_lengths, share), 'cyan')}"
+        yield "    " + ink(cost(lengths, title.english), *(["yellow"] if lengths.cut else ["green"]))
+    for words, share in ((Bilingual("to cut at most 1 %", "至多截断 1 %"), CUT_SHARE), (Bilingual("to cut nothing", "不截断"), 0.0)):
+        yield f"  {pad_right(words.line, 36)}{ink(limits(seen.prompt_lengths, seen.answer_lengths, share), 'cyan')}"
 
 
 def limits(source: Lengths, target: Lengths, share: float) -> str:
@@ -84,7 +85,7 @@ def language_line(languages: Counter[str], ink: Style) -> Iterator[str]:
     """The share of rows or documents in each language."""
     whole = languages.total()
     if whole:
-        yield heading("languages", "语言", ink)
+        yield heading(Bilingual("languages", "语言"), ink)
         yield "  " + " · ".join(f"{LANGUAGE_NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
 
 
@@ -98,20 +99,20 @@ def finding_lines(
     kinds: Mapping[str, FindingKind] = KINDS,
 ) -> Iterator[str]:
     """What was found of these `kinds`, the gravest first, each with its first rows; and what was looked for in vain."""
-    yield heading("findings", "检查结果", ink)
+    yield heading(Bilingual("findings", "检查结果"), ink)
     column = max([len(f"{tally.count:,}") for tally in found.values()], default=1)
     room = columns - column - 6
     for name, tally in found.items():
         kind = kinds[name]
-        sign = ink("✗", "red", "bold") if kind.severity == "wrong" else ink("!", "yellow", "bold")
+        sign = ink("✗", "red", "bold") if kind.severity == "error" else ink("!", "yellow", "bold")
         mend = ink(f"  · --fix {kind.fix}", "dim") if kind.fix else ""
-        yield f"  {sign} {tally.count:>{column},}  {kind.english} / {kind.chinese}{mend}"
+        yield f"  {sign} {tally.count:>{column},}  {kind.label.line}{mend}"
         for location, text in tally.examples:
             before = f"{short(location)}  " if location else ""
             shown = before + clip_columns(text, max(min(EXCERPT_COLUMNS, room - width(before)), MIN_EXCERPT) if location else room)
             yield " " * (column + 6) + ink(shown.rstrip(), "dim")
-    absent = [kind.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
-    for number, row in enumerate(_wrap("none of the rest / 其余均未发现：", absent, room)):
+    absent = [kind.label.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
+    for number, row in enumerate(_wrap(Bilingual("none of the rest", "其余均未发现：").line, absent, room)):
         yield (f"  {ink('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
 
 

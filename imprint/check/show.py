@@ -9,12 +9,13 @@ from imprint.check.settings import CheckSettings, read_settings
 from imprint.check.shaped_rows import rows_with_shapes
 from imprint.check.terminal import Style, style_for, terminal_columns
 from imprint.check.text_scan import describe_texts, first_rows
-from imprint.check.token_view import mark_legend, token_lines, view_tokens
+from imprint.check.token_view import TokenMark, mark_legend, token_lines, view_tokens
 from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import describe_source
 from imprint.data.shapes import samples_from_row
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
 
 
@@ -25,7 +26,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     """
     settings = read_settings(model, overrides, [file])
     ink = style_for(sys.stdout)
-    print(heading("data show", "数据查看", ink).lstrip("\n"))  # noqa: T201
+    print(heading(Bilingual("data show", "数据查看"), ink).lstrip("\n"))  # noqa: T201
     what = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
     for line in (f"  {settings.summary()}", f"  {what}", f"  {mark_legend(ink)}"):
         print(line)  # noqa: T201
@@ -48,7 +49,7 @@ def _rows(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterato
         try:
             samples = samples_from_row(value, shape, location, tools=settings.template.supports_tools)
             for number, sample in enumerate(samples, start=1):
-                turn = f", answer {number} of {len(samples)} / 第 {number} 个回答" if len(samples) > 1 else ""
+                turn = ", " + Bilingual(f"answer {number} of {len(samples)}", f"第 {number} 个回答").line if len(samples) > 1 else ""
                 yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{location}{turn}", ink)
         except (BadRowError, UserError) as problem:
             yield f"\n{ink('✗', 'red', 'bold')} {location}: {problem}"
@@ -58,7 +59,8 @@ def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str
     """One training row: how long it is, what it lost, and its tokens."""
     learned = sum(label != IGNORE_INDEX for label in row.labels)
     cut = len(whole.ids) - len(row.ids)
-    counts = f"{len(row.ids)} tokens / 词元: {len(row.ids) - learned} read / 只读, {learned} learned / 学习"
+    read = f"{len(row.ids) - learned} {TokenMark.READ.value.line}"
+    counts = f"{len(row.ids)} {Bilingual('tokens', '词元').line}: {read}, {learned} {Bilingual('learned', '学习').line}"
     yield ""
-    yield ink(title, "bold") + f"  {counts}" + (ink(f", {cut} cut / 截去", "red") if cut else "")
+    yield ink(title, "bold") + f"  {counts}" + (ink(f", {cut} {TokenMark.CUT.value.line}", "red") if cut else "")
     yield from token_lines(view_tokens(settings.tokenizer, row, whole), ink, terminal_columns(sys.stdout))

@@ -27,16 +27,17 @@ from imprint.data.section import TextsSection
 from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.tokenizers import Tokenizer
 
 TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
     {
-        "bad": FindingKind("wrong", "rows or lines that cannot be read", "坏行"),
-        "lost": FindingKind("wrong", "documents that have lost characters (U+FFFD and the like)", "丢失字符的文档"),
-        "leaked": FindingKind("wrong", "documents that the held-out file has too", "留出数据中也有的文档"),
-        "repeated": FindingKind("advice", "documents that repeat an earlier one word for word", "完全重复的文档"),
-        "inside": FindingKind("advice", "documents with control tokens in them, which stay text", "文中夹有控制符的文档"),
-        "loops": FindingKind("advice", "documents that mostly repeat themselves", "大段自我重复的文档"),
+        "bad": FindingKind("error", Bilingual("rows or lines that cannot be read", "坏行")),
+        "lost": FindingKind("error", Bilingual("documents that have lost characters (U+FFFD and the like)", "丢失字符的文档")),
+        "leaked": FindingKind("error", Bilingual("documents that the held-out file has too", "留出数据中也有的文档")),
+        "repeated": FindingKind("warning", Bilingual("documents that repeat an earlier one word for word", "完全重复的文档")),
+        "inside": FindingKind("warning", Bilingual("documents with control tokens in them, which stay text", "文中夹有控制符的文档")),
+        "loops": FindingKind("warning", Bilingual("documents that mostly repeat themselves", "大段自我重复的文档")),
     }
 )
 """What is looked for in raw text, the gravest first."""
@@ -127,7 +128,7 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
         print(line)  # noqa: T201
     for line in finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
         print(line)  # noqa: T201
-    wrong = not seen.documents or any(TEXT_KINDS[name].severity == "wrong" for name in found)
+    wrong = not seen.documents or any(TEXT_KINDS[name].severity == "error" for name in found)
     for line in _conclusion_lines(files, dev, seen, settings, knobs, wrong=wrong, ink=ink):
         print(line)  # noqa: T201
     return int(wrong)
@@ -164,15 +165,15 @@ def _scan_source(source: str, seen: TextScan, ink: Style) -> None:
     print(f"\n{ink(describe_texts(source), 'bold')}")  # noqa: T201
     seen.scan(source)
     documents, bad = seen.documents - documents, seen.findings["bad"].count - bad
-    print(f"  {documents:,} documents, {bad:,} bad / {documents:,} 篇文档，{bad:,} 坏行")  # noqa: T201
+    print("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)  # noqa: T201
 
 
 def _length_lines(seen: TextScan, ink: Style) -> Iterator[str]:
     if not seen.documents:
         return
     tokens, longer = sum(length * count for length, count in seen.lengths.counts.items()), seen.lengths.longer
-    yield heading("lengths in tokens", "词元长度", ink)
-    yield f"  {ink('documents / 文档', 'underline')}   {summary(seen.lengths)} · row {seen.lengths.limit:,}"
+    yield heading(Bilingual("lengths in tokens", "词元长度"), ink)
+    yield f"  {ink(Bilingual('documents', '文档').line, 'underline')}   {summary(seen.lengths)} · row {seen.lengths.limit:,}"
     yield from (f"    {line}" for line in histogram(seen.lengths, ink))
     yield f"    {seen.characters:,} characters, {tokens:,} tokens in {seen.rows:,} rows; {longer:,} documents take more than one row"
 
@@ -181,20 +182,22 @@ def _conclusion_lines(
     files: Sequence[str], dev: str | None, seen: TextScan, settings: CheckSettings, knobs: Sequence[str], *, wrong: bool, ink: Style
 ) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
-    yield heading("verdict", "结论", ink)
+    yield heading(Bilingual("verdict", "结论"), ink)
     if wrong:
         words = (
-            "something is wrong, marked ✗ above / 有问题，见上 ✗" if seen.documents else "there is nothing to learn from / 没有可学的内容"
+            Bilingual("something is wrong, marked ✗ above", "有问题，见上 ✗")
+            if seen.documents
+            else Bilingual("there is nothing to learn from", "没有可学的内容")
         )
-        yield "  " + ink(f"✗ {words}", "red", "bold")
+        yield "  " + ink(f"✗ {words.line}", "red", "bold")
         return
-    yield "  " + ink("✓ nothing is wrong / 没有发现错误。", "green", "bold")
+    yield "  " + ink("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold")
     if seen.documents == 1 and dev is None:
         yield "  ! It is one document, so none can be held out: name data.dev, or let blank lines part it (blank_lines=true)."
     if len(files) > 1:
         return
-    yield "  " + ink("# shows the rows of tokens / 看词元", "dim")
+    yield "  " + ink("# " + Bilingual("shows the rows of tokens", "看词元").line, "dim")
     yield "  " + ink(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
     data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.text_knobs()}
-    yield "  " + ink("# learns from them / 开始训练", "dim")
+    yield "  " + ink("# " + Bilingual("learns from them", "开始训练").line, "dim")
     yield "  " + ink(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")

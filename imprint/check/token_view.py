@@ -11,6 +11,7 @@ from typing import Final
 from imprint.check.terminal import Style, pad_right, width
 from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import printable
+from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
 from imprint.tokenizers import SPACE, Tokenizer
 
@@ -20,9 +21,9 @@ BORDER: Final = "│"
 class TokenMark(Enum):
     """What becomes of a token; the value is what the reader sees in front of its line."""
 
-    READ = "read / 只读"
-    LEARNED = "learn / 学习"
-    CUT = "cut / 截去"
+    READ = Bilingual("read", "只读")
+    LEARNED = Bilingual("learn", "学习")
+    CUT = Bilingual("cut", "截去")
 
 
 MARK_STYLES: Final[Mapping[TokenMark, tuple[str, ...]]] = MappingProxyType(
@@ -30,7 +31,7 @@ MARK_STYLES: Final[Mapping[TokenMark, tuple[str, ...]]] = MappingProxyType(
 )
 SPECIAL_STYLE: Final = ("yellow",)
 SPACES: Final = re.compile(r" {2,}")
-LABEL: Final = max(width(mark.value) for mark in TokenMark)
+LABEL: Final = max(width(mark.value.line) for mark in TokenMark)
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,16 @@ def view_tokens(tokenizer: Tokenizer, row: EncodedRow, whole: EncodedRow) -> lis
 
 def mark_legend(ink: Style) -> str:
     """The legend."""
-    marks = " · ".join(ink(mark.value, *MARK_STYLES[mark]) for mark in TokenMark)
-    return f"{marks} · {ink('<sop> control / 控制符', *SPECIAL_STYLE)} · ▁ space / 空格 · ⏎ newline / 换行 · <0x..> byte / 字节"
+    marks = " · ".join(ink(mark.value.line, *MARK_STYLES[mark]) for mark in TokenMark)
+    special = ink(f"<sop> {Bilingual('control', '控制符').line}", *SPECIAL_STYLE)
+    signs = {"▁": Bilingual("space", "空格"), "⏎": Bilingual("newline", "换行"), "<0x..>": Bilingual("byte", "字节")}
+    return " · ".join([marks, special, *(f"{sign} {name.line}" for sign, name in signs.items())])
 
 
 def token_lines(found: Sequence[TokenView], ink: Style, columns: int) -> Iterator[str]:
     """The pieces in lines of so many columns, each line named after what becomes of its tokens."""
     for mark, group in groupby(found, key=lambda piece: piece.mark):
-        label, row, used = mark.value, "", 0
+        label, row, used = mark.value.line, "", 0
         for piece in group:
             size = width(piece.text) + 1
             if used and used + size > columns - LABEL - 2:

@@ -143,11 +143,12 @@ def _with_general_rows(split: DataSplits, section: DataSection, mix: MixSection,
     long = f"; {len(encoded) - len(whole)} are too long and left out" if len(whole) < len(encoded) else ""
     each = f"{count} of them join" if count <= len(whole) else f"each joins {count / len(whole):.1f} times, {count} in all,"
     turns = ", other ones each time," if count < len(whole) else ""
-    told = (
+    note = Bilingual(
         f"{found.source}: {len(whole)} general rows{long}; {each} the {len(split.train)} own rows in each epoch{turns} and none is counted "
-        f"as yours / 每轮混入 {count} 条通用数据，不计入你的数据"
+        "as yours",
+        f"每轮混入 {count} 条通用数据，不计入你的数据",
     )
-    return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, told))
+    return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, note.line))
 
 
 def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:

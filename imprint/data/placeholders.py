@@ -62,8 +62,11 @@ def unfilled_notes(samples: Sequence[Sample], source: Path) -> list[str]:
         return []
     listed = " and ".join(f"{{{name}}}" for name in names)
     knob = f"data.fill.{names[0]}=..."
-    told = f"{source}: {sum(map(bool, found))} rows hold {listed}, and they are learned as they stand; {knob} puts a text there"
-    return [f"{told} / 数据中有占位符 {listed}，将按原样学习；可用 {knob} 填写"]
+    note = Bilingual(
+        f"{source}: {sum(map(bool, found))} rows hold {listed}, and they are learned as they stand; {knob} puts a text there",
+        f"数据中有占位符 {listed}，将按原样学习；可用 {knob} 填写",
+    )
+    return [note.line]
 
 
 def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
@@ -95,8 +98,10 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
 
 def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> str:
     more = f" and {len(locations) - MAX_LISTED} more" if len(locations) > MAX_LISTED else ""
-    return (
-        f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
-        f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.\n"
-        f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。"
+    return str(
+        Bilingual(
+            f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
+            f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.",
+            f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
+        )
     )

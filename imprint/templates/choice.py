@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.templates.chat_template import chat_template_of
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template
@@ -29,8 +30,10 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
     if name not in possible:
         assert wanted in get_args(TemplateName)
         raise UserError(
-            f"template: {wanted} is not written with the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}. "
-            "/ 该模型的分词器不能使用此模板。"
+            Bilingual(
+                f"template: {wanted} is not written with the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}.",
+                "该模型的分词器不能使用此模板。",
+            ).line
         )
     if isinstance(tokenizer, HFTokenizer):
         return chat_template_of(tokenizer) if name == "own" else _plain(tokenizer, folder, "bare" if name == "bare" else "plain")

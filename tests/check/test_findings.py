@@ -3,13 +3,13 @@ from imprint.check.text_checks import CLEANERS
 
 
 def test_every_kind_is_told_in_both_languages() -> None:
-    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in kind.chinese) for kind in KINDS.values())
-    assert all(kind.english.isascii() for kind in KINDS.values())
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in kind.label.chinese) for kind in KINDS.values())
+    assert all(kind.label.english.isascii() for kind in KINDS.values())
 
 
 def test_the_gravest_come_first() -> None:
-    weights = [kind.severity for kind in KINDS.values()]
-    assert weights == sorted(weights, reverse=True)
+    severities = [kind.severity for kind in KINDS.values()]
+    assert severities == sorted(severities)
 
 
 def test_whatever_is_mended_in_a_text_is_a_finding_that_says_so() -> None:

@@ -42,16 +42,16 @@ def test_a_repeated_row_is_told_with_the_one_that_it_repeats() -> None:
 
 def test_another_answer_is_told_apart_from_a_repetition() -> None:
     told = report(looked(*SOUND, row(SOUND[2]["content"], "别的。")))
-    assert "! 1  " + KINDS["contradicting"].english in told
+    assert "! 1  " + KINDS["contradicting"].label.english in told
     assert "完全重复的行" in told.partition("其余均未发现")[2].replace("\n", "")
 
 
 def test_held_out_rows_are_told_by_row_and_by_question() -> None:
     dev = looked(SOUND[4], row(SOUND[6]["content"], "别的。"), file="dev.jsonl", measured=False)
     told = report(looked(*SOUND), dev)
-    assert "✗ 1  " + KINDS["leaked"].english in told
+    assert "✗ 1  " + KINDS["leaked"].label.english in told
     assert "a.jsonl:5  is dev.jsonl:1" in told
-    assert "! 1  " + KINDS["leaked_questions"].english in told
+    assert "! 1  " + KINDS["leaked_questions"].label.english in told
     assert "a.jsonl:7  asks what is asked in dev.jsonl:2" in told
 
 
@@ -63,8 +63,8 @@ def test_bad_rows_of_the_held_out_file_count_too() -> None:
 def test_what_was_looked_for_in_vain_is_listed_and_leaks_only_where_they_were_looked_for() -> None:
     alone, compared = report(looked(*SOUND)), report(looked(*SOUND), looked(row("新", "新。"), file="dev.jsonl"))
     assert "乱码行" in alone
-    assert KINDS["leaked"].chinese not in alone
-    assert KINDS["leaked"].chinese in compared
+    assert KINDS["leaked"].label.chinese not in alone
+    assert KINDS["leaked"].label.chinese in compared
 
 
 def test_the_limits_that_would_cut_one_percent_and_nothing_can_be_copied() -> None:

@@ -99,7 +99,7 @@ def test_lines_stay_within_their_columns_and_say_what_becomes_of_their_tokens() 
     told = list(token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample)), PLAIN, 60))
     assert all(width(line) <= 60 for line in told)
     assert [line.split(" ")[0] for line in told if not line.startswith(" ")] == ["read", "learn", "cut", "learn"]
-    assert all(mark.value in mark_legend(PLAIN) for mark in TokenMark)
+    assert all(mark.value.line in mark_legend(PLAIN) for mark in TokenMark)
     assert any(
         "\x1b[" in line
         for line in token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode(sample)), Style(coloured=True), 60)

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from imprint.config import describe
 from imprint.data.dataset import TruncationReport, load_held_out, load_splits
 from imprint.data.original import encode_original
 from imprint.data.section import DataSection, MixSection
@@ -148,15 +147,6 @@ def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> N
     assert 0 < row.dropped_turns < 9
 
 
-def test_every_knob_stands_in_the_docs_with_its_default() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    table = page.partition("\n## The columns")[2].partition("\n## ")[0]
-    rows = [[cell.strip().replace("`", "") for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| `")]
-    documented = {name: default for names, default in rows for name in names.split(", ")}
-
-    assert documented == {knob.path: knob.default.replace("required", "") for knob in describe(DataSection)}
-
-
 def test_a_split_says_what_was_read(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", 9)
     (tmp_path / "dev.csv").write_bytes("问,question,answer\n一,q,a\n".encode("gb18030"))
@@ -186,12 +176,6 @@ def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_i
 def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
     split = load_splits(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_template())
     assert "3 rows hold {name}" in split.sources[-1] or "2 rows hold {name}" in split.sources[-1]
-
-
-@pytest.mark.parametrize("fill", [{"na me": "x"}, {"name": " "}, {"name": "a\0"}])
-def test_a_fill_that_cannot_be_is_told(fill: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"placeholder; use letters|must not be empty"):
-        DataSection(train=Path("rows.jsonl"), fill=fill)
 
 
 def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tmp_path: Path) -> None:
