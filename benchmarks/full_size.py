@@ -132,9 +132,9 @@ def train_steps(
 ) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
     section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
-    encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
-    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
     chance = random.Random(0)
 
     def step(number: int) -> float:
@@ -165,7 +165,7 @@ def train_steps(
 
 def answer(network: Network, batch: int) -> dict[str, object]:
     """64 new tokens for `batch` prompts, greedy, with a prefix."""
-    encoder = start_prefix(network, PrefixShape.of(network, LENGTH, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, LENGTH, projection=False), "random", [])
     prefix = encoder.prefix(network.dtype)
     rows, _ = random_rows(network, batch, random.Random(1))
     prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]

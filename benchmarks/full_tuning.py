@@ -118,7 +118,7 @@ def begin(
     network.requires_grad_(True)
     assert isinstance(network, ChatGLM)
     tuner = Tuner(network, FullSection(method="full"), None, checkpointing=checkpointing).train()
-    engine = Engine.start(tuner, tuner.trained(), RATE, 100, device=device, world=world, engine=section)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), RATE, 100, device=device, world=world, engine=section)
     torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
     return tuner, engine
 

@@ -27,7 +27,7 @@ from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
-from imprint.tune.lora.shape import shape_for
+from imprint.tune.lora.shape import shape_from_section
 from imprint.tune.tuner import Tuner
 
 ROWS, EPOCHS = 20, 50
@@ -65,10 +65,10 @@ def main() -> None:
 def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: str, steps: int) -> dict[str, object]:
     """Steps of `batch` rows: milliseconds, rows a second, peak memory; the network is its base again afterwards."""
     section = LoraSection.model_validate({"method": "lora", "rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": targets})
-    lora = Lora(network, shape_for(section, network))
+    lora = Lora(network, shape_from_section(section, network))
     lora.drop(section.dropout)
     tuner = Tuner(network, section, lora, checkpointing=checkpointing).train()
-    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(learning_rate=1e-4), WARM_UP + steps, device=network.device)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=1e-4), WARM_UP + steps, device=network.device)
     chance = random.Random(0)
 
     def step(number: int) -> float:
@@ -86,7 +86,7 @@ def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: st
         "case": f"LoRA r8 step of {batch} rows on {targets}",
         "dtype": str(network.dtype).removeprefix("torch."),
         "checkpointing": checkpointing,
-        "trained_millions": round(sum(parameter.numel() for parameter in tuner.trained().values()) / 1e6, 2),
+        "trained_millions": round(sum(parameter.numel() for parameter in tuner.trainable_parameters().values()) / 1e6, 2),
         "ms": round(1e3 * middle, 1),
         "rows_per_second": round(batch / middle, 1),
         "minutes": round(middle * math.ceil(ROWS / batch) * EPOCHS / 60, 2),

@@ -20,9 +20,7 @@ from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.templates import Message, Template
 from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
-from imprint.tune.adapter import AnyAdapter, Description
-from imprint.tune.lora.lora import Lora
-from imprint.tune.prefix import PrefixEncoder
+from imprint.tune.adapter import Adapter, Description
 
 History = list[tuple[str, str]]
 """Earlier (question, answer) turns, oldest first."""
@@ -40,8 +38,8 @@ class Model:
             network.end_ids |= template.stop_ids
         self.network = network
         self.name = name
-        self.encoder: PrefixEncoder | None = None
-        self.lora: Lora | None = None
+        self.adapter: Adapter | None = None
+        """What was tuned beside the base, a prefix or a LoRA."""
         self.description: Description | None = None
         self.source_prefix = ""
         """Text put before every prompt, where a run was trained so."""
@@ -94,16 +92,9 @@ class Model:
         """Ids of a whole conversation to answer, with tools offered, called and answered where the template knows them."""
         return encode_messages(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
 
-    @property
-    def adapter(self) -> AnyAdapter | None:
-        """What was tuned beside the base, a prefix or a LoRA."""
-        return self.encoder or self.lora
-
-    def put_on(self, adapter: AnyAdapter, description: Description) -> None:
-        """Take an adapter that was made for this network."""
-        self.encoder = adapter if isinstance(adapter, PrefixEncoder) else None
-        self.lora = adapter if isinstance(adapter, Lora) else None
-        self.description = description
+    def attach(self, adapter: Adapter, description: Description) -> None:
+        """Use an adapter that was loaded for this network."""
+        self.adapter, self.description = adapter, description
 
     def adapter_off(self) -> AbstractContextManager[None]:
         """Inside this block the model is its base, bit for bit."""
@@ -113,23 +104,23 @@ class Model:
     def _switched(self, *, on: bool) -> Iterator[None]:
         before, self._adapter_on = self._adapter_on, on
         try:
-            with nullcontext() if self.lora is None else self.lora.on() if on else self.lora.off():
+            with nullcontext() if self.adapter is None else self.adapter.on() if on else self.adapter.off():
                 yield
         finally:
             self._adapter_on = before
 
     def merge(self, *, dequantize: bool = False) -> None:
-        """Make a LoRA a part of the weights, for good; as `Lora.merge`. Raises UserError where there is none."""
-        if self.lora is None:
+        """Make a LoRA a part of the weights, for good; see `Adapter.merge`. Raises UserError where there is none."""
+        if self.adapter is None or not self.adapter.mergeable:
             raise UserError(f"{self.name}: has no LoRA that could be merged into its weights. Give adapter=FOLDER of one.")
-        self.lora.merge(dequantize=dequantize)
-        self.lora, self.description = None, None
+        self.adapter.merge(dequantize=dequantize)
+        self.adapter, self.description = None, None
 
     def prefix(self) -> Prefix | None:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
-        if self.encoder is None or not self._adapter_on:
+        if self.adapter is None or not self._adapter_on:
             return None
-        return self.encoder.prefix(self.network.dtype)
+        return self.adapter.prefix(self.network.dtype)
 
     @torch.no_grad()
     def logits(self, ids: list[list[int]]) -> list[Tensor]:
@@ -159,7 +150,7 @@ class Model:
 
     def prefix_parameters(self) -> dict[str, nn.Parameter]:
         """Those of a prefix; empty without one."""
-        return {} if self.encoder is None else self.encoder.named_tensors()
+        return self.adapter_parameters() if self.adapter is not None and self.adapter.method == "prefix" else {}
 
     def generate(
         self,

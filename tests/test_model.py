@@ -23,7 +23,9 @@ from imprint.runs import RunFolder
 from imprint.templates import make_messages
 from imprint.templates.chatglm import process_response
 from imprint.tokenizers import VOCABULARY_FILE
-from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
+from imprint.tune.adapter import Description, PrefixFacts
+from imprint.tune.adapter_folder import save_adapter
+from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
 from tests.families import FOLDERS, bloom_base, template_of
@@ -276,7 +278,7 @@ class TestChat:
         assert first == second
 
     def test_the_adapter_speaks_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
-        encoder = start_prefix(talker.network, PrefixShape.of(talker.network, 4, projection=False), "random", [])
+        encoder = start_prefix(talker.network, PrefixShape.from_network(talker.network, 4, projection=False), "random", [])
         encoder.embedding.weight.data *= 100
         save_adapter(
             tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), PrefixFacts(4, False, "random"), "chatglm")
@@ -372,7 +374,7 @@ class TestQuantisedRuns:
         model = load_model(resolve_source(run.path), device="cpu")
 
         assert model.network.quantization_bit == 4
-        assert model.encoder is not None
+        assert model.adapter is not None
         assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
         assert load_model(resolve_source(run.path), base=True).network.quantization_bit == 4
 
@@ -380,7 +382,7 @@ class TestQuantisedRuns:
         model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
 
         assert model.network.quantization_bit is None
-        assert model.encoder is not None
+        assert model.adapter is not None
 
     def test_a_folder_that_is_quantised_trains_the_same(self, run: RunFolder) -> None:
         imprint.quantize(run.path.parent / "base", run.path.parent / "int4", 4)
@@ -470,7 +472,7 @@ def test_the_lora_of_a_run_is_merged_where_the_run_is_a_base(tmp_path: Path) -> 
     merged = load_base(first.path, device="cpu")
     ids = beside.tokenizer.encode("类型#上衣*颜色#白色")
     assert difference(merged.logits([ids])[0], beside.logits([ids])[0]) < 1e-4
-    assert (merged.lora, beside.lora is None) == (None, False)
+    assert (merged.adapter, beside.adapter is None) == (None, False)
     twice, tuned = load_base(second.path, device="cpu"), imprint.load(second.path)
     assert difference(twice.logits([ids])[0], tuned.logits([ids])[0]) < 1e-4
     assert difference(twice.logits([ids])[0], merged.logits([ids])[0]) > 1e-3

@@ -51,7 +51,7 @@ def loaded_message(model: Model, source: ModelSource, section: ChatSection, seco
     base = run.model.path if run is not None else str(path)
     adapter = "no adapter 无适配器"
     if model.description is not None:
-        adapter = model.description.told(str(section.adapter or path))
+        adapter = model.description.summary(str(section.adapter or path))
         if section.adapter is not None and not section.base:
             base = str(path)
     elif run is not None and not section.base:

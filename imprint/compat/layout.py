@@ -65,12 +65,12 @@ def step_of(checkpoint: Path) -> int:
 
 def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str, Any]) -> None:
     """Write checkpoint-N: of a prefix its tensors with the base's small files, else a whole model folder; complete or not at all."""
-    if tuner.encoder is None:
+    if tuner.adapter is None:
         save_network(tuner.network, base, folder, as_bin=True)
         write_json(folder / STATE, state)
         return
     with atomic_folder(folder) as part:
-        write_original_prefix(part, base, tuner.encoder)
+        write_original_prefix(part, base, tuner.adapter)
         write_json(part / STATE, state)
 
 

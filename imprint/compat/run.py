@@ -175,7 +175,7 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
             )
         )
     whole = Model(model.network, template, model.name)
-    whole.encoder, whole.description = model.encoder, model.description
+    whole.adapter, whole.description = model.adapter, model.description
     return whole
 
 

@@ -15,8 +15,9 @@ from imprint.loading.base import EMBEDDED
 from imprint.loading.section import ModelSection
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.training.recipe import Recipe, TrainSection
-from imprint.tune.adapter import DESCRIPTION, ORIGINAL, PrefixFacts, holds_all_weights, read_description
-from imprint.tune.prefix import NAME
+from imprint.tune.adapter import PrefixFacts
+from imprint.tune.adapter_folder import DESCRIPTION_FILE, ORIGINAL_FILE, holds_all_weights, read_description
+from imprint.tune.prefix import TENSOR_PREFIX
 from imprint.tune.section import FullSection, PrefixSection
 
 DROPOUT, TOP_P, TEMPERATURE = 0.1, 0.7, 0.95
@@ -216,14 +217,14 @@ def _holds_prefix(folder: Path, *, alone: bool = False) -> bool:
 def _length(path: Path) -> int | None:
     """How many tokens a trained prefix has; None where it cannot be read: loading it says why."""
     folder = find_folder(path)
-    if folder is not None and (folder / DESCRIPTION).is_file():
+    if folder is not None and (folder / DESCRIPTION_FILE).is_file():
         facts = read_description(folder).facts
         return facts.length if isinstance(facts, PrefixFacts) else None
     if folder is not None and holds_all_weights(folder):
         return _first_length(read_tensors(folder))
-    file = path if folder is None else folder / ORIGINAL
+    file = path if folder is None else folder / ORIGINAL_FILE
     return _first_length(load_pickle(file).items()) if file.is_file() else None
 
 
 def _first_length(tensors: Iterable[tuple[str, Tensor]]) -> int | None:
-    return next((len(tensor) for name, tensor in tensors if name.endswith(f"{NAME}embedding.weight")), None)
+    return next((len(tensor) for name, tensor in tensors if name.endswith(f"{TENSOR_PREFIX}embedding.weight")), None)

@@ -23,9 +23,8 @@ from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config
-from imprint.tune.adapter import ORIGINAL
-from imprint.tune.lora.files import write_lora
-from imprint.tune.prefix import PrefixEncoder
+from imprint.tune.adapter import Adapter
+from imprint.tune.adapter_folder import save_original
 
 AnswerFunction = Callable[[Sequence[Sample]], list[GreedyAnswer]]
 """Answers samples greedily."""
@@ -95,20 +94,21 @@ def base_name(run: RunConfig) -> str:
     return path if run_of_base(path) is None else str(base_folder(path))
 
 
-def write_original_prefix(part: Path, base: Path, encoder: PrefixEncoder) -> None:
+def write_original_prefix(part: Path, base: Path, prefix: Adapter) -> None:
     """Write a prefix checkpoint in the original's layout: the base's small files, and the prefix in pytorch_model.bin."""
     copy_small_files(base, part)
-    shape = encoder.shape
-    write_json(part / "config.json", read_config(base) | {"pre_seq_len": shape.length, "prefix_projection": shape.projection})
-    torch.save({name: tensor.detach().float().cpu().contiguous() for name, tensor in encoder.named_tensors().items()}, part / ORIGINAL)
+    settings = prefix.settings()
+    fields = {"pre_seq_len": settings["length"], "prefix_projection": settings["projection"]}
+    write_json(part / "config.json", read_config(base) | fields)
+    save_original(part, prefix)
 
 
 def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
     """A prefix checkpoint in the original's layout."""
     model = job.open()
     yield job.answerer(model)
-    assert model.encoder is not None
-    write_original_prefix(job.part, job.base, model.encoder)
+    assert model.adapter is not None
+    write_original_prefix(job.part, job.base, model.adapter)
     del model
     yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
@@ -139,7 +139,7 @@ def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = F
 
 def merge(model: Model) -> None:
     """Merge a LoRA into the weights; quantised weights are dequantised."""
-    if model.lora is not None:
+    if model.adapter is not None and model.adapter.mergeable:
         model.merge(dequantize=True)
 
 
@@ -161,8 +161,8 @@ def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
     """A LoRA in peft's own files, without ours."""
     model = job.open()
     yield job.answerer(model)
-    assert model.lora is not None
-    write_lora(job.part, model.lora, base_name(job.run))
+    assert model.adapter is not None
+    model.adapter.save_files(job.part, base_name(job.run))
     del model
     yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 

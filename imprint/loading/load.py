@@ -17,7 +17,7 @@ from imprint.quant.formats import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
 from imprint.tokenizers import Tokenizer, missing_tokenizer_error, tokenizer_file
-from imprint.tune.adapter import load_adapter
+from imprint.tune.adapter_folder import load_adapter
 
 
 def load(
@@ -88,7 +88,7 @@ def load_model(
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
     model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto")
     if own is not None:
-        model.put_on(*load_adapter(own, model.network))
+        model.attach(*load_adapter(own, model.network))
     if run is not None:
         model.source_prefix = run.rows.source_prefix
     return model
@@ -157,8 +157,8 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> No
             )
         )
     _merge_run_loras(model, base_of_run(run), quantize)
-    model.put_on(*load_adapter(run.adapter, model.network))
-    if model.lora is None:
+    model.attach(*load_adapter(run.adapter, model.network))
+    if model.adapter is None or not model.adapter.mergeable:
         raise UserError(
             Bilingual(
                 f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be tuned upon. Tune it further "

@@ -13,7 +13,7 @@ from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual
 from imprint.runs import RunFolder
 from imprint.templates import TemplateName
-from imprint.tune.adapter import read_description
+from imprint.tune.adapter_folder import read_description
 
 Kind = Literal["model", "run", "bundle"]
 Method = Literal["prefix", "lora", "full"]

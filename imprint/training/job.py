@@ -83,7 +83,7 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, wor
             )
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
-    with tuner.base():
+    with tuner.adapter_off():
         weights = model.network.num_parameters
     section = recipe.train
     batches = BatchSampler(
@@ -105,17 +105,17 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, wor
                 "量化底座不需要 DeepSpeed：请去掉 engine.deepspeed。",
             )
         )
-    sizes = [parameter.numel() for parameter in tuner.trained().values()]
+    sizes = [parameter.numel() for parameter in tuner.trainable_parameters().values()]
     world.on_all(lambda: refuse_small_memory(sum(sizes), max(sizes), model.device, world, memory_bytes(), offload=recipe.engine.offload))
     engine = Engine.start(
         tuner,
-        tuner.trained(),
+        tuner.trainable_parameters(),
         recipe.optimizer,
         steps,
         device=model.device,
         world=world,
         engine=recipe.engine,
-        lr_ratios=tuner.rate_ratios(),
+        lr_ratios=tuner.lr_ratios(),
     )
     if tuner.adapter is not None and not engine.replicated:  # as a DeepSpeed file says
         refuse_shared_base(recipe.tune.method)

@@ -4,9 +4,13 @@ Legend: P prefix length, K layers, H key/value heads, D head size.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,17 +18,19 @@ from imprint.errors import UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
+from imprint.tune.adapter import Method, PrefixFacts, fp32_tensors
 from imprint.tune.section import NO_TEXT_WITH_PROJECTION
 
-LENGTH = 128
-"""Tokens of a new prefix where the recipe does not say; the original's scripts have as many."""
-NAME = "transformer.prefix_encoder."
-"""What the original puts before the names of the prefix's tensors."""
+DEFAULT_LENGTH = 128
+"""Length of a new prefix, as in the original's scripts."""
+TENSOR_PREFIX = "transformer.prefix_encoder."
+"""Start of the tensors' names, as in the original."""
+TENSORS_FILE = "prefix.safetensors"
 
 
 @dataclass(frozen=True)
 class PrefixShape:
-    """Everything that decides the sizes of a prefix's tensors."""
+    """The sizes of a prefix's tensors."""
 
     length: int
     """P."""
@@ -35,57 +41,96 @@ class PrefixShape:
     head_size: int
     """D."""
     hidden: int
-    """Hidden size of the base, the width inside the projection."""
+    """Hidden size of the base, and of the projection."""
     projection_width: int
-    """Width of the table where there is a projection, which it goes into."""
+    """Width of the embedding where a projection follows it."""
     projection: bool
-    """Whether keys and values are computed through two linear layers."""
+    """Whether two linear layers compute keys and values from the embedding."""
 
     @property
     def width(self) -> int:
-        """Numbers per prefix token: keys and values of all layers."""
+        """Keys and values of all layers, for one prefix token."""
         return self.layers * 2 * self.heads * self.head_size
 
     @classmethod
-    def of(cls, network: Network, length: int, *, projection: bool) -> "PrefixShape":
+    def from_network(cls, network: Network, length: int, *, projection: bool) -> "PrefixShape":
         """The shape that fits a network."""
         shape = network.shape
         return cls(length, shape.num_layers, shape.num_kv_heads, shape.head_dim, shape.hidden_size, network.projection_width, projection)
 
 
 class PrefixEncoder(nn.Module):
-    """The trained part: fp32 parameters under the original's names, returning one (keys, values) pair a layer."""
+    """A trained prefix as an `Adapter`: fp32 parameters under the original's names."""
+
+    method: ClassVar[Method] = "prefix"
+    mergeable: ClassVar[bool] = False
 
     def __init__(self, shape: PrefixShape) -> None:
         super().__init__()
         self.shape = shape
-        table = torch.empty(shape.length, shape.projection_width if shape.projection else shape.width)
-        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)  # filled by `start_prefix` or from a file
+        self.dropout = 0.0
+        weight = torch.empty(shape.length, shape.projection_width if shape.projection else shape.width)
+        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # filled by `start_prefix` or from a file
         self.trans = (
             nn.Sequential(nn.Linear(shape.projection_width, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
             if shape.projection
             else None
         )
 
-    def prefix(self, dtype: torch.dtype, *, dropout: float = 0.0) -> Prefix:
-        """Keys and values (P, H, D) of every layer in the base's dtype; `dropout` draws one mask for the whole micro-batch."""
-        table = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
-        table = functional.dropout(table, dropout) if dropout else table
+    def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix:
+        """Keys and values (P, H, D) of every layer in the base's dtype; dropout draws one mask for the whole micro-batch."""
+        values = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
+        values = functional.dropout(values, self.dropout) if training and self.dropout else values
         shape = self.shape
-        layered = table.to(dtype).view(shape.length, shape.layers, 2, shape.heads, shape.head_size)
-        pairs = (layer.unbind(1) for layer in layered.unbind(1))  # unbind: its gradient is one stack, not a table of zeros for each slice
-        return [(keys, values) for keys, values in pairs]
+        layered = values.to(dtype).view(shape.length, shape.layers, 2, shape.heads, shape.head_size)
+        pairs = (layer.unbind(1) for layer in layered.unbind(1))  # unbind: its gradient is one stack, not a tensor of zeros per slice
+        return [(key, value) for key, value in pairs]
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
-        """The parameters under the original's full names."""
-        return {NAME + name: parameter for name, parameter in self.named_parameters()}
+        """See Adapter."""
+        return {TENSOR_PREFIX + name: parameter for name, parameter in self.named_parameters()}
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """See Adapter; all of them."""
+        return self.named_tensors()
+
+    def set_dropout(self, rate: float) -> None:
+        """See Adapter."""
+        self.dropout = rate
+
+    def set_training(self, *, training: bool) -> None:
+        """See Adapter; the network has no modules of a prefix."""
+
+    def off(self) -> AbstractContextManager[None]:
+        """See Adapter; the network has no modules of a prefix."""
+        return nullcontext()
+
+    def on(self) -> AbstractContextManager[None]:
+        """See Adapter; the network has no modules of a prefix."""
+        return nullcontext()
+
+    def settings(self) -> dict[str, object]:
+        """See Adapter."""
+        return {"length": self.shape.length, "projection": self.shape.projection}
+
+    def facts(self, start: str) -> PrefixFacts:
+        """See Adapter."""
+        return PrefixFacts(self.shape.length, self.shape.projection, start)
+
+    def save_files(self, folder: Path, base: str) -> None:  # noqa: ARG002
+        """See Adapter."""
+        save_file(fp32_tensors(self), folder / TENSORS_FILE, {"format": "pt"})
+
+    def merge(self, *, dequantize: bool = False) -> None:  # noqa: ARG002
+        """See Adapter; not possible."""
+        raise AssertionError("a prefix is not mergeable")
 
 
 def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
     """A new prefix on the network's device.
 
-    `random` draws from N(0, 1) as the original does; `zeros` adds nothing but attention to nothing; `text` takes the keys and values that
-    the base computes for `text_ids`, repeated to the prefix's length. Raises UserError for `text` together with the projection.
+    `random` draws from N(0, 1) as the original does; `zeros` makes all keys and values zero; `text` takes the keys and values that the
+    base computes for `text_ids`, repeated to the prefix's length. Raises UserError for `text` together with the projection.
     """
     if start == "text" and shape.projection:
         raise UserError(f"tune.start: {NO_TEXT_WITH_PROJECTION}.")
@@ -103,7 +148,7 @@ def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Seq
 
 
 def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixShape) -> Tensor:
-    """(P, width): what the base's attention holds after reading the text, repeated or cut to P tokens."""
+    """(P, width): the base's key-value cache after reading the text, repeated or cut to P tokens."""
     if not text_ids:
         raise UserError('tune.text: is empty. Give the instruction of the task, or set tune.start to "random".')
     repeated = [text_ids[i % len(text_ids)] for i in range(shape.length)]
@@ -114,26 +159,28 @@ def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixSha
     return torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(shape.length, -1).float()
 
 
-def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, place: str) -> PrefixEncoder:
-    """The prefix that a file's tensors hold; length and projection are read from their shapes.
+def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: str) -> PrefixEncoder:
+    """The prefix in a file's tensors; length and projection are read from their shapes.
 
-    `place` names the file in sentences. Raises UserError where there is no prefix or it belongs to a base of another shape.
+    `path` names the file in errors. Raises UserError where there is no prefix or it belongs to a base of another shape.
     """
-    found = {name.split("prefix_encoder.")[-1]: tensor for name, tensor in tensors.items() if "prefix_encoder." in name}
-    if "embedding.weight" not in found:
+    by_name = {name.split("prefix_encoder.")[-1]: tensor for name, tensor in tensors.items() if "prefix_encoder." in name}
+    if "embedding.weight" not in by_name:
         held = ", ".join(sorted(tensors)[:3]) or "nothing"
-        raise UserError(f"{place}: holds no prefix ({NAME}embedding.weight); found {held}. Give the prefix file of a P-Tuning v2 run.")
-    length = max(1, found["embedding.weight"].shape[:1].numel())
-    shape = PrefixShape.of(network, length, projection="trans.0.weight" in found)
+        raise UserError(
+            f"{path}: holds no prefix ({TENSOR_PREFIX}embedding.weight); found {held}. Give the prefix file of a P-Tuning v2 run."
+        )
+    length = max(1, by_name["embedding.weight"].shape[:1].numel())
+    shape = PrefixShape.from_network(network, length, projection="trans.0.weight" in by_name)
     with torch.device("meta"):
         encoder = PrefixEncoder(shape)
     for name, parameter in encoder.named_parameters():
-        if name not in found or found[name].shape != parameter.shape or not found[name].is_floating_point():
-            size = f"{tuple(found[name].shape)} of {found[name].dtype}" if name in found else "nothing"
+        if name not in by_name or by_name[name].shape != parameter.shape or not by_name[name].is_floating_point():
+            size = f"{tuple(by_name[name].shape)} of {by_name[name].dtype}" if name in by_name else "nothing"
             raise UserError(
-                f"{place}: {NAME}{name} is {size}, this base needs {tuple(parameter.shape)} "
+                f"{path}: {TENSOR_PREFIX}{name} is {size}, this base needs {tuple(parameter.shape)} "
                 f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."
             )
     encoder = encoder.to_empty(device=network.device)
-    encoder.load_state_dict({name: found[name] for name, _ in encoder.named_parameters()})
+    encoder.load_state_dict({name: by_name[name] for name, _ in encoder.named_parameters()})
     return encoder

@@ -40,6 +40,11 @@ class PrefixSection(Section):
     )
     original_file: bool = Field(False, description="Write the prefix as the original's pytorch_model.bin too, beside ours in `adapter/`.")
 
+    @property
+    def dropout(self) -> float:
+        """Dropout rate, by the name it has for every method."""
+        return self.prefix_dropout
+
     @field_validator("start")
     @classmethod
     def _text_has_no_projection(cls, start: str, info: ValidationInfo) -> str:

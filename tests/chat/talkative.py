@@ -6,7 +6,9 @@ import torch
 
 import imprint
 from imprint.runs import RunFolder
-from imprint.tune.adapter import Description, PrefixFacts, fingerprint, save_adapter
+from imprint.tune.adapter import Description, PrefixFacts
+from imprint.tune.adapter_folder import save_adapter
+from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, start_prefix
 
 TEXT = "晚安！明天见。"
@@ -20,7 +22,7 @@ def prefix_run(folder: Path) -> RunFolder:
     run.config.write_text(f"model: {{path: embedded, device: cpu}}\ndata: {{train: {folder}/rows.jsonl}}\n", encoding="utf-8")
     model = imprint.load("embedded", device="cpu")
     torch.manual_seed(0)
-    shape = PrefixShape.of(model.network, LENGTH, projection=False)
+    shape = PrefixShape.from_network(model.network, LENGTH, projection=False)
     encoder = start_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
     save_adapter(
         run.adapter, encoder, Description("embedded", fingerprint(model.network), PrefixFacts(LENGTH, False, "text"), "chatglm", step=7)

@@ -100,8 +100,8 @@ def test_predictions_are_lines_of_label_and_answer_without_blanks_at_their_ends(
 
 def tuner(name: str) -> Tuner:
     model = Case(name).load()
-    section = FullSection(method="full") if model.encoder is None else PrefixSection(start="random")
-    return Tuner(model.network, section, model.encoder, checkpointing=False)
+    section = FullSection(method="full") if model.adapter is None else PrefixSection(start="random")
+    return Tuner(model.network, section, model.adapter, checkpointing=False)
 
 
 @pytest.mark.parametrize("name", ["chatglm1-ptuning", "chatglm1-ptuning-projection"])

@@ -216,14 +216,15 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     rows = load_splits(recipe.data, model.template).train
     batches = BatchSampler([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)
-    encoder = start_prefix(model.network, PrefixShape.of(model.network, 4, projection=False), "random", [])
+    encoder = start_prefix(model.network, PrefixShape.from_network(model.network, 4, projection=False), "random", [])
+    encoder.set_dropout(0.1)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 4)
     expected = []
     for step in range(1, 5):
         micro = []
         for row in [rows[number] for number in batches.batch(step)]:
-            hidden = model.network(pack([row.ids], model.network), prefix=encoder.prefix(torch.float32, dropout=0.1))
+            hidden = model.network(pack([row.ids], model.network), prefix=encoder.prefix(torch.float32, training=True))
             logits = model.network.logits(hidden)
             micro.append(functional.cross_entropy(logits[:-1], torch.tensor(row.labels[1:])))
         loss = torch.stack(micro).mean()

@@ -262,7 +262,7 @@ def test_a_base_that_was_copied_half_is_a_sentence(tmp_path: Path) -> None:
 
 def old_checkpoint(folder: Path, how: str) -> Path:
     network = small_network()
-    encoder = start_prefix(network, PrefixShape.of(network, 5, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, 5, projection=False), "random", [])
     write_config(folder, {})
     tensors = {"lm_head.weight": torch.zeros(2), **{name: tensor.detach() for name, tensor in encoder.named_tensors().items()}}
     if how == "one":

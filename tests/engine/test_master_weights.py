@@ -101,7 +101,9 @@ def added_up(base: Path, dtype: torch.dtype, size: int) -> Tensor:
     for start in range(0, 64, size):
         some = rows[start : start + size]
         tuner(pack(some, network, [[-100] * (len(row) - 8) + row[-8:] for row in some])).backward()
-    return torch.cat([parameter.grad.flatten().float() for parameter in tuner.trained().values() if parameter.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten().float() for parameter in tuner.trainable_parameters().values() if parameter.grad is not None]
+    )
 
 
 def test_buckets_hold_every_parameter_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ def tuned() -> Model:
     """The toy base with a prefix of random numbers."""
     model = load(EMBEDDED, device="cpu")
     torch.manual_seed(0)
-    model.encoder = start_prefix(model.network, PrefixShape.of(model.network, 64, projection=False), "random", [])
-    model.encoder.embedding.weight.data.mul_(3)
+    encoder = start_prefix(model.network, PrefixShape.from_network(model.network, 64, projection=False), "random", [])
+    model.adapter = encoder
+    encoder.embedding.weight.data.mul_(3)
     return model
 
 

@@ -26,7 +26,7 @@ def end_id(network: Network) -> int:
 
 def prefix_for(network: ChatGLM) -> Prefix:
     torch.manual_seed(0)
-    encoder = start_prefix(network, PrefixShape.of(network, 3, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=False), "random", [])
     return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
 
 

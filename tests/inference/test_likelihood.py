@@ -30,7 +30,7 @@ def one_by_one(network: Network, asked: Sequence[int], answer: Sequence[int], pr
 
 def prefix_for(network: Network) -> Prefix:
     torch.manual_seed(0)
-    encoder = start_prefix(network, PrefixShape.of(network, 3, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=False), "random", [])
     return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
 
 

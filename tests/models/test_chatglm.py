@@ -139,7 +139,7 @@ class TestQuantised:
         folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
         ours = imprint.load(folder, adapter=case.adapter, dtype="float32", device="cpu")
         plain = Model(plain_twin(ours.network), None, "plain")
-        plain.encoder = deepcopy(ours.encoder)
+        plain.adapter = deepcopy(ours.adapter)
 
         losses = [model.loss(case.rows, case.labels, checkpointing=checkpointing) for model in (ours, plain)]
         for loss in losses:

@@ -21,7 +21,7 @@ from imprint.models.loss import target_loss
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
 from imprint.quant.linear import QuantizedLinear
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixEncoder, PrefixShape, start_prefix
 from tests.cases import (
     CHATGLM2_CASES,
     CHATGLM2_TUNED,
@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def prefix_of(network: ChatGLM2, *, length: int = 5) -> Prefix:
     torch.manual_seed(1)
-    return start_prefix(network, PrefixShape.of(network, length, projection=False), "random", []).prefix(torch.float32)
+    return start_prefix(network, PrefixShape.from_network(network, length, projection=False), "random", []).prefix(torch.float32)
 
 
 class TestAgainstTheOriginal:
@@ -204,7 +204,9 @@ class TestPrefix:
         network(text)
         cos, sin = rotary(text.positions[0], network.config, torch.float32)
 
-        prefix = start_prefix(network, PrefixShape.of(network, 6, projection=False), "text", [3, 1, 4, 1, 5, 9]).prefix(torch.float32)
+        prefix = start_prefix(network, PrefixShape.from_network(network, 6, projection=False), "text", [3, 1, 4, 1, 5, 9]).prefix(
+            torch.float32
+        )
 
         for (key, value), both in zip(prefix, joint, strict=False):
             expected_key, expected_value = both[:, 48:].view(6, 2, 2, 12).unbind(1)  # behind 4 x 12 columns of queries
@@ -214,7 +216,7 @@ class TestPrefix:
     def test_the_table_of_a_projection_is_as_wide_as_keys_and_values(self) -> None:
         network = small_chatglm2()
 
-        encoder = start_prefix(network, PrefixShape.of(network, 3, projection=True), "zeros", [])
+        encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=True), "zeros", [])
 
         assert {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()} == {
             "embedding.weight": (3, 96),
@@ -233,8 +235,8 @@ class TestPrefix:
 
         model = imprint.load(case.folder, adapter=tmp_path / "checkpoint", dtype="float32", device="cpu")
 
-        assert model.encoder is not None
-        assert model.encoder.shape.projection is name.endswith("projection")
+        assert isinstance(model.adapter, PrefixEncoder)
+        assert model.adapter.shape.projection is name.endswith("projection")
         assert difference(model.logits(case.rows)[0], case.per_row("logits")[0]) <= 1e-4
         with model.adapter_off():
             assert difference(model.logits(case.rows)[0], case.per_row("logits")[0]) > 0.01
@@ -315,7 +317,7 @@ class TestQuantised:
         ours = imprint.load(case.folder, adapter=case.adapter, quantize=bits, dtype="float32", device="cpu")
         assert isinstance(ours.network, ChatGLM2)
         plain = Model(quantized_twin(ours.network), None, "plain")
-        plain.encoder = deepcopy(ours.encoder)
+        plain.adapter = deepcopy(ours.adapter)
 
         losses = [model.loss(case.rows, case.labels, checkpointing=checkpointing) for model in (ours, plain)]
         for loss in losses:

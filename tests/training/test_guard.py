@@ -351,7 +351,11 @@ def test_a_run_that_breaks_again_and_again_ends_with_advice_and_a_guard_that_is_
 
     def worse(tuner: Tuner, pack: Any) -> Tensor:
         loss = forward(tuner, pack)
-        return loss * torch.nan if tuner.training and float(next(iter(tuner.trained().values())).detach().abs().sum()) > 0 else loss
+        return (
+            loss * torch.nan
+            if tuner.training and float(next(iter(tuner.trainable_parameters().values())).detach().abs().sum()) > 0
+            else loss
+        )
 
     command = [
         "train",

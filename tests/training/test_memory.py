@@ -63,7 +63,7 @@ def begin(base: Path, dropout: float = 0.0) -> tuple[Tuner, Engine]:
     tuner = start_tuner(
         model.network, PrefixSection(length=4, start="random", prefix_dropout=dropout), model.tokenizer, checkpointing=False
     )
-    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 10, device=model.device)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)
     tuner.train()
     return tuner, engine
 
@@ -138,7 +138,7 @@ def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_o
     for tokens in (None, 12):
         tuner, engine = begin(recipe.parent / "base", dropout=0.3)
         loss = gradients(tuner, engine, parts, Room(tokens), print)
-        found.append((loss, [parameter.grad for parameter in tuner.trained().values()], torch.rand(2)))
+        found.append((loss, [parameter.grad for parameter in tuner.trainable_parameters().values()], torch.rand(2)))
     (one, grads, drawn), (other, other_grads, other_drawn) = found
     assert one == pytest.approx(other, abs=1e-5)
     assert torch.equal(drawn, other_drawn)
@@ -166,7 +166,7 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
     assert seen == [47, 20, 18, 9]
     assert room.tokens == 23
     assert torch.equal(before, torch.get_rng_state())
-    assert all(parameter.grad is None for parameter in tuner.trained().values())
+    assert all(parameter.grad is None for parameter in tuner.trainable_parameters().values())
     assert "the longest 3 rows (47 tokens) need" in told[-1]
     assert "GiB of memory at their peak" in told[-1]
 
@@ -238,7 +238,7 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner, _engine = begin(recipe.parent / "base")
-    numbers = sum(parameter.numel() for parameter in tuner.trained().values())
+    numbers = sum(parameter.numel() for parameter in tuner.trainable_parameters().values())
     weights = 4 * numbers
     told: list[str] = []
 
@@ -300,8 +300,8 @@ def test_a_text_leaves_the_same_gradient_alone_and_in_company(recipe: Path) -> N
     found = []
     for rows in ([shared_row(*texts)], [shared_row(text) for text in texts]):
         tuner, engine = begin(recipe.parent / "base")
-        engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 1, device=engine.device)
+        engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 1, device=engine.device)
         gradients(tuner, engine, [Part(rows, 1.0)], Room(), print)
-        found.append([parameter.grad.clone() for parameter in tuner.trained().values() if parameter.grad is not None])
+        found.append([parameter.grad.clone() for parameter in tuner.trainable_parameters().values() if parameter.grad is not None])
     assert found[0]
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))

@@ -24,19 +24,19 @@ def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
     """A prefix of random numbers on the tiny base, with its optimizer."""
     model = imprint.load(base, device="cpu")
     tuner = start_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
-    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(), 10, device=model.device)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)
     return tuner, engine
 
 
 def step(tuner: Tuner, engine: Engine, number: int) -> None:
     """Some update or other."""
-    loss = torch.stack([(parameter * torch.randn_like(parameter)).sum() for parameter in tuner.trained().values()]).sum()
+    loss = torch.stack([(parameter * torch.randn_like(parameter)).sum() for parameter in tuner.trainable_parameters().values()]).sum()
     engine.backward(loss, last=True)
     engine.update(number, apply=True)
 
 
 def values(tuner: Tuner) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in tuner.trained().items()}
+    return {name: parameter.detach().clone() for name, parameter in tuner.trainable_parameters().items()}
 
 
 @pytest.fixture(scope="module")

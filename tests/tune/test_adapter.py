@@ -1,291 +1,84 @@
-import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-import imprint
-from imprint.errors import UserError
 from imprint.models.network import Network
-from imprint.quant.formats import BITS
-from imprint.tune.adapter import (
-    DESCRIPTION,
-    ORIGINAL,
-    TENSORS,
-    AnyAdapter,
-    Description,
-    PrefixFacts,
-    fingerprint,
-    load_adapter,
-    same_base,
-    save_adapter,
-)
-from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, start_prefix
-from tests.cases import TUNED, Case, difference, quantized_folder, small_network
+from imprint.tune.adapter import FACTS, Adapter, Description, LoraFacts, PrefixFacts, fp32_tensors
+from imprint.tune.lora.lora import Lora
+from imprint.tune.lora.section import LoraSection
+from imprint.tune.lora.shape import shape_from_section
+from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.section import PrefixSection
+from tests.cases import small_network
 
 
-class Canary:
-    """Unpickled without care, it makes a file."""
+def prefix_on(network: Network) -> Adapter:
+    return start_prefix(network, PrefixShape.from_network(network, 3, projection=True), "random", [])
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
 
-    def __reduce__(self) -> tuple[Callable[[Path], object], tuple[Path]]:
-        return Path.touch, (self.file,)
+def lora_on(network: Network) -> Adapter:
+    return Lora(network, shape_from_section(LoraSection(method="lora", rank=2), network))
 
 
-def encoder_for(network: Network, *, projection: bool = False) -> PrefixEncoder:
-    return start_prefix(network, PrefixShape.of(network, 5, projection=projection), "random", [])
+@pytest.fixture(params=[prefix_on, lora_on])
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    made: Adapter = request.param(small_network())
+    return made
 
 
-def saved(folder: Path, network: Network, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
-    encoder = encoder_for(network, projection=projection)
-    description = Description("base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
-    save_adapter(folder, encoder, description, original=original)
-    return encoder
+def test_its_trainable_parameters_are_among_its_tensors(adapter: Adapter) -> None:
+    assert adapter.trainable_parameters().keys() <= adapter.named_tensors().keys()
+    assert all(parameter.requires_grad for parameter in adapter.trainable_parameters().values())
 
 
-def refusal(path: Path, network: Network) -> str:
-    with pytest.raises(UserError) as caught:
-        load_adapter(path, network)
-    return str(caught.value)
+def test_its_settings_are_knobs_of_its_section(adapter: Adapter) -> None:
+    knobs = (PrefixSection if adapter.method == "prefix" else LoraSection).model_fields
+    assert adapter.settings().keys() <= knobs.keys()
 
 
-def same(one: AnyAdapter, other: PrefixEncoder) -> bool:
-    assert isinstance(one, PrefixEncoder)
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def test_its_facts_are_those_of_its_method(adapter: Adapter) -> None:
+    facts = adapter.facts("random")
+    assert type(facts) is FACTS[adapter.method]
+    assert facts.start == "random"
 
 
-def change(folder: Path, **fields: object) -> None:
-    file = folder / DESCRIPTION
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+def test_only_a_lora_is_mergeable_and_only_a_prefix_has_keys_and_values(adapter: Adapter) -> None:
+    assert (adapter.prefix(torch.float32) is None) is adapter.mergeable is (adapter.method == "lora")
+    if not adapter.mergeable:
+        with pytest.raises(AssertionError, match="not mergeable"):
+            adapter.merge()
 
 
-class TestOurFolder:
-    @pytest.mark.parametrize("projection", [False, True])
-    def test_what_is_saved_comes_back(self, tmp_path: Path, projection: bool) -> None:  # noqa: FBT001
-        network = small_network()
-        encoder = saved(tmp_path / "adapter", network, projection=projection)
-
-        found, description = load_adapter(tmp_path / "adapter", network)
-
-        assert same(found, encoder)
-        assert description == Description(
-            "base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
-        )
-
-    def test_the_folder_describes_itself(self, tmp_path: Path) -> None:
-        saved(tmp_path / "adapter", small_network())
-
-        fields = json.loads((tmp_path / "adapter" / DESCRIPTION).read_text())
-
-        assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [DESCRIPTION, TENSORS]
-        assert fields["method"] == "prefix"
-        assert {"base", "base_fingerprint", "length", "projection", "template", "scores", "format"} <= fields.keys()
-
-    def test_on_request_the_originals_file_lies_beside(self, tmp_path: Path) -> None:
-        encoder = saved(tmp_path / "adapter", small_network(), projection=True, original=True)
-
-        tensors = torch.load(tmp_path / "adapter" / ORIGINAL, weights_only=True)
-
-        assert tensors.keys() == encoder.named_tensors().keys()
-        assert all(torch.equal(tensors[name], parameter) for name, parameter in encoder.named_tensors().items())
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_the_same_base_in_16_bits_is_the_same_base(self, tmp_path: Path, dtype: torch.dtype) -> None:
-        encoder = saved(tmp_path / "adapter", small_network())
-
-        found, _ = load_adapter(tmp_path / "adapter", small_network().to(dtype))
-
-        assert same(found, encoder)
-
-    def test_another_base_of_the_same_shape_is_refused(self, tmp_path: Path) -> None:
-        saved(tmp_path / "adapter", small_network(seed=0))
-
-        sentence = refusal(tmp_path / "adapter", small_network(seed=1))
-
-        assert f"{tmp_path / 'adapter'}: was tuned on another base, 'base/one': the fingerprints differ." in sentence
-
-    def test_another_shape_of_base_is_refused(self, tmp_path: Path) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        deeper = small_network(layers=3)
-        change(tmp_path / "adapter", base_fingerprint=fingerprint(deeper))
-
-        assert "embedding.weight is (5, 128) of torch.float32, this base needs (5, 192) (3 layers, hidden size 32)" in refusal(
-            tmp_path / "adapter", deeper
-        )
-
-    def test_the_adapter_a_killed_save_was_about_to_replace_is_found(self, tmp_path: Path) -> None:
-        network = small_network()
-        encoder = saved(tmp_path / "adapter", network)
-        (tmp_path / "adapter").rename(tmp_path / ".adapter.old")
-
-        assert same(load_adapter(tmp_path / "adapter", network)[0], encoder)
-
-
-class TestTheOriginalsFile:
-    @pytest.mark.parametrize("name", TUNED)
-    def test_any_name_will_do_and_nothing_is_told(self, tmp_path: Path, name: str) -> None:
-        case = Case(name)
-        assert case.adapter is not None
-        file = shutil.copyfile(case.adapter, tmp_path / "我的前缀.bin")
-
-        model = imprint.load(case.folder, adapter=file, dtype="float32", device="cpu")
-
-        assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
-        assert model.description is not None
-        assert model.description.facts.start == "original"
-        assert isinstance(model.description.facts, PrefixFacts)
-        assert model.description.facts.projection == name.endswith("projection")
-
-    def test_a_checkpoint_folder_of_the_original_will_do(self, tmp_path: Path) -> None:
-        case = Case(TUNED[0])
-        assert case.adapter is not None
-        (tmp_path / "checkpoint-3000").mkdir()
-        shutil.copyfile(case.adapter, tmp_path / "checkpoint-3000" / ORIGINAL)
-
-        model = imprint.load(case.folder, adapter=tmp_path / "checkpoint-3000", dtype="float32", device="cpu")
-
-        assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
-
-    def test_names_without_the_outer_module_will_do(self, tmp_path: Path) -> None:
-        network = small_network()
-        encoder = encoder_for(network)
-        torch.save({"prefix_encoder.embedding.weight": encoder.embedding.weight.data.half()}, tmp_path / "prefix.bin")
-
-        found, _ = load_adapter(tmp_path / "prefix.bin", network)
-
-        assert isinstance(found, PrefixEncoder)
-        assert found.embedding.weight.dtype is torch.float32
-        assert difference(found.embedding.weight, encoder.embedding.weight) < 2e-3
-
-
-class TestRefusals:
-    def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
-        assert "gone: there is no such file or folder. Give an adapter folder" in refusal(tmp_path / "gone", small_network())
-
-    def test_a_folder_without_an_adapter_says_what_it_holds(self, tmp_path: Path) -> None:
-        (tmp_path / "log.jsonl").touch()
-
-        assert "holds no adapter; found log.jsonl. Allowed: adapter.json with prefix.safetensors" in refusal(tmp_path, small_network())
-
-    @pytest.mark.parametrize("zipped", [True, False])
-    def test_code_in_a_prefix_file_is_never_run(self, tmp_path: Path, zipped: bool) -> None:  # noqa: FBT001
-        canary, file = tmp_path / "ran", tmp_path / "prefix.bin"
-        torch.save({NAME + "embedding.weight": Canary(canary)}, file, _use_new_zipfile_serialization=zipped)
-
-        sentence = refusal(file, small_network())
-
-        assert not canary.exists()
-        assert "prefix.bin: cannot be read as plain weights" in sentence
-
-    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello", b"\x80\x02"])
-    def test_a_damaged_prefix_file(self, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "prefix.bin").write_bytes(content)
-
-        assert "prefix.bin: cannot be read as plain weights" in refusal(tmp_path / "prefix.bin", small_network())
-
-    def test_damaged_or_missing_tensors_of_our_folder(self, tmp_path: Path) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        file = tmp_path / "adapter" / TENSORS
-
-        file.write_bytes(file.read_bytes()[:-1])
-        assert f"{file}: cannot be read" in refusal(tmp_path / "adapter", network)
-        file.unlink()
-        assert f"{file}: cannot be read" in refusal(tmp_path / "adapter", network)
-
-    @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "colour": "red"}', "[" * 100_000])
-    def test_a_damaged_description(self, tmp_path: Path, content: str) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        (tmp_path / "adapter" / DESCRIPTION).write_text(content)
-
-        assert f"{tmp_path / 'adapter' / DESCRIPTION}: is not the description of an adapter" in refusal(tmp_path / "adapter", network)
-
-    @pytest.mark.parametrize("value", [None, 5, "abc", ["a"] * 16, [None] * 16, {"a": 1}])
-    def test_a_fingerprint_that_is_none_is_a_damaged_description(self, tmp_path: Path, value: object) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        change(tmp_path / "adapter", base_fingerprint=value)
-
-        assert "is not the description of an adapter" in refusal(tmp_path / "adapter", network)
-
-    def test_a_folder_of_a_later_version(self, tmp_path: Path) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        change(tmp_path / "adapter", format=2)
-
-        assert '"format" is 2, this version reads 1. Use the version of Imprint that wrote it.' in refusal(tmp_path / "adapter", network)
-
-    def test_tensors_that_are_no_prefix(self, tmp_path: Path) -> None:
-        network = small_network()
-        saved(tmp_path / "adapter", network)
-        save_file({"lora": torch.zeros(1)}, tmp_path / "adapter" / TENSORS)
-
-        assert "holds no prefix" in refusal(tmp_path / "adapter", network)
-
-
-class TestFingerprint:
-    def test_it_has_a_number_for_each_weight_which_precision_hardly_moves(self) -> None:
-        network = small_network()
-        exact = fingerprint(network)
-
-        assert len(exact) == len(list(network.parameters()))
-        assert same_base(exact, exact)
-        assert same_base(exact, fingerprint(network.bfloat16()))
-
-    def test_other_weights_and_other_lengths_differ(self) -> None:
-        exact = fingerprint(small_network())
-
-        assert not same_base(exact, fingerprint(small_network(seed=1)))
-        assert not same_base(exact, exact[:8])
-        changed = small_network()
-        changed.get_parameter("transformer.layers.1.mlp.dense_4h_to_h.weight").zero_()
-        assert not same_base(exact, fingerprint(changed))
-        assert not same_base(exact, [])
-
-    @pytest.mark.parametrize("embeddings", [False, True])
-    @pytest.mark.parametrize("bits", BITS)
-    def test_a_quantised_base_is_still_the_same(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
-        case = Case("chatglm1-base")
-        exact = fingerprint(case.load().network)
-        folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
-
-        found = fingerprint(imprint.load(folder, dtype="float16", device="cpu").network)
-
-        assert len(found) == len(exact)
-        assert same_base(exact, found)
-        assert not same_base(fingerprint(small_network()), found)
-
-    @pytest.mark.parametrize("bits", BITS)
-    def test_an_adapter_goes_from_a_plain_base_to_a_quantised_one_and_back(self, tmp_path: Path, bits: int) -> None:
-        case = Case("chatglm1-base")
-        plain, quantized = case.load().network, imprint.load(case.folder, quantize=bits, dtype="float32", device="cpu").network
-
-        for number, (one, other) in enumerate(((plain, quantized), (quantized, plain))):
-            encoder = saved(tmp_path / str(number), one)
-            assert same(load_adapter(tmp_path / str(number), other)[0], encoder)
-
-    def test_the_adapter_is_held_in_32_bits_on_disk(self, tmp_path: Path) -> None:
-        saved(tmp_path / "adapter", small_network().half())
-
-        assert {tensor.dtype for tensor in load_file(tmp_path / "adapter" / TENSORS).values()} == {torch.float32}
-
-
-def test_the_prefix_inside_a_sharded_checkpoint_of_all_weights_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attach", [prefix_on, lora_on])
+def test_off_gives_the_base_its_modules_and_names_and_on_takes_them_again(attach: object) -> None:
     network = small_network()
-    encoder = encoder_for(network)
-    shards = {"pytorch_model-00001-of-00002.bin": {"lm_head.weight": torch.zeros(2, 2)}}
-    shards["pytorch_model-00002-of-00002.bin"] = {name: tensor.detach() for name, tensor in encoder.named_tensors().items()}
-    for name, tensors in shards.items():
-        torch.save(tensors, tmp_path / name)
-    weight_map = {key: name for name, tensors in shards.items() for key in tensors}
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    names = list(network.state_dict())
+    adapter = attach(network)  # type: ignore[operator]
+    attached = list(network.state_dict())
+    with adapter.off():
+        assert list(network.state_dict()) == names
+        with adapter.on():
+            assert list(network.state_dict()) == attached
+    assert list(network.state_dict()) == attached
 
-    assert same(load_adapter(tmp_path, network)[0], encoder)
+
+def test_dropout_acts_in_training_only() -> None:
+    encoder = prefix_on(small_network())
+    encoder.set_dropout(0.5)
+    plain, again, dropped = (encoder.prefix(torch.float32, training=training) for training in (False, False, True))
+    assert plain is not None
+    assert again is not None
+    assert dropped is not None
+    assert torch.equal(plain[0][0], again[0][0])
+    assert not torch.equal(plain[0][0], dropped[0][0])
+
+
+def test_tensors_are_saved_in_fp32(adapter: Adapter) -> None:
+    assert {tensor.dtype for tensor in fp32_tensors(adapter).values()} == {torch.float32}
+
+
+def test_a_description_is_summed_up_in_a_line() -> None:
+    prefix = Description("base", [], PrefixFacts(5, False, "text"), "chatglm", step=7)
+    lora = Description("base", [], LoraFacts(8, ("query_key_value",), "standard"), "chatglm")
+    assert prefix.summary("x") == "prefix 前缀 x (5 tokens, step 7)"
+    assert lora.summary("x") == "LoRA x (rank 8 on query_key_value)"
+    assert (prefix.method, lora.method) == ("prefix", "lora")

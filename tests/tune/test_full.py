@@ -38,7 +38,7 @@ def test_every_parameter_is_trained() -> None:
     unfreeze(network)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     tuner = Tuner(network, FullSection(method="full"), None, checkpointing=False)
-    engine = Engine.start(tuner, tuner.trained(), OptimizerSection(learning_rate=1e-3, warmup_steps=0), 1, device=CPU)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=1e-3, warmup_steps=0), 1, device=CPU)
     rows = [[*prompt(network, 1, 2, 3), 4, 5]]
 
     engine.backward(tuner(pack(rows, network, rows)), last=True)

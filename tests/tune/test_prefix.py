@@ -9,14 +9,14 @@ from imprint.errors import UserError
 from imprint.model import Model
 from imprint.models.chatglm import Attention, ChatGLM, rotary, rotate
 from imprint.pack import pack
-from imprint.tune.prefix import NAME, PrefixEncoder, PrefixShape, prefix_from_tensors, start_prefix
+from imprint.tune.prefix import TENSOR_PREFIX, PrefixEncoder, PrefixShape, prefix_from_tensors, start_prefix
 from tests.cases import TUNED, Case, difference, prompt, small_network
 
 TEXT = [3, 1, 4, 1, 5, 9]
 
 
 def start(network: ChatGLM, how: str, *, length: int = 6, projection: bool = False, text: list[int] | None = None) -> PrefixEncoder:
-    return start_prefix(network, PrefixShape.of(network, length, projection=projection), how, TEXT if text is None else text)
+    return start_prefix(network, PrefixShape.from_network(network, length, projection=projection), how, TEXT if text is None else text)
 
 
 @contextmanager
@@ -119,15 +119,16 @@ class TestEncoder:
 
         assert list(start(network, "zeros").named_tensors()) == ["transformer.prefix_encoder.embedding.weight"]
         assert list(start(network, "zeros", projection=True).named_tensors()) == [
-            NAME + name for name in ("embedding.weight", "trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias")
+            TENSOR_PREFIX + name for name in ("embedding.weight", "trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias")
         ]
 
     def test_dropout_takes_a_share_and_scales_the_rest(self) -> None:
         encoder = start(small_network(), "random", length=200)
+        encoder.set_dropout(0.25)
         torch.manual_seed(0)
 
         whole = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32)])
-        dropped = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32, dropout=0.25)])
+        dropped = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32, training=True)])
 
         gone = dropped == 0
         assert abs(float(gone.double().mean()) - 0.25) < 0.02
@@ -198,20 +199,20 @@ class TestReading:
     def test_half_a_projection_is_named(self, name: str) -> None:
         network = small_network()
         tensors = start(network, "zeros", projection=True).named_tensors()
-        del tensors[NAME + name]
+        del tensors[TENSOR_PREFIX + name]
 
         with pytest.raises(UserError, match=rf"{name} is nothing, this base needs"):
             prefix_from_tensors(tensors, network, "file.bin")
 
     def test_a_tensor_too_many_does_no_harm(self) -> None:
         network = small_network()
-        tensors = {**start(network, "random").named_tensors(), NAME + "new.weight": torch.zeros(1)}
+        tensors = {**start(network, "random").named_tensors(), TENSOR_PREFIX + "new.weight": torch.zeros(1)}
 
         found = prefix_from_tensors(tensors, network, "file.bin")
 
-        assert torch.equal(found.embedding.weight, tensors[NAME + "embedding.weight"])
+        assert torch.equal(found.embedding.weight, tensors[TENSOR_PREFIX + "embedding.weight"])
 
     @pytest.mark.parametrize("size", [(), (0, 128)])
     def test_a_prefix_of_no_length_is_refused(self, size: tuple[int, ...]) -> None:
         with pytest.raises(UserError, match=r"embedding\.weight is "):
-            prefix_from_tensors({NAME + "embedding.weight": torch.zeros(size)}, small_network(), "file.bin")
+            prefix_from_tensors({TENSOR_PREFIX + "embedding.weight": torch.zeros(size)}, small_network(), "file.bin")

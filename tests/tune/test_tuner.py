@@ -35,7 +35,7 @@ def batch(network: Network) -> Pack:
 
 
 def prefix_tuner(network: Network, *, dropout: float = 0.0, checkpointing: bool = False, original_file: bool = False) -> Tuner:
-    encoder = start_prefix(network, PrefixShape.of(network, 4, projection=False), "random", [])
+    encoder = start_prefix(network, PrefixShape.from_network(network, 4, projection=False), "random", [])
     section = PrefixSection(length=4, start="random", prefix_dropout=dropout, original_file=original_file)
     return Tuner(network, section, encoder, checkpointing=checkpointing)
 
@@ -48,7 +48,7 @@ def full_tuner(network: Network) -> Tuner:
 
 def train(tuner: Tuner, packs: Iterable[Pack], section: OptimizerSection, steps: int) -> list[float]:
     """Optimizer steps on the mean over each pack's targets; the losses before each."""
-    engine = Engine.start(tuner, tuner.trained(), section, steps, device=CPU)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), section, steps, device=CPU)
     losses = []
     for step, one in enumerate(packs, start=1):
         loss = tuner.train()(one) / one.target_tokens
@@ -79,16 +79,16 @@ class TestTrajectory:
         expected = json.loads((case.folder / "trajectory.json").read_text())
         tensors = load_file(case.folder / "trajectory.safetensors")
         model = case.load()
-        assert model.encoder is not None
+        assert isinstance(model.adapter, PrefixEncoder)
         # in fp32, Adam turns the rounding of one tiny gradient into 1.3e-4 on some processors
-        model.network.double(), model.encoder.double()
-        tuner = Tuner(model.network, PrefixSection(length=4, start="random"), model.encoder, checkpointing=checkpointing)
+        model.network.double(), model.adapter.double()
+        tuner = Tuner(model.network, PrefixSection(length=4, start="random"), model.adapter, checkpointing=checkpointing)
         packs = [golden_pack(model.network, tensors[f"input_ids_{step}"], tensors[f"labels_{step}"]) for step in range(20)]
 
         losses = train(tuner, packs, OptimizerSection(learning_rate=0.02, schedule="linear", warmup_steps=0, clip=1.0), 20)
 
         assert difference(torch.tensor(losses), torch.tensor(expected["losses"])) <= 1e-4
-        assert difference(model.encoder.embedding.weight, tensors["prefix"]) <= 1e-4
+        assert difference(model.adapter.embedding.weight, tensors["prefix"]) <= 1e-4
 
 
 def golden_pack(network: Network, ids: Tensor, labels: Tensor) -> Pack:
@@ -101,14 +101,14 @@ class TestPrefix:
         network = small_network()
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         tuner = prefix_tuner(network)
-        prefix = next(iter(tuner.trained().values())).detach().clone()
+        prefix = next(iter(tuner.trainable_parameters().values())).detach().clone()
 
         losses = train(tuner, [batch(network)] * 5, OptimizerSection(learning_rate=0.05, warmup_steps=0), 5)
 
         assert losses[-1] < losses[0]
         assert all(parameter.grad is None for parameter in network.parameters())
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-        assert difference(next(iter(tuner.trained().values())), prefix) > 0.01
+        assert difference(next(iter(tuner.trainable_parameters().values())), prefix) > 0.01
 
     def test_no_gradient_of_a_frozen_weight_is_even_computed(self) -> None:
         found = []
@@ -123,8 +123,8 @@ class TestPrefix:
     def test_only_the_prefix_is_trained(self) -> None:
         tuner = prefix_tuner(small_network())
 
-        assert list(tuner.trained()) == ["transformer.prefix_encoder.embedding.weight"]
-        assert [name for name, parameter in tuner.named_parameters() if parameter.requires_grad] == ["encoder.embedding.weight"]
+        assert list(tuner.trainable_parameters()) == ["transformer.prefix_encoder.embedding.weight"]
+        assert [name for name, parameter in tuner.named_parameters() if parameter.requires_grad] == ["adapter.embedding.weight"]
 
     def test_the_loss_is_a_sum_over_targets(self) -> None:
         network = small_network()
@@ -143,7 +143,7 @@ class TestPrefix:
             network = small_network()
             tuner = prefix_tuner(network, checkpointing=checkpointing).train()
             tuner(batch(network)).backward()
-            gradients.append(tuner.trained()["transformer.prefix_encoder.embedding.weight"].grad)
+            gradients.append(tuner.trainable_parameters()["transformer.prefix_encoder.embedding.weight"].grad)
 
         assert gradients[0] is not None
         assert gradients[1] is not None
@@ -156,7 +156,7 @@ class TestPrefix:
             tuner = prefix_tuner(network, dropout=0.5, checkpointing=checkpointing).train()
             torch.manual_seed(3)
             tuner(batch(network)).backward()
-            gradients.append(tuner.trained()["transformer.prefix_encoder.embedding.weight"].grad)
+            gradients.append(tuner.trainable_parameters()["transformer.prefix_encoder.embedding.weight"].grad)
 
         assert gradients[0] is not None
         assert gradients[1] is not None
@@ -190,8 +190,8 @@ class TestSaving:
 
         for adapter in (tmp_path / "adapter", tmp_path / "adapter" / "pytorch_model.bin"):
             tuned = imprint.load(case.folder, adapter=adapter, dtype="float32", device="cpu")
-            assert isinstance(tuned.encoder, PrefixEncoder)
-            assert torch.equal(tuned.encoder.embedding.weight, tuner.trained()["transformer.prefix_encoder.embedding.weight"])
+            assert isinstance(tuned.adapter, PrefixEncoder)
+            assert torch.equal(tuned.adapter.embedding.weight, tuner.trainable_parameters()["transformer.prefix_encoder.embedding.weight"])
         description = imprint.load(case.folder, adapter=tmp_path / "adapter", device="cpu").description
         assert description is not None
         assert (description.base, description.step, description.scores, description.facts) == (
@@ -223,9 +223,9 @@ class TestStart:
 
         tuner = start_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer, checkpointing=True)
 
-        expected = start_prefix(network, PrefixShape.of(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
-        assert tuner.encoder is not None
-        assert torch.equal(tuner.encoder.embedding.weight, expected.embedding.weight)
+        expected = start_prefix(network, PrefixShape.from_network(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
+        assert isinstance(tuner.adapter, PrefixEncoder)
+        assert torch.equal(tuner.adapter.embedding.weight, expected.embedding.weight)
         assert tuner.checkpointing
 
     @pytest.mark.parametrize("name", TUNED)
@@ -236,7 +236,7 @@ class TestStart:
         for adapter in (case.adapter, tmp_path / "again"):
             tuner = start_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
 
-            found = tuner.trained()
+            found = tuner.trainable_parameters()
             assert found.keys() == wanted.keys()
             assert all(torch.equal(found[key], wanted[key]) and found[key].requires_grad for key in found)
             tuner.save(tmp_path / "again", base="base", base_folder=case.folder, template="chatglm", step=0, scores={})
@@ -256,7 +256,7 @@ class TestStart:
         tuner = full_tuner(network)
 
         assert tuner.prefix() is None
-        assert tuner.trained().keys() == dict(network.named_parameters()).keys()
+        assert tuner.trainable_parameters().keys() == dict(network.named_parameters()).keys()
 
     def test_the_golden_folder_holds_both_kinds_of_prefix(self) -> None:
         assert sorted(path.parent.name for path in GOLDEN.glob("*/prefix_pytorch_model.bin")) == [*TUNED, *CHATGLM2_TUNED]

@@ -1,4 +1,4 @@
-"""The one door to peft: a linear with a LoRA on it, its starts, and the configuration that peft reads.
+"""The only module that imports peft: a linear with a LoRA, its initializations, and peft's configuration.
 
 Legend: K inputs, N outputs, R rank.
 """
@@ -13,54 +13,54 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 
 from imprint.quant.linear import QuantizedLinear
-from imprint.tune.lora.section import COMPUTED
+from imprint.tune.lora.section import SUBTRACTED
 from imprint.tune.lora.shape import AnyLinear, LoraShape
 
-NAME = "default"
-"""What peft calls the only adapter of a network."""
+ADAPTER = "default"
+"""peft's name for the only adapter of a network."""
 Init = bool | str
-"""peft's word for a start: True is the standard one."""
+"""peft's `init_lora_weights`: True is the standard initialization."""
 
 
 class LoraLinear(Linear):
-    """A frozen linear, plain or quantised, and beside it scale * B A in fp32; as peft's own, but computed in the linear's own type.
+    """A frozen linear, plain or quantised, plus scale * B A with A and B in fp32; as peft's own, but computed in the linear's dtype.
 
-    peft takes the input to fp32, which at 16 bits doubles what is kept for the gradient and leaves the fast matrix units idle.
+    peft casts the input to fp32, which at 16 bits doubles the saved activations and does not use tensor cores.
     """
 
-    begun: tuple[Tensor, Tensor] | None = None
-    """A and B of a start that is a part of the weight itself: their product is taken off again."""
+    initial_part: tuple[Tensor, Tensor] | None = None
+    """A and B of an initialization that is a part of the weight itself: their product is subtracted."""
 
     @property
     def linear(self) -> AnyLinear:
-        """What it stands on."""
+        """The wrapped linear."""
         base = self.base_layer
         assert isinstance(base, AnyLinear)
         return base
 
     @property
-    def down(self) -> nn.Parameter:
+    def matrix_a(self) -> nn.Parameter:
         """A, (R, K)."""
-        return self.lora_A[NAME].get_parameter("weight")
+        return self.lora_A[ADAPTER].get_parameter("weight")
 
     @property
-    def up(self) -> nn.Parameter:
+    def matrix_b(self) -> nn.Parameter:
         """B, (N, R)."""
-        return self.lora_B[NAME].get_parameter("weight")
+        return self.lora_B[ADAPTER].get_parameter("weight")
 
     @property
     def magnitude(self) -> nn.Parameter | None:
-        """DoRA's row lengths (N,)."""
-        return self.lora_magnitude_vector[NAME].get_parameter("weight") if NAME in self.lora_magnitude_vector else None
+        """DoRA's norms of the weight's rows, (N,)."""
+        return self.lora_magnitude_vector[ADAPTER].get_parameter("weight") if ADAPTER in self.lora_magnitude_vector else None
 
     @property
     def scale(self) -> float:
-        """What the product B A is multiplied by."""
-        return float(self.scaling[NAME])
+        """Factor of the product B A."""
+        return float(self.scaling[ADAPTER])
 
-    def drop(self, share: float) -> None:
-        """Hide this share of the input from A and B while training."""
-        self.lora_dropout[NAME] = nn.Dropout(share) if share else nn.Identity()
+    def set_dropout(self, rate: float) -> None:
+        """Dropout of the input of A, in training."""
+        self.lora_dropout[ADAPTER] = nn.Dropout(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., N)."""
@@ -69,18 +69,19 @@ class LoraLinear(Linear):
             return dora
         out = self.linear(x)
         flat = x.flatten(0, -2)
-        inner, up = self.lora_dropout[NAME](flat) @ self.down.to(x.dtype).t(), self.up.to(x.dtype)
-        if self.begun is not None:  # in one product, so that at the start one part takes away the other however coarse the type
-            down, taken_off = (part.to(x.dtype) for part in self.begun)
-            inner, up = torch.cat((inner, flat @ down.t()), -1), torch.cat((up, -taken_off), -1)
-        total: Tensor = torch.addmm(out.flatten(0, -2), inner, up.t(), alpha=self.scale).view(*x.shape[:-1], -1)
+        inner, matrix_b = self.lora_dropout[ADAPTER](flat) @ self.matrix_a.to(x.dtype).t(), self.matrix_b.to(x.dtype)
+        if self.initial_part is not None:  # one product, so that both parts cancel exactly at the start, at every precision
+            initial_a, initial_b = (matrix.to(x.dtype) for matrix in self.initial_part)
+            inner, matrix_b = torch.cat((inner, flat @ initial_a.t()), -1), torch.cat((matrix_b, -initial_b), -1)
+        total: Tensor = torch.addmm(out.flatten(0, -2), inner, matrix_b.t(), alpha=self.scale).view(*x.shape[:-1], -1)
         return total
 
     def merged_weight(self, weight: Tensor) -> Tensor:
-        """A weight (N, K) of any type with what was learned in it, in fp32."""
-        product = self.up.detach() @ self.down.detach()
-        if self.begun is not None:
-            product -= self.begun[1] @ self.begun[0]
+        """A weight (N, K) of any dtype with the LoRA added, in fp32."""
+        product = self.matrix_b.detach() @ self.matrix_a.detach()
+        if self.initial_part is not None:
+            initial_a, initial_b = self.initial_part
+            product -= initial_b @ initial_a
         total: Tensor = weight.float() + product * self.scale
         if self.magnitude is not None:
             total *= (self.magnitude.detach() / torch.linalg.norm(total, dim=1))[:, None]
@@ -88,11 +89,11 @@ class LoraLinear(Linear):
 
 
 def peft_config(shape: LoraShape, *, init: Init = True, targets: Sequence[str] = ()) -> LoraConfig:
-    """The shape in peft's words, for these linears instead of its own where there are any."""
-    whole = int(shape.alpha) if shape.alpha == int(shape.alpha) else shape.alpha  # peft's own files have whole numbers
+    """Peft's configuration of the shape, for `targets` instead of its own if there are any."""
+    alpha = int(shape.alpha) if shape.alpha == int(shape.alpha) else shape.alpha  # peft's own files have whole numbers
     return LoraConfig(
         r=shape.rank,
-        lora_alpha=whole,  # type: ignore[arg-type]  # as peft's own conversion of rsLoRA writes it
+        lora_alpha=alpha,  # type: ignore[arg-type]  # as peft's own conversion of rsLoRA writes it
         target_modules=list(targets or shape.targets),
         use_rslora=shape.rslora,
         use_dora=shape.dora,
@@ -102,44 +103,44 @@ def peft_config(shape: LoraShape, *, init: Init = True, targets: Sequence[str] =
     )
 
 
-def put_on(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLinear]:
-    """Put a LoRA in fp32 on each of the shape's linears, inside the network; returns them by the linears' names.
+def attach(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLinear]:
+    """Replace each of the shape's linears in the network by one with a LoRA in fp32; returns these by the linears' names.
 
-    A start that takes a part out of the weight leaves the weight as it is: the part is taken off again at each call, so that the base
-    stays the base, and nothing is lost where it is held at 16 bits.
+    An initialization that is a part of the weight leaves the weight unchanged: the part is subtracted in each forward pass. So the base
+    stays the base, and nothing is rounded where it has 16 bits.
     """
-    start = str(init).partition("_")[0]
-    apart = start in (*COMPUTED, "orthogonal")
-    config = peft_config(shape, init=True if apart else init)
+    method = str(init).partition("_")[0]
+    separate = method in (*SUBTRACTED, "orthogonal")
+    config = peft_config(shape, init=True if separate else init)
     config._register_custom_module({nn.Linear: LoraLinear, QuantizedLinear: LoraLinear})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes that peft has never heard of
-        inject_adapter_in_model(config, network, NAME)
-    del network.peft_config  # peft's note to itself; the next LoRA on this network would be warned of it
+        warnings.simplefilter("ignore")  # about classes that peft does not know
+        inject_adapter_in_model(config, network, ADAPTER)
+    del network.peft_config  # else peft warns about the next LoRA on this network
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LoraLinear)}
     for layer in layers.values():
-        for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
-            part.float()
-        if apart:
-            _begin(layer, peft_config(shape, init=init, targets=["0"]), taken_off=start in COMPUTED)
-        if layer.magnitude is not None:  # once more, now that the lengths are not rounded to 16 bits
-            lengths = layer.lora_magnitude_vector[NAME]
-            assert isinstance(lengths, DoraLinearLayer)
-            lengths.update_layer(base_layer=layer.linear, lora_A=layer.down, lora_B=layer.up, scaling=layer.scale)
+        for module in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+            module.float()
+        if separate:
+            _initialize(layer, peft_config(shape, init=init, targets=["0"]), subtracted=method in SUBTRACTED)
+        if layer.magnitude is not None:  # again, now without rounding to 16 bits
+            magnitude = layer.lora_magnitude_vector[ADAPTER]
+            assert isinstance(magnitude, DoraLinearLayer)
+            magnitude.update_layer(base_layer=layer.linear, lora_A=layer.matrix_a, lora_B=layer.matrix_b, scaling=layer.scale)
     return layers
 
 
-def _begin(layer: LoraLinear, config: LoraConfig, *, taken_off: bool) -> None:
-    """Start as peft does on a linear in fp32: on a copy of the weight where it is `taken_off` it, or else on one without numbers."""
+def _initialize(layer: LoraLinear, config: LoraConfig, *, subtracted: bool) -> None:
+    """Initialize as peft does on an fp32 linear: on a copy of the weight if a part of it is to be `subtracted`, else on an empty one."""
     linear = layer.linear
     copy = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
-    copy.weight = nn.Parameter(linear.weight.detach().float().clone() if taken_off else torch.empty(0), requires_grad=False)
-    config.rank_pattern, config.alpha_pattern = {"0": layer.r[NAME]}, {"0": layer.lora_alpha[NAME]}
-    taken = inject_adapter_in_model(config, nn.Sequential(copy), NAME).get_submodule("0")
-    assert isinstance(taken, Linear)
-    down, up = (part[NAME].get_parameter("weight").detach() for part in (taken.lora_A, taken.lora_B))
-    if taken_off:
-        layer.begun = (down, up)
+    copy.weight = nn.Parameter(linear.weight.detach().float().clone() if subtracted else torch.empty(0), requires_grad=False)
+    config.rank_pattern, config.alpha_pattern = {"0": layer.r[ADAPTER]}, {"0": layer.lora_alpha[ADAPTER]}
+    initialized = inject_adapter_in_model(config, nn.Sequential(copy), ADAPTER).get_submodule("0")
+    assert isinstance(initialized, Linear)
+    matrix_a, matrix_b = (module[ADAPTER].get_parameter("weight").detach() for module in (initialized.lora_A, initialized.lora_B))
+    if subtracted:
+        layer.initial_part = (matrix_a, matrix_b)
     with torch.no_grad():
-        layer.down.copy_(down)
-        layer.up.copy_(up)
+        layer.matrix_a.copy_(matrix_a)
+        layer.matrix_b.copy_(matrix_b)

@@ -1,109 +1,145 @@
-"""A LoRA on a network: taken off and put back, saved and loaded under peft's names, and made one with the weights."""
+"""A LoRA on a network: attached and detached, saved under peft's names, and merged into the weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imprint.errors import UserError
 from imprint.messages import Bilingual
+from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
+from imprint.tune.adapter import LoraFacts, Method
 from imprint.tune.lora.shape import LoraShape
 
-if TYPE_CHECKING:  # peft takes seconds to import, and only who uses a LoRA shall wait for it
+if TYPE_CHECKING:  # peft takes seconds to import; only a LoRA needs it
     from imprint.tune.lora.layer import Init, LoraLinear
 
-OUTER = "base_model.model."
-"""What peft puts before the names of the linears."""
-DOWN, UP, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
-"""What peft calls a linear's parts in its files."""
+PEFT_PREFIX = "base_model.model."
+"""Start of the tensors' names in peft's files."""
+LORA_A, LORA_B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+"""Names of a linear's tensors in peft's files."""
+CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+"""peft's file names."""
 
 
 class Lora:
-    """What learns on some linears of one network. It wraps them where they stand; taken off, the network is its base again, bit for bit."""
+    """A LoRA as an `Adapter`: its modules replace linears of one network; inside `off` the network is the base, bit for bit."""
+
+    method: ClassVar[Method] = "lora"
+    mergeable: ClassVar[bool] = True
 
     def __init__(self, network: Network, shape: LoraShape, *, init: "Init" = True) -> None:
-        from imprint.tune.lora.layer import put_on
+        from imprint.tune.lora.layer import attach
 
         self.network = network
         self.shape = shape
-        self.layers: dict[str, LoraLinear] = put_on(network, shape, init)
+        self.layers: dict[str, LoraLinear] = attach(network, shape, init)
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Inside this block the network is the base, with the base's modules and names."""
-        was_on = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is layer}
-        for name, layer in was_on.items():
+        """See Adapter."""
+        attached = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is layer}
+        for name, layer in attached.items():
             self.network.set_submodule(name, layer.linear)
         try:
             yield
         finally:
-            for name, layer in was_on.items():
+            for name, layer in attached.items():
                 self.network.set_submodule(name, layer)
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Inside this block the network has the LoRA, also within one of `off`."""
-        was_off = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is not layer}
-        for name, layer in was_off.items():
+        """See Adapter."""
+        detached = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is not layer}
+        for name, layer in detached.items():
             self.network.set_submodule(name, layer)
         try:
             yield
         finally:
-            for name, layer in was_off.items():
+            for name, layer in detached.items():
                 self.network.set_submodule(name, layer.linear)
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
-        """Every matrix under peft's full names."""
-        found: dict[str, nn.Parameter] = {}
+        """See Adapter; under peft's full names."""
+        tensors: dict[str, nn.Parameter] = {}
         for name, layer in self.layers.items():
-            found |= {f"{OUTER}{name}.{DOWN}": layer.down, f"{OUTER}{name}.{UP}": layer.up}
+            tensors |= {f"{PEFT_PREFIX}{name}.{LORA_A}": layer.matrix_a, f"{PEFT_PREFIX}{name}.{LORA_B}": layer.matrix_b}
             if layer.magnitude is not None:
-                found[f"{OUTER}{name}.{MAGNITUDE}"] = layer.magnitude
-        return found
+                tensors[f"{PEFT_PREFIX}{name}.{MAGNITUDE}"] = layer.magnitude
+        return tensors
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Those that learn."""
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """See Adapter; some initializations train one of the two matrices only."""
         return {name: parameter for name, parameter in self.named_tensors().items() if parameter.requires_grad}
 
-    def result(self) -> tuple[LoraShape, dict[str, Tensor]]:
-        """What is saved: shape and matrices of a LoRA for the base as it is.
+    def saved_form(self) -> tuple[LoraShape, dict[str, Tensor]]:
+        """Shape and tensors as they are saved, for the unchanged base.
 
-        A start that was taken off again is written out as further rows and columns, with the opposite sign, as peft's own conversion does.
+        An initial part that is subtracted becomes further rows and columns with the opposite sign, as in peft's own conversion.
         """
         tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in self.named_tensors().items()}
         for name, layer in self.layers.items():
-            if layer.begun is not None:
-                tensors[f"{OUTER}{name}.{DOWN}"] = torch.cat((layer.down.detach(), layer.begun[0]))
-                tensors[f"{OUTER}{name}.{UP}"] = torch.cat((layer.up.detach(), -layer.begun[1]), 1)
-        doubled = any(layer.begun is not None for layer in self.layers.values())
+            if layer.initial_part is not None:
+                initial_a, initial_b = layer.initial_part
+                tensors[f"{PEFT_PREFIX}{name}.{LORA_A}"] = torch.cat((layer.matrix_a.detach(), initial_a))
+                tensors[f"{PEFT_PREFIX}{name}.{LORA_B}"] = torch.cat((layer.matrix_b.detach(), -initial_b), 1)
+        doubled = any(layer.initial_part is not None for layer in self.layers.values())
         return self.shape.doubled() if doubled else self.shape, tensors
 
-    def train(self, *, mode: bool) -> None:
-        """Let dropout act, or not."""
-        for layer in self.layers.values():
-            layer.train(mode)
+    def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix | None:  # noqa: ARG002
+        """See Adapter; a LoRA is no prefix."""
+        return None
 
-    def drop(self, share: float) -> None:
-        """Hide this share of each linear's input from its LoRA while training."""
+    def set_dropout(self, rate: float) -> None:
+        """See Adapter; of each linear's input, for its LoRA only."""
         for layer in self.layers.values():
-            layer.drop(share)
+            layer.set_dropout(rate)
 
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take these matrices, which must have the names and shapes of ours."""
+    def set_training(self, *, training: bool) -> None:
+        """See Adapter."""
+        for layer in self.layers.values():
+            layer.train(training)
+
+    def settings(self) -> dict[str, object]:
+        """See Adapter."""
+        shape = self.shape
+        return {"rank": shape.rank, "alpha": shape.alpha, "rslora": shape.rslora, "dora": shape.dora, "targets": shape.targets}
+
+    def facts(self, start: str) -> LoraFacts:
+        """See Adapter."""
+        with self.off():
+            return LoraFacts(self.saved_form()[0].rank, tuple(self.shape.short_names(self.network)), start)
+
+    def save_files(self, folder: Path, base: str) -> None:
+        """See Adapter; peft's two files."""
+        from imprint.tune.lora.layer import peft_config
+
+        shape, tensors = self.saved_form()
+        config = peft_config(shape)
+        with self.off():
+            config.target_modules = shape.short_names(self.network)
+        config.base_model_name_or_path, config.inference_mode = base, True
+        config.save_pretrained(str(folder))
+        saved = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(saved, folder / TENSORS_FILE, {"format": "pt"})
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy these tensors, which must have the names and shapes of `named_tensors`."""
         with torch.no_grad():
             for name, parameter in self.named_tensors().items():
                 parameter.copy_(tensors[name])
 
     @torch.no_grad()
     def merge(self, *, dequantize: bool = False) -> None:
-        """Make what was learned a part of the weights, for good: the network is a plain one of the same type afterwards.
+        """Add the LoRA to the weights, for good: the network has plain linears of the same dtype afterwards.
 
-        A weight held as integers cannot take it up: with `dequantize` all of them become numbers of the network's type first; otherwise
-        that is a UserError.
+        A quantised weight cannot take it up: `dequantize` dequantises all of them first; without it that is a UserError.
         """
         quantized = {name: module for name, module in self.network.named_modules() if isinstance(module, QuantizedLinear)}
         if quantized and not dequantize:
@@ -111,8 +147,7 @@ class Lora:
             raise UserError(
                 Bilingual(
                     f"merge: the base holds its weights in {bits} bits, which cannot take up a LoRA exactly. Merge it into the base "
-                    "that is "
-                    "not quantised, or ask for 16-bit weights.",
+                    "that is not quantised, or ask for 16-bit weights.",
                     "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
                 )
             )

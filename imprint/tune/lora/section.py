@@ -7,24 +7,23 @@ from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section
 
-RANK = 8
-"""Rank where the recipe does not say."""
-NEEDS_ROWS = {
+DEFAULT_RANK = 8
+NEEDS_DATA = {
     "eva": "the activations of your rows",
     "corda": "the activations of sample rows",
     "lora_ga": "the gradients of your rows",
 }
-"""Starts of peft that are computed from data, which is not at hand before training."""
-COMPUTED = ("olora", "pissa")
-"""Starts taken from the weight itself, which begin as a part of it: the same part is taken off again, so that the start is the base."""
-FROM_WEIGHT = (*COMPUTED, "mica")
-"""Starts that are computed from a weight as numbers."""
+"""peft's initializations from data, which has not been read when a LoRA is initialized."""
+SUBTRACTED = ("olora", "pissa")
+"""Initializations that are a part of the weight: the same part is subtracted, so that training starts from the base."""
+NEEDS_PLAIN_WEIGHT = (*SUBTRACTED, "mica")
+"""Initializations that are computed from a weight that is not quantised."""
 
 Start = Literal["standard", "gaussian", "orthogonal", "olora", "pissa", "mica", "eva", "corda", "lora_ga", "loftq"]
 
 
 class LoraSection(Section):
-    """LoRA: two thin matrices beside each of some linears are trained, the base stays frozen."""
+    """LoRA: two low-rank matrices beside some linears are trained, the base stays frozen."""
 
     method: Literal["lora"] = Field(description="Train two thin matrices beside linears (LoRA); the base stays frozen.")
     adapter: Path | None = Field(
@@ -62,9 +61,10 @@ class LoraSection(Section):
 
     @property
     def init(self) -> bool | str:
-        """What peft calls the start."""
-        fast = f"pissa_niter_{self.pissa_iterations}"
-        return self.start == "standard" or (fast if self.start == "pissa" and self.pissa_iterations else self.start)
+        """Peft's `init_lora_weights`."""
+        if self.start == "pissa" and self.pissa_iterations:
+            return f"pissa_niter_{self.pissa_iterations}"
+        return True if self.start == "standard" else self.start
 
     @field_validator("targets")
     @classmethod
@@ -76,14 +76,14 @@ class LoraSection(Section):
     @field_validator("start")
     @classmethod
     def _known_without_data(cls, start: str, info: ValidationInfo) -> str:
-        if start in NEEDS_ROWS:
-            raise ValueError(f'"{start}" starts from {NEEDS_ROWS[start]}, which are not gathered here; take "pissa", or "standard"')
+        if start in NEEDS_DATA:
+            raise ValueError(f'"{start}" starts from {NEEDS_DATA[start]}, which are not gathered here; take "pissa", or "standard"')
         if start == "loftq":
             raise ValueError('"loftq" quantises the base in a format of its own; take model.quantize with start "standard"')
-        rank = RANK if info.data.get("rank") is None else info.data["rank"]
+        rank = DEFAULT_RANK if info.data.get("rank") is None else info.data["rank"]
         if start == "orthogonal" and rank % 2 and info.data.get("adapter") is None:
             raise ValueError(f'"orthogonal" needs an even rank, and tune.rank is {rank}; take {rank + 1}')
-        if start in FROM_WEIGHT and info.data.get("dora") and info.data.get("adapter") is None:
+        if start in NEEDS_PLAIN_WEIGHT and info.data.get("dora") and info.data.get("adapter") is None:
             raise ValueError(f'"{start}" and tune.dora both take the weight apart, which does not go together; take one of them')
         return start
 

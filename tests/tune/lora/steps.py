@@ -36,15 +36,15 @@ def tuner(network: Network, *, checkpointing: bool = False, seed: int = 5, secti
 
 def lora_of(one: Tuner) -> Lora:
     """The LoRA of a tuner."""
-    assert one.lora is not None
-    return one.lora
+    assert isinstance(one.adapter, Lora)
+    return one.adapter
 
 
 def scattered(lora: Lora, *, seed: int = 1, size: float = 0.3) -> Lora:
     """The LoRA with random numbers in all that learns, so that it matters."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in lora.trained().values():
+        for parameter in lora.trainable_parameters().values():
             parameter.add_(torch.randn_like(parameter) * size)
     return lora
 
@@ -58,7 +58,7 @@ def golden_batch(network: Network) -> Pack:
 def gradients(one: Tuner, batch: Pack) -> dict[str, Tensor]:
     """The gradients of what learns."""
     one.train()(batch).backward()
-    found = {name: parameter.grad for name, parameter in one.trained().items()}
+    found = {name: parameter.grad for name, parameter in one.trainable_parameters().items()}
     return {name: grad for name, grad in found.items() if grad is not None}
 
 
@@ -66,11 +66,11 @@ def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[f
     """The losses before each of so many steps of AdamW."""
     engine = Engine.start(
         one,
-        one.trained(),
+        one.trainable_parameters(),
         OptimizerSection(learning_rate=rate, warmup_steps=0, schedule="constant"),
         steps,
         device=torch.device("cpu"),
-        lr_ratios=one.rate_ratios(),
+        lr_ratios=one.lr_ratios(),
     )
     found = []
     for step in range(1, steps + 1):

@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 import imprint
 from imprint.errors import UserError
 from imprint.models.network import Network
-from imprint.tune.adapter import DESCRIPTION, LoraFacts, load_adapter
-from imprint.tune.lora.files import CONFIG, PICKLED, TENSORS, read_lora
+from imprint.tune.adapter import LoraFacts
+from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter
+from imprint.tune.lora.files import read_lora
+from imprint.tune.lora.lora import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
 from imprint.tune.lora.section import LoraSection
 from tests.cases import Case, difference, small_network
 from tests.tune.lora.steps import QKV, base, golden_batch, greedy, lora_of, saved, scattered, tuner
-from tests.tune.test_adapter import Canary
+from tests.tune.test_adapter_folder import Canary
 
 KINDS: list[dict[str, object]] = [
     {},
@@ -54,7 +56,7 @@ def change(file: Path, **fields: object) -> None:
 def foreign(folder: Path, knobs: dict[str, object] | None = None) -> Path:
     """A folder as peft leaves it, without our description."""
     path, _ = adapter(folder, knobs)
-    (path / DESCRIPTION).unlink()
+    (path / DESCRIPTION_FILE).unlink()
     return path
 
 
@@ -73,7 +75,7 @@ def test_peft_reads_what_we_write(knobs: dict[str, object], tmp_path: Path) -> N
 
     assert difference(hidden(theirs.base_model.model, batch), hidden(network, batch)) <= 1e-3
     injected = peft.inject_adapter_in_model(peft.PeftConfig.from_pretrained(str(folder)), base())
-    missed: Any = peft.set_peft_model_state_dict(injected, load_file(folder / TENSORS))
+    missed: Any = peft.set_peft_model_state_dict(injected, load_file(folder / TENSORS_FILE))
     assert not missed.unexpected_keys
     assert difference(hidden(injected, batch), hidden(network, batch)) <= 1e-3
 
@@ -90,7 +92,7 @@ def test_what_is_saved_comes_back_on_the_base_as_it_is(knobs: dict[str, object],
     assert isinstance(model.description.facts, LoraFacts)
     assert (model.description.method, model.description.step, model.description.scores) == ("lora", 3, {"eval_loss": 1.5})
     assert model.description.facts.start == knobs.get("start", "standard")
-    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION, CONFIG, TENSORS]
+    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION_FILE, CONFIG_FILE, TENSORS_FILE]
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,12 @@ def test_what_peft_writes_is_read(knobs: dict[str, Any], pickled: bool, tmp_path
     model = imprint.load(Case("chatglm1-base").folder, adapter=tmp_path / "theirs", dtype="float32", device="cpu")
 
     batch = golden_batch(model.network)
-    assert (tmp_path / "theirs" / (PICKLED if pickled else TENSORS)).is_file()
+    assert (tmp_path / "theirs" / (PICKLE_FILE if pickled else TENSORS_FILE)).is_file()
     assert difference(hidden(model.network, batch), hidden(theirs.base_model.model, batch)) <= 1e-3
     assert model.description is not None
     assert isinstance(model.description.facts, LoraFacts)
     assert (model.description.base, model.description.facts.start) == ("", "peft")
-    assert model.description.told("x") == "LoRA x (rank 4 on dense, query_key_value)"
+    assert model.description.summary("x") == "LoRA x (rank 4 on dense, query_key_value)"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "INT8", "INT4"])
@@ -120,7 +122,7 @@ def test_an_adapter_goes_to_its_base_at_another_precision(precision: str, tmp_pa
 
     again = saved(tuner(base(precision), section=LoraSection(method="lora", adapter=folder)), tmp_path / "again")
 
-    before, after = load_file(folder / TENSORS), load_file(again / TENSORS)
+    before, after = load_file(folder / TENSORS_FILE), load_file(again / TENSORS_FILE)
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
@@ -135,9 +137,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 
 def test_names_of_older_files_and_other_prefixes_are_understood(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    wanted = load_file(folder / TENSORS)
+    wanted = load_file(folder / TENSORS_FILE)
     bare = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): tensor for name, tensor in wanted.items()}
-    save_file(bare, folder / TENSORS)
+    save_file(bare, folder / TENSORS_FILE)
 
     lora = read_lora(folder, base())
 
@@ -166,7 +168,7 @@ def test_names_of_older_files_and_other_prefixes_are_understood(tmp_path: Path) 
 )
 def test_a_configuration_that_is_strange_is_a_sentence(fields: dict[str, object], said: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    change(folder / CONFIG, **fields)
+    change(folder / CONFIG_FILE, **fields)
 
     assert said in refusal(folder)
 
@@ -174,7 +176,7 @@ def test_a_configuration_that_is_strange_is_a_sentence(fields: dict[str, object]
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
 def test_a_damaged_configuration_is_a_sentence(content: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    (folder / CONFIG).write_text(content)
+    (folder / CONFIG_FILE).write_text(content)
 
     assert "cannot be read as peft's configuration" in refusal(folder)
 
@@ -183,7 +185,7 @@ def test_nothing_that_a_configuration_names_is_followed(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     evil = {"parent_library": "os", "base_model_class": "system"}
     change(
-        folder / CONFIG,
+        folder / CONFIG_FILE,
         base_model_name_or_path="https://example.com/evil",
         revision="main",
         auto_mapping=evil,
@@ -214,25 +216,25 @@ Spoil = Callable[[dict[str, torch.Tensor]], None]
 )
 def test_tensors_that_do_not_fit_are_a_sentence(spoil: Spoil, said: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    held = load_file(folder / TENSORS)
+    held = load_file(folder / TENSORS_FILE)
     spoil(held)
-    save_file(held, folder / TENSORS)
+    save_file(held, folder / TENSORS_FILE)
 
     assert said in refusal(folder)
 
 
 def test_damaged_and_missing_files_are_sentences(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    (folder / TENSORS).write_bytes(b"damaged")
-    assert f"{folder / TENSORS}: cannot be read" in refusal(folder)
-    (folder / TENSORS).unlink()
-    assert f"has {CONFIG} but neither {TENSORS} nor {PICKLED}; found {CONFIG}" in refusal(folder)
+    (folder / TENSORS_FILE).write_bytes(b"damaged")
+    assert f"{folder / TENSORS_FILE}: cannot be read" in refusal(folder)
+    (folder / TENSORS_FILE).unlink()
+    assert f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {CONFIG_FILE}" in refusal(folder)
 
 
 def test_code_in_a_pickled_adapter_is_never_run(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    (folder / TENSORS).unlink()
-    torch.save({f"base_model.model.{QKV}.lora_A.weight": Canary(tmp_path / "ran")}, folder / PICKLED)
+    (folder / TENSORS_FILE).unlink()
+    torch.save({f"base_model.model.{QKV}.lora_A.weight": Canary(tmp_path / "ran")}, folder / PICKLE_FILE)
 
     assert "cannot be read as plain weights" in refusal(folder)
     assert not (tmp_path / "ran").exists()

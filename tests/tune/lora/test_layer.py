@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedLinear
-from imprint.tune.lora.lora import DOWN, OUTER, UP, Lora
+from imprint.tune.lora.lora import LORA_A, LORA_B, PEFT_PREFIX, Lora
 from imprint.tune.lora.section import LoraSection
 from tests.cases import difference, plain_twin
 from tests.tune.lora.steps import QKV, base, golden_batch, gradients, lora_of, losses, scattered, tuner
@@ -56,7 +56,7 @@ def test_losses_are_those_of_peft_step_by_step(knobs: dict[str, object]) -> None
     assert isinstance(reference, Network)
     if knobs.get("start") == "orthogonal":  # other numbers are drawn before
         theirs = {name.replace(".default", ""): tensor.detach() for name, tensor in reference.named_parameters() if "lora_" in name}
-        lora_of(ours).fill({f"{OUTER}{name}": tensor for name, tensor in theirs.items()})
+        lora_of(ours).load_tensors({f"{PEFT_PREFIX}{name}": tensor for name, tensor in theirs.items()})
     batch = golden_batch(ours.network)
 
     found = losses(ours, batch, 6, rate=0.002)
@@ -113,7 +113,7 @@ def test_gradients_are_those_of_the_merged_weight(precision: str, targets: str |
     again = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in lora.named_tensors().items()}
     weights = {}
     for name in lora.layers:
-        product = again[f"{OUTER}{name}.{UP}"] @ again[f"{OUTER}{name}.{DOWN}"]
+        product = again[f"{PEFT_PREFIX}{name}.{LORA_B}"] @ again[f"{PEFT_PREFIX}{name}.{LORA_A}"]
         weights[f"{name}.weight"] = plain.get_parameter(f"{name}.weight") + 6.0 / 4 * product
     hidden = functional_call(plain, weights, (batch,))
     nn.functional.cross_entropy(plain.logits(hidden[batch.targets]), batch.labels, reduction="sum").backward()
@@ -148,7 +148,7 @@ def test_no_gradient_of_a_frozen_weight_is_even_computed(precision: str) -> None
         found = gradients(one, golden_batch(one.network))
 
     assert not products.shapes & {size, size[::-1]}
-    assert len(found) == len(one.trained())
+    assert len(found) == len(one.trainable_parameters())
     assert all(parameter.grad is None for name, parameter in one.network.named_parameters() if "lora_" not in name)
     assert isinstance(layer.linear, QuantizedLinear) == (precision != "float32")
 
@@ -162,12 +162,12 @@ def test_what_learns_is_fp32_and_the_base_keeps_its_type(knobs: dict[str, object
 
     one = tuner(network, section=section(knobs))
 
-    assert {parameter.dtype for parameter in one.trained().values()} == {torch.float32}
+    assert {parameter.dtype for parameter in one.trainable_parameters().values()} == {torch.float32}
     with torch.no_grad():
         assert difference(network.logits(network(batch)).float(), plain) <= 0.3  # the start is the base, up to rounding
         hidden = network(batch)
     assert hidden.dtype == torch.bfloat16
-    with one.base():
+    with one.adapter_off():
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -188,7 +188,7 @@ def test_a_base_of_random_numbers_starts_as_itself_in_fp32_too() -> None:
         lora = Lora(network, lora_of(tuner(base(), section=section({"start": start}))).shape, init=start)
 
         assert difference(network(batch), plain) <= 1e-4
-        assert all(layer.begun is not None and float(layer.up.detach().abs().max()) > 0 for layer in lora.layers.values())
+        assert all(layer.initial_part is not None and float(layer.matrix_b.detach().abs().max()) > 0 for layer in lora.layers.values())
 
 
 def test_peft_which_takes_seconds_is_imported_where_a_lora_is_made_only(repo: Path) -> None:

@@ -20,9 +20,9 @@ from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack
 from imprint.quant.linear import QuantizedLinear, QuantizedWeight
 from imprint.runs import RunFolder
-from imprint.tune.lora.lora import OUTER, UP, Lora
+from imprint.tune.lora.lora import LORA_B, PEFT_PREFIX, Lora
 from imprint.tune.lora.section import LoraSection
-from imprint.tune.lora.shape import LoraShape, shape_for
+from imprint.tune.lora.shape import LoraShape, shape_from_section
 from imprint.tune.tuner import Tuner, start_tuner
 from tests import reference_models
 from tests.cases import GOLDEN, Case, difference, quantized_folder
@@ -45,7 +45,7 @@ def test_off_it_is_the_base_bit_for_bit_with_the_bases_names(precision: str) -> 
     network = base(precision)
     batch = golden_batch(network)
     before, state = network(batch), {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    lora = scattered(Lora(network, shape_for(LoraSection(method="lora"), network)))
+    lora = scattered(Lora(network, shape_from_section(LoraSection(method="lora"), network)))
 
     assert difference(network(batch), before) > 0.01
     with lora.off():
@@ -62,7 +62,7 @@ def test_off_it_is_the_base_bit_for_bit_with_the_bases_names(precision: str) -> 
 
 def test_an_error_inside_puts_it_back() -> None:
     network = base()
-    lora = Lora(network, shape_for(LoraSection(method="lora"), network))
+    lora = Lora(network, shape_from_section(LoraSection(method="lora"), network))
 
     with pytest.raises(ZeroDivisionError), lora.off():
         raise ZeroDivisionError
@@ -120,7 +120,7 @@ def test_integers_are_merged_on_request_only(precision: str) -> None:
 def test_an_embedding_of_integers_becomes_numbers_too_and_the_folder_loads(tmp_path: Path) -> None:
     source = quantized_folder(tmp_path / "base", 8, embeddings=True)
     network = load_network(source, dtype=torch.float32, device=torch.device("cpu"))
-    lora = scattered(Lora(network, shape_for(LoraSection(method="lora"), network)), size=0.05)
+    lora = scattered(Lora(network, shape_from_section(LoraSection(method="lora"), network)), size=0.05)
     batch = golden_batch(network)
     with torch.no_grad():
         before = network(batch)
@@ -184,12 +184,12 @@ def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kin
 def test_a_start_from_the_weight_is_saved_for_the_base_as_it_is() -> None:
     lora = learned("float32", {"start": "pissa"})
 
-    shape, tensors = lora.result()
+    shape, tensors = lora.saved_form()
 
     assert (shape.rank, shape.alpha) == (8, 16.0)
-    assert tensors[f"{OUTER}{QKV}.{UP}"].shape[1] == 8
+    assert tensors[f"{PEFT_PREFIX}{QKV}.{LORA_B}"].shape[1] == 8
     plain = Lora(base(), shape)
-    plain.fill(tensors)
+    plain.load_tensors(tensors)
     batch = golden_batch(plain.network)
     with torch.no_grad():
         assert difference(plain.network(batch), lora.network(batch)) <= 1e-3
@@ -200,8 +200,8 @@ def test_a_linear_may_have_a_rank_of_its_own() -> None:
 
     lora = Lora(base(), shape)
 
-    assert (lora.layers[QKV].down.shape[0], lora.layers[QKV].scale) == (2, 2.5)
-    assert (lora.layers[QKV.replace("0", "1")].down.shape[0], lora.layers[QKV.replace("0", "1")].scale) == (4, 2.0)
+    assert (lora.layers[QKV].matrix_a.shape[0], lora.layers[QKV].scale) == (2, 2.5)
+    assert (lora.layers[QKV.replace("0", "1")].matrix_a.shape[0], lora.layers[QKV.replace("0", "1")].scale) == (4, 2.0)
 
 
 # Whole runs
@@ -234,7 +234,7 @@ def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path)
     folder = recipe.parent / "base"
     talker = imprint.load(folder, device="cpu")
     tuner = start_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer, checkpointing=False)
-    for parameter in tuner.trained().values():
+    for parameter in tuner.trainable_parameters().values():
         torch.nn.init.normal_(parameter)
     tuner.save(tmp_path / "adapter", base="base", base_folder=folder, template="chatglm", step=1, scores={})
     tuned, plain = imprint.load(folder, adapter=tmp_path / "adapter", device="cpu"), imprint.load(folder, device="cpu")
@@ -325,7 +325,7 @@ def test_the_other_commands_work_on_a_run(run: RunFolder, monkeypatch: pytest.Mo
     rows = run.path.parent / "rows.jsonl"
     source = resolve_source(run.path)
     model = load_model(source)
-    assert (model.lora is None, model.encoder) == (False, None)
+    assert isinstance(model.adapter, Lora)
     assert load_model(source, base=True).adapter is None
 
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "4"]) == 0

@@ -6,7 +6,7 @@ import torch
 
 from imprint.config.recipe import read_overrides
 from imprint.errors import UserError
-from imprint.tune.adapter import load_adapter
+from imprint.tune.adapter_folder import load_adapter
 from imprint.tune.lora.section import LoraSection
 from tests.cases import difference
 from tests.tune.lora.steps import PRECISIONS, base, golden_batch, losses, saved, tuner

@@ -4,7 +4,7 @@ from imprint.errors import UserError
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import LoraSection
-from imprint.tune.lora.shape import LoraShape, linears, shape_for, targets_of
+from imprint.tune.lora.shape import LoraShape, linears_of, resolve_targets, shape_from_section
 from tests.cases import small_network
 from tests.tune.lora.steps import base
 
@@ -18,52 +18,52 @@ def wanted(**knobs: object) -> LoraSection:
 def test_a_network_says_where_a_lora_stands_unless_the_recipe_does() -> None:
     network = small_network()
 
-    shape = shape_for(wanted(), network)
+    shape = shape_from_section(wanted(), network)
 
     assert shape.targets == tuple(f"transformer.layers.{layer}.attention.query_key_value" for layer in range(2))
     assert (shape.rank, shape.alpha, shape.rslora, shape.dora) == (8, 16.0, False, False)
-    assert shape_for(wanted(targets="attention"), network) == shape
+    assert shape_from_section(wanted(targets="attention"), network) == shape
 
 
 def test_all_are_the_linears_of_the_blocks() -> None:
     network = small_network()
 
-    shape = shape_for(wanted(targets="all", rank=3, alpha=5.0), network)
+    shape = shape_from_section(wanted(targets="all", rank=3, alpha=5.0), network)
 
     assert sorted({name.rpartition(".")[2] for name in shape.targets}) == ENDS
-    assert set(shape.targets) == linears(network).keys()
-    assert shape.names(network) == ENDS
+    assert set(shape.targets) == linears_of(network).keys()
+    assert shape.short_names(network) == ENDS
 
 
 def test_names_mean_linears_that_end_so() -> None:
     network = small_network()
 
-    assert len(targets_of(("dense",), network)) == 2
-    assert targets_of(("layers.1.mlp.dense_h_to_4h",), network) == ("transformer.layers.1.mlp.dense_h_to_4h",)
+    assert len(resolve_targets(("dense",), network)) == 2
+    assert resolve_targets(("layers.1.mlp.dense_h_to_4h",), network) == ("transformer.layers.1.mlp.dense_h_to_4h",)
     with pytest.raises(UserError, match=r'no linear of this base is called "q_proj". It has dense, dense_4h_to_h, dense_h_to_4h, query_'):
-        targets_of(("dense", "q_proj"), network)
+        resolve_targets(("dense", "q_proj"), network)
 
 
 def test_single_linears_are_called_by_their_full_names() -> None:
     network = small_network()
-    one = shape_for(wanted(targets=("layers.1.attention.dense",)), network)
+    one = shape_from_section(wanted(targets=("layers.1.attention.dense",)), network)
 
-    assert one.names(network) == ["transformer.layers.1.attention.dense"]
+    assert one.short_names(network) == ["transformer.layers.1.attention.dense"]
 
 
 def test_a_rank_above_the_size_of_a_linear_is_refused() -> None:
     with pytest.raises(UserError, match=r"tune.rank: 33 is more than transformer.layers.0.attention.query_key_value has: 32 inputs, 96 o"):
-        shape_for(wanted(rank=33), small_network())
+        shape_from_section(wanted(rank=33), small_network())
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("knobs", [{"dora": True}, {"start": "pissa"}, {"start": "olora"}, {"start": "mica"}], ids=str)
 def test_what_needs_the_weight_as_numbers_is_refused_on_integers(knobs: dict[str, object], bits: int) -> None:
     network = base(f"INT{bits}")
-    assert all(isinstance(linear, QuantizedLinear) for linear in linears(network).values())
+    assert all(isinstance(linear, QuantizedLinear) for linear in linears_of(network).values())
 
     with pytest.raises(UserError) as caught:
-        shape_for(wanted(**knobs), network)
+        shape_from_section(wanted(**knobs), network)
 
     assert f"works on the weight as numbers, but this base holds it in {bits} bits. Take a base that is not quantised" in str(caught.value)
     assert "需要未量化的底座" in str(caught.value)

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+import imprint
+from imprint.quant.formats import BITS
+from imprint.tune.fingerprint import fingerprint, same_base
+from tests.cases import Case, quantized_folder, small_network
+
+
+def test_it_has_a_number_for_each_weight_which_precision_hardly_moves() -> None:
+    network = small_network()
+    exact = fingerprint(network)
+
+    assert len(exact) == len(list(network.parameters()))
+    assert same_base(exact, exact)
+    assert same_base(exact, fingerprint(network.bfloat16()))
+
+
+def test_other_weights_and_other_lengths_differ() -> None:
+    exact = fingerprint(small_network())
+
+    assert not same_base(exact, fingerprint(small_network(seed=1)))
+    assert not same_base(exact, exact[:8])
+    changed = small_network()
+    changed.get_parameter("transformer.layers.1.mlp.dense_4h_to_h.weight").zero_()
+    assert not same_base(exact, fingerprint(changed))
+    assert not same_base(exact, [])
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("bits", BITS)
+def test_a_quantised_base_is_still_the_same(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+    case = Case("chatglm1-base")
+    exact = fingerprint(case.load().network)
+    folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
+
+    found = fingerprint(imprint.load(folder, dtype="float16", device="cpu").network)
+
+    assert len(found) == len(exact)
+    assert same_base(exact, found)
+    assert not same_base(fingerprint(small_network()), found)
