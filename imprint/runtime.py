@@ -1,4 +1,4 @@
-"""The machine: which device and type to compute in, the random state, memory, and the signals that end a long job."""
+"""The machine: device and dtype, random state, memory, and signals that stop a long job."""
 
 import os
 import random
@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -25,12 +26,15 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bf16": torch.bfloat16,
 }
 
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
-"""How CUDA, the CPU, the system and cuBLAS say that memory ran out."""
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
+"""Parts of the out-of-memory messages of CUDA, the CPU allocator, the system and cuBLAS."""
+
+
+STOPPING = Bilingual("stopping after this step; once more stops at once", "本步结束后停止，再按一次立即停止")
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; without a name the first GPU, else the CPU; UserError where there is no such device."""
+    """The device called `name`; by default the first GPU, else the CPU. Raises UserError if there is no such device."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -43,13 +47,13 @@ def choose_device(name: str | None) -> torch.device:
         raise UserError(f'the device "{name}" is not supported; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.')
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        have = f"this machine has {gpus} (cuda:0 to cuda:{gpus - 1})" if gpus else "PyTorch sees no GPU here"
-        raise UserError(f'the device "{name}" was asked for, but {have}. Say device cpu, or check the driver with nvidia-smi.')
+        available = f"this machine has {gpus} (cuda:0 to cuda:{gpus - 1})" if gpus else "PyTorch sees no GPU here"
+        raise UserError(f'the device "{name}" was asked for, but {available}. Say device cpu, or check the driver with nvidia-smi.')
     return device
 
 
 def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The floating-point type of that name; without one float32 on the CPU, on a GPU bfloat16 where it has it, else float16."""
+    """The dtype called `name`; by default float32 on the CPU; on a GPU bfloat16 if supported, else float16."""
     if name is None:
         if device.type == "cpu":
             return torch.float32
@@ -61,7 +65,7 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.
 
 
 def seed_everything(seed: int) -> None:
-    """Start every random generator from `seed`: Python's, NumPy's where it is loaded, PyTorch's on all devices."""
+    """Seed every random generator: Python's, NumPy's if it is imported, PyTorch's on all devices."""
     random.seed(seed)
     torch.manual_seed(seed)
     if numpy := sys.modules.get("numpy"):
@@ -69,7 +73,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every random generator, of plain values and tensors: `torch.load(weights_only=True)` reads it back."""
+    """The state of every random generator as plain values and tensors, readable by `torch.load(weights_only=True)`."""
     version, words, gauss = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
@@ -83,12 +87,12 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put every random generator back to where `rng_state` saw it; GPUs beyond those it saw keep theirs."""
+    """Restore every random generator; GPUs that are not in `state` keep theirs."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     torch.set_rng_state(state["torch"])
-    for index, words_of_gpu in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(words_of_gpu, index)
+    for index, gpu_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(gpu_state, index)
     if "numpy" in state:
         import numpy as np
 
@@ -96,23 +100,23 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def memory_bytes() -> tuple[int, int]:
-    """Main memory of this machine, and how much of it programs may still take."""
+    """(total, available) main memory of this machine in bytes."""
     memory = psutil.virtual_memory()
     return int(memory.total), int(memory.available)
 
 
 def child_processes() -> list[int]:
-    """The numbers of the processes that this one has started."""
+    """The process ids of this process's children."""
     return [child.pid for child in psutil.Process().children()]
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of a device or of the machine."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_WORDS)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a device or the machine ran out of memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use so far: by tensors on a GPU since the last reset, by this process on the CPU."""
+    """Peak memory: of tensors on a GPU since the last reset, of this process on the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
@@ -125,30 +129,30 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that becomes true on Ctrl-C, SIGTERM or a closed terminal: the step in progress ends and is saved; a second stops at once."""
+    """Yield a list that is non-empty after Ctrl-C, SIGTERM or SIGHUP: the caller saves and stops; a second signal stops at once."""
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers in the main thread only
         yield received
         return
 
     hangup = None if sys.platform == "win32" else signal.SIGHUP
-    terminals = [handle for handle in (1, 2) if os.isatty(handle)]
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
-    def note(number: int, _frame: object) -> None:
-        if number == hangup:  # comes twice where a shell passes it on; writing to the closed terminal would end the run before it is saved
+    def handle(number: int, _frame: object) -> None:
+        if number == hangup:  # may come twice; writing to the closed terminal would end the run before it is saved
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            for handle in terminals:
-                os.dup2(nowhere, handle)
+            for stream in terminals:
+                os.dup2(nowhere, stream)
             os.close(nowhere)
         elif received:
             raise KeyboardInterrupt
         received.append(number)
-        sys.stderr.write("\nstopping after this step; once more stops at once / 本步结束后停止，再按一次立即停止\n")
+        sys.stderr.write(f"\n{STOPPING.line}\n")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as it is under nohup
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
         numbers.append(hangup)
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:

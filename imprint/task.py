@@ -1,4 +1,4 @@
-"""What kind of answers a run learns to give, which decides how they are scored; `imprint evaluate` takes it from the recipe."""
+"""The task of a run, which decides how answers are scored; `imprint evaluate` reads it from the recipe."""
 
 from typing import Annotated, Literal
 
@@ -8,19 +8,19 @@ from imprint.config import Field, Section
 
 
 class TextTask(Section):
-    """Free text, as ad copy."""
+    """Free text, such as ad copy."""
 
     kind: Literal["text"] = Field("text", description="Any text, scored by ROUGE and BLEU-4.")
 
 
 class SummaryTask(Section):
-    """A long text made short."""
+    """A summary of a long text."""
 
     kind: Literal["summary"] = Field("summary", description="A summary, scored by ROUGE.")
 
 
 class TranslationTask(Section):
-    """A text in another language."""
+    """A translation."""
 
     kind: Literal["translation"] = Field("translation", description="A translation, scored by sacreBLEU and chrF.")
     tokenizer: Literal["zh", "13a", "intl", "char"] = Field(
@@ -29,7 +29,7 @@ class TranslationTask(Section):
 
 
 class ClassificationTask(Section):
-    """One of a few labels."""
+    """One of several labels."""
 
     kind: Literal["classification"] = Field("classification", description="One of the labels, scored by accuracy and macro-F1.")
     labels: tuple[str, ...] = Field(min_length=2, description="Every label, as it stands in the answers of the data.")
@@ -46,19 +46,19 @@ class ClassificationTask(Section):
     def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if blank := [label for label in labels if label != label.strip() or not label]:
             raise ValueError(f'holds "{blank[0]}"; a label is a text without blanks at its ends')
-        if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+        if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
             raise ValueError(f'holds "{twice[0]}" twice; name each label once')
         return labels
 
 
 class ContinuationTask(Section):
-    """How a text goes on."""
+    """The continuation of a text."""
 
     kind: Literal["continuation"] = Field("continuation", description="A continuation, scored by perplexity and ROUGE-L.")
 
 
 class CodeCommentsTask(Section):
-    """What a piece of code does, in a sentence."""
+    """A sentence that describes a piece of code."""
 
     kind: Literal["code_comments"] = Field("code_comments", description="A comment, scored by BLEU-4, ROUGE-L and exact matches.")
 

@@ -114,4 +114,4 @@ def test_some_of_the_memory_is_left() -> None:
     ],
 )
 def test_memory_that_ran_out_is_told_from_mistakes(error: Exception, is_it: bool) -> None:  # noqa: FBT001
-    assert runtime.out_of_memory(error) is is_it
+    assert runtime.is_out_of_memory(error) is is_it

@@ -14,7 +14,7 @@ from imprint.chat.slash_commands import is_command, question, run
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.model import Model
-from imprint.runtime import out_of_memory
+from imprint.runtime import is_out_of_memory
 
 HOW_TO_LEAVE: Final = Bilingual("Ctrl-C again or Ctrl-D leaves", "再按一次 Ctrl-C 或按 Ctrl-D 退出")
 STOPPED_EARLY: Final = Bilingual("stopped before anything came; /retry asks again", "还没有回答就停止了；/retry 重新提问")
@@ -169,7 +169,7 @@ class Chat:
             self.screen.end()
             if isinstance(error, UserError):
                 raise
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise UserError(OUT_OF_MEMORY) from error
         self.screen.grow(text)

@@ -25,7 +25,7 @@ from imprint.model import Model
 from imprint.models.loss import token_losses
 from imprint.pack import pack
 from imprint.progress import Progress
-from imprint.runtime import out_of_memory
+from imprint.runtime import is_out_of_memory
 
 MAX_WINDOW = 2048
 """Default window in tokens, if the base supports as many."""
@@ -256,7 +256,7 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
         sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
         return [float(value) for value in sums]
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error) or len(windows) == 1:
+        if not is_out_of_memory(error) or len(windows) == 1:
             raise
     if model.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -26,7 +26,7 @@ from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
-from imprint.runtime import out_of_memory
+from imprint.runtime import is_out_of_memory
 
 NOTHING_TUNED = "nothing was tuned there. Give a run folder."
 Say = Callable[[str], None]
@@ -83,7 +83,7 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
         if section.measure:
             review(source, section, say)
     except (UserError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, UserError) and not out_of_memory(error):
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
             raise
         say(f"forgetting was not measured: {error}\n未能评估遗忘；解决后可运行 imprint forgetting {path}")
     if not report:

@@ -36,7 +36,7 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
-from imprint.runtime import DTYPES, out_of_memory
+from imprint.runtime import DTYPES, is_out_of_memory
 
 RECORD = "export.json"
 NOTHING_TO_EXPORT = "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
@@ -180,7 +180,7 @@ def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample]) 
         after = next(writer)(samples)
         next(writer, None)  # it may have something to clear away
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             Bilingual(

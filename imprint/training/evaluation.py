@@ -14,7 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NotFiniteError, Sampling
-from imprint.runtime import out_of_memory
+from imprint.runtime import is_out_of_memory
 from imprint.training.job import Job
 from imprint.training.memory import mean_loss
 from imprint.training.run_log import Journal
@@ -77,7 +77,7 @@ def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
         with job.engine.generation_mode():
             found = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, NotFiniteError) and not (out_of_memory(error) and job.engine.replicated):
+        if not isinstance(error, NotFiniteError) and not (is_out_of_memory(error) and job.engine.replicated):
             raise
         return str(error)
     return [job.model.template.scored_text(job.model.tokenizer.decode(answer)) for answer in found]

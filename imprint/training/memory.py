@@ -20,7 +20,7 @@ from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
-from imprint.runtime import out_of_memory, peak_memory_bytes
+from imprint.runtime import is_out_of_memory, peak_memory_bytes
 from imprint.tune.tuner import Tuner
 
 Say = Callable[[str], None]
@@ -94,7 +94,7 @@ def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, s
         try:
             return _attempt(tuner, engine, parts, room, tried)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if engine.world_size > 1 or engine.engine_section.shares:  # it cannot begin anew by itself, half-way through
                 raise UserError(_too_little_room(tried[-1], engine)) from error
@@ -168,7 +168,7 @@ def _summed(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, room: Room
                 total += float(tuner(packed(tried, tuner.network).to(engine.device)))
             return total
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if not engine.replicated:  # the others gather weights together with this one, piece by piece
                 raise UserError(_too_little_room(tried, engine)) from error

@@ -26,7 +26,7 @@ from imprint.files import atomic_folder, temporary_path, translate_disk_errors, 
 from imprint.messages import Bilingual
 from imprint.models.checkpoint import divide, shard_names
 from imprint.runs import step_of
-from imprint.runtime import out_of_memory, rng_state, seed_everything, set_rng_state
+from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 DAMAGED_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
@@ -202,7 +202,7 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         if isinstance(error, OSError) and error.errno not in DAMAGED_FILES:
             raise UserError(
