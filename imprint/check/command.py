@@ -30,11 +30,11 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     A file that cannot be read is told, and the others are checked. Raises UserError where none can be read, and for mistaken arguments.
     """
     files, overrides = _split_arguments([*files, *overrides])
-    asked = CheckArguments(files, dev, model, overrides)
+    arguments = CheckArguments(files, dev, model, overrides)
     settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
-    ink = style_for(sys.stdout)
-    _print([ink(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}"])
+    style = style_for(sys.stdout)
+    _print([style(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}"])
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
@@ -43,20 +43,20 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
         return check_text_command(files, dev, settings, [*(["--model", model] if model else []), *overrides])
     settings.encode(Sample("?", "!", None, ""))  # limits and truncation that no row can have are no fault of the rows
     held_out = None if dev is None else DataScan(settings, measured=False)
-    if dev is not None and held_out is not None and (missing := _scan_files([dev], held_out, settings.columns, ink)):
+    if dev is not None and held_out is not None and (missing := _scan_files([dev], held_out, settings.columns, style)):
         raise UserError(missing[0])
-    seen = DataScan(settings)
-    unreadable = _scan_files(files, seen, settings.columns, ink)
-    if len(unreadable) == len(files) and not seen.rows:
+    scan = DataScan(settings)
+    unreadable = _scan_files(files, scan, settings.columns, style)
+    if len(unreadable) == len(files) and not scan.rows:
         raise UserError("\n".join(unreadable))
     short = location_shortener([*files, *([dev] if dev else [])])
-    found = all_findings(seen, held_out, short)
-    _print([*length_lines(seen, ink), *language_line(seen.languages, ink)])
-    _print(finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout)))
+    found = all_findings(scan, held_out, short)
+    _print([*length_lines(scan, style), *language_line(scan.languages, style)])
+    _print(finding_lines(found, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
     if fix is not None:
-        _print(outcome_lines(write_repaired(fix, files, settings.columns, seen, held_out), fix, ink))
-    _print(conclusion_lines(asked, seen, found, len(unreadable), fix, ink))
-    wrong = unreadable or not seen.samples or any(KINDS[name].severity == "error" for name in found)
+        _print(outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
+    _print(conclusion_lines(arguments, scan, found, len(unreadable), fix, style))
+    wrong = unreadable or not scan.samples or any(KINDS[name].severity == "error" for name in found)
     return 1 if wrong else 0
 
 
@@ -81,23 +81,23 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
         raise UserError(f"--fix {fix}: is one of the files that are read, and would be replaced. Give another name.")
 
 
-def _scan_files(files: Sequence[str], seen: DataScan, columns: Columns, ink: Style) -> list[str]:
+def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:
     """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
     unreadable = []
     for source in files:
-        rows, bad = seen.rows, seen.bad_rows
+        rows, bad = scan.rows, scan.bad_rows
         try:
-            _print(["", ink(describe_source(source, columns), "bold")])
+            _print(["", style(describe_source(source, columns), "bold")])
             with read_progress(source, "checking") as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
-                    if (problem := seen.add(location, value, shape)) is not None:
+                    if (problem := scan.add(location, value, shape)) is not None:
                         progress.say(f"✗ {location}: {problem}")
         except UserError as error:
-            if len(files) == 1 and seen.rows == rows:
+            if len(files) == 1 and scan.rows == rows:
                 raise
             unreadable.append(str(error))
-            _print([f"{ink('✗', 'red', 'bold')} {error}"])
-        rows, bad = seen.rows - rows, seen.bad_rows - bad
+            _print([f"{style('✗', 'red', 'bold')} {error}"])
+        rows, bad = scan.rows - rows, scan.bad_rows - bad
         _print(["  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line])
     return unreadable
 

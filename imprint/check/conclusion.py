@@ -42,32 +42,34 @@ class CheckArguments:
 
 
 def conclusion_lines(
-    asked: CheckArguments, seen: DataScan, found: Mapping[str, FindingTally], unreadable: int, fixed: Path | None, ink: Style
+    arguments: CheckArguments, scan: DataScan, found: Mapping[str, FindingTally], unreadable: int, fixed: Path | None, style: Style
 ) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
     wrong = [name for name in found if KINDS[name].severity == "error"]
-    yield heading(Bilingual("verdict", "结论"), ink)
-    yield "  " + _sentence(seen, found, wrong, unreadable, ink)
-    next_file = str(fixed) if fixed else asked.files[0] if len(asked.files) == 1 and not (wrong or unreadable) else None
+    yield heading(Bilingual("verdict", "结论"), style)
+    yield "  " + _sentence(scan, found, wrong, unreadable, style)
+    next_file = str(fixed) if fixed else arguments.files[0] if len(arguments.files) == 1 and not (wrong or unreadable) else None
     if fixed is not None:
-        yield from _next_command(asked.command(str(fixed)), Bilingual("looks at it again", "再检查一遍"), ink)
-    elif len(seen.digests.locations) and (len(asked.files) > 1 or any(KINDS[name].fix for name in found)):
+        yield from _next_command(arguments.command(str(fixed)), Bilingual("looks at it again", "再检查一遍"), style)
+    elif len(scan.digests.locations) and (len(arguments.files) > 1 or any(KINDS[name].fix for name in found)):
         words = (
             Bilingual("mends what can be mended and lists the rest", "修复能修的，列出其余")
             if wrong
             else Bilingual("writes one clean file", "整理成一个文件")
         )
-        yield from _next_command(asked.command(*asked.files, "--fix", f"{_source_stem(asked.files[0])}.mended.jsonl"), words, ink)
-    if next_file is None or not seen.samples:
+        yield from _next_command(
+            arguments.command(*arguments.files, "--fix", f"{_source_stem(arguments.files[0])}.mended.jsonl"), words, style
+        )
+    if next_file is None or not scan.samples:
         return
-    model = ["--model", asked.model] if asked.model else []
-    show = shlex.join(["imprint", "data", "show", next_file, *model, *asked.overrides])
-    yield from _next_command(show, Bilingual("shows what is read and what is learned", "看哪些词元被学习"), ink)
-    dev = [f"data.dev={asked.dev}"] if asked.dev else []
-    limits = raised_limits(seen.prompt_lengths, seen.answer_lengths)
-    kept = [knob for knob in asked.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
+    model = ["--model", arguments.model] if arguments.model else []
+    show = shlex.join(["imprint", "data", "show", next_file, *model, *arguments.overrides])
+    yield from _next_command(show, Bilingual("shows what is read and what is learned", "看哪些词元被学习"), style)
+    dev = [f"data.dev={arguments.dev}"] if arguments.dev else []
+    limits = raised_limits(scan.prompt_lengths, scan.answer_lengths)
+    kept = [knob for knob in arguments.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
-    yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), Bilingual("learns from it", "开始训练"), ink)
+    yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), Bilingual("learns from it", "开始训练"), style)
 
 
 def _source_stem(source: str) -> str:
@@ -81,18 +83,18 @@ def raised_limits(source: Lengths, target: Lengths) -> list[str]:
     return [f"{knob}={limit}" for knob, side, limit in wanted if limit > side.limit]
 
 
-def _sentence(seen: DataScan, found: Mapping[str, FindingTally], wrong: Sequence[str], unreadable: int, ink: Style) -> str:
+def _sentence(scan: DataScan, found: Mapping[str, FindingTally], wrong: Sequence[str], unreadable: int, style: Style) -> str:
     files = f"{unreadable} of the files cannot be read; " if unreadable else ""
-    if not seen.samples:
-        return ink("✗ " + files + Bilingual("there is nothing to learn from", "没有可学的内容").line, "red", "bold")
+    if not scan.samples:
+        return style("✗ " + files + Bilingual("there is nothing to learn from", "没有可学的内容").line, "red", "bold")
     if wrong or unreadable:
         plural = "s" * (len(wrong) != 1)
         kinds = Bilingual(f"{len(wrong)} kind{plural} of mistakes, marked ✗ above", f"{len(wrong)} 类错误，见上 ✗").line if wrong else ""
-        return ink("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
+        return style("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
     advice = " " + Bilingual("The lines with ! are for you to judge", "带 ! 的请自行判断。").line if found else ""
-    return ink("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
+    return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
 
 
-def _next_command(command: str, purpose: Bilingual, ink: Style) -> Iterator[str]:
-    yield "  " + ink(f"# {purpose.line}", "dim")
-    yield "  " + ink(command, "cyan")
+def _next_command(command: str, purpose: Bilingual, style: Style) -> Iterator[str]:
+    yield "  " + style(f"# {purpose.line}", "dim")
+    yield "  " + style(command, "cyan")

@@ -58,16 +58,16 @@ def rejected_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.rejected.jsonl")
 
 
-def write_repaired(out: Path, files: Sequence[str], columns: Columns, seen: DataScan, dev: DataScan | None) -> FixOutcome:
+def write_repaired(out: Path, files: Sequence[str], columns: Columns, scan: DataScan, dev: DataScan | None) -> FixOutcome:
     """Write the rows of `files` as JSON lines, those that were left out beside them; both are written aside and renamed.
 
     `seen` and `dev` are what the check of these files and of the held-out file has shown. Raises UserError where no row is left.
     """
-    rows = seen.digests
+    rows = scan.digests
     why = {row: ("repeated", f"repeats {rows.locations[like]}.") for row, like in repeated(rows)}
     if dev is not None:
         why |= {row: ("leaked", f"is a held-out row, {dev.digests.locations[like]}.") for row, like in leaked(rows, dev.digests)}
-    form = RowFormat(columns, frozenset(seen.shape_kinds))
+    form = RowFormat(columns, frozenset(scan.shape_kinds))
     outcome, number = FixOutcome(), 0
     with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected:
         with (
@@ -75,7 +75,7 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, seen: Data
             rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
         ):
             for source in files:
-                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=seen.supports_tools)
+                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=scan.supports_tools)
         if not outcome.written:
             raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
     outcome.columns = sorted(form.dropped_columns)
@@ -99,17 +99,17 @@ def _write_source(
     try:
         with read_progress(source, "mending") as progress:
             for location, value, shape in rows_with_shapes(source, form.columns, progress):
-                mended = repair_row(value, shape, location, tools=tools)
-                reason = ("bad", mended.problem) if not mended.samples else why.get(number)
-                number += bool(mended.samples)
+                repaired = repair_row(value, shape, location, tools=tools)
+                reason = ("bad", repaired.problem) if not repaired.samples else why.get(number)
+                number += bool(repaired.samples)
                 if reason is not None:
                     outcome.left_out[reason[0]] += 1
                     row = value.text if isinstance(value, BadRowError) else value
                     _write_line(left_out, {"place": location, "reason": reason[1], "row": row})
                     continue
                 outcome.written += 1
-                outcome.changed.update(mended.repairs)
-                _write_line(kept, form.format_row(mended.row, shape, mended.samples))
+                outcome.changed.update(repaired.repairs)
+                _write_line(kept, form.format_row(repaired.row, shape, repaired.samples))
     except UserError:
         return number  # the check has told that it cannot be read, or no further
     return number
@@ -119,17 +119,17 @@ def _write_line(file: TextIO, value: object) -> None:
     file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
-def outcome_lines(outcome: FixOutcome, out: Path, ink: Style) -> Iterator[str]:
+def outcome_lines(outcome: FixOutcome, out: Path, style: Style) -> Iterator[str]:
     """What became of the rows, for a person."""
-    yield heading(Bilingual("mended", "修复"), ink)
+    yield heading(Bilingual("mended", "修复"), style)
     changed = ", ".join(f"{REPAIRS[name]} in {count:,}" for name, count in outcome.changed.most_common())
     written = Bilingual(f"{outcome.written:,} rows", f"写入 {outcome.written:,} 行").line
-    yield f"  {ink(str(out), 'bold')}: {written}" + (f"; {changed}" if changed else "")
+    yield f"  {style(str(out), 'bold')}: {written}" + (f"; {changed}" if changed else "")
     if outcome.left_out:
         why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())
         count = outcome.left_out.total()
         rejected = Bilingual(f"{count:,} rows left out, with their reasons", f"剔除 {count:,} 行及原因").line
-        yield f"  {ink(str(rejected_file(out)), 'bold')}: {rejected}: {why}"
+        yield f"  {style(str(rejected_file(out)), 'bold')}: {rejected}: {why}"
     if outcome.columns:
         dropped = Bilingual("columns that are not read were not written", "未写入不读的列").line
         yield f"  {dropped}: {', '.join(outcome.columns)}"

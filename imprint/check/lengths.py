@@ -62,11 +62,11 @@ class Lengths:
 
 def summary(lengths: Lengths) -> str:
     """Where the lengths lie, in one phrase."""
-    told = [("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
-    return " · ".join(f"{name} {lengths.quantile(share):,}" for name, share in told)
+    quantiles = [("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
+    return " · ".join(f"{name} {lengths.quantile(share):,}" for name, share in quantiles)
 
 
-def histogram(lengths: Lengths, ink: Style) -> list[str]:
+def histogram(lengths: Lengths, style: Style) -> list[str]:
     """A line for each range of lengths; what is longer than the limit is drawn in another stroke, and the limit is named where it falls."""
     longest = lengths.quantile(1)
     bounds = _bin_starts(lengths)
@@ -80,7 +80,7 @@ def histogram(lengths: Lengths, ink: Style) -> list[str]:
         whole = len(bar((inside + outside) / most, BAR_COLUMNS))
         full = bar(inside / most, BAR_COLUMNS)[:whole]
         rest = " " * (BAR_COLUMNS - max(whole, len(full)))
-        drawn = ink(full, "cyan") + ink("░" * (whole - len(full)), "red") + rest
+        drawn = style(full, "cyan") + style("░" * (whole - len(full)), "red") + rest
         mark = f"  ◂ {LIMIT.line} {lengths.limit}" if low <= lengths.limit <= high and longest > lengths.limit else ""
         lines.append(f"{pad_left(label, column)} │{drawn} {inside + outside:>{len(f'{most:,}')},}{mark}")
     return lines

@@ -89,10 +89,10 @@ class DataScan:
         reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
         reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "others"] += 1
 
-    def _remember_repaired(self, location: str, mended: RepairedRow) -> None:
+    def _remember_repaired(self, location: str, repaired: RepairedRow) -> None:
         """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
-        if mended.samples:
-            self._remember(location, list(sample_texts(mended.samples[-1])))
+        if repaired.samples:
+            self._remember(location, list(sample_texts(repaired.samples[-1])))
 
     def _remember(self, location: str, texts: Sequence[str]) -> None:
         *asked, answer = texts
@@ -103,13 +103,13 @@ class DataScan:
         mendable: dict[str, str] = {}
         sound = True
         for text in texts:
-            mended, kinds = clean_text(text)
+            repaired, kinds = clean_text(text)
             mendable |= {kind: text for kind in kinds if kind not in mendable}
-            if (found := LOST_CHARACTER.search(mended)) and sound:
+            if (found := LOST_CHARACTER.search(repaired)) and sound:
                 sound = False
-                self.findings["lost"].add(location, _around(mended, found))
-            if (found := TYPED_SPECIAL_TOKEN.search(mended)) and "inside" not in mendable:
-                mendable["inside"] = _around(mended, found)
+                self.findings["lost"].add(location, _around(repaired, found))
+            if (found := TYPED_SPECIAL_TOKEN.search(repaired)) and "inside" not in mendable:
+                mendable["inside"] = _around(repaired, found)
         inside = mendable.pop("inside", None)
         if inside is not None:
             self.findings["inside"].add(location, inside)

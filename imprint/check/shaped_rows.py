@@ -20,21 +20,21 @@ def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = 
     nothing = detect_shape({}, columns)
     began, rows, bytes_read = time.monotonic(), 0, 0
 
-    def consumed(count: int) -> None:
+    def report_bytes(count: int) -> None:
         nonlocal bytes_read
         if progress is not None:
             before, bytes_read = _kilobytes(bytes_read), bytes_read + count
             rate = rows / max(time.monotonic() - began, 1e-9)
             progress.advance(_kilobytes(bytes_read) - before, {"rows": f"{rows:,}", "rows/s": f"{rate:,.0f}"})
 
-    for location, row in read_rows(source, consumed=consumed):
+    for location, row in read_rows(source, report_bytes=report_bytes):
         rows += 1
         file = file_of(location)
         first = parse_broken_json(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
         if file not in shapes and isinstance(first, dict):
             shapes[file] = detect_shape(first, columns)
         yield location, row, shapes.get(file, nothing)
-    consumed(0)
+    report_bytes(0)
 
 
 def read_progress(source: str, words: str) -> Progress:

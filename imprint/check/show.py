@@ -25,12 +25,12 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     Raises UserError for what cannot be read, and for mistaken arguments.
     """
     settings = read_settings(model, overrides, [file])
-    ink = style_for(sys.stdout)
-    print(heading(Bilingual("data show", "数据查看"), ink).lstrip("\n"))  # noqa: T201
+    style = style_for(sys.stdout)
+    print(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))  # noqa: T201
     what = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
-    for line in (f"  {settings.summary()}", f"  {what}", f"  {mark_legend(ink)}"):
+    for line in (f"  {settings.summary()}", f"  {what}", f"  {mark_legend(style)}"):
         print(line)  # noqa: T201
-    shown = _texts(file, settings, limit, ink) if settings.texts is not None else _rows(file, settings, limit, ink)
+    shown = _texts(file, settings, limit, style) if settings.texts is not None else _rows(file, settings, limit, style)
     empty = True
     for line in shown:
         print(line)  # noqa: T201
@@ -39,28 +39,28 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
         raise UserError(f"{file} holds nothing to show.")
 
 
-def _texts(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
+def _texts(file: str, settings: CheckSettings, limit: int, style: Style) -> Iterator[str]:
     for location, row in first_rows(file, settings, limit):
-        yield from _row(settings, row, row, location, ink)
+        yield from _row(settings, row, row, location, style)
 
 
-def _rows(file: str, settings: CheckSettings, limit: int, ink: Style) -> Iterator[str]:
+def _rows(file: str, settings: CheckSettings, limit: int, style: Style) -> Iterator[str]:
     for location, value, shape in islice(rows_with_shapes(file, settings.columns), limit):
         try:
             samples = samples_from_row(value, shape, location, tools=settings.template.supports_tools)
             for number, sample in enumerate(samples, start=1):
                 turn = ", " + Bilingual(f"answer {number} of {len(samples)}", f"第 {number} 个回答").line if len(samples) > 1 else ""
-                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{location}{turn}", ink)
+                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{location}{turn}", style)
         except (BadRowError, UserError) as problem:
-            yield f"\n{ink('✗', 'red', 'bold')} {location}: {problem}"
+            yield f"\n{style('✗', 'red', 'bold')} {location}: {problem}"
 
 
-def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str, ink: Style) -> Iterator[str]:
+def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str, style: Style) -> Iterator[str]:
     """One training row: how long it is, what it lost, and its tokens."""
     learned = sum(label != IGNORE_INDEX for label in row.labels)
     cut = len(whole.ids) - len(row.ids)
     read = f"{len(row.ids) - learned} {TokenMark.READ.value.line}"
     counts = f"{len(row.ids)} {Bilingual('tokens', '词元').line}: {read}, {learned} {Bilingual('learned', '学习').line}"
     yield ""
-    yield ink(title, "bold") + f"  {counts}" + (ink(f", {cut} {TokenMark.CUT.value.line}", "red") if cut else "")
-    yield from token_lines(view_tokens(settings.tokenizer, row, whole), ink, terminal_columns(sys.stdout))
+    yield style(title, "bold") + f"  {counts}" + (style(f", {cut} {TokenMark.CUT.value.line}", "red") if cut else "")
+    yield from token_lines(view_tokens(settings.tokenizer, row, whole), style, terminal_columns(sys.stdout))

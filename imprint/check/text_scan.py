@@ -66,32 +66,32 @@ class TextScan:
         """Look at all documents of a source, telling bad rows as they come; raises UserError for what cannot be read."""
         tokens, digest, shown = 0, blake2b(digest_size=16), set[str]()
         with ReadProgress(Path(source)) as reading:
-            passages = read_document_parts(
-                source, column=self._section.text_column, blank_lines=self._section.blank_lines, consumed=reading.consumed
+            parts = read_document_parts(
+                source, column=self._section.text_column, blank_lines=self._section.blank_lines, report_bytes=reading.report_bytes
             )
-            for location, passage in passages:
-                if isinstance(passage, BadRowError):
-                    reading.say(f"✗ {location}: {passage}")
-                    self.findings["bad"].add(location, str(passage))
+            for location, part in parts:
+                if isinstance(part, BadRowError):
+                    reading.say(f"✗ {location}: {part}")
+                    self.findings["bad"].add(location, str(part))
                     continue
-                if passage.first:
+                if part.first:
                     tokens, digest, shown = 0, blake2b(digest_size=16), set()
-                    self.languages[language(passage.text)] += 1
-                tokens += len(self._tokenizer.encode(passage.text))
-                digest.update(passage.text.encode())
-                self.characters += len(passage.text)
-                self._scan_part(passage, shown)
-                if passage.last:
+                    self.languages[language(part.text)] += 1
+                tokens += len(self._tokenizer.encode(part.text))
+                digest.update(part.text.encode())
+                self.characters += len(part.text)
+                self._scan_part(part, shown)
+                if part.last:
                     self._add_document(location, tokens, digest.hexdigest())
         self.rows += sum(1 for _row in self._cutter.finish())
 
-    def _scan_part(self, passage: DocumentPart, shown: set[str]) -> None:
+    def _scan_part(self, part: DocumentPart, shown: set[str]) -> None:
         """Count what a passage shows, each kind once a document."""
-        signs = {"lost": LOST_CHARACTER.search(passage.text), "inside": TYPED_SPECIAL_TOKEN.search(passage.text)}
-        texts = {name: passage.text[max(sign.start() - 20, 0) : sign.end() + 20] for name, sign in signs.items() if sign}
-        texts |= {"loops": passage.text} if repeats_itself(passage.text) else {}
+        signs = {"lost": LOST_CHARACTER.search(part.text), "inside": TYPED_SPECIAL_TOKEN.search(part.text)}
+        texts = {name: part.text[max(sign.start() - 20, 0) : sign.end() + 20] for name, sign in signs.items() if sign}
+        texts |= {"loops": part.text} if repeats_itself(part.text) else {}
         for name in texts.keys() - shown:
-            self.findings[name].add(passage.location, texts[name])
+            self.findings[name].add(part.location, texts[name])
         shown |= texts.keys()
 
     def _add_document(self, location: str, tokens: int, digest: str) -> None:
@@ -107,29 +107,29 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     `knobs` are what the user has typed behind them. Raises UserError for what cannot be read.
     """
     assert settings.texts is not None, "rows are checked elsewhere"
-    ink, short = style_for(sys.stdout), location_shortener([*files, *([dev] if dev else [])])
+    style, short = style_for(sys.stdout), location_shortener([*files, *([dev] if dev else [])])
     held_out = None if dev is None else TextScan(settings.tokenizer, settings.texts)
     if dev is not None and held_out is not None:
-        _scan_source(dev, held_out, ink)
-    seen = TextScan(settings.tokenizer, settings.texts)
+        _scan_source(dev, held_out, style)
+    scan = TextScan(settings.tokenizer, settings.texts)
     for source in files:
-        _scan_source(source, seen, ink)
-    pairs = {"repeated": (repeated(seen.digests), seen.digests, "repeats")}
+        _scan_source(source, scan, style)
+    pairs = {"repeated": (repeated(scan.digests), scan.digests, "repeats")}
     if held_out is not None:
-        pairs["leaked"] = leaked(seen.digests, held_out.digests), held_out.digests, "is"
-        seen.findings["bad"].count += held_out.findings["bad"].count
+        pairs["leaked"] = leaked(scan.digests, held_out.digests), held_out.digests, "is"
+        scan.findings["bad"].count += held_out.findings["bad"].count
     for name, (same, others, word) in pairs.items():
         examples = list(same)[:EXAMPLES]
-        seen.findings[name] = FindingTally(
-            len(same), [(seen.digests.locations[row], f"{word} {short(others.locations[like])}") for row, like in examples]
+        scan.findings[name] = FindingTally(
+            len(same), [(scan.digests.locations[row], f"{word} {short(others.locations[like])}") for row, like in examples]
         )
-    found = {name: tally for name, tally in seen.findings.items() if tally.count}
-    for line in (*_length_lines(seen, ink), *language_line(seen.languages, ink)):
+    found = {name: tally for name, tally in scan.findings.items() if tally.count}
+    for line in (*_length_lines(scan, style), *language_line(scan.languages, style)):
         print(line)  # noqa: T201
-    for line in finding_lines(found, short, compared=dev is not None, ink=ink, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
+    for line in finding_lines(found, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
         print(line)  # noqa: T201
-    wrong = not seen.documents or any(TEXT_KINDS[name].severity == "error" for name in found)
-    for line in _conclusion_lines(files, dev, seen, settings, knobs, wrong=wrong, ink=ink):
+    wrong = not scan.documents or any(TEXT_KINDS[name].severity == "error" for name in found)
+    for line in _conclusion_lines(files, dev, scan, settings, knobs, wrong=wrong, style=style):
         print(line)  # noqa: T201
     return int(wrong)
 
@@ -149,55 +149,55 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
     assert settings.texts is not None, "rows are shown elsewhere"
     with TemporaryDirectory() as folder:
         with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
-            for location, passage in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
-                if isinstance(passage, BadRowError):
-                    raise UserError(f"{location}: {passage}")
-                if passage.first:  # of a document of a million characters the beginning will do
-                    writer.add(settings.tokenizer.encode(passage.text), location, len(passage.text), first=True, last=True)
+            for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
+                if isinstance(part, BadRowError):
+                    raise UserError(f"{location}: {part}")
+                if part.first:  # of a document of a million characters the beginning will do
+                    writer.add(settings.tokenizer.encode(part.text), location, len(part.text), first=True, last=True)
                 if writer.rows >= count:
                     break
         rows = TokenFileRows(Path(folder), count)
         yield from ((rows.location(number), rows[number]) for number in range(len(rows)))
 
 
-def _scan_source(source: str, seen: TextScan, ink: Style) -> None:
-    documents, bad = seen.documents, seen.findings["bad"].count
-    print(f"\n{ink(describe_texts(source), 'bold')}")  # noqa: T201
-    seen.scan(source)
-    documents, bad = seen.documents - documents, seen.findings["bad"].count - bad
+def _scan_source(source: str, scan: TextScan, style: Style) -> None:
+    documents, bad = scan.documents, scan.findings["bad"].count
+    print(f"\n{style(describe_texts(source), 'bold')}")  # noqa: T201
+    scan.scan(source)
+    documents, bad = scan.documents - documents, scan.findings["bad"].count - bad
     print("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)  # noqa: T201
 
 
-def _length_lines(seen: TextScan, ink: Style) -> Iterator[str]:
-    if not seen.documents:
+def _length_lines(scan: TextScan, style: Style) -> Iterator[str]:
+    if not scan.documents:
         return
-    tokens, longer = sum(length * count for length, count in seen.lengths.counts.items()), seen.lengths.longer
-    yield heading(Bilingual("lengths in tokens", "词元长度"), ink)
-    yield f"  {ink(Bilingual('documents', '文档').line, 'underline')}   {summary(seen.lengths)} · row {seen.lengths.limit:,}"
-    yield from (f"    {line}" for line in histogram(seen.lengths, ink))
-    yield f"    {seen.characters:,} characters, {tokens:,} tokens in {seen.rows:,} rows; {longer:,} documents take more than one row"
+    tokens, longer = sum(length * count for length, count in scan.lengths.counts.items()), scan.lengths.longer
+    yield heading(Bilingual("lengths in tokens", "词元长度"), style)
+    yield f"  {style(Bilingual('documents', '文档').line, 'underline')}   {summary(scan.lengths)} · row {scan.lengths.limit:,}"
+    yield from (f"    {line}" for line in histogram(scan.lengths, style))
+    yield f"    {scan.characters:,} characters, {tokens:,} tokens in {scan.rows:,} rows; {longer:,} documents take more than one row"
 
 
 def _conclusion_lines(
-    files: Sequence[str], dev: str | None, seen: TextScan, settings: CheckSettings, knobs: Sequence[str], *, wrong: bool, ink: Style
+    files: Sequence[str], dev: str | None, scan: TextScan, settings: CheckSettings, knobs: Sequence[str], *, wrong: bool, style: Style
 ) -> Iterator[str]:
     """One line that says whether something is wrong, and the commands that come next."""
-    yield heading(Bilingual("verdict", "结论"), ink)
+    yield heading(Bilingual("verdict", "结论"), style)
     if wrong:
         words = (
             Bilingual("something is wrong, marked ✗ above", "有问题，见上 ✗")
-            if seen.documents
+            if scan.documents
             else Bilingual("there is nothing to learn from", "没有可学的内容")
         )
-        yield "  " + ink(f"✗ {words.line}", "red", "bold")
+        yield "  " + style(f"✗ {words.line}", "red", "bold")
         return
-    yield "  " + ink("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold")
-    if seen.documents == 1 and dev is None:
+    yield "  " + style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold")
+    if scan.documents == 1 and dev is None:
         yield "  ! It is one document, so none can be held out: name data.dev, or let blank lines part it (blank_lines=true)."
     if len(files) > 1:
         return
-    yield "  " + ink("# " + Bilingual("shows the rows of tokens", "看词元").line, "dim")
-    yield "  " + ink(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
+    yield "  " + style("# " + Bilingual("shows the rows of tokens", "看词元").line, "dim")
+    yield "  " + style(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
     data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.text_knobs()}
-    yield "  " + ink("# " + Bilingual("learns from them", "开始训练").line, "dim")
-    yield "  " + ink(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")
+    yield "  " + style("# " + Bilingual("learns from them", "开始训练").line, "dim")
+    yield "  " + style(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")

@@ -64,30 +64,30 @@ def view_tokens(tokenizer: Tokenizer, row: EncodedRow, whole: EncodedRow) -> lis
     return found
 
 
-def mark_legend(ink: Style) -> str:
+def mark_legend(style: Style) -> str:
     """The legend."""
-    marks = " · ".join(ink(mark.value.line, *MARK_STYLES[mark]) for mark in TokenMark)
-    special = ink(f"<sop> {Bilingual('control', '控制符').line}", *SPECIAL_STYLE)
+    marks = " · ".join(style(mark.value.line, *MARK_STYLES[mark]) for mark in TokenMark)
+    special = style(f"<sop> {Bilingual('control', '控制符').line}", *SPECIAL_STYLE)
     signs = {"▁": Bilingual("space", "空格"), "⏎": Bilingual("newline", "换行"), "<0x..>": Bilingual("byte", "字节")}
     return " · ".join([marks, special, *(f"{sign} {name.line}" for sign, name in signs.items())])
 
 
-def token_lines(found: Sequence[TokenView], ink: Style, columns: int) -> Iterator[str]:
+def token_lines(found: Sequence[TokenView], style: Style, columns: int) -> Iterator[str]:
     """The pieces in lines of so many columns, each line named after what becomes of its tokens."""
     for mark, group in groupby(found, key=lambda piece: piece.mark):
         label, row, used = mark.value.line, "", 0
         for piece in group:
             size = width(piece.text) + 1
             if used and used + size > columns - LABEL - 2:
-                yield _labelled_line(label, row, ink, mark)
+                yield _labelled_line(label, row, style, mark)
                 label, row, used = "", "", 0
-            row += ink(piece.text, *(SPECIAL_STYLE if piece.control else MARK_STYLES[mark])) + ink(BORDER, "dim")
+            row += style(piece.text, *(SPECIAL_STYLE if piece.control else MARK_STYLES[mark])) + style(BORDER, "dim")
             used += size
-        yield _labelled_line(label, row, ink, mark)
+        yield _labelled_line(label, row, style, mark)
 
 
-def _labelled_line(label: str, row: str, ink: Style, mark: TokenMark) -> str:
-    return ink(pad_right(label, LABEL), *MARK_STYLES[mark]) + " " + ink(BORDER, "dim") + row
+def _labelled_line(label: str, row: str, style: Style, mark: TokenMark) -> str:
+    return style(pad_right(label, LABEL), *MARK_STYLES[mark]) + " " + style(BORDER, "dim") + row
 
 
 def _common_ends(kept: Sequence[int], full: Sequence[int]) -> tuple[int, int]:

@@ -61,8 +61,8 @@ class TruncationReport:
             (self.cut_prompts, "a part of the prompt"),
             (self.dropped_turns, "old turns"),
         ]
-        told = ", ".join(f"{count} lost {what}" for count, what in losses if count)
-        return f"{self.cut} of {self.rows} rows were cut ({100 * self.cut / self.rows:.1f} %): {told}."
+        listed = ", ".join(f"{count} lost {what}" for count, what in losses if count)
+        return f"{self.cut} of {self.rows} rows were cut ({100 * self.cut / self.rows:.1f} %): {listed}."
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a document's beginning, to be gone on with."""
-    frame = document_tokens(tokenizer)
-    return [*frame.row_prefix, *frame.bos, *tokenizer.encode(text)]
+    special = document_tokens(tokenizer)
+    return [*special.row_prefix, *special.bos, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class RowPacker:
     scored exactly once, but for its very first where nothing stands before it.
     """
 
-    def __init__(self, frame: DocumentTokens, length: int) -> None:
-        self.document_tokens = frame
+    def __init__(self, special: DocumentTokens, length: int) -> None:
+        self.document_tokens = special
         self.length = length
         self.tokens = 0
         self.documents = 0
@@ -126,10 +126,10 @@ class SlidingWindows:
     Every token of a text is scored exactly once. The id that ends texts is none of them.
     """
 
-    def __init__(self, frame: DocumentTokens, length: int, stride: int) -> None:
-        self.document_tokens = frame
+    def __init__(self, special: DocumentTokens, length: int, stride: int) -> None:
+        self.document_tokens = special
         self.stride = stride
-        self._room = length - len(frame.row_prefix)
+        self._room = length - len(special.row_prefix)
         self._held: list[int] = []
         self._new = 0
         """How many of the ids held have been scored, or never are."""

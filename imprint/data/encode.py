@@ -88,10 +88,10 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
 
     Raises UserError where the frame alone is too long, and for what the template cannot write.
     """
-    told, rounds = split_rounds(messages)
+    system, rounds = split_rounds(messages)
 
     def prompt(dropped: int) -> tuple[Segment, ...]:
-        return template.prompt([*told, *(message for said in rounds[dropped:] for message in said)], source_prefix)
+        return template.prompt([*system, *(message for said in rounds[dropped:] for message in said)], source_prefix)
 
     segments = prompt(0)
     if _total_tokens(segments) <= max_source_length:

@@ -42,9 +42,9 @@ def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> li
 def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
     """Raise UserError for a text whose placeholder no row has: most likely a typing mistake."""
     known = {name.lower(): name for name in texts}
-    held = {name for sample in samples for name in placeholders(sample, known)}
-    if unused := sorted(known[name] for name in known.keys() - held):
-        there = ", ".join(f"{{{name}}}" for name in sorted(held)) or "no placeholder at all"
+    names_held = {name for sample in samples for name in placeholders(sample, known)}
+    if unused := sorted(known[name] for name in known.keys() - names_held):
+        there = ", ".join(f"{{{name}}}" for name in sorted(names_held)) or "no placeholder at all"
         raise UserError(
             Bilingual(
                 f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
@@ -57,7 +57,7 @@ def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], sour
 def unfilled_notes(samples: Sequence[Sample], source: Path) -> list[str]:
     """A sentence where rows hold `{name}` or `{author}`, however written, and nobody says what to put there."""
     found = [placeholders(sample, IDENTITY_NAMES) & set(IDENTITY_NAMES) for sample in samples]
-    names = [name for name in IDENTITY_NAMES if any(name in held for held in found)]
+    names = [name for name in IDENTITY_NAMES if any(name in names_held for names_held in found)]
     if not names:
         return []
     listed = " and ".join(f"{{{name}}}" for name in names)
@@ -92,8 +92,8 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
 
     history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
     system = None if sample.system is None else put(sample.system)
-    said = None if sample.context is None else tuple(replace(message, text=put(message.text)) for message in sample.context)
-    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, context=said)
+    context = None if sample.context is None else tuple(replace(message, text=put(message.text)) for message in sample.context)
+    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, context=context)
 
 
 def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> str:

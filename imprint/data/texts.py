@@ -101,11 +101,11 @@ def _is_written(folder: Path, key: dict[str, object]) -> bool:
 
 
 def _write_all(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> None:
-    frame = document_tokens(tokenizer)
+    special = document_tokens(tokenizer)
     every = 0 if section.dev is not None or not section.dev_share else round(1 / section.dev_share)
     for name in (TRAIN, DEV):
         (folder / name).mkdir()
-    with TokenWriter(folder / TRAIN, frame, section.length) as train, TokenWriter(folder / DEV, frame, section.length) as dev:
+    with TokenWriter(folder / TRAIN, special, section.length) as train, TokenWriter(folder / DEV, special, section.length) as dev:
         _write_source(section, section.train, tokenizer, train, dev, HeldOutDocuments(every, section.dev_seed))
         if section.dev is not None:
             _write_source(section, section.dev, tokenizer, dev, dev, HeldOutDocuments(0, 0))
@@ -117,16 +117,16 @@ def _write_source(
     """Tokenize the documents of a source into one writer, those that are held out into the other."""
     problems, number = BadRows(source), -1
     with ReadProgress(source) as reading:
-        for location, found in read_document_parts(
-            source, column=section.text_column, blank_lines=section.blank_lines, consumed=reading.consumed
+        for location, part in read_document_parts(
+            source, column=section.text_column, blank_lines=section.blank_lines, report_bytes=reading.report_bytes
         ):
-            if isinstance(found, BadRowError):
-                problems.add(location, found)
+            if isinstance(part, BadRowError):
+                problems.add(location, part)
                 continue
-            problems.good += found.first
-            number += found.first
+            problems.good += part.first
+            number += part.first
             writer = measured if number in held_out else learned
-            writer.add(tokenizer.encode(found.text), location, len(found.text), first=found.first, last=found.last)
+            writer.add(tokenizer.encode(part.text), location, len(part.text), first=part.first, last=part.last)
     problems.raise_if_any("Mend {}; nothing was learned.")
 
 
@@ -137,7 +137,7 @@ class ReadProgress(Progress):
         super().__init__(f"reading {source}", sum(file.stat().st_size for file in list_text_files(source)) // PROGRESS_BYTES, "kB")
         self._rest = 0
 
-    def consumed(self, size: int) -> None:
+    def report_bytes(self, size: int) -> None:
         """Count bytes."""
         units, self._rest = divmod(self._rest + size, PROGRESS_BYTES)
         self.advance(units)
@@ -154,5 +154,5 @@ def _describe(source: Path, rows: TokenFileRows) -> str:
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:
     """The beginnings of the first rows held out, for watching how they are gone on with."""
     texts = [tokenizer.decode(rows[row].sequences[0][0]) for row in range(min(MAX_PROMPTS, len(rows)))]
-    found = [(text, row) for row, text in enumerate(texts) if text.strip()]
-    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in found]
+    part = [(text, row) for row, text in enumerate(texts) if text.strip()]
+    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in part]

@@ -57,12 +57,12 @@ class TokenFileInfo:
 class TokenWriter(AbstractContextManager["TokenWriter"]):
     """Writes the four files into an existing folder; about.json is written last, on leaving."""
 
-    def __init__(self, folder: Path, frame: DocumentTokens, length: int) -> None:
+    def __init__(self, folder: Path, special: DocumentTokens, length: int) -> None:
         self.folder = folder
-        self.document_tokens = frame
+        self.document_tokens = special
         self.rows = 0
-        self.packer = RowPacker(frame, length)
-        self._digest = hashlib.sha256(_digest_head(frame, length).encode())
+        self.packer = RowPacker(special, length)
+        self._digest = hashlib.sha256(_digest_head(special, length).encode())
         self._files: dict[str, int] = {}
         self._characters = 0
         self._open = 0
@@ -182,9 +182,9 @@ class RowLocations(Sequence[str]):
         return self._rows.location(location) if isinstance(location, int) else [self[one] for one in range(*location.indices(len(self)))]
 
 
-def _digest_head(frame: DocumentTokens, length: int) -> str:
+def _digest_head(special: DocumentTokens, length: int) -> str:
     """What a digest begins with, in the words of earlier versions, so that the rows of their runs are recognised."""
-    return f"(Frame(each={frame.row_prefix!r}, first={frame.bos!r}, last={frame.eos!r}), {length})"
+    return f"(Frame(each={special.row_prefix!r}, first={special.bos!r}, last={special.eos!r}), {length})"
 
 
 def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:

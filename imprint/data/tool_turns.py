@@ -81,12 +81,12 @@ def samples_from_tool_turns(
     turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object], ...], column: str, location: str
 ) -> Iterator[Sample]:
     """A sample for each learned answer or call, with all that was said before it. BadRowError where somebody speaks out of turn."""
-    said = [Message("system", system or "", tools=tools)] if system or tools else []
-    start, asked = len(said), ""
+    messages = [Message("system", system or "", tools=tools)] if system or tools else []
+    start, query = len(messages), ""
     history: list[tuple[str, str]] = []
     for turn in turns:
         for message in turn.messages:
-            before = said[-1].role if len(said) > start else ""
+            before = messages[-1].role if len(messages) > start else ""
             if message.role not in ALLOWED_AFTER[before]:
                 raise BadRowError(
                     f'"{column}": the {message.role} speaks {f"after the {before}" if before else "first"}; the user begins, and each '
@@ -94,11 +94,11 @@ def samples_from_tool_turns(
                 )
             if message.role == "assistant":
                 if turn.learned:
-                    yield Sample(asked, message.text, tuple(history) or None, location, system, tuple(said), message.tool)
-                history.append((asked, message.text))
-            asked = message.text if message.role != "assistant" else asked
-            said.append(message)
-    if not said[start:] or said[-1].role != "assistant":
+                    yield Sample(query, message.text, tuple(history) or None, location, system, tuple(messages), message.tool)
+                history.append((query, message.text))
+            query = message.text if message.role != "assistant" else query
+            messages.append(message)
+    if not messages[start:] or messages[-1].role != "assistant":
         raise BadRowError(f'"{column}" ends without an answer of the assistant.')
 
 

@@ -40,15 +40,15 @@ class ChatTemplate:
         """What follows an answer in the template, and all that the folder says ends a text."""
         return frozenset({self.end_id, *self.tokenizer.special_tokens.eos_ids})
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """The rendered conversation with the template's generation prompt; `before` stands in front of the last text.
 
         Raises UserError for a conversation that the template refuses.
         """
         control = frozenset(self.tokenizer.special_ids.values())
-        said = _with_prefix(messages, before)
-        rendered = _render(self.tokenizer, said, answering=True)
-        texts = _text_spans(rendered.replace(GUARD, ""), said)
+        prefixed = _with_prefix(messages, source_prefix)
+        rendered = _render(self.tokenizer, prefixed, answering=True)
+        texts = _text_spans(rendered.replace(GUARD, ""), prefixed)
         placed = [
             (token, token in control or not any(first <= start and end <= last for first, last in texts))
             for token, start, end in self._with_offsets(rendered)
@@ -110,10 +110,10 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
     return ChatTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_with_special(lead)))
 
 
-def _with_prefix(messages: Sequence[Message], before: str) -> list[Message]:
+def _with_prefix(messages: Sequence[Message], source_prefix: str) -> list[Message]:
     """The messages with `before` in front of the last text."""
     last = messages[-1]
-    return [*messages[:-1], Message(last.role, before + last.text, last.tool, last.tools)]
+    return [*messages[:-1], Message(last.role, source_prefix + last.text, last.tool, last.tools)]
 
 
 def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:

@@ -45,11 +45,11 @@ class ChatGLMTemplate:
         """`<eop>` alone."""
         return frozenset({self.end_id})
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """The text, then `[gMASK] <sop>`; UserError for a tool's message."""
         query, history, system = split_pairs(messages, "ChatGLM-6B")
         control = self.tokenizer.special
-        text = self.tokenizer.encode(before + format_chatglm_prompt(query, history, system))
+        text = self.tokenizer.encode(source_prefix + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:

@@ -44,10 +44,10 @@ class ChatGLM2Template:
         """`[gMASK] sop`."""
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["sop"]
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """`[gMASK] sop`, then the text; UserError for a tool's message."""
         query, history, system = split_pairs(messages, "ChatGLM2-6B")
-        text = self.tokenizer.encode(before + with_system(format_rounds_from_one(query, history), system))
+        text = self.tokenizer.encode(source_prefix + with_system(format_rounds_from_one(query, history), system))
         return (Segment(self.start_ids, fixed=True), Segment(tuple(text)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:

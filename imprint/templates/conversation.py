@@ -58,7 +58,7 @@ class Template(Protocol):
     def stop_ids(self) -> frozenset[int]:
         """The ids that end an answer."""
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """What the model shall go on from; `before` is put in front, as a source prefix.
 
         Raises UserError for a message that the family cannot write, such as a tool's.
@@ -79,17 +79,17 @@ class Template(Protocol):
 
 def make_messages(query: str, history: Turns | None = None, system: str | None = None) -> list[Message]:
     """The messages of a question with what was said before it."""
-    told = [Message("system", system)] if system else []
+    system_messages = [Message("system", system)] if system else []
     turns = [message for question, answer in history or () for message in (Message("user", question), Message("assistant", answer))]
-    return [*told, *turns, Message("user", query)]
+    return [*system_messages, *turns, Message("user", query)]
 
 
 def split_rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
     """What the system says first, and the rounds after it: each begins with a user's message and has all that follows it."""
-    told = list(messages[: sum(message.role == "system" for message in messages[:1])])
+    system_messages = list(messages[: sum(message.role == "system" for message in messages[:1])])
     rounds: list[list[Message]] = []
-    for message in messages[len(told) :]:
+    for message in messages[len(system_messages) :]:
         if message.role == "user" or not rounds:
             rounds.append([])
         rounds[-1].append(message)
-    return told, rounds
+    return system_messages, rounds

@@ -12,7 +12,7 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
 
     Raises UserError for anything else, in the name of the family.
     """
-    told, rounds = split_rounds(messages)
+    system_messages, rounds = split_rounds(messages)
     tools = any(message.tool or message.tools or message.role == "observation" for message in messages)
     earlier = [[message.role for message in said] for said in rounds[:-1]]
     if tools:
@@ -24,4 +24,4 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
         raise UserError(
             f"{family} takes turns of user and assistant, a question last, perhaps a system text first; got: {said or 'nothing'}."
         )
-    return rounds[-1][0].text, [(said[0].text, said[1].text) for said in rounds[:-1]], told[0].text if told else None
+    return rounds[-1][0].text, [(said[0].text, said[1].text) for said in rounds[:-1]], system_messages[0].text if system_messages else None

@@ -34,12 +34,12 @@ class PlainTemplate:
         """All that the folder says ends a text."""
         return frozenset(self.tokenizer.special_tokens.eos_ids)
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """What the vocabulary begins a text with, then the text; UserError for a tool's message."""
         query, history, system = split_pairs(messages, f"The template {self.name}")
         asked, answered = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
         text = "".join(asked.replace("{}", question) + answered.replace("{}", answer) for question, answer in history)
-        ids = self.tokenizer.encode(before + with_system(text + asked.replace("{}", query), system))
+        ids = self.tokenizer.encode(source_prefix + with_system(text + asked.replace("{}", query), system))
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:

@@ -56,12 +56,12 @@ class RoleTemplate:
         """`[gMASK] <sop>`, the second of which ChatGLM3 writes without brackets."""
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["<sop>" if self.name == "glm4" else "sop"]
 
-    def prompt(self, messages: Sequence[Message], before: str = "") -> tuple[Segment, ...]:
+    def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """All that was said, then `<|assistant|>`; `before` stands in front of the last text."""
         segments = [Segment(self.start_ids, fixed=True)]
         for index, message in enumerate(messages, start=1):
             for text in self._texts(message):
-                segments += self._message_segments(message, (before if index == len(messages) else "") + text)
+                segments += self._message_segments(message, (source_prefix if index == len(messages) else "") + text)
         return (*segments, Segment((self._role("assistant"),), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:

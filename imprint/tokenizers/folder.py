@@ -61,8 +61,8 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGL
     if isinstance(size, int) and needed > size:
         raise UserError(f"{file} needs {needed} ids, but config.json allows {size} (padded_vocab_size). {SAME_RELEASE}")
     name = "<|endoftext|>" if isinstance(tokenizer, GLM4Tokenizer) else "</s>"
-    end, said = tokenizer.special_ids[name], config.get("eos_token_id")
-    if said is not None and end not in (said if isinstance(said, list) else [said]):
+    end, expected = tokenizer.special_ids[name], config.get("eos_token_id")
+    if expected is not None and end not in (expected if isinstance(expected, list) else [expected]):
         raise UserError(
-            f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {said} in the other. {SAME_RELEASE}'
+            f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {expected} in the other. {SAME_RELEASE}'
         )

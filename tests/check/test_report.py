@@ -23,14 +23,18 @@ def looked(*values: object, file: str = "a.jsonl", measured: bool = True) -> Dat
 def report(seen: DataScan, dev: DataScan | None = None) -> str:
     found = all_findings(seen, dev, str)
     return "\n".join(
-        [*length_lines(seen, PLAIN), *language_line(seen.languages, PLAIN), *finding_lines(found, str, compared=dev is not None, ink=PLAIN)]
+        [
+            *length_lines(seen, PLAIN),
+            *language_line(seen.languages, PLAIN),
+            *finding_lines(found, str, compared=dev is not None, style=PLAIN),
+        ]
     )
 
 
 @pytest.mark.parametrize("columns", [80, 100])
 def test_lists_and_excerpts_keep_to_the_columns_of_the_terminal(columns: int) -> None:
     seen = looked(*SOUND, row("问", "答" * 300 + "，"), {"x": "字" * 200}, file="文件夹/" * 4 + "a.jsonl")
-    lines = list(finding_lines(all_findings(seen, None, str), str, compared=True, ink=PLAIN, columns=columns))
+    lines = list(finding_lines(all_findings(seen, None, str), str, compared=True, style=PLAIN, columns=columns))
     listed = [line for line in lines if line.startswith("   ") or "✓" in line]
     assert max(map(width, listed)) <= columns
     assert max(map(width, listed)) > columns - 15
@@ -81,7 +85,7 @@ def test_languages_come_by_their_share() -> None:
 
 def test_no_line_of_findings_is_too_long_for_a_terminal() -> None:
     rows = [row("问\0" + "很" * 500, "答<eop>"), row("问\ufffd" * 100, "答"), *SOUND, *SOUND]
-    assert max(width(line) for line in finding_lines(all_findings(looked(*rows), None, str), str, compared=True, ink=PLAIN)) <= 120
+    assert max(width(line) for line in finding_lines(all_findings(looked(*rows), None, str), str, compared=True, style=PLAIN)) <= 120
 
 
 def test_places_lose_the_folders_that_all_have() -> None:

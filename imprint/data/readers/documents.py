@@ -60,14 +60,15 @@ def describe_file_count(source: str | Path) -> str:
 
 
 def read_document_parts(
-    source: str | Path, *, column: str | None = None, blank_lines: bool = False, consumed: ReportBytes | None = None
+    source: str | Path, *, column: str | None = None, blank_lines: bool = False, report_bytes: ReportBytes | None = None
 ) -> Iterator[LocatedPart]:
-    """The (place, passage) of each document of a file, or of all files of a folder, or what is wrong with it.
+    """The (location, passage) of each document of a file, or of all files of a folder, or what is wrong with it.
 
     A file of plain text is one document, or with `blank_lines` as many as blank lines part. Of rows, `column` is the text; None takes the
-    first of TEXT_COLUMNS that is there. `consumed` is told how many more bytes have been read. Raises UserError for what cannot be read.
+    first of TEXT_COLUMNS that is there. `report_bytes` gets the number of bytes read since its last call.
+    Raises UserError for what cannot be read.
     """
-    return chain.from_iterable(_file_parts(path, column, consumed, blank_lines=blank_lines) for path in list_text_files(source))
+    return chain.from_iterable(_file_parts(path, column, report_bytes, blank_lines=blank_lines) for path in list_text_files(source))
 
 
 def is_plain_text(path: Path) -> bool:
@@ -75,14 +76,14 @@ def is_plain_text(path: Path) -> bool:
     return path.suffix.lower() not in DATA_SUFFIXES
 
 
-def _file_parts(path: Path, column: str | None, consumed: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
+def _file_parts(path: Path, column: str | None, report_bytes: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
     if is_plain_text(path):
-        return _text_parts(path, plain_encoding(path), consumed, blank_lines=blank_lines)
-    return _row_parts(path, column, consumed)
+        return _text_parts(path, plain_encoding(path), report_bytes, blank_lines=blank_lines)
+    return _row_parts(path, column, report_bytes)
 
 
-def _row_parts(path: Path, column: str | None, consumed: ReportBytes | None) -> Iterator[LocatedPart]:
-    for location, row in file_rows(detect_format(path), consumed):
+def _row_parts(path: Path, column: str | None, report_bytes: ReportBytes | None) -> Iterator[LocatedPart]:
+    for location, row in file_rows(detect_format(path), report_bytes):
         try:
             text = _row_text(row, column)
         except BadRowError as problem:
@@ -106,11 +107,11 @@ def _row_text(row: object, column: str | None) -> str:
     return non_empty_text(row[name], name).replace("\r\n", "\n")
 
 
-def _text_parts(path: Path, encoding: Encoding, consumed: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
+def _text_parts(path: Path, encoding: Encoding, report_bytes: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
     """The documents of a file of plain text, without the blank lines around them; a long one is cut at the ends of lines."""
     location, size, first = "", 0, True
     held: list[str] = []
-    for number, line in _clean_lines(path, encoding, consumed):
+    for number, line in _clean_lines(path, encoding, report_bytes):
         if isinstance(line, BadRowError):
             yield f"{path}:{number}", line
         elif line.strip() or ((held or not first) and not blank_lines):
@@ -128,10 +129,10 @@ def _text_parts(path: Path, encoding: Encoding, consumed: ReportBytes | None, *,
         yield location, DocumentPart("\n".join(held).rstrip(), location, first=first)
 
 
-def _clean_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:
+def _clean_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:
     """Each line with its number, or what is wrong with it."""
     try:
-        for number, line in read_lines(path, encoding, consumed):
+        for number, line in read_lines(path, encoding, report_bytes):
             wrong = line if isinstance(line, BadRowError) else undecodable_error(line, encoding)
             yield number, wrong or str(line).rstrip("\r")
     except OSError as error:

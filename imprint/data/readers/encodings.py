@@ -64,10 +64,10 @@ def detect_encoding(path: Path) -> Encoding:
     return Encoding("gb18030" if misfit > 0.5 and 2 * _undecodable_share(sample, "gb18030") < misfit else "utf-8", 0, newline)
 
 
-def read_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, str | BadRowError]]:
+def read_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, str | BadRowError]]:
     """The (number, text without its newline) of each line; of one that is longer than any row, only that it is."""
     rest, number, skipping = "", 1, False
-    for text in read_chunks(path, encoding, consumed):
+    for text in read_chunks(path, encoding, report_bytes):
         *complete, rest = (rest + text).split(encoding.newline)
         for line in complete:
             yield number, _too_long() if skipping or len(line) > LONGEST_ROW else line
@@ -78,15 +78,15 @@ def read_lines(path: Path, encoding: Encoding, consumed: ReportBytes | None = No
         yield number, _too_long() if skipping or len(rest) > LONGEST_ROW else rest
 
 
-def read_chunks(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[str]:
+def read_chunks(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[str]:
     """The text of a file in pieces, its byte order mark left out."""
     decoder = codecs.getincrementaldecoder(encoding.codec)("surrogatepass" if encoding.codec.startswith("utf-16") else "surrogateescape")
     with path.open("rb") as file:
         file.seek(encoding.bom)
         while data := file.read(CHUNK_BYTES):
             yield decoder.decode(data)
-            if consumed is not None:
-                consumed(len(data))
+            if report_bytes is not None:
+                report_bytes(len(data))
     pending, _state = decoder.getstate()
     if pending:  # the file ends within a character
         yield "".join(chr(0xDC00 + byte) for byte in pending)

@@ -13,10 +13,10 @@ LONGEST_LITERAL: Final = 16
 """Characters at the end of a piece that may be the beginning of a word, a number or an escape, and no error."""
 
 
-def line_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def line_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line, object) of each line that is not blank; what is no object is a BadRowError."""
     decoder = _Decoder()
-    for number, line in read_lines(path, encoding, consumed):
+    for number, line in read_lines(path, encoding, report_bytes):
         if isinstance(line, BadRowError):
             yield number, line
         elif text := line.strip(BLANKS):  # marks of byte order stand where files were joined
@@ -39,14 +39,14 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
     return decoder.row(value)
 
 
-def array_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, object) of each element of one array; what is behind an element that is no JSON cannot be read."""
-    return _JsonScanner("array", path, encoding, consumed).elements()
+    return _JsonScanner("array", path, encoding, report_bytes).elements()
 
 
-def object_rows(path: Path, encoding: Encoding, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, object) of objects that stand one after another, each over as many lines as it likes."""
-    return _JsonScanner("object", path, encoding, consumed).objects()
+    return _JsonScanner("object", path, encoding, report_bytes).objects()
 
 
 def _explain(error: json.JSONDecodeError) -> str:
@@ -89,8 +89,8 @@ class _Decoder:
 class _JsonScanner:
     """A window over a text of JSON: more is fetched while an element is not complete, and what was read is dropped then."""
 
-    def __init__(self, what: str, path: Path, encoding: Encoding, consumed: ReportBytes | None) -> None:
-        self._chunks = read_chunks(path, encoding, consumed)
+    def __init__(self, what: str, path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> None:
+        self._chunks = read_chunks(path, encoding, report_bytes)
         self._noun = what
         self._encoding = encoding
         self._decoder = _Decoder()

@@ -65,12 +65,12 @@ def read_predictions(file: Path) -> Predictions:
     first = next((row for _place, row in rows if isinstance(row, dict)), None)
     if not rows:
         raise UserError(f"{file} holds no rows, so there is nothing to score.")
-    said, wanted = ("", "") if first is None else _columns(first, file)
+    prediction_column, reference_column = ("", "") if first is None else _columns(first, file)
     predictions, references, finished, problems = [], [], [], BadRows(file)
     for location, row in rows:
         try:
-            predictions.append(_text(row, said))
-            references.append(_text(row, wanted))
+            predictions.append(_text(row, prediction_column))
+            references.append(_text(row, reference_column))
             problems.good += 1
         except BadRowError as problem:
             problems.add(location, problem)
@@ -78,23 +78,23 @@ def read_predictions(file: Path) -> Predictions:
     problems.raise_if_any("Mend {}; nothing was scored.")
     known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
     unfinished = None if known is None else sum(not value for value in known)
-    return Predictions(said, wanted, predictions, references, unfinished, _reference_limit_beside(file))
+    return Predictions(prediction_column, reference_column, predictions, references, unfinished, _reference_limit_beside(file))
 
 
 def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
     """The names of the columns of predictions and of references in a file's first row."""
-    said = next((name for name in PREDICTION_COLUMNS if name in row), None)
-    wanted = next((name for name in REFERENCE_COLUMNS if name in row), None)
-    either = [name for name in AMBIGUOUS_COLUMNS if name in row]
-    if said is None and wanted is not None and either:
-        said = either[0]
-    if wanted is None and said is not None and either:
-        wanted = either[0]
-    if said is not None and wanted is not None:
-        return said, wanted
+    prediction_column = next((name for name in PREDICTION_COLUMNS if name in row), None)
+    reference_column = next((name for name in REFERENCE_COLUMNS if name in row), None)
+    ambiguous = [name for name in AMBIGUOUS_COLUMNS if name in row]
+    if prediction_column is None and reference_column is not None and ambiguous:
+        prediction_column = ambiguous[0]
+    if reference_column is None and prediction_column is not None and ambiguous:
+        reference_column = ambiguous[0]
+    if prediction_column is not None and reference_column is not None:
+        return prediction_column, reference_column
     there = ", ".join(f'"{name}"' for name in row) or "none"
-    missing = "predictions" if said is None else "references"
-    if said is None and wanted is None:
+    missing = "predictions" if prediction_column is None else "references"
+    if prediction_column is None and reference_column is None:
         missing = "predictions and none of references"
     beside = file.with_name("predictions.jsonl")
     if file.name == "answers.jsonl" and beside.exists():
@@ -125,13 +125,13 @@ def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | Non
         lines = read_jsonl(file.with_name("answers.jsonl"))
     except (UserError, OSError, UnicodeDecodeError):
         return None
-    said: dict[int, tuple[str, bool]] = {}
+    prediction_column: dict[int, tuple[str, bool]] = {}
     for line in lines:
         match line:
             case {"row": int(row), "prediction": str(prediction), "finished": bool(finished)}:
-                said[row] = prediction.strip(), finished
-    same = [row in said and said[row][0] == text.strip() for row, text in enumerate(predictions)]
-    return [said[row][1] for row in range(len(predictions))] if all(same) else None
+                prediction_column[row] = prediction.strip(), finished
+    same = [row in prediction_column and prediction_column[row][0] == text.strip() for row, text in enumerate(predictions)]
+    return [prediction_column[row][1] for row in range(len(predictions))] if all(same) else None
 
 
 def _reference_limit_beside(file: Path) -> int | None:

@@ -21,28 +21,28 @@ MAX_LISTED = 5
 """How many files or columns a sentence names before it only counts."""
 
 
-def read_rows(source: str | Path, *, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
+def read_rows(source: str | Path, *, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (place, row) of each row of a file, of all files of a folder, or of `path#500`: 500 rows drawn at random, in their order.
 
     A row is a dict, or a BadRowError value that says what is wrong with it. A place is `file:line`, in a workbook `file.xlsx!Sheet1:12`, in
-    Parquet `file:row`. `consumed` is told how many more bytes have been read. Raises UserError for what cannot be read at all.
+    Parquet `file:row`. `report_bytes` is told how many more bytes have been read. Raises UserError for what cannot be read at all.
     """
     found = parse_source(source)
-    rows = (row for path in data_files(found.path) for row in file_rows(detect_format(path), consumed))
+    rows = (row for path in data_files(found.path) for row in file_rows(detect_format(path), report_bytes))
     return rows if found.count is None else draw_rows(rows, found.count)
 
 
-def file_rows(file: DataFile, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
+def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (place, row) of each row of one file."""
     try:
         if file.encoding is None:
             read = parquet_rows if file.format == "Parquet" else workbook_rows
-            yield from read(file.path, consumed)
+            yield from read(file.path, report_bytes)
             return
         if file.format in ("CSV", "TSV"):
-            numbered = csv_rows(file.path, file.encoding, file.delimiter, consumed)
+            numbered = csv_rows(file.path, file.encoding, file.delimiter, report_bytes)
         else:
-            numbered = JSON_READERS[file.format](file.path, file.encoding, consumed)
+            numbered = JSON_READERS[file.format](file.path, file.encoding, report_bytes)
         for line, row in numbered:
             yield f"{file.path}:{line}", row
     except OSError as error:
@@ -54,10 +54,10 @@ def draw_rows(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[
 
     Source: algorithm R in Vitter, Random Sampling with a Reservoir, 1985.
     """
-    chance = random.Random(DRAW_SEED)
+    rng = random.Random(DRAW_SEED)
     kept: dict[int, tuple[int, tuple[str, object]]] = {}
     for index, row in enumerate(rows):
-        slot = index if index < count else chance.randrange(index + 1)
+        slot = index if index < count else rng.randrange(index + 1)
         if slot < count:
             kept[slot] = index, row
     for _index, row in sorted(kept.values(), key=lambda entry: entry[0]):
@@ -79,16 +79,20 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> str:
     """
     found = parse_source(source)
     paths = data_files(found.path)
-    told = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
+    descriptions = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
     if found.path.is_dir():
         names = [str(path.relative_to(found.path)) for path in paths]
-        alike = len(set(told)) == 1
-        said = f"{list_names(names)}: {told[0]}" if alike else "; ".join(f"{name}: {text}" for name, text in zip(names, told, strict=True))
+        alike = len(set(descriptions)) == 1
+        listed = (
+            f"{list_names(names)}: {descriptions[0]}"
+            if alike
+            else "; ".join(f"{name}: {text}" for name, text in zip(names, descriptions, strict=True))
+        )
         others = skipped_files(found.path)
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{found.path}: {files}: {said}" + (f"; no data, not read: {list_names(others)}" if others else "")
+        text = f"{found.path}: {files}: {listed}" + (f"; no data, not read: {list_names(others)}" if others else "")
     else:
-        text = f"{found.path}: {told[0]}"
+        text = f"{found.path}: {descriptions[0]}"
     return text + (f"; {found.count} rows of it are drawn at random." if found.count else ".")
 
 

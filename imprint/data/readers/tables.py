@@ -56,8 +56,8 @@ class Header:
 class _LineFeed:
     """Lines for the csv module, which can be given back when a quote turns out to swallow them."""
 
-    def __init__(self, path: Path, encoding: Encoding, consumed: ReportBytes | None) -> None:
-        self._lines = read_lines(path, encoding, consumed)
+    def __init__(self, path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> None:
+        self._lines = read_lines(path, encoding, report_bytes)
         self._newline = encoding.newline
         self._again: list[tuple[int, str | BadRowError]] = []
         self.taken: list[tuple[int, str | BadRowError]] = []
@@ -72,10 +72,10 @@ class _LineFeed:
         self._again.extend(reversed(self.taken[1:]))
 
 
-def csv_rows(path: Path, encoding: Encoding, delimiter: str, consumed: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
     """The (line where it starts, dict) of each row of CSV or TSV; the first row names the columns, a bad row is a BadRowError."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    feed = _LineFeed(path, encoding, consumed)
+    feed = _LineFeed(path, encoding, report_bytes)
     header = None
     rows = csv.reader(iter(feed), delimiter=delimiter, strict=True)
     while True:

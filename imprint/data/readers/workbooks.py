@@ -33,9 +33,9 @@ def sheet_names(path: Path) -> tuple[list[str], list[str]]:
         return visible, [sheet.title for sheet in book.worksheets if sheet.sheet_state != "visible"]
 
 
-def workbook_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
+def workbook_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (`file!sheet:row`, dict) of each row of all sheets that are not hidden; the first row of a sheet names its columns."""
-    with _CountedFile(path, consumed) as file:
+    with _CountedFile(path, report_bytes) as file:
         book = _open_workbook(path, file)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
@@ -112,9 +112,9 @@ def _cell_text(value: object) -> str:
 class _CountedFile(io.FileIO):
     """A file that tells how much of it has been read."""
 
-    def __init__(self, path: Path, consumed: ReportBytes | None) -> None:
+    def __init__(self, path: Path, report_bytes: ReportBytes | None) -> None:
         super().__init__(path)
-        self._consumed = consumed
+        self._consumed = report_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as every file does."""
@@ -139,7 +139,7 @@ def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
         raise UserError(f"{path} is a broken workbook: {_first_line(error)}. Save or download it again.") from error
 
 
-def parquet_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
+def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
     """The (`file:row`, dict) of each row of a Parquet file, counted from 1."""
     try:
         from pyarrow.parquet import ParquetFile
@@ -167,8 +167,8 @@ def parquet_rows(path: Path, consumed: ReportBytes | None = None) -> Iterator[tu
             for row in rows:
                 number += 1
                 yield f"{path}:{number}", row
-            if consumed is not None:
-                consumed(size * len(rows) // total)
+            if report_bytes is not None:
+                report_bytes(size * len(rows) // total)
 
 
 def _first_line(error: Exception) -> str:

@@ -94,12 +94,12 @@ def test_a_file_of_an_old_macintosh_has_lines_too(file: Path) -> None:
 
 def test_pieces_join_to_the_text_wherever_they_are_cut(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "CHUNK_BYTES", 5)
-    consumed: list[int] = []
+    report_bytes: list[int] = []
     for codec in ("utf-8", "gb18030", "utf-16-le"):
         file.write_bytes(TEXT.encode(codec))
-        assert "".join(read_chunks(file, Encoding(codec, 0, "\n"), consumed.append)) == TEXT
+        assert "".join(read_chunks(file, Encoding(codec, 0, "\n"), report_bytes.append)) == TEXT
         assert [line for _number, line in read_lines(file, Encoding(codec, 0, "\n"))] == TEXT.splitlines()
-    assert sum(consumed) == sum(len(TEXT.encode(codec)) for codec in ("utf-8", "gb18030", "utf-16-le"))
+    assert sum(report_bytes) == sum(len(TEXT.encode(codec)) for codec in ("utf-8", "gb18030", "utf-16-le"))
 
 
 def test_a_line_longer_than_any_row_is_told_and_not_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,12 +59,12 @@ def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path)
 def test_a_string_without_an_end_does_not_fill_the_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imprint.data.readers.json_rows.LONGEST_ROW", 1_000_000)
     file.write_text('[{"a": "' + "b" * 20_000_000)
-    consumed: list[int] = []
+    report_bytes: list[int] = []
 
-    ((line, bad),) = array_rows(file, detect_encoding(file), consumed.append)
+    ((line, bad),) = array_rows(file, detect_encoding(file), report_bytes.append)
 
     assert (line, str(bad)) == (1, "the array is no JSON from here on: Unterminated string starting at column 8.")
-    assert sum(consumed) < 10_000_000
+    assert sum(report_bytes) < 10_000_000
 
 
 def test_a_key_that_stands_twice_is_told(file: Path) -> None:

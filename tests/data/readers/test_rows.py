@@ -72,20 +72,20 @@ def test_a_sample_larger_than_the_file_is_the_file(tmp_path: Path) -> None:
 def test_no_more_is_read_than_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"a": 1}\n' * 500_000)
-    consumed: list[int] = []
+    report_bytes: list[int] = []
 
-    rows = read_rows(file, consumed=consumed.append)
+    rows = read_rows(file, report_bytes=report_bytes.append)
 
     assert next(rows)[0] == f"{file}:1"
-    assert sum(consumed) <= 2**20 < file.stat().st_size
+    assert sum(report_bytes) <= 2**20 < file.stat().st_size
 
 
 def test_bytes_are_told_as_they_are_read_up_to_the_last(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.json", "a.csv", "a.parquet"):
         write_samples(tmp_path / name, SAMPLES)
-        consumed: list[int] = []
-        assert len(list(read_rows(tmp_path / name, consumed=consumed.append))) == len(SAMPLES)
-        assert (name, sum(consumed)) == (name, source_bytes(tmp_path / name) - (3 if name == "a.csv" else 0))
+        report_bytes: list[int] = []
+        assert len(list(read_rows(tmp_path / name, report_bytes=report_bytes.append))) == len(SAMPLES)
+        assert (name, sum(report_bytes)) == (name, source_bytes(tmp_path / name) - (3 if name == "a.csv" else 0))
 
 
 def test_a_file_is_described_by_its_form_and_how_its_columns_are_read(tmp_path: Path) -> None:

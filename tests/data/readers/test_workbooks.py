@@ -93,12 +93,12 @@ def _truncated(path: Path) -> Path:
 def test_parquet_keeps_lists_and_counts_rows_from_one(tmp_path: Path) -> None:
     rows = [{"q": "问", "h": [["x", "y"]]}, {"q": "b", "h": None}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    consumed: list[int] = []
+    report_bytes: list[int] = []
 
-    read = list(parquet_rows(tmp_path / "a.parquet", consumed.append))
+    read = list(parquet_rows(tmp_path / "a.parquet", report_bytes.append))
 
     assert read == [(f"{tmp_path}/a.parquet:1", rows[0]), (f"{tmp_path}/a.parquet:2", rows[1])]
-    assert sum(consumed) == (tmp_path / "a.parquet").stat().st_size
+    assert sum(report_bytes) == (tmp_path / "a.parquet").stat().st_size
 
 
 def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
