@@ -18,6 +18,7 @@ from imprint.files import append_jsonl, read_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.messages import Bilingual
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.task_scores import Likelihood, TaskScores, score_task
@@ -121,8 +122,11 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
     unknown = [sample for sample in samples if sample.answer.strip() not in task.labels]
     if unknown:
         raise UserError(
-            f'{unknown[0].location}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in {len(unknown):,} of '
-            f"{len(samples):,} rows. Name every label of the data in task.labels, or mend the rows."
+            Bilingual(
+                f'{unknown[0].location}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in '
+                f"{len(unknown):,} of {len(samples):,} rows. Name every label of the data in task.labels, or mend the rows.",
+                "有的答案不在标签之中：请在 task.labels 中写全所有标签，或修改这些数据。",
+            )
         )
 
 
@@ -207,7 +211,12 @@ def _choose_labels(batch: list[int], prompts: list[Question], model: Model, task
     for index, option in enumerate(options):
         if option in options[:index]:
             same = task.labels[options.index(option)]
-            raise UserError(f'task.labels: "{same}" and "{task.labels[index]}" are the same tokens to this model. Give labels that differ.')
+            raise UserError(
+                Bilingual(
+                    f'task.labels: "{same}" and "{task.labels[index]}" are the same tokens to this model. Give labels that differ.',
+                    "这两个标签对该模型是相同的词元：请换用不同的标签。",
+                )
+            )
     scores = score_options(model.network, [question.ids for question in prompts], options, prefix=model.prefix())
     lines = []
     for row, index, probability in zip(batch, scores.argmax(1).tolist(), scores.amax(1).tolist(), strict=True):

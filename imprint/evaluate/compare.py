@@ -27,6 +27,7 @@ from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
 
 SHOWN_ROWS = 100
+NOTHING_TO_COMPARE = Bilingual("there is nothing to compare it with. Give a run folder.", "没有可对照的微调结果，请给出训练结果目录。")
 
 
 def compare(
@@ -39,13 +40,23 @@ def compare(
     """
     section = read_overrides(overrides, EvaluateSection)
     source = resolve_source(path, section.base_path)
-    run = source.require_run("there is nothing to compare it with. Give a run folder.")
+    run = source.require_run(NOTHING_TO_COMPARE)
     if data is not None and prompts is not None:
-        raise UserError("--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.")
+        raise UserError(
+            Bilingual(
+                "--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.",
+                "--data 与 --prompts 只能给一个：前者回答并打分，后者只提问。",
+            )
+        )
     source.require_result()  # before the base is loaded and answers
     section = resolve(section, run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
-        raise UserError(f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.")
+        raise UserError(
+            Bilingual(
+                f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.",
+                "该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
+            )
+        )
     tools = open_template(source, section.template).supports_tools
     compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
     training = load_training_samples(run, tools=tools)
@@ -115,7 +126,9 @@ def _read_prompts(
         )
     samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:
-        raise UserError(f"{path}: this run holds out no rows. Name a file with --data.")
+        raise UserError(
+            Bilingual(f"{path}: this run holds out no rows. Name a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
+        )
     return _ComparedPrompts(samples, run.data.dev or run.data.train, "held-out", page)
 
 

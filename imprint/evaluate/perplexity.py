@@ -109,7 +109,10 @@ def _scan(source: Path, number: int, section: PerplexitySection, limit: int | No
     bad_rows.raise_if_any("Mend {}; nothing was measured.")
     if not bad_rows.good:
         raise UserError(
-            f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either."
+            Bilingual(
+                f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either.",
+                "没有可测量的文本：请给出文本文件、含文本列的数据文件，或其目录。",
+            )
         )
     return MeasuredText(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), bad_rows.good, characters)
 
@@ -139,7 +142,7 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
     try:
         files = [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in list_text_files(text.source)]
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+        raise UserError(Bilingual(f"{error.filename}: cannot be read: {error.strerror}.", "无法读取该文件。")) from error
     ignored = {
         "output",
         "base",
@@ -224,7 +227,10 @@ class _WindowBatcher:
         stride = self.section.stride or max(1, length // 2)
         if stride > most:
             raise UserError(
-                f"stride: must be at most {most} with windows of {length} tokens, or some tokens would be left out; got {stride}."
+                Bilingual(
+                    f"stride: must be at most {most} with windows of {length} tokens, or some tokens would be left out; got {stride}.",
+                    f"stride 不能超过 {most}，否则会漏掉一些词元。",
+                )
             )
         return length, stride
 

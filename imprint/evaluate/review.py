@@ -28,7 +28,7 @@ from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 
-NOTHING_TUNED = "nothing was tuned there. Give a run folder."
+NOTHING_TUNED = Bilingual("nothing was tuned there. Give a run folder.", "没有微调结果，请给出训练结果目录。")
 Say = Callable[[str], None]
 FILLED_ROWS = 200
 """Maximum number of rows that are answered where a recipe fills placeholders: they show whether the model says the new texts."""
@@ -153,7 +153,12 @@ def read_review(home: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow
     except FileNotFoundError:
         return None, []
     except ValueError as error:
-        raise UserError(f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.") from error
+        raise UserError(
+            Bilingual(
+                f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
+                "不是 JSON：请删除它，再运行 imprint forgetting 重新评估。",
+            )
+        ) from error
     return parse_forgetting(values, str(home.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(home.before_after)]
 
 

@@ -10,6 +10,7 @@ from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.loading.load import open_tokenizer
 from imprint.loading.source import resolve_source
+from imprint.messages import Bilingual
 from imprint.metrics.means import Summary, summary
 from imprint.metrics.protocols import PROTOCOLS, Protocol, get_protocol
 from imprint.metrics.rates import FailureRates, failure_rates, failure_warnings
@@ -51,7 +52,12 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
     requested = {one.label: one for one in (_parse_protocol(name) for name in names if name not in TASK_PROTOCOLS)}
     predictions = read_predictions(file)
     if output is not None and output.exists() and output.samefile(file):
-        raise UserError(f"{output}: is the file of predictions itself. Give --output another name.")
+        raise UserError(
+            Bilingual(
+                f"{output}: is the file of predictions itself. Give --output another name.",
+                "这正是预测文件本身：请给 --output 换一个名字。",
+            )
+        )
     judged = {name: score_by_protocol(name, predictions.predictions, predictions.references) for name in names if name in TASK_PROTOCOLS}
     summaries = (
         {label: summary(rows, requested[label].protocol.name) for label, rows in _score_rows(predictions, requested).items()}
@@ -71,17 +77,30 @@ def _parse_protocol(name: str) -> RequestedProtocol:
     """Read `NAME`, or `NAME:MAX_TARGET_LENGTH:MODEL` for a protocol whose tool cuts references."""
     known, *cut = name.split(":", 2)
     if known in TASK_PROTOCOLS:
-        raise UserError(f'--protocol {name}: {known} takes nothing behind its name. Write "{known}".')
+        raise UserError(
+            Bilingual(
+                f'--protocol {name}: {known} takes nothing behind its name. Write "{known}".',
+                f"该计分方式的名字后面不能再加内容：请写 {known}。",
+            )
+        )
     protocol = get_protocol(known, also=TASK_PROTOCOLS)
     if not cut:
         return RequestedProtocol(protocol, None, None)
     example = "chatglm-6b:64:models/chatglm-6b"
     if protocol.references != "cut":
-        raise UserError(f'--protocol {name}: {known} keeps references whole. Write "{known}"; {example} cuts them.')
+        raise UserError(
+            Bilingual(
+                f'--protocol {name}: {known} keeps references whole. Write "{known}"; {example} cuts them.',
+                f"该计分方式不截断参考答案：请写 {known}。",
+            )
+        )
     if len(cut) < 2 or not cut[0].isascii() or not cut[0].isdecimal() or int(cut[0]) < 4 or not cut[1]:
         raise UserError(
-            f"--protocol {name}: to cut references, give the max_target_length (4 or more) of the original's evaluation "
-            f"and a folder with its tokenizer, as in {example}."
+            Bilingual(
+                f"--protocol {name}: to cut references, give the max_target_length (4 or more) of the original's evaluation "
+                f"and a folder with its tokenizer, as in {example}.",
+                f"截断参考答案需要原版评估的 max_target_length（不小于 4）和含分词器的目录，例如 {example}。",
+            )
         )
     return RequestedProtocol(protocol, int(cut[0]) - 2, open_tokenizer(resolve_source(cut[1])))
 

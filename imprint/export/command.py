@@ -29,7 +29,7 @@ from imprint.export.writers import (
 )
 from imprint.files import atomic_file, atomic_folder, find_folder, write_json
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import SUFFIX, begins_as_bundle, licence_of
+from imprint.loading.bundle import SUFFIX, is_bundle, read_licence
 from imprint.loading.load import open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
@@ -39,7 +39,10 @@ from imprint.progress import say
 from imprint.runtime import DTYPES, is_out_of_memory
 
 RECORD = "export.json"
-NOTHING_TO_EXPORT = "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models."
+NOTHING_TO_EXPORT = Bilingual(
+    "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models.",
+    "没有可导出的微调结果，请给出训练结果目录；量化模型请用 imprint quantize。",
+)
 WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
     ("prefix", "int8"): quantized_base_with_adapter(8),
@@ -87,7 +90,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         job = ExportJob(source, run, part, out, written_dtype(source, section), section.device, proof_dtype)
         _write_and_verify(job, WRITERS[method, target], samples)
         if target != "bundle":
-            licence = licence_of(base_folder(run.model.path))
+            licence = read_licence(base_folder(run.model.path))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
             write_json(part / RECORD, {**record, "questions_answered_as_before": len(samples)})
     count = len(samples)
@@ -132,9 +135,19 @@ def default_destination(source: ModelSource, target: Target) -> Path:
 def refuse_bundle_destination(out: Path) -> None:
     """Raise UserError if a bundle's name has another suffix, or would replace something else."""
     if out.suffix != SUFFIX:
-        raise UserError(f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.")
-    if out.exists() and not begins_as_bundle(out):
-        raise UserError(f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.")
+        raise UserError(
+            Bilingual(
+                f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.",
+                f"打包文件名须以 {SUFFIX} 结尾：请写 {out}{SUFFIX}。",
+            )
+        )
+    if out.exists() and not is_bundle(out):
+        raise UserError(
+            Bilingual(
+                f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.",
+                "文件已存在且不是打包文件，不会覆盖：请换一个名字。",
+            )
+        )
 
 
 def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 
 def with_own_name(out: Path) -> Path:
@@ -18,8 +19,18 @@ def refuse_destination(out: Path, reads: Iterable[Path], *, written_before: Call
     """
     for source in reads:
         if source.resolve().is_relative_to(out.resolve()):
-            raise UserError(f"{out}: holds {source}, which is read. Give a folder of its own to write to.")
+            raise UserError(
+                Bilingual(
+                    f"{out}: holds {source}, which is read. Give a folder of its own to write to.",
+                    "该目录含有要读取的内容：请给出单独的输出目录。",
+                )
+            )
     if out.is_file():
-        raise UserError(f"{out}: is a file. Give the name of a folder to write to.")
+        raise UserError(Bilingual(f"{out}: is a file. Give the name of a folder to write to.", "这是一个文件：请给出要写入的目录名。"))
     if out.is_dir() and any(out.iterdir()) and not written_before(out):
-        raise UserError(f"{out}: is there already and {otherwise}, so it is not replaced. Give a new folder to write to.")
+        raise UserError(
+            Bilingual(
+                f"{out}: is there already and {otherwise}, so it is not replaced. Give a new folder to write to.",
+                "目录已存在，不会覆盖：请给出新的目录。",
+            )
+        )

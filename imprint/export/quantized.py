@@ -51,7 +51,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     Raises UserError for a run with an adapter, a folder that is already quantised or damaged, and an unusable output path or disk.
     """
     if bits not in BITS:
-        raise UserError(f"bits: must be 8 or 4, got {bits!r}.")
+        raise UserError(Bilingual(f"bits: must be 8 or 4, got {bits!r}.", "bits 只能是 8 或 4。"))
     model = resolve_source(folder)
     if model.run is not None and model.method != "full":
         raise UserError(
@@ -92,7 +92,12 @@ class QuantizationPlan:
         """Scan the folder once. Raises UserError where it is quantised already, or holds other than its config.json calls for."""
         fields = read_config(source)
         if there := fields.get("quantization_bit"):
-            raise UserError(f"{source}: is quantised to {there} bits already. Give the folder it was made from.")
+            raise UserError(
+                Bilingual(
+                    f"{source}: is quantised to {there} bits already. Give the folder it was made from.",
+                    f"该目录已量化为 {there} 位：请给出量化前的目录。",
+                )
+            )
         fields = quantized_fields(fields, bits, source)
         with torch.device("meta"):
             network = build_network(fields, source)
@@ -139,8 +144,11 @@ def _check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed + DISK_RESERVE:
         raise UserError(
-            f"{out}: {_size(needed)} will be written, and the disk has {_size(free)} left. Free some space, or choose a folder "
-            "on another disk."
+            Bilingual(
+                f"{out}: {_size(needed)} will be written, and the disk has {_size(free)} left. Free some space, or choose a folder "
+                "on another disk.",
+                "磁盘空间不足：请清理空间，或换到另一块磁盘。",
+            )
         )
 
 
@@ -183,7 +191,12 @@ def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
     checksums_read = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
     if checksums_read != checksums:
         wrong = min(name for name in checksums if checksums_read.get(name) != checksums[name])
-        raise UserError(f"{out}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.")
+        raise UserError(
+            Bilingual(
+                f"{out}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.",
+                "写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
+            )
+        )
 
 
 def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:

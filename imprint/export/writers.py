@@ -15,7 +15,7 @@ from imprint.export.quantized import QuantizationPlan, write_quantized
 from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files import find_folder, write_json
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import Facts, licence_of, pack, unpack
+from imprint.loading.bundle import BundleFacts, pack, read_licence, unpack
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
@@ -216,11 +216,16 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     run = job.source.run_folder
     result = find_folder(run.model) or job.adapter
     if result not in (run.model, run.adapter):
-        raise UserError(f"{run.path}: its result is just being replaced. Wait for the run to end, then export again.")
+        raise UserError(
+            Bilingual(
+                f"{run.path}: its result is just being replaced. Wait for the run to end, then export again.",
+                "该结果正在被更新：请等训练结束后再导出。",
+            )
+        )
     documents = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
     names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
-    licence = licence_of(base_folder(job.run.model.path))
-    facts = Facts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
+    licence = read_licence(base_folder(job.run.model.path))
+    facts = BundleFacts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, facts)
     with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as folder:
         home = Path(folder) / "run"

@@ -7,7 +7,7 @@ from pydantic import ConfigDict
 from imprint.config import Field, Section, read_recipe
 from imprint.errors import UserError
 from imprint.files import find_folder
-from imprint.loading.bundle import unpacked
+from imprint.loading.bundle import unpack_cached
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual
 from imprint.runs import RunFolder
@@ -33,7 +33,7 @@ def base_folder(path: str | Path) -> Path:
         return Path(__file__).parents[1] / "embedded"
     run = run_of_base(path)
     if run is None:
-        return unpacked(Path(path))
+        return unpack_cached(Path(path))
     if (tuned_model := find_folder(run.model)) is not None:
         return tuned_model
     if find_folder(run.adapter) is None:
@@ -48,7 +48,7 @@ def base_folder(path: str | Path) -> Path:
 
 def run_of_base(path: str | Path) -> RunFolder | None:
     """The run folder that serves as a base; None for a model folder."""
-    run = RunFolder(unpacked(Path(path)))
+    run = RunFolder(unpack_cached(Path(path)))
     return run if str(path) != EMBEDDED and run.config.is_file() else None
 
 

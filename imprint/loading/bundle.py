@@ -19,17 +19,18 @@ from typing import IO, Final
 
 from imprint.errors import UserError
 from imprint.files import atomic_folder, translate_disk_errors
+from imprint.messages import Bilingual
 
 FORMAT: Final = 1
-LIST: Final = "bundle.json"
+MANIFEST: Final = "bundle.json"
 SUFFIX: Final = ".tar"
-LARGEST_LIST: Final = 2**20
+MAX_MANIFEST_BYTES: Final = 2**20
 READ_BYTES: Final = 2**20
 LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Facts:
+class BundleFacts:
     """What a bundle says of itself."""
 
     name: str
@@ -42,28 +43,28 @@ class Facts:
     """The base's licence, as far as its folder tells."""
 
 
-def begins_as_bundle(path: Path) -> bool:
+def is_bundle(path: Path) -> bool:
     """Whether a file begins as a bundle does; what follows may be damaged."""
     try:
         with tarfile.open(path, "r:") as archive:
             first = archive.next()
     except (tarfile.TarError, EOFError, OSError, ValueError):
         return False
-    return first is not None and first.name == LIST
+    return first is not None and first.name == MANIFEST
 
 
-def pack(out: Path, folder: Path, names: Sequence[str], facts: Facts) -> None:
+def pack(out: Path, folder: Path, names: Sequence[str], facts: BundleFacts) -> None:
     """Write these files of a folder into the archive `out`; times and owners are left out, so that the same files are the same archive."""
     checksums = {name: _sha256((folder / name).open("rb")) for name in names}
     listed = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(_entry(LIST, len(listed)), io.BytesIO(listed))
+        archive.addfile(_entry(MANIFEST, len(listed)), io.BytesIO(listed))
         for name in names:
             with (folder / name).open("rb") as file:
                 archive.addfile(_entry(name, os.fstat(file.fileno()).st_size), file)
 
 
-def unpacked(path: Path) -> Path:
+def unpack_cached(path: Path) -> Path:
     """The folder that a bundle becomes, in the user's cache; any other path is given back as it is.
 
     An archive is unpacked once. Raises UserError where it is no bundle, or damaged, or holds what a bundle never holds.
@@ -73,7 +74,12 @@ def unpacked(path: Path) -> Path:
     try:
         digest = _sha256(path.open("rb"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.",
+                "无法读取：请重新获取，或检查读取权限。",
+            )
+        ) from error
     home = _cache() / f"{path.stem}-{digest[:12]}"
     if not home.is_dir():
         with translate_disk_errors(home):
@@ -102,23 +108,28 @@ def unpack(path: Path, home: Path) -> None:
         with tarfile.open(path, "r:") as archive:
             _unpack(archive, path, home)
     except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.",
+                "不是打包文件或已损坏：请重新获取。",
+            )
+        ) from error
 
 
-def read_facts(home: Path) -> Facts | None:
+def read_facts(home: Path) -> BundleFacts | None:
     """What the bundle that was unpacked into this folder says of itself; None for a folder that came from none.
 
     A stranger may have written it: what would steer a terminal is left out.
     """
-    file = home / LIST
+    file = home / MANIFEST
     if not file.is_file():
         return None
     listed = json.loads(file.read_text(encoding="utf-8"))
-    said = {name: str(listed.get(name, "")) for name in Facts.__dataclass_fields__}
-    return Facts(**{name: "".join(filter(str.isprintable, text)) for name, text in said.items()})
+    said = {name: str(listed.get(name, "")) for name in BundleFacts.__dataclass_fields__}
+    return BundleFacts(**{name: "".join(filter(str.isprintable, text)) for name, text in said.items()})
 
 
-def licence_of(base: Path) -> str:
+def read_licence(base: Path) -> str:
     """What a base's folder says of its licence: the first line of the licence file, or `license:` of its README."""
     for file in sorted(base.iterdir()) if base.is_dir() else []:
         if LICENCE_FILES.fullmatch(file.name) and file.is_file():
@@ -134,30 +145,50 @@ def licence_of(base: Path) -> str:
 
 def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
     first = archive.next()
-    if first is None or first.name != LIST or not _plain(first) or first.size > LARGEST_LIST:
-        raise UserError(f"{path}: does not begin with {LIST}, so it is no bundle. Make one with `imprint export RUN --to bundle`.")
+    if first is None or first.name != MANIFEST or not _plain(first) or first.size > MAX_MANIFEST_BYTES:
+        raise UserError(
+            Bilingual(
+                f"{path}: does not begin with {MANIFEST}, so it is no bundle. Make one with `imprint export RUN --to bundle`.",
+                "不是打包文件：请用 imprint export RUN --to bundle 生成。",
+            )
+        )
     content = _opened(archive, first).read()
     listed = json.loads(content)
     if listed.get("format") != FORMAT:
         raise UserError(
-            f'{path}: "format" is {listed.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
+            Bilingual(
+                f'{path}: "format" is {listed.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
+                f"打包格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
+            )
         )
     checksums: Mapping[str, str] = dict(listed["sha256"])
     with atomic_folder(home) as part:
-        (part / LIST).write_bytes(content)
+        (part / MANIFEST).write_bytes(content)
         missing = set(checksums)
         while (entry := archive.next()) is not None:
             if entry.name not in missing or not _plain(entry) or not _inside(entry.name):
-                raise UserError(f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.")
+                raise UserError(
+                    Bilingual(
+                        f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.",
+                        "含有打包文件不应有的内容，未解包任何文件：请勿信任其来源。",
+                    )
+                )
             missing.discard(entry.name)
             place = part / entry.name
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("wb") as file:
                 found = _sha256(_opened(archive, entry), file)
             if found != checksums[entry.name]:
-                raise UserError(f"{path}: {entry.name!r} is not what was packed. The archive is damaged; get it again.")
+                raise UserError(
+                    Bilingual(
+                        f"{path}: {entry.name!r} is not what was packed. The archive is damaged; get it again.",
+                        "打包文件已损坏：请重新获取。",
+                    )
+                )
         if missing:
-            raise UserError(f"{path}: {min(missing)!r} is missing. The archive is cut short; get it again.")
+            raise UserError(
+                Bilingual(f"{path}: {min(missing)!r} is missing. The archive is cut short; get it again.", "打包文件不完整：请重新获取。")
+            )
 
 
 def _plain(entry: tarfile.TarInfo) -> bool:
@@ -169,7 +200,7 @@ def _inside(name: str) -> bool:
     """Whether a name is a plain one below its folder, and not that of the list itself."""
     parts = PurePosixPath(name).parts
     outside = name.startswith("/") or "\\" in name or any(part in ("..", ".") or ":" in part for part in parts)
-    return bool(parts) and not outside and name != LIST
+    return bool(parts) and not outside and name != MANIFEST
 
 
 def _opened(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:

@@ -56,7 +56,7 @@ def load_base(
     Raises UserError for a run with a prefix, which is no part of the weights.
     """
     if quantize not in (None, *BITS):
-        raise UserError(f"quantize: must be 8, 4 or None, got {quantize!r}.")
+        raise UserError(Bilingual(f"quantize: must be 8, 4 or None, got {quantize!r}.", "quantize 只能是 8、4 或 None。"))
     folder, chosen_device = base_folder(path), choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
     fields = read_config(folder)
@@ -135,7 +135,12 @@ def _parts_to_load(source: ModelSource, *, base: bool, adapter: str | Path | Non
         return source.run.model.path, given
     method = source.require_result()
     if given is not None and method == "prefix":
-        raise UserError(f"adapter: {source.path} is a run, which has its own. Give a model folder to put {adapter} on it.")
+        raise UserError(
+            Bilingual(
+                f"adapter: {source.path} is a run, which has its own. Give a model folder to put {adapter} on it.",
+                "该结果自带适配器：请改用模型目录，再放上该适配器。",
+            )
+        )
     if given is not None or method == "full":
         return source.folder, given
     _ = source.base_folder

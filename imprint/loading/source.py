@@ -8,7 +8,7 @@ from imprint.config import read_recipe
 from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED, base_folder
-from imprint.loading.bundle import Facts, read_facts, unpacked
+from imprint.loading.bundle import BundleFacts, read_facts, unpack_cached
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual
 from imprint.runs import RunFolder
@@ -29,7 +29,7 @@ class ModelSource:
     """Where its files are: for a bundle, where it was unpacked."""
     run: RunConfig | None
     """The recipe of a run or of a bundle; None for a model folder."""
-    bundle: Facts | None = None
+    bundle: BundleFacts | None = None
     """What a bundle says of itself."""
 
     @property
@@ -86,17 +86,22 @@ class ModelSource:
             return self
         return replace(self, run=self.run.model_copy(update={"model": self.run.model.model_copy(update={"template": template})}))
 
-    def require_run(self, reason: str) -> RunConfig:
+    def require_run(self, reason: Bilingual) -> RunConfig:
         """The run's recipe. Raises UserError with the reason for a model folder."""
         if self.run is None:
-            raise UserError(f"{self.path}: is a model folder, and {reason}")
+            raise UserError(Bilingual(f"{self.path}: is a model folder, and {reason.english}", f"这是模型目录：{reason.chinese}"))
         return self.run
 
     def require_result(self) -> Method:
         """How the run was tuned. Raises UserError before its first result."""
         method = self.method
         if method is None:
-            raise UserError(f"{self.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.")
+            raise UserError(
+                Bilingual(
+                    f"{self.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.",
+                    "该结果目录尚无适配器：请先训练到第一次评估。",
+                )
+            )
         return method
 
     def refuse_bundle(self) -> None:
@@ -119,15 +124,18 @@ def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSour
     path = Path(path)
     if str(path) == EMBEDDED:
         return ModelSource(path, base_folder(EMBEDDED), None)
-    folder = unpacked(path)
+    folder = unpack_cached(path)
     if (config := RunFolder(folder).config).is_file():
         run = read_recipe(config, [], RunConfig).with_base_path(base_path)
         return ModelSource(path, folder, run, read_facts(folder) if folder != path else None)
     if not (folder / "config.json").is_file():
         found = "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
         raise UserError(
-            f'{path}: {found}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
-            "adapter=... puts an adapter on it."
+            Bilingual(
+                f'{path}: {found}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
+                "adapter=... puts an adapter on it.",
+                f"请给出训练结果目录、打包文件、模型目录或“{EMBEDDED}”；adapter=... 可放上适配器。",
+            )
         )
     return ModelSource(path, folder, None)
 
@@ -137,7 +145,7 @@ def adapter_path(path: str | Path) -> Path:
 
     Raises UserError for a run without one.
     """
-    folder = unpacked(Path(path))
+    folder = unpack_cached(Path(path))
     if not RunFolder(folder).config.is_file():
         return Path(path)
     source = resolve_source(path)

@@ -15,9 +15,10 @@ from imprint.export.command import export_command
 from imprint.export.section import ExportSection
 from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
 from imprint.files import write_json
-from imprint.loading.bundle import unpacked
+from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
 from imprint.loading.source import ModelSource, resolve_source
+from imprint.messages import Bilingual
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
@@ -127,7 +128,7 @@ class TestWhatIsWritten:
         self, runs: dict[str, RunFolder], tmp_path: Path, computed: str | None, stored: str, written: torch.dtype
     ) -> None:
         source = resolve_source(runs["lora"].path)
-        run = source.require_run("it has one")
+        run = source.require_run(Bilingual("it has one", ""))
         shutil.copytree(base_of(runs["lora"]), tmp_path / "base")
         write_json(tmp_path / "base" / "config.json", {**read_config(tmp_path / "base"), "torch_dtype": stored})
         model = run.model.model_copy(update={"path": str(tmp_path / "base"), "dtype": computed})
@@ -190,7 +191,7 @@ class TestBundles:
 
         bundle = export_command(runs[method].path, "bundle", tmp_path / "handed-on.tar")
 
-        home = unpacked(bundle)
+        home = unpack_cached(bundle)
         assert answer(load_model(resolve_source(home))) == tuned(runs[method])
         assert (home / "config.yaml").is_file()
 

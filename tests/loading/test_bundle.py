@@ -9,9 +9,9 @@ import pytest
 
 from imprint.errors import UserError
 from imprint.loading import bundle
-from imprint.loading.bundle import LIST, Facts, begins_as_bundle, licence_of, pack, read_facts, unpacked
+from imprint.loading.bundle import MANIFEST, BundleFacts, is_bundle, pack, read_facts, read_licence, unpack_cached
 
-FACTS = Facts("run", "prefix", "embedded", "Apache-2.0")
+FACTS = BundleFacts("run", "prefix", "embedded", "Apache-2.0")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def forged(
         for entry in source:
             file = source.extractfile(entry)
             content = file.read() if file else b""
-            if entry.name == LIST and listed:
+            if entry.name == MANIFEST and listed:
                 fields = json.loads(content)
                 fields["sha256"][listed] = hashlib.sha256(b"x").hexdigest()
                 content = json.dumps(fields).encode()
@@ -57,23 +57,23 @@ def forged(
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        unpacked(path)
+        unpack_cached(path)
     return str(caught.value)
 
 
 def test_what_is_packed_comes_out_as_it_was_with_its_facts(run: Path) -> None:
-    home = unpacked(packed(run))
+    home = unpack_cached(packed(run))
 
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in NAMES)
     assert read_facts(home) == FACTS
     assert read_facts(run) is None
-    assert unpacked(packed(run)) == home
+    assert unpack_cached(packed(run)) == home
 
 
 def test_what_would_steer_a_terminal_is_left_out(run: Path) -> None:
-    pack(run.parent / "out.tar", run, NAMES, Facts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
+    pack(run.parent / "out.tar", run, NAMES, BundleFacts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
 
-    assert read_facts(unpacked(run.parent / "out.tar")) == Facts("[2Jrun", "prefix", "底座", "")
+    assert read_facts(unpack_cached(run.parent / "out.tar")) == BundleFacts("[2Jrun", "prefix", "底座", "")
 
 
 def test_two_that_unpack_it_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +81,11 @@ def test_two_that_unpack_it_at_once_get_the_same_folder(run: Path, monkeypatch: 
 
     def overtaken(path: Path, home: Path) -> None:
         monkeypatch.setattr(bundle, "unpack", real)
-        unpacked(path)
+        unpack_cached(path)
         real(path, home)
 
     monkeypatch.setattr(bundle, "unpack", overtaken)
-    home = unpacked(archive)
+    home = unpack_cached(archive)
 
     assert (home / "config.yaml").is_file()
     assert list(home.parent.iterdir()) == [home]
@@ -98,12 +98,12 @@ def test_the_same_files_give_the_same_archive(run: Path) -> None:
 
 
 def test_any_other_path_is_left_alone(run: Path) -> None:
-    assert unpacked(run) == run
-    assert unpacked(run / "config.yaml") == run / "config.yaml"
-    assert unpacked(run / "nowhere.tar") == run / "nowhere.tar"
+    assert unpack_cached(run) == run
+    assert unpack_cached(run / "config.yaml") == run / "config.yaml"
+    assert unpack_cached(run / "nowhere.tar") == run / "nowhere.tar"
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", LIST])
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", MANIFEST])
 def test_a_name_that_leaves_the_folder_or_is_that_of_the_list_is_refused(run: Path, tmp_path: Path, name: str) -> None:
     def outside(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
@@ -151,7 +151,7 @@ def test_a_file_that_is_not_listed_is_refused(run: Path) -> None:
 
 def test_a_changed_file_and_a_missing_one_are_named(run: Path) -> None:
     def changed(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-        return entry, content if entry.name == LIST else content[:-1] + b"!"
+        return entry, content if entry.name == MANIFEST else content[:-1] + b"!"
 
     assert "'config.yaml' is not what was packed" in refusal(forged(run, changed))
     assert "'config.yaml' is missing" in refusal(
@@ -162,8 +162,8 @@ def test_a_changed_file_and_a_missing_one_are_named(run: Path) -> None:
 def test_a_bundle_is_known_by_its_beginning(run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.tar").write_text("thesis")
 
-    assert begins_as_bundle(packed(run))
-    assert not any(map(begins_as_bundle, (tmp_path / "notes.tar", run, tmp_path / "nowhere.tar")))
+    assert is_bundle(packed(run))
+    assert not any(map(is_bundle, (tmp_path / "notes.tar", run, tmp_path / "nowhere.tar")))
 
 
 def test_an_archive_that_may_not_be_read_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +189,12 @@ def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
         return entry, content.replace(b'"format": 1', b'"format": 2')
 
     assert '"format" is 2, this version reads 1' in refusal(forged(run, newer))
-    assert "so it is no bundle" in refusal(forged(run, lambda entry, content: None if entry.name == LIST else (entry, content)))
+    assert "so it is no bundle" in refusal(forged(run, lambda entry, content: None if entry.name == MANIFEST else (entry, content)))
 
 
 def test_the_licence_of_a_base_is_what_its_folder_says(tmp_path: Path) -> None:
-    assert licence_of(tmp_path).startswith("not said")
+    assert read_licence(tmp_path).startswith("not said")
     (tmp_path / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
-    assert licence_of(tmp_path) == "bigscience-bloom-rail-1.0"
+    assert read_licence(tmp_path) == "bigscience-bloom-rail-1.0"
     (tmp_path / "MODEL_LICENSE").write_text("\nThe ChatGLM-6B License\n")
-    assert licence_of(tmp_path) == "MODEL_LICENSE: The ChatGLM-6B License"
+    assert read_licence(tmp_path) == "MODEL_LICENSE: The ChatGLM-6B License"

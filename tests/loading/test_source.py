@@ -7,6 +7,7 @@ from imprint.errors import UserError
 from imprint.export.command import export_command
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.source import adapter_path, resolve_source
+from imprint.messages import Bilingual
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -34,7 +35,7 @@ def test_a_model_folder_has_no_recipe(run: RunFolder) -> None:
     assert base.output_folder == Path("evaluations/base")
     assert resolve_source(EMBEDDED).folder == base_folder(EMBEDDED)
     with pytest.raises(UserError, match="base: is a model folder, and nothing was tuned there"):
-        base.require_run("nothing was tuned there.")
+        base.require_run(Bilingual("nothing was tuned there.", ""))
 
 
 def test_a_run_has_a_recipe_and_a_method(run: RunFolder, full: RunFolder) -> None:
@@ -43,7 +44,7 @@ def test_a_run_has_a_recipe_and_a_method(run: RunFolder, full: RunFolder) -> Non
     assert prefix.base_folder == prefix.network_folder == whole.base_folder == run.path.parent / "base"
     assert whole.network_folder == full.model
     assert prefix.output_folder == run.path
-    assert prefix.require_run("it has one") is prefix.run
+    assert prefix.require_run(Bilingual("it has one", "")) is prefix.run
 
 
 def test_a_bundle_is_a_run_that_nothing_is_written_into(run: RunFolder, bundle: Path) -> None:

@@ -11,7 +11,7 @@ from imprint.config import read_recipe
 from imprint.data.encode import encode_prompt
 from imprint.demo.rows import rows
 from imprint.demo.talk import read_topics
-from imprint.loading.bundle import licence_of
+from imprint.loading.bundle import read_licence
 from imprint.model import Model
 from imprint.templates.chatglm import process_response
 from imprint.training.recipe import Recipe
@@ -42,7 +42,7 @@ def test_a_base_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float16"}
     model = imprint.load(base, device="cpu")
     assert model.tokenizer.decode(model.tokenizer.encode("这件上衣")) == "这件上衣"
-    assert licence_of(base) == licence_of(BASE) == "apache-2.0"
+    assert read_licence(base) == read_licence(BASE) == "apache-2.0"
 
 
 @pytest.fixture(scope="module")
