@@ -26,10 +26,10 @@ from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.load import load
-from imprint.training.job import Job
+from imprint.training.job import TrainJob
 from imprint.training.recipe import Recipe
 from imprint.training.run import train_recipe
-from imprint.training.state import Position
+from imprint.training.state import TrainState
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
 TEXT = "纸鸢镇"
@@ -66,7 +66,7 @@ def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
     return [f"output={folder}/{run}", f"tune={tune}", f"optimizer.learning_rate={rate}", "model.device=cpu", *data, *batch, *mix]
 
 
-def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[Job, Position], None]:
+def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[TrainJob, TrainState], None]:
     """Asks the probes and the paraphrases whenever a state is saved."""
     probes = read_probes(recipe.forgetting.probes_path(base_folder(EMBEDDED)))
     base = load(EMBEDDED, device="cpu")
@@ -74,19 +74,19 @@ def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[Job, Po
     rows = load_held_out(recipe.data)
     texts = tuple(recipe.data.fill.values())
 
-    def answers(job: Job, questions: Sequence[str]) -> list[str]:
+    def answers(job: TrainJob, questions: Sequence[str]) -> list[str]:
         prompts = [job.model.prompt(question) for question in questions]
         with torch.no_grad():
             found = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
         return [job.model.tokenizer.decode(answer) for answer in found]
 
-    def watch(job: Job, position: Position) -> None:
+    def watch(job: TrainJob, state: TrainState) -> None:
         asked = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
         fates = [ProbeResult.compare(probe.question, probe.keys, was, now).fate for probe, was, now in asked]
         said = zip(rows, answers(job, [row.query for row in rows]), strict=True)
         new = sum(recalls_fill(row.answer, answer, texts) for row, answer in said) / len(rows)
         counted = [fate for fate in fates if fate != "never"]
-        points.append({"step": position.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
+        points.append({"step": state.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
 
     return watch
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors.torch import load_file
+from torch import Tensor
 
+from imprint.cli import main
 from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training.run import train
@@ -40,6 +43,11 @@ def tiny_run(recipe: Path, name: str, *overrides: str) -> RunFolder:
     return train(recipe, [f"output={recipe.parent / name}", *overrides])
 
 
+def train_again(run: RunFolder, *overrides: str) -> int:
+    """The same command once more."""
+    return main(["train", str(run.config), *overrides])
+
+
 def log_of(run: RunFolder) -> list[dict[str, Any]]:
     """The lines of a log without times and memory."""
     return [{name: value for name, value in line.items() if name not in TIMES} for line in read_jsonl(run.log)]
@@ -48,6 +56,11 @@ def log_of(run: RunFolder) -> list[dict[str, Any]]:
 def losses(run: RunFolder, name: str = "loss") -> list[float | None]:
     """The numbers of that name in a log."""
     return [line[name] for line in read_jsonl(run.log) if name in line]
+
+
+def learned_tensors(run: RunFolder, step: int) -> dict[str, Tensor]:
+    """The trained tensors of the state saved after a step."""
+    return load_file(run.state(step) / "trained.safetensors")
 
 
 def described(run: RunFolder) -> dict[str, Any]:

@@ -33,10 +33,10 @@ from imprint.files import read_jsonl
 from imprint.runs import RunFolder
 from imprint.tokenizers import Tokenizer
 from imprint.training import job, step
-from imprint.training.job import Job
-from imprint.training.memory import Part, probe
-from imprint.training.run_log import Journal
-from imprint.training.state import Position
+from imprint.training.job import TrainJob
+from imprint.training.memory import MicroBatch, probe
+from imprint.training.run_log import RunLog
+from imprint.training.state import TrainState
 from tests.killing import Prepare, blank_pictures, end, ready_to_fork, start
 from tests.tiny import tiny_base, tiny_rows
 
@@ -152,13 +152,13 @@ def place(rank: int, one: Start, port: int) -> Prepare:
 
 def probe_first() -> None:
     """From now on a run on the CPU tries its heaviest rows, too."""
-    announce = training.announce
+    print_start = training.print_start
 
-    def probing(job: Job, position: Position, journal: Journal) -> None:
-        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
-        announce(job, position, journal)
+    def probing(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.bar.say)
+        print_start(job, state, run_log)
 
-    setattr(training, "announce", probing)  # noqa: B010
+    setattr(training, "print_start", probing)  # noqa: B010
 
 
 def poison_second() -> None:
@@ -177,14 +177,14 @@ def poison_second() -> None:
 
 def empty_second() -> None:
     """From now on no token of the second step is a target."""
-    parts_of = step.parts_of
+    micro_batches = step.micro_batches
     steps: list[int] = []
 
-    def nothing(job: Job, rows: Sequence[int], tokens: int) -> list[Part]:
+    def nothing(job: TrainJob, rows: Sequence[int], tokens: int) -> list[MicroBatch]:
         steps.append(tokens)
-        return parts_of(job, rows, 0 if len(steps) == 2 else tokens)
+        return micro_batches(job, rows, 0 if len(steps) == 2 else tokens)
 
-    setattr(step, "parts_of", nothing)  # noqa: B010
+    setattr(step, "micro_batches", nothing)  # noqa: B010
 
 
 def dawdle() -> None:

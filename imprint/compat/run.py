@@ -32,9 +32,9 @@ from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.templates import read_template
 from imprint.tokenizers import read_tokenizer, tokenizer_file
-from imprint.training.job import Job
+from imprint.training.job import TrainJob
 from imprint.training.run import train_recipe
-from imprint.training.state import Position
+from imprint.training.state import TrainState
 
 ONE_ROW = "--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster / 逐条回答较慢，可改为 16"
 MANY_ROWS = 100
@@ -85,27 +85,27 @@ def train_original(flags: OriginalFlags) -> None:
     train_recipe(recipe, on_save=_writer(flags))
 
 
-def _writer(flags: OriginalFlags) -> Callable[[Job, Position], None]:
+def _writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState], None]:
     """What is written beside a saved state: its checkpoint, and at the last step the figures of the run."""
 
-    def write(job: Job, position: Position) -> None:
-        step, last = position.step, position.step == job.steps
+    def write(job: TrainJob, state: TrainState) -> None:
+        step, last = state.step, state.step == job.steps
         if step % flags.save_steps and not last:  # stopped in between
             return
         pace = Pace(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
         lines = read_jsonl(job.run.log)
-        state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.learning_rate(step + 1))
+        trainer_state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.learning_rate(step + 1))
         place, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
         if not job.engine.replicated:
-            layout.write_whole(place, job.tuner, base, state, job.engine.gather, writes=job.world.is_main)
+            layout.write_whole(place, job.tuner, base, trainer_state, job.engine.gather, writes=job.world.is_main)
         elif job.world.is_main:
-            layout.write_checkpoint(place, job.tuner, base, state)
+            layout.write_checkpoint(place, job.tuner, base, trainer_state)
         if not job.world.is_main:
             return
         if flags.save_total_limit:
             layout.keep_newest(job.run.path, flags.save_total_limit)
         if last:
-            layout.finish_training(job.run, state, layout.training_figures(lines, pace, seconds=position.seconds))
+            layout.finish_training(job.run, trainer_state, layout.training_figures(lines, pace, seconds=state.seconds))
 
     return write
 

@@ -15,39 +15,39 @@ from imprint.data.section import TextsSection
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NotFiniteError, Sampling
 from imprint.runtime import is_out_of_memory
-from imprint.training.job import Job
+from imprint.training.job import TrainJob
 from imprint.training.memory import mean_loss
-from imprint.training.run_log import Journal
-from imprint.training.state import Position
+from imprint.training.run_log import RunLog
+from imprint.training.state import TrainState
 
 
-def look(job: Job, position: Position, journal: Journal) -> Position:
+def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
     """Now and then: the evaluation loss, the best adapter, and answers to watched prompts."""
-    section, last = job.recipe.train, position.step == job.steps
+    section, last = job.recipe.train, state.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
-    if last or position.step % every == 0:
-        loss = evaluation_loss(job, journal) if job.split.dev else None
+    if last or state.step % every == 0:
+        loss = evaluation_loss(job, run_log) if job.split.dev else None
         if loss is not None:
-            journal.record({"step": position.step, "eval_loss": loss})
-            journal.bar.say(f"step {position.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
-        if loss is None or (math.isfinite(loss) and (position.best_loss is None or loss < position.best_loss)):
-            position = replace(position, best_loss=loss, best_step=position.step)
-            save_result(job, position)
-    if job.split.dev and (last or position.step % (section.watch_every or max(1, job.steps // 5)) == 0):
-        watch(job, position.step, journal)
-    return position
+            run_log.record({"step": state.step, "eval_loss": loss})
+            run_log.bar.say(f"step {state.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        if loss is None or (math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)):
+            state = replace(state, best_loss=loss, best_step=state.step)
+            save_best(job, state)
+    if job.split.dev and (last or state.step % (section.watch_every or max(1, job.steps // 5)) == 0):
+        sample_prompts(job, state.step, run_log)
+    return state
 
 
-def evaluation_loss(job: Job, journal: Journal) -> float:
+def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.room, journal.bar.say)
+    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.token_budget, run_log.bar.say)
 
 
-def save_result(job: Job, position: Position) -> None:
+def save_best(job: TrainJob, state: TrainState) -> None:
     """Keep the best so far where the other commands look for it."""
-    scores = {} if position.best_loss is None else {"eval_loss": position.best_loss}
+    scores = {} if state.best_loss is None else {"eval_loss": state.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
-    base, template, step = Path(job.model.name), job.model.template.name, position.step
+    base, template, step = Path(job.model.name), job.model.template.name, state.step
     named = str(job.recipe.model.path)
     if job.engine.replicated:
         with job.engine.full_precision() if job.tuner.adapter is not None else nullcontext():
@@ -56,26 +56,26 @@ def save_result(job: Job, position: Position) -> None:
         job.tuner.save_sharded(folder, base, job.engine.gather, writes=job.world.is_main)
 
 
-def watch(job: Job, step: int, journal: Journal) -> None:
+def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
     """Answer the first held-out prompts greedily, so that one can watch the model learn; all processes hear what it says."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
         return
-    found = job.world.on_main(partial(answers, job, samples)) if job.engine.replicated else answers(job, samples)
+    found = job.world.on_main(partial(generate_answers, job, samples)) if job.engine.replicated else generate_answers(job, samples)
     if isinstance(found, str):
-        journal.bar.say(f"step {step}: {found}")
+        run_log.bar.say(f"step {step}: {found}")
         return
     for sample, answer in zip(samples, found, strict=True):
-        journal.sample(step, sample.query, answer)
+        run_log.sample(step, sample.query, answer)
 
 
 @torch.no_grad()
-def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
+def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | str:
     """What the model answers to these prompts now, or why it cannot: the losses tell, and looking on shall not end the run."""
     limit = job.recipe.data.max_target_length
     try:
         with job.engine.generation_mode():
-            found = generate(job.model.network, asked(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
+            found = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:
         if not isinstance(error, NotFiniteError) and not (is_out_of_memory(error) and job.engine.replicated):
             raise
@@ -83,7 +83,7 @@ def answers(job: Job, samples: Sequence[Sample]) -> list[str] | str:
     return [job.model.template.scored_text(job.model.tokenizer.decode(answer)) for answer in found]
 
 
-def asked(job: Job, samples: Sequence[Sample]) -> list[list[int]]:
+def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
     """The prompts of watched rows; the opening of a raw text is gone on with as it stands."""
     section = job.recipe.data
     if isinstance(section, TextsSection):

@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from typing import Any
 
 RESCUES = 3
-WORSE = 1.5
+WORSE_NATS = 1.5
 """How much worse, in nats a token, is broken: every right token less than a quarter as likely."""
-STRETCH = 10
+BEST_STEPS = 10
 """Steps of the best stretch."""
-NOT_FINITE = 5
+NONFINITE_STEPS = 5
 """Steps in a row without a finite loss or gradient, where rows alone are not at fault."""
-HOPELESS = 10
+HOPELESS_STEPS = 10
 """Steps in a row that teach nothing: no loss of the run was ever finite or above 0, or each batch has a row that spoils it."""
-BY_HEART = 0.02
+MEMORIZED_LOSS = 0.02
 """A loss, in nats a token, below which there is nothing left to learn."""
-SAME = 20
+SAME_LOSSES = 20
 """Losses in a row without a change."""
-LOWER, MUCH_LOWER = 0.3, 0.1
+RATE_FACTOR, RESTART_RATE_FACTOR = 0.3, 0.1
 """What the rate is multiplied by in a rescue; the second where the run begins again."""
 MANY_REPEATS = 4
 LONGEST_UNIT = 16
 
 
 @dataclass(frozen=True)
-class Notice:
+class GuardWarning:
     """Worth a sentence; the run goes on."""
 
     words: str
@@ -41,7 +41,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Suspicion:
+class SpikeSuspected:
     """Losses so high that the rows of the best stretch must be computed again; `Guard.confirmed` then decides."""
 
     steps: tuple[int, ...]
@@ -53,7 +53,7 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
-class Broken:
+class Diverged:
     """The weights are broken, or about to be: go back to a state of step `good` or before."""
 
     good: int
@@ -63,14 +63,14 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Hopeless:
+class Unrecoverable:
     """No rate would help: end with this advice."""
 
     words: str
     """What was seen and what to change."""
 
 
-Verdict = Notice | Suspicion | Broken | Hopeless | None
+Decision = GuardWarning | SpikeSuspected | Diverged | Unrecoverable | None
 
 
 @dataclass(frozen=True)
@@ -86,37 +86,37 @@ class Guard:
         self.patience = max(6, min(20, steps // 8))
         self.good = 0
         """The newest step whose weights are known to be good: the step after it went well."""
-        self._stretch: deque[tuple[int, float]] = deque(maxlen=STRETCH)
+        self._stretch: deque[tuple[int, float]] = deque(maxlen=BEST_STEPS)
         self._best: _Stretch | None = None
         self._latest: deque[float] = deque(maxlen=self.patience)
-        self._same: deque[tuple[float, float]] = deque(maxlen=SAME)
+        self._same: deque[tuple[float, float]] = deque(maxlen=SAME_LOSSES)
         self._not_finite: list[tuple[int, bool]] = []
         self._zeros: list[int] = []
         self._last_loss: float | None = None
         self._evaluations: list[tuple[float, int]] = []
         self._answered_well = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @classmethod
-    def of(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
+    def replay(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
         """A guard that has seen a log; whatever it said to that was dealt with then."""
         guard = cls(steps)
         told: dict[int, list[str]] = {}
         for one in samples:
             told.setdefault(one["step"], []).append(one["answer"])
         for point, after in zip(points, [*points[1:], {"step": None}], strict=False):
-            if isinstance(guard.see(point), Suspicion):
-                guard.dismiss(point["step"])
+            if isinstance(guard.observe(point), SpikeSuspected):
+                guard.accept(point["step"])
             if after["step"] != point["step"]:
-                guard.answers(told.get(point["step"], []))
+                guard.observe_answers(told.get(point["step"], []))
         return guard
 
     @property
-    def uneasy(self) -> bool:
+    def unstable(self) -> bool:
         """Whether the latest steps were not like a good run's: no state that is good may be deleted now."""
         return bool(self._not_finite or self._zeros) or self._high()
 
-    def see(self, point: Mapping[str, Any]) -> Verdict:
+    def observe(self, point: Mapping[str, Any]) -> Decision:
         """Take in a line of the log: a step or an evaluation."""
         if "loss" not in point:
             if (evaluation := point.get("eval_loss")) is not None and math.isfinite(evaluation):
@@ -134,48 +134,48 @@ class Guard:
         self._same.append((loss, point.get("gradient_norm") or 0.0))
         return self._compare(step, loss) or self._unchanging()
 
-    def answers(self, texts: Sequence[str]) -> Verdict:
+    def observe_answers(self, texts: Sequence[str]) -> Decision:
         """Take in the answers to the watched prompts."""
         if not texts:
             return None
-        if not all(map(broken_answer, texts)):
+        if not all(map(is_broken_answer, texts)):
             self._answered_well = True
             return None
         if not self._answered_well:  # a prefix that starts at random cannot talk yet
             return None
         reason = "the watched answers have become endless repetition or unknown characters"
         (best, good), (now, _step) = min(self._evaluations, default=(0.0, 0)), (self._evaluations or [(0.0, 0)])[-1]
-        if now > best + WORSE:
-            return Broken(good, f"{reason}, and the evaluation loss rose from {best:.2f} to {now:.2f}")
-        return self._notice(
+        if now > best + WORSE_NATS:
+            return Diverged(good, f"{reason}, and the evaluation loss rose from {best:.2f} to {now:.2f}")
+        return self._warn_once(
             "answers",
             f"{reason}. Should that stay so, lower optimizer.learning_rate or train.steps.\n"
             "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。",
         )
 
-    def confirmed(self, suspicion: Suspicion, now: float, step: int) -> Broken | None:
+    def confirm(self, suspicion: SpikeSuspected, now: float, step: int) -> Diverged | None:
         """Decide on a suspicion, given the mean loss of its rows now; the guard goes on as if it had never been where it was unfounded."""
-        if math.isfinite(now) and now <= suspicion.before + WORSE:
-            self.dismiss(step)
+        if math.isfinite(now) and now <= suspicion.before + WORSE_NATS:
+            self.accept(step)
             return None
-        return Broken(self.good, f"{suspicion.reason}, and on the rows of its best steps from {suspicion.before:.2f} to {now:.2f}")
+        return Diverged(self.good, f"{suspicion.reason}, and on the rows of its best steps from {suspicion.before:.2f} to {now:.2f}")
 
-    def dismiss(self, step: int) -> None:
+    def accept(self, step: int) -> None:
         """Take the weights of a step for good after all."""
         self._latest.clear()
         self.good = step
 
-    def _notice(self, kind: str, words: str) -> Notice | None:
+    def _warn_once(self, kind: str, words: str) -> GuardWarning | None:
         """Say a thing of this kind once."""
-        if kind in self._told:
+        if kind in self._warned:
             return None
-        self._told.add(kind)
-        return Notice(words)
+        self._warned.add(kind)
+        return GuardWarning(words)
 
     def _high(self) -> bool:
-        return self._best is not None and bool(self._latest) and self._latest[-1] > self._best.loss + WORSE
+        return self._best is not None and bool(self._latest) and self._latest[-1] > self._best.loss + WORSE_NATS
 
-    def _compare(self, step: int, loss: float) -> Verdict:
+    def _compare(self, step: int, loss: float) -> Decision:
         """Keep the best stretch, and suspect an explosion where all of the latest losses lie far above it."""
         self._stretch.append((step, loss))
         self._latest.append(loss)
@@ -186,74 +186,74 @@ class Guard:
             self.good = max(self.good, step - 1)
         return self._suspicion() if len(self._latest) == self.patience else None
 
-    def _suspicion(self) -> Verdict:
-        if self._best is None or min(self._latest) <= self._best.loss + WORSE:
+    def _suspicion(self) -> Decision:
+        if self._best is None or min(self._latest) <= self._best.loss + WORSE_NATS:
             return None
         now = sum(self._latest) / len(self._latest)
-        return Suspicion(self._best.steps, self._best.loss, f"the loss rose from {self._best.loss:.2f} to {now:.2f}")
+        return SpikeSuspected(self._best.steps, self._best.loss, f"the loss rose from {self._best.loss:.2f} to {now:.2f}")
 
-    def _without_loss(self, step: int, *, by_rows: bool) -> Verdict:
+    def _without_loss(self, step: int, *, by_rows: bool) -> Decision:
         """A step that was thrown away: of no matter by itself, for its rows may be at fault; of matter where it goes on so."""
         self._not_finite.append((step, by_rows))
         count, of_rows = len(self._not_finite), sum(found for _step, found in self._not_finite)
-        if self._last_loss is None and count >= HOPELESS:
-            return Hopeless(
+        if self._last_loss is None and count >= HOPELESS_STEPS:
+            return Unrecoverable(
                 f"loss or gradient was not finite in the first {count} steps, before anything was learned: the base itself "
                 "cannot be computed "
                 "in this precision, or its weights are damaged. Use model.dtype=float32, or check the base; then train in a new folder.\n"
                 "从第一步起损失或梯度就不是有限值：底座在该精度下无法计算，或其权重已损坏。请用 model.dtype=float32 "
                 "或检查底座，并换一个新目录训练。"
             )
-        if count >= HOPELESS and of_rows == count:
-            return Hopeless(
+        if count >= HOPELESS_STEPS and of_rows == count:
+            return Unrecoverable(
                 f"each of the last {count} steps had rows whose loss is not finite while the other rows of the step are well. "
                 "Take these rows out of the data (`imprint data check FILE` looks at them), or use model.dtype=float32; then "
                 "train in a new "
                 "folder.\n最近每一步都有损失不是有限值的行，同批的其他行正常。请从数据中去掉这些行，或用 model.dtype=float32，"
                 "并换一个新目录训练。"
             )
-        if self._last_loss is not None and (count - of_rows >= NOT_FINITE or (count >= HOPELESS and of_rows < count)):
-            return Broken(min(self.good, self._not_finite[0][0] - 2), f"loss or gradient was not finite {count} times in a row")
+        if self._last_loss is not None and (count - of_rows >= NONFINITE_STEPS or (count >= HOPELESS_STEPS and of_rows < count)):
+            return Diverged(min(self.good, self._not_finite[0][0] - 2), f"loss or gradient was not finite {count} times in a row")
         return None
 
-    def _zero(self, step: int) -> Verdict:
+    def _zero(self, step: int) -> Decision:
         self._zeros.append(step)
-        if len(self._zeros) != HOPELESS:
+        if len(self._zeros) != HOPELESS_STEPS:
             return None
         if self._last_loss is None:
-            return Hopeless(
-                f"the loss was 0 in each of the first {HOPELESS} steps: nothing is learned. Either no token of these rows is a target "
-                "(an empty answer column: see data.response_column), or the base's weights are damaged.\n"
+            return Unrecoverable(
+                f"the loss was 0 in each of the first {HOPELESS_STEPS} steps: nothing is learned. Either no token of these rows "
+                "is a target (an empty answer column: see data.response_column), or the base's weights are damaged.\n"
                 "从第一步起损失就是 0：什么也学不到。请检查 data.response_column 是否为空，或底座权重是否损坏。"
             )
         if self._last_loss > 0.1:
-            return Broken(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
-        return self._by_heart(f"the loss is 0 since step {self._zeros[0]}")
+            return Diverged(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
+        return self._memorized(f"the loss is 0 since step {self._zeros[0]}")
 
-    def _by_heart(self, seen: str) -> Notice | None:
-        return self._notice(
+    def _memorized(self, seen: str) -> GuardWarning | None:
+        return self._warn_once(
             "by heart",
             f"{seen}: the rows are known by heart, and more steps teach nothing. Use more rows or fewer steps.\n"
             "损失已降到 0 附近：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
         )
 
-    def _unchanging(self) -> Verdict:
+    def _unchanging(self) -> Decision:
         losses = [loss for loss, _norm in self._same]
-        if len(losses) < SAME or max(losses) - min(losses) > 1e-5 * max(losses):
+        if len(losses) < SAME_LOSSES or max(losses) - min(losses) > 1e-5 * max(losses):
             return None
         flows = any(norm for _loss, norm in self._same)
         self._same.clear()
-        if losses[-1] < BY_HEART:
-            return self._by_heart(f"the loss has been {losses[-1]:.4f} for {SAME} steps")
+        if losses[-1] < MEMORIZED_LOSS:
+            return self._memorized(f"the loss has been {losses[-1]:.4f} for {SAME_LOSSES} steps")
         why = "the steps are too small: raise optimizer.learning_rate" if flows else "no gradient arrives: check model.dtype and the base"
-        return self._notice(
+        return self._warn_once(
             "unchanging",
-            f"the loss has been {losses[-1]:.4f} for {SAME} steps without any change; {why}, or the data is one row over and over.\n"
-            f"损失连续 {SAME} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。",
+            f"the loss has been {losses[-1]:.4f} for {SAME_LOSSES} steps without any change; {why}, or the data is one row over and over.\n"
+            f"损失连续 {SAME_LOSSES} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。",
         )
 
 
-def broken_answer(text: str) -> bool:
+def is_broken_answer(text: str) -> bool:
     """Whether an answer ends in the same characters over and over, or holds what is no text (but for a last character cut in half)."""
     compact = "".join(text.split())
     if any(sign in compact.rstrip("\ufffd") for sign in ("\ufffd", "<unk>", "\u2047")):
@@ -267,18 +267,18 @@ def broken_answer(text: str) -> bool:
     return False
 
 
-def lowered(rate_scale: float, back_to: int) -> float:
+def lowered_rate_scale(rate_scale: float, back_to: int) -> float:
     """The scale of the learning rate after a rescue."""
-    return rate_scale * (LOWER if back_to else MUCH_LOWER)
+    return rate_scale * (RATE_FACTOR if back_to else RESTART_RATE_FACTOR)
 
 
-def farewell(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> str:
+def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> str:
     """What to change once the guard has lowered the rate as often as it may; `rate` is the peak it was at last."""
     return (
         f"{reason}, and that after {RESCUES} times back to a good state and a lower rate. In a new folder set "
-        f"optimizer.learning_rate={LOWER * rate:.1g} (it was {rate:.1g} at last) and "
+        f"optimizer.learning_rate={RATE_FACTOR * rate:.1g} (it was {rate:.1g} at last) and "
         f"optimizer.warmup_steps={max(20, 2 * warmup)} (now {warmup})"
         f"{'' if dtype == 'float32' else f', and model.dtype=float32 (now {dtype})'}; look at the rows learned when it began: {rows}.\n"
-        f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 optimizer.learning_rate={LOWER * rate:.1g}、"
+        f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 optimizer.learning_rate={RATE_FACTOR * rate:.1g}、"
         f"optimizer.warmup_steps={max(20, 2 * warmup)}{'' if dtype == 'float32' else '、model.dtype=float32'}，并检查上述数据行。"
     )

@@ -16,7 +16,7 @@ from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
-from imprint.training.memory import Room, refuse_small_memory, scored
+from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
 from imprint.tune.tuner import Tuner, start_tuner
 
@@ -24,7 +24,7 @@ NAMED_ROWS = 5
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """Everything the loop works with."""
 
     recipe: Recipe
@@ -43,9 +43,9 @@ class Job:
     """Which rows a step takes."""
     steps: int
     """Optimizer steps in all."""
-    room: Room = field(default_factory=Room)
+    token_budget: TokenBudget = field(default_factory=TokenBudget)
     """How much is computed at once."""
-    weights: int = 0
+    base_parameters: int = 0
     """Numbers in the base; counted before they are shared between processes."""
 
     @property
@@ -54,12 +54,12 @@ class Job:
         return self.engine.world
 
     @property
-    def trained(self) -> int:
+    def trained_parameters(self) -> int:
         """Numbers that learn."""
         return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
-def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
+def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
     """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
     if not isinstance(recipe.data, TextsSection):
         return load_splits(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
@@ -72,9 +72,9 @@ def read_split(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Da
     return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
 
 
-def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> Job:
+def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> TrainJob:
     """Tuner, engine and batches of a run."""
-    if not any(map(scored, split.train)) and isinstance(recipe.data, DataSection):
+    if not any(map(num_targets, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
             Bilingual(
                 f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, wor
         )
     tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
     with tuner.adapter_off():
-        weights = model.network.num_parameters
+        base_parameters = model.network.num_parameters
     section = recipe.train
     batches = BatchSampler(
         split.lengths(),
@@ -118,13 +118,13 @@ def prepare(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, wor
         lr_ratios=tuner.lr_ratios(),
     )
     if tuner.adapter is not None and not engine.replicated:  # as a DeepSpeed file says
-        refuse_shared_base(recipe.tune.method)
+        refuse_sharded_base(recipe.tune.method)
     if world.rank:
         seed_everything(section.seed + world.rank)  # from here on each draws for rows of its own
-    return Job(recipe, run, model, split, tuner, engine, batches, steps, weights=weights)
+    return TrainJob(recipe, run, model, split, tuner, engine, batches, steps, base_parameters=base_parameters)
 
 
-def refuse_shared_base(method: str) -> NoReturn:
+def refuse_sharded_base(method: str) -> NoReturn:
     """Raise UserError: a frozen base is not shared between processes."""
     raise UserError(
         Bilingual(
@@ -135,7 +135,7 @@ def refuse_shared_base(method: str) -> NoReturn:
     )
 
 
-def named(job: Job, rows: Sequence[int]) -> str:
+def describe_rows(job: TrainJob, rows: Sequence[int]) -> str:
     """Where rows stand, the first few of them."""
     places = [job.split.location(row) for row in rows]
     more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""

@@ -32,23 +32,23 @@ STATE_BYTES = 12
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A micro-batch, and what its summed loss counts for in that of the step."""
 
     rows: Sequence[EncodedRow]
     """Its rows."""
-    share: float
+    weight: float
     """Its weight: 0 for a stand-in where there are fewer rows than processes."""
 
 
 @dataclass
-class Room:
+class TokenBudget:
     """How much is computed at once: what memory has taught so far."""
 
     tokens: int | None = None
     """The most tokens of a piece; None: nothing ran out yet. One row is a piece however long it is."""
 
-    def pieces(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
+    def split(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
         """Cut rows into runs of neighbours that fit."""
         limit = self.tokens
         found: list[list[EncodedRow]] = []
@@ -83,29 +83,29 @@ class Room:
         )
 
 
-def gradients(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, say: Say) -> float:
+def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, say: Say) -> float:
     """Leave the gradient of a step in the parameters and return its loss, both summed over the shares of this process.
 
     Where memory runs out, everything is thrown away and computed again in smaller pieces, from the same random state.
     """
-    start = _draws(engine.device)
+    start = _rng_states(engine.device)
     while True:
         tried: list[Sequence[EncodedRow]] = []
         try:
-            return _attempt(tuner, engine, parts, room, tried)
+            return _forward_backward(tuner, engine, micro_batches, budget, tried)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if engine.world_size > 1 or engine.engine_section.shares:  # it cannot begin anew by itself, half-way through
-                raise UserError(_too_little_room(tried[-1], engine)) from error
+                raise UserError(_out_of_memory_advice(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.discard_gradients()
-        _free(engine.device)
-        room.shrink(tried[-1], say)
-        _draw_again(start, engine.device)
+        _empty_cache(engine.device)
+        budget.shrink(tried[-1], say)
+        _restore_rng(start, engine.device)
 
 
-def _too_little_room(piece: Sequence[EncodedRow], engine: Engine) -> str:
+def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> str:
     tokens = sum(len(row.ids) for row in piece)
     return (
         f"process {engine.rank} on {engine.device} ran out of memory with {len(piece)} rows ({tokens} tokens) at once; what was saved is "
@@ -115,37 +115,39 @@ def _too_little_room(piece: Sequence[EncodedRow], engine: Engine) -> str:
     )
 
 
-def _attempt(tuner: Tuner, engine: Engine, parts: Sequence[Part], room: Room, tried: list[Sequence[EncodedRow]]) -> float:
+def _forward_backward(
+    tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, tried: list[Sequence[EncodedRow]]
+) -> float:
     loss = torch.zeros((), device=engine.device)
-    for number, part in enumerate(parts, 1):
-        before = _draws(engine.device)
-        pieces = room.pieces(part.rows)
+    for number, micro_batch in enumerate(micro_batches, 1):
+        before = _rng_states(engine.device)
+        pieces = budget.split(micro_batch.rows)
         for place, piece in enumerate(pieces, 1):
             tried[:] = [piece]
             if place > 1:
-                _draw_again(before, engine.device)
-            batch = packed(piece, tuner.network).to(engine.device)
-            piece_loss: Tensor = engine.module(batch) * part.share
-            engine.backward(piece_loss, last=number == len(parts) and place == len(pieces))
+                _restore_rng(before, engine.device)
+            batch = pack_rows(piece, tuner.network).to(engine.device)
+            piece_loss: Tensor = engine.module(batch) * micro_batch.weight
+            engine.backward(piece_loss, last=number == len(micro_batches) and place == len(pieces))
             loss += piece_loss.detach()
     return float(loss)
 
 
-def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, room: Room, say: Say) -> None:
+def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, say: Say) -> None:
     """Compute the heaviest micro-batch that there can be and forget its gradient: too little memory shows now, not after an hour."""
-    longest_rows = sorted(rows, key=lambda row: -len(row.ids))[:size]
-    start = _draws(engine.device)
+    heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
+    start = _rng_states(engine.device)
     tuner.train()
-    gradients(tuner, engine, [Part(longest_rows, engine.discard_scale)], room, say)
+    accumulate_gradients(tuner, engine, [MicroBatch(heaviest, engine.discard_scale)], budget, say)
     engine.discard_gradients()
-    _draw_again(start, engine.device)
-    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest_rows)
+    _restore_rng(start, engine.device)
+    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
     have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
-    say(f"the longest {len(longest_rows)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
+    say(f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
 
 
 @torch.no_grad()
-def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, room: Room, say: Say) -> float:
+def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, say: Say) -> float:
     """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
 
     Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
@@ -154,35 +156,35 @@ def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: in
     world, batches = engine.world, longest_first_batches(row_lengths(rows), size)
     total = 0.0
     for number in range(world.rank, -(-len(batches) // world.size) * world.size, world.size):
-        loss = _summed([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, room, say)
+        loss = _summed_loss([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, budget, say)
         total += loss if number < len(batches) else 0.0
-    return world.all_sum(total) / max(1, sum(map(scored, rows)))
+    return world.all_sum(total) / max(1, sum(map(num_targets, rows)))
 
 
-def _summed(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, room: Room, say: Say) -> float:
+def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budget: TokenBudget, say: Say) -> float:
     while True:
         tried: Sequence[EncodedRow] = rows
         try:
             total = 0.0
-            for tried in room.pieces(rows):
-                total += float(tuner(packed(tried, tuner.network).to(engine.device)))
+            for tried in budget.split(rows):
+                total += float(tuner(pack_rows(tried, tuner.network).to(engine.device)))
             return total
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if not engine.replicated:  # the others gather weights together with this one, piece by piece
-                raise UserError(_too_little_room(tried, engine)) from error
-        _free(engine.device)
-        room.shrink(tried, say)
+                raise UserError(_out_of_memory_advice(tried, engine)) from error
+        _empty_cache(engine.device)
+        budget.shrink(tried, say)
 
 
-def packed(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
+def pack_rows(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
     """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
-    parts = [part for row in rows for part in row.sequences]
-    return pack([ids for ids, _ in parts], scheme, [labels for _, labels in parts])
+    texts = [text for row in rows for text in row.sequences]
+    return pack([ids for ids, _ in texts], scheme, [labels for _, labels in texts])
 
 
-def scored(row: EncodedRow) -> int:
+def num_targets(row: EncodedRow) -> int:
     """How many tokens of a row are predicted; the first has nothing before it."""
     return len(row.labels) - 1 - row.labels[1:].count(IGNORE_INDEX)
 
@@ -238,17 +240,17 @@ def refuse_small_memory(
         )
 
 
-def _draws(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _rng_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
     """The random state that dropout draws from."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _draw_again(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+def _restore_rng(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
 
 
-def _free(device: torch.device) -> None:
+def _empty_cache(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()

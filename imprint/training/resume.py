@@ -16,7 +16,7 @@ from imprint.messages import Bilingual
 from imprint.runs import RunFolder, drop_state, set_aside
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import read_rescues
-from imprint.training.state import DamagedStateError, Position, State, read_position, read_state
+from imprint.training.state import DamagedStateError, SavedState, TrainState, read_saved_state, read_train_state
 
 Say = Callable[[str], None]
 HARMLESS = {
@@ -132,32 +132,32 @@ def _knobs(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def newest_state(run: RunFolder, say: Say, world: World = SINGLE) -> State | None:
+def newest_state(run: RunFolder, say: Say, world: World = SINGLE) -> SavedState | None:
     """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew.
 
     Of several processes the leader looks for it, and compares it with its checksums.
     """
-    found: list[State] = []
+    found: list[SavedState] = []
 
     def find() -> Path | None:
         found.extend(_newest(run, say))
         return found[0].folder if found else None
 
     folder = world.on_main(find)
-    return found[0] if found else read_state(folder, verify=False) if folder else None
+    return found[0] if found else read_saved_state(folder, verify=False) if folder else None
 
 
-def _newest(run: RunFolder, say: Say) -> list[State]:
+def _newest(run: RunFolder, say: Say) -> list[SavedState]:
     """That state, or nothing."""
     rescues = read_rescues(run)
     damaged = False
     for folder in run.states():
         try:
-            position = read_position(folder)
-            if any(position.step > rescue.back_to for rescue in rescues[position.rescues :]):
+            state = read_train_state(folder)
+            if any(state.step > rescue.back_to for rescue in rescues[state.rescues :]):
                 drop_state(folder)
                 continue
-            return [read_state(folder)]
+            return [read_saved_state(folder)]
         except DamagedStateError as error:
             damaged = True
             place = set_aside(folder)
@@ -170,9 +170,9 @@ def _newest(run: RunFolder, say: Say) -> list[State]:
     return []
 
 
-def refuse_other_rows(position: Position, digest: str, files: list[str]) -> None:
+def refuse_other_rows(state: TrainState, digest: str, files: list[str]) -> None:
     """Raise UserError where the rows are not those that the run was begun with."""
-    if position.data != digest:
+    if state.data != digest:
         told = " or ".join(files)
         raise UserError(f"{told}: is not what this run began with. Put the old file back, or choose another folder (output=...).")
 

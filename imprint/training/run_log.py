@@ -19,7 +19,7 @@ SECONDS_BETWEEN_CURVES = 15.0
 SMOOTHING = 0.9
 
 
-class Journal:
+class RunLog:
     """The open log of one run; a resumed run first forgets what was logged after the state it goes on from.
 
     A `quiet` one, of a process that does not lead, remembers all of it, and writes and shows nothing.

@@ -39,8 +39,8 @@ FILE_BYTES = 2 * 10**9
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a run has come; the data position follows from the step and the seed."""
+class TrainState:
+    """How far a run has come; the position in the data follows from the step and the seed."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -63,10 +63,10 @@ class Position:
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """A saved state, complete and undamaged; its tensors stay on the disk until they are asked for."""
 
-    position: Position
+    state: TrainState
     """Where the run was."""
     folder: Path
     """Where it lies."""
@@ -77,7 +77,7 @@ class State:
     counters: Mapping[str, Any] = field(repr=False)
     """What else the optimizer remembers."""
 
-    def restore(self, engine: Engine) -> Position:
+    def restore(self, engine: Engine) -> TrainState:
         """Bring parameters, optimizer and random numbers to where the state was written. Raises UserError for tensors of another shape."""
         for name, shape in engine.shapes.items():
             numbers = self._numbers(name)
@@ -88,8 +88,8 @@ class State:
         if engine.rank < len(self.random):
             set_rng_state(self.random[engine.rank])
         else:  # there were fewer processes: nobody knows what this one would have drawn
-            seed_everything(self.position.step + engine.rank)
-        return self.position
+            seed_everything(self.state.step + engine.rank)
+        return self.state
 
     def _numbers(self, name: str) -> dict[str, Tensor]:
         """What the files hold of a parameter."""
@@ -101,7 +101,7 @@ class DamagedStateError(Exception):
     """A state folder that cannot be gone on from; its text says why."""
 
 
-def save_state(folder: Path, engine: Engine, position: Position) -> None:
+def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
     """Write a state folder, complete or not at all; each file is read once more for its checksum. All processes call it together."""
     world = engine.world
     with world.main_context(atomic_folder(folder)):
@@ -113,7 +113,7 @@ def save_state(folder: Path, engine: Engine, position: Position) -> None:
         if world.is_main:
             torch.save(random, part / RANDOM)
             written[RANDOM] = _checksum(part / RANDOM)
-            write_json(part / POSITION, asdict(position) | {COUNTERS: engine.counters(), CHECKSUMS: written})
+            write_json(part / POSITION, asdict(state) | {COUNTERS: engine.counters(), CHECKSUMS: written})
 
 
 def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
@@ -154,17 +154,17 @@ def _tensor(file: Path, key: str) -> Tensor:
     return tensor
 
 
-def read_position(folder: Path) -> Position:
+def read_train_state(folder: Path) -> TrainState:
     """Where a state was written, without its tensors. Raises DamagedStateError."""
-    return _read_position(folder)[0]
+    return _read_train_state(folder)[0]
 
 
-def read_state(folder: Path, *, verify: bool = True) -> State:
+def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
     """A state folder, read before anything is changed by it; not compared with its checksums where another process has done so.
 
     Raises DamagedStateError.
     """
-    position, extra = _read_position(folder)
+    state, extra = _read_train_state(folder)
     with _damage():
         for name, expected in extra[CHECKSUMS].items() if verify else ():
             if _checksum(folder / name) != expected:
@@ -172,7 +172,7 @@ def read_state(folder: Path, *, verify: bool = True) -> State:
         random = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
         if not all({"python", "torch", "cuda"} <= set(one) for one in random):
             raise ValueError(f"{RANDOM} holds something else")
-        return State(position, folder, _places(folder), random, extra[COUNTERS])
+        return SavedState(state, folder, _places(folder), random, extra[COUNTERS])
 
 
 def _places(folder: Path) -> dict[str, Path]:
@@ -186,14 +186,14 @@ def _places(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_position(folder: Path) -> tuple[Position, dict[str, Any]]:
+def _read_train_state(folder: Path) -> tuple[TrainState, dict[str, Any]]:
     with _damage():
         values = json.loads((folder / POSITION).read_text(encoding="utf-8"))
         extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
-        position = Position(**values)
-        if position.step != step_of(folder):
-            raise ValueError(f"{POSITION} is of step {position.step}")
-        return position, extra
+        state = TrainState(**values)
+        if state.step != step_of(folder):
+            raise ValueError(f"{POSITION} is of step {state.step}")
+        return state, extra
 
 
 @contextmanager

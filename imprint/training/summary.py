@@ -7,14 +7,14 @@ from typing import Any
 
 FLAT_SHARE = 0.01
 """Changes of the evaluation loss below this share of it, or of all that it fell, are none."""
-BY_HEART = 0.02
+MEMORIZED_LOSS = 0.02
 """Below this loss, in nats a token, the model knows what comes."""
 LITTLE_SHARE = 0.03
 """A run that gains less than this share of the loss has hardly learned."""
 
 
 @dataclass(frozen=True)
-class Course:
+class RunSummary:
     """What the verdict is about."""
 
     evaluations: Sequence[tuple[int, float]]
@@ -31,9 +31,9 @@ class Course:
     """How many of them were thrown away."""
 
     @classmethod
-    def of(
+    def from_log(
         cls, points: Sequence[Mapping[str, Any]], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0
-    ) -> "Course":
+    ) -> "RunSummary":
         """Read from the lines of a log; `general` rows share each epoch with the `rows` that count."""
         losses = {int(point["step"]): point["eval_loss"] for point in points if point.get("eval_loss") is not None}
         evaluations = [(step, loss) for step, loss in sorted(losses.items()) if math.isfinite(loss)]
@@ -41,32 +41,32 @@ class Course:
         return cls(evaluations, min(steps * batch_size / (rows + general), steps), rows, held_out, steps, skipped)
 
 
-def verdict(course: Course) -> list[str]:
+def advice(summary: RunSummary) -> list[str]:
     """A few lines in two languages."""
-    lines = [*_quality(course), *_trend(course)]
-    if course.skipped:
+    lines = [*_quality(summary), *_trend(summary)]
+    if summary.skipped:
         lines.append(
-            f"{course.skipped} of {course.steps} steps were thrown away because their loss or gradient was not finite; "
+            f"{summary.skipped} of {summary.steps} steps were thrown away because their loss or gradient was not finite; "
             "log.jsonl names the rows.\n"
-            f"有 {course.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。"
+            f"有 {summary.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。"
         )
     return lines
 
 
-def _quality(course: Course) -> list[str]:
-    covered = f"each of {course.rows} rows was learned from {course.epochs:.1f} times"
-    chinese = f"每行数据学了 {course.epochs:.1f} 遍"
-    if not course.evaluations:
+def _quality(summary: RunSummary) -> list[str]:
+    covered = f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times"
+    chinese = f"每行数据学了 {summary.epochs:.1f} 遍"
+    if not summary.evaluations:
         return [
             (
                 f"verdict: {covered}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.\n"
                 f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。"
             )
         ]
-    first, (step, best) = course.evaluations[0], min(course.evaluations, key=lambda one: one[1])
+    first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda one: one[1])
     start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
     choices = f"{math.exp(min(best, 20)):,.{0 if best > 2.3 else 1}f}"
-    few = f" ({course.held_out} rows are few: take it as a hint)" if course.held_out < 20 else ""
+    few = f" ({summary.held_out} rows are few: take it as a hint)" if summary.held_out < 20 else ""
     return [
         (
             f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure "
@@ -77,12 +77,12 @@ def _quality(course: Course) -> list[str]:
     ]
 
 
-def _trend(course: Course) -> list[str]:
+def _trend(summary: RunSummary) -> list[str]:
     """Where the loss was heading, and what that asks for."""
-    if len(course.evaluations) < 2:
+    if len(summary.evaluations) < 2:
         return []
-    (step, best), (last_step, last) = min(course.evaluations, key=lambda one: one[1]), course.evaluations[-1]
-    if best < BY_HEART:
+    (step, best), (last_step, last) = min(summary.evaluations, key=lambda one: one[1]), summary.evaluations[-1]
+    if best < MEMORIZED_LOSS:
         return [
             (
                 "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or "
@@ -97,7 +97,7 @@ def _trend(course: Course) -> list[str]:
                 "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。"
             )
         ]
-    first_step, first = course.evaluations[0]
+    first_step, first = summary.evaluations[0]
     if first_step == 0 and best > first * (1 - LITTLE_SHARE):
         return [
             (
@@ -115,12 +115,12 @@ def _trend(course: Course) -> list[str]:
                 "可增加数据、减少步数或降低学习率。"
             )
         ]
-    before = [loss for at, loss in course.evaluations if at <= last_step * 2 / 3]
+    before = [loss for at, loss in summary.evaluations if at <= last_step * 2 / 3]
     if before and min(before) - last > FLAT_SHARE * max(min(before), first - last):
         return [
             (
-                f"still falling: more steps would help, for instance train.steps={2 * course.steps} with the same command.\n"
-                f"仍在下降：可以训练更久，例如 train.steps={2 * course.steps}，命令不变。"
+                f"still falling: more steps would help, for instance train.steps={2 * summary.steps} with the same command.\n"
+                f"仍在下降：可以训练更久，例如 train.steps={2 * summary.steps}，命令不变。"
             )
         ]
     return [

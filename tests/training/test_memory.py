@@ -17,19 +17,23 @@ from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
-from imprint.training.memory import Part, Room, gradients, mean_loss, packed, probe, refuse_full_disk, refuse_small_memory
+from imprint.training.memory import (
+    MicroBatch,
+    TokenBudget,
+    accumulate_gradients,
+    mean_loss,
+    pack_rows,
+    probe,
+    refuse_full_disk,
+    refuse_small_memory,
+)
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.cases import small_network
 from tests.tiny import tiny_rows
-from tests.tinyrun import losses, tiny_recipe, tiny_run
+from tests.tinyrun import losses, tiny_run
 
 KNOBS = ["train.batch_size=8", "train.micro_batch_size=8", "train.evaluate_every=3", "train.watch_prompts=0", "data.dev_share=0.4"]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_recipe(tmp_path_factory.mktemp("fit"))
 
 
 @pytest.fixture
@@ -133,11 +137,11 @@ def test_a_row_that_does_not_fit_by_itself_is_a_sentence_and_the_same_command_go
 def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_on_from_the_same_place(
     recipe: Path, memory: Callable[[int], list[int]]
 ) -> None:
-    parts = [Part([row(9), row(7, 12), row(5, 14)], 0.5), Part([row(8, 11)], 2.0)]
+    parts = [MicroBatch([row(9), row(7, 12), row(5, 14)], 0.5), MicroBatch([row(8, 11)], 2.0)]
     found = []
     for tokens in (None, 12):
         tuner, engine = begin(recipe.parent / "base", dropout=0.3)
-        loss = gradients(tuner, engine, parts, Room(tokens), print)
+        loss = accumulate_gradients(tuner, engine, parts, TokenBudget(tokens), print)
         found.append((loss, [parameter.grad for parameter in tuner.trainable_parameters().values()], torch.rand(2)))
     (one, grads, drawn), (other, other_grads, other_drawn) = found
     assert one == pytest.approx(other, abs=1e-5)
@@ -151,20 +155,20 @@ def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_o
 
 def test_pieces_hold_neighbours_up_to_the_limit_and_a_row_is_never_cut() -> None:
     rows = [row(5), row(4), row(9), row(1), row(30), row(2)]
-    lengths = [[len(one.ids) for one in piece] for piece in Room(10).pieces(rows)]
+    lengths = [[len(one.ids) for one in piece] for piece in TokenBudget(10).split(rows)]
     assert lengths == [[5, 4], [9, 1], [30], [2]]
-    assert [len(piece) for piece in Room().pieces(rows)] == [6]
+    assert [len(piece) for piece in TokenBudget().split(rows)] == [6]
 
 
 def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
     recipe: Path, memory: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner, engine = begin(recipe.parent / "base", dropout=0.3)
-    before, room, told = torch.get_rng_state(), Room(), list[str]()
+    before, budget, told = torch.get_rng_state(), TokenBudget(), list[str]()
     seen = memory(30)
-    probe(tuner, engine, [row(3), row(20), row(9), row(18, 12)], 3, room, told.append)
+    probe(tuner, engine, [row(3), row(20), row(9), row(18, 12)], 3, budget, told.append)
     assert seen == [47, 20, 18, 9]
-    assert room.tokens == 23
+    assert budget.tokens == 23
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in tuner.trainable_parameters().values())
     assert "the longest 3 rows (47 tokens) need" in told[-1]
@@ -174,9 +178,9 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
 def test_an_evaluation_runs_out_of_memory_no_more_than_a_step(recipe: Path, memory: Callable[[int], list[int]]) -> None:
     tuner, engine = begin(recipe.parent / "base")
     rows = [row(9), row(7, 12), row(5, 14)]
-    whole = mean_loss(tuner, engine, rows, 3, Room(), print)
+    whole = mean_loss(tuner, engine, rows, 3, TokenBudget(), print)
     memory(12)
-    assert mean_loss(tuner, engine, rows, 3, Room(), print) == pytest.approx(whole, abs=1e-6)
+    assert mean_loss(tuner, engine, rows, 3, TokenBudget(), print) == pytest.approx(whole, abs=1e-6)
 
 
 @pytest.mark.parametrize("knobs", [EngineSection(deepspeed="zero3"), EngineSection(fsdp=True)])
@@ -189,8 +193,8 @@ def test_a_process_that_shares_with_others_and_runs_out_of_memory_tries_nothing_
     memory(12)
     rows = [row(9), row(7, 12)]
     works: list[Callable[[], float]] = [
-        lambda: gradients(tuner, engine, [Part(rows, 1.0)], Room(), print),
-        lambda: mean_loss(tuner, engine, rows, 2, Room(), print),
+        lambda: accumulate_gradients(tuner, engine, [MicroBatch(rows, 1.0)], TokenBudget(), print),
+        lambda: mean_loss(tuner, engine, rows, 2, TokenBudget(), print),
     ]
     for work in works:
         with pytest.raises(
@@ -284,7 +288,7 @@ def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:
 
     @torch.no_grad()
     def loss(row: EncodedRow) -> float:
-        batch = packed([row], network)
+        batch = pack_rows([row], network)
         return float(target_loss(network(batch)[batch.targets], network.head_weight, batch.labels))
 
     alone = [loss(shared_row(text)) for text in texts]
@@ -301,7 +305,7 @@ def test_a_text_leaves_the_same_gradient_alone_and_in_company(recipe: Path) -> N
     for rows in ([shared_row(*texts)], [shared_row(text) for text in texts]):
         tuner, engine = begin(recipe.parent / "base")
         engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 1, device=engine.device)
-        gradients(tuner, engine, [Part(rows, 1.0)], Room(), print)
+        accumulate_gradients(tuner, engine, [MicroBatch(rows, 1.0)], TokenBudget(), print)
         found.append([parameter.grad.clone() for parameter in tuner.trainable_parameters().values() if parameter.grad is not None])
     assert found[0]
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))

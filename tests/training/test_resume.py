@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,42 +14,9 @@ from imprint.engine.engine import Engine
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.runs import RunFolder
-from imprint.training.rescue import Rescue, after_rescues, read_rescues, write_rescue
 from imprint.training.run import train
-from imprint.training.state import Position
 from tests.tiny import tiny_rows
-from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_recipe(tmp_path_factory.mktemp("resume"))
-
-
-@pytest.fixture(scope="module")
-def whole(recipe: Path) -> RunFolder:
-    """A run that went through in one go."""
-    return tiny_run(recipe, "whole")
-
-
-@pytest.fixture
-def run(whole: RunFolder, recipe: Path, tmp_path: Path) -> RunFolder:
-    """A run of six steps that was killed behind the state of step 4, on data and a base of its own."""
-    shutil.copytree(recipe.parent / "base", tmp_path / "base")
-    shutil.copy(recipe.parent / "rows.jsonl", tmp_path / "rows.jsonl")
-    shutil.copytree(whole.path, tmp_path / "run")
-    here = RunFolder(tmp_path / "run")
-    for step in (5, 6):
-        shutil.rmtree(here.state(step))
-    config = here.config.read_text(encoding="utf-8").replace(str(recipe.parent), str(tmp_path)).replace("/whole", "/run")
-    here.config.write_text(config, encoding="utf-8")
-    return here
-
-
-def again(run: RunFolder, *overrides: str) -> int:
-    """The same command once more."""
-    return main(["train", str(run.config), *overrides])
-
+from tests.tinyrun import log_of, losses, tiny_recipe, train_again
 
 # Two runs in one folder
 
@@ -91,36 +57,36 @@ def test_a_folder_that_nothing_came_of_is_not_left_behind(recipe: Path) -> None:
     ("name", "how"), [("optimizer.safetensors", "flipped"), ("position.json", "cut"), ("trained.safetensors", "gone"), ("random.pt", "cut")]
 )
 def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
-    name: str, how: str, run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    name: str, how: str, killed: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = run.state(4) / name
+    file = killed.state(4) / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 8
     if how == "gone":
         file.unlink()
     else:
         file.write_bytes(content if how == "flipped" else content[: len(content) // 2])
-    assert again(run) == 0
+    assert train_again(killed) == 0
     said = capsys.readouterr().out
-    assert f"{run.state(4)}: this saved state is damaged (" in said
+    assert f"{killed.state(4)}: this saved state is damaged (" in said
     assert "it is now state-000004.damaged, and the run goes on from the one before" in said
     assert "going on after step 3 of 6" in said
-    assert log_of(run) == log_of(whole)
-    assert (run.path / "state-000004.damaged").is_dir()
-    assert again(run) == 0
+    assert log_of(killed) == log_of(whole)
+    assert (killed.path / "state-000004.damaged").is_dir()
+    assert train_again(killed) == 0
     assert "damaged" not in capsys.readouterr().out
 
 
 def test_without_any_undamaged_state_the_run_begins_again_and_says_so(
-    run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    killed: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for state in run.states():
+    for state in killed.states():
         (state / "trained.safetensors").write_bytes(b"")
-    assert again(run) == 0
+    assert train_again(killed) == 0
     said = capsys.readouterr().out
     assert said.count("this saved state is damaged") == 4
     assert "no undamaged state is left: the run begins again from its start" in said
-    assert log_of(run) == log_of(whole)
+    assert log_of(killed) == log_of(whole)
 
 
 # A changed recipe
@@ -138,30 +104,30 @@ def test_without_any_undamaged_state_the_run_begins_again_and_says_so(
         ("data.max_target_length=25", "data.max_target_length: 24 -> 25"),
     ],
 )
-def test_a_changed_recipe_is_refused_and_every_change_is_told(knob: str, told: str, run: RunFolder) -> None:
-    before = run.config.read_bytes()
+def test_a_changed_recipe_is_refused_and_every_change_is_told(knob: str, told: str, killed: RunFolder) -> None:
+    before = killed.config.read_bytes()
     with pytest.raises(UserError, match=r"was begun with another recipe: .*Take back the change, or choose another folder") as error:
-        train(run.config, [knob, "train.save_every=2"])
+        train(killed.config, [knob, "train.save_every=2"])
     assert told in str(error.value)
-    assert str(run.path) in str(error.value)
+    assert str(killed.path) in str(error.value)
     assert "train.save_every" not in str(error.value)
-    assert run.config.read_bytes() == before
+    assert killed.config.read_bytes() == before
 
 
 def test_what_changes_no_number_may_change_while_a_run_goes_on(
-    run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    killed: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moved = run.path.with_name("moved.jsonl")
-    run.path.with_name("rows.jsonl").rename(moved)
+    moved = killed.path.with_name("moved.jsonl")
+    killed.path.with_name("rows.jsonl").rename(moved)
     knobs = ["train.save_every=2", "train.keep_states=1", "train.watch_every=5", "train.guard=false", f"data.train={moved}"]
-    assert again(run, *knobs) == 0
+    assert train_again(killed, *knobs) == 0
     said = capsys.readouterr().out
     assert "changed since the run began" in said
     assert "train.save_every: 1 -> 2" in said
     assert "train.guard: true -> false" in said
-    assert losses(run) == losses(whole)
-    assert "save_every: 2" in run.config.read_text(encoding="utf-8")
-    assert run.states() == [run.state(6)]
+    assert losses(killed) == losses(whole)
+    assert "save_every: 2" in killed.config.read_text(encoding="utf-8")
+    assert killed.states() == [killed.state(6)]
 
 
 @pytest.mark.parametrize(("grouped", "code"), [("true", 0), ("false", 2)])
@@ -175,29 +141,29 @@ def test_the_size_of_a_micro_batch_may_change_where_no_row_of_a_step_depends_on_
     assert "losses agree to about six digits" in capsys.readouterr().out
 
 
-def test_other_processes_drop_other_numbers_which_is_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    assert again(run, "engine.processes=1") == 0
+def test_other_processes_drop_other_numbers_which_is_told(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_again(killed, "engine.processes=1") == 0
     assert "other processes compute other rows together, with one mask or one mean: losses differ a little" in capsys.readouterr().out
 
 
-def test_a_run_may_be_made_longer_but_not_shorter_than_it_is(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    assert again(run, "train.steps=9") == 0
+def test_a_run_may_be_made_longer_but_not_shorter_than_it_is(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_again(killed, "train.steps=9") == 0
     said = capsys.readouterr().out
     assert "train.steps: 6 -> 9" in said
     assert "the learning rate follows the schedule of the new length from here on" in said
-    assert len(losses(run)) == 9
-    assert again(run, "train.steps=8") == 2
+    assert len(losses(killed)) == 9
+    assert train_again(killed, "train.steps=8") == 2
     assert "has done 9 steps already. Give at least that many." in capsys.readouterr().err
 
 
-def test_a_recipe_of_an_older_version_lacks_new_knobs_and_is_gone_on_with(run: RunFolder, whole: RunFolder) -> None:
-    text = run.config.read_text(encoding="utf-8")
+def test_a_recipe_of_an_older_version_lacks_new_knobs_and_is_gone_on_with(killed: RunFolder, whole: RunFolder) -> None:
+    text = killed.config.read_text(encoding="utf-8")
     kept = [line for line in text.splitlines() if not line.strip().startswith(("guard:", "group_by_length:"))]
-    run.config.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    recipe = run.path.with_name("recipe.yaml")
+    killed.config.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    recipe = killed.path.with_name("recipe.yaml")
     recipe.write_text(text, encoding="utf-8")
     assert main(["train", str(recipe)]) == 0
-    assert log_of(run) == log_of(whole)
+    assert log_of(killed) == log_of(whole)
 
 
 @pytest.mark.parametrize("changed", ["train", "dev"])
@@ -218,71 +184,40 @@ def test_other_rows_under_the_same_name_are_refused(changed: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "base"])
 def test_a_vanished_data_file_or_base_is_a_sentence_and_put_back_nothing_is_lost(
-    name: str, run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    name: str, killed: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = run.path.with_name(name)
+    place = killed.path.with_name(name)
     place.rename(place.with_name("elsewhere"))
-    assert again(run) == 2
+    assert train_again(killed) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert str(place) in said
     assert "Traceback" not in said
     place.with_name("elsewhere").rename(place)
-    assert again(run) == 0
-    assert log_of(run) == log_of(whole)
+    assert train_again(killed) == 0
+    assert log_of(killed) == log_of(whole)
 
 
 def test_a_log_that_was_deleted_is_told_and_the_run_goes_on_to_the_same_losses(
-    run: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    killed: RunFolder, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.log.unlink()
-    assert again(run) == 0
-    assert f"{run.log} is gone" in capsys.readouterr().out
-    assert losses(run) == losses(whole)[4:]
+    killed.log.unlink()
+    assert train_again(killed) == 0
+    assert f"{killed.log} is gone" in capsys.readouterr().out
+    assert losses(killed) == losses(whole)[4:]
 
 
-def test_a_log_that_is_deleted_meanwhile_is_written_anew(run: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_is_deleted_meanwhile_is_written_anew(killed: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     update = Engine.update
 
     def delete(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         if step == 6:
-            run.log.unlink()
+            killed.log.unlink()
         return update(engine, step, apply=apply)
 
     monkeypatch.setattr(Engine, "update", delete)
-    assert again(run) == 0
-    assert log_of(run) == log_of(whole)
-
-
-# The guard's record
-
-
-def test_a_rescue_is_on_record_and_counts_for_every_position_before_it(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert read_rescues(run) == []
-    first = Rescue(60, 40, 0.3, "the loss rose", ("rows.jsonl:3",), 50, 3.2)
-    second = Rescue(80, 0, 0.03, "the loss rose again", (), 0, None)
-    for rescue in (first, second):
-        write_rescue(run, rescue)
-    assert read_rescues(run) == [first, second]
-    old = Position(step=40, best_step=20, best_loss=4.0, skipped=3)
-    assert after_rescues(old, [first]) == Position(step=40, best_step=50, best_loss=3.2, rescues=1, rate_scale=0.3)
-    assert after_rescues(Position(step=10, rescues=2, rate_scale=0.03), [first, second]).best_step == 0
-    run.rescues.write_text(json.dumps({"step": 3}) + "\n")
-    with pytest.raises(UserError, match=r"rescues\.jsonl: is not what Imprint wrote"):
-        read_rescues(run)
-
-
-def test_a_state_that_a_rescue_gave_up_is_never_gone_on_from(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rescue(run, Rescue(4, 2, 0.5, "the loss rose", (), 3, 1.0))
-    assert again(run) == 0
-    said = capsys.readouterr().out
-    assert "going on after step 2 of 6" in said
-    assert "rescued 1 times so far: the learning rate is 0.5 of the recipe's" in said
-    rates = [line["learning_rate"] for line in log_of(run) if "loss" in line]
-    assert rates[2] == pytest.approx(0.05)
-    again(run)
-    assert "going on" not in capsys.readouterr().out  # the new states count
+    assert train_again(killed) == 0
+    assert log_of(killed) == log_of(whole)
 
 
 # The disk

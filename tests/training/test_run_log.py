@@ -12,7 +12,7 @@ import imprint.training.run_log as journals
 from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.runs import RunFolder
-from imprint.training.run_log import Journal
+from imprint.training.run_log import RunLog
 from tests.tinyrun import tiny_recipe, tiny_run
 
 FIELDS = {"step", "loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory_gib", "seconds"}
@@ -38,14 +38,14 @@ def line(step: int, loss: float | None = 2.0) -> dict[str, Any]:
 
 def write(run: RunFolder, first: int, last: int, *, steps: int = 8) -> None:
     """Log some steps, evaluations and samples, and end in the middle of it as a killed process does."""
-    journal = Journal(run, step=first - 1, steps=steps)
+    run_log = RunLog(run, step=first - 1, steps=steps)
     for step in range(first, last + 1):
-        journal.step(line(step, 10.0 * first + step))
+        run_log.step(line(step, 10.0 * first + step))
         if step % 2 == 0:
-            journal.record({"step": step, "eval_loss": 1 / step})
-            journal.sample(step, "你好", f"answer {step}")
-    assert journal.events is not None
-    journal.events.close()
+            run_log.record({"step": step, "eval_loss": 1 / step})
+            run_log.sample(step, "你好", f"answer {step}")
+    assert run_log.events is not None
+    run_log.events.close()
 
 
 def events_of(run: RunFolder, tag: str) -> list[tuple[int, float]]:
@@ -87,10 +87,10 @@ def test_what_was_logged_after_the_state_is_forgotten_everywhere(run: RunFolder,
 
 def test_a_run_killed_before_its_first_state_begins_anew_everywhere(run: RunFolder) -> None:
     write(run, 1, 3)
-    journal = Journal(run, step=0, steps=8)
-    journal.step(line(1, 7.0))
-    assert journal.events is not None
-    journal.events.close()
+    run_log = RunLog(run, step=0, steps=8)
+    run_log.step(line(1, 7.0))
+    assert run_log.events is not None
+    run_log.events.close()
     assert [(one["step"], one["loss"]) for one in read_jsonl(run.log)] == [(1, 7.0)]
     assert read_jsonl(run.samples) == []
     assert events_of(run, "train/loss") == [(1, 7.0)]
@@ -110,7 +110,7 @@ def test_a_line_without_a_step_is_named_with_its_number(run: RunFolder, bad: str
     with run.log.open("a", encoding="utf-8") as file:
         file.write(f"{bad}\n")
     with pytest.raises(UserError, match=re.escape(f'{run.log}:2: this line has no "step", a whole number. Mend or delete the line')):
-        Journal(run, step=1, steps=8)
+        RunLog(run, step=1, steps=8)
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,16 @@ def test_a_line_that_was_changed_by_hand_is_named_with_its_number(run: RunFolder
     file = getattr(run, name)
     file.write_text(f"{file.read_text(encoding='utf-8').splitlines()[0]}\n{bad}\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(f"{file}:2: this is not what Imprint wrote. Mend or delete the line")):
-        Journal(run, step=2, steps=8)
+        RunLog(run, step=2, steps=8)
 
 
 def test_a_disk_that_refuses_the_events_is_told_in_a_sentence(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="events: cannot be written: no space is left"), Journal(run, step=0, steps=8) as journal:
-        monkeypatch.setattr(journal.events, "_write", full)
-        journal.step(line(1))
+    with pytest.raises(UserError, match="events: cannot be written: no space is left"), RunLog(run, step=0, steps=8) as run_log:
+        monkeypatch.setattr(run_log.events, "_write", full)
+        run_log.step(line(1))
 
 
 def test_cutting_a_log_never_leaves_it_shorter_than_the_state(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,14 +149,14 @@ def test_cutting_a_log_never_leaves_it_shorter_than_the_state(run: RunFolder, mo
 
     monkeypatch.setattr(journals, "write_text", die)
     with pytest.raises(SystemExit):
-        Journal(run, step=2, steps=8)
+        RunLog(run, step=2, steps=8)
     assert run.log.read_bytes() == before
 
 
 @pytest.mark.usefixtures("drawing")
 def test_a_number_that_is_not_finite_is_null_in_the_log(run: RunFolder) -> None:
-    with Journal(run, step=0, steps=1) as journal:
-        journal.step({**line(1, None), "gradient_norm": math.nan, "skipped_rows": [4, 2]})
+    with RunLog(run, step=0, steps=1) as run_log:
+        run_log.step({**line(1, None), "gradient_norm": math.nan, "skipped_rows": [4, 2]})
     assert json.loads(run.log.read_text()) == {**line(1, None), "gradient_norm": None, "skipped_rows": [4, 2]}
     assert run.curve.is_file()
 
@@ -164,26 +164,26 @@ def test_a_number_that_is_not_finite_is_null_in_the_log(run: RunFolder) -> None:
 @pytest.mark.usefixtures("drawing")
 def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "SECONDS_BETWEEN_CURVES", 0.0)
-    journal = Journal(run, step=0, steps=8)
-    journal.step(line(1))
+    run_log = RunLog(run, step=0, steps=8)
+    run_log.step(line(1))
     first = run.curve.read_bytes()
-    journal.step(line(2, 1.0))
+    run_log.step(line(2, 1.0))
     assert run.curve.read_bytes() != first
-    assert journal.events is not None
-    journal.events.close()
+    assert run_log.events is not None
+    run_log.events.close()
 
 
 @pytest.mark.usefixtures("drawing")
 def test_a_run_without_a_step_has_no_picture(run: RunFolder) -> None:
-    with Journal(run, step=0, steps=8):
+    with RunLog(run, step=0, steps=8):
         pass
     assert not run.curve.exists()
 
 
 def test_the_bar_shows_loss_rate_speed_time_left_and_memory(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    with Journal(run, step=0, steps=8) as journal:
-        journal.step(line(1, 3.0))
-        journal.step(line(2, 2.0))
+    with RunLog(run, step=0, steps=8) as run_log:
+        run_log.step(line(1, 3.0))
+        run_log.step(line(2, 2.0))
     said = capsys.readouterr().out
     assert "training: 2/8" in said
     assert "loss 2.900" in said  # smoothed: 0.9 x 3 + 0.1 x 2
@@ -194,8 +194,8 @@ def test_the_bar_shows_loss_rate_speed_time_left_and_memory(run: RunFolder, caps
 
 
 def test_samples_are_shown_as_they_come(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    with Journal(run, step=0, steps=8) as journal:
-        journal.sample(4, "类型#上衣", "这件[bold]上衣")
+    with RunLog(run, step=0, steps=8) as run_log:
+        run_log.sample(4, "类型#上衣", "这件[bold]上衣")
     assert "  类型#上衣\n  -> 这件[bold]上衣\n" in capsys.readouterr().out
     assert read_jsonl(run.samples) == [{"step": 4, "prompt": "类型#上衣", "answer": "这件[bold]上衣"}]
     assert "sample/text_summary" in EventAccumulator(str(run.events)).Reload().Tags()["tensors"]

@@ -12,7 +12,7 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.errors import UserError
 from imprint.runtime import seed_everything
-from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, Position, read_state, save_state
+from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, TrainState, read_saved_state, save_state
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
 from tests.tiny import tiny_base
@@ -51,7 +51,7 @@ def saved(base: Path, tmp_path: Path) -> Path:
     tuner, engine = begin(base)
     step(tuner, engine, 1)
     step(tuner, engine, 2)
-    save_state(tmp_path / "state-000002", engine, Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
+    save_state(tmp_path / "state-000002", engine, TrainState(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
     return tmp_path / "state-000002"
 
 
@@ -61,8 +61,8 @@ def test_a_state_brings_back_everything_that_decides_the_next_steps(saved: Path,
         seed_everything(seed)
         tuner, engine = begin(base)
         step(tuner, engine, 1)
-        position = read_state(saved).restore(engine)
-        assert position == Position(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
+        state = read_saved_state(saved).restore(engine)
+        assert state == TrainState(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
         step(tuner, engine, 3)
         ends.append((values(tuner), torch.rand(3), random.random()))
     (one, numbers, number), (two, other_numbers, other_number) = ends
@@ -85,7 +85,7 @@ def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path
 
     monkeypatch.setattr("imprint.training.state.rng_state", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_state(tmp_path / "state-000001", engine, Position(step=1))
+        save_state(tmp_path / "state-000001", engine, TrainState(step=1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,7 +95,7 @@ def test_any_damage_is_found_before_anything_is_changed(name: str, damage: bytes
     (saved / name).unlink() if damage is None else (saved / name).write_bytes(damage)
     before = torch.get_rng_state()
     with pytest.raises(DamagedStateError, match=r"."):
-        read_state(saved)
+        read_saved_state(saved)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -105,7 +105,7 @@ def test_a_single_bit_that_fell_over_is_found(name: str, saved: Path) -> None:
     content[-40] ^= 4
     (saved / name).write_bytes(content)
     with pytest.raises(DamagedStateError, match=f"{name} is not what was written"):
-        read_state(saved)
+        read_saved_state(saved)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("can't allocate memory: you tried")])
@@ -115,7 +115,7 @@ def test_a_state_for_which_there_is_no_memory_now_is_not_damaged(error: Exceptio
 
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(MemoryError, match="allocate memory"):
-        read_state(saved)
+        read_saved_state(saved)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EMFILE])
@@ -125,7 +125,7 @@ def test_a_state_that_may_not_be_read_now_is_not_damaged(code: int, saved: Path,
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=rf"position\.json: cannot be read: {os.strerror(code)}\. Nothing was changed"):
-        read_state(saved)
+        read_saved_state(saved)
 
 
 def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None:
@@ -133,4 +133,4 @@ def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None
     with pytest.raises(
         UserError, match=r"the saved state does not fit: transformer\.prefix_encoder\.embedding\.weight must have the shape"
     ):
-        read_state(saved).restore(engine)
+        read_saved_state(saved).restore(engine)

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from imprint.cli import main
+from imprint.errors import UserError
+from imprint.training.job import TrainJob, describe_rows, refuse_sharded_base
+
+
+def test_a_text_start_with_a_projection_is_told_with_the_recipes_other_problems(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), "tune.projection=true", "train.steps=0"]) == 2
+    said = capsys.readouterr().err
+    assert "train.steps" in said
+    assert '"text" cannot start a prefix with a projection' in said
+
+
+def test_full_tuning_in_float16_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    knobs = ["tune={method: full}", "model.dtype=float16", f"output={recipe.parent / 'half'}"]
+    assert main(["train", str(recipe), *knobs]) == 2
+    assert 'model.dtype: "float16" cannot be tuned as a whole' in capsys.readouterr().err
+
+
+def test_rows_without_any_target_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = recipe.parent / "empty-answers.jsonl"
+    rows.write_text(json.dumps({"content": "类型#裙", "summary": ""}) + "\n", encoding="utf-8")
+    code = main(["train", str(recipe), f"data.train={rows}", f"output={recipe.parent / 'empty'}", "data.dev_share=0"])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("error: ")
+
+
+def test_a_frozen_base_is_not_sharded_and_the_message_names_the_method() -> None:
+    with pytest.raises(UserError, match=r"is offered for tune\.method=full; this is lora") as refused:
+        refuse_sharded_base("lora")
+    assert "zero2" in str(refused.value)
+
+
+def test_rows_are_described_by_their_first_five_locations() -> None:
+    job = SimpleNamespace(split=SimpleNamespace(location=lambda row: f"rows.jsonl:{row}"))
+    assert describe_rows(cast(TrainJob, job), [4, 2]) == "rows.jsonl:4, rows.jsonl:2"
+    assert describe_rows(cast(TrainJob, job), range(7)).endswith("rows.jsonl:4 and 2 more")
