@@ -1,1 +1,1 @@
-"""What is wrong with data, and with the machine."""
+"""Checks of data files and of the machine."""

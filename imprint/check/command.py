@@ -1,4 +1,4 @@
-"""`imprint data check`: everything that is wrong with data, before a model learns from it."""
+"""`imprint data check`: find every problem of data before training."""
 
 import re
 import sys
@@ -25,9 +25,9 @@ OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
 
 def check_command(files: Sequence[str], *, dev: str | None, model: str | None, fix: Path | None, overrides: Sequence[str]) -> int:
-    """Check files and print what was found; with `fix` also write what can be mended. Returns 0 where nothing is wrong, else 1.
+    """Check files and print the findings; with `fix` also write a repaired file. Returns exit status 0 if there is no error, else 1.
 
-    A file that cannot be read is told, and the others are checked. Raises UserError where none can be read, and for mistaken arguments.
+    A file that cannot be read is reported, and the others are checked. Raises UserError if none can be read, and for wrong arguments.
     """
     files, overrides = _split_arguments([*files, *overrides])
     arguments = CheckArguments(files, dev, model, overrides)
@@ -38,10 +38,13 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
-                f"--fix {fix}: only rows of questions and answers are mended, and these are texts. Leave it out, or say kind=rows."
+                Bilingual(
+                    f"--fix {fix}: repairs only rows of questions and answers, and these are texts. Leave it out, or set kind=rows.",
+                    "--fix 只修复问答数据，而这些是纯文本：请去掉 --fix，或设 kind=rows。",
+                )
             )
         return check_text_command(files, dev, settings, [*(["--model", model] if model else []), *overrides])
-    settings.encode(Sample("?", "!", None, ""))  # limits and truncation that no row can have are no fault of the rows
+    settings.encode(Sample("?", "!", None, ""))  # raises for limits that no row fits
     held_out = None if dev is None else DataScan(settings, measured=False)
     if dev is not None and held_out is not None and (missing := _scan_files([dev], held_out, settings.columns, style)):
         raise UserError(missing[0])
@@ -50,39 +53,59 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     if len(unreadable) == len(files) and not scan.rows:
         raise UserError("\n".join(unreadable))
     short = location_shortener([*files, *([dev] if dev else [])])
-    found = all_findings(scan, held_out, short)
+    findings = all_findings(scan, held_out, short)
     _print([*length_lines(scan, style), *language_line(scan.languages, style)])
-    _print(finding_lines(found, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
+    _print(finding_lines(findings, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
     if fix is not None:
         _print(outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
-    _print(conclusion_lines(arguments, scan, found, len(unreadable), fix, style))
-    wrong = unreadable or not scan.samples or any(KINDS[name].severity == "error" for name in found)
-    return 1 if wrong else 0
+    _print(conclusion_lines(arguments, scan, findings, len(unreadable), fix, style))
+    failed = unreadable or not scan.samples or any(KINDS[name].severity == "error" for name in findings)
+    return 1 if failed else 0
 
 
 def _split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files and overrides, which the command line hands over in one heap; what exists is a file whatever its name."""
+    """Separate files from overrides, which the command line mixes; anything that exists is a file, whatever its name."""
     overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
     files = [word for word in words if word not in overrides]
     if not files:
-        raise UserError("there is no file to check. Name one or more: imprint data check train.jsonl")
+        raise UserError(
+            Bilingual(
+                "there is no file to check. Name one or more: imprint data check train.jsonl",
+                "没有要检查的文件：请给出文件名，例如 imprint data check train.jsonl。",
+            )
+        )
     return files, overrides
 
 
 def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> None:
     if dev is not None and dev in files:
-        raise UserError(f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.")
+        raise UserError(
+            Bilingual(
+                f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.",
+                "--dev 指定的文件也在被检查的文件之中：请换一个文件，或去掉 --dev。",
+            )
+        )
     if fix is None:
         return
     if fix.suffix.lower() != ".jsonl":
-        raise UserError(f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.")
+        raise UserError(
+            Bilingual(
+                f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.",
+                "--fix 写出 JSON Lines，文件名须以 .jsonl 结尾；其他格式请用 imprint data convert。",
+            )
+        )
     inputs = [Path(file.rpartition("#")[0] or file) for file in files] + [Path(file) for file in [*files, *([dev] if dev else [])]]
     if any(fix.exists() and file.exists() and fix.samefile(file) for file in inputs):
-        raise UserError(f"--fix {fix}: is one of the files that are read, and would be replaced. Give another name.")
+        raise UserError(
+            Bilingual(
+                f"--fix {fix}: is one of the files that are read, and would be overwritten. Give another name.",
+                "--fix 指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
+            )
+        )
 
 
 def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:
-    """Look at all rows of `files`, telling bad ones as they come; returns what could not be read, and raises it where that is all."""
+    """Scan all rows of `files` and print bad ones; returns the errors of unreadable files, and raises the error of a single one."""
     unreadable = []
     for source in files:
         rows, bad = scan.rows, scan.bad_rows

@@ -1,4 +1,4 @@
-"""`imprint data convert FILE OUT`: the rows of any source in one normal form, in the format that the ending of OUT names."""
+"""`imprint data convert FILE OUT`: write the rows of any source in one normal form; the suffix of OUT selects the format."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,52 +20,52 @@ from imprint.progress import Progress
 
 @dataclass
 class SourceSummary:
-    """What a first look at all rows has shown."""
+    """What a first pass over all rows has shown."""
 
     samples: int = 0
-    """How many there are; a conversation has one for each answer."""
+    """Number of samples; a conversation has one for each answer."""
     history: bool = False
     """Whether any has earlier turns."""
     system: bool = False
-    """Whether any has a text that the model is told first."""
+    """Whether any has a system prompt."""
 
 
 def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> None:
-    """Check all rows of a source, then write them; where one is bad or cannot be written, `output` stays as it was."""
+    """Check all rows of a source, then write them. Raises UserError for bad rows; `output` then stays as it was."""
     section = read_overrides(overrides, ConvertSection)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     output_suffix(output)
     _refuse_overwrite(parse_source(file).path, output)
     print(describe_source(file, columns))  # noqa: T201
-    found = scan_source(file, columns)
-    with Progress(f"writing {output.name}", found.samples, "rows") as bar:
-        write_samples(output, bar.over(_read_samples(file, columns)), history=found.history, system=found.system)
-    print(Bilingual(f"{output} holds {found.samples} rows", f"已写入 {found.samples} 行").line)  # noqa: T201
+    summary = scan_source(file, columns)
+    with Progress(f"writing {output.name}", summary.samples, "rows") as progress:
+        write_samples(output, progress.over(_read_samples(file, columns)), history=summary.history, system=summary.system)
+    print(Bilingual(f"{output} holds {summary.samples} rows", f"已写入 {summary.samples} 行").line)  # noqa: T201
 
 
 def scan_source(file: str, columns: Columns) -> SourceSummary:
-    """Read all rows once; raises one UserError for all bad ones."""
-    found, problems = SourceSummary(), BadRows(file)
-    with read_progress(file, "checking") as bar:
-        for location, row, shape in rows_with_shapes(file, columns, bar):
+    """Read all rows once. Raises one UserError for all bad ones."""
+    summary, bad_rows = SourceSummary(), BadRows(file)
+    with read_progress(file, "checking") as progress:
+        for location, row, shape in rows_with_shapes(file, columns, progress):
             try:
                 samples = samples_from_row(row, shape, location)
             except BadRowError as problem:
-                problems.add(location, problem)
+                bad_rows.add(location, problem)
                 continue
-            problems.good += 1
-            found.samples += len(samples)
-            found.history = found.history or any(sample.history is not None for sample in samples)
-            found.system = found.system or any(sample.system is not None for sample in samples)
-    problems.raise_if_any(
+            bad_rows.good += 1
+            summary.samples += len(samples)
+            summary.history = summary.history or any(sample.history is not None for sample in samples)
+            summary.system = summary.system or any(sample.system is not None for sample in samples)
+    bad_rows.raise_if_any(
         Bilingual(
-            f"Nothing was written. `imprint data check {file}` shows them all, and with `--fix OUT` it mends what can be mended.",
-            "什么都没有写入；用 imprint data check 查看全部坏行，加 --fix 修复。",
-        ).line
+            f"Nothing was written. `imprint data check {file}` lists them all, and `--fix OUT` fixes what can be fixed.",
+            "没有写入任何内容；用 imprint data check 查看全部坏行，加 --fix 修复。",
+        )
     )
-    if not found.samples:
-        raise UserError(f"{file} holds no rows, so there is nothing to write.")
-    return found
+    if not summary.samples:
+        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to write.", "文件中没有数据行，没有可写的内容。"))
+    return summary
 
 
 def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
@@ -73,16 +73,26 @@ def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
         try:
             yield from samples_from_row(row, shape, location)
         except BadRowError as problem:
-            raise UserError(f"{location}: {problem} The file has changed while it was read; nothing was written.") from problem
+            raise UserError(
+                Bilingual(
+                    f"{location}: {problem} The file changed while it was read; nothing was written.",
+                    "读取期间文件被改动；没有写入任何内容。",
+                )
+            ) from problem
 
 
 def _refuse_overwrite(source: Path, output: Path) -> None:
-    location, into = source.resolve(), output.resolve()
-    if into == location:
-        raise UserError(f"{output} is the file that is read. Give another name.")
-    if location.is_dir() and into.is_relative_to(location):
+    read, written = source.resolve(), output.resolve()
+    if written == read:
+        raise UserError(Bilingual(f"{output} is the file that is read. Give another name.", "输出文件正是要读取的文件：请换一个名字。"))
+    if read.is_dir() and written.is_relative_to(read):
         raise UserError(
-            f"{output} is in the folder that is read, and would be one of its files the next time. Choose a place outside {source}."
+            Bilingual(
+                f"{output} is in the folder that is read, and would be read the next time. Choose a path outside {source}.",
+                "输出文件在要读取的目录中，下次会被当作数据读取：请写到该目录之外。",
+            )
         )
-    if into.is_dir():
-        raise UserError(f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.")
+    if written.is_dir():
+        raise UserError(
+            Bilingual(f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.", "这是一个目录：请给出文件名。")
+        )

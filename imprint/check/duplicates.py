@@ -1,4 +1,4 @@
-"""Which rows are there twice: sixteen bytes a row and its place, so that a million rows fit beside the program itself."""
+"""Duplicate rows, found by 64-bit hashes: 16 bytes a row and its location, so that a million rows fit into memory."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class Locations:
-    """The places of rows, "file:line" each, in a few bytes a row."""
+    """Locations of rows ("file:line"), in a few bytes a row."""
 
     def __init__(self) -> None:
         self._files: dict[str, int] = {}
@@ -20,105 +20,104 @@ class Locations:
         self._line = array("Q")
 
     def __len__(self) -> int:
-        """How many places there are."""
+        """Number of locations."""
         return len(self._line)
 
     def append(self, location: str) -> None:
-        """Add the place of the next row."""
+        """Add the location of the next row."""
         file, _, line = location.rpartition(":")
         self._file.append(self._files.setdefault(file, len(self._files)))
         self._line.append(int(line))
 
     def __getitem__(self, row: int) -> str:
-        """The place of a row, as it was given."""
+        """The location of a row, as it was given."""
         return f"{list(self._files)[self._file[row]]}:{self._line[row]}"
 
 
 class Digests:
-    """What every row asks and answers, as two numbers of 64 bits: equal texts have equal numbers."""
+    """Two 64-bit hashes of each row: one of its prompt, one of prompt and answer."""
 
     def __init__(self) -> None:
         self.locations = Locations()
         self._prompts = array("Q")
         self._rows = array("Q")
 
-    def append(self, location: str, asked: Sequence[str], answer: str) -> None:
-        """Add a row: what is asked, with all that was said before, and what is answered."""
-        digest = blake2b("\0".join(asked).encode("utf-8", "surrogatepass"), digest_size=8)
+    def append(self, location: str, prompt: Sequence[str], answer: str) -> None:
+        """Add a row: the texts of its prompt, earlier turns included, and its answer."""
+        digest = blake2b("\0".join(prompt).encode("utf-8", "surrogatepass"), digest_size=8)
         self._prompts.append(int.from_bytes(digest.digest(), "little"))
         digest.update(b"\0\0" + answer.encode("utf-8", "surrogatepass"))
         self._rows.append(int.from_bytes(digest.digest(), "little"))
         self.locations.append(location)
 
     def prompt_hashes(self) -> Hashes:
-        """The questions' numbers, a row each."""
+        """Hashes of the prompts, (rows,)."""
         return np.frombuffer(self._prompts, dtype=np.uint64)
 
     def row_hashes(self) -> Hashes:
-        """The rows' numbers: question and answer."""
+        """Hashes of prompts and answers, (rows,)."""
         return np.frombuffer(self._rows, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows that are like an earlier row, or like a row of another file."""
+    """Rows that match an earlier row, or a row of another file."""
 
     rows: list[int]
-    """Their numbers, increasing."""
+    """Row indices, increasing."""
     matches: list[int]
-    """For each of them the row that it is like."""
+    """For each of them the index of the row that it matches."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of pairs."""
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Each with the row that it is like."""
+        """(row, matching row) pairs."""
         return zip(self.rows, self.matches, strict=True)
 
 
 def repeated(digests: Digests) -> Pairs:
-    """The rows whose question and answer an earlier row has."""
+    """Rows with the prompt and the answer of an earlier row."""
     return _equal_earlier(digests.row_hashes())
 
 
 def contradicting(digests: Digests) -> Pairs:
-    """The rows whose question an earlier row has, with an answer that none of those has: each further answer once."""
-    asked, whole = digests.prompt_hashes(), digests.row_hashes()
-    again = set(_equal_earlier(whole).rows)
-    pairs = [(row, like) for row, like in _equal_earlier(asked) if row not in again]
-    return Pairs([row for row, _ in pairs], [like for _, like in pairs])
+    """Rows with the prompt of an earlier row and a new answer; each further answer counts once."""
+    duplicates = set(_equal_earlier(digests.row_hashes()).rows)
+    pairs = [(row, match) for row, match in _equal_earlier(digests.prompt_hashes()) if row not in duplicates]
+    return Pairs([row for row, _ in pairs], [match for _, match in pairs])
 
 
 def leaked(train: Digests, dev: Digests) -> Pairs:
-    """The rows of `train` that are rows of `dev`."""
+    """Rows of `train` that `dev` has too."""
     return _in_both(train.row_hashes(), dev.row_hashes())
 
 
 def leaked_questions(train: Digests, dev: Digests) -> Pairs:
-    """The rows of `train` whose question `dev` asks too, with another answer."""
+    """Rows of `train` whose prompt `dev` has too, with another answer."""
     same = set(leaked(train, dev).rows)
-    pairs = [(row, like) for row, like in _in_both(train.prompt_hashes(), dev.prompt_hashes()) if row not in same]
-    return Pairs([row for row, _ in pairs], [like for _, like in pairs])
+    pairs = [(row, match) for row, match in _in_both(train.prompt_hashes(), dev.prompt_hashes()) if row not in same]
+    return Pairs([row for row, _ in pairs], [match for _, match in pairs])
 
 
-def _equal_earlier(numbers: Hashes) -> Pairs:
-    order = np.argsort(numbers, kind="stable")
-    ordered = numbers[order]
+def _equal_earlier(hashes: Hashes) -> Pairs:
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else np.empty(0, dtype=np.int64)
     sizes = np.diff(np.append(starts, len(ordered)))
     first = np.repeat(order[starts], sizes)
     later = np.flatnonzero(first != order)
-    rows, like = order[later], first[later]
+    rows, matches = order[later], first[later]
     by_row = np.argsort(rows)
-    return Pairs(rows[by_row].tolist(), like[by_row].tolist())
+    return Pairs(rows[by_row].tolist(), matches[by_row].tolist())
 
 
 def _in_both(train: Hashes, dev: Hashes) -> Pairs:
     if not len(dev) or not len(train):
         return Pairs([], [])
     order = np.argsort(dev, kind="stable")
-    found = np.minimum(np.searchsorted(dev, train, sorter=order), len(dev) - 1)
-    like = order[found]
-    rows = np.flatnonzero(dev[like] == train)
-    return Pairs(rows.tolist(), like[rows].tolist())
+    positions = np.minimum(np.searchsorted(dev, train, sorter=order), len(dev) - 1)
+    matches = order[positions]
+    rows = np.flatnonzero(dev[matches] == train)
+    return Pairs(rows.tolist(), matches[rows].tolist())

@@ -1,4 +1,4 @@
-"""What can be wrong with data: every kind of finding with its severity and label, and a tally with examples."""
+"""The kinds of findings, with severity and label, and a tally with examples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,35 +18,33 @@ class FindingKind:
     severity: Literal["error", "warning"]
     """An error makes the command exit with status 1; a warning is for the user to judge."""
     label: Bilingual
-    """What is counted, in the plural."""
+    """What is counted, as a plural."""
     fix: str = ""
     """What `--fix` does about it; empty where the user must decide."""
 
 
 KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
     {
-        "bad": FindingKind("error", Bilingual("bad rows", "坏行"), "mends what it can, rejects the rest"),
+        "bad": FindingKind("error", Bilingual("bad rows", "坏行"), "fixes what it can, rejects the rest"),
         "empty": FindingKind("error", Bilingual("rows with an empty question or answer", "空提问或空回答"), "rejects them"),
         "lost": FindingKind("error", Bilingual("rows that have lost characters (U+FFFD and the like)", "丢失字符的行"), "rejects them"),
-        "garbled": FindingKind("error", Bilingual("rows of garbled text: UTF-8 read as something else", "乱码行"), "turns them back"),
+        "garbled": FindingKind("error", Bilingual("rows of mojibake: UTF-8 decoded as another encoding", "乱码行"), "decodes them again"),
         "stray": FindingKind(
-            "error", Bilingual("rows with stray characters: NUL, U+FEFF, \\r, half characters", "含杂散字符的行"), "takes them out"
+            "error", Bilingual("rows with stray characters: NUL, U+FEFF, \\r, lone surrogates", "含杂散字符的行"), "removes them"
         ),
-        "tokens": FindingKind(
-            "error", Bilingual("rows with control tokens typed at the end of a text", "文本首尾有控制符的行"), "takes them off"
-        ),
+        "tokens": FindingKind("error", Bilingual("rows with special tokens typed around a text", "文本首尾有控制符的行"), "removes them"),
         "repeated": FindingKind("error", Bilingual("rows that repeat an earlier row word for word", "完全重复的行"), "drops them"),
         "leaked": FindingKind("error", Bilingual("rows that the held-out file has too", "留出数据中也有的行"), "drops them"),
-        "unended": FindingKind("error", Bilingual("rows without the id that ends an answer", "没有结束符的行")),
-        "blanks": FindingKind("warning", Bilingual("rows with blanks around a text", "文本首尾有空白的行"), "trims them"),
-        "inside": FindingKind("warning", Bilingual("rows with control tokens within a text, which stay text", "文本中夹有控制符的行")),
-        "contradicting": FindingKind("warning", Bilingual("rows that answer an earlier question otherwise", "同问不同答的行")),
+        "unended": FindingKind("error", Bilingual("rows without the end token of an answer", "没有结束符的行")),
+        "blanks": FindingKind("warning", Bilingual("rows with whitespace around a text", "文本首尾有空白的行"), "trims them"),
+        "inside": FindingKind("warning", Bilingual("rows with special tokens typed in a text, which stay text", "文本中夹有控制符的行")),
+        "contradicting": FindingKind("warning", Bilingual("rows that answer an earlier question differently", "同问不同答的行")),
         "leaked_questions": FindingKind(
-            "warning", Bilingual("rows whose question the held-out file answers otherwise", "问题与留出数据相同的行")
+            "warning", Bilingual("rows whose question the held-out file answers differently", "问题与留出数据相同的行")
         ),
         "loops": FindingKind("warning", Bilingual("answers that mostly repeat themselves", "大段自我重复的回答")),
-        "breaks_off": FindingKind("warning", Bilingual("answers that end on a comma, a colon or the like", "没说完的回答")),
-        "half": FindingKind("warning", Bilingual("answers that data.max_target_length ends in mid-sentence", "被长度上限截在半句的回答")),
+        "breaks_off": FindingKind("warning", Bilingual("answers that end with a comma, a colon or the like", "没说完的回答")),
+        "half": FindingKind("warning", Bilingual("answers that data.max_target_length cuts in mid-sentence", "被长度上限截在半句的回答")),
         "nothing": FindingKind("warning", Bilingual("rows without an answer to learn", "没有可学内容的行")),
     }
 )
@@ -55,15 +53,15 @@ KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
 
 @dataclass
 class FindingTally:
-    """How often a kind was found, with the first examples."""
+    """Number of findings of a kind, with the first examples."""
 
     count: int = 0
-    """How often."""
+    """Number of findings."""
     examples: list[tuple[str, str]] = field(default_factory=list)
-    """The first locations, each with its text."""
+    """The first (location, excerpt) pairs."""
 
     def add(self, location: str, text: str) -> None:
-        """Count one more."""
+        """Count a finding."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append((location, text))

@@ -1,4 +1,4 @@
-"""`imprint data check --fix OUT`: all rows as they were meant, and a list of those that were left out, with the reason."""
+"""`imprint data check --fix OUT`: write repaired rows, and rejected rows with the reason beside them."""
 
 import json
 from collections import Counter
@@ -23,96 +23,101 @@ from imprint.messages import Bilingual
 
 REPAIRS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "garbled": "garbled text turned back",
-        "stray": "stray characters taken out",
-        "tokens": "control tokens taken off",
-        "blanks": "blanks trimmed",
-        "json": "broken JSON read all the same",
-        "encoding": "a line turned into the encoding of the others",
-        "columns": "names of columns tidied",
-        "numbers": "numbers written as text",
-        "unanswered": "a last question without an answer left out",
+        "garbled": "mojibake decoded",
+        "stray": "stray characters removed",
+        "tokens": "special tokens removed",
+        "blanks": "whitespace trimmed",
+        "json": "broken JSON parsed",
+        "encoding": "a line in another encoding decoded",
+        "columns": "column names cleaned",
+        "numbers": "numbers converted to text",
+        "unanswered": "a last question without an answer dropped",
     }
 )
-"""What was mended in a row -> its words."""
-REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "leaked": "held out", "bad": "beyond mending"})
-"""Why a row is left out -> its words."""
+"""Name of a repair -> its description."""
+REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "leaked": "held out", "bad": "cannot be fixed"})
+"""Reason for rejecting a row -> its description."""
 
 
 @dataclass
 class FixOutcome:
-    """What became of the rows."""
+    """Result of a fix."""
 
     written: int = 0
-    """Rows written."""
+    """Number of rows written."""
     changed: Counter[str] = field(default_factory=Counter)
-    """What was mended -> in how many of them."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Why rows were left out (repeated, leaked, bad) -> how many."""
+    """Name of a repair -> number of written rows."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Reason (repeated, leaked, bad) -> number of rejected rows."""
     columns: list[str] = field(default_factory=list)
-    """Columns that nothing reads, and that were not written."""
+    """Columns that are not read, and so not written."""
 
 
 def rejected_file(out: Path) -> Path:
-    """Where the rows go that are left out."""
+    """The file of the rejected rows."""
     return out.with_name(f"{out.stem}.rejected.jsonl")
 
 
 def write_repaired(out: Path, files: Sequence[str], columns: Columns, scan: DataScan, dev: DataScan | None) -> FixOutcome:
-    """Write the rows of `files` as JSON lines, those that were left out beside them; both are written aside and renamed.
+    """Write the rows of `files` as JSON lines and the rejected rows beside them; both files appear complete or not at all.
 
-    `seen` and `dev` are what the check of these files and of the held-out file has shown. Raises UserError where no row is left.
+    `scan` and `dev` are the scans of these files and of the held-out file. Raises UserError if no row is left.
     """
     rows = scan.digests
-    why = {row: ("repeated", f"repeats {rows.locations[like]}.") for row, like in repeated(rows)}
+    reasons = {row: ("repeated", f"repeats {rows.locations[match]}.") for row, match in repeated(rows)}
     if dev is not None:
-        why |= {row: ("leaked", f"is a held-out row, {dev.digests.locations[like]}.") for row, like in leaked(rows, dev.digests)}
-    form = RowFormat(columns, frozenset(scan.shape_kinds))
-    outcome, number = FixOutcome(), 0
-    with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected:
+        reasons |= {row: ("leaked", f"is a held-out row, {dev.digests.locations[match]}.") for row, match in leaked(rows, dev.digests)}
+    row_format = RowFormat(columns, frozenset(scan.shape_kinds))
+    outcome, index = FixOutcome(), 0
+    with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected_part:
         with (
-            part.open("w", encoding="utf-8", newline="\n") as kept,
-            rejected.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as left_out,
+            part.open("w", encoding="utf-8", newline="\n") as written,
+            rejected_part.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as rejected,
         ):
             for source in files:
-                number = _write_source(source, form, kept, left_out, why, number, outcome, tools=scan.supports_tools)
+                index = _write_source(source, row_format, written, rejected, reasons, index, outcome, tools=scan.supports_tools)
         if not outcome.written:
-            raise UserError(f"{out}: no row would be left, so nothing was written. Mend the rows by hand, and check again.")
-    outcome.columns = sorted(form.dropped_columns)
-    if not outcome.left_out:
+            raise UserError(
+                Bilingual(
+                    f"{out}: no row would be left, so nothing was written. Fix the rows by hand, and check again.",
+                    "没有剩下任何可用的行，因此没有写入：请手动修改数据后再检查。",
+                )
+            )
+    outcome.columns = sorted(row_format.dropped_columns)
+    if not outcome.rejected:
         rejected_file(out).unlink()
     return outcome
 
 
 def _write_source(
     source: str,
-    form: RowFormat,
-    kept: TextIO,
-    left_out: TextIO,
-    why: Mapping[int, tuple[str, str]],
-    number: int,
+    row_format: RowFormat,
+    written: TextIO,
+    rejected: TextIO,
+    reasons: Mapping[int, tuple[str, str]],
+    index: int,
     outcome: FixOutcome,
     *,
     tools: bool,
 ) -> int:
-    """Write the rows of one source; returns the number of the next row that can be read or mended, as the check has counted it."""
+    """Write the rows of one source. `index` counts readable and repairable rows as the scan does; returns that of the next source."""
     try:
-        with read_progress(source, "mending") as progress:
-            for location, value, shape in rows_with_shapes(source, form.columns, progress):
+        with read_progress(source, "fixing") as progress:
+            for location, value, shape in rows_with_shapes(source, row_format.columns, progress):
                 repaired = repair_row(value, shape, location, tools=tools)
-                reason = ("bad", repaired.problem) if not repaired.samples else why.get(number)
-                number += bool(repaired.samples)
+                reason = ("bad", repaired.problem) if not repaired.samples else reasons.get(index)
+                index += bool(repaired.samples)
                 if reason is not None:
-                    outcome.left_out[reason[0]] += 1
+                    outcome.rejected[reason[0]] += 1
                     row = value.text if isinstance(value, BadRowError) else value
-                    _write_line(left_out, {"place": location, "reason": reason[1], "row": row})
+                    _write_line(rejected, {"place": location, "reason": reason[1], "row": row})
                     continue
                 outcome.written += 1
                 outcome.changed.update(repaired.repairs)
-                _write_line(kept, form.format_row(repaired.row, shape, repaired.samples))
+                _write_line(written, row_format.format_row(repaired.row, shape, repaired.samples))
     except UserError:
-        return number  # the check has told that it cannot be read, or no further
-    return number
+        return index  # reported by the scan
+    return index
 
 
 def _write_line(file: TextIO, value: object) -> None:
@@ -120,16 +125,16 @@ def _write_line(file: TextIO, value: object) -> None:
 
 
 def outcome_lines(outcome: FixOutcome, out: Path, style: Style) -> Iterator[str]:
-    """What became of the rows, for a person."""
-    yield heading(Bilingual("mended", "修复"), style)
+    """The result as printed lines."""
+    yield heading(Bilingual("fixed", "修复"), style)
     changed = ", ".join(f"{REPAIRS[name]} in {count:,}" for name, count in outcome.changed.most_common())
     written = Bilingual(f"{outcome.written:,} rows", f"写入 {outcome.written:,} 行").line
     yield f"  {style(str(out), 'bold')}: {written}" + (f"; {changed}" if changed else "")
-    if outcome.left_out:
-        why = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.left_out.most_common())
-        count = outcome.left_out.total()
-        rejected = Bilingual(f"{count:,} rows left out, with their reasons", f"剔除 {count:,} 行及原因").line
-        yield f"  {style(str(rejected_file(out)), 'bold')}: {rejected}: {why}"
+    if outcome.rejected:
+        reasons = ", ".join(f"{count:,} {REASONS[name]}" for name, count in outcome.rejected.most_common())
+        count = outcome.rejected.total()
+        rejected = Bilingual(f"{count:,} rows rejected, with their reasons", f"剔除 {count:,} 行及原因").line
+        yield f"  {style(str(rejected_file(out)), 'bold')}: {rejected}: {reasons}"
     if outcome.columns:
-        dropped = Bilingual("columns that are not read were not written", "未写入不读的列").line
+        dropped = Bilingual("columns that are not read were not written", "未写入不读取的列").line
         yield f"  {dropped}: {', '.join(outcome.columns)}"

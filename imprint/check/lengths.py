@@ -1,4 +1,4 @@
-"""How long prompts and answers are in tokens, and what a limit costs."""
+"""Token lengths of prompts and answers, and what a length limit truncates."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,29 +8,29 @@ from imprint.messages import Bilingual
 
 BIN_WIDTHS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 2000, 5000, 10_000, 100_000, 1_000_000)
 MAX_BINS = 12
-"""Most lines of a histogram, without the last one for what is far out."""
+"""Most bins of a histogram, without the last one for outliers."""
 BAR_COLUMNS = 40
-"""Columns of the longest bar."""
+"""Terminal columns of the longest bar."""
 LIMIT = Bilingual("limit", "上限")
 CUT_SHARE = 0.01
-"""The share of rows that a limit may well cut."""
+"""Acceptable share of truncated rows."""
 
 
 @dataclass
 class Lengths:
-    """Lengths of one side, and what a limit took from it."""
+    """Lengths of prompts or of answers, and what a limit truncated."""
 
     limit: int
-    """Most tokens there may be, those that steer the model included."""
+    """Maximum length in tokens, special tokens included."""
     counts: Counter[int] = field(default_factory=Counter)
-    """Length in tokens, before anything is cut -> how many."""
+    """Length in tokens before truncation -> count."""
     cut: int = 0
-    """How many lost something."""
+    """Number of truncated ones."""
     lost: int = 0
-    """How many tokens they lost together."""
+    """Number of tokens they lost together."""
 
     def add(self, length: int, kept: int) -> None:
-        """Count a length and what is left of it under the limit."""
+        """Count a length in tokens, of which `kept` remain under the limit."""
         self.counts[length] += 1
         if kept < length:
             self.cut += 1
@@ -38,36 +38,36 @@ class Lengths:
 
     @property
     def total(self) -> int:
-        """How many lengths were counted."""
+        """Number of lengths counted."""
         return self.counts.total()
 
     @property
     def longer(self) -> int:
-        """How many are longer than the limit."""
+        """Number of lengths beyond the limit."""
         return sum(count for length, count in self.counts.items() if length > self.limit)
 
     def quantile(self, share: float) -> int:
-        """The shortest length that so many are not longer than; 0 where nothing was counted."""
-        wanted, seen = share * self.total, 0
+        """The smallest length that at least this share of the lengths does not exceed; 0 without lengths."""
+        target, seen = share * self.total, 0
         for length in sorted(self.counts):
             seen += self.counts[length]
-            if seen >= wanted:
+            if seen >= target:
                 return length
         return 0
 
     def limit_for(self, share: float) -> int:
-        """The smallest limit that cuts at most this share; limits start at four tokens."""
+        """The smallest limit that truncates at most this share; at least four tokens."""
         return max(self.quantile(1 - share), 4)
 
 
 def summary(lengths: Lengths) -> str:
-    """Where the lengths lie, in one phrase."""
+    """Quantiles of the lengths, as text."""
     quantiles = [("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
     return " · ".join(f"{name} {lengths.quantile(share):,}" for name, share in quantiles)
 
 
 def histogram(lengths: Lengths, style: Style) -> list[str]:
-    """A line for each range of lengths; what is longer than the limit is drawn in another stroke, and the limit is named where it falls."""
+    """A line for each bin; lengths beyond the limit are shaded, and the bin of the limit is marked."""
     longest = lengths.quantile(1)
     bounds = _bin_starts(lengths)
     ranges = [(low, high) for low, high in zip(bounds, [*[bound - 1 for bound in bounds[1:]], longest], strict=True)]
@@ -77,10 +77,10 @@ def histogram(lengths: Lengths, style: Style) -> list[str]:
     column, most = max(map(len, labels)), max(map(sum, zip(kept, over, strict=True)))
     lines = []
     for (low, high), label, inside, outside in zip(ranges, labels, kept, over, strict=True):
-        whole = len(bar((inside + outside) / most, BAR_COLUMNS))
-        full = bar(inside / most, BAR_COLUMNS)[:whole]
-        rest = " " * (BAR_COLUMNS - max(whole, len(full)))
-        drawn = style(full, "cyan") + style("░" * (whole - len(full)), "red") + rest
+        size = len(bar((inside + outside) / most, BAR_COLUMNS))
+        full = bar(inside / most, BAR_COLUMNS)[:size]
+        padding = " " * (BAR_COLUMNS - max(size, len(full)))
+        drawn = style(full, "cyan") + style("░" * (size - len(full)), "red") + padding
         mark = f"  ◂ {LIMIT.line} {lengths.limit}" if low <= lengths.limit <= high and longest > lengths.limit else ""
         lines.append(f"{pad_left(label, column)} │{drawn} {inside + outside:>{len(f'{most:,}')},}{mark}")
     return lines
@@ -91,19 +91,19 @@ def _count_between(lengths: Lengths, low: int, high: int) -> int:
 
 
 def _bin_starts(lengths: Lengths) -> list[int]:
-    """Where the ranges of a histogram start: even steps up to where nearly all rows are, one last range for the rest."""
+    """Lower bounds of the bins: equal widths up to where nearly all lengths are, and one last bin for the rest."""
     shortest, longest = lengths.quantile(0), lengths.quantile(1)
-    most = min(lengths.quantile(0.995), 2 * lengths.quantile(0.9))  # of few rows, one long one is the 99.5 % quantile
+    most = min(lengths.quantile(0.995), 2 * lengths.quantile(0.9))  # of few rows, a single long one is the 99.5 % quantile
     far = max(length for length in lengths.counts if length <= most)
     step = next((step for step in BIN_WIDTHS if (far - shortest) // step < MAX_BINS - 1), BIN_WIDTHS[-1])
     bounds = list(range(shortest - shortest % step, far + 1, step))
     return [*bounds, bounds[-1] + step] if bounds[-1] + step <= longest else bounds
 
 
-def cost(lengths: Lengths, what: str) -> str:
-    """What the limit costs, in one phrase."""
+def cost(lengths: Lengths, noun: str) -> str:
+    """What the limit truncates, as text; `noun` names what is counted."""
     if not lengths.cut:
-        return f"none of {lengths.total:,} {what} is cut"
+        return f"none of {lengths.total:,} {noun} is cut"
     share = f"{lengths.cut / lengths.total:.1%}".replace("%", " %")
-    cut, each = f"{lengths.cut:,} of {lengths.total:,} {what} are cut ({share})", f"{lengths.lost / lengths.cut:.1f} each"
+    cut, each = f"{lengths.cut:,} of {lengths.total:,} {noun} are cut ({share})", f"{lengths.lost / lengths.cut:.1f} each"
     return f"{cut}: {lengths.lost:,} tokens lost, {each}"

@@ -1,4 +1,4 @@
-"""Rows as they were meant: what can be mended in one, what was done for it, and why others cannot be."""
+"""Repairs of bad rows, where only one meaning is possible."""
 
 import ast
 import json
@@ -13,46 +13,46 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
 
 MAX_DEPTH: Final = 20
-"""Levels of lists and objects in which texts are tidied."""
+"""Levels of lists and objects in which texts are cleaned."""
 ESCAPED: Final = re.compile("[\udc00-\udcff]")
-"""Bytes that the encoding of a file does not know, as the reader hands them on."""
+"""Bytes that the encoding of a file cannot decode, as the reader escapes them (`surrogateescape`)."""
 TRAILING_COMMA: Final = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
-"""A comma with nothing behind it; texts are matched too, so that what stands in them is left alone."""
+"""A trailing comma; strings are matched too, so that commas inside them stay."""
 PYTHON_DICT: Final = re.compile(r"\{\s*'")
-"""How an object starts that Python has printed."""
+"""Start of an object in Python syntax."""
 LONGEST_LITERAL: Final = 1_000_000
-"""Characters of a broken line that is worth reading."""
+"""Maximum characters of a broken line that is parsed."""
 
 
 @dataclass(frozen=True)
 class RepairedRow:
-    """A row after all that can be done for it."""
+    """A row after all repairs."""
 
     row: dict[str, object]
-    """The row, every text in it tidied; empty where it is no object."""
+    """The row with clean texts; empty if it is no object."""
     samples: list[Sample]
-    """What it gives to learn from; none where it stays bad."""
+    """Its samples; none if it stays bad."""
     repairs: frozenset[str]
-    """What was mended: kinds of findings, and `json`, `encoding`, `columns`, `numbers` and `unanswered`."""
+    """Names of the repairs: kinds of findings, and `json`, `encoding`, `columns`, `numbers` and `unanswered`."""
     problem: str
-    """Why it stays bad; empty where it does not."""
+    """Why it stays bad; empty if it is repaired."""
 
 
 def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = False) -> RepairedRow:
-    """Tidy the texts and the names of columns of a row, write numbers as text, and leave out a last question without an answer.
+    """Clean the texts and column names of a row, convert numbers to text, and drop a last question without an answer.
 
     `tools`: see `samples_from_row`.
     """
-    done: set[str] = set()
+    repairs: set[str] = set()
     if isinstance(value, BadRowError):
         problem = str(value)
-        value = parse_broken_json(value.text, done)
+        value = parse_broken_json(value.text, repairs)
         if value is None:
             return RepairedRow({}, [], frozenset(), problem)
-    assert isinstance(value, dict), "a reader gives objects and what is wrong with other rows"
-    row = _with_text_values(_clean_columns(value, done), shape, done)
+    assert isinstance(value, dict), "readers yield objects or BadRowErrors"
+    row = _with_text_values(_clean_columns(value, repairs), shape, repairs)
     if shape.kind == "conversation":
-        row = _without_open_question(row, shape.prompt, done)
+        row = _without_open_question(row, shape.prompt, repairs)
     try:
         samples = samples_from_row(row, shape, location, tools=tools)
     except BadRowError as error:
@@ -61,15 +61,15 @@ def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = F
         return RepairedRow(row, [], frozenset(), "has no answer to learn from.")
     for text in sample_texts(samples[-1]):
         if lost := LOST_CHARACTER.search(text):
-            around = text[max(lost.start() - 10, 0) : lost.end() + 10]
-            return RepairedRow(row, [], frozenset(), f'has lost a character, in "{around}". Export the row again from where it came.')
-    return RepairedRow(row, samples, frozenset(done), "")
+            excerpt = text[max(lost.start() - 10, 0) : lost.end() + 10]
+            return RepairedRow(row, [], frozenset(), f'has lost a character, in "{excerpt}". Export the row again from its source.')
+    return RepairedRow(row, samples, frozenset(repairs), "")
 
 
-def parse_broken_json(line: str, done: set[str]) -> dict[str, object] | None:
-    """The object of a line that is no JSON for a reason that leaves no doubt of what is meant; what was mended for it goes into `done`.
+def parse_broken_json(line: str, repairs: set[str]) -> dict[str, object] | None:
+    """The object of a line that is no valid JSON but has only one possible meaning; adds the name of the repair to `repairs`.
 
-    Such are another encoding than that of the file, raw control characters in a text, a comma too many, and Python's way of writing.
+    Handles another encoding than the file's, raw control characters in strings, trailing commas and Python syntax; None for all else.
     """
     encoded = _in_another_encoding(line)
     text = (encoded or line).strip().removesuffix(",")
@@ -79,25 +79,25 @@ def parse_broken_json(line: str, done: set[str]) -> dict[str, object] | None:
         if PYTHON_DICT.match(text):
             value = ast.literal_eval(text)
         else:
-            plain = TRAILING_COMMA.sub(lambda found: found[1] or "", text)
-            value = json.loads(plain, strict=False, object_pairs_hook=_without_repetition)
+            plain = TRAILING_COMMA.sub(lambda match: match[1] or "", text)
+            value = json.loads(plain, strict=False, object_pairs_hook=_unique_keys)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return None
-    done.add("encoding" if encoded else "json")
+    repairs.add("encoding" if encoded else "json")
     return value
 
 
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("which of two values is meant is for a person to decide")
-    return made
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a repeated key has more than one possible meaning")
+    return value
 
 
 def _in_another_encoding(line: str) -> str | None:
-    """The line in the other of UTF-8 and GB18030, where most of what is not ASCII does not fit the encoding of the file."""
+    """The line decoded as the other of UTF-8 and GB18030, if most of its non-ASCII bytes do not fit the encoding of the file."""
     escaped = len(ESCAPED.findall(line))
     if not escaped or 2 * escaped < sum(not character.isascii() for character in line):
         return None
@@ -110,7 +110,7 @@ def _in_another_encoding(line: str) -> str | None:
 
 
 def sample_texts(sample: Sample) -> Iterator[str]:
-    """The texts of a sample in the order in which they are said: system, turns, question, answer."""
+    """The texts of a sample in order: system, turns, question, answer."""
     yield sample.system or ""
     for turn in sample.history or ():
         yield from turn
@@ -118,49 +118,49 @@ def sample_texts(sample: Sample) -> Iterator[str]:
     yield sample.answer
 
 
-def _clean(value: object, done: set[str], depth: int = 0) -> object:
-    """The value with every text in it tidied, and every name without blanks."""
+def _clean(value: object, repairs: set[str], depth: int = 0) -> object:
+    """The value with clean texts and clean names."""
     if isinstance(value, str):
-        mended, kinds = clean_text(value)
-        done.update(kinds)
-        return mended
+        text, kinds = clean_text(value)
+        repairs.update(kinds)
+        return text
     if isinstance(value, list) and depth < MAX_DEPTH:
-        return [_clean(item, done, depth + 1) for item in value]
+        return [_clean(item, repairs, depth + 1) for item in value]
     if isinstance(value, dict) and depth < MAX_DEPTH:
-        return _clean_columns(value, done, depth + 1)
+        return _clean_columns(value, repairs, depth + 1)
     return value
 
 
-def _clean_columns(row: Mapping[str, object], done: set[str], depth: int = 0) -> dict[str, object]:
+def _clean_columns(row: Mapping[str, object], repairs: set[str], depth: int = 0) -> dict[str, object]:
     names = {name: clean_text(name)[0] for name in row}
     if len(set(names.values())) < len(names):
-        names = {name: name for name in row}  # two columns would become one
-    if any(name != tidied for name, tidied in names.items()):
-        done.add("columns")
-    return {names[name]: _clean(item, done, depth) for name, item in row.items()}
+        names = {name: name for name in row}  # two columns would be merged
+    if any(name != clean for name, clean in names.items()):
+        repairs.add("columns")
+    return {names[name]: _clean(item, repairs, depth) for name, item in row.items()}
 
 
-def _with_text_values(row: dict[str, object], shape: RowShape, done: set[str]) -> dict[str, object]:
-    """The row with its columns in the case of the first row's, and numbers for a question or an answer written as text."""
-    wanted = {name.lower(): name for name in shape.read_columns if name not in row}
-    mended = {wanted.get(name.lower(), name): value for name, value in row.items()}
-    if len(mended) < len(row):
-        mended = dict(row)  # two columns would become one
-    if mended.keys() != row.keys():
-        done.add("columns")
+def _with_text_values(row: dict[str, object], shape: RowShape, repairs: set[str]) -> dict[str, object]:
+    """The row with column names in the case of the first row, and a number as prompt or answer converted to text."""
+    missing = {name.lower(): name for name in shape.read_columns if name not in row}
+    repaired = {missing.get(name.lower(), name): value for name, value in row.items()}
+    if len(repaired) < len(row):
+        repaired = dict(row)  # two columns would be merged
+    if repaired.keys() != row.keys():
+        repairs.add("columns")
     for name in (shape.prompt, shape.response):
-        if isinstance(value := mended.get(name), int | float) and not isinstance(value, bool):
-            mended[name] = str(value)
-            done.add("numbers")
-    return mended
+        if isinstance(value := repaired.get(name), int | float) and not isinstance(value, bool):
+            repaired[name] = str(value)
+            repairs.add("numbers")
+    return repaired
 
 
-def _without_open_question(row: dict[str, object], column: str, done: set[str]) -> dict[str, object]:
-    """The conversation without a last question that nobody answers."""
+def _without_open_question(row: dict[str, object], column: str, repairs: set[str]) -> dict[str, object]:
+    """The conversation without a last question that has no answer."""
     turns = row.get(column)
     if not isinstance(turns, list) or len(turns) < 3 or not isinstance(turns[-1], dict):
         return row
     if turns[-1].get("role", turns[-1].get("from")) not in ("user", "human"):
         return row
-    done.add("unanswered")
+    repairs.add("unanswered")
     return {**row, column: turns[:-1]}

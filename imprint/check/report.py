@@ -1,4 +1,4 @@
-"""What a check of data has found, as lines for a terminal."""
+"""The report of a data check, as lines for a terminal."""
 
 import os
 from collections import Counter
@@ -21,9 +21,9 @@ LANGUAGE_NAMES: Mapping[str, str] = {
     "mixed": "mixed 混合",
 }
 EXCERPT_COLUMNS = 60
-"""Columns of an excerpt, where the line has room for so many."""
+"""Columns of an excerpt, if the line is wide enough."""
 MIN_EXCERPT = 12
-"""Columns of an excerpt behind a place as long as a line."""
+"""Minimum columns of an excerpt, also after a long location."""
 
 
 def heading(title: Bilingual, style: Style) -> str:
@@ -32,7 +32,7 @@ def heading(title: Bilingual, style: Style) -> str:
 
 
 def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
-    """How places in these sources are shown: without the folders that all of them are in."""
+    """A function that shortens locations: it drops the folders that all sources share."""
     try:
         shared = os.path.commonpath([str(Path(source).parent) for source in sources])
     except ValueError:  # an absolute path and a relative one
@@ -41,21 +41,21 @@ def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
 
 
 def all_findings(scan: DataScan, dev: DataScan | None, short: Callable[[str], str]) -> dict[str, FindingTally]:
-    """All findings by their kinds, those that compare rows among them."""
-    found = dict(scan.findings)
+    """All findings by kind, duplicates and leaks included; `short` shortens locations."""
+    findings = dict(scan.findings)
     bad, empty = scan.bad_reasons + (dev.bad_reasons if dev else Counter()), scan.empty_reasons + (dev.empty_reasons if dev else Counter())
 
-    def paired(pairs: Pairs, others: Digests, words: str) -> FindingTally:
+    def tally(pairs: Pairs, others: Digests, verb: str) -> FindingTally:
         shown = list(zip(pairs.rows[:EXAMPLES], pairs.matches[:EXAMPLES], strict=True))
-        return FindingTally(len(pairs), [(scan.digests.locations[row], f"{words} {short(others.locations[like])}") for row, like in shown])
+        return FindingTally(len(pairs), [(scan.digests.locations[row], f"{verb} {short(others.locations[match])}") for row, match in shown])
 
-    found |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
-    found |= {"repeated": paired(repeated(scan.digests), scan.digests, "repeats")}
-    found["contradicting"] = paired(contradicting(scan.digests), scan.digests, "asks what is asked in")
+    findings |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
+    findings |= {"repeated": tally(repeated(scan.digests), scan.digests, "repeats")}
+    findings["contradicting"] = tally(contradicting(scan.digests), scan.digests, "has the question of")
     if dev is not None:
-        found["leaked"] = paired(leaked(scan.digests, dev.digests), dev.digests, "is")
-        found["leaked_questions"] = paired(leaked_questions(scan.digests, dev.digests), dev.digests, "asks what is asked in")
-    return {name: found[name] for name in KINDS if name in found and found[name].count}
+        findings["leaked"] = tally(leaked(scan.digests, dev.digests), dev.digests, "is")
+        findings["leaked_questions"] = tally(leaked_questions(scan.digests, dev.digests), dev.digests, "has the question of")
+    return {name: findings[name] for name in KINDS if name in findings and findings[name].count}
 
 
 def _by_reason(reasons: Counter[str]) -> FindingTally:
@@ -63,7 +63,7 @@ def _by_reason(reasons: Counter[str]) -> FindingTally:
 
 
 def length_lines(scan: DataScan, style: Style) -> Iterator[str]:
-    """Both histograms, what the limits cost, and which limits would cost less."""
+    """Both histograms, what the limits truncate, and limits that truncate less."""
     if not scan.samples:
         return
     yield heading(Bilingual("lengths in tokens", "词元长度"), style)
@@ -72,25 +72,25 @@ def length_lines(scan: DataScan, style: Style) -> Iterator[str]:
         for line in histogram(lengths, style):
             yield f"    {line}"
         yield "    " + style(cost(lengths, title.english), *(["yellow"] if lengths.cut else ["green"]))
-    for words, share in ((Bilingual("to cut at most 1 %", "至多截断 1 %"), CUT_SHARE), (Bilingual("to cut nothing", "不截断"), 0.0)):
-        yield f"  {pad_right(words.line, 36)}{style(limits(scan.prompt_lengths, scan.answer_lengths, share), 'cyan')}"
+    for goal, share in ((Bilingual("to cut at most 1 %", "至多截断 1 %"), CUT_SHARE), (Bilingual("to cut nothing", "不截断"), 0.0)):
+        yield f"  {pad_right(goal.line, 36)}{style(limits(scan.prompt_lengths, scan.answer_lengths, share), 'cyan')}"
 
 
 def limits(source: Lengths, target: Lengths, share: float) -> str:
-    """The knobs of a recipe that cut at most this share of each side."""
+    """Overrides of the limits that truncate at most this share of prompts and of answers."""
     return f"data.max_source_length={source.limit_for(share)} data.max_target_length={target.limit_for(share)}"
 
 
 def language_line(languages: Counter[str], style: Style) -> Iterator[str]:
     """The share of rows or documents in each language."""
-    whole = languages.total()
-    if whole:
+    total = languages.total()
+    if total:
         yield heading(Bilingual("languages", "语言"), style)
-        yield "  " + " · ".join(f"{LANGUAGE_NAMES.get(name, name)} {percent(count, whole)}" for name, count in languages.most_common())
+        yield "  " + " · ".join(f"{LANGUAGE_NAMES.get(name, name)} {percent(count, total)}" for name, count in languages.most_common())
 
 
 def finding_lines(
-    found: Mapping[str, FindingTally],
+    findings: Mapping[str, FindingTally],
     short: Callable[[str], str],
     *,
     compared: bool,
@@ -98,36 +98,39 @@ def finding_lines(
     columns: int = DEFAULT_COLUMNS,
     kinds: Mapping[str, FindingKind] = KINDS,
 ) -> Iterator[str]:
-    """What was found of these `kinds`, the gravest first, each with its first rows; and what was looked for in vain."""
+    """The findings of these `kinds`, most severe first, with examples, and the kinds that were not found.
+
+    `compared`: whether the rows were compared with held-out ones. `columns`: width of a line.
+    """
     yield heading(Bilingual("findings", "检查结果"), style)
-    column = max([len(f"{tally.count:,}") for tally in found.values()], default=1)
-    room = columns - column - 6
-    for name, tally in found.items():
+    column = max([len(f"{tally.count:,}") for tally in findings.values()], default=1)
+    available = columns - column - 6
+    for name, tally in findings.items():
         kind = kinds[name]
         sign = style("✗", "red", "bold") if kind.severity == "error" else style("!", "yellow", "bold")
-        mend = style(f"  · --fix {kind.fix}", "dim") if kind.fix else ""
-        yield f"  {sign} {tally.count:>{column},}  {kind.label.line}{mend}"
+        fix = style(f"  · --fix {kind.fix}", "dim") if kind.fix else ""
+        yield f"  {sign} {tally.count:>{column},}  {kind.label.line}{fix}"
         for location, text in tally.examples:
             before = f"{short(location)}  " if location else ""
-            shown = before + clip_columns(text, max(min(EXCERPT_COLUMNS, room - width(before)), MIN_EXCERPT) if location else room)
-            yield " " * (column + 6) + style(shown.rstrip(), "dim")
-    absent = [kind.label.chinese for name, kind in kinds.items() if name not in found and (compared or not name.startswith("leaked"))]
-    for number, row in enumerate(_wrap(Bilingual("none of the rest", "其余均未发现：").line, absent, room)):
-        yield (f"  {style('✓', 'green', 'bold')} {0:>{column}}  " if number == 0 else " " * (column + 6)) + row
+            size = max(min(EXCERPT_COLUMNS, available - width(before)), MIN_EXCERPT) if location else available
+            yield " " * (column + 6) + style((before + clip_columns(text, size)).rstrip(), "dim")
+    absent = [kind.label.chinese for name, kind in kinds.items() if name not in findings and (compared or not name.startswith("leaked"))]
+    for index, line in enumerate(_wrap(Bilingual("none of the rest", "其余均未发现：").line, absent, available)):
+        yield (f"  {style('✓', 'green', 'bold')} {0:>{column}}  " if index == 0 else " " * (column + 6)) + line
 
 
 def _wrap(head: str, words: Sequence[str], columns: int) -> Iterator[str]:
-    """The words in lines of so many columns, behind a head."""
-    row = head
+    """The words after a head, in lines of at most `columns` columns."""
+    line = head
     for word in words:
-        if width(row) + width(word) + 2 > columns:
-            yield row
-            row = ""
-        row += word + ("、" if word != words[-1] else "")
+        if width(line) + width(word) + 2 > columns:
+            yield line
+            line = ""
+        line += word + ("、" if word != words[-1] else "")
     if words:
-        yield row
+        yield line
 
 
-def percent(part: int, whole: int) -> str:
-    """A share as people read it: 12.5 %; what is there is never told as nothing."""
-    return "< 0.1 %" if 0 < part < 0.0005 * whole else f"{100 * part / whole:.1f} %"
+def percent(part: int, total: int) -> str:
+    """A share as text: 12.5 %; a share above 0 is never shown as 0."""
+    return "< 0.1 %" if 0 < part < 0.0005 * total else f"{100 * part / total:.1f} %"

@@ -1,4 +1,4 @@
-"""One form for rows of all shapes, so that rows of different files can stand in one file and are read as before."""
+"""The shape in which repaired rows are written, so that rows of different shapes fit into one file."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -11,55 +11,55 @@ from imprint.templates import Message
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How rows are written."""
+    """How repaired rows are written."""
 
     columns: Columns
-    """The columns that were asked for."""
+    """The columns named by the user."""
     kinds: Set[str]
-    """The kinds of shapes that the rows come in."""
+    """The kinds of shapes among the rows."""
     dropped_columns: set[str] = field(default_factory=set)
-    """Columns that were there and are not written."""
+    """Columns of the rows that are not written."""
 
     def format_row(self, row: Mapping[str, object], shape: RowShape, samples: Sequence[Sample]) -> dict[str, object]:
-        """A row that gives the same samples: columns as they are named, else the normal form; of conversations `messages`.
+        """A row with the same samples: the named columns, else the normal form, or `messages` if any row is a conversation.
 
-        Where all rows have named columns they keep their other columns, which are not read; elsewhere those might be taken for something.
+        Other columns are kept only if all rows have named columns: in another shape they could be read as something else.
         """
         last = samples[-1]
         if self.kinds == {"named"}:
-            mended: dict[str, object] = {**row, shape.prompt: last.query, shape.response: last.answer}
-            return mended if shape.history is None else mended | {shape.history: last.history}
+            repaired: dict[str, object] = {**row, shape.prompt: last.query, shape.response: last.answer}
+            return repaired if shape.history is None else repaired | {shape.history: last.history}
         self.dropped_columns.update(name for name in row if name not in shape.read_columns)
         if "conversation" in self.kinds:
             return {"messages": _messages(samples)} if last.context is None else _with_tools(samples, last.context)
-        said = sample_to_row(last)
+        normal = sample_to_row(last)
         return (
-            said
+            normal
             if self.columns.history is None
-            else {name: said[name] for name in said if name != HISTORY} | {self.columns.history: last.history}
+            else {name: normal[name] for name in normal if name != HISTORY} | {self.columns.history: last.history}
         )
 
 
-def _with_tools(samples: Sequence[Sample], said: Sequence[Message]) -> dict[str, object]:
-    """A conversation with the tools that it offers, and calls as ChatGLM3 and GLM-4 have them."""
+def _with_tools(samples: Sequence[Sample], context: Sequence[Message]) -> dict[str, object]:
+    """A conversation with its tools, and calls in the form of ChatGLM3 and GLM-4. `context`: the messages before the last answer."""
     learned = {len(sample.context or ()) for sample in samples}
     turns: list[dict[str, object]] = []
-    for index, message in enumerate((*said, Message("assistant", samples[-1].answer, samples[-1].tool))):
+    for index, message in enumerate((*context, Message("assistant", samples[-1].answer, samples[-1].tool))):
         if message.role == "system" and not message.text:
             continue
         turn: dict[str, object] = {"role": message.role, "content": message.text}
         turn |= {"metadata": message.tool} if message.tool else {}
         turns.append(turn | ({"loss": False} if message.role == "assistant" and index not in learned else {}))
-    tools = [dict(tool) for message in said for tool in message.tools]
+    tools = [dict(tool) for message in context for tool in message.tools]
     return {"tools": tools, "messages": turns} if tools else {"messages": turns}
 
 
 def _messages(samples: Sequence[Sample]) -> list[dict[str, object]]:
-    """The turns of a conversation; an answer that is no sample is read and not learned."""
+    """The turns of a conversation; an answer that is no sample gets `"loss": false`."""
     last = samples[-1]
     learned = {len(sample.history or ()) for sample in samples}
     turns: list[dict[str, object]] = [{"role": "system", "content": last.system}] if last.system else []
-    for number, (question, answer) in enumerate([*(last.history or ()), (last.query, last.answer)]):
+    for index, (question, answer) in enumerate([*(last.history or ()), (last.query, last.answer)]):
         turns.append({"role": "user", "content": question})
-        turns.append({"role": "assistant", "content": answer} | ({} if number in learned else {"loss": False}))
+        turns.append({"role": "assistant", "content": answer} | ({} if index in learned else {"loss": False}))
     return turns

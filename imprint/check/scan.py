@@ -1,4 +1,4 @@
-"""A look at every row, once, in memory that hardly grows: what is counted, and where it was first seen."""
+"""One pass over all rows in almost constant memory: counts, first locations and hashes."""
 
 import re
 from collections import Counter, defaultdict
@@ -20,44 +20,44 @@ from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
 REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
-"""Where a reason stops being the same in other rows."""
+"""Start of the part of a reason that differs from row to row."""
 EMPTY_REASON: Final = "must not be empty"
-"""How a row without a question or an answer is told."""
+"""Part of the reason of a row without a question or an answer."""
 MAX_REASONS: Final = 50
 EXCERPT_CHARACTERS: Final = 24
-"""Characters around what was found."""
+"""Characters around a match."""
 
 
 class DataScan:
-    """What has been seen of some rows so far."""
+    """Counts over the rows scanned so far. `measured`: whether tokens and languages are counted too."""
 
     def __init__(self, settings: CheckSettings, *, measured: bool = True) -> None:
         self.rows = 0
-        """How many rows there were, bad ones among them."""
+        """Number of rows, bad ones included."""
         self.samples = 0
-        """How many answers they give to learn from."""
+        """Number of samples."""
         self.bad_rows = 0
-        """How many rows cannot be read."""
+        """Number of rows that cannot be read."""
         self.bad_reasons: Counter[str] = Counter()
-        """Why rows are bad -> how many."""
+        """Reason of bad rows -> count."""
         self.empty_reasons: Counter[str] = Counter()
-        """The same for those without a question or an answer."""
+        """The same for rows without a question or an answer."""
         self.prompt_lengths = Lengths(settings.max_source_length)
         self.answer_lengths = Lengths(settings.max_target_length)
         self.shape_kinds: set[str] = set()
-        """The kinds of shapes that rows come in."""
+        """The kinds of shapes among the rows."""
         self.languages: Counter[str] = Counter()
         self.findings: defaultdict[str, FindingTally] = defaultdict(FindingTally)
-        """Kind of finding -> where it was found."""
+        """Kind of finding -> count and examples."""
         self.digests = Digests()
-        """The rows that can be read or mended, in their order."""
+        """Hashes of the rows that can be read or repaired, in order."""
         self.supports_tools = settings.template.supports_tools
-        """Whether the model's template writes tools."""
+        """Whether the model's template supports tools."""
         self._settings = settings
         self._measured = measured
 
     def add(self, location: str, value: object, shape: RowShape) -> BadRowError | None:
-        """Look at one row; returns what is wrong where it cannot be read."""
+        """Scan one row; returns the error if it cannot be read."""
         self.rows += 1
         self.shape_kinds.add(shape.kind)
         try:
@@ -84,44 +84,43 @@ class DataScan:
         return None
 
     def _count_reason(self, problem: str) -> None:
-        """Count an empty text apart from what cannot be read, and each by its reason."""
+        """Count a bad row by its reason; empty texts are counted apart."""
         reasons = self.empty_reasons if EMPTY_REASON in problem else self.bad_reasons
         reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
         reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "others"] += 1
 
     def _remember_repaired(self, location: str, repaired: RepairedRow) -> None:
-        """Remember a row as it is when mended: what can be mended must not hide that rows are equal."""
+        """Hash the repaired row, so that rows that differ only in what is repaired count as equal."""
         if repaired.samples:
             self._remember(location, list(sample_texts(repaired.samples[-1])))
 
     def _remember(self, location: str, texts: Sequence[str]) -> None:
-        *asked, answer = texts
-        self.digests.append(location, asked, answer)
+        *prompt, answer = texts
+        self.digests.append(location, prompt, answer)
 
     def _scan_texts(self, location: str, texts: Sequence[str]) -> bool:
-        """Count what a row's texts show, each kind once a row; returns whether they may stay as they are."""
-        mendable: dict[str, str] = {}
-        sound = True
+        """Count the findings of a row's texts, each kind once; returns whether the texts need no repair."""
+        excerpts: dict[str, str] = {}
+        intact = True
         for text in texts:
             repaired, kinds = clean_text(text)
-            mendable |= {kind: text for kind in kinds if kind not in mendable}
-            if (found := LOST_CHARACTER.search(repaired)) and sound:
-                sound = False
-                self.findings["lost"].add(location, _around(repaired, found))
-            if (found := TYPED_SPECIAL_TOKEN.search(repaired)) and "inside" not in mendable:
-                mendable["inside"] = _around(repaired, found)
-        inside = mendable.pop("inside", None)
+            excerpts |= {kind: text for kind in kinds if kind not in excerpts}
+            if (match := LOST_CHARACTER.search(repaired)) and intact:
+                intact = False
+                self.findings["lost"].add(location, _excerpt(repaired, match))
+            if (match := TYPED_SPECIAL_TOKEN.search(repaired)) and "inside" not in excerpts:
+                excerpts["inside"] = _excerpt(repaired, match)
+        inside = excerpts.pop("inside", None)
         if inside is not None:
             self.findings["inside"].add(location, inside)
-        for kind, text in mendable.items():
+        for kind, text in excerpts.items():
             self.findings[kind].add(location, text)
-        return sound and not mendable
+        return intact and not excerpts
 
     def _measure(self, sample: Sample) -> None:
-        """Count a sample's tokens, what the limits take of them, and how its answer ends; UserError where the template cannot write it."""
-        whole = self._settings.encode_whole(sample)
-        source, target = _prompt_and_answer_lengths(whole)
-        row = whole
+        """Count a sample's tokens before and after truncation, and check its answer. Raises UserError if the template refuses it."""
+        row = self._settings.encode_untruncated(sample)
+        source, target = _prompt_and_answer_lengths(row)
         if source > self.prompt_lengths.limit or target > self.answer_lengths.limit:
             row = self._settings.encode(sample)
         kept_source, kept_target = _prompt_and_answer_lengths(row)
@@ -148,13 +147,13 @@ class DataScan:
 
 
 def _prompt_and_answer_lengths(row: EncodedRow) -> tuple[int, int]:
-    """How many ids of a row are read only, and how many are learned."""
+    """(number of ids that are not scored, number of scored ids) of a row."""
     read = row.labels.count(IGNORE_INDEX)
     return read, len(row.labels) - read
 
 
-def _around(text: str, found: re.Match[str]) -> str:
-    start, end = max(found.start() - EXCERPT_CHARACTERS, 0), found.end() + EXCERPT_CHARACTERS
+def _excerpt(text: str, match: re.Match[str]) -> str:
+    start, end = max(match.start() - EXCERPT_CHARACTERS, 0), match.end() + EXCERPT_CHARACTERS
     return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
 
 

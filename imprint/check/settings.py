@@ -1,4 +1,4 @@
-"""What data is measured with: whose tokens, which columns, which limits."""
+"""Settings of a check: tokenizer and template, columns and limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template
 from imprint.loading.source import resolve_source
+from imprint.messages import Bilingual
 from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
@@ -30,30 +31,30 @@ TEXT_KNOBS: Final = ("text_column", "blank_lines", "length")
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Everything that decides what a row becomes."""
+    """Everything that determines how a row is encoded."""
 
     template: Template
-    """How a conversation is written, and whose tokens are counted."""
+    """Template, with the tokenizer that counts tokens."""
     name: str
-    """What the user calls the model with this tokenizer."""
+    """Name of the model, as given by the user."""
     prompt_column: str
     """Column of the question."""
     response_column: str
     """Column of the answer."""
     history_column: str | None
-    """Column of the earlier turns, if one is named."""
+    """Column of the earlier turns, if any."""
     max_source_length: int
-    """Most tokens of a prompt."""
+    """Maximum tokens of a prompt."""
     max_target_length: int
-    """Most tokens of an answer."""
+    """Maximum tokens of an answer."""
     truncation: Literal["oldest_first", "original"]
-    """What a row that is too long loses."""
+    """What is truncated if a row is too long."""
     texts: TextsSection | None = None
-    """How raw text is read; None where rows of questions and answers are."""
+    """How raw text is read; None for rows of questions and answers."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Whose tokens are counted."""
+        """The tokenizer that counts tokens."""
         return self.template.tokenizer
 
     @property
@@ -62,15 +63,15 @@ class CheckSettings:
         return Columns(self.prompt_column, self.response_column, self.history_column)
 
     def encode(self, sample: Sample) -> EncodedRow:
-        """The row as training takes it."""
+        """The row as in training."""
         return self._encode(sample, self.max_source_length, self.max_target_length)
 
-    def encode_whole(self, sample: Sample) -> EncodedRow:
-        """The row as training would take it without limits."""
+    def encode_untruncated(self, sample: Sample) -> EncodedRow:
+        """The row as in training without length limits."""
         return self._encode(sample, UNLIMITED, UNLIMITED)
 
     def summary(self) -> str:
-        """The settings for a person."""
+        """The settings as one printed line."""
         if self.texts is not None:
             return f"tokens of {self.name} · " + " ".join(
                 f"data.{name}={'true' if value is True else value}" for name, value in self.text_knobs().items()
@@ -79,8 +80,8 @@ class CheckSettings:
         return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
 
     def text_knobs(self) -> dict[str, object]:
-        """How raw text is read, as knobs of a recipe; those that are as by default are left out."""
-        assert self.texts is not None, "rows have other knobs"
+        """How raw text is read, as knobs of a recipe; defaults are left out."""
+        assert self.texts is not None, "only for raw text"
         column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}
         return {"kind": "texts", "length": self.texts.length, **({"blank_lines": True} if self.texts.blank_lines else {}), **column}
 
@@ -90,10 +91,10 @@ class CheckSettings:
 
 
 def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> CheckSettings:
-    """The settings of a run or a model folder with overrides, which may be written as a recipe's (`data.max_source_length=128`).
+    """The settings of a run or a model folder with overrides, also in the form of a recipe's (`data.max_source_length=128`).
 
-    No weights are read; of the `files` no more than it takes to tell raw text from rows. Raises UserError for a mistaken override, and
-    where there is no tokenizer.
+    Reads no weights, and of the `files` only enough to distinguish raw text from rows. Raises UserError for a wrong override, and if there
+    is no tokenizer.
     """
     section = read_overrides([override.removeprefix("data.").removeprefix("model.") for override in overrides], CheckSection)
     source = resolve_source(model or EMBEDDED, section.base_path)
@@ -102,34 +103,37 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
     known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in ROW_KNOBS}
     chosen = known | {name: given[name] for name in ROW_KNOBS if name in given}
     settings = CheckSettings(template=open_template(source, section.template), name=_model_name(model), **chosen)
-    learned = run.data if run is not None and isinstance(run.data, TextsSection) else None
+    run_texts = run.data if run is not None and isinstance(run.data, TextsSection) else None
     named = {name for name in given if name in (*ROW_KNOBS, *TEXT_KNOBS)}
     plain = bool(files) and not named and all(holds_plain_text(file) for file in files)
-    kind = section.kind or ("texts" if learned or plain or not named.isdisjoint(TEXT_KNOBS) else "rows")
+    kind = section.kind or ("texts" if run_texts or plain or not named.isdisjoint(TEXT_KNOBS) else "rows")
     own, other = (TEXT_KNOBS, "rows") if kind == "texts" else (ROW_KNOBS, "texts")
     if wrong := sorted(named.difference(own)):
         raise UserError(
-            f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or say kind={other}."
+            Bilingual(
+                f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or set kind={other}.",
+                f"该选项只用于 {other}，而这些数据是 {kind}：请去掉它，或设 kind={other}。",
+            )
         )
     if kind == "rows":
         return settings
-    texts = learned or TextsSection(kind="texts", train=Path())
+    texts = run_texts or TextsSection(kind="texts", train=Path())
     return replace(settings, texts=texts.model_copy(update={name: given[name] for name in named}))
 
 
 def holds_plain_text(source: str) -> bool:
-    """Whether every file of a source is called like plain text and holds no rows of a shape that is known."""
+    """Whether every file of a source has a plain text suffix and holds no rows of a known shape."""
     try:
         files = list_text_files(source)
         return all(file.suffix.lower() in PLAIN_NAMES and not (holds_rows(file) or _is_table(file)) for file in files)
-    except UserError:  # whoever reads it will tell
+    except UserError:  # reported when it is read
         return False
 
 
 def _is_table(file: Path) -> bool:
     """Whether a file is a table with the columns of a question and an answer."""
     try:
-        first = next((row for _place, row in file_rows(detect_format(file)) if isinstance(row, dict)), None)
+        first = next((row for _location, row in file_rows(detect_format(file)) if isinstance(row, dict)), None)
     except UserError:
         return False
     shape = detect_shape(first or {}, Columns())
@@ -137,4 +141,4 @@ def _is_table(file: Path) -> bool:
 
 
 def _model_name(model: str | None) -> str:
-    return model or f'"{EMBEDDED}" (the toy base; --model FOLDER counts those of another)'
+    return model or f'"{EMBEDDED}" (the toy base; --model FOLDER selects another tokenizer)'

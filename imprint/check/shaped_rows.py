@@ -1,4 +1,4 @@
-"""The rows of a source with the shape of the file that each is in, under a progress bar."""
+"""The rows of a source, each with the shape of its file, under a progress bar."""
 
 import time
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from imprint.progress import Progress
 
 
 def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = None) -> Iterator[tuple[str, object, RowShape]]:
-    """The (place, row, shape) of each row; the first object of a file, or of a sheet, decides on its shape, also one that must be mended.
+    """The (location, row, shape) of each row; the first object of a file or a sheet, also a repaired one, determines its shape.
 
     Raises UserError for what cannot be read, also after some rows.
     """
     shapes: dict[str, RowShape] = {}
-    nothing = detect_shape({}, columns)
+    default = detect_shape({}, columns)
     began, rows, bytes_read = time.monotonic(), 0, 0
 
     def report_bytes(count: int) -> None:
@@ -33,15 +33,15 @@ def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = 
         first = parse_broken_json(row.text, set()) if file not in shapes and isinstance(row, BadRowError) else row
         if file not in shapes and isinstance(first, dict):
             shapes[file] = detect_shape(first, columns)
-        yield location, row, shapes.get(file, nothing)
+        yield location, row, shapes.get(file, default)
     report_bytes(0)
 
 
-def read_progress(source: str, words: str) -> Progress:
-    """A progress bar over the bytes of a source, in kilobytes."""
-    return Progress(f"{words} {source}", _kilobytes(source_bytes(source)), "kB")
+def read_progress(source: str, verb: str) -> Progress:
+    """A progress bar over the kilobytes of a source."""
+    return Progress(f"{verb} {source}", _kilobytes(source_bytes(source)), "kB")
 
 
 def _kilobytes(count: int) -> int:
-    """Bytes in kilobytes, a part of one as a whole one."""
+    """Bytes in kilobytes, rounded up."""
     return -(-count // 1000)

@@ -1,4 +1,4 @@
-"""`imprint data show FILE`: rows as the tokens that training sees, what is learned of them, and what the limits cut."""
+"""`imprint data show FILE`: the tokens of training rows, marked as read, learned or truncated."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ from imprint.pack import IGNORE_INDEX
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
-    """Print the first `limit` rows of `file` as tokens; a bad row is told in its place.
+    """Print the first `limit` rows of `file` as tokens, or the error of a bad row.
 
-    Raises UserError for what cannot be read, and for mistaken arguments.
+    Raises UserError for what cannot be read, and for wrong arguments.
     """
     settings = read_settings(model, overrides, [file])
     style = style_for(sys.stdout)
     print(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))  # noqa: T201
-    what = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
-    for line in (f"  {settings.summary()}", f"  {what}", f"  {mark_legend(style)}"):
+    source = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
+    for line in (f"  {settings.summary()}", f"  {source}", f"  {mark_legend(style)}"):
         print(line)  # noqa: T201
     shown = _texts(file, settings, limit, style) if settings.texts is not None else _rows(file, settings, limit, style)
     empty = True
@@ -36,7 +36,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
         print(line)  # noqa: T201
         empty = False
     if empty:
-        raise UserError(f"{file} holds nothing to show.")
+        raise UserError(Bilingual(f"{file} holds nothing to show.", "文件中没有可显示的内容。"))
 
 
 def _texts(file: str, settings: CheckSettings, limit: int, style: Style) -> Iterator[str]:
@@ -50,17 +50,17 @@ def _rows(file: str, settings: CheckSettings, limit: int, style: Style) -> Itera
             samples = samples_from_row(value, shape, location, tools=settings.template.supports_tools)
             for number, sample in enumerate(samples, start=1):
                 turn = ", " + Bilingual(f"answer {number} of {len(samples)}", f"第 {number} 个回答").line if len(samples) > 1 else ""
-                yield from _row(settings, settings.encode(sample), settings.encode_whole(sample), f"{location}{turn}", style)
+                yield from _row(settings, settings.encode(sample), settings.encode_untruncated(sample), f"{location}{turn}", style)
         except (BadRowError, UserError) as problem:
             yield f"\n{style('✗', 'red', 'bold')} {location}: {problem}"
 
 
-def _row(settings: CheckSettings, row: EncodedRow, whole: EncodedRow, title: str, style: Style) -> Iterator[str]:
-    """One training row: how long it is, what it lost, and its tokens."""
+def _row(settings: CheckSettings, row: EncodedRow, untruncated: EncodedRow, title: str, style: Style) -> Iterator[str]:
+    """One training row: its length, what was truncated, and its tokens."""
     learned = sum(label != IGNORE_INDEX for label in row.labels)
-    cut = len(whole.ids) - len(row.ids)
+    cut = len(untruncated.ids) - len(row.ids)
     read = f"{len(row.ids) - learned} {TokenMark.READ.value.line}"
     counts = f"{len(row.ids)} {Bilingual('tokens', '词元').line}: {read}, {learned} {Bilingual('learned', '学习').line}"
     yield ""
     yield style(title, "bold") + f"  {counts}" + (style(f", {cut} {TokenMark.CUT.value.line}", "red") if cut else "")
-    yield from token_lines(view_tokens(settings.tokenizer, row, whole), style, terminal_columns(sys.stdout))
+    yield from token_lines(view_tokens(settings.tokenizer, row, untruncated), style, terminal_columns(sys.stdout))

@@ -1,4 +1,4 @@
-"""Raw text, looked at as a run on it would read it: its documents, and the rows that they make."""
+"""`imprint data check` and `show` for raw text: documents, and the rows that a run makes of them."""
 
 import json
 import shlex
@@ -36,15 +36,15 @@ TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "lost": FindingKind("error", Bilingual("documents that have lost characters (U+FFFD and the like)", "丢失字符的文档")),
         "leaked": FindingKind("error", Bilingual("documents that the held-out file has too", "留出数据中也有的文档")),
         "repeated": FindingKind("warning", Bilingual("documents that repeat an earlier one word for word", "完全重复的文档")),
-        "inside": FindingKind("warning", Bilingual("documents with control tokens in them, which stay text", "文中夹有控制符的文档")),
+        "inside": FindingKind("warning", Bilingual("documents with special tokens typed in them, which stay text", "文中夹有控制符的文档")),
         "loops": FindingKind("warning", Bilingual("documents that mostly repeat themselves", "大段自我重复的文档")),
     }
 )
-"""What is looked for in raw text, the gravest first."""
+"""Kinds of findings in raw text, most severe first."""
 
 
 class TextScan:
-    """What has been seen of some documents so far, in memory that hardly grows."""
+    """Counts over the documents scanned so far, in almost constant memory."""
 
     def __init__(self, tokenizer: Tokenizer, section: TextsSection) -> None:
         self.documents = 0
@@ -52,26 +52,26 @@ class TextScan:
         self.lengths = Lengths(section.length)
         """Tokens of each document."""
         self.rows = 0
-        """How many rows they make."""
+        """Number of rows they make."""
         self.languages: Counter[str] = Counter()
         self.findings: dict[str, FindingTally] = {name: FindingTally() for name in TEXT_KINDS}
         self.digests = Digests()
-        """The documents, in their order."""
+        """Hashes of the documents, in order."""
         self._tokenizer = tokenizer
         self._section = section
-        self._frame = document_tokens(tokenizer)
-        self._cutter = RowPacker(self._frame, section.length)
+        self._document_tokens = document_tokens(tokenizer)
+        self._packer = RowPacker(self._document_tokens, section.length)
 
     def scan(self, source: str) -> None:
-        """Look at all documents of a source, telling bad rows as they come; raises UserError for what cannot be read."""
+        """Scan all documents of a source and print bad rows. Raises UserError for what cannot be read."""
         tokens, digest, shown = 0, blake2b(digest_size=16), set[str]()
-        with ReadProgress(Path(source)) as reading:
+        with ReadProgress(Path(source)) as progress:
             parts = read_document_parts(
-                source, column=self._section.text_column, blank_lines=self._section.blank_lines, report_bytes=reading.report_bytes
+                source, column=self._section.text_column, blank_lines=self._section.blank_lines, report_bytes=progress.report_bytes
             )
             for location, part in parts:
                 if isinstance(part, BadRowError):
-                    reading.say(f"✗ {location}: {part}")
+                    progress.say(f"✗ {location}: {part}")
                     self.findings["bad"].add(location, str(part))
                     continue
                 if part.first:
@@ -83,30 +83,30 @@ class TextScan:
                 self._scan_part(part, shown)
                 if part.last:
                     self._add_document(location, tokens, digest.hexdigest())
-        self.rows += sum(1 for _row in self._cutter.finish())
+        self.rows += sum(1 for _row in self._packer.finish())
 
     def _scan_part(self, part: DocumentPart, shown: set[str]) -> None:
-        """Count what a passage shows, each kind once a document."""
-        signs = {"lost": LOST_CHARACTER.search(part.text), "inside": TYPED_SPECIAL_TOKEN.search(part.text)}
-        texts = {name: part.text[max(sign.start() - 20, 0) : sign.end() + 20] for name, sign in signs.items() if sign}
-        texts |= {"loops": part.text} if repeats_itself(part.text) else {}
-        for name in texts.keys() - shown:
-            self.findings[name].add(part.location, texts[name])
-        shown |= texts.keys()
+        """Count the findings of a part, each kind once a document; `shown` holds the kinds counted so far."""
+        matches = {"lost": LOST_CHARACTER.search(part.text), "inside": TYPED_SPECIAL_TOKEN.search(part.text)}
+        excerpts = {name: part.text[max(match.start() - 20, 0) : match.end() + 20] for name, match in matches.items() if match}
+        excerpts |= {"loops": part.text} if repeats_itself(part.text) else {}
+        for name in excerpts.keys() - shown:
+            self.findings[name].add(part.location, excerpts[name])
+        shown |= excerpts.keys()
 
     def _add_document(self, location: str, tokens: int, digest: str) -> None:
         self.documents += 1
         self.lengths.add(tokens, tokens)
         self.digests.append(location, [], digest)
-        self.rows += sum(1 for _row in self._cutter.add(tokens + len(self._frame.bos) + len(self._frame.eos)))
+        self.rows += sum(1 for _row in self._packer.add(tokens + len(self._document_tokens.bos) + len(self._document_tokens.eos)))
 
 
 def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSettings, knobs: Sequence[str]) -> int:
-    """Check sources of raw text and print what was found; returns 0 where nothing is wrong, else 1.
+    """Check sources of raw text and print the findings; returns exit status 0 if there is no error, else 1.
 
-    `knobs` are what the user has typed behind them. Raises UserError for what cannot be read.
+    `knobs`: further arguments of the command line. Raises UserError for what cannot be read.
     """
-    assert settings.texts is not None, "rows are checked elsewhere"
+    assert settings.texts is not None, "only for raw text"
     style, short = style_for(sys.stdout), location_shortener([*files, *([dev] if dev else [])])
     held_out = None if dev is None else TextScan(settings.tokenizer, settings.texts)
     if dev is not None and held_out is not None:
@@ -118,46 +118,47 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     if held_out is not None:
         pairs["leaked"] = leaked(scan.digests, held_out.digests), held_out.digests, "is"
         scan.findings["bad"].count += held_out.findings["bad"].count
-    for name, (same, others, word) in pairs.items():
+    for name, (same, others, verb) in pairs.items():
         examples = list(same)[:EXAMPLES]
         scan.findings[name] = FindingTally(
-            len(same), [(scan.digests.locations[row], f"{word} {short(others.locations[like])}") for row, like in examples]
+            len(same), [(scan.digests.locations[row], f"{verb} {short(others.locations[match])}") for row, match in examples]
         )
-    found = {name: tally for name, tally in scan.findings.items() if tally.count}
+    findings = {name: tally for name, tally in scan.findings.items() if tally.count}
     for line in (*_length_lines(scan, style), *language_line(scan.languages, style)):
         print(line)  # noqa: T201
-    for line in finding_lines(found, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout), kinds=TEXT_KINDS):
+    columns = terminal_columns(sys.stdout)
+    for line in finding_lines(findings, short, compared=dev is not None, style=style, columns=columns, kinds=TEXT_KINDS):
         print(line)  # noqa: T201
-    wrong = not scan.documents or any(TEXT_KINDS[name].severity == "error" for name in found)
-    for line in _conclusion_lines(files, dev, scan, settings, knobs, wrong=wrong, style=style):
+    failed = not scan.documents or any(TEXT_KINDS[name].severity == "error" for name in findings)
+    for line in _conclusion_lines(files, dev, scan, settings, knobs, failed=failed, style=style):
         print(line)  # noqa: T201
-    return int(wrong)
+    return int(failed)
 
 
 def describe_texts(source: str) -> str:
-    """One sentence: how many files there are, in which formats and encodings. Raises UserError as `read_document_parts`."""
-    forms = Counter(
+    """One sentence: number of files, formats and encodings. Raises UserError as `read_document_parts`."""
+    formats = Counter(
         f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).description
         for file in list_text_files(source)
     )
-    listed = ", ".join(form if count == 1 else f"{count} × {form}" for form, count in forms.most_common())
+    listed = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in formats.most_common())
     return f"{source}: {describe_file_count(source)}: {listed}."
 
 
 def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tuple[str, EncodedRow]]:
-    """The (place, row) of the first so many rows that a run would make of a source, in which nothing is held out."""
-    assert settings.texts is not None, "rows are shown elsewhere"
+    """The (location, row) of the first `count` rows that a run would make of a source, without holding any out."""
+    assert settings.texts is not None, "only for raw text"
     with TemporaryDirectory() as folder:
         with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
             for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(part, BadRowError):
                     raise UserError(f"{location}: {part}")
-                if part.first:  # of a document of a million characters the beginning will do
+                if part.first:  # the first part of a long document is enough
                     writer.add(settings.tokenizer.encode(part.text), location, len(part.text), first=True, last=True)
                 if writer.rows >= count:
                     break
         rows = TokenFileRows(Path(folder), count)
-        yield from ((rows.location(number), rows[number]) for number in range(len(rows)))
+        yield from ((rows.location(index), rows[index]) for index in range(len(rows)))
 
 
 def _scan_source(source: str, scan: TextScan, style: Style) -> None:
@@ -179,25 +180,25 @@ def _length_lines(scan: TextScan, style: Style) -> Iterator[str]:
 
 
 def _conclusion_lines(
-    files: Sequence[str], dev: str | None, scan: TextScan, settings: CheckSettings, knobs: Sequence[str], *, wrong: bool, style: Style
+    files: Sequence[str], dev: str | None, scan: TextScan, settings: CheckSettings, knobs: Sequence[str], *, failed: bool, style: Style
 ) -> Iterator[str]:
-    """One line that says whether something is wrong, and the commands that come next."""
+    """The verdict in one line, and the commands to run next."""
     yield heading(Bilingual("verdict", "结论"), style)
-    if wrong:
-        words = (
+    if failed:
+        message = (
             Bilingual("something is wrong, marked ✗ above", "有问题，见上 ✗")
             if scan.documents
-            else Bilingual("there is nothing to learn from", "没有可学的内容")
+            else Bilingual("there is nothing to train on", "没有可学的内容")
         )
-        yield "  " + style(f"✗ {words.line}", "red", "bold")
+        yield "  " + style(f"✗ {message.line}", "red", "bold")
         return
     yield "  " + style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold")
     if scan.documents == 1 and dev is None:
-        yield "  ! It is one document, so none can be held out: name data.dev, or let blank lines part it (blank_lines=true)."
+        yield "  ! There is one document, so none can be held out: set data.dev, or blank_lines=true to split it at blank lines."
     if len(files) > 1:
         return
-    yield "  " + style("# " + Bilingual("shows the rows of tokens", "看词元").line, "dim")
+    yield "  " + style("# " + Bilingual("shows the rows of tokens", "查看词元").line, "dim")
     yield "  " + style(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
     data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.text_knobs()}
-    yield "  " + style("# " + Bilingual("learns from them", "开始训练").line, "dim")
+    yield "  " + style("# " + Bilingual("trains on them", "开始训练").line, "dim")
     yield "  " + style(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")

@@ -15,6 +15,7 @@ from imprint.data.section import TextsSection
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter
 from imprint.errors import UserError
 from imprint.files import atomic_folder, write_json
+from imprint.messages import Bilingual
 from imprint.progress import Progress
 from imprint.tokenizers import Tokenizer
 
@@ -127,7 +128,7 @@ def _write_source(
             number += part.first
             writer = measured if number in held_out else learned
             writer.add(tokenizer.encode(part.text), location, len(part.text), first=part.first, last=part.last)
-    problems.raise_if_any("Mend {}; nothing was learned.")
+    problems.raise_if_any(Bilingual("Fix {}; nothing was learned.", "请修正这些数据；没有开始学习。"))
 
 
 class ReadProgress(Progress):

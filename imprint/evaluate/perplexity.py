@@ -106,7 +106,7 @@ def _scan(source: Path, number: int, section: PerplexitySection, limit: int | No
         else:
             bad_rows.good += found.first
             characters += len(found.text)
-    bad_rows.raise_if_any("Mend {}; nothing was measured.")
+    bad_rows.raise_if_any(Bilingual("Fix {}; nothing was measured.", "请修正这些数据；没有测量。"))
     if not bad_rows.good:
         raise UserError(
             Bilingual(

@@ -12,6 +12,7 @@ from imprint.data.readers.encodings import detect_encoding, read_lines, undecoda
 from imprint.data.readers.questions import holds_rows, read_questions
 from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 KEYS: Final = "answer"
 """The column of accepted texts: a text, or a list of texts of which a correct answer contains at least one."""
@@ -94,5 +95,5 @@ def _keys(path: Path) -> dict[str, tuple[str, ...]]:
             keys_by_row[location] = tuple(keys)
         else:
             bad_rows.add(location, BadRowError(f'"{KEYS}" must be a text or a list of texts, none empty, got {describe_value(value)}.'))
-    bad_rows.raise_if_any("Mend {}; nothing was asked.")
+    bad_rows.raise_if_any(Bilingual("Fix {}; nothing was asked.", "请修正这些数据；没有提问。"))
     return keys_by_row

@@ -127,7 +127,7 @@ def test_knobs_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
         chat_command(tmp_path / "nowhere", [])
 
 
-def test_a_folder_without_a_tokenizer_is_told_before_the_first_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_a_tokenizer_is_reported_before_the_first_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_base(tmp_path / "base")
     (folder / "ice_text.model").unlink()
     monkeypatch.setattr(sys, "stdin", None)

@@ -180,7 +180,7 @@ def test_two_slashes_ask_what_begins_with_one(room: Room) -> None:
     assert room.chat.conversation.history == [("/etc 是什么", "你好！")]
 
 
-def test_an_answer_cannot_steer_the_terminal_and_an_empty_one_is_told(room: Room, pipe: Room, says: Says) -> None:
+def test_an_answer_cannot_steer_the_terminal_and_an_empty_one_is_reported(room: Room, pipe: Room, says: Says) -> None:
     says("红\x1b[31m\n\t色\x9b")
     room.talk("你好")
     pipe.talk("你好")
@@ -197,14 +197,14 @@ def test_halves_of_characters_do_not_get_into_the_conversation(room: Room) -> No
     assert room.chat.conversation.history == [("你?好", "你好！")]
 
 
-def test_lines_of_a_pipe_are_utf8_and_a_line_that_is_not_is_told_by_its_number(pipe: Room) -> None:
+def test_lines_of_a_pipe_are_utf8_and_a_line_that_is_not_is_reported_by_its_number(pipe: Room) -> None:
     lines = PipeReader(io.BytesIO("\ufeff你好\r\n".encode() + "你好\n".encode("gb18030") + "再见".encode()))
     pipe.chat.talk(lines)
     assert [question for question, _answer in pipe.chat.conversation.history] == ["你好", "再见"]
     assert pipe.notes.getvalue().startswith("error: line 2 of the input is not UTF-8 text. Convert it, for instance with iconv")
 
 
-def test_what_the_context_was_too_short_for_is_told() -> None:
+def test_what_the_context_was_too_short_for_is_reported() -> None:
     assert truncation_notes(ContextFit(100, 50, 0, 0), 49) == []
     assert truncation_notes(ContextFit(100, 50, 2, 7), 50) == [
         "2 old turns no longer seen / 已略去最早 2 轮",
@@ -213,7 +213,7 @@ def test_what_the_context_was_too_short_for_is_told() -> None:
     ]
 
 
-def test_dropped_turns_are_told_in_a_pipe_too(pipe: Room) -> None:
+def test_dropped_turns_are_reported_in_a_pipe_too(pipe: Room) -> None:
     pipe.talk("/set max_length 40", *["白色的长裙很好看"] * 4)
     assert "old turns no longer seen" in pipe.notes.getvalue()
 

@@ -25,7 +25,7 @@ def test_a_command_is_known_however_it_is_typed(typed: str) -> None:
     assert run(typed, SPOKEN) == CommandOutcome(START, "2 turns forgotten / 已清空对话")
 
 
-def test_an_unknown_command_is_told_with_the_nearest() -> None:
+def test_an_unknown_command_is_reported_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"^/hlep is no command; did you mean /help\? /help lists them\."):
         run("/hlep", START)
     with pytest.raises(UserError, match=r"^/usr/bin is no command; /help lists them\. A question that begins with / is typed with //"):

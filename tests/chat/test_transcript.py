@@ -73,7 +73,7 @@ def test_a_name_without_an_ending_and_one_of_the_own_folder_are_understood(tmp_p
         ("x" * 300 + ".md", "the name is too long for the disk"),
     ],
 )
-def test_a_name_that_cannot_be_written_is_told(name: str, sentence: str) -> None:
+def test_a_name_that_cannot_be_written_is_reported(name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         save(SPOKEN, name)
 

@@ -18,7 +18,7 @@ def check(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) 
     return check_command(files, dev=dev, model=None, fix=None, overrides=list(overrides))
 
 
-def test_sound_rows_end_with_status_0(tmp_path: Path) -> None:
+def test_good_rows_end_with_status_0(tmp_path: Path) -> None:
     assert main(["data", "check", write(tmp_path / "a.jsonl", SOUND)]) == 0
 
 
@@ -50,41 +50,41 @@ def test_a_held_out_row_is_a_mistake_and_one_that_is_not_there_is_none(tmp_path:
     assert check(file, dev=write(tmp_path / "dev.jsonl", [row("新", "新。")])) == 0
 
 
-def test_every_bad_row_is_told_with_its_place_and_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_bad_row_is_reported_with_its_location_and_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.jsonl", [*SOUND, *({"content": f"问{number}"} for number in range(30)), "[1]"])
     assert check(file) == 1
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"✗ {file}:")]
-    assert len(told) == 31
-    assert told[0] == f'✗ {file}:11: there is no column "summary", which response_column names; the columns are: "content".'
-    assert told[-1].startswith(f"✗ {file}:41: must be a JSON object")
+    output = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"✗ {file}:")]
+    assert len(output) == 31
+    assert output[0] == f'✗ {file}:11: there is no column "summary", which response_column names; the columns are: "content".'
+    assert output[-1].startswith(f"✗ {file}:41: must be a JSON object")
 
 
-def test_what_a_file_is_and_whose_tokens_are_counted_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_file_is_and_whose_tokens_are_counted_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(write(tmp_path / "a.jsonl", SOUND, encoding="gb18030"))
-    told = capsys.readouterr().out
-    assert "JSON lines in GB18030" in told
-    assert "the toy base" in told
-    assert "10 rows, 0 bad / 10 行，0 坏行" in told
+    output = capsys.readouterr().out
+    assert "JSON lines in GB18030" in output
+    assert "the toy base" in output
+    assert "10 rows, 0 bad / 10 行，0 坏行" in output
 
 
 def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(str(tmp_path / "nowhere.jsonl"), write(tmp_path / "a.jsonl", SOUND)) == 1
-    told = capsys.readouterr().out
-    assert "nowhere.jsonl: there is no such file" in told
-    assert "10 rows, 0 bad" in told
+    output = capsys.readouterr().out
+    assert "nowhere.jsonl: there is no such file" in output
+    assert "10 rows, 0 bad" in output
 
 
 def test_where_nothing_can_be_read_the_status_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(tmp_path / "nowhere.jsonl")]) == 2
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("there is no such file") == 1
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("there is no such file") == 1
     with pytest.raises(UserError, match="there is no such file"):
         check(write(tmp_path / "a.jsonl", SOUND), dev=str(tmp_path / "nowhere.jsonl"))
 
 
 def test_an_empty_file_has_nothing_to_learn_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(write(tmp_path / "a.jsonl", [])) == 1
-    assert "nothing to learn from" in capsys.readouterr().out
+    assert "nothing to train on" in capsys.readouterr().out
 
 
 def test_overrides_may_stand_among_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_a_file_may_have_a_name_like_an_override(tmp_path: Path, monkeypatch: py
     assert check("seed=1.jsonl") == 0
 
 
-def test_a_check_without_a_file_is_told() -> None:
+def test_a_check_without_a_file_is_reported() -> None:
     with pytest.raises(UserError, match="there is no file to check"):
         check("max_source_length=9")
 
@@ -119,9 +119,9 @@ def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: 
     rows = [{"prompt": str(number), "response": "b", "system": system} for number, system in enumerate(("", "c", "", "d"))]
     file = write(tmp_path / "a.jsonl", rows)
     assert main(["data", "check", file, "--model", str(tmp_path / "base")]) == 1
-    told = capsys.readouterr().out
-    assert "4 rows, 2 bad" in told
-    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (system user): no system." in told
+    output = capsys.readouterr().out
+    assert "4 rows, 2 bad" in output
+    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (system user): no system." in output
     assert main(["data", "show", file, "--model", str(tmp_path / "base")]) == 0
     assert f"✗ {file}:2: the model's own chat template" in capsys.readouterr().out
     assert main(["data", "check", file, "--model", str(tmp_path / "base"), "truncation=original"]) == 2
@@ -132,10 +132,10 @@ def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: 
 def test_real_data_is_read_by_its_own_tokens(name: str, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = f"{shared / 'data' / name}#100"
     status = check_command([source], dev=None, model=str(shared / "tokenizers" / "chatglm-6b"), fix=None, overrides=[])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert status in (0, 1)
-    assert "Chinese 中文 9" in told or "Chinese 中文 100" in told
-    assert " 0 bad" in told
+    assert "Chinese 中文 9" in output or "Chinese 中文 100" in output
+    assert " 0 bad" in output
 
 
 @pytest.mark.long

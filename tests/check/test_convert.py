@@ -66,14 +66,14 @@ def test_a_folder_and_a_part_of_it_can_be_converted(tmp_path: Path, talks: Path)
     assert read(tmp_path / "two.jsonl") == read(f"{talks.parent}#2")
 
 
-def test_bad_rows_are_all_told_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_bad_rows_are_all_reported_and_what_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "q", "response": "a"}\n{"prompt": "q"}\noops\n')
     (tmp_path / "out.jsonl").write_text("old")
 
     with pytest.raises(UserError) as error:
         convert_command(f"{tmp_path}/in.jsonl", tmp_path / "out.jsonl", overrides=[])
 
-    head, first, second = str(error.value).splitlines()
+    head, first, second, _chinese = str(error.value).splitlines()
     assert head.startswith(f"{tmp_path}/in.jsonl: 2 of 3 rows are bad. Nothing was written. `imprint data check {tmp_path}/in.jsonl`")
     assert first.startswith(f'{tmp_path}/in.jsonl:2: there is no column "response"')
     assert second.startswith(f"{tmp_path}/in.jsonl:3: is no JSON")
@@ -96,7 +96,7 @@ def test_a_source_is_never_written_over(tmp_path: Path, talks: Path) -> None:
     assert len(read(talks)) == 6
 
 
-def test_an_empty_source_is_told(tmp_path: Path) -> None:
+def test_an_empty_source_is_reported(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("\n")
 
     with pytest.raises(UserError, match="holds no rows, so there is nothing to write"):

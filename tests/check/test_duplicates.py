@@ -6,17 +6,17 @@ from imprint.check.duplicates import Digests, Locations, contradicting, leaked, 
 
 
 def digests(*rows: tuple[str, str], file: str = "a.jsonl") -> Digests:
-    found = Digests()
+    result = Digests()
     for line, (asked, answer) in enumerate(rows, start=1):
-        found.append(f"{file}:{line}", [asked], answer)
-    return found
+        result.append(f"{file}:{line}", [asked], answer)
+    return result
 
 
 def test_a_row_that_is_there_twice_is_found_with_the_row_it_repeats() -> None:
     assert list(repeated(digests(("问", "答"), ("问", "另"), ("问", "答"), ("x", "y"), ("问", "答")))) == [(2, 0), (4, 0)]
 
 
-def test_a_question_with_another_answer_is_no_duplicate_but_is_told() -> None:
+def test_a_question_with_another_answer_is_no_duplicate_but_is_reported() -> None:
     rows = digests(("问", "答"), ("问", "另"), ("问", "答"), ("问", "另"), ("x", "答"))
     assert list(contradicting(rows)) == [(1, 0)]
 
@@ -40,20 +40,20 @@ def test_no_rows_repeat_nothing() -> None:
     assert len(repeated(Digests())) == len(leaked(digests(("a", "b")), Digests())) == len(leaked(Digests(), digests(("a", "b")))) == 0
 
 
-@pytest.mark.parametrize("place", ["a.jsonl:1", "b.xlsx!Sheet:2:12", "c:7"])
-def test_a_place_comes_back_as_it_was(place: str) -> None:
-    places = Locations()
-    places.append("a.jsonl:3")
-    places.append(place)
-    assert places[1] == place
+@pytest.mark.parametrize("location", ["a.jsonl:1", "b.xlsx!Sheet:2:12", "c:7"])
+def test_a_location_is_restored(location: str) -> None:
+    locations = Locations()
+    locations.append("a.jsonl:3")
+    locations.append(location)
+    assert locations[1] == location
 
 
 def test_a_row_takes_a_few_bytes() -> None:
     tracemalloc.start()
     try:
-        found = digests(*((f"question {number % 7_500}", "answer") for number in range(10_000)))
+        result = digests(*((f"question {number % 7_500}", "answer") for number in range(10_000)))
         size, _peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert size < 40 * 10_000
-    assert len(repeated(found)) == 2_500
+    assert len(repeated(result)) == 2_500

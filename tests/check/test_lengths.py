@@ -7,16 +7,16 @@ PLAIN = Style(coloured=False)
 
 
 def lengths(values: Iterable[int], limit: int = 64) -> Lengths:
-    found = Lengths(limit)
+    result = Lengths(limit)
     for value in values:
-        found.add(value, min(value, limit))
-    return found
+        result.add(value, min(value, limit))
+    return result
 
 
 def test_quantiles_are_lengths_that_occur() -> None:
-    found = lengths(range(1, 101))
-    assert [found.quantile(share) for share in (0, 0.5, 0.9, 0.99, 1)] == [1, 50, 90, 99, 100]
-    assert summary(found) == "median 50 · p90 90 · p99 99 · max 100"
+    result = lengths(range(1, 101))
+    assert [result.quantile(share) for share in (0, 0.5, 0.9, 0.99, 1)] == [1, 50, 90, 99, 100]
+    assert summary(result) == "median 50 · p90 90 · p99 99 · max 100"
 
 
 def test_the_limit_for_one_percent_cuts_one_percent_and_none_smaller_does() -> None:

@@ -10,11 +10,17 @@ from imprint.check.machine import device_lines, machine_lines, version_of
 from imprint.cli import main
 
 
-def test_the_command_says_versions_memory_and_what_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    said = capsys.readouterr().out
-    for part in (f"Imprint {imprint.__version__}", f"PyTorch {torch.__version__}", "memory / 内存", "disk here", "no compiler needed"):
-        assert part in said
+    printed = capsys.readouterr().out
+    for part in (
+        f"Imprint {imprint.__version__}",
+        f"PyTorch {torch.__version__}",
+        "memory / 内存",
+        "disk / 当前磁盘",
+        "no compiler needed",
+    ):
+        assert part in printed
 
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -22,9 +28,9 @@ def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyP
     for cuda, cause in ((None, "built without CUDA"), ("13.0", "built for CUDA 13.0; `nvidia-smi`")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
         (line,) = device_lines()
-        assert "PyTorch sees none" in line
+        assert "PyTorch finds none" in line
         assert cause in line
-    assert "used unless a recipe says otherwise / 默认使用: cpu, float32" in list(machine_lines(tmp_path))
+    assert "default / 默认使用: cpu, float32" in list(machine_lines(tmp_path))
 
 
 def test_every_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,13 +43,16 @@ def test_every_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_what_is_missing_is_said_with_what_needs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_packages_are_listed_with_what_needs_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "version_of", lambda package: None if package in ("openpyxl", "deepspeed") else "1.0")
-    said = list(machine_lines(tmp_path))
-    assert "openpyxl is missing / 未安装: Excel files / 读写 Excel; pip install 'imprint[tables]'" in said
-    assert "deepspeed is missing / 未安装: engine.deepspeed / 用 DeepSpeed 训练; pip install --no-build-isolation deepspeed ninja" in said
-    assert "transformers 1.0  peft 1.0" in said
-    assert "pyarrow 1.0: Parquet files / 读写 Parquet" in said
+    printed = list(machine_lines(tmp_path))
+    assert "openpyxl is not installed / 未安装: Excel files / 读写 Excel; pip install 'imprint[tables]'" in printed
+    assert (
+        "deepspeed is not installed / 未安装: engine.deepspeed / 用 DeepSpeed 训练; pip install --no-build-isolation deepspeed ninja"
+        in printed
+    )
+    assert "transformers 1.0  peft 1.0" in printed
+    assert "pyarrow 1.0: Parquet files / 读写 Parquet" in printed
 
 
 def test_a_package_that_is_not_there_has_no_version() -> None:

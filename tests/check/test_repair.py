@@ -9,7 +9,7 @@ NAMED = detect_shape({"content": "", "summary": ""}, Columns())
 TURNS = RowShape("conversation", "messages")
 
 
-def mended(value: object, shape: RowShape = NAMED) -> RepairedRow:
+def repair(value: object, shape: RowShape = NAMED) -> RepairedRow:
     return repair_row(value, shape, "a:1")
 
 
@@ -23,13 +23,13 @@ def turns(*said: tuple[str, str]) -> dict[str, object]:
     return {"messages": [{"role": role, "content": content} for role, content in said]}
 
 
-def test_a_sound_row_stays_as_it_is() -> None:
-    found = mended(row("问", "答"))
-    assert (found.row, found.repairs, found.problem) == (row("问", "答"), frozenset(), "")
+def test_a_good_row_is_unchanged() -> None:
+    repaired = repair(row("问", "答"))
+    assert (repaired.row, repaired.repairs, repaired.problem) == (row("问", "答"), frozenset(), "")
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted", "done"),
+    ("value", "expected", "repairs"),
     [
         (row(" 问 ", "答\n"), row("问", "答"), {"blanks"}),
         (row("问\0", "答\ufeff"), row("问", "答"), {"stray"}),
@@ -49,11 +49,11 @@ def test_a_sound_row_stays_as_it_is() -> None:
         ),
     ],
 )
-def test_what_leaves_no_doubt_is_mended(value: object, wanted: dict[str, object], done: set[str]) -> None:
-    found = mended(value)
-    assert found.row == wanted
-    assert found.repairs == done
-    assert found.samples
+def test_what_leaves_no_doubt_is_repair(value: object, expected: dict[str, object], repairs: set[str]) -> None:
+    repaired = repair(value)
+    assert repaired.row == expected
+    assert repaired.repairs == repairs
+    assert repaired.samples
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_what_leaves_no_doubt_is_mended(value: object, wanted: dict[str, object]
         (unreadable("{" * 5000), "is no JSON."),
     ],
 )
-def test_what_leaves_a_doubt_stays_bad_and_says_why(value: object, problem: str) -> None:
-    found = mended(value)
-    assert not found.samples
-    assert found.problem.startswith(problem)
+def test_an_ambiguous_row_stays_bad_with_a_reason(value: object, problem: str) -> None:
+    repaired = repair(value)
+    assert not repaired.samples
+    assert repaired.problem.startswith(problem)
 
 
-def test_a_last_question_without_an_answer_is_left_out() -> None:
-    found = mended(turns(("user", "问"), ("assistant", "答 "), ("user", "再问")), TURNS)
-    assert found.row == turns(("user", "问"), ("assistant", "答"))
-    assert found.repairs == {"unanswered", "blanks"}
-    assert mended(turns(("user", "问")), TURNS).problem.startswith('"messages" ends with the user')
+def test_a_last_question_without_an_answer_is_dropped() -> None:
+    repaired = repair(turns(("user", "问"), ("assistant", "答 "), ("user", "再问")), TURNS)
+    assert repaired.row == turns(("user", "问"), ("assistant", "答"))
+    assert repaired.repairs == {"unanswered", "blanks"}
+    assert repair(turns(("user", "问")), TURNS).problem.startswith('"messages" ends with the user')
 
 
 def test_a_conversation_in_which_nothing_is_learned_is_no_row() -> None:
     said = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]
-    assert mended({"messages": said}, TURNS).problem == "has no answer to learn from."
+    assert repair({"messages": said}, TURNS).problem == "has no answer to learn from."

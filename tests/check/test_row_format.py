@@ -55,7 +55,7 @@ def test_named_columns_keep_their_names_and_those_beside_them(tmp_path: Path) ->
     assert form.dropped_columns == set()
 
 
-def test_columns_that_are_not_written_are_told(tmp_path: Path) -> None:
+def test_columns_that_are_not_written_are_reported(tmp_path: Path) -> None:
     _made, form = written({"alpaca": ROWS["alpaca"]}, tmp_path / "out.jsonl")
     assert form.dropped_columns == {"id"}
 

@@ -14,11 +14,11 @@ LONG = "这件上衣的版型很宽松，颜色是白色，适合夏天穿，也
 
 
 def check(*values: object, overrides: tuple[str, ...] = ()) -> DataScan:
-    seen = DataScan(read_settings(None, overrides))
+    scan = DataScan(read_settings(None, overrides))
     shape = detect_shape(SOUND[0], Columns())
     for line, value in enumerate(values, start=1):
-        seen.add(f"a:{line}", value, shape)
-    return seen
+        scan.add(f"a:{line}", value, shape)
+    return scan
 
 
 def found(*values: object) -> dict[str, int]:
@@ -43,7 +43,7 @@ def test_each_kind_of_finding_is_found_in_its_row_and_nothing_else_is(kind: str,
     assert found(*SOUND, value) == {kind: 1}
 
 
-def test_sound_rows_show_nothing() -> None:
+def test_good_rows_show_nothing() -> None:
     assert found(*SOUND) == {}
 
 
@@ -56,66 +56,66 @@ def test_an_answer_that_the_limit_ends_in_mid_sentence_is_found() -> None:
 
 
 def test_an_answer_that_the_limit_ends_behind_a_sentence_is_no_half_one() -> None:
-    seen = check(row("问", "好。很好。"), overrides=("max_target_length=4",))
-    assert seen.answer_lengths.cut == 1
-    assert "half" not in seen.findings
+    scan = check(row("问", "好。很好。"), overrides=("max_target_length=4",))
+    assert scan.answer_lengths.cut == 1
+    assert "half" not in scan.findings
 
 
 def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
     for truncation in ("oldest_first", "original"):
-        seen = check(*SOUND, row(LONG, LONG), overrides=(f"truncation={truncation}", "max_target_length=9", "max_source_length=9"))
-        assert "unended" not in seen.findings
-        assert seen.answer_lengths.cut == 11
+        scan = check(*SOUND, row(LONG, LONG), overrides=(f"truncation={truncation}", "max_target_length=9", "max_source_length=9"))
+        assert "unended" not in scan.findings
+        assert scan.answer_lengths.cut == 11
 
 
 def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = CheckSettings.encode_whole
+    encode = CheckSettings.encode_untruncated
     monkeypatch.setattr(
-        CheckSettings, "encode_whole", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7))
+        CheckSettings, "encode_untruncated", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7))
     )
     assert found(SOUND[0]) == {"unended": 1}
 
 
 def test_lengths_are_counted_before_anything_is_cut() -> None:
-    seen = check(*SOUND, row(LONG, LONG))
-    assert seen.prompt_lengths.total == seen.answer_lengths.total == 11
-    assert seen.prompt_lengths.cut == seen.answer_lengths.cut == 1
-    assert seen.prompt_lengths.quantile(1) == seen.prompt_lengths.limit + seen.prompt_lengths.lost
-    assert seen.answer_lengths.quantile(1) == seen.answer_lengths.limit + seen.answer_lengths.lost
+    scan = check(*SOUND, row(LONG, LONG))
+    assert scan.prompt_lengths.total == scan.answer_lengths.total == 11
+    assert scan.prompt_lengths.cut == scan.answer_lengths.cut == 1
+    assert scan.prompt_lengths.quantile(1) == scan.prompt_lengths.limit + scan.prompt_lengths.lost
+    assert scan.answer_lengths.quantile(1) == scan.answer_lengths.limit + scan.answer_lengths.lost
 
 
 def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
-    seen = check({"content": "x"}, {"content": "y"}, row("问", 1), row("", "答"), row("问", " "), row("问", ""))
-    assert seen.rows == seen.bad_rows == 6
-    assert dict(seen.bad_reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
-    assert dict(seen.empty_reasons) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
-    assert len(seen.digests.locations) == 1
+    scan = check({"content": "x"}, {"content": "y"}, row("问", 1), row("", "答"), row("问", " "), row("问", ""))
+    assert scan.rows == scan.bad_rows == 6
+    assert dict(scan.bad_reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
+    assert dict(scan.empty_reasons) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
+    assert len(scan.digests.locations) == 1
 
 
-def test_rows_that_are_equal_once_mended_are_equal() -> None:
-    seen = check(row("问", "答。"), row("问 ", "答。<eop>"), {"Content": "问", "summary": "答。"}, row("问", "别的。"))
-    assert list(repeated(seen.digests)) == [(1, 0), (2, 0)]
+def test_rows_that_are_equal_once_repaired_are_equal() -> None:
+    scan = check(row("问", "答。"), row("问 ", "答。<eop>"), {"Content": "问", "summary": "答。"}, row("问", "别的。"))
+    assert list(repeated(scan.digests)) == [(1, 0), (2, 0)]
 
 
 def test_rows_are_counted_by_language() -> None:
-    seen = check(*SOUND, row("What is it?", "A shirt."), row("これは何ですか", "シャツです。"))
-    assert dict(seen.languages) == {"zh": 10, "en": 1, "ja": 1}
+    scan = check(*SOUND, row("What is it?", "A shirt."), row("これは何ですか", "シャツです。"))
+    assert dict(scan.languages) == {"zh": 10, "en": 1, "ja": 1}
 
 
 def test_every_answer_of_a_conversation_is_measured_and_its_texts_are_looked_at_once() -> None:
     said = [("user", "问\0"), ("assistant", "答。"), ("user", "再问"), ("assistant", "再答。")]
     value = {"messages": [{"role": role, "content": content} for role, content in said]}
-    seen = DataScan(read_settings(None, []))
-    seen.add("a:1", value, detect_shape(value, Columns()))
-    assert (seen.rows, seen.samples, seen.prompt_lengths.total) == (1, 2, 2)
-    assert seen.findings["stray"].count == 1
+    scan = DataScan(read_settings(None, []))
+    scan.add("a:1", value, detect_shape(value, Columns()))
+    assert (scan.rows, scan.samples, scan.prompt_lengths.total) == (1, 2, 2)
+    assert scan.findings["stray"].count == 1
 
 
 def test_a_conversation_without_an_answer_to_learn_is_found() -> None:
     value = {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]}
-    seen = DataScan(read_settings(None, []))
-    assert seen.add("a:1", value, detect_shape(value, Columns())) is None
-    assert seen.findings["nothing"].count == 1
+    scan = DataScan(read_settings(None, []))
+    assert scan.add("a:1", value, detect_shape(value, Columns())) is None
+    assert scan.findings["nothing"].count == 1
 
 
 def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_calls_of_tools_are_rows_where_the_model_writes_them_and_bad_elsewhere(t
     value = {"messages": [{"role": "user", "content": "天气？"}, call, {"role": "assistant", "content": "晴。 "}]}
     assert template_of("glm4", tmp_path).supports_tools
     for model, samples, bad in ((str(tmp_path), 2, 0), (None, 0, 1)):
-        seen = DataScan(read_settings(model, ()))
-        seen.add("a:1", value, detect_shape(value, Columns()))
-        assert (seen.samples, seen.bad_rows, len(seen.digests.locations)) == (samples, bad, 1 - bad)
+        scan = DataScan(read_settings(model, ()))
+        scan.add("a:1", value, detect_shape(value, Columns()))
+        assert (scan.samples, scan.bad_rows, len(scan.digests.locations)) == (samples, bad, 1 - bad)

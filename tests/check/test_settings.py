@@ -58,19 +58,19 @@ def test_a_folder_without_weights_will_do(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("override", ["max_source_length=3", "lenght=9", "truncation=middle"])
-def test_a_mistaken_override_is_told(override: str) -> None:
+def test_a_mistaken_override_is_reported(override: str) -> None:
     with pytest.raises(UserError, match=override.partition("=")[0]):
         read_settings(None, [override])
 
 
-def test_a_folder_that_is_not_there_is_told() -> None:
+def test_a_folder_that_is_not_there_is_reported() -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         read_settings("nowhere", [])
 
 
 @pytest.mark.parametrize("truncation", ["oldest_first", "original"])
 def test_a_row_is_cut_where_it_is_longer_than_a_limit_and_nowhere_else(truncation: str) -> None:
-    whole = read_settings(None, [f"truncation={truncation}"]).encode_whole(SAMPLE)
+    whole = read_settings(None, [f"truncation={truncation}"]).encode_untruncated(SAMPLE)
     source, target = whole.labels.count(-100), sum(label != -100 for label in whole.labels)
     fitting = read_settings(None, [f"truncation={truncation}", f"max_source_length={source}", f"max_target_length={target}"])
     assert fitting.encode(SAMPLE) == whole

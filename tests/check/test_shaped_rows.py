@@ -18,14 +18,14 @@ from tests.check.rows import SOUND, write
 def test_each_file_of_a_folder_has_its_own_shape(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", SOUND[:1])
     write(tmp_path / "b.jsonl", ["no json", {"question": "问", "answer": "答"}, {"x": 1}])
-    found = [(shape.kind, shape.prompt) for _place, _row, shape in rows_with_shapes(str(tmp_path), Columns())]
+    found = [(shape.kind, shape.prompt) for _location, _row, shape in rows_with_shapes(str(tmp_path), Columns())]
     assert found == [("named", "content"), ("named", "content"), ("pair", "question"), ("pair", "question")]
 
 
 def test_rows_come_with_their_places_and_bad_ones_in_their_turn(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [SOUND[0], "[1]", "", SOUND[1]])
     rows = list(rows_with_shapes(file, Columns()))
-    assert [place for place, _row, _shape in rows] == [f"{file}:1", f"{file}:2", f"{file}:4"]
+    assert [location for location, _row, _shape in rows] == [f"{file}:1", f"{file}:2", f"{file}:4"]
     assert isinstance(rows[1][1], BadRowError)
 
 
@@ -47,18 +47,18 @@ def test_the_last_line_of_a_bar_tells_all_rows_of_a_small_file_and_of_a_workbook
     for file, rows in ((write(tmp_path / "a.jsonl", SOUND[:2]), 2), (str(workbook), 30)):
         with read_progress(file, "checking") as progress:
             assert len(list(rows_with_shapes(file, Columns(), progress))) == rows
-        told = capsys.readouterr().out.replace("\n", " ")
-        assert f"rows {rows} " in told
-        done, _, total = told.removeprefix(f"checking {file}: ").partition("  ")[0].partition("/")
+        output = capsys.readouterr().out.replace("\n", " ")
+        assert f"rows {rows} " in output
+        done, _, total = output.removeprefix(f"checking {file}: ").partition("  ")[0].partition("/")
         assert done == total != "0"
 
 
-def test_rows_that_must_be_mended_decide_on_the_shape_too(tmp_path: Path) -> None:
+def test_rows_that_must_be_repaired_decide_on_the_shape_too(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", ["# rows", "{'prompt': '问', 'response': '答'}", '{"prompt": "问", "response": "答"},'])
-    assert [shape.prompt for _place, _row, shape in rows_with_shapes(file, Columns())] == ["content", "prompt", "prompt"]
+    assert [shape.prompt for _location, _row, shape in rows_with_shapes(file, Columns())] == ["content", "prompt", "prompt"]
 
 
-def test_a_file_that_is_not_there_is_told() -> None:
+def test_a_file_that_is_not_there_is_reported() -> None:
     with pytest.raises(UserError, match="there is no such file"):
         list(rows_with_shapes("nowhere.jsonl", Columns()))
     with pytest.raises(UserError, match="cannot be read"):

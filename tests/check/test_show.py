@@ -30,10 +30,10 @@ def test_counts_are_those_of_the_tokens_that_are_shown(tmp_path: Path, capsys: p
     assert "cut / 截去" in head
 
 
-def test_control_tokens_can_be_seen_and_there_is_a_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_special_tokens_are_shown_with_a_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", SOUND)))
     assert "[gMASK]│<sop>│" in text
-    assert "control / 控制符" in text
+    assert "special / 控制符" in text
 
 
 def test_every_answer_of_a_conversation_is_a_row_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,12 +43,12 @@ def test_every_answer_of_a_conversation_is_a_row_of_its_own(tmp_path: Path, caps
     assert "answer 2 of 2" in text
 
 
-def test_a_bad_row_is_told_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_row_is_reported_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.jsonl", [SOUND[0], "no json", SOUND[1]])
-    told = [line for line in shown(capsys, file) if file in line][1:]
-    assert told[0].startswith(f"{file}:1 ")
-    assert told[1].startswith(f"✗ {file}:2: is no JSON")
-    assert told[2].startswith(f"{file}:3 ")
+    output = [line for line in shown(capsys, file) if file in line][1:]
+    assert output[0].startswith(f"{file}:1 ")
+    assert output[1].startswith(f"✗ {file}:2: is no JSON")
+    assert output[2].startswith(f"{file}:3 ")
 
 
 def test_without_a_terminal_there_are_no_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +63,6 @@ def test_the_command_line_takes_a_limit_and_knobs(tmp_path: Path, capsys: pytest
         show_command("nowhere.jsonl", model=None, limit=1, overrides=[])
 
 
-def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.jsonl holds nothing to show"):
         show_command(write(tmp_path / "a.jsonl", []), model=None, limit=1, overrides=[])

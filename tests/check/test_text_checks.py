@@ -27,16 +27,16 @@ from imprint.check.text_checks import (
         ("👍", "other"),
     ],
 )
-def test_a_text_tells_its_language(text: str, name: str) -> None:
+def test_the_language_of_a_text(text: str, name: str) -> None:
     assert language(text) == name
     assert name in LANGUAGES
 
 
 @pytest.mark.parametrize("token", ["[gMASK]", "[MASK]", "<sop>", "<eop>", "<|user|>", "<|im_end|>", "</s>", "[/INST]", "[Round 1]\n\n问："])
-def test_a_typed_control_token_is_found(token: str) -> None:
-    found = TYPED_SPECIAL_TOKEN.search(f"你好{token}再见")
-    assert found is not None
-    assert found[0] == token
+def test_a_typed_special_token_is_found(token: str) -> None:
+    match = TYPED_SPECIAL_TOKEN.search(f"你好{token}再见")
+    assert match is not None
+    assert match[0] == token
 
 
 @pytest.mark.parametrize("text", ["a < b > c", "<n>", "[1]", "<div>", "列表[MASK_1]", "<|tab|>"])
@@ -51,13 +51,13 @@ def test_what_is_left_of_lost_characters_is_found(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["你好，世界！", "类型#上衣*颜色#白色", "中文"])
 @pytest.mark.parametrize("wrong", ["latin-1", "gb18030"])
-def test_utf_8_that_was_read_as_something_else_comes_back(text: str, wrong: str) -> None:
+def test_utf_8_decoded_as_another_encoding_is_restored(text: str, wrong: str) -> None:
     garbled = text.encode().decode(wrong)
     assert undo_mojibake(garbled) == text
 
 
 @pytest.mark.parametrize("text", ["你好，世界！", "联通", "café", "Äpfel", "拢", "простой", "plain", "", "日本語のテキスト", "£5 · 10 €"])
-def test_a_sound_text_is_left_alone(text: str) -> None:
+def test_a_good_text_is_no_mojibake(text: str) -> None:
     assert undo_mojibake(text) is None
 
 
@@ -65,7 +65,7 @@ def test_a_text_about_lost_characters_has_lost_none() -> None:
     assert LOST_CHARACTER.search("“锟斤拷”是怎么来的？") is None
 
 
-def test_a_text_that_says_everything_again_repeats_itself() -> None:
+def test_a_text_of_repetitions_repeats_itself() -> None:
     assert repeats_itself("这件衣服很好看。" * 6)
     assert not repeats_itself("这件衣服很好看。" * 2)
     assert not repeats_itself("好好好")
@@ -99,14 +99,14 @@ def test_a_text_that_ends_on_a_comma_breaks_off() -> None:
         ("", "", []),
     ],
 )
-def test_a_tidied_text_has_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
+def test_a_cleaned_text_lost_only_what_nobody_typed(text: str, clean: str, kinds: list[str]) -> None:
     assert clean_text(text) == (clean, kinds)
     assert clean_text(clean) == (clean, [])
 
 
 @pytest.mark.parametrize("text", ["ä½\xa0å¥½\ufeff", " ä½\xa0å¥½ ", "<s>\ufeff <s>问</s>\u200b</s> ", "\0 <eop>\r"])
-def test_what_was_tidied_is_tidy(text: str) -> None:
-    mended, done = clean_text(text)
-    assert done
-    assert clean_text(mended) == (mended, [])
-    assert mended in ("你好", "问", "")
+def test_a_cleaned_text_is_clean(text: str) -> None:
+    cleaned, kinds = clean_text(text)
+    assert kinds
+    assert clean_text(cleaned) == (cleaned, [])
+    assert cleaned in ("你好", "问", "")

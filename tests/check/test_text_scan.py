@@ -33,15 +33,15 @@ def check(*files: Path, overrides: tuple[str, ...] = (), dev: Path | None = None
     return check_command([str(file) for file in files], dev=None if dev is None else str(dev), model=None, fix=fix, overrides=overrides)
 
 
-def test_a_folder_of_texts_is_told_by_its_documents_and_the_rows_they_make(books: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_texts_is_reported_by_its_documents_and_the_rows_they_make(books: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(books, overrides=("kind=texts", "blank_lines=true", "length=64")) == 0
-    told = capsys.readouterr().out
-    assert f"{books}: 3 files: plain text in UTF-8, plain text in GB18030, JSON lines in UTF-8." in told
-    assert "8 documents, 0 bad / 8 篇文档，0 坏行" in told
-    assert f"{sum(map(len, LINES))} characters," in told
-    assert "0 documents take more than one row" in told
-    assert "Chinese 中文 100.0 %" in told
-    assert "✓ nothing is wrong" in told
+    output = capsys.readouterr().out
+    assert f"{books}: 3 files: plain text in UTF-8, plain text in GB18030, JSON lines in UTF-8." in output
+    assert "8 documents, 0 bad / 8 篇文档，0 坏行" in output
+    assert f"{sum(map(len, LINES))} characters," in output
+    assert "0 documents take more than one row" in output
+    assert "Chinese 中文 100.0 %" in output
+    assert "✓ nothing is wrong" in output
 
 
 def test_the_command_that_is_advised_learns_from_the_texts(books: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,11 +55,11 @@ def test_the_command_that_is_advised_learns_from_the_texts(books: Path, tmp_path
 def test_rows_are_counted_as_a_run_makes_them(books: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (books / "d.txt").write_text("很长。" * 200, encoding="utf-8")
     check(books, overrides=("kind=texts", "length=40"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     settings = read_settings(None, ["kind=texts", "length=40"])
     assert settings.texts is not None
     section = settings.texts.model_copy(update={"train": books, "dev_share": 0.0})
-    assert f"tokens in {len(load_texts(section, settings.tokenizer, tmp_path / 'tokens').train)} rows; 3 documents take" in told
+    assert f"tokens in {len(load_texts(section, settings.tokenizer, tmp_path / 'tokens').train)} rows; 3 documents take" in output
 
 
 def test_what_is_wrong_with_texts_is_found(books: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,17 +68,17 @@ def test_what_is_wrong_with_texts_is_found(books: Path, capsys: pytest.CaptureFi
     )
     (books / "dev.txt").write_text(LINES[1], encoding="utf-8")
     assert check(books, overrides=("kind=texts", "blank_lines=true"), dev=books / "dev.txt") == 1
-    told = capsys.readouterr().out
-    assert f'✗ {books}/d.jsonl:1: "text" must be a text, got a number (3).' in told
-    assert "✗ 1  documents that have lost characters" in told
-    assert "✗ 2  documents that the held-out file has too" in told  # the file itself lies in the folder
-    assert "a.txt:3  is dev.txt:1" in told.replace("books/", "")
-    assert "! 2  documents that repeat an earlier one" in told
-    assert "! 1  documents with control tokens in them" in told
-    assert "✗ something is wrong" in told
+    output = capsys.readouterr().out
+    assert f'✗ {books}/d.jsonl:1: "text" must be a text, got a number (3).' in output
+    assert "✗ 1  documents that have lost characters" in output
+    assert "✗ 2  documents that the held-out file has too" in output  # the file itself lies in the folder
+    assert "a.txt:3  is dev.txt:1" in output.replace("books/", "")
+    assert "! 2  documents that repeat an earlier one" in output
+    assert "! 1  documents with special tokens typed in them" in output
+    assert "✗ something is wrong" in output
 
 
-def test_plain_text_is_told_from_rows_by_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_text_is_distinguished_from_rows_by_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, lines, table = tmp_path / "novel.txt", tmp_path / "lines.txt", tmp_path / "table.txt"
     text.write_text("It was the best of times, it was the worst of times,\nit was.\n", encoding="utf-8")
     lines.write_text('{"contnet": "a", "summary": "b"}\n', encoding="utf-8")
@@ -91,7 +91,7 @@ def test_plain_text_is_told_from_rows_by_what_it_holds(tmp_path: Path, capsys: p
         False,
     ]
     assert check(text) == 0
-    assert "It is one document, so none can be held out" in capsys.readouterr().out
+    assert "There is one document, so none can be held out" in capsys.readouterr().out
     assert check(lines) == 1
     assert check(table) == 0
 
@@ -105,21 +105,21 @@ def test_plain_text_is_told_from_rows_by_what_it_holds(tmp_path: Path, capsys: p
             "prompt_column: is a knob of rows, and these are texts, which have text_column, blank_lines",
         ),
         (["kind=rows", "length=64"], None, "length: is a knob of texts, and these are rows"),
-        (["kind=texts"], "out.jsonl", "--fix out.jsonl: only rows of questions and answers are mended"),
+        (["kind=texts"], "out.jsonl", "--fix out.jsonl: repairs only rows of questions and answers"),
     ],
 )
-def test_what_does_not_go_with_texts_is_told(books: Path, overrides: list[str], fix: str | None, sentence: str) -> None:
+def test_what_does_not_go_with_texts_is_reported(books: Path, overrides: list[str], fix: str | None, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         check(books, overrides=tuple(overrides), fix=None if fix is None else Path(fix))
 
 
 def test_rows_of_texts_are_shown_as_tokens(books: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", str(books), "--limit", "2", "kind=texts", "blank_lines=true", "length=64"]) == 0
-    told = capsys.readouterr().out
-    heads = [line for line in told.splitlines() if "tokens / 词元:" in line]
+    output = capsys.readouterr().out
+    heads = [line for line in output.splitlines() if "tokens / 词元:" in line]
     assert len(heads) == 2
     assert heads[0].startswith(f"{books}/a.txt:1  ")
-    assert told.count("│[gMASK]│<sop>│") >= 3  # texts that share a row each have their own
+    assert output.count("│[gMASK]│<sop>│") >= 3  # texts that share a row each have their own
     (books / "c.jsonl").write_text('{"text": 1}', encoding="utf-8")
     with pytest.raises(UserError, match=r"c\.jsonl:1: .text. must be a text"):
         show_command(str(books / "c.jsonl"), model=None, limit=1, overrides=["kind=texts"])

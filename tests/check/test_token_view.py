@@ -18,32 +18,32 @@ def settings(*overrides: str) -> CheckSettings:
 
 def shown(sample: Sample, *overrides: str) -> list[tuple[str, TokenMark]]:
     used = settings(*overrides)
-    return [(piece.text, piece.mark) for piece in view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample))]
+    return [(view.text, view.mark) for view in view_tokens(used.tokenizer, used.encode(sample), used.encode_untruncated(sample))]
 
 
-def text(found: list[tuple[str, TokenMark]], mark: TokenMark) -> str:
-    return "".join(piece for piece, its in found if its is mark)
+def text(views: list[tuple[str, TokenMark]], mark: TokenMark) -> str:
+    return "".join(view for view, its in views if its is mark)
 
 
 def test_what_is_read_and_what_is_learned_are_those_of_the_training_row() -> None:
-    found = shown(Sample("贵吗？", "不贵。", None, ""))
-    assert text(found, TokenMark.READ).endswith("[gMASK]<sop>")
-    assert text(found, TokenMark.LEARNED).endswith("不贵。<eop>")
-    assert text(found, TokenMark.CUT) == ""
+    views = shown(Sample("贵吗？", "不贵。", None, ""))
+    assert text(views, TokenMark.READ).endswith("[gMASK]<sop>")
+    assert text(views, TokenMark.LEARNED).endswith("不贵。<eop>")
+    assert text(views, TokenMark.CUT) == ""
 
 
 def test_the_original_learns_sop_too() -> None:
-    found = shown(Sample("贵吗？", "不贵。", None, ""), "truncation=original")
-    assert text(found, TokenMark.READ).endswith("[gMASK]")
-    assert text(found, TokenMark.LEARNED).startswith("<sop>")
+    views = shown(Sample("贵吗？", "不贵。", None, ""), "truncation=original")
+    assert text(views, TokenMark.READ).endswith("[gMASK]")
+    assert text(views, TokenMark.LEARNED).startswith("<sop>")
 
 
 def test_the_end_of_an_answer_is_shown_as_cut_before_its_end_token() -> None:
-    found = shown(Sample("贵吗？", "不贵，而且很暖和。", None, ""), "max_target_length=5")
-    marks = [mark for _piece, mark in found]
-    assert found[-1] == ("<eop>", TokenMark.LEARNED)
+    views = shown(Sample("贵吗？", "不贵，而且很暖和。", None, ""), "max_target_length=5")
+    marks = [mark for _piece, mark in views]
+    assert views[-1] == ("<eop>", TokenMark.LEARNED)
     assert marks[-2] is TokenMark.CUT
-    assert text(found, TokenMark.CUT).endswith("暖和。")
+    assert text(views, TokenMark.CUT).endswith("暖和。")
 
 
 def test_old_turns_and_the_middle_of_a_question_are_shown_where_they_stood() -> None:
@@ -61,44 +61,44 @@ def test_old_turns_and_the_middle_of_a_question_are_shown_where_they_stood() -> 
 def test_every_token_of_the_row_is_shown_once_and_in_order(truncation: str, limits: tuple[str, ...]) -> None:
     used = settings(f"truncation={truncation}", *limits)
     sample = Sample("再便宜一点呢？", "有棉的，也很暖和。", TURNS, "")
-    row, whole = used.encode(sample), used.encode_whole(sample)
-    found = view_tokens(used.tokenizer, row, whole)
-    kept = [piece for piece in found if piece.mark is not TokenMark.CUT]
+    row, whole = used.encode(sample), used.encode_untruncated(sample)
+    views = view_tokens(used.tokenizer, row, whole)
+    kept = [view for view in views if view.mark is not TokenMark.CUT]
     assert len(kept) == len(row.ids)
-    assert [piece.mark is TokenMark.LEARNED for piece in kept] == [label != -100 for label in row.labels]
-    assert len(found) - len(kept) >= len(whole.ids) - len(row.ids)
+    assert [view.mark is TokenMark.LEARNED for view in kept] == [label != -100 for label in row.labels]
+    assert len(views) - len(kept) >= len(whole.ids) - len(row.ids)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_every_family_shows_its_control_tokens_and_what_is_learned(name: str, tmp_path: Path) -> None:
+def test_every_family_shows_its_special_tokens_and_what_is_learned(name: str, tmp_path: Path) -> None:
     FOLDERS[name](tmp_path)
     used = read_settings(str(tmp_path), ["max_target_length=200", "max_source_length=2000"])
     row = used.encode(Sample("a  b\n", "好。", TURNS, "", "你是店员。"))
-    found = view_tokens(used.tokenizer, row, row)
+    views = view_tokens(used.tokenizer, row, row)
     names = {token: control for control, token in used.tokenizer.special_ids.items()}
-    assert [piece.text for piece in found if piece.control] == [names[token] for token in row.ids if token in names]
-    assert [piece.mark is TokenMark.LEARNED for piece in found] == [label != -100 for label in row.labels]
-    assert found[-1].text == names[used.template.end_id]
-    assert not any(letter in piece.text for piece in found for letter in " \n")
+    assert [view.text for view in views if view.special] == [names[token] for token in row.ids if token in names]
+    assert [view.mark is TokenMark.LEARNED for view in views] == [label != -100 for label in row.labels]
+    assert views[-1].text == names[used.template.end_id]
+    assert not any(letter in view.text for view in views for letter in " \n")
 
 
 def test_whitespace_and_bytes_can_be_seen() -> None:
-    seen = [piece for piece, _mark in shown(Sample("a\n\tb   c", "\U0001f9ff。", None, ""))]
+    seen = [view for view, _mark in shown(Sample("a\n\tb   c", "\U0001f9ff。", None, ""))]
     assert {"⏎", "⇥", "␣×3", "<0xF0>"} <= set(seen)
 
 
-def test_a_typed_control_token_is_no_control_token() -> None:
+def test_a_typed_special_token_is_text() -> None:
     used = settings()
     sample = Sample("什么是<eop>？", "标记。", None, "")
-    assert sum(piece.control for piece in view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample))) == 3
+    assert sum(view.special for view in view_tokens(used.tokenizer, used.encode(sample), used.encode_untruncated(sample))) == 3
 
 
 def test_lines_stay_within_their_columns_and_say_what_becomes_of_their_tokens() -> None:
     used = settings("max_target_length=20")
     sample = Sample("再便宜一点呢？" * 5, "有棉的，也很暖和。" * 9, None, "")
-    told = list(token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode_whole(sample)), PLAIN, 60))
-    assert all(width(line) <= 60 for line in told)
-    assert [line.split(" ")[0] for line in told if not line.startswith(" ")] == ["read", "learn", "cut", "learn"]
+    output = list(token_lines(view_tokens(used.tokenizer, used.encode(sample), used.encode_untruncated(sample)), PLAIN, 60))
+    assert all(width(line) <= 60 for line in output)
+    assert [line.split(" ")[0] for line in output if not line.startswith(" ")] == ["read", "learn", "cut", "learn"]
     assert all(mark.value.line in mark_legend(PLAIN) for mark in TokenMark)
     assert any(
         "\x1b[" in line

@@ -119,7 +119,7 @@ def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -
     ]
 
 
-def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
+def test_what_the_limits_cost_is_reported(tmp_path: Path) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 4, answer="好😀😀"), max_target_length=5, dev_share=0.25)
 
     split = load_splits(section, tiny_template())
@@ -129,7 +129,7 @@ def test_what_the_limits_cost_is_told(tmp_path: Path) -> None:
     assert TruncationReport.from_rows([]).summary() == "none of 0 rows was cut."
 
 
-def test_every_loss_is_told_by_its_kind() -> None:
+def test_every_loss_is_reported_by_its_kind() -> None:
     report = TruncationReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
 
     assert (
@@ -173,7 +173,7 @@ def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_i
     assert [row.cut for row in load_splits(few, tiny_template()).train] == [False]
 
 
-def test_rows_that_leave_a_name_open_are_told(tmp_path: Path) -> None:
+def test_rows_that_leave_a_name_open_are_reported(tmp_path: Path) -> None:
     split = load_splits(DataSection(train=write(tmp_path / "train.jsonl", 3, answer="{name}")), tiny_template())
     assert "3 rows hold {name}" in split.sources[-1] or "2 rows hold {name}" in split.sources[-1]
 
@@ -228,7 +228,7 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Pat
         load_splits(section, tiny_template())
 
 
-def test_many_rows_are_told_as_they_are_encoded(
+def test_many_rows_are_reported_as_they_are_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     section = DataSection(train=write(tmp_path / "train.jsonl", 9), dev_share=0)

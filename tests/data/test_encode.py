@@ -190,7 +190,7 @@ def test_no_family_takes_a_typed_control_token_for_its_own(template: Template) -
     assert [token for token in row.ids if token in special_ids.values()] == [token for token in plain.ids if token in special_ids.values()]
 
 
-def test_a_limit_that_leaves_no_room_for_a_text_is_told(template: Template) -> None:
+def test_a_limit_that_leaves_no_room_for_a_text_is_reported(template: Template) -> None:
     frame = shortest(template)
     assert frame == {"chatglm": 2, "chatglm2": 2, "plain": 0}.get(template.name, frame)
     if frame:

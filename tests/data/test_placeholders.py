@@ -48,7 +48,7 @@ def test_a_text_is_put_in_as_it_is() -> None:
     )
 
 
-def test_placeholders_without_a_text_are_told_together_with_their_places() -> None:
+def test_placeholders_without_a_text_are_reported_together_with_their_places() -> None:
     rows = [sample("?", "{author}", f"rows.jsonl:{line}") for line in range(1, 9)] + [sample("{firm}", "x", "rows.jsonl:9")]
     with pytest.raises(UserError) as told:
         fill_placeholders(rows, {"name": "小墨"})
@@ -72,7 +72,7 @@ def test_a_text_that_no_row_asks_for_is_a_typing_mistake() -> None:
         refuse_unused_fill([sample("?", "!")], TEXTS, Path("rows.jsonl"))
 
 
-def test_rows_that_leave_the_name_open_are_told_and_code_is_not() -> None:
+def test_rows_that_leave_the_name_open_are_reported_and_code_is_not() -> None:
     assert unfilled_notes([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
     (sentence,) = unfilled_notes([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
     assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, and they are learned as they stand; data.fill.name=... puts")

@@ -89,7 +89,7 @@ def test_an_alpaca_question_is_its_instruction_with_its_input_below(instruction:
     assert read({"instruction": instruction, "input": more, "output": "hello"}) == [Sample(query, "hello", None, "f:1")]
 
 
-def test_an_alpaca_row_without_a_question_is_told() -> None:
+def test_an_alpaca_row_without_a_question_is_reported() -> None:
     assert complaint({"instruction": "", "input": " ", "output": "a"}) == '"instruction" must not be empty, got a string ("").'
     assert complaint({"instruction": "q", "input": 7, "output": "a"}) == '"input" must be a text, got a number (7).'
 
@@ -169,17 +169,17 @@ def test_an_answer_that_shall_not_be_learned_is_only_history(mark: dict[str, obj
         ),
     ],
 )
-def test_a_conversation_that_cannot_be_learned_from_is_told(turns: list[object], sentence: str) -> None:
+def test_a_conversation_that_cannot_be_learned_from_is_reported(turns: list[object], sentence: str) -> None:
     assert complaint({"messages": turns}) == sentence
 
 
-def test_two_different_system_texts_are_told() -> None:
+def test_two_different_system_texts_are_reported() -> None:
     row = {"messages": spoken("system: s", "user: q", "assistant: a"), "system": "t"}
 
     assert complaint(row) == '"system" and turn 1 of "messages" tell the model different things, "t" and "s".'
 
 
-def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_told() -> None:
+def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -> None:
     first: dict[str, object] = {"messages": spoken("user: q", "assistant: a")}
 
     assert complaint({"prompt": "q"}, first) == 'there is no column "messages", which the first row has; the columns are: "prompt".'

@@ -90,7 +90,7 @@ def test_one_document_cannot_be_split_and_none_cannot_be_learned(tmp_path: Path)
 
 def test_bad_rows_are_all_named_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "好"}\n{"text": 1}\n{"text": 2}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"(?s)2 of 3 rows are bad. Mend them; nothing was learned.*a.jsonl:2.*a.jsonl:3"):
+    with pytest.raises(UserError, match=r"(?s)2 of 3 rows are bad. Fix them; nothing was learned.*a.jsonl:2.*a.jsonl:3"):
         load_texts(section(tmp_path / "a.jsonl"), tiny_tokenizer(), tmp_path / "tokens")
     assert not (tmp_path / "tokens").exists()
 

@@ -128,5 +128,5 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told(row: dict[str, Any], sentence: str) -> None:
+def test_what_is_wrong_is_reported(row: dict[str, Any], sentence: str) -> None:
     assert complaint(row) == sentence

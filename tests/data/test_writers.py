@@ -61,7 +61,7 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_format_cannot_hold_is_told_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_format_cannot_hold_is_reported_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.xlsx"
     path.write_text("old")
     for answer, sentence in (
@@ -78,7 +78,9 @@ def test_what_a_format_cannot_hold_is_told_and_the_old_file_stays(tmp_path: Path
 
 
 @pytest.mark.parametrize(("library", "name"), [("openpyxl", "a.xlsx"), ("pyarrow", "a.parquet")])
-def test_a_missing_library_is_told_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str) -> None:
+def test_a_missing_library_is_reported_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str
+) -> None:
     monkeypatch.setitem(sys.modules, library, None)
 
     with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):

@@ -64,7 +64,7 @@ def test_a_smaller_batch_keeps_greedy_answers(ask: Ask, batches: list[int]) -> N
     assert batches == [24]
 
 
-def test_numbers_that_are_not_finite_are_told_with_the_line_of_the_file(
+def test_numbers_that_are_not_finite_are_reported_with_the_line_of_the_file(
     run: RunFolder, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(*_arguments: object, **_knobs: object) -> None:
@@ -113,7 +113,7 @@ def test_the_originals_truncation_cuts_references_and_bounds_prompt_and_answer_t
     assert [line["label"] for line in ours] == [json.loads(line)["summary"] for line in rows.read_text(encoding="utf-8").splitlines()]
 
 
-def test_an_answer_that_is_no_label_is_told_with_its_row_before_anything_is_asked(
+def test_an_answer_that_is_no_label_is_reported_with_its_row_before_anything_is_asked(
     run: RunFolder, rows: Path, tmp_path: Path, batches: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     knobs = ["task.kind=classification", "task.labels=[好, 坏]", f"output={tmp_path}"]

@@ -57,12 +57,12 @@ def test_without_a_file_the_held_out_rows_are_asked(run: RunFolder, capsys: pyte
     assert "2 rows compared" in capsys.readouterr().out
 
 
-def test_sampling_is_told_on_the_page(run: RunFolder, rows: Path) -> None:
+def test_sampling_is_reported_on_the_page(run: RunFolder, rows: Path) -> None:
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", "temperature=0.9", "top_p=0.8", "seed=4"]) == 0
     assert "sampled, temperature 0.9, top\\_p 0.8" in (run.path / "compare.md").read_text(encoding="utf-8")
 
 
-def test_beams_are_told_on_the_page(run: RunFolder, rows: Path) -> None:
+def test_beams_are_reported_on_the_page(run: RunFolder, rows: Path) -> None:
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "2", "num_beams=2"]) == 0
     assert "decoding: 2 beams" in (run.path / "compare.md").read_text(encoding="utf-8")
 
@@ -97,7 +97,7 @@ def test_rows_of_data_ask_their_questions_only(run: RunFolder, rows: Path, capsy
     assert "rouge" not in (run.path / "compare-rows.md").read_text(encoding="utf-8")
 
 
-def test_another_protocol_and_cut_references_are_told(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_protocol_and_cut_references_are_reported(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     knobs = ["protocol=swift", "truncation=original", "max_target_length=12"]
     assert main(["compare", str(run.path), "--data", str(rows), "--limit", "3", *knobs]) == 0
     text = (run.path / "compare.md").read_text(encoding="utf-8")
@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_a_sentence(words: list[str], sentence: str, 
     assert "Traceback" not in said
 
 
-def test_a_run_without_a_result_is_told_before_the_base_is_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_result_is_reported_before_the_base_is_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     begun = run.path.parent / "begun"
     begun.mkdir()
     shutil.copy(run.config, begun / "config.yaml")

@@ -148,7 +148,7 @@ def test_what_cannot_be_measured_is_a_sentence(base: Path, texts: Path, tmp_path
     (tmp_path / "bad.jsonl").write_text('{"text": 3}\n')
     with pytest.raises(UserError, match=r"empty\.txt holds no text to measure"):
         measured(base, tmp_path / "empty.txt", tmp_path / "out")
-    with pytest.raises(UserError, match=r'bad.jsonl:1: "text" must be a text, .* Mend this row; nothing was measured'):
+    with pytest.raises(UserError, match=r'bad.jsonl:1: "text" must be a text, .* Fix this row; nothing was measured'):
         measured(base, tmp_path / "bad.jsonl", tmp_path / "out")
     with pytest.raises(UserError, match="stride: must be at most 30 with windows of 32 tokens"):
         measured(base, texts, tmp_path / "out", "length=32", "stride=31")

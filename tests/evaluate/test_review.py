@@ -67,7 +67,7 @@ def test_a_run_that_is_not_to_be_measured_leaves_no_file(tmp_path: Path) -> None
     assert read_review(run) == (None, [])
 
 
-def test_a_model_folder_and_broken_files_are_told(run: RunFolder, tmp_path: Path) -> None:
+def test_a_model_folder_and_broken_files_are_reported(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a model folder, and nothing was tuned there"):
         forgetting_command(run.path.parent / "base", [])
     (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
@@ -96,7 +96,7 @@ def test_a_report_that_cannot_be_written_spoils_no_finished_run(run: RunFolder) 
     assert said[0].startswith("the report was not written: ")
 
 
-def test_questions_that_cannot_be_read_are_told_before_the_run(tmp_path: Path) -> None:
+def test_questions_that_cannot_be_read_are_reported_before_the_run(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     with pytest.raises(UserError, match="there is no such file"):
         tiny_run(recipe, "early", "forgetting.measure=true", f"forgetting.probes={tmp_path}/gone.jsonl")

@@ -57,7 +57,7 @@ def test_it_says_what_each_column_counts_and_how_the_file_was_read(file: Path, c
     assert "References: as the file has them, not cut here." in said
 
 
-def test_what_means_hide_is_told_and_warned_of(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_means_hide_is_reported_and_warned_of(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(file), "--output", str(tmp_path / "scores.json")]) == 0
 
     said = capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_cut_and_whole_references_stand_side_by_side(file: Path, tmp_path: Path,
     assert "chatglm-6b:4: references cut here to 2 tokens, as published" in said
 
 
-def test_references_that_an_evaluation_had_cut_are_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_references_that_an_evaluation_had_cut_are_reported(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.with_name("scores.json").write_text('{"references_cut_to": 62}', encoding="utf-8")
 
     assert main(["score", str(file), "--protocol", "chatglm-6b"]) == 0

@@ -26,7 +26,7 @@ def test_scores_are_those_of_the_protocol_with_intervals_and_settings(ask: Ask, 
     assert found["settings"]["max_new_tokens"] == 24  # from the run's data.max_target_length
 
 
-def test_the_scores_are_told(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_scores_are_reported(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ask(limit=5)
     said = capsys.readouterr().out
     assert "95 % interval" in said
@@ -35,7 +35,7 @@ def test_the_scores_are_told(ask: Ask, capsys: pytest.CaptureFixture[str]) -> No
     assert f"written to {folder}" in said
 
 
-def test_it_is_told_under_which_protocol_and_whether_references_were_cut(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_reported_under_which_protocol_and_whether_references_were_cut(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     whole = ask(limit=3)
     assert "protocol chatglm-6b: BLEU-4 over characters, references whole" in capsys.readouterr().out
     assert scores(whole)["references_cut_to"] is None
@@ -56,7 +56,7 @@ def test_another_protocol_asks_nothing_anew(ask: Ask, batches: list[int]) -> Non
     assert found["words"] != found["chatglm-6b"]
 
 
-def test_rows_that_the_protocol_leaves_out_are_told(ask: Ask, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_the_protocol_leaves_out_are_reported(ask: Ask, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     found = scores(ask("protocol=swift", folder=run.path.parent / "base", limit=4))  # the base before it learned to talk
     assert (found["dropped"], found["empty"]) == (4, 4)
     assert "4 rows left out of the means" in capsys.readouterr().out

@@ -35,7 +35,7 @@ def test_what_is_left_open_without_a_run_is_the_default_of_a_recipe() -> None:
     assert resolve(EvaluateSection(truncation="original"), None).max_new_tokens is None  # prompt and answer are bounded together
 
 
-def test_how_answers_are_chosen_and_references_cut_is_told() -> None:
+def test_how_answers_are_chosen_and_references_cut_is_reported() -> None:
     assert decoding(EvaluateSection()) == "greedy"
     assert decoding(EvaluateSection(num_beams=3)) == "3 beams"
     assert decoding(EvaluateSection(temperature=0.95, top_p=0.7)) == "sampled, temperature 0.95, top_p 0.7"

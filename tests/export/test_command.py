@@ -195,7 +195,7 @@ class TestBundles:
         assert answer(load_model(resolve_source(home))) == tuned(runs[method])
         assert (home / "config.yaml").is_file()
 
-    def test_a_base_that_is_elsewhere_is_told_where(
+    def test_a_base_that_is_elsewhere_is_reported_where(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -225,7 +225,7 @@ class TestBundles:
 
 
 class TestBases:
-    def test_one_that_was_moved_is_told_where_and_a_tuned_model_needs_none(
+    def test_one_that_was_moved_is_reported_where_and_a_tuned_model_needs_none(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         base = Path(base_of(runs["lora"]))

@@ -102,7 +102,7 @@ def test_tools_reach_the_template(tmp_path: Path) -> None:
     assert template.tokenizer.special_ids["<|tool|>"] in flat(template.prompt(said))
 
 
-def test_what_the_template_refuses_is_told(tmp_path: Path) -> None:
+def test_what_the_template_refuses_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write this conversation \(user system user\): the system speaks first"):
         tiny(tmp_path).prompt([Message("user", "a"), Message("system", "b"), Message("user", "c")])
 

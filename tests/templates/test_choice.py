@@ -45,7 +45,7 @@ def test_names_decide_nothing(tmp_path: Path, content: bytes) -> None:
     assert not mentions_role_tokens(tmp_path)
 
 
-def test_the_released_folders_are_told_apart(shared: Path) -> None:
+def test_the_released_folders_are_reported_apart(shared: Path) -> None:
     assert [mentions_role_tokens(shared / "tokenizers" / model) for model in ("chatglm2-6b", "chatglm3-6b")] == [False, True]
 
 

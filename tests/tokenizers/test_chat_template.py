@@ -26,7 +26,7 @@ def test_a_template_knows_the_names_of_the_tokens() -> None:
 
 
 @pytest.mark.parametrize("template", ["{% for %}", "{{ messages.__class__.__mro__ }}{{ ''.__class__.__base__.__subclasses__() }}"])
-def test_what_a_template_refuses_or_may_not_do_is_told(template: str) -> None:
+def test_what_a_template_refuses_or_may_not_do_is_reported(template: str) -> None:
     with pytest.raises(UserError, match=r"the model's own chat template cannot write this conversation \(user\): "):
         render_chat_template(SpecialTokens((), (), template, {}), [{"role": "user", "content": "a"}], answering=True)
     late = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]

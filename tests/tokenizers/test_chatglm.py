@@ -221,7 +221,7 @@ def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / VOCABULARY_FILE).write_bytes(content)
 
     with pytest.raises(UserError) as error:
@@ -230,14 +230,14 @@ def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) ->
     assert str(error.value) == f"{tmp_path / VOCABULARY_FILE} {sentence}"
 
 
-def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_is_reported(tmp_path: Path) -> None:
     (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary()[:-1000])
 
     with pytest.raises(UserError, match="is no SentencePiece model, or is cut short"):
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
 
 
-def test_a_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / VOCABULARY_FILE).mkdir()
 
     with pytest.raises(UserError, match="cannot be read: Is a directory"):

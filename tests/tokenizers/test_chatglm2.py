@@ -65,14 +65,14 @@ def test_a_newline_a_tab_and_many_spaces_are_kept(tmp_path: Path) -> None:
         (b"\x00nothing", "(8 bytes) is no SentencePiece model, or is cut short. Download the file again."),
     ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(UserError) as error:
         read_chatglm2(tmp_path / "tokenizer.model")
     assert str(error.value) == f"{tmp_path / 'tokenizer.model'} {sentence}"
 
 
-def test_a_vocabulary_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_vocabulary_of_another_kind_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(chatglm2_vocabulary(byte_fallback=False))
     with pytest.raises(UserError, match="without </s>, <unk> or byte pieces, so it is not that of ChatGLM2 or ChatGLM3"):
         read_chatglm2(tmp_path / "tokenizer.model")

@@ -53,7 +53,7 @@ def test_words_marks_digits_and_lines_are_taken_apart(tmp_path: Path) -> None:
     assert regex.findall(SPLIT, "I'm at 12345 a.m.!\n\n  好的") == ["I", "'m", " at", " ", "123", "45", " a", ".m", ".!\n\n", " ", " 好的"]
 
 
-def test_a_file_of_ranks_is_told_from_sentencepiece() -> None:
+def test_a_file_of_ranks_is_distinguished_from_sentencepiece() -> None:
     assert is_ranks(ranks())
     assert not is_ranks(chatglm2_vocabulary())
     assert not is_ranks(b"")
@@ -74,7 +74,7 @@ def test_a_piece_is_readable(tmp_path: Path) -> None:
         (b"IQ== 0\n", " lacks 255 of the 256 single bytes, so not every text can be written. Download it again."),
     ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str) -> None:
     with pytest.raises(UserError) as error:
         tiny(tmp_path, content)
     assert str(error.value) == f"{tmp_path / 'tokenizer.model'}{sentence}"

@@ -100,7 +100,7 @@ def test_byte_pieces_of_the_other_kind_decode_as_the_library_decodes_them(tmp_pa
         assert tokenizer.decode(ids) == rust.decode(ids), ids
 
 
-def test_a_broken_file_is_told(tmp_path: Path) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path) -> None:
     folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": b"{"})
     with pytest.raises(UserError, match=r"tokenizer.json \(1 bytes\) cannot be read as a tokenizer \(.*\). Download the file again."):
         read_tokenizer(tmp_path, {"model_type": "bloom"})

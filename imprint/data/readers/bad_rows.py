@@ -1,24 +1,25 @@
-"""What is wrong with a row, and the words in which its values are told."""
+"""Errors of rows, and descriptions of bad values."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 MAX_LISTED: Final = 10
-"""How many bad rows an error lists before it only counts."""
+"""Maximum number of bad rows that an error lists; the rest is counted."""
 
 
 class BadRowError(ValueError):
-    """What is wrong with one row, as the end of a sentence that starts with its place."""
+    """What is wrong with one row, as the end of a sentence that starts with the row's location."""
 
     text: str = ""
-    """The line as it stands in the file, where it is one that cannot be taken apart."""
+    """The line of the file, if it could not be parsed."""
 
 
 class BadRows:
-    """The bad rows of a source, of which only the first are kept, and how many good ones there are."""
+    """Counts good and bad rows of a source; keeps the messages of the first bad ones."""
 
     def __init__(self, source: Path | str) -> None:
         self._source = source
@@ -32,19 +33,19 @@ class BadRows:
         if len(self._listed) < MAX_LISTED:
             self._listed.append(f"{location}: {problem}")
 
-    def raise_if_any(self, remedy: str) -> None:
-        """Raise one UserError for all of them; `remedy` says what to do, with "{}" for the row or the rows."""
+    def raise_if_any(self, remedy: Bilingual) -> None:
+        """Raise one UserError for all bad rows. `remedy` says what to do; "{}" in its English stands for the row or the rows."""
         if not self._bad:
             return
         if self._bad == 1:
-            raise UserError(f"{self._listed[0]} {remedy.replace('{}', 'this row')}")
+            raise UserError(Bilingual(f"{self._listed[0]} {remedy.english.replace('{}', 'this row')}", remedy.chinese))
         more = f"\nand {self._bad - MAX_LISTED} more." if self._bad > MAX_LISTED else ""
-        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.replace('{}', 'them')}"
-        raise UserError("\n".join([head, *self._listed]) + more)
+        head = f"{self._source}: {self._bad} of {self._bad + self.good} rows are bad. {remedy.english.replace('{}', 'them')}"
+        raise UserError(Bilingual("\n".join([head, *self._listed]) + more, f"{self._bad} 行有问题。{remedy.chinese}"))
 
 
 def non_empty_text(value: object, column: str) -> str:
-    """The value of a column, which must be a text that is not blank; raises BadRowError for everything else."""
+    """The value of a column. Raises BadRowError if it is no text or blank."""
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     if not value.strip():
@@ -52,23 +53,23 @@ def non_empty_text(value: object, column: str) -> str:
     return valid_unicode(value, quote(column))
 
 
-def valid_unicode(text: str, what: str) -> str:
-    """The text; raises BadRowError where it holds half a character, as escapes of JSON can."""
+def valid_unicode(text: str, subject: str) -> str:
+    """The text. Raises BadRowError, with `subject` as its subject, for a lone surrogate, which JSON escapes can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise BadRowError(f"{what} holds half a character, {half}, without its other half. Write the whole character.") from error
+        surrogate = f"\\u{ord(text[error.start]):04x}"
+        raise BadRowError(f"{subject} holds half a character, {surrogate}, without its other half. Write the whole character.") from error
     return text
 
 
 def describe_value(value: object) -> str:
-    """The kind of a value and its beginning: `a string ("...")`."""
+    """The type of a value and its beginning: `a string ("...")`."""
     match value:
         case None:
             return "null"
         case bool():
-            return f"a truth value ({json.dumps(value)})"
+            return f"a boolean ({json.dumps(value)})"
         case int() | float():
             return f"a number ({clip(str(value))})"
         case str():
@@ -86,15 +87,15 @@ def quote(text: str) -> str:
 
 
 def clip(text: str, size: int = 40) -> str:
-    """The beginning of a text on one line, whatever cannot be printed escaped."""
+    """The beginning of a text on one line, non-printable characters escaped."""
     return printable(text if len(text) <= size else text[:size] + "...")
 
 
 def printable(text: str) -> str:
-    """The text on one line: newlines and whatever else cannot be printed as escapes."""
+    """The text on one line: newlines and other non-printable characters escaped."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _as_json(value: object) -> str:
-    """JSON as far as a value is; a table may hold dates and bytes within lists."""
+    """The value as JSON; dates and bytes, which tables may hold in lists, as strings."""
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -15,6 +15,7 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
 from imprint.data.readers.rows import read_rows
 from imprint.errors import UserError
 from imprint.files import read_jsonl
+from imprint.messages import Bilingual
 
 PREDICTION_COLUMNS: Final = (
     "predict",
@@ -75,7 +76,7 @@ def read_predictions(file: Path) -> Predictions:
         except BadRowError as problem:
             problems.add(location, problem)
         finished.append(row.get("finished") if isinstance(row, dict) else None)
-    problems.raise_if_any("Mend {}; nothing was scored.")
+    problems.raise_if_any(Bilingual("Fix {}; nothing was scored.", "请修正这些数据；没有计分。"))
     known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
     unfinished = None if known is None else sum(not value for value in known)
     return Predictions(prediction_column, reference_column, predictions, references, unfinished, _reference_limit_beside(file))

@@ -15,6 +15,7 @@ from imprint.data.readers.sources import parse_source, plain_encoding
 from imprint.data.sample import Sample
 from imprint.data.shapes import published_shape, samples_from_row
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
 JSON_START: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
@@ -30,7 +31,7 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     `limit` reads only so many. Raises UserError for a file that cannot be read or holds no question, and for all bad lines together.
     """
     rows = _row_questions(path, prompt_column) if holds_rows(path) else _line_questions(path)
-    found = collect_samples(islice(rows, limit), path, "Mend {}; nothing was asked.")
+    found = collect_samples(islice(rows, limit), path, Bilingual("Fix {}; nothing was asked.", "请修正这些数据；没有提问。"))
     if not found:
         raise UserError(f"{path} holds no question. Write one a line, or give rows of data.")
     return found

@@ -9,6 +9,7 @@ from imprint.data.readers.rows import read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, RowShape, detect_shape, samples_from_row
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 
 def read_samples(
@@ -28,14 +29,15 @@ def read_samples(
     was found and what is allowed.
     """
     columns = Columns(prompt_column, response_column, history_column)
-    samples = collect_samples(islice(iterate_samples(path, columns, tools=tools), limit), path, "Mend {}; nothing was read.")
+    remedy = Bilingual("Fix {}; nothing was read.", "请修正这些数据；没有读入任何内容。")
+    samples = collect_samples(islice(iterate_samples(path, columns, tools=tools), limit), path, remedy)
     if not samples:
         example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
         raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
     return samples
 
 
-def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: str) -> list[Sample]:
+def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: Bilingual) -> list[Sample]:
     """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `BadRows.raise_if_any`."""
     samples: list[Sample] = []
     problems = BadRows(source)

@@ -47,7 +47,7 @@ def test_a_column_of_parquet_is_read(tmp_path: Path) -> None:
     assert told(tmp_path / "a.parquet", column="page") == [("a.parquet:1", "甲"), ("a.parquet:2", "乙")]
 
 
-def test_what_is_no_text_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_what_is_no_text_is_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = [{"text": "好"}, {"text": 3}, {"text": " "}, {"title": "x"}, {"text": "好\ud83d"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "b.txt").write_bytes("这一行是好的文字。\n".encode() * 9 + b"\xff\n")

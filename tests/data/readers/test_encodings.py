@@ -78,7 +78,7 @@ def test_a_file_that_ends_within_a_character_tells_it_in_its_last_line(file: Pat
     assert "as the rest of the file is" in str(undecodable_error(str(last), encoding))
 
 
-def test_half_a_character_in_utf_16_is_told(file: Path) -> None:
+def test_half_a_character_in_utf_16_is_reported(file: Path) -> None:
     file.write_bytes((TEXT + "\ud83d" + TEXT).encode("utf-16-le", "surrogatepass"))
 
     (_number, line) = read(file)[3]
@@ -102,7 +102,7 @@ def test_pieces_join_to_the_text_wherever_they_are_cut(file: Path, monkeypatch: 
     assert sum(report_bytes) == sum(len(TEXT.encode(codec)) for codec in ("utf-8", "gb18030", "utf-16-le"))
 
 
-def test_a_line_longer_than_any_row_is_told_and_not_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_longer_than_any_row_is_reported_and_not_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "LONGEST_ROW", 3_000_000)
     file.write_bytes(b"short\n" + b"a" * 10_000_000 + b"\nshort\n" + b"a" * 3_000_001)
 

@@ -36,7 +36,7 @@ def test_the_place_of_a_mistake_in_an_array_does_not_depend_on_the_pieces(file: 
     assert (line, str(bad)) == (3, "the array is no JSON from here on: Expecting ',' delimiter at column 11.")
 
 
-def test_commas_too_many_and_comments_are_told_in_words_that_help(file: Path) -> None:
+def test_commas_too_many_and_comments_are_reported_in_words_that_help(file: Path) -> None:
     file.write_text('[{"a": 1},\n {"a": 2},\n]\n')
     *good, (line, bad) = array_rows(file, detect_encoding(file))
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
@@ -67,7 +67,7 @@ def test_a_string_without_an_end_does_not_fill_the_memory(file: Path, monkeypatc
     assert sum(report_bytes) < 10_000_000
 
 
-def test_a_key_that_stands_twice_is_told(file: Path) -> None:
+def test_a_key_that_stands_twice_is_reported(file: Path) -> None:
     text = '{"a": 1, "b": {"c": 1, "c": 2}}'
     sentence = 'has "c" twice in one object, so one of the two would be lost. Leave one out.'
     for content, rows in ((f"{text}\n{{}}", line_rows), (f"[{text}, {{}}]", array_rows)):

@@ -88,7 +88,7 @@ def test_files_beside_it_that_are_of_other_answers_or_broken_tell_nothing(tmp_pa
     [
         (
             [{"predict": "坏", "label": "好"}, {"predict": None, "label": "好"}],
-            'any.jsonl:2: "predict" must be a text, got null. Mend this row',
+            'any.jsonl:2: "predict" must be a text, got null. Fix this row',
         ),
         ([{"predict": "坏", "label": "好"}, {"predict": "坏"}], 'any.jsonl:2: there is no column "label", which the first row has'),
         ([{"predict": "坏", "label": ["好"]}], '"label" must be a text, got a list (["好"])'),
@@ -109,17 +109,17 @@ def test_what_cannot_be_scored_is_a_sentence_with_its_line(rows: list[Any], sent
     assert sentence in str(error.value)
 
 
-def test_all_bad_rows_are_told_together(tmp_path: Path) -> None:
+def test_all_bad_rows_are_reported_together(tmp_path: Path) -> None:
     file = lines(tmp_path / "any.jsonl", {"predict": "坏", "label": "好"}, *[{"predict": 1, "label": "好"}] * 12)
 
     with pytest.raises(UserError) as error:
         read_predictions(file)
 
     told = str(error.value).splitlines()
-    assert told[0] == f"{file}: 12 of 13 rows are bad. Mend them; nothing was scored."
+    assert told[0] == f"{file}: 12 of 13 rows are bad. Fix them; nothing was scored."
     assert told[1] == f'{file}:2: "predict" must be a text, got a number (1).'
-    assert told[-1] == "and 2 more."
-    assert len(told) == 12
+    assert told[-2:] == ["and 2 more.", "12 行有问题。请修正这些数据；没有计分。"]
+    assert len(told) == 13
 
 
 def test_a_folder_and_a_file_without_references_say_where_to_look(tmp_path: Path) -> None:

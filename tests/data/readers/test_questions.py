@@ -80,7 +80,7 @@ def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
         (b'{"content": "\\ud83d"}\n', 'questions.txt:1: "content" holds half a character'),
         (b"version https://git-lfs.github.com/spec/v1\n", "questions.txt is a Git LFS pointer, not the file itself."),
         (b"\x1f\x8b\x08\x00", "questions.txt is packed with gzip."),
-        (b'{"content": 3}\n' * 12, "questions.txt: 12 of 12 rows are bad. Mend them; nothing was asked.\n"),
+        (b'{"content": 3}\n' * 12, "questions.txt: 12 of 12 rows are bad. Fix them; nothing was asked.\n"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence_with_its_line(content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -91,6 +91,6 @@ def test_what_cannot_be_asked_is_a_sentence_with_its_line(content: bytes, senten
     assert sentence in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.txt: there is no such file\. Give a text with one question a line"):
         read_questions(tmp_path / "nowhere.txt", prompt_column="content")

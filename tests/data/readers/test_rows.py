@@ -80,7 +80,7 @@ def test_no_more_is_read_than_is_asked_for(tmp_path: Path) -> None:
     assert sum(report_bytes) <= 2**20 < file.stat().st_size
 
 
-def test_bytes_are_told_as_they_are_read_up_to_the_last(tmp_path: Path) -> None:
+def test_bytes_are_reported_as_they_are_read_up_to_the_last(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.json", "a.csv", "a.parquet"):
         write_samples(tmp_path / name, SAMPLES)
         report_bytes: list[int] = []
@@ -134,7 +134,7 @@ def test_a_workbook_is_described_with_its_sheets(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_while_it_is_read_is_reported(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, 1)
     rows = read_rows(tmp_path)

@@ -15,6 +15,9 @@ def read(file: Path, *, history_column: str | None = None, limit: int | None = N
     return read_samples(file, prompt_column="content", response_column="summary", history_column=history_column, limit=limit)
 
 
+FIX = "\n请修正这些数据；没有读入任何内容。"
+
+
 def refusal(file: Path, text: str | bytes, *, history_column: str | None = None) -> str:
     """What is said about a file with this text, its path left out."""
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -80,7 +83,7 @@ def test_a_history_is_turns_and_null_is_none(file: Path) -> None:
         ("{}", 'there is no column "content", which prompt_column names; the columns are: none.'),
         ('{"content": 7, "summary": "a"}', '"content" must be a text, got a number (7).'),
         ('{"content": "q", "summary": null}', '"summary" must be a text, got null.'),
-        ('{"content": "q", "summary": true}', '"summary" must be a text, got a truth value (true).'),
+        ('{"content": "q", "summary": true}', '"summary" must be a text, got a boolean (true).'),
         ('{"content": {"a": 1}, "summary": "a"}', '"content" must be a text, got an object ({"a": 1}).'),
         ('{"content": "q", "summary": " \\n"}', '"summary" must not be empty, got a string (" \\n").'),
         (
@@ -94,7 +97,7 @@ def test_a_history_is_turns_and_null_is_none(file: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named_with_its_number(file: Path, row: str, sentence: str) -> None:
-    assert refusal(file, f"{GOOD}\n{row}\n{GOOD}") == f"train.json:2: {sentence} Mend this row; nothing was read."
+    assert refusal(file, f"{GOOD}\n{row}\n{GOOD}") == f"train.json:2: {sentence} Fix this row; nothing was read.{FIX}"
 
 
 @pytest.mark.parametrize(
@@ -111,16 +114,17 @@ def test_a_bad_line_is_named_with_its_number(file: Path, row: str, sentence: str
 def test_a_history_of_another_shape_is_named(file: Path, history: object, sentence: str) -> None:
     row = json.dumps({"content": "q", "summary": "a", "history": history})
 
-    assert refusal(file, row, history_column="history") == f"train.json:1: {sentence} Mend this row; nothing was read."
+    assert refusal(file, row, history_column="history") == f"train.json:1: {sentence} Fix this row; nothing was read.{FIX}"
 
 
-def test_all_bad_rows_are_told_at_once_and_the_list_ends_somewhere(file: Path) -> None:
+def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Path) -> None:
     text = refusal(file, f"{GOOD}\n" + '{"content": "q", "summary": 1}\n' * 13)
 
     assert text.splitlines() == [
-        "train.json: 13 of 14 rows are bad. Mend them; nothing was read.",
+        "train.json: 13 of 14 rows are bad. Fix them; nothing was read.",
         *[f'train.json:{line}: "summary" must be a text, got a number (1).' for line in range(2, 12)],
         "and 3 more.",
+        f"13 行有问题。{FIX.strip()}",
     ]
 
 
@@ -136,7 +140,7 @@ def test_all_bad_rows_are_told_at_once_and_the_list_ends_somewhere(file: Path) -
         ("[" * 100_000, "train.json:1: is no JSON that can be read, too deep or with too long a number."),
     ],
 )
-def test_a_broken_array_is_told_with_its_line(file: Path, text: str, sentence: str) -> None:
+def test_a_broken_array_is_reported_with_its_line(file: Path, text: str, sentence: str) -> None:
     assert refusal(file, text).startswith(sentence)
 
 
@@ -154,18 +158,18 @@ def test_a_file_in_another_encoding_is_read_as_the_same_rows(file: Path, codec: 
 
 def test_damaged_bytes_in_utf_8_are_named_with_their_lines(file: Path) -> None:
     assert refusal(file, f"{GOOD}\n{GOOD}\n".encode() + b'{"content": "\xff') == (
-        "train.json:3: byte 0xFF at column 14 is not UTF-8, as the rest of the file is. Mend this row; nothing was read."
+        f"train.json:3: byte 0xFF at column 14 is not UTF-8, as the rest of the file is. Fix this row; nothing was read.{FIX}"
     )
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path / "none.jsonl")
 
     assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files."
 
 
-def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no rows")
 
     with pytest.raises(UserError) as error:
@@ -200,7 +204,7 @@ def test_a_column_that_somebody_named_is_not_replaced_by_a_shape_that_fits(file:
     assert str(error.value) == (
         f'{file}:1: there is no column "ask", which prompt_column names; the columns are: "prompt", "response". '
         'The row is one of a known shape ("prompt" is the question, "response" the answer): leave prompt_column out to have it read. '
-        "Mend this row; nothing was read."
+        f"Fix this row; nothing was read.{FIX}"
     )
 
 
@@ -213,7 +217,7 @@ def test_real_rows_are_read_in_every_encoding_and_shape_they_come_in(shared: Pat
     ]
 
 
-def test_a_path_through_a_file_is_told(file: Path) -> None:
+def test_a_path_through_a_file_is_reported(file: Path) -> None:
     file.write_text(GOOD)
 
     with pytest.raises(UserError, match="cannot be read: Not a directory"):

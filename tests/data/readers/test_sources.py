@@ -20,7 +20,7 @@ def test_a_file_that_is_really_called_so_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", ["0", "many", "", "-1", "٣"])
-def test_what_is_no_number_of_rows_is_told(count: str) -> None:
+def test_what_is_no_number_of_rows_is_reported(count: str) -> None:
     with pytest.raises(UserError) as error:
         parse_source(f"rows.csv#{count}")
 
@@ -28,7 +28,7 @@ def test_what_is_no_number_of_rows_is_told(count: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a#" + "9" * 5000])
-def test_what_can_be_no_name_is_told(name: str) -> None:
+def test_what_can_be_no_name_is_reported(name: str) -> None:
     with pytest.raises(UserError, match="cannot be the name of a file"):
         parse_source(name)
 
@@ -75,7 +75,7 @@ def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_p
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself."),
     ],
 )
-def test_a_file_that_holds_no_rows_is_told_by_what_it_is(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_file_that_holds_no_rows_is_reported_by_what_it_is(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "file").write_bytes(content)
 
     with pytest.raises(UserError) as error:

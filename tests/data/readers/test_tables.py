@@ -31,7 +31,7 @@ def test_blank_rows_and_empty_columns_at_the_end_are_nothing(tmp_path: Path) -> 
     assert read(tmp_path, "\n\ufeffq, a ,,\n,,,\n1,b,,\n2,c\n") == [(4, {"q": "1", "a": "b"}), (5, {"q": "2", "a": "c"})]
 
 
-def test_a_row_with_another_number_of_cells_is_told(tmp_path: Path) -> None:
+def test_a_row_with_another_number_of_cells_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, "q,a\n1\n1,2,3\n1,2\n") == [
         (2, 'has 1 cell, but the header has 2 columns: "q", "a".'),
         (3, 'has 3 cells, but the header has 2 columns: "q", "a".'),
@@ -39,18 +39,18 @@ def test_a_row_with_another_number_of_cells_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_title_above_the_header_is_told(tmp_path: Path) -> None:
+def test_a_title_above_the_header_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, "客服问答表,\nq,a\n1,2\n")[0] == (
         2,
         'has 2 cells, but the first row has one, "客服问答表". If that is a title, delete its row.',
     )
 
 
-def test_a_header_that_comes_again_is_told(tmp_path: Path) -> None:
+def test_a_header_that_comes_again_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, "q,a\n1,2\n\ufeffq,a\n3,4\n")[1] == (3, "is the header once more. Delete it.")
 
 
-def test_a_value_without_the_name_of_a_column_is_told(tmp_path: Path) -> None:
+def test_a_value_without_the_name_of_a_column_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, "q,,a\n1,,2\n1,x,2\n") == [
         (2, {"q": "1", "a": "2"}),
         (3, 'has "x" in a column to which the header gives no name.'),
@@ -72,14 +72,14 @@ def test_a_quote_that_is_not_closed_costs_its_own_row_only(tmp_path: Path) -> No
     ]
 
 
-def test_a_quote_within_a_quoted_cell_is_told(tmp_path: Path) -> None:
+def test_a_quote_within_a_quoted_cell_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, 'q,a\n1,"x"y"\n2,z\n') == [
         (2, 'a quote within a quoted cell must be written twice (""), and behind the closing one there must be "," or the end.'),
         (3, {"q": "2", "a": "z"}),
     ]
 
 
-def test_bytes_of_another_encoding_are_told_with_their_row(tmp_path: Path) -> None:
+def test_bytes_of_another_encoding_are_reported_with_their_row(tmp_path: Path) -> None:
     text = "问,答\n类型,好\n".encode() + "类型,好\n".encode("gb18030") + "类型,好\n".encode()
 
     assert read(tmp_path, text) == [

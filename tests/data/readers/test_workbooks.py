@@ -57,7 +57,7 @@ def test_hidden_sheets_are_named_and_not_read(tmp_path: Path) -> None:
     assert [place for place, _row in workbook_rows(path)] == [f"{path}!rows:2"]
 
 
-def test_an_error_of_a_formula_and_an_extra_cell_are_told(tmp_path: Path) -> None:
+def test_an_error_of_a_formula_and_an_extra_cell_are_reported(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "#REF!"], ["1", "2", "3"]])
 
     assert [str(row) for _place, row in workbook_rows(path)] == [
@@ -70,7 +70,7 @@ def test_control_characters_are_escaped_as_excel_does() -> None:
     assert escape_cell("a\r\nb\tc\x01_x0041__x") == "a_x000D_\nb\tc_x0001__x005F_x0041__x"
 
 
-def test_a_broken_workbook_is_told(tmp_path: Path) -> None:
+def test_a_broken_workbook_is_reported(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "2"]])
     with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as broken, zipfile.ZipFile(path) as whole:
         for name in whole.namelist():
@@ -107,7 +107,7 @@ def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
     assert [row for _place, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
 
 
-def test_broken_parquet_is_told(tmp_path: Path) -> None:
+def test_broken_parquet_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"q": [f"{number} " * 9 for number in range(3000)]})
     parquet.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="gzip")
@@ -134,7 +134,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("library", "name"), [("openpyxl", "a.xlsx"), ("pyarrow.parquet", "a.parquet")])
-def test_a_missing_library_is_told_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str) -> None:
+def test_a_missing_library_is_reported_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str
+) -> None:
     (tmp_path / name).write_bytes(b"")
     monkeypatch.setitem(sys.modules, library, None)
 
