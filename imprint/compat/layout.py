@@ -75,11 +75,11 @@ def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str,
 
 
 def write_whole(
-    folder: Path, tuner: Tuner, base: Path, state: Mapping[str, Any], gather: Callable[[Tensor], Tensor], *, writes: bool
+    folder: Path, tuner: Tuner, base: Path, state: Mapping[str, Any], gather: Callable[[Tensor], Tensor], *, is_main: bool
 ) -> None:
-    """Write checkpoint-N of a network that is shared between processes, which all call this; one of them `writes`."""
-    save_network(tuner.network, base, folder, as_bin=True, gather=gather, writes=writes)
-    if writes:
+    """Write checkpoint-N of a network that is sharded over processes; collective, and the process with `is_main` writes."""
+    save_network(tuner.network, base, folder, as_bin=True, gather=gather, is_main=is_main)
+    if is_main:
         write_json(folder / STATE, state)
 
 

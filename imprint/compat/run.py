@@ -97,7 +97,7 @@ def _writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState], None]:
         trainer_state = layout.trainer_state(lines, pace, step=step, next_rate=job.engine.learning_rate(step + 1))
         place, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
         if not job.engine.replicated:
-            layout.write_whole(place, job.tuner, base, trainer_state, job.engine.gather, writes=job.world.is_main)
+            layout.write_whole(place, job.tuner, base, trainer_state, job.engine.gather, is_main=job.world.is_main)
         elif job.world.is_main:
             layout.write_checkpoint(place, job.tuner, base, trainer_state)
         if not job.world.is_main:

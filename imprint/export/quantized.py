@@ -21,15 +21,15 @@ from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
     PREFIX_PART,
     copy_small_files,
-    divide,
-    quantize_read,
+    quantize_stored,
     quantized_fields,
     quantized_layers,
     read_tensors,
     refuse_missing,
-    scale_of,
+    scale_name,
     shard_names,
-    twin_of,
+    split_into_shards,
+    untied_name,
     write_index,
 )
 from imprint.models.families import build_network, read_config
@@ -117,7 +117,7 @@ class QuantizationPlan:
 
 def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
     """Write the folder `part`, which will be renamed to `out`, and read it back."""
-    shards = divide(plan.sizes, SHARD_BYTES)
+    shards = split_into_shards(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.before / 10**6)
     with Progress("quantising", megabytes, "MB") as bar:
@@ -155,14 +155,14 @@ def _check_disk(out: Path, needed: int) -> None:
 def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
     """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
     expected = network.state_dict()
-    before, sizes, missing = 0, {}, expected.keys() - set(map(scale_of, layers))
+    before, sizes, missing = 0, {}, expected.keys() - set(map(scale_name, layers))
     for name, tensor in _tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
-            twin_of(source, name, network, expected)
+            untied_name(source, name, network, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
-            sizes[scale_of(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize
+            sizes[scale_name(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize
     refuse_missing(source, missing - sizes.keys())
     return before, sizes
 
@@ -174,7 +174,7 @@ def _write(
     waiting, shard, done = iter(files.items()), {}, 0
     file, names = next(waiting)
     for name, tensor in _tensors(source, network):
-        parts = quantize_read(source, name, tensor, layers[name]) if name in layers else {name: tensor}
+        parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
         checksums = {}
         for key, value in parts.items():
             shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may be one piece of memory

@@ -1,1 +1,1 @@
-"""Networks as plain PyTorch modules, one architecture a file, and the folders they are read from."""
+"""Networks as plain PyTorch modules, one architecture per file, and the reading and writing of their weights."""

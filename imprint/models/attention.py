@@ -1,4 +1,4 @@
-"""Attention over packed sequences, a prefix shared by all of them, and an optional key-value cache.
+"""Attention over packed sequences, with a prefix shared by all of them and an optional key-value cache.
 
 Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H heads of keys and values, Q query
 heads that share each of them (1 where every query head has its own), D head size.
@@ -14,7 +14,7 @@ from torch import Tensor
 from imprint.pack import Pack
 
 Prefix = list[tuple[Tensor, Tensor]]
-"""One (keys, values) pair a layer, each (P, H, D), shared by every sequence and never copied per sequence."""
+"""One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
 
 MAX_SCORES = 2**27
 """Most attention scores computed at a time (fp32: half a GiB); larger batches are split."""
@@ -30,10 +30,10 @@ class KVCache:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.length = 0
-        """Length of the longest sequence: attention reads no further."""
+        """Length in tokens of the longest sequence: attention reads no further."""
 
     def update(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the pack's keys and values (T, H, D) at their offsets; return all of this layer, (B, H, length, D) each."""
+        """Write the pack's keys and values (T, H, D) at their offsets; returns all keys and values of the layer, (B, H, length, D) each."""
         self.keys[layer][pack.seq_ids, :, pack.offsets] = key
         self.values[layer][pack.seq_ids, :, pack.offsets] = value
         return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
@@ -46,7 +46,7 @@ class KVCache:
 
 @dataclass(frozen=True)
 class PaddedLayout:
-    """Where packed tokens lie in a padded (B, L) batch, and what each may attend to: computed once a forward pass, used by every layer."""
+    """The index of each packed token in a padded (B, L) batch, and its mask: computed once per forward pass, used by every layer."""
 
     index: Tensor | None
     """(T,) index of each token in the flattened padded batch; None where the pack needs no padding."""
@@ -94,10 +94,10 @@ def attend(
     score_scale: float = 1.0,
     slopes: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention of packed queries over the prefix and their sequence.
+    """Softmax attention of packed queries over the prefix and their own sequence.
 
     query (T, H * Q, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D)
-    -> (T, H * Q, D). Query heads that share a key head become further query rows of it, so keys are never expanded.
+    -> (T, H * Q, D). Query heads that share a key head are stacked as further rows of its queries, so keys are never expanded.
     `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
     range. `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
     only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
@@ -128,7 +128,7 @@ def attend(
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """What every attention needs in one forward pass."""
+    """The inputs of every attention in one forward pass."""
 
     pack: Pack
     layout: PaddedLayout
@@ -154,9 +154,9 @@ class ForwardContext:
 
 
 class SharedPrefixAttention(torch.autograd.Function):
-    """One softmax over the keys of a sequence and of the shared prefix, which is one matrix and never expanded over sequences.
+    """One softmax over the keys of a sequence and of the shared prefix, which is never expanded over sequences.
 
-    Backward gets inputs, output and log-sum-exp only; the scores are recomputed, as in FlashAttention (Dao et al. 2022).
+    Only inputs, output and log-sum-exp are saved for the backward pass; the scores are recomputed, as in FlashAttention (Dao et al. 2022).
     """
 
     @staticmethod
@@ -195,10 +195,10 @@ class SharedPrefixAttention(torch.autograd.Function):
         (grad,) = grads
         query, key, value, masked, prefix_key, prefix_value, slopes, out, log_sum = ctx.saved_tensors
         score_scale = ctx.score_scale
-        centre = (grad.float() * out.float()).sum(-1, keepdim=True)
+        delta = (grad.float() * out.float()).sum(-1, keepdim=True)  # as FlashAttention calls it
         weights = _scores(query, key, masked, score_scale, slopes).sub_(log_sum).exp_()
         grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
-        grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(centre)).mul_(score_scale).to(query.dtype)
+        grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(delta)).mul_(score_scale).to(query.dtype)
         grad_query = grad_scores @ key
         grad_key = grad_scores.transpose(-1, -2) @ query
         grad_prefix_key = grad_prefix_value = None
@@ -206,7 +206,7 @@ class SharedPrefixAttention(torch.autograd.Function):
             weights = _prefix_scores(query, prefix_key, score_scale, slopes).sub_(log_sum).exp_()
             grad_prefix_value = _fold_batch(weights.to(value.dtype)).transpose(-1, -2) @ _fold_batch(grad)
             grad_weights = _matmul_shared(grad, prefix_value.transpose(-1, -2)).float()
-            grad_scores = weights.mul_(grad_weights.sub_(centre)).mul_(score_scale).to(query.dtype)
+            grad_scores = weights.mul_(grad_weights.sub_(delta)).mul_(score_scale).to(query.dtype)
             grad_query += _matmul_shared(grad_scores, prefix_key)
             grad_prefix_key = _fold_batch(grad_scores).transpose(-1, -2) @ _fold_batch(query)
         return (
@@ -222,7 +222,7 @@ class SharedPrefixAttention(torch.autograd.Function):
 
 
 def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, Q * L, S) of the keys of the sequence itself."""
+    """fp32 scores (B, H, Q * L, S) of the sequence's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
     scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, first=0)
     scores.unflatten(2, (-1, masked.shape[2])).masked_fill_(masked.unsqueeze(2), float("-inf"))
@@ -245,17 +245,17 @@ def _add_alibi_(scores: Tensor, slopes: Tensor | None, *, first: int) -> Tensor:
 def _softmax_(*parts: Tensor) -> Tensor:
     """Turn scores (..., S) into the weights of one softmax over all parts, in place; returns its log-sum-exp (..., 1).
 
-    Weights are divided by their sum: subtracting its logarithm from the scores would round at the size of the scores.
+    The weights are divided by their sum: subtracting its logarithm from the scores would round at the magnitude of the scores.
     """
-    top = parts[0].amax(-1, keepdim=True)
+    largest = parts[0].amax(-1, keepdim=True)
     for part in parts[1:]:
-        top = torch.maximum(top, part.amax(-1, keepdim=True))
-    total = torch.zeros_like(top)
+        largest = torch.maximum(largest, part.amax(-1, keepdim=True))
+    total = torch.zeros_like(largest)
     for part in parts:
-        total += part.sub_(top).exp_().sum(-1, keepdim=True)
+        total += part.sub_(largest).exp_().sum(-1, keepdim=True)
     for part in parts:
         part.div_(total)
-    return total.log_().add_(top)
+    return total.log_().add_(largest)
 
 
 def _fold_batch(rows: Tensor) -> Tensor:
@@ -264,6 +264,6 @@ def _fold_batch(rows: Tensor) -> Tensor:
 
 
 def _matmul_shared(rows: Tensor, prefix: Tensor) -> Tensor:
-    """(B, H, L, X) times one (H, X, Y) for the whole batch -> (B, H, L, Y): one batched product over heads, so nothing is expanded."""
+    """(B, H, L, X) times one (H, X, Y) for the whole batch -> (B, H, L, Y), as one batched product over heads."""
     product = _fold_batch(rows) @ prefix
     return product.view(rows.shape[1], rows.shape[0], rows.shape[2], -1).transpose(0, 1)

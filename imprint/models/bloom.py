@@ -19,7 +19,7 @@ MLP_RATIO = 4
 
 
 class Bloom(Network):
-    """The network; its head is its embedding, which official folders store once."""
+    """The network; the head is tied to the embedding, which official folders store once."""
 
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
@@ -47,12 +47,12 @@ class Bloom(Network):
         return self.transformer.word_embeddings.weight
 
     def parameter_name(self, stored: str) -> str:
-        """Official folders leave out the `transformer.` that others prefix names with."""
+        """Official folders leave out the prefix `transformer.`, others have it."""
         return stored if stored.startswith(("transformer.", "lm_head.")) else f"transformer.{stored}"
 
 
 class Transformer(nn.Module):
-    """Embedding and its norm, blocks, final norm."""
+    """Embedding with its norm, blocks, final norm."""
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and with a residual around it (or around both)."""
+    """Attention and MLP, each with a norm in front; the residual is taken before the norm or, in some releases, after it."""
 
     def __init__(self, config: BloomConfig, index: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def _norm(config: BloomConfig) -> nn.LayerNorm:
 
 
 def alibi_slopes(heads: int, device: torch.device) -> Tensor:
-    """fp32 slopes (H,): a geometric sequence from 2^(-8/n), where n is the largest power of two not above H.
+    """fp32 slopes (H,): a geometric sequence from 2^(-8/n), where n is the largest power of two up to H.
 
     The other heads take every second slope of the sequence for 2n heads (Press et al. 2021, arXiv 2108.12409).
     """

@@ -18,12 +18,12 @@ from imprint.pack import ContextSpan
 from imprint.quant.linear import QuantizedEmbedding, make_linear
 
 RESIDUAL_SCALE = (2 * 28) ** 0.5
-"""The official code says 28 layers whatever their number, and the weights are trained with it."""
+"""The official code uses 28 layers here whatever their number, and the weights were trained with it."""
 ROPE_THETA = 10000.0
 
 
 class ChatGLM(Network):
-    """The network; its head is its embedding."""
+    """The network; the head is tied to the embedding."""
 
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
@@ -63,7 +63,7 @@ class ChatGLM(Network):
         return ContextSpan(length, anchor)
 
     def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
-        """First axis: 0, 1, 2 ... in the context, its anchor behind it. Second axis: 0 in the context, 1, 2, 3 ... behind it."""
+        """First axis: 0, 1, 2 ... in the context, the anchor after it. Second axis: 0 in the context, 1, 2, 3 ... after it."""
         return torch.stack((torch.where(offsets < context, offsets, anchor), (offsets - context + 1).clamp(min=0)))
 
 
@@ -87,7 +87,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with a scaled residual of its normalised input."""
+    """Attention and MLP, each with a residual of its scaled, normalised input."""
 
     def __init__(self, config: ChatGLMConfig, index: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from imprint.quant.linear import QuantizedLinear, make_linear
 
 
 class ChatGLM2(Network):
-    """The network; its head is a weight of its own."""
+    """The network; the head is not tied to the embedding."""
 
     transformer: "Transformer"
 
@@ -42,12 +42,12 @@ class ChatGLM2(Network):
 
     @property
     def projection_width(self) -> int:
-        """The embedding of a prefix with a projection is as wide as all its keys and values."""
+        """As wide as the keys and values of all layers."""
         return self.shape.num_layers * 2 * self.shape.num_kv_heads * self.shape.head_dim
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks and final norm; the head is stored here too."""
+    """Embedding, blocks, final norm and head."""
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and with a residual around both."""
+    """Attention and MLP, each with a norm in front and a residual around both."""
 
     def __init__(self, config: ChatGLM2Config, index: int) -> None:
         super().__init__()
@@ -137,12 +137,12 @@ class MLP(nn.Module):
 
 
 def _norm(config: ChatGLM2Config) -> nn.RMSNorm:
-    """RMSNorm is computed in fp32 and rounded once, after the weight, as in the original."""
+    """RMSNorm, computed in fp32 and rounded once, after the weight, as in the original."""
     return nn.RMSNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
 
 def _linear(config: ChatGLM2Config, in_features: int, out_features: int, *, bias: bool = False) -> nn.Linear | QuantizedLinear:
-    """A linear; if quantised, its scales have the dtype of the weights."""
+    """A linear layer; if quantised, its scales have the dtype of the weights."""
     return make_linear(in_features, out_features, config.quantization_bit, bias=bias, scale_dtype=None)
 
 
@@ -155,8 +155,8 @@ def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tup
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first half of each head of (T, H, D), neighbours forming pairs; the second half passes through."""
-    rotated, passed = x.chunk(2, -1)
+    """Rotate the first half of each head of (T, H, D) in neighbouring pairs; the second half is unchanged."""
+    rotated, unchanged = x.chunk(2, -1)
     first, second = rotated.unflatten(-1, (-1, 2)).unbind(-1)
     pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), -1)
-    return torch.cat((pairs.flatten(-2), passed), -1)
+    return torch.cat((pairs.flatten(-2), unchanged), -1)

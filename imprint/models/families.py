@@ -1,10 +1,11 @@
-"""From a config.json to the network it describes; decided by its fields, never by a folder's name."""
+"""Builds the network that a config.json describes; its fields decide the architecture, never the folder's name."""
 
 from pathlib import Path
 from typing import Any
 
 from imprint.errors import UserError
 from imprint.files import read_json_object
+from imprint.messages import Bilingual
 from imprint.models.bloom import Bloom
 from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2
@@ -14,54 +15,67 @@ from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import Network
 from imprint.tokenizers.hf import GENERATION_CONFIG
 
-NATIVE = (
+SUPPORTED = (
     'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '
     'original layout ("chatglm" and "multi_query_group_num"), BLOOM ("bloom"), and causal language models of transformers'
 )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The fields of a model folder's config.json."""
+    """The fields of a model folder's config.json. Raises UserError where there is none, or it is not a JSON object."""
     path = folder / "config.json"
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder. Give the folder that holds the model's config.json and weights.")
+        raise UserError(
+            Bilingual(
+                f"{folder}: there is no such folder. Give the folder that holds the model's config.json and weights.",
+                "没有这个目录：请给出含有 config.json 和权重的模型目录。",
+            )
+        )
     if not path.is_file():
         raise UserError(
-            f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights."
+            Bilingual(
+                f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights.",
+                "缺少 config.json：请给出含有 config.json 和权重的模型目录。",
+            )
         )
     return read_json_object(path)
 
 
 def build_network(fields: dict[str, Any], folder: Path) -> Network:
-    """The network for the fields of the folder's config.json, its weights not yet there (on the meta device when the caller says so).
+    """The network for the fields of the folder's config.json, without weights; under `torch.device("meta")` they take no memory.
 
-    Raises UserError for fields that are missing, impossible, or of an architecture that is not known.
+    Raises UserError for missing or impossible fields and for an unsupported architecture.
     """
     generation = read_json_object(path) if (path := folder / GENERATION_CONFIG).is_file() else {}
     try:
         return _build(fields, generation)
-    except UserError as error:  # which names the file, and not where it is
+    except UserError as error:  # names the file without its folder
         raise UserError(f"{folder}/{error}") from error
 
 
 def _build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
-    kind = fields.get("model_type")
-    if kind == "chatglm" and "multi_query_group_num" in fields:
+    model_type = fields.get("model_type")
+    if model_type == "chatglm" and "multi_query_group_num" in fields:
         return ChatGLM2(ChatGLM2Config.read(fields))
-    if kind == "chatglm" and "inner_hidden_size" in fields:
+    if model_type == "chatglm" and "inner_hidden_size" in fields:
         return ChatGLM(ChatGLMConfig.read(fields))
-    if kind == "bloom":
+    if model_type == "bloom":
         return Bloom(BloomConfig.read(fields))
     from imprint.models import hf  # transformers takes seconds to import
 
-    if hf.knows(kind):
+    if hf.is_supported(model_type):
         return hf.build(fields, generation)
     remote = ' Its "auto_map" asks for code from the folder, which is never run.' if "auto_map" in fields else ""
-    raise UserError(f'config.json: "model_type" is {kind!r}, an architecture that is not known here.{remote} Known: {NATIVE}.')
+    raise UserError(
+        Bilingual(
+            f'config.json: "model_type" is {model_type!r}, an architecture that is not supported.{remote} Supported: {SUPPORTED}.',
+            f'config.json："model_type" 为 {model_type!r}，不支持这种架构{"；目录自带的代码从不运行" if remote else ""}。',
+        )
+    )
 
 
 def listing(folder: Path) -> str:
-    """A folder's content in a few words, for a sentence."""
+    """The first names in a folder, for an error message."""
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:6]) or "nothing"
     return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown

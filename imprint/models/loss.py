@@ -1,4 +1,4 @@
-"""Cross-entropy at target positions, the vocabulary head included, in chunks of rows."""
+"""Vocabulary head and cross-entropy in one, computed in chunks of rows so that few logits exist at a time."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_ROWS = 1024
+"""Most rows of logits that exist at a time."""
 
 
 def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """Sum of the cross-entropies of N targets; divide by the tokens of the whole accumulated batch.
 
-    hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. Gradients go to `hidden`, and to `head` only where it is trained. At most
-    1024 rows of logits exist at a time.
+    hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. `head` gets a gradient only where it is trained.
     """
-    if not torch.is_grad_enabled():  # a Function hears what requires a gradient, not whether one will be asked for
+    if not torch.is_grad_enabled():  # a Function's needs_input_grad is true even under no_grad
         hidden, head = hidden.detach(), head.detach()
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return loss
@@ -24,33 +24,33 @@ def target_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def token_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """The cross-entropy of each of N targets, without a gradient: hidden (N, C), head (V, C), labels (N,) -> (N,) in fp32."""
-    found = [
+    losses = [
         functional.cross_entropy(
             (hidden[start : start + CHUNK_ROWS] @ head.t()).float(), labels[start : start + CHUNK_ROWS], reduction="none"
         )
         for start in range(0, len(labels), CHUNK_ROWS)
     ]
-    return torch.cat(found) if found else hidden.new_zeros(0, dtype=torch.float32)
+    return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The gradient is computed in the forward pass, while a chunk's logits are at hand, and only scaled in the backward pass."""
+    """Computes the gradients in the forward pass, where each chunk's logits exist, and only scales them in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-        wants_hidden, wants_head = ctx.needs_input_grad[:2]
+        needs_hidden, needs_head = ctx.needs_input_grad[:2]
         loss = hidden.new_zeros((), dtype=torch.float32)
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_head = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         for start in range(0, len(labels), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            wanted = labels[rows, None]
+            targets = labels[rows, None]
             logits = (hidden[rows] @ head.t()).float()
-            total = logits.logsumexp(-1, keepdim=True)
-            loss += (total - logits.gather(1, wanted)).sum()
+            log_sum = logits.logsumexp(-1, keepdim=True)
+            loss += (log_sum - logits.gather(1, targets)).sum()
             if grad_hidden is not None or grad_head is not None:
-                grad = logits.sub_(total).exp_()
-                grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
+                grad = logits.sub_(log_sum).exp_()
+                grad.scatter_add_(1, targets, grad.new_full(targets.shape, -1.0))
                 grad = grad.to(hidden.dtype)
                 if grad_hidden is not None:
                     torch.mm(grad, head, out=grad_hidden[rows])
@@ -62,7 +62,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        """Scale what the forward pass has found."""
+        """Scale the gradients of the forward pass."""
         grad_hidden, grad_head = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grads[0],

@@ -1,4 +1,4 @@
-"""The base class of every architecture: packed ids -> hidden states, and hidden states -> logits, as two calls.
+"""The base class of every architecture: one call from packed ids to hidden states, one from hidden states to logits.
 
 Legend: T packed tokens, A position axes, C hidden size, V vocabulary size, N any number of rows.
 """
@@ -33,11 +33,11 @@ class ModelShape:
     hidden_size: int
     """C."""
     max_length: int
-    """Length in tokens of the longest sequence that the base was made for."""
+    """Length in tokens of the longest sequence that the base was trained on."""
 
 
 class Network(nn.Module):
-    """An architecture. Subclasses name their modules as the official weights do, and define contexts and positions."""
+    """An architecture. Subclasses name their modules as the official weights do, and override contexts and positions where they differ."""
 
     transformer: nn.Module
     """Everything but the head (which some official layouts put inside): a ForwardContext -> hidden states (T, C) after the final norm."""
@@ -46,15 +46,15 @@ class Network(nn.Module):
     tied: Mapping[str, str] = MappingProxyType({})
     """Tied weights that official files store twice: name prefix of the copy -> name prefix of the original."""
     saves_tied_weights: ClassVar[bool] = True
-    """Whether the copies are written too, as in this architecture's official files."""
+    """Whether this architecture's official files contain the copies; then they are written too."""
 
     def __init__(self, shape: ModelShape, *, end_ids: frozenset[int], quantization_bit: int | None) -> None:
         super().__init__()
         self.shape = shape
         self.end_ids = end_ids
-        """Ids that end an answer; `imprint.load` adds those with which the chat template ends a turn."""
+        """Ids that end an answer; `imprint.load` adds those of the chat template."""
         self.quantization_bit = quantization_bit
-        """Bits of the blocks' weights, 8 or 4; None if they are not quantised."""
+        """Bits of the weights in the blocks, 8 or 4; None if they are not quantised."""
 
     def forward(
         self,
@@ -67,7 +67,7 @@ class Network(nn.Module):
     ) -> Tensor:
         """Hidden states (T, C) after the final norm.
 
-        `hidden_states`, if given, is extended by the embeddings, the input of each further block and the result. `checkpointing` recomputes
+        `hidden_states`, if given, gets the input of each block and the result appended. `checkpointing` recomputes
         each block in the backward pass instead of storing its activations.
         """
         context = ForwardContext.from_pack(pack, prefix, cache)
@@ -133,7 +133,7 @@ class Network(nn.Module):
         )
 
     def finish_loading(self, device: torch.device) -> None:
-        """Create what no file stores, on the device that the weights have just been loaded to."""
+        """Called after the weights were loaded to `device`: create buffers that no file stores."""
 
     def parameter_name(self, stored: str) -> str:
         """The network's name of a tensor that a file stores as `stored`."""

@@ -1,4 +1,4 @@
-"""A model folder as transformers itself runs it: the reference for folders that are written for transformers."""
+"""A model folder run by transformers itself: the reference for exported folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -53,7 +53,7 @@ def save_best(job: TrainJob, state: TrainState) -> None:
         with job.engine.full_precision() if job.tuner.adapter is not None else nullcontext():
             job.world.on_main(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
     else:
-        job.tuner.save_sharded(folder, base, job.engine.gather, writes=job.world.is_main)
+        job.tuner.save_sharded(folder, base, job.engine.gather, is_main=job.world.is_main)
 
 
 def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:

@@ -24,7 +24,7 @@ from imprint.engine.strategy import MOMENTS, VALUE
 from imprint.errors import UserError
 from imprint.files import atomic_folder, temporary_path, translate_disk_errors, write_json
 from imprint.messages import Bilingual
-from imprint.models.checkpoint import divide, shard_names
+from imprint.models.checkpoint import shard_names, split_into_shards
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 
@@ -118,7 +118,7 @@ def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
 
 def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
     """Write what this process has to write; returns the files' checksums."""
-    groups = divide({name: 12 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
+    groups = split_into_shards({name: 12 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
     kinds = {TRAINED: (VALUE,), OPTIMIZER: MOMENTS}
     files = {last: shard_names(Path(last).stem, "safetensors", len(groups)) for last in kinds}
     checksums: dict[str, int] = {}

@@ -67,9 +67,9 @@ class Tuner(nn.Module):
         ratio = self.section.plus_ratio if isinstance(self.section, LoraSection) else 1.0
         return {name: ratio for name in self.trainable_parameters() if name.endswith(LORA_B)} if ratio != 1 else {}
 
-    def save_sharded(self, folder: Path, base_folder: Path, gather: Callable[[Tensor], Tensor], *, writes: bool) -> None:
-        """Write a fully tuned network that is sharded over processes; collective, and one of the processes `writes`."""
-        save_network(self.network, base_folder, folder, gather=gather, writes=writes)
+    def save_sharded(self, folder: Path, base_folder: Path, gather: Callable[[Tensor], Tensor], *, is_main: bool) -> None:
+        """Write a fully tuned network that is sharded over processes; collective, and the process with `is_main` writes."""
+        save_network(self.network, base_folder, folder, gather=gather, is_main=is_main)
 
     def save(self, folder: Path, *, base: str, base_folder: Path, template: str, step: int, scores: dict[str, float]) -> None:
         """Write the result: an adapter folder, or a model folder in the official layout."""

@@ -19,46 +19,48 @@ FIELDS = {
 }
 
 
-def classes(kind: str, **change: object) -> Any:
+def build(kind: str, **change: object) -> Any:
     AttentionInterface.register(ATTENTION, attention_hook)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**FIELDS, **change}), attn_implementation=ATTENTION).eval()
 
 
-def test_every_attention_is_found_in_the_order_of_the_layers_without_a_number() -> None:
-    found = probe_attention(classes("mistral", sliding_window=8), "refused:")
+def test_every_attention_is_recorded_in_the_order_of_the_layers() -> None:
+    attentions = probe_attention(build("mistral", sliding_window=8), "own")
 
-    assert found == [ProbedAttention(layer, num_kv_heads=2, key_dim=4, value_dim=4, window=8, unsupported=()) for layer in range(2)]
-
-
-def test_what_ours_does_not_know_is_named() -> None:
-    with pytest.raises(UserError, match=r"^refused: its attention is handed 'softcap', which ours does not know\.$"):
-        probe_attention(classes("gemma2"), "refused:")
+    assert attentions == [ProbedAttention(layer, num_kv_heads=2, key_dim=4, value_dim=4, window=8, unsupported=()) for layer in range(2)]
 
 
-def test_layers_that_are_counted_otherwise_are_refused() -> None:
-    causal = classes("llama")
-    causal.model.layers[1].self_attn.layer_idx = 5
+def test_an_unsupported_argument_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"'own' of transformers cannot be used here: its attention takes 'softcap', which ours does not support\.\n"
+    ):
+        probe_attention(build("gemma2"), "own")
 
-    with pytest.raises(UserError, match=r"^refused: its attentions are not counted 0, 1, 2 \.\.\., but \[0, 5\]\.$"):
-        probe_attention(causal, "refused:")
+
+def test_layers_that_are_numbered_otherwise_are_refused() -> None:
+    model = build("llama")
+    model.model.layers[1].self_attn.layer_idx = 5
+
+    with pytest.raises(UserError, match=r"here: its layers are not numbered 0, 1, 2 \.\.\., but \[0, 5\]\.\n"):
+        probe_attention(model, "own")
 
 
-def test_an_attention_that_sees_what_comes_is_refused() -> None:
-    causal = classes("llama")
-    causal.model.layers[0].self_attn.is_causal = False
+def test_bidirectional_attention_is_refused() -> None:
+    model = build("llama")
+    model.model.layers[0].self_attn.is_causal = False
 
-    with pytest.raises(UserError, match="is handed 'attention in both directions'"):
-        probe_attention(causal, "refused:")
+    with pytest.raises(UserError, match="its attention takes 'bidirectional attention'"):
+        probe_attention(model, "own")
 
 
 def test_layers_of_several_sizes_are_refused() -> None:
-    causal, other = classes("llama"), classes("llama", num_key_value_heads=4)
-    causal.model.layers[1] = other.model.layers[1]
+    model, other = build("llama"), build("llama", num_key_value_heads=4)
+    model.model.layers[1] = other.model.layers[1]
 
-    with pytest.raises(UserError, match=r"^refused: its keys and values are not of one size in all layers\.$"):
-        probe_attention(causal, "refused:")
+    with pytest.raises(UserError, match=r"here: its keys and values do not have the same size in all layers\.\n"):
+        probe_attention(model, "own")
 
 
-def test_an_exception_is_said_on_one_short_line() -> None:
+def test_an_exception_is_summarized_on_one_short_line() -> None:
     assert summarize_error(ValueError("a\n  b " + "c" * 300)) == "ValueError: a b " + "c" * 196

@@ -107,7 +107,7 @@ class TestLayouts:
 
         assert equal(read(folder), weights())
 
-    def test_what_the_network_computes_itself_is_passed_over(self, tmp_path: Path) -> None:
+    def test_tensors_that_the_network_computes_itself_are_ignored(self, tmp_path: Path) -> None:
         extra = {
             "transformer.layers.0.attention.rotary_emb.inv_freq": torch.zeros(8),
             "transformer.prefix_encoder.embedding.weight": torch.zeros(4, 128),
@@ -120,7 +120,7 @@ class TestLayouts:
         for as_bin in (True, False):
             assert equal(read(sharded(tmp_path / str(as_bin), as_bin=as_bin)), weights())
 
-    def test_the_network_is_frozen_and_takes_the_type_that_is_asked(self, tmp_path: Path) -> None:
+    def test_the_network_is_frozen_and_has_the_requested_dtype(self, tmp_path: Path) -> None:
         network = read(base(tmp_path / "base", {name: tensor.half() for name, tensor in weights().items()}), torch.bfloat16)
 
         assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
@@ -183,7 +183,7 @@ class TestBrokenFolders:
 
         sentence = refusal(base(tmp_path / "base", {**tensors, name: torch.ones(tensors[name].shape, dtype=dtype)}))
 
-        assert f'{name!r} holds {dtype} numbers, config.json calls for floating-point numbers ("quantization_bit" says' in sentence
+        assert f'{name!r} holds {dtype} values, config.json calls for floating-point values ("quantization_bit" says' in sentence
         assert "Take config.json from the folder the weights come from." in sentence
 
     @pytest.mark.parametrize("row", [0, 39])
@@ -203,12 +203,12 @@ class TestBrokenFolders:
     def test_plain_pickle_is_refused_without_a_warning(self, tmp_path: Path) -> None:
         folder = write_config(tmp_path / "base", small_fields())
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": [1.0]}, protocol=4))
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
 
             assert "cannot be read as plain weights" in refusal(folder)
 
-        assert told == []
+        assert caught == []
 
     @pytest.mark.parametrize("name", ["../outside.bin", "/etc/hostname", "sub/inside.bin"])
     def test_an_index_names_no_file_outside_its_folder(self, tmp_path: Path, name: str) -> None:
@@ -228,23 +228,23 @@ class TestBrokenFolders:
         assert 'model.safetensors.index.json: must be a JSON object with a "weight_map"' in refusal(folder)
 
     @pytest.mark.parametrize("kind", ["bin", "legacy", "safetensors"])
-    def test_a_file_cut_anywhere_is_a_sentence(self, tmp_path: Path, kind: str) -> None:
+    def test_a_file_cut_anywhere_is_a_user_error(self, tmp_path: Path, kind: str) -> None:
         folder = write_config(tmp_path / "base", small_fields())
         file = folder / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
         if kind == "safetensors":
             save_file({name: tensor.clone() for name, tensor in weights().items()}, file)
         else:
             torch.save(weights(), file, _use_new_zipfile_serialization=kind == "bin")
-        whole = file.read_bytes()
+        content = file.read_bytes()
         generator = random.Random(0)
 
-        for size in [0, 1, 2, 8, 100, len(whole) - 1, *(generator.randrange(len(whole)) for _ in range(20))]:
-            file.write_bytes(whole[:size])
+        for size in [0, 1, 2, 8, 100, len(content) - 1, *(generator.randrange(len(content)) for _ in range(20))]:
+            file.write_bytes(content[:size])
             assert f"{file}: " in refusal(folder)
             assert "Download the file again" in refusal(folder)
 
     @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {1: torch.zeros(1)}, {"a": {"b": torch.zeros(1)}}])
-    def test_a_file_of_other_things_is_a_sentence(self, tmp_path: Path, content: object) -> None:
+    def test_a_file_of_anything_but_tensors_is_a_user_error(self, tmp_path: Path, content: object) -> None:
         file = tmp_path / "pytorch_model.bin"
         torch.save(content, file)
 
@@ -262,7 +262,7 @@ class TestBrokenFolders:
         assert not canary.exists()
         assert "or holds code, which is never run" in sentence
 
-    def test_the_canary_would_sing(self, tmp_path: Path) -> None:
+    def test_the_canary_would_run_in_an_unsafe_load(self, tmp_path: Path) -> None:
         torch.save({EMBEDDING: Canary(tmp_path / "ran")}, tmp_path / "file.bin")
 
         torch.load(tmp_path / "file.bin", weights_only=False)
@@ -293,8 +293,8 @@ class TestSaving:
 
         index = json.loads((folder / "pytorch_model.bin.index.json").read_text())
 
-        found = {name: path.name for path in weight_files(folder) for name in load_pickle(path)}
-        assert index["weight_map"] == found
+        files = {name: path.name for path in weight_files(folder) for name in load_pickle(path)}
+        assert index["weight_map"] == files
         assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in weights().values())
 
     def test_no_shard_is_larger_than_asked_unless_one_tensor_is(self, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ class TestSaving:
         assert json.loads((tmp_path / "written" / "config.json").read_text())["torch_dtype"] == "float16"
         assert {tensor.dtype for tensor in load_file(tmp_path / "written" / "model.safetensors").values()} == {torch.float16}
 
-    def test_small_files_go_along_and_old_weights_do_not(self, tmp_path: Path) -> None:
+    def test_small_files_are_copied_and_old_weights_are_not(self, tmp_path: Path) -> None:
         source = sharded(tmp_path / "base")
         (source / "ice_text.model").write_bytes(b"pieces")
         (source / "cache").mkdir()
@@ -352,7 +352,7 @@ class TestSaving:
         loaded = read(tmp_path / "base", torch.float16)
 
         control = as_chatglm(loaded).config.control
-        assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + place for place in (0, 1, 4, 5))
+        assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + offset for offset in (0, 1, 4, 5))
         assert loaded.end_ids == {size - 523}
 
 
@@ -378,8 +378,8 @@ class TestQuantised:
         folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
         tensors = load_pickle(folder / "pytorch_model.bin")
 
-        for asked in (None, bits):
-            assert equal(load_network(folder, dtype=torch.float32, device=CPU, bits=asked), tensors)
+        for requested in (None, bits):
+            assert equal(load_network(folder, dtype=torch.float32, device=CPU, bits=requested), tensors)
 
     def test_other_bits_than_the_folders_are_refused(self, tmp_path: Path, bits: int) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
@@ -389,20 +389,20 @@ class TestQuantised:
 
         assert f"{folder}: is quantised to {bits} bits already, and {12 - bits} are asked for. Leave `quantize` out" in str(caught.value)
 
-    def test_a_config_of_another_folder_is_noticed(self, tmp_path: Path, bits: int) -> None:
+    def test_the_config_of_another_folder_is_refused(self, tmp_path: Path, bits: int) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
         fields = json.loads((folder / "config.json").read_text())
 
         write_config(folder, {**fields, "quantization_bit": None})
-        assert "weight' holds torch.int8 numbers, config.json calls for floating-point numbers" in refusal(folder)
-        with pytest.raises(UserError, match=r'holds torch\.int8 numbers, but config.json has no "quantization_bit"'):
+        assert "weight' holds torch.int8 values, config.json calls for floating-point values" in refusal(folder)
+        with pytest.raises(UserError, match=r'holds torch\.int8 values, but config.json has no "quantization_bit"'):
             load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
         write_config(folder, {**fields, "quantization_bit": 12 - bits})
         assert "has the shape" in refusal(folder)
         write_config(folder, {**fields, "quantization_embeddings": True})
-        assert "holds torch.float32 numbers, config.json calls for torch.int8 numbers" in refusal(folder)
+        assert "holds torch.float32 values, config.json calls for torch.int8 values" in refusal(folder)
         write_config(base(tmp_path / "plain", weights()), {**small_fields(), "quantization_bit": bits})
-        assert "weight' holds torch.float32 numbers, config.json calls for torch.int8 numbers" in refusal(tmp_path / "plain")
+        assert "weight' holds torch.float32 values, config.json calls for torch.int8 values" in refusal(tmp_path / "plain")
 
     def test_scales_that_are_missing_are_named(self, tmp_path: Path, bits: int) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
@@ -416,7 +416,7 @@ class TestQuantised:
         name = "transformer.layers.1.attention.dense.weight"
         wrong = weights()[name].clone()
         wrong[3, 5] = float("nan")
-        for tensor, sentence in ((wrong, "numbers that are not finite"), (torch.zeros(32, 30), r"has the shape \(32, 30\)")):
+        for tensor, sentence in ((wrong, "values that are not finite"), (torch.zeros(32, 30), r"has the shape \(32, 30\)")):
             with pytest.raises(UserError, match=f"'{name}' (holds )?{sentence}"):
                 load_network(base(tmp_path / "base", {**weights(), name: tensor}), dtype=torch.float32, device=CPU, bits=bits)
 
@@ -461,8 +461,8 @@ def test_loading_two_gigabytes_holds_no_second_copy(tmp_path: Path, repo: Path) 
     figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
 
     assert len(figures) == 8  # two kinds of files, in the same type, converted, and quantised in two ways
-    rooms = {row["kind"]: 0.4 if "int" in row["kind"] else 0.15 * row["weights_gib"] for row in figures}  # of 1.9 GiB that are read
-    assert {row["kind"]: row for row in figures if row["peak_gib"] > row["weights_gib"] + rooms[row["kind"]]} == {}
+    limits = {row["kind"]: 0.4 if "int" in row["kind"] else 0.15 * row["weights_gib"] for row in figures}  # of 1.9 GiB that are read
+    assert {row["kind"]: row for row in figures if row["peak_gib"] > row["weights_gib"] + limits[row["kind"]]} == {}
     assert all(row["share"] > 0.9 for row in figures)  # everything was read, so the figure is of the whole
 
 

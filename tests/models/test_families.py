@@ -79,7 +79,7 @@ def test_a_broken_config_is_named(tmp_path: Path, content: bytes, sentence: str)
 def test_an_unknown_architecture_is_said_with_what_is_known(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, {"model_type": "new", "hidden_size": 4096})
 
-    assert f"{tmp_path}/config.json: \"model_type\" is 'new', an architecture that is not known here. Known: ChatGLM-6B" in sentence
+    assert f"{tmp_path}/config.json: \"model_type\" is 'new', an architecture that is not supported. Supported: ChatGLM-6B" in sentence
     assert "auto_map" not in sentence
 
 

@@ -37,9 +37,9 @@ def as_glm(network: ChatGLM2, folder: Path) -> Any:
     tensors = {name: tensor.clone() for name, tensor in glm_tensors(network.state_dict().items(), network.config)}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    found, told = loaded
-    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
-    return found.eval()
+    model, info = loaded
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    return model.eval()
 
 
 def test_transformers_computes_the_same_from_its_layout(network: ChatGLM2, tmp_path: Path) -> None:
@@ -47,15 +47,15 @@ def test_transformers_computes_the_same_from_its_layout(network: ChatGLM2, tmp_p
 
     assert type(glm).__name__ == "GlmForCausalLM"
     for row in ROWS:
-        found = network.logits(network(pack([row], network)))
-        assert difference(found, reference_models.logits(glm, row)) <= 1e-4
+        logits = network.logits(network(pack([row], network)))
+        assert difference(logits, reference_models.logits(glm, row)) <= 1e-4
 
 
 def test_gradients_of_a_prefix_and_the_loss_are_those_of_transformers(tmp_path: Path) -> None:
     network = small_chatglm2(std=0.3)
     glm = as_glm(network, tmp_path / "glm")
     prefix = reference_models.draw_prefix(layers=2, heads=2, head_size=12)
-    given = [tensor for pair in prefix for tensor in pair]
+    inputs = [tensor for pair in prefix for tensor in pair]
 
     rows = [row for row in ROWS if len(row) > 1]
     batch = pack(rows, network, rows)
@@ -64,20 +64,20 @@ def test_gradients_of_a_prefix_and_the_loss_are_those_of_transformers(tmp_path: 
     theirs = reference_models.loss(glm, rows, rows, prefix)
 
     assert difference(ours, theirs) <= 1e-4
-    for one, other in zip(torch.autograd.grad(ours, given), torch.autograd.grad(theirs, given), strict=True):
+    for one, other in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True):
         assert difference(one, other) <= 1e-4 * float(other.abs().max())
 
 
-def test_there_and_back_is_the_same_network(network: ChatGLM2) -> None:
-    there = dict(glm_tensors(network.state_dict().items(), network.config))
-    back = dict(chatglm2_tensors(reversed(there.items())))
+def test_a_round_trip_gives_the_same_network(network: ChatGLM2) -> None:
+    converted = dict(glm_tensors(network.state_dict().items(), network.config))
+    back = dict(chatglm2_tensors(reversed(converted.items())))
 
     assert ChatGLM2Config.read(chatglm2_fields(glm_fields(network.config, torch.float16))) == network.config
     assert back.keys() == network.state_dict().keys()
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in back.items())
 
 
-def test_what_transformers_writes_itself_is_understood(network: ChatGLM2, tmp_path: Path) -> None:
+def test_a_folder_that_transformers_wrote_is_read(network: ChatGLM2, tmp_path: Path) -> None:
     glm = as_glm(network, tmp_path / "glm")
     glm.save_pretrained(tmp_path / "again")
     fields = chatglm2_fields(json.loads((tmp_path / "again" / "config.json").read_text()))
@@ -90,7 +90,7 @@ def test_what_transformers_writes_itself_is_understood(network: ChatGLM2, tmp_pa
     assert difference(ours(pack(ROWS, ours)), network(pack(ROWS, network))) == 0
 
 
-def test_the_joint_projection_is_split_without_a_copy() -> None:
+def test_the_fused_projection_is_split_without_a_copy() -> None:
     network = small_chatglm2()
     weight = network.state_dict()["transformer.encoder.layers.1.self_attention.query_key_value.weight"]
 
@@ -104,7 +104,7 @@ def test_the_joint_projection_is_split_without_a_copy() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"partial_rotary_factor": 1.0}, '"partial_rotary_factor" is 1.0, which the original layout'),
+        ({"partial_rotary_factor": 1.0}, '"partial_rotary_factor" is 1.0, for which the original layout'),
         ({"tie_word_embeddings": True}, '"tie_word_embeddings" is True'),
         ({"hidden_act": "gelu"}, "\"hidden_act\" is 'gelu'"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "\"rope_type\" is 'yarn'"),
@@ -112,7 +112,7 @@ def test_the_joint_projection_is_split_without_a_copy() -> None:
         ({"vocab_size": None}, '"padded_vocab_size" must be a whole number of at least 1'),
     ],
 )
-def test_what_the_original_cannot_say_is_refused(change: dict[str, object], sentence: str) -> None:
+def test_settings_that_the_original_layout_lacks_are_refused(change: dict[str, object], sentence: str) -> None:
     fields = glm_fields(small_chatglm2().config, torch.float32)
 
     with pytest.raises(UserError) as caught:
@@ -123,13 +123,13 @@ def test_what_the_original_cannot_say_is_refused(change: dict[str, object], sent
 
 def test_other_weights_and_missing_parts_are_named() -> None:
     network = small_chatglm2()
-    there = dict(glm_tensors(network.state_dict().items(), network.config))
+    converted = dict(glm_tensors(network.state_dict().items(), network.config))
 
     with pytest.raises(UserError, match=r"'model\.layers\.0\.mlp\.router\.weight' is no weight of transformers' `glm`"):
         list(chatglm2_tensors([("model.layers.0.mlp.router.weight", torch.zeros(1))]))
-    del there["model.layers.1.self_attn.k_proj.bias"]
+    del converted["model.layers.1.self_attn.k_proj.bias"]
     with pytest.raises(UserError, match=r"'transformer\.encoder\.layers\.1\.self_attention\.query_key_value\.bias' has no query, key or"):
-        list(chatglm2_tensors(there.items()))
+        list(chatglm2_tensors(converted.items()))
 
 
 def test_one_end_is_an_id_several_are_a_list_and_none_is_none() -> None:

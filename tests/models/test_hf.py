@@ -13,7 +13,7 @@ from imprint.inference.sampling import Sampling
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network
-from imprint.models.hf import PROVEN, knows
+from imprint.models.hf import VERIFIED, is_supported
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
@@ -35,52 +35,52 @@ def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
 
 
 def refusal(folder: Path, kind: str, **change: object) -> str:
-    """What is said of a config.json with these fields."""
+    """The error for a config.json with these fields."""
     fields = {"model_type": kind, **reference_models.FIELDS, **change}
     with pytest.raises(UserError) as caught, torch.device("meta"):
         build_network({name: value for name, value in fields.items() if value is not None}, write_config(folder, fields))
     return str(caught.value)
 
 
-@pytest.fixture(scope="module", params=sorted(PROVEN))
-def proven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Network, Path]:
+@pytest.fixture(scope="module", params=sorted(VERIFIED))
+def verified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Network, Path]:
     folder = tmp_path_factory.mktemp("hf") / str(request.param)
     return *pair(folder, str(request.param)), folder
 
 
 class TestAgainstTransformers:
-    def test_logits_alone_packed_and_padded(self, proven: tuple[Any, Network, Path]) -> None:
-        model, ours, _ = proven
+    def test_logits_alone_packed_and_padded(self, verified: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = verified
 
-        for row, found in zip(ROWS, our_logits(ours, ROWS), strict=True):
-            assert difference(found, reference_models.logits(model, row)) <= 1e-4
-            assert difference(our_logits(ours, [row])[0], found) <= 1e-4
-        for found, padded in zip(our_logits(ours, ROWS[::-1])[::-1], reference_models.padded_logits(model, ROWS), strict=True):
-            assert difference(found, padded) <= 1e-4
+        for row, logits in zip(ROWS, our_logits(ours, ROWS), strict=True):
+            assert difference(logits, reference_models.logits(model, row)) <= 1e-4
+            assert difference(our_logits(ours, [row])[0], logits) <= 1e-4
+        for logits, padded in zip(our_logits(ours, ROWS[::-1])[::-1], reference_models.padded_logits(model, ROWS), strict=True):
+            assert difference(logits, padded) <= 1e-4
 
-    def test_every_hidden_state(self, proven: tuple[Any, Network, Path]) -> None:
-        model, ours, _ = proven
+    def test_every_hidden_state(self, verified: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = verified
 
-        for row, found in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
+        for row, states in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
             expected = reference_models.run(model, row, output_hidden_states=True).hidden_states
-            assert max(difference(a, b[0]) for a, b in zip(found, expected, strict=True)) <= 1e-4
+            assert max(difference(a, b[0]) for a, b in zip(states, expected, strict=True)) <= 1e-4
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     def test_gradients_of_a_prefix_are_those_of_a_past_that_shifts_no_position(
-        self, proven: tuple[Any, Network, Path], *, checkpointing: bool
+        self, verified: tuple[Any, Network, Path], *, checkpointing: bool
     ) -> None:
-        model, ours, _ = proven
+        model, ours, _ = verified
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
 
-        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
+        loss, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
 
-        assert difference(found, expected) <= 1e-5
-        for a, b in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
+        assert difference(loss, expected) <= 1e-5
+        for a, b in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(expected, tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
-    def test_gradients_of_every_weight_with_checkpointing(self, proven: tuple[Any, Network, Path]) -> None:
-        model, ours, _ = proven
+    def test_gradients_of_every_weight_with_checkpointing(self, verified: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = verified
         ours.train().requires_grad_(requires_grad=True)
 
         our_loss(ours, checkpointing=True).backward()
@@ -93,13 +93,13 @@ class TestAgainstTransformers:
             assert difference(parameter.grad, theirs[name].grad) <= 1e-4 * max(1.0, float(theirs[name].grad.abs().max())), name
         ours.eval().requires_grad_(requires_grad=False)
 
-    def test_greedy_ids_from_a_cache_are_those_of_generate(self, proven: tuple[Any, Network, Path]) -> None:
-        model, ours, _ = proven
+    def test_greedy_ids_from_a_cache_are_those_of_generate(self, verified: tuple[Any, Network, Path]) -> None:
+        model, ours, _ = verified
 
         assert generate(ours, ROWS, Sampling(10)) == [reference_models.greedy(model, row, 10) for row in ROWS]
 
-    def test_cached_steps_behind_a_prefix_are_one_pass(self, proven: tuple[Any, Network, Path]) -> None:
-        _, ours, _ = proven
+    def test_cached_steps_behind_a_prefix_are_one_pass(self, verified: tuple[Any, Network, Path]) -> None:
+        _, ours, _ = verified
         prefix = [(keys.detach(), values.detach()) for keys, values in prefix_of(ours)]
 
         for row, answer in zip(ROWS, generate(ours, ROWS, Sampling(6), prefix=prefix), strict=True):
@@ -108,8 +108,8 @@ class TestAgainstTransformers:
                 assert int(ours.logits(ours(pack([grown], ours), prefix=prefix)[-1:]).argmax()) == token
                 grown.append(token)
 
-    def test_what_is_saved_loads_here_and_in_transformers(self, proven: tuple[Any, Network, Path], tmp_path: Path) -> None:
-        model, ours, folder = proven
+    def test_what_is_saved_loads_here_and_in_transformers(self, verified: tuple[Any, Network, Path], tmp_path: Path) -> None:
+        model, ours, folder = verified
 
         save_network(ours, folder, tmp_path / "saved", shard_bytes=20_000)
         again = loaded(tmp_path / "saved")
@@ -121,29 +121,29 @@ class TestAgainstTransformers:
             assert difference(reference_models.logits(theirs, row), reference_models.logits(model, row)) <= 1e-5
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_a_quantised_one_computes_with_the_numbers_that_it_stands_for(
-        self, proven: tuple[Any, Network, Path], tmp_path: Path, bits: int
+    def test_a_quantised_model_computes_with_its_dequantised_weights(
+        self, verified: tuple[Any, Network, Path], tmp_path: Path, bits: int
     ) -> None:
-        kind = proven[0].config.model_type
+        kind = verified[0].config.model_type
         model, _ = pair(tmp_path / "base", kind)
         ours = loaded(tmp_path / "base", bits=bits)
         layers = quantized_layers(ours)
 
-        numbers = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
-        model.load_state_dict({**numbers, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}})
+        plain = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
+        model.load_state_dict({**plain, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}})
         save_network(ours, tmp_path / "base", tmp_path / "saved")
 
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
-        found = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
-        for a, b in zip(found, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
+        gradients = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
+        for a, b in zip(gradients, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
         assert len(layers) >= 2 * 6
         assert torch.equal(our_logits(loaded(tmp_path / "saved"), ROWS[:1])[0], our_logits(ours, ROWS[:1])[0])
 
 
 class TestFolders:
-    def test_a_tied_head_is_held_and_written_once(self, tmp_path: Path) -> None:
+    def test_a_tied_head_is_stored_once(self, tmp_path: Path) -> None:
         model, ours = pair(tmp_path / "base", "qwen2", tie_word_embeddings=True)
 
         save_network(ours, tmp_path / "base", tmp_path / "saved")
@@ -152,7 +152,7 @@ class TestFolders:
         assert ours.head_weight is ours.get_parameter("model.embed_tokens.weight")
         assert difference(our_logits(ours, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
-    def test_nothing_is_left_without_numbers(self, tmp_path: Path) -> None:
+    def test_nothing_stays_on_the_meta_device(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "glm4")
 
         assert not any(tensor.is_meta for tensor in (*ours.parameters(), *ours.buffers()))
@@ -175,7 +175,7 @@ class TestFolders:
 
         assert our_logits(loaded(folder), ROWS)
 
-    def test_ends_are_those_of_both_files(self, tmp_path: Path) -> None:
+    def test_end_ids_are_those_of_both_files(self, tmp_path: Path) -> None:
         folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
         (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
 
@@ -185,7 +185,7 @@ class TestFolders:
         with pytest.raises(UserError, match=r"generation_config\.json: cannot be read as JSON"):
             loaded(folder)
 
-    def test_names_without_the_inner_model_are_read(self, tmp_path: Path) -> None:
+    def test_names_without_the_base_model_are_read(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "llama")
 
         assert ours.parameter_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
@@ -195,7 +195,7 @@ class TestFolders:
 
 class TestTraining:
     @pytest.mark.parametrize(("kind", "names"), [("qwen3", ("k_proj", "q_proj", "v_proj")), ("phi3", ("qkv_proj",))])
-    def test_a_lora_stands_in_front_of_the_attention(self, tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
+    def test_a_lora_adapts_the_linears_of_queries_keys_and_values(self, tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
         assert pair(tmp_path / "base", kind)[1].lora_targets == names
 
     @pytest.mark.parametrize(
@@ -226,17 +226,18 @@ class TestTraining:
             assert difference(torch.autograd.grad(loss, one[0][0])[0], expected) <= 1e-6
 
 
-class TestUnproven:
+class TestUnverified:
     @pytest.mark.parametrize("kind", ["gemma3_text", "phi3", "granite"])
-    def test_another_kind_is_compared_when_it_is_read(self, tmp_path: Path, kind: str) -> None:
+    def test_another_model_type_is_compared_when_it_is_loaded(self, tmp_path: Path, kind: str) -> None:
         model, ours = pair(tmp_path / "base", kind)
 
-        assert kind not in PROVEN
+        assert kind not in VERIFIED
         assert difference(our_logits(ours, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
-    def test_one_that_does_more_than_is_known_is_refused_with_the_difference(self, tmp_path: Path) -> None:
+    def test_a_model_that_computes_more_is_refused_with_the_difference(self, tmp_path: Path) -> None:
         with pytest.raises(
-            UserError, match=r"'cohere' of transformers cannot be used here: .* give logits that differ by .* from their own"
+            UserError,
+            match=r"'cohere' of transformers cannot be used here: its logits over packed rows differ by .* from those with its own",
         ):
             pair(tmp_path / "base", "cohere")
 
@@ -245,19 +246,19 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("kind", "change", "sentence"),
         [
-            ("gemma2", {}, "its attention is handed 'softcap', which ours does not know"),
-            ("phi", {}, "its vocabulary head is Linear(in_features=32, out_features=60, bias=True), where one linear without a bias"),
-            ("qwen3_next", {}, "its layers are of the type linear_attention. Known: full_attention, sliding_attention"),
+            ("gemma2", {}, "its attention takes 'softcap', which ours does not support"),
+            ("phi", {}, "its vocabulary head is Linear(in_features=32, out_features=60, bias=True); only one linear without a bias"),
+            ("qwen3_next", {}, "its layers are of the type linear_attention. Supported: full_attention, sliding_attention"),
             ("qwen3_moe", {"num_experts": 4, "moe_intermediate_size": 8}, "it is a mixture of experts"),
-            ("falcon", {"head_dim": None}, "its classes cannot be built with another attention"),
-            ("stablelm", {}, "they do not hand on what an attention needs"),
+            ("falcon", {"head_dim": None}, "it cannot be built with another attention"),
+            ("stablelm", {}, "keyword arguments do not reach the attention"),
             ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "positions are 'dynamic'"),
-            ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantised by 'awq', which is not read here"),
+            ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantised by 'awq', which is not supported"),
             ("llama", {"hidden_size": "many"}, "transformers cannot read it"),
             ("llama", {"quantization_bit": 5}, '"quantization_bit" must be 8, 4 or null, got 5'),
         ],
     )
-    def test_what_is_missing_is_named(self, tmp_path: Path, kind: str, change: dict[str, object], sentence: str) -> None:
+    def test_what_is_unsupported_is_named(self, tmp_path: Path, kind: str, change: dict[str, object], sentence: str) -> None:
         assert sentence in refusal(tmp_path, kind, **change)
 
     def test_a_row_beyond_a_sliding_window_is_refused(self, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ class TestRefusals:
 
         assert ours.shape.max_length == 8
         assert difference(our_logits(ours, [ROWS[0][:8]])[0], reference_models.logits(model, ROWS[0][:8])) <= 1e-4
-        with pytest.raises(UserError, match="a row of 9 tokens is longer than 8: beyond that, this base has no positions, or looks back"):
+        with pytest.raises(UserError, match="a row of 9 tokens is longer than 8: beyond that, this base has no positions, or attends"):
             our_logits(ours, ROWS)
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
             generate(ours, [ROWS[0][:8]], Sampling(4))
@@ -277,7 +278,7 @@ class TestRefusals:
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
             our_logits(ours, ROWS)
 
-    def test_only_causal_language_models_are_known(self) -> None:
-        assert knows("llama")
-        assert not knows("chatglm")
-        assert not knows(None)
+    def test_only_causal_language_models_are_supported(self) -> None:
+        assert is_supported("llama")
+        assert not is_supported("chatglm")
+        assert not is_supported(None)

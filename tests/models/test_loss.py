@@ -45,10 +45,10 @@ def test_loss_and_gradients_are_those_of_cross_entropy_wherever_chunks_end(monke
     expected = functional.cross_entropy(hidden @ head.t(), labels, reduction="sum")
     gradients = torch.autograd.grad(expected * 0.25, (hidden, head))
 
-    found = target_loss(hidden, head, labels)
-    (found * 0.25).backward()
+    value = target_loss(hidden, head, labels)
+    (value * 0.25).backward()
 
-    assert difference(found, expected) < 1e-5
+    assert difference(value, expected) < 1e-5
     assert hidden.grad is not None
     assert head.grad is not None
     assert difference(hidden.grad, gradients[0]) < 1e-6
@@ -80,33 +80,33 @@ def test_scoring_alone_computes_no_gradient() -> None:
     hidden, head, labels = draw()
 
     with HeadRows(WIDTH) as spy, torch.no_grad():
-        found = target_loss(hidden, head, labels)
+        value = target_loss(hidden, head, labels)
 
     assert spy.rows == []
-    assert difference(found, functional.cross_entropy(hidden @ head.t(), labels, reduction="sum")) < 1e-5
+    assert difference(value, functional.cross_entropy(hidden @ head.t(), labels, reduction="sum")) < 1e-5
 
 
-def test_no_target_costs_nothing_and_has_a_gradient_of_nothing() -> None:
+def test_no_target_gives_zero_loss_and_an_empty_gradient() -> None:
     hidden, head, labels = draw(0)
 
-    found = target_loss(hidden, head, labels)
-    found.backward()
+    value = target_loss(hidden, head, labels)
+    value.backward()
 
-    assert found.item() == 0
+    assert value.item() == 0
     assert hidden.grad is not None
     assert hidden.grad.shape == (0, WIDTH)
 
 
-def test_sixteen_bits_are_summed_in_thirty_two() -> None:
+def test_16_bit_losses_are_summed_in_fp32() -> None:
     torch.manual_seed(0)
     hidden, head = torch.randn(3000, WIDTH).bfloat16(), torch.randn(VOCABULARY, WIDTH).bfloat16()
     labels = torch.randint(VOCABULARY, (3000,))
 
-    found = target_loss(hidden, head, labels)
+    value = target_loss(hidden, head, labels)
 
-    assert found.dtype is torch.float32
+    assert value.dtype is torch.float32
     expected = functional.cross_entropy(hidden.double() @ head.double().t(), labels, reduction="sum")
-    assert difference(found, expected) < 1e-3 * float(expected)
+    assert difference(value, expected) < 1e-3 * float(expected)
 
 
 def test_only_rows_with_a_target_reach_the_head() -> None:

@@ -7,12 +7,12 @@ from tests.cases import small_network
 SHAPE = ModelShape(vocab_size=10, num_layers=2, num_kv_heads=3, head_dim=4, hidden_size=24, max_length=64)
 
 
-def test_a_network_that_says_nothing_else_is_causal_and_counts_from_zero() -> None:
+def test_by_default_a_network_is_causal_and_positions_are_offsets() -> None:
     network = Network(SHAPE, end_ids=frozenset({2}), quantization_bit=None)
-    columns = torch.tensor([0, 1, 2])
+    offsets = torch.tensor([0, 1, 2])
 
     assert network.context_span([5, 6, 7]) == ContextSpan(0, 0)
-    assert network.positions(columns, columns, columns).tolist() == [[0, 1, 2]]
+    assert network.positions(offsets, offsets, offsets).tolist() == [[0, 1, 2]]
     assert network.vocab_size == 10
     assert network.projection_width == 24
     assert network.parameter_name("transformer.x.weight") == "transformer.x.weight"
@@ -29,7 +29,7 @@ def test_a_cache_has_the_shape_and_the_type_of_its_network() -> None:
     assert cache.keys[0].device == network.device
 
 
-def test_the_weights_of_a_network_are_counted() -> None:
+def test_all_weights_of_a_network_are_counted() -> None:
     network = small_network()
 
     assert network.num_parameters == sum(parameter.numel() for parameter in network.parameters())

@@ -8,7 +8,7 @@ from tests.families import bloom_base
 CPU = torch.device("cpu")
 
 
-def test_the_reference_model_answers_greedily_up_to_an_end_and_writes_conversations_by_the_folders_template(tmp_path: Path) -> None:
+def test_the_reference_model_answers_greedily_up_to_an_end_and_uses_the_folders_chat_template(tmp_path: Path) -> None:
     folder = bloom_base(tmp_path / "base")
     settings = folder / "tokenizer_config.json"
     settings.write_text(settings.read_text().replace('{"content": "</s>"}', '"</s>"'))
@@ -18,10 +18,10 @@ def test_the_reference_model_answers_greedily_up_to_an_end_and_writes_conversati
         best = [int(reference.model(torch.tensor([prompt])).logits[0, -1].argmax())]
         best.append(int(reference.model(torch.tensor([prompt + best])).logits[0, -1].argmax()))
 
-    found = reference.generate(prompt, 2)
+    answer = reference.generate(prompt, 2)
 
-    assert found == [token for token in best if token != 2][: len(found)]
-    assert len(found) == 2 or 2 in best
+    assert answer == [token for token in best if token != 2][: len(answer)]
+    assert len(answer) == 2 or 2 in best
     assert reference.tokenizer.decode(reference.encode("白色上衣")) == "白色上衣"
 
 

@@ -1,1 +1,1 @@
-"""config.json of each architecture: read, checked, and as a typed value."""
+"""The config.json of each architecture, read and checked, as a frozen dataclass."""

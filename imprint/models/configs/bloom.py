@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.errors import UserError
-from imprint.models.configs.fields import SOURCE, end_ids, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import end_ids, field_error, positive_float, positive_int, quantization_bits
 
 EOS_ID = 2
 """</s>, the default of `eos_token_id`."""
@@ -22,7 +21,7 @@ class BloomConfig:
     num_heads: int
     layer_norm_epsilon: float
     residual_after_norm: bool
-    """Whether the residual is taken behind the norm (`apply_residual_connection_post_layernorm`)."""
+    """Whether the residual is taken after the norm (`apply_residual_connection_post_layernorm`)."""
     max_length: int
     end_ids: frozenset[int]
     """Ids that end an answer."""
@@ -34,7 +33,10 @@ class BloomConfig:
         """Read the fields of a config.json. Raises UserError for a missing or impossible one."""
         hidden_size, heads = positive_int(fields, "n_embed", "hidden_size"), positive_int(fields, "n_head", "num_attention_heads")
         if hidden_size % heads:
-            raise UserError(f'config.json: "hidden_size" {hidden_size} must be a multiple of "n_head" {heads}. {SOURCE}')
+            raise field_error(
+                f'"hidden_size" {hidden_size} must be a multiple of "n_head" {heads}.',
+                f'"hidden_size" {hidden_size} 必须是 "n_head" {heads} 的整数倍。',
+            )
         return cls(
             vocab_size=positive_int(fields, "vocab_size"),
             hidden_size=hidden_size,

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.errors import UserError
-from imprint.models.configs.fields import SOURCE, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits
 from imprint.tokenizers import ChatGLMSpecialIds
 
 INTEGERS: dict[str, int | None] = {
@@ -41,14 +40,15 @@ class ChatGLMConfig:
         sizes = {name: positive_int(fields, name, default=default) for name, default in INTEGERS.items()}
         epsilon = positive_float(fields, "layernorm_epsilon", 1e-5)
         if sizes["hidden_size"] % (4 * sizes["num_attention_heads"]):
-            raise UserError(
-                f'config.json: "hidden_size" {sizes["hidden_size"]} must be a multiple of 4 x "num_attention_heads" '
-                f"({sizes['num_attention_heads']}), as the two rotary axes need. {SOURCE}"
+            size, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+            raise field_error(
+                f'"hidden_size" {size} must be a multiple of 4 x "num_attention_heads" ({heads}), as the two rotary axes need.',
+                f'"hidden_size" {size} 必须是 4 × "num_attention_heads"（{heads}）的整数倍，两个旋转位置轴才放得下。',
             )
         if not fields.get("position_encoding_2d", True):
-            raise UserError(
-                'config.json: "position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are known. '
-                "Use the official folder."
+            raise field_error(
+                '"position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are supported.',
+                '"position_encoding_2d" 为 false，已发布的 ChatGLM-6B 均非如此；只支持二维位置编码。',
             )
         bits = quantization_bits(fields, {"inner_hidden_size": sizes["inner_hidden_size"]})
         return cls(

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.errors import UserError
-from imprint.models.configs.fields import SOURCE, end_ids, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import end_ids, field_error, positive_float, positive_int, quantization_bits
 
 ROPE_THETA = 10000.0
 CHATGLM_2_AND_3_VOCAB_SIZE = 65024
@@ -74,19 +73,21 @@ class ChatGLM2Config:
         heads, groups = sizes["num_attention_heads"], sizes["multi_query_group_num"]
         for name, value in FIXED.items():
             if fields.get(name, value) != value:
-                raise UserError(
-                    f'config.json: "{name}" is {fields[name]!r}, which no released ChatGLM2, ChatGLM3 or GLM-4-9B has; known is {value!r}. '
-                    f"{SOURCE}"
+                raise field_error(
+                    f'"{name}" is {fields[name]!r}, which no released ChatGLM2, ChatGLM3 or GLM-4-9B has; only {value!r} is supported.',
+                    f'"{name}" 为 {fields[name]!r}，已发布的 ChatGLM2、ChatGLM3、GLM-4-9B 均非如此；只支持 {value!r}。',
                 )
         if heads % groups:
-            raise UserError(
-                f'config.json: "num_attention_heads" {heads} must be a multiple of "multi_query_group_num" {groups}, so that each group '
-                f"has as many query heads. {SOURCE}"
+            raise field_error(
+                f'"num_attention_heads" {heads} must be a multiple of "multi_query_group_num" {groups}, so that every group has the same '
+                "number of query heads.",
+                f'"num_attention_heads" {heads} 必须是 "multi_query_group_num" {groups} 的整数倍，使每组的查询头数相同。',
             )
         head_dim = sizes["hidden_size"] // heads if fields.get("kv_channels") is None else positive_int(fields, "kv_channels")
         if not head_dim or head_dim % 4:
-            raise UserError(
-                f'config.json: "kv_channels" must be a multiple of 4, since half of a head is turned in pairs, got {head_dim}. {SOURCE}'
+            raise field_error(
+                f'"kv_channels" must be a multiple of 4, since half of a head is rotated in pairs, got {head_dim}.',
+                f'"kv_channels" 必须是 4 的倍数（每个头的一半成对旋转），实际为 {head_dim}。',
             )
         theta, factor = _rope(positive_float(fields, "rope_ratio", 1), sizes["padded_vocab_size"])
         return cls(
@@ -108,8 +109,9 @@ def _rope(ratio: float, vocab_size: int) -> tuple[float, float]:
         return ROPE_THETA * ratio, 1.0
     if ratio == CHATGLM2_32K_ROPE_RATIO:
         return ROPE_THETA, ratio
-    raise UserError(
-        f'config.json: "rope_ratio" is {ratio:g}, which is that of no released model with this vocabulary: ChatGLM2-6B-32k divides '
-        f"positions by its {CHATGLM2_32K_ROPE_RATIO}, ChatGLM3-6B-32k and -128k multiply the rotary base by {CHATGLM3_MIN_ROPE_RATIO} and "
-        f"more, and of another number nothing says which is meant. {SOURCE}"
+    raise field_error(
+        f'"rope_ratio" is {ratio:g}, which no released model with this vocabulary has: ChatGLM2-6B-32k divides positions by its '
+        f"{CHATGLM2_32K_ROPE_RATIO}, ChatGLM3-6B-32k and -128k multiply the rotary base by {CHATGLM3_MIN_ROPE_RATIO} or more; which of the "
+        "two another value means is unknown.",
+        f'"rope_ratio" 为 {ratio:g}，使用该词表的已发布模型均非如此，无法判断它的含义（除位置，还是乘旋转基数）。',
     )

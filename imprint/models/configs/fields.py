@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.quant.formats import BITS
 
-SOURCE = "Take config.json from the official folder."
-"""The advice at the end of an error message about a field."""
+
+def field_error(english: str, chinese: str, file: str = "config.json") -> UserError:
+    """The error for a field of `file`, with the advice to use the official file."""
+    return UserError(Bilingual(f"{file}: {english} Take {file} from the official folder.", f"{file}：{chinese}请使用官方目录中的 {file}。"))
 
 
 def positive_int(fields: Mapping[str, Any], *names: str, default: int | None = None) -> int:
@@ -15,7 +18,9 @@ def positive_int(fields: Mapping[str, Any], *names: str, default: int | None = N
     value = next((fields[name] for name in names if fields.get(name) is not None), default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         quoted = " or ".join(f'"{name}"' for name in names)
-        raise UserError(f"config.json: {quoted} must be a whole number of at least 1, got {value!r}. {SOURCE}")
+        raise field_error(
+            f"{quoted} must be a whole number of at least 1, got {value!r}.", f"{quoted} 必须是不小于 1 的整数，实际为 {value!r}。"
+        )
     return value
 
 
@@ -23,23 +28,31 @@ def positive_float(fields: Mapping[str, Any], name: str, default: float) -> floa
     """A field that is a finite number above 0. Raises UserError for anything else."""
     value = default if fields.get(name) is None else fields[name]
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise UserError(f'config.json: "{name}" must be a number above 0, got {value!r}. {SOURCE}')
+        raise field_error(f'"{name}" must be a number above 0, got {value!r}.', f'"{name}" 必须是大于 0 的数，实际为 {value!r}。')
     return float(value)
 
 
 def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> int | None:
     """The field `quantization_bit`; None where it is 0, null or missing.
 
-    `columns` are the widths of the weights by the names of their fields. Raises UserError for other formats, and for odd widths at 4 bits.
+    `columns`: field name -> width of a quantised weight. Raises UserError for other formats, and for odd widths at 4 bits.
     """
     bits = fields.get("quantization_bit") or None
     if bits is not None and (isinstance(bits, bool) or bits not in BITS):
         raise UserError(
-            f'config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.'
+            Bilingual(
+                f'config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.',
+                f'config.json："quantization_bit" 只能是 8、4 或 null，实际为 {bits!r}；官方目录只有这两种格式。',
+            )
         )
     for name, width in columns.items():
         if bits == 4 and width % 2:
-            raise UserError(f'config.json: "{name}" {width} is odd, but at 4 bits two columns share a byte.')
+            raise UserError(
+                Bilingual(
+                    f'config.json: "{name}" {width} is odd, but at 4 bits two columns share a byte.',
+                    f'config.json："{name}" {width} 是奇数，而 4 位量化时每两列共用一个字节。',
+                )
+            )
     return bits
 
 
@@ -48,5 +61,9 @@ def end_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[i
     value = fields.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
-        raise UserError(f'{file}: "eos_token_id" must be an id or a list of ids, got {value!r}. Take {file} from the official folder.')
+        raise field_error(
+            f'"eos_token_id" must be an id or a list of ids, got {value!r}.',
+            f'"eos_token_id" 必须是一个 id 或 id 列表，实际为 {value!r}。',
+            file,
+        )
     return frozenset(ids)

@@ -12,11 +12,11 @@ from tests.cases import chatglm2_fields
         ({"ffn_hidden_size": 0}, '"ffn_hidden_size" must be a whole number of at least 1, got 0'),
         ({"padded_vocab_size": "40"}, "\"padded_vocab_size\" must be a whole number of at least 1, got '40'"),
         ({"multi_query_group_num": 3}, '"num_attention_heads" 4 must be a multiple of "multi_query_group_num" 3'),
-        ({"kv_channels": 6}, '"kv_channels" must be a multiple of 4, since half of a head is turned in pairs, got 6'),
+        ({"kv_channels": 6}, '"kv_channels" must be a multiple of 4, since half of a head is rotated in pairs, got 6'),
         ({"kv_channels": 0}, '"kv_channels" must be a whole number of at least 1, got 0'),
         ({"layernorm_epsilon": 0}, '"layernorm_epsilon" must be a number above 0, got 0'),
         ({"rope_ratio": 0}, '"rope_ratio" must be a number above 0, got 0'),
-        ({"rmsnorm": False}, '"rmsnorm" is False, which no released ChatGLM2, ChatGLM3 or GLM-4-9B has; known is True'),
+        ({"rmsnorm": False}, '"rmsnorm" is False, which no released ChatGLM2, ChatGLM3 or GLM-4-9B has; only True is supported'),
         ({"post_layer_norm": False}, '"post_layer_norm" is False'),
         ({"add_bias_linear": True}, '"add_bias_linear" is True, which no released'),
         ({"multi_query_attention": False}, '"multi_query_attention" is False'),
@@ -69,5 +69,5 @@ def test_the_two_meanings_of_the_rope_ratio_are_told_apart(vocabulary: int, rati
 
 
 def test_a_rope_ratio_that_could_mean_either_is_refused() -> None:
-    with pytest.raises(UserError, match=r'"rope_ratio" is 8, .* of another number nothing says which is meant\. Take config\.json'):
+    with pytest.raises(UserError, match=r'"rope_ratio" is 8, .* which of the two another value means is unknown\. Take config\.json'):
         ChatGLM2Config.read({**chatglm2_fields(), "padded_vocab_size": 65024, "rope_ratio": 8})
