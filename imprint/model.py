@@ -14,6 +14,7 @@ from imprint.data.encode import encode_messages, encode_prompt
 from imprint.errors import UserError
 from imprint.inference.generate import generate, stream
 from imprint.inference.sampling import Sampling
+from imprint.messages import Bilingual
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
@@ -24,14 +25,14 @@ from imprint.tune.adapter import Adapter, Description
 
 History = list[tuple[str, str]]
 """Earlier (question, answer) turns, oldest first."""
-ANSWER_ROOM = 0.25
-"""The share of `max_length` that a long history leaves for the answer."""
-LEAST_LENGTH = 3
-"""Ids of the shortest chat: [gMASK], <sop>, and one token of an answer."""
+ANSWER_SHARE = 0.25
+"""Share of `max_length` that is reserved for the answer when the history is long."""
+MIN_LENGTH = 3
+"""Length in tokens of the shortest chat: [gMASK], <sop>, and one token of an answer."""
 
 
 class Model:
-    """A network with everything that is needed to talk to it."""
+    """A network with its tokenizer, prompt template and adapter."""
 
     def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = VOCABULARY_FILE) -> None:
         if template is not None:
@@ -39,34 +40,35 @@ class Model:
         self.network = network
         self.name = name
         self.adapter: Adapter | None = None
-        """What was tuned beside the base, a prefix or a LoRA."""
+        """The tuned prefix or LoRA; None for a base."""
         self.description: Description | None = None
+        """The content of the adapter's adapter.json."""
         self.source_prefix = ""
-        """Text put before every prompt, where a run was trained so."""
+        """Text in front of every prompt, as the run was trained."""
         self._template = template
         self._tokenizer_file = tokenizer_file
         self._adapter_on = True
 
     @property
     def template(self) -> Template:
-        """How the model's conversations are written; a UserError where the folder has no tokenizer."""
+        """The prompt template. Raises UserError where the folder has no tokenizer."""
         if self._template is None:
             raise missing_tokenizer_error(self.name, self._tokenizer_file)
         return self._template
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The folder's tokenizer; a UserError where it has none."""
+        """The folder's tokenizer. Raises UserError where it has none."""
         return self.template.tokenizer
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.network.device
 
     @property
     def identity(self) -> str:
-        """A short digest of all weights, by their sums, and of the adapter: answers of an equal model may be kept."""
+        """A short digest of the sums of all weights, adapter included; equal for equal models, so that their answers can be cached."""
         digest = hashlib.sha256()
         with self.adapter_off():
             base = self.network.state_dict()
@@ -84,12 +86,12 @@ class Model:
         max_source_length: int = 2048,
         system: str | None = None,
     ) -> list[int]:
-        """Ids to answer, as `generate` takes them; a history that is too long loses its oldest turns."""
-        before = self.source_prefix
-        return encode_prompt(self.template, query, history, max_source_length=max_source_length, system=system, source_prefix=before)
+        """The prompt's ids, for `generate`; the oldest turns of a history that is too long are dropped."""
+        prefix = self.source_prefix
+        return encode_prompt(self.template, query, history, max_source_length=max_source_length, system=system, source_prefix=prefix)
 
     def prompt_of(self, messages: Sequence[Message], *, max_source_length: int = 2048) -> list[int]:
-        """Ids of a whole conversation to answer, with tools offered, called and answered where the template knows them."""
+        """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
         return encode_messages(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
 
     def attach(self, adapter: Adapter, description: Description) -> None:
@@ -102,17 +104,22 @@ class Model:
 
     @contextmanager
     def _switched(self, *, on: bool) -> Iterator[None]:
-        before, self._adapter_on = self._adapter_on, on
+        previous, self._adapter_on = self._adapter_on, on
         try:
             with nullcontext() if self.adapter is None else self.adapter.on() if on else self.adapter.off():
                 yield
         finally:
-            self._adapter_on = before
+            self._adapter_on = previous
 
     def merge(self, *, dequantize: bool = False) -> None:
         """Make a LoRA a part of the weights, for good; see `Adapter.merge`. Raises UserError where there is none."""
         if self.adapter is None or not self.adapter.mergeable:
-            raise UserError(f"{self.name}: has no LoRA that could be merged into its weights. Give adapter=FOLDER of one.")
+            raise UserError(
+                Bilingual(
+                    f"{self.name}: has no LoRA that could be merged into its weights. Give adapter=FOLDER of one.",
+                    "没有可以合并到权重中的 LoRA：请用 adapter=目录 给出一个。",
+                )
+            )
         self.adapter.merge(dequantize=dequantize)
         self.adapter, self.description = None, None
 
@@ -130,26 +137,31 @@ class Model:
 
     @torch.no_grad()
     def hidden_states(self, ids: list[list[int]]) -> list[list[Tensor]]:
-        """Per row (T, C) tensors: the embeddings, what enters each further block, and the last after the final norm."""
-        kept: list[Tensor] = []
-        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), hidden_states=kept)
+        """The hidden states (T, C) of each row: the input of each block, then the output of the final norm."""
+        packed: list[Tensor] = []
+        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), hidden_states=packed)
         lengths = [len(row) for row in ids]
-        return [list(row) for row in zip(*(hidden.split(lengths) for hidden in kept), strict=True)]
+        return [list(row) for row in zip(*(hidden.split(lengths) for hidden in packed), strict=True)]
 
     def loss(self, ids: list[list[int]], labels: list[list[int]], *, checkpointing: bool = False) -> Tensor:
         """Mean cross-entropy over scored tokens, differentiable; labels are aligned with ids, -100 = not scored, the shift is inside."""
         batch = pack(ids, self.network, labels).to(self.device)
         if not batch.target_tokens:
-            raise UserError("labels: no token is scored. Give at least one label other than -100 behind a row's first token.")
+            raise UserError(
+                Bilingual(
+                    "labels: no token is scored. Give at least one label other than -100 after a row's first token.",
+                    "labels 中没有计分的词元：请在某行第一个词元之后至少给出一个不为 -100 的标签。",
+                )
+            )
         hidden = self.network(batch, prefix=self.prefix(), checkpointing=checkpointing)
         return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels) / batch.target_tokens
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's tensors under the original's names, or peft's; empty without an adapter."""
+        """The adapter's tensors by the names in its file; empty without an adapter."""
         return {} if self.adapter is None else self.adapter.named_tensors()
 
     def prefix_parameters(self) -> dict[str, nn.Parameter]:
-        """Those of a prefix; empty without one."""
+        """The tensors of a prefix by name; empty without one."""
         return self.adapter_parameters() if self.adapter is not None and self.adapter.method == "prefix" else {}
 
     def generate(
@@ -161,7 +173,7 @@ class Model:
         num_beams: int = 1,
         seed: int | None = None,
     ) -> list[list[int]]:
-        """New ids of each prompt, up to and without what ends an answer; greedy unless a temperature is given."""
+        """New ids of each prompt, without the end id; greedy unless a temperature is given. Raises UserError for impossible settings."""
         sampling = Sampling(max_new_tokens, temperature, top_p, num_beams, seed)
         return generate(self.network, ids, sampling, prefix=self.prefix())
 
@@ -179,8 +191,8 @@ class Model:
     ) -> tuple[str, History]:
         """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
 
-        `max_length` bounds prompt and answer together, in tokens; the oldest turns are dropped where a history is too long. `system` is
-        said before the conversation and never dropped.
+        `max_length` limits prompt and answer together, in tokens; the oldest turns are dropped where a history is too long. `system` is the
+        system message, which is never dropped.
         """
         history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
@@ -202,18 +214,20 @@ class Model:
     ) -> Iterator[tuple[str, History]]:
         """Like `chat`, yielding the answer so far and its history whenever it has grown.
 
-        What the model is when this is called counts: an adapter switched on or off later changes nothing.
+        Switching the adapter on or off after this call does not change the stream.
         """
         history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
-        return self._grow(query, history, self._kept_as_is(stream(self.network, prompt, sampling, prefix=self.prefix())))
+        return self._growing_answers(
+            query, history, self._with_current_adapter(stream(self.network, prompt, sampling, prefix=self.prefix()))
+        )
 
-    def _kept_as_is(self, tokens: Iterator[int]) -> Iterator[int]:
-        """The tokens, each computed with the adapter on or off as it was when this was called."""
+    def _with_current_adapter(self, tokens: Iterator[int]) -> Iterator[int]:
+        """The tokens, each computed with the adapter switched as it is now."""
         on = self._adapter_on
 
-        def computed() -> Iterator[int]:
+        def switched() -> Iterator[int]:
             while True:
                 with self._switched(on=on):
                     token = next(tokens, None)
@@ -221,9 +235,9 @@ class Model:
                     return
                 yield token
 
-        return computed()
+        return switched()
 
-    def _grow(self, query: str, history: Sequence[tuple[str, str]], tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
+    def _growing_answers(self, query: str, history: Sequence[tuple[str, str]], tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in tokens:
             raw += decoder.push(token)
@@ -235,7 +249,12 @@ class Model:
             yield text, [*history, (query, text)]
 
     def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], system: str | None, max_length: int) -> list[int]:
-        if max_length < LEAST_LENGTH:
-            raise UserError(f"max_length: must be at least {LEAST_LENGTH} ([gMASK], <sop> and one token of an answer), got {max_length}.")
-        room = max_length - max(int(max_length * ANSWER_ROOM), 1)
-        return self.prompt(query, history, max_source_length=room, system=system)
+        if max_length < MIN_LENGTH:
+            raise UserError(
+                Bilingual(
+                    f"max_length: must be at least {MIN_LENGTH} ([gMASK], <sop> and one token of an answer), got {max_length}.",
+                    f"max_length 必须不小于 {MIN_LENGTH}（[gMASK]、<sop> 和回答的一个词元），实际为 {max_length}。",
+                )
+            )
+        max_prompt = max_length - max(int(max_length * ANSWER_SHARE), 1)
+        return self.prompt(query, history, max_source_length=max_prompt, system=system)

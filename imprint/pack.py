@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 IGNORE_INDEX = -100
 """Label of a token that is not scored."""
@@ -19,20 +20,20 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class ContextSpan:
-    """The context of a sequence: where bidirectional attention ends, and which position is held from there on."""
+    """The context of a sequence: its bidirectional part, and the position of all tokens after it."""
 
     length: int
     """Number of leading tokens that attend to each other in both directions; 0 in a causal model."""
     anchor: int
-    """Position that all tokens behind the context share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
+    """Position that all tokens after the context share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
 
 
 class PositionScheme(Protocol):
-    """How an architecture assigns contexts and positions; every Network implements it."""
+    """How an architecture defines contexts and positions; every Network implements it."""
 
     @property
     def vocab_size(self) -> int:
-        """V: every id is below it."""
+        """Vocabulary size; ids are below it."""
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:
         """The context of a sequence."""
@@ -43,7 +44,7 @@ class PositionScheme(Protocol):
 
 @dataclass(frozen=True)
 class Pack:
-    """Tokens of several sequences without padding; also one decoding step, where each sequence brings its newest token only."""
+    """Tokens of several sequences without padding; also one decoding step, with the newest token of each sequence only."""
 
     ids: Tensor
     """(T,) int64 token ids."""
@@ -56,7 +57,7 @@ class Pack:
     num_visible: Tensor
     """(T,) int64: a token attends to the first `num_visible` tokens of its sequence (and to the prefix, which all tokens see)."""
     lengths: tuple[int, ...]
-    """Tokens that each sequence brings; their sum is T."""
+    """Tokens of each sequence in this pack; their sum is T."""
     targets: Tensor
     """(N,) int64 indices in the pack whose next token is scored."""
     labels: Tensor
@@ -115,23 +116,39 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
 
 
 def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:
-    """Check the Python integers before a device gets them: an id out of range leaves a GPU unusable."""
-    aligned = f"Give one label for each id, {IGNORE_INDEX} where it is not scored."
+    """Check the ids as Python integers, since one out of range makes a GPU unusable."""
     if not len(rows):
-        raise UserError("ids: there is no row. Give at least one list of token ids.")
+        raise UserError(Bilingual("ids: there is no row. Give at least one list of token ids.", "ids 没有任何行：请至少给出一个 id 列表。"))
     if labels is not None and len(labels) != len(rows):
-        raise UserError(f"labels: {len(labels)} rows of labels for {len(rows)} rows of ids. {aligned}")
+        raise _not_aligned(
+            "labels", f"{len(labels)} rows of labels for {len(rows)} rows of ids", f"{len(labels)} 行标签对应 {len(rows)} 行 id"
+        )
     for index, row in enumerate(rows):
         if not len(row):
-            raise UserError(f"ids[{index}]: is empty. Give at least one token id.")
+            raise UserError(Bilingual(f"ids[{index}]: is empty. Give at least one token id.", f"ids[{index}] 为空：请至少给出一个 id。"))
         _check_range(f"ids[{index}]", row, vocab_size)
         if labels is not None:
             if len(labels[index]) != len(row):
-                raise UserError(f"labels[{index}]: {len(labels[index])} labels for {len(row)} ids. {aligned}")
+                count = len(labels[index])
+                raise _not_aligned(f"labels[{index}]", f"{count} labels for {len(row)} ids", f"{count} 个标签对应 {len(row)} 个 id")
             _check_range(f"labels[{index}]", [label for label in labels[index] if label != IGNORE_INDEX], vocab_size)
+
+
+def _not_aligned(name: str, english: str, chinese: str) -> UserError:
+    return UserError(
+        Bilingual(
+            f"{name}: {english}. Give one label for each id, {IGNORE_INDEX} where it is not scored.",
+            f"{name}：{chinese}。每个 id 要有一个标签，不计分处为 {IGNORE_INDEX}。",
+        )
+    )
 
 
 def _check_range(name: str, ids: Sequence[int], vocab_size: int) -> None:
     if len(ids) and not 0 <= min(ids) <= max(ids) < vocab_size:
         wrong = next(token for token in ids if not 0 <= token < vocab_size)
-        raise UserError(f"{name}: holds {int(wrong)}, allowed are the ids 0 to {vocab_size - 1}. Encode with this model's own tokenizer.")
+        raise UserError(
+            Bilingual(
+                f"{name}: holds {int(wrong)}, allowed are the ids 0 to {vocab_size - 1}. Encode with this model's own tokenizer.",
+                f"{name} 含有 {int(wrong)}，允许的 id 为 0 到 {vocab_size - 1}：请用该模型自己的分词器编码。",
+            )
+        )

@@ -29,7 +29,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
 """Parts of the out-of-memory messages of CUDA, the CPU allocator, the system and cuBLAS."""
 
-
 STOPPING = Bilingual("stopping after this step; once more stops at once", "本步结束后停止，再按一次立即停止")
 
 
@@ -40,27 +39,44 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f'there is no device called "{name}"; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.'
-        ) from None
+        raise _device_error(f'there is no device called "{name}"', f"没有名为 {name} 的设备") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f'the device "{name}" is not supported; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.')
+        raise _device_error(f'the device "{name}" is not supported', f"不支持设备 {name}")
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
         available = f"this machine has {gpus} (cuda:0 to cuda:{gpus - 1})" if gpus else "PyTorch sees no GPU here"
-        raise UserError(f'the device "{name}" was asked for, but {available}. Say device cpu, or check the driver with nvidia-smi.')
+        raise UserError(
+            Bilingual(
+                f'the device "{name}" was requested, but {available}. Use device cpu, or check the driver with nvidia-smi.',
+                f"指定的设备 {name} 不存在，本机可用的 GPU 数为 {gpus}：请使用 cpu，或用 nvidia-smi 检查驱动。",
+            )
+        )
     return device
 
 
+def _device_error(english: str, chinese: str) -> UserError:
+    return UserError(
+        Bilingual(
+            f"{english}; allowed are cpu, cuda, and cuda:0, cuda:1 ... for one of several GPUs.",
+            f"{chinese}：可用 cpu、cuda，有多块 GPU 时还可用 cuda:0、cuda:1 等。",
+        )
+    )
+
+
 def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; by default float32 on the CPU; on a GPU bfloat16 if supported, else float16."""
+    """The dtype called `name`; by default float32 on the CPU; on a GPU bfloat16 if supported, else float16. Raises UserError for others."""
     if name is None:
         if device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     dtype = DTYPES.get(str(name).removeprefix("torch.").lower())
     if dtype is None:
-        raise UserError(f'"{name}" is not a type to compute in; allowed are {", ".join(DTYPES)}.')
+        raise UserError(
+            Bilingual(
+                f'"{name}" is not a dtype to compute in; allowed are {", ".join(DTYPES)}.',
+                f"不能以 {name} 计算：可用 {'、'.join(DTYPES)}。",
+            )
+        )
     return dtype
 
 
@@ -121,7 +137,7 @@ def peak_memory_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    import resource  # not there on Windows
+    import resource  # missing on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -136,14 +152,14 @@ def stop_on_signal() -> Iterator[list[int]]:
         return
 
     hangup = None if sys.platform == "win32" else signal.SIGHUP
-    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def handle(number: int, _frame: object) -> None:
         if number == hangup:  # may come twice; writing to the closed terminal would end the run before it is saved
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in terminals:
-                os.dup2(nowhere, stream)
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in terminals:
+                os.dup2(devnull, descriptor)
+            os.close(devnull)
         elif received:
             raise KeyboardInterrupt
         received.append(number)
@@ -152,9 +168,9 @@ def stop_on_signal() -> Iterator[list[int]]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
         numbers.append(hangup)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -60,16 +60,16 @@ class TestLoad:
         ("name", "dtype"),
         [(None, torch.float32), ("float32", torch.float32), ("float16", torch.float16), ("bf16", torch.bfloat16), ("half", torch.float16)],
     )
-    def test_types_have_their_usual_names(self, base: Path, name: str | None, dtype: torch.dtype) -> None:
+    def test_dtypes_have_their_usual_names(self, base: Path, name: str | None, dtype: torch.dtype) -> None:
         model = imprint.load(base, dtype=name, device="cpu")
 
         assert {parameter.dtype for parameter in model.network.parameters()} == {dtype}
 
-    def test_another_type_is_refused_with_those_there_are(self, base: Path) -> None:
+    def test_another_dtype_is_refused_with_the_allowed_ones(self, base: Path) -> None:
         with pytest.raises(UserError, match=r"int8.*float32"):
             imprint.load(base, dtype="int8", device="cpu")
 
-    def test_a_type_of_torch_is_taken_too(self, base: Path) -> None:
+    def test_a_torch_dtype_is_accepted_too(self, base: Path) -> None:
         assert imprint.load(base, dtype=torch.float16, device="cpu").network.head_weight.dtype == torch.float16
 
     @pytest.mark.parametrize("adapter", [".", "/"])
@@ -97,7 +97,7 @@ class TestLoad:
         with pytest.raises(UserError, match="has no tokenizer"):  # at once, not at the first token
             model.stream_chat("你好")
 
-    def test_the_embedded_base_lies_in_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_embedded_base_is_in_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Found(Exception):  # noqa: N818
             pass
 
@@ -114,7 +114,7 @@ class TestLoad:
         with pytest.raises(UserError, match=r"Load the prefix together with the base it was trained on\."):
             imprint.load(base, adapter=Case(TUNED[0]).adapter, device="cpu")
 
-    def test_no_weight_asks_for_a_gradient_but_the_prefix_does(self) -> None:
+    def test_only_the_prefix_requires_gradients(self) -> None:
         model = Case(TUNED[0]).load()
 
         assert not any(parameter.requires_grad for parameter in model.network.parameters())
@@ -123,7 +123,7 @@ class TestLoad:
 
 
 class TestNumbers:
-    def test_logits_and_hidden_states_are_one_tensor_a_row(self) -> None:
+    def test_logits_and_hidden_states_are_one_tensor_per_row(self) -> None:
         model = small_model()
         rows = [prompt(model.network, 1, 2, 3), prompt(model.network, 4)]
 
@@ -160,7 +160,7 @@ class TestNumbers:
         with pytest.raises(UserError, match=r"^labels: no token is scored\. Give at least one label other than -100"):
             model.loss([[*prompt(model.network, 1, 2), 3]], [labels])
 
-    def test_rows_that_cannot_be_computed_are_sentences(self) -> None:
+    def test_invalid_rows_are_user_errors(self) -> None:
         model = small_model()
         row = [*prompt(model.network, 1, 2), 3]
         wrong: list[tuple[list[list[int]], str]] = [([], "no row"), ([[]], r"ids\[0\]: is empty"), ([[40]], r"ids\[0\]: holds 40")]
@@ -185,7 +185,7 @@ class TestNumbers:
 
 
 class TestAdapterOff:
-    def test_the_adapter_comes_back_also_after_an_error(self) -> None:
+    def test_the_adapter_is_on_again_also_after_an_error(self) -> None:
         model = Case(TUNED[0]).load()
         with pytest.raises(ZeroDivisionError), model.adapter_off():
             assert model.prefix() is None
@@ -193,7 +193,7 @@ class TestAdapterOff:
 
         assert model.prefix() is not None
 
-    def test_blocks_may_lie_in_each_other(self) -> None:
+    def test_blocks_may_be_nested(self) -> None:
         model = Case(TUNED[0]).load()
         with model.adapter_off():
             with model.adapter_off():
@@ -212,13 +212,13 @@ class TestChat:
         assert longer == [("你好", "你好！"), ("上衣是什么颜色？", answer)]
         assert history == [("你好", "你好！")]
 
-    def test_no_history_may_be_said_as_none(self, talker: Model) -> None:
+    def test_an_empty_history_may_be_none(self, talker: Model) -> None:
         answer, longer = talker.chat("你好", None, max_length=40, seed=1)
 
         assert (answer, longer) == talker.chat("你好", [], max_length=40, seed=1)
         assert list(talker.stream_chat("你好", None, max_length=40, seed=1))[-1] == (answer, longer)
 
-    def test_it_is_the_polished_answer_to_the_rounds(self, talker: Model) -> None:
+    def test_it_is_the_displayed_answer_to_the_prompt(self, talker: Model) -> None:
         history = [("你好", "你好！")]
         ids = encode_prompt(talker.template, "白色", history, max_source_length=75)
 
@@ -228,7 +228,7 @@ class TestChat:
         assert answer == process_response(talker.tokenizer.decode(expected))
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_the_last_word_of_a_stream_is_the_answer_of_a_chat(self, talker: Model, seed: int) -> None:
+    def test_a_stream_ends_with_the_answer_of_chat(self, talker: Model, seed: int) -> None:
         history = [("你好", "你好！")]
 
         *_, (text, longer) = talker.stream_chat("白色上衣", history, max_length=60, temperature=1.5, top_p=1.0, seed=seed)
@@ -251,7 +251,7 @@ class TestChat:
         assert shown[-1] == talker.tokenizer.decode(cut)
         assert shown[-1].endswith("\ufffd")
 
-    def test_an_answer_of_nothing_is_shown_once(self, talker: Model) -> None:
+    def test_an_empty_answer_is_yielded_once(self, talker: Model) -> None:
         as_chatglm(talker.network).transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[min(talker.network.end_ids)])
 
         assert list(talker.stream_chat("你好", seed=1)) == [("", [("你好", "")])]
@@ -259,25 +259,25 @@ class TestChat:
 
     def test_a_long_history_leaves_a_quarter_for_the_answer(self, talker: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         history = [("这件上衣的颜色是白色" * 3, "版型很宽松")] * 30
-        asked: list[tuple[int, int]] = []
+        requests: list[tuple[int, int]] = []
 
-        def note(_network: object, prompts: list[list[int]], sampling: Sampling, *, prefix: object) -> list[list[int]]:
-            asked.append((len(prompts[0]), sampling.max_new_tokens))
+        def record(_network: object, prompts: list[list[int]], sampling: Sampling, *, prefix: object) -> list[list[int]]:
+            requests.append((len(prompts[0]), sampling.max_new_tokens))
             return [[]]
 
-        monkeypatch.setattr("imprint.model.generate", note)
+        monkeypatch.setattr("imprint.model.generate", record)
         talker.chat("你好", history, max_length=200)
 
-        ((length, room),) = asked
-        assert length + room == 200
-        assert room >= 50
+        ((length, max_new_tokens),) = requests
+        assert length + max_new_tokens == 200
+        assert max_new_tokens >= 50
 
     def test_beams_are_searched_without_sampling(self, talker: Model) -> None:
         first, second = (talker.chat("你好", max_length=20, num_beams=2, seed=seed)[0] for seed in (1, 2))
 
         assert first == second
 
-    def test_the_adapter_speaks_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
+    def test_the_adapter_answers_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
         encoder = start_prefix(talker.network, PrefixShape.from_network(talker.network, 4, projection=False), "random", [])
         encoder.embedding.weight.data *= 100
         save_adapter(
@@ -292,18 +292,18 @@ class TestChat:
             streams = [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
 
         assert off == plain
-        assert [list(one)[-1][0] for one in streams] == plain  # what counts is when a stream was asked for
+        assert [list(one)[-1][0] for one in streams] == plain  # the state at the call of stream_chat counts
         assert [tuned.chat(question, max_length=30, temperature=0)[0] for question in questions] != plain
 
     @pytest.mark.parametrize("length", [-5, 0, 1, 2])
-    def test_no_room_at_all_is_a_sentence(self, talker: Model, length: int) -> None:
+    def test_a_max_length_without_room_for_an_answer_is_a_user_error(self, talker: Model, length: int) -> None:
         with pytest.raises(UserError, match=rf"^max_length: must be at least 3.*, got {length}\."):
             talker.chat("你好", max_length=length)
         with pytest.raises(UserError, match="max_length"):
             talker.stream_chat("你好", max_length=length)
 
     @pytest.mark.parametrize("length", [3, 4, 9])
-    def test_little_room_still_answers(self, talker: Model, length: int) -> None:
+    def test_a_small_max_length_still_answers(self, talker: Model, length: int) -> None:
         answer, history = talker.chat("这件上衣的颜色是白色", max_length=length, seed=0)
 
         assert history == [("这件上衣的颜色是白色", answer)]
@@ -319,10 +319,10 @@ class TestEveryFamily:
     def test_an_answer_ends_at_any_id_that_ends_one(self, family: Model) -> None:
         assert family.network.end_ids >= family.template.stop_ids
 
-    def test_a_chat_shows_what_was_written_and_a_stream_takes_nothing_back(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        said = family.template.answer(make_messages("你好"), "在 2023 年,好。😀")
-        monkeypatch.setattr("imprint.model.stream", lambda *_arguments, **_named: iter(said))
-        monkeypatch.setattr("imprint.model.generate", lambda *_arguments, **_named: [said])
+    def test_a_chat_shows_the_answer_and_a_stream_only_appends(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer = family.template.answer(make_messages("你好"), "在 2023 年,好。😀")
+        monkeypatch.setattr("imprint.model.stream", lambda *_arguments, **_named: iter(answer))
+        monkeypatch.setattr("imprint.model.generate", lambda *_arguments, **_named: [answer])
 
         shown = [text for text, _ in family.stream_chat("你好", [("在吗", "在")], system="你是店员。")]
 
@@ -331,12 +331,12 @@ class TestEveryFamily:
         assert all(shown[-1].startswith(family.template.stable_prefix(text)) for text in shown)
 
     def test_a_prompt_is_that_of_the_template(self, family: Model) -> None:
-        said = make_messages("你好", [("在吗", "在")], "你是店员。")
-        ids = [token for segment in family.template.prompt(said) for token in segment.ids]
+        messages = make_messages("你好", [("在吗", "在")], "你是店员。")
+        ids = [token for segment in family.template.prompt(messages) for token in segment.ids]
 
-        assert family.prompt("你好", [("在吗", "在")], system="你是店员。") == family.prompt_of(said) == ids
+        assert family.prompt("你好", [("在吗", "在")], system="你是店员。") == family.prompt_of(messages) == ids
 
-    def test_a_model_of_that_family_talks(self, tmp_path: Path) -> None:
+    def test_a_model_of_that_family_answers(self, tmp_path: Path) -> None:
         model = imprint.load(bloom_base(tmp_path), device="cpu")
         answer, history = model.chat("你好", [("在吗", "在")], max_length=120, seed=1)
 
@@ -364,7 +364,7 @@ class TestQuantisedRuns:
         with pytest.raises(UserError, match="quantize"):
             tiny_run(recipe, "other", "model.quantize=8")
 
-    def test_its_steps_are_not_those_of_the_plain_base(self, run: RunFolder) -> None:
+    def test_its_steps_differ_from_those_of_the_plain_base(self, run: RunFolder) -> None:
         plain = tiny_run(run.path.parent / "recipe.yaml", "plain")
 
         assert losses(plain) != losses(run)
@@ -391,13 +391,13 @@ class TestQuantisedRuns:
 
         assert losses(other) == losses(run)
 
-    def test_nothing_but_a_prefix_is_tuned_on_it(self, run: RunFolder) -> None:
+    def test_full_tuning_of_it_is_refused(self, run: RunFolder) -> None:
         with pytest.raises(UserError, match="a base quantised to 8 bits cannot be tuned as a whole"):
             tiny_run(run.path.parent / "recipe.yaml", "full", "tune={method: full}", "model.quantize=8")
 
 
 class TestSection:
-    def test_only_the_folder_must_be_said(self) -> None:
+    def test_only_the_folder_is_required(self) -> None:
         assert ModelSection(path="base").model_dump() == {
             "path": "base",
             "quantize": None,
@@ -424,8 +424,8 @@ class TestOnAGpu:
     def test_logits_loss_gradients_and_greedy_ids_are_the_originals(self, name: str) -> None:
         case = Case(name)
         model = imprint.load(case.folder, adapter=case.adapter, dtype="float32", device="cuda")
-        for found, expected in zip(model.logits(case.rows), case.per_row("logits"), strict=True):
-            assert difference(found.cpu(), expected) < 1e-4
+        for logits, expected in zip(model.logits(case.rows), case.per_row("logits"), strict=True):
+            assert difference(logits.cpu(), expected) < 1e-4
         loss = model.loss(case.rows, case.labels, checkpointing=True)
         assert abs(float(loss.detach()) - float(case.expected["loss"])) < 1e-4
         if case.adapter:
@@ -438,7 +438,7 @@ class TestOnAGpu:
         assert model.generate(case.prompts, max_new_tokens=10) == on_cpu
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    def test_in_16_bit_the_loss_is_near(self, dtype: str) -> None:
+    def test_in_16_bit_the_loss_is_close(self, dtype: str) -> None:
         case = Case("chatglm1-ptuning")
         model = imprint.load(case.folder, adapter=case.adapter, dtype=dtype, device="cuda")
         loss = model.loss(case.rows, case.labels)
@@ -447,16 +447,16 @@ class TestOnAGpu:
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.prefix_parameters().values())
 
 
-def test_what_the_package_offers_by_name_is_there_after_a_plain_import() -> None:
+def test_the_public_names_exist_after_a_plain_import() -> None:
     script = "import imprint as i; print(i.metrics.score(['好'], ['好'])['rouge-1'], i.data.encode_original.__name__, i.load.__name__)"
-    said = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["100.0", "encode_original", "load"]
+    output = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["100.0", "encode_original", "load"]
 
 
 # A run as the base of the next
 
 
-def test_a_run_that_was_tuned_as_a_whole_is_a_base(tmp_path: Path) -> None:
+def test_a_run_with_full_tuning_is_a_base(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     run = tiny_run(recipe, "whole", "tune={method: full}", "train.steps=2")
     on_top = tiny_run(recipe, "on-top", f"model.path={run.path}", "train.steps=2")

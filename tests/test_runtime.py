@@ -29,16 +29,16 @@ def test_the_first_gpu_is_chosen_where_there_is_one() -> None:
     [
         ("gpu", 1, 'there is no device called "gpu"; allowed are cpu, cuda'),
         ("mps", 1, 'the device "mps" is not supported; allowed are cpu, cuda'),
-        ("cuda", 0, 'the device "cuda" was asked for, but PyTorch sees no GPU here. Say device cpu'),
-        ("cuda:2", 2, r'the device "cuda:2" was asked for, but this machine has 2 \(cuda:0 to cuda:1\)'),
+        ("cuda", 0, 'the device "cuda" was requested, but PyTorch sees no GPU here. Use device cpu'),
+        ("cuda:2", 2, r'the device "cuda:2" was requested, but this machine has 2 \(cuda:0 to cuda:1\)'),
     ],
 )
-def test_a_device_that_is_not_there_is_told(name: str, gpus: int, sentence: str) -> None:
+def test_a_missing_device_is_named(name: str, gpus: int, sentence: str) -> None:
     with mock.patch("torch.cuda.device_count", return_value=gpus), pytest.raises(UserError, match=sentence):
         runtime.choose_device(name)
 
 
-def test_a_device_that_is_there_is_taken() -> None:
+def test_an_existing_device_is_used() -> None:
     assert runtime.choose_device("cpu") == CPU
     with mock.patch("torch.cuda.device_count", return_value=2):
         assert runtime.choose_device("cuda:1") == torch.device("cuda", 1)
@@ -47,16 +47,16 @@ def test_a_device_that_is_there_is_taken() -> None:
 @pytest.mark.parametrize(
     ("device", "bf16", "dtype"), [(CPU, True, torch.float32), (GPU, True, torch.bfloat16), (GPU, False, torch.float16)]
 )
-def test_the_type_follows_the_device(device: torch.device, bf16: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
+def test_the_dtype_follows_the_device(device: torch.device, bf16: bool, dtype: torch.dtype) -> None:  # noqa: FBT001
     with mock.patch("torch.cuda.is_bf16_supported", return_value=bf16):
         assert runtime.choose_dtype(None, device) == dtype
 
 
-def test_a_type_has_several_names_and_an_unknown_one_is_told() -> None:
+def test_a_dtype_has_several_names_and_an_unknown_one_is_named() -> None:
     assert {runtime.choose_dtype(name, CPU) for name in ("float16", "fp16", "half", "torch.float16", "FP16")} == {torch.float16}
     assert runtime.choose_dtype(torch.bfloat16, CPU) == torch.bfloat16
     for wrong in ("int4", torch.int8):
-        with pytest.raises(UserError, match=f'"{wrong}" is not a type to compute in; allowed are float32, fp32'):
+        with pytest.raises(UserError, match=f'"{wrong}" is not a dtype to compute in; allowed are float32, fp32'):
             runtime.choose_dtype(wrong, CPU)
 
 
@@ -90,10 +90,10 @@ def test_the_random_state_of_the_gpu_comes_back() -> None:
 
 
 def test_the_peak_of_memory_is_in_bytes_and_never_falls() -> None:
-    held = torch.ones(64 << 20)
+    tensor = torch.ones(64 << 20)
     peak = runtime.peak_memory_bytes(CPU)
-    assert held.nbytes < peak < 2**40
-    del held
+    assert tensor.nbytes < peak < 2**40
+    del tensor
     assert runtime.peak_memory_bytes(CPU) >= peak
 
 
@@ -103,7 +103,7 @@ def test_some_of_the_memory_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "is_it"),
+    ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (MemoryError(), True),
@@ -113,5 +113,5 @@ def test_some_of_the_memory_is_left() -> None:
         (ValueError("no"), False),
     ],
 )
-def test_memory_that_ran_out_is_told_from_mistakes(error: Exception, is_it: bool) -> None:  # noqa: FBT001
-    assert runtime.is_out_of_memory(error) is is_it
+def test_out_of_memory_errors_are_recognised(error: Exception, expected: bool) -> None:  # noqa: FBT001
+    assert runtime.is_out_of_memory(error) is expected

@@ -7,7 +7,7 @@ from typing import Final
 
 from imprint.chat.conversation import ChatRequest
 from imprint.data.encode import encode_messages
-from imprint.model import ANSWER_ROOM, Model
+from imprint.model import ANSWER_SHARE, Model
 from imprint.templates import make_messages
 
 DEFAULT_MAX_LENGTH: Final = 2048
@@ -34,7 +34,7 @@ def fit_context(model: Model, request: ChatRequest) -> ContextFit:
     prompt = encode_messages(
         model.template,
         make_messages(request.question, before.history, before.system),
-        max_source_length=length - max(int(length * ANSWER_ROOM), 1),
+        max_source_length=length - max(int(length * ANSWER_SHARE), 1),
         source_prefix=model.source_prefix,
     )
     return ContextFit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)

@@ -1,1 +1,1 @@
-"""Decoding and scoring: from prompt ids to answer ids, and the log-probabilities of given answers."""
+"""Decoding and scoring: from prompt ids to answer ids, and log-probabilities of given answers."""

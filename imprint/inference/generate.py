@@ -1,4 +1,4 @@
-"""From prompt ids to answer ids: greedy, sampled or by beam search. Knows token ids only."""
+"""Generates answer ids from prompt ids: greedily, sampled or by beam search."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,8 +26,8 @@ def generate(
 ) -> list[list[int]]:
     """New ids of every prompt, without the end id.
 
-    `limits` are bounds of single prompts below `max_new_tokens`. `on_token` is called for each token as it is chosen; with beam search,
-    when the search of a prompt has ended. Finished answers leave the batch. Raises NotFiniteError where logits are not finite.
+    `limits`: most new tokens of each prompt, where fewer than `max_new_tokens`. `on_token` is called for each token as it is chosen; with
+    beam search, when the search of a prompt has ended. Finished answers leave the batch. Raises NotFiniteError where logits are not finite.
     """
     limits = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
     on_token = on_token or (lambda _row, _token: None)
@@ -47,12 +47,12 @@ def generate(
             if token not in network.end_ids and limits[row] > 0:
                 answers[row].append(token)
                 on_token(row, token)
-        alive = [index for index, row in enumerate(running) if len(answers[row]) < limits[row] and ids[index] not in network.end_ids]
-        if len(alive) < len(running):
-            running = [running[index] for index in alive]
+        remaining = [index for index, row in enumerate(running) if len(answers[row]) < limits[row] and ids[index] not in network.end_ids]
+        if len(remaining) < len(running):
+            running = [running[index] for index in remaining]
             if not running:
                 break
-            selected = torch.tensor(alive, device=tokens.device)
+            selected = torch.tensor(remaining, device=tokens.device)
             batch.select(selected)
             tokens = tokens[selected]
         logits = batch.step(network, prefix, tokens)
@@ -67,7 +67,7 @@ def _search_beams(
     limits: Sequence[int],
     on_token: OnToken,
 ) -> list[list[int]]:
-    """The answers by beam search, one prompt after the other."""
+    """The answers by beam search, one prompt at a time."""
     answers = []
     for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
         answer = beam_search(network, prompt, num_beams, limit, prefix=prefix)
@@ -81,7 +81,7 @@ def _search_beams(
 
 @torch.inference_mode()
 def stream(network: Network, prompt: Sequence[int], sampling: Sampling, *, prefix: Prefix | None = None) -> Iterator[int]:
-    """New ids of one prompt, one at a time, without the end id."""
+    """New ids of one prompt, one at a time, without the end id. Raises NotFiniteError where logits are not finite."""
     batch = DecodeBatch(network, [prompt], sampling.max_new_tokens)
     sample = make_sampler(sampling, batch.lengths.device)
     logits = batch.prefill(network, prefix)

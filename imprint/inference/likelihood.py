@@ -1,6 +1,6 @@
-"""Log-probabilities of given answers, and of a few options as the answer. Knows token ids only.
+"""Log-probabilities of given answers, and of a few options as the answer.
 
-Legend: B prompts, K nodes of a level of the tree of options, O options, V vocabulary size, N scored tokens.
+Legend: B prompts, K nodes of one level of the tree of options, O options, V vocabulary size, N scored tokens.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ MAX_ROWS = 256
 def score_options(
     network: Network, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], *, prefix: Prefix | None = None
 ) -> Tensor:
-    """Log-probabilities (B, O) of each option as the whole answer to each prompt; options are distinct, and ids with the end id.
+    """Log-probabilities (B, O) of each option as the complete answer to each prompt. Options are distinct and end with the end id.
 
-    Each prompt is prefilled once. The options form a tree, which is walked level by level: one decoding step for all prompts and all nodes
-    of a level, so options with a common beginning share it. The result equals that of running prompt and option as one sequence. Raises
+    Each prompt is prefilled once. The options form a prefix tree, decoded level by level: one step for all prompts and nodes of a level, so
+    options share the computation of a common beginning. The result equals that of running prompt and option as one sequence. Raises
     NotFiniteError where a log-probability is not finite.
     """
     widest = max(len(_nodes(options, depth)) for depth in range(max(map(len, options))))
@@ -40,7 +40,7 @@ def score_options(
 
 
 def _nodes(options: Sequence[Sequence[int]], depth: int) -> list[tuple[int, ...]]:
-    """The inner nodes of a level: beginnings of `depth` ids that some option continues, each once."""
+    """The inner nodes of a level: the distinct first `depth` ids of the options that are longer."""
     return sorted({tuple(option[:depth]) for option in options if len(option) > depth})
 
 

@@ -1,4 +1,4 @@
-"""How the next token is chosen from logits: greedily, or sampled with a temperature and top-p.
+"""Chooses the next token from logits: greedily, or sampled with a temperature and top-p.
 
 Legend: B sequences, V vocabulary size.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 GREEDY_TEMPERATURE = 1e-5
 """Up to this temperature, decoding is greedy."""
@@ -26,8 +27,12 @@ class NotFiniteError(UserError):
     def __init__(self, row: int, rows: int) -> None:
         self.row = row
         super().__init__(
-            f"prompt {row + 1} of {rows}: the network computes numbers that are not finite, so no token can be chosen. Use float32 or "
-            "bfloat16 as dtype, since float16 ends at 65504; if it stays so, try without the adapter, then download the weights again."
+            Bilingual(
+                f"prompt {row + 1} of {rows}: the network computes numbers that are not finite, so no token can be chosen. Use float32 or "
+                "bfloat16 as dtype, since float16 ends at 65504; if it stays so, try without the adapter, then download the weights again.",
+                f"第 {row + 1}/{rows} 个提示：网络算出了非有限的数值，无法选出词元。"
+                "请把 dtype 设为 float32 或 bfloat16（float16 最大 65504）；若仍如此，先去掉适配器再试，然后重新下载权重。",
+            )
         )
 
 
@@ -48,23 +53,29 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Raise UserError for impossible values."""
-        for name, ok, allowed in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("num_beams", self.num_beams >= 1, "at least 1"),
+        for name, valid, allowed, chinese in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1", "大于 0 且不大于 1"),
+            ("num_beams", self.num_beams >= 1, "at least 1", "不小于 1"),
         ):
-            if not ok:
-                raise UserError(f"{name}: must be {allowed}, got {getattr(self, name)}.")
+            if not valid:
+                value = getattr(self, name)
+                raise UserError(Bilingual(f"{name}: must be {allowed}, got {value}.", f"{name} 必须{chinese}，实际为 {value}。"))
         if self.num_beams > 1 and self.temperature > GREEDY_TEMPERATURE:
-            raise UserError(f"num_beams: {self.num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1.")
+            raise UserError(
+                Bilingual(
+                    f"num_beams: {self.num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1.",
+                    "束搜索不做采样：请把 temperature 设为 0，或把 num_beams 设为 1。",
+                )
+            )
 
 
 def make_sampler(sampling: Sampling, device: torch.device) -> Sampler:
-    """The sampler of these settings; it owns its random generator."""
+    """The sampler of these settings, with a random generator of its own."""
 
     def greedy(logits: Tensor) -> Tensor:
-        largest, tokens = logits.max(-1)  # max takes NaN for the largest
+        largest, tokens = logits.max(-1)  # for max, NaN is the largest
         return tokens.where(largest.isfinite(), NO_TOKEN)
 
     if sampling.temperature <= GREEDY_TEMPERATURE:
@@ -77,7 +88,7 @@ def make_sampler(sampling: Sampling, device: torch.device) -> Sampler:
 
     def sample(logits: Tensor) -> Tensor:
         finite = logits.amax(-1).isfinite()
-        logits = logits.where(finite[:, None], 0)  # multinomial over NaN would leave a GPU unusable
+        logits = logits.where(finite[:, None], 0)  # multinomial over NaN makes a GPU unusable
         probabilities = (logits.float() / sampling.temperature).softmax(-1)
         if sampling.top_p < 1:
             ordered, ids = probabilities.sort(-1, descending=True)

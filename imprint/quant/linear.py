@@ -1,4 +1,4 @@
-"""Layers with quantised weights, which are dequantised where they are used: plain PyTorch on any device, nothing is compiled.
+"""Layers with quantised weights, which are dequantised when used: plain PyTorch on any device, nothing is compiled.
 
 Legend: N rows (output features), K columns (input features), V vocabulary size, C hidden size, T tokens.
 """
@@ -13,13 +13,13 @@ from torch.nn import functional
 from imprint.quant.formats import SCALE, dequantize
 
 CPU_CHUNK_WEIGHTS = 2**21
-"""Weights dequantised at a time on a CPU: within its cache this is ten times as fast. A GPU dequantises a whole layer."""
+"""Weights dequantised at a time on a CPU, so that they fit its cache: ten times as fast. A GPU dequantises a whole layer."""
 HEAD_CHUNK_ROWS = 2**14
 """Rows of a vocabulary head dequantised at a time."""
 
 
 class QuantizedWeight(nn.Module):
-    """A frozen weight (N, K) stored as integers and scales, under the original's names."""
+    """A frozen weight (N, K) stored as integers and scales, with the original's names."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -39,11 +39,11 @@ class QuantizedWeight(nn.Module):
         return dequantize(self.weight[rows], self.weight_scale[rows], self.bits, dtype)
 
     def extra_repr(self) -> str:
-        """The arguments in a printed network."""
+        """The arguments shown when the network is printed."""
         return f"{self.rows}, {self.columns}, bits={self.bits}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Move as every module does, but keep the dtype of the scales: `network.bfloat16()` changes the computation, not the format."""
+        """As in every module, but the scales keep their dtype: `network.bfloat16()` changes the compute dtype, not the format."""
         scale = self.weight_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight_scale.dtype != scale.dtype:
@@ -84,15 +84,15 @@ class QuantizedEmbedding(QuantizedWeight):
         return self.dequantize(torch.float16, ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(T, C) -> (T, V), one part of the vocabulary at a time."""
+        """(T, C) -> (T, V), one chunk of the vocabulary at a time."""
         parts = zip(self.weight.split(HEAD_CHUNK_ROWS), self.weight_scale.split(HEAD_CHUNK_ROWS), strict=True)
         return torch.cat([DequantMatmul.apply(hidden, *part, self.bits, None) for part in parts], -1)  # type: ignore[no-untyped-call]
 
 
 class DequantMatmul(torch.autograd.Function):
-    """x times the dequantised weight, which lives as long as the product takes and is dequantised again for the gradient.
+    """x times the dequantised weight, which is freed after the product and dequantised again for the gradient.
 
-    Backward needs only what the layer itself holds, so nothing is saved, and activation checkpointing need not recompute the product.
+    The backward pass needs only the layer's own buffers, so nothing is saved, and activation checkpointing need not recompute the product.
     """
 
     @staticmethod

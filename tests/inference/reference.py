@@ -1,4 +1,4 @@
-"""Small networks that end their answers, and what they must answer, computed without a cache."""
+"""Small networks that end their answers, and their expected answers, computed without a cache."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from tests.cases import prompt, small_network
 
 
 def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
-    """A network that ends its answers after different numbers of tokens: the end is one word of few."""
+    """A network that ends its answers after different numbers of tokens: its vocabulary is small."""
     network = small_network(seed=seed, vocabulary=vocabulary, std=1.0)
-    network.head_weight.mul_(0.3)  # so that no word is next to certain
+    network.head_weight.mul_(0.3)  # so that no token is almost certain
     return network
 
 
@@ -31,7 +31,7 @@ def prefix_for(network: ChatGLM) -> Prefix:
 
 
 def log_probabilities(network: ChatGLM, row: Sequence[int], prefix: Prefix | None = None) -> torch.Tensor:
-    """Of every next token, without a cache: the whole row is computed anew."""
+    """Log-probabilities of every next token, computed from the whole row without a cache."""
     with torch.no_grad():
         hidden = network(pack([row], network), prefix=prefix)
         return network.logits(hidden[-1:])[0].log_softmax(-1)

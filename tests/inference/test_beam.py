@@ -12,20 +12,20 @@ from tests.inference.reference import end_id, ending_network, log_probabilities,
 
 
 def best_by_search(network: ChatGLM, row: Sequence[int], count: int) -> list[int]:
-    """The answer with the highest mean log-probability a token, the end counted, among all there are."""
+    """The answer with the highest mean log-probability per token, the end id included, among all answers."""
     words = [token for token in range(network.config.vocab_size) if token not in network.end_ids]
     known = {text: log_probabilities(network, [*row, *text]) for length in range(count) for text in product(words, repeat=length)}
 
     def score(text: Sequence[int]) -> float:
-        return sum(float(known[tuple(text[:place])][text[place]]) for place in range(len(text))) / len(text)
+        return sum(float(known[tuple(text[:i])][text[i]]) for i in range(len(text))) / len(text)
 
-    whole = [(*text, end_id(network)) for text in known] + list(product(words, repeat=count))
-    best = max(whole, key=score)
+    answers = [(*text, end_id(network)) for text in known] + list(product(words, repeat=count))
+    best = max(answers, key=score)
     return [token for token in best if token not in network.end_ids]
 
 
 class TestBeams:
-    def test_wide_enough_they_find_the_best_answer_of_all(self) -> None:
+    def test_with_enough_beams_the_best_of_all_answers_is_found(self) -> None:
         lengths = set()
         for seed in (6, 7, 8, 38, 50):
             network = ending_network(seed, vocabulary=7)
@@ -60,7 +60,7 @@ class TestBeams:
         assert answers[0] == []
         assert answers[1:] == [generate(network, [row], Sampling(n, num_beams=3))[0] for row, n in zip(prompts[1:], (1, 5), strict=True)]
 
-    def test_they_go_on_though_the_likeliest_words_all_end_an_answer(self) -> None:
+    def test_the_search_goes_on_though_the_likeliest_tokens_all_end_an_answer(self) -> None:
         network = ending_network(1)
         row = prompt(network, 1)
         likeliest = log_probabilities(network, row).argsort(descending=True).tolist()
@@ -72,13 +72,15 @@ class TestBeams:
             assert len(answer) <= limit
             assert network.end_ids.isdisjoint(answer)
 
-    def test_tokens_are_told_when_the_search_has_ended(self) -> None:
+    def test_on_token_is_called_when_the_search_has_ended(self) -> None:
         network = ending_network(1)
-        told: dict[int, list[int]] = {row: [] for row in range(6)}
+        streamed: dict[int, list[int]] = {row: [] for row in range(6)}
 
-        answers = generate(network, short_prompts(network), Sampling(4, num_beams=2), on_token=lambda row, token: told[row].append(token))
+        answers = generate(
+            network, short_prompts(network), Sampling(4, num_beams=2), on_token=lambda row, token: streamed[row].append(token)
+        )
 
-        assert list(told.values()) == answers
+        assert list(streamed.values()) == answers
 
     def test_the_prefix_counts(self) -> None:
         network = ending_network(4)

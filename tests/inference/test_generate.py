@@ -58,7 +58,7 @@ class TestGreedy:
         assert [len(answer) for answer in answers] == [1, 4, 6]
         assert sizes == [2, 2, 2, 1, 1]  # the last token of a row is not fed any more
 
-    def test_no_more_tokens_than_asked_and_never_the_end(self) -> None:
+    def test_no_more_tokens_than_requested_and_never_the_end_id(self) -> None:
         for seed in range(4):
             network = ending_network(seed)
             for count in (1, 2, 5):
@@ -68,20 +68,20 @@ class TestGreedy:
     def test_a_rows_own_limit_cuts_its_answer_only(self) -> None:
         network = ending_network(1)
         prompts = short_prompts(network)
-        whole = generate(network, prompts, Sampling(7))
+        answers = generate(network, prompts, Sampling(7))
         limits = [0, 1, 2, 7, 100, 3]
 
         assert generate(network, prompts, Sampling(7), limits=limits) == [
-            answer[:limit] for answer, limit in zip(whole, limits, strict=True)
+            answer[:limit] for answer, limit in zip(answers, limits, strict=True)
         ]
 
-    def test_tokens_are_told_as_they_come(self) -> None:
+    def test_on_token_is_called_for_each_token(self) -> None:
         network = ending_network(1)
-        told: dict[int, list[int]] = {row: [] for row in range(6)}
+        streamed: dict[int, list[int]] = {row: [] for row in range(6)}
 
-        answers = generate(network, short_prompts(network), Sampling(7), on_token=lambda row, token: told[row].append(token))
+        answers = generate(network, short_prompts(network), Sampling(7), on_token=lambda row, token: streamed[row].append(token))
 
-        assert list(told.values()) == answers
+        assert list(streamed.values()) == answers
 
     def test_no_prompt_is_no_answer(self) -> None:
         assert generate(small_network(), [], Sampling(3)) == []
@@ -111,12 +111,12 @@ class TestStream:
         assert [next(steps) for _ in range(3)] == greedy(network, prompt(network, 1), 3)
 
 
-EVERY_WAY = {"greedy": Sampling(6), "sampled": Sampling(6, 1.0, 0.9, seed=1), "beams": Sampling(6, num_beams=3)}
+SAMPLINGS = {"greedy": Sampling(6), "sampled": Sampling(6, 1.0, 0.9, seed=1), "beams": Sampling(6, num_beams=3)}
 
 
-class TestNumbersThatAreNotFinite:
+class TestLogitsThatAreNotFinite:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    @pytest.mark.parametrize("sampling", EVERY_WAY.values(), ids=EVERY_WAY)
+    @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
     def test_the_row_is_named_and_what_to_do(self, sampling: Sampling, value: float) -> None:
         network = small_network()
         prompts = [prompt(network, 1), prompt(network, 2, 3), prompt(network, 4)]
@@ -133,8 +133,8 @@ class TestNumbersThatAreNotFinite:
         with pytest.raises(NotFiniteError, match=f"^{place}: the network computes numbers that are not finite.*Use float32 or bfloat16"):
             generate(network, prompts, sampling)
 
-    @pytest.mark.parametrize("sampling", [EVERY_WAY["greedy"], EVERY_WAY["sampled"]], ids=["greedy", "sampled"])
-    def test_it_is_told_in_the_middle_of_an_answer_too(self, sampling: Sampling) -> None:
+    @pytest.mark.parametrize("sampling", [SAMPLINGS["greedy"], SAMPLINGS["sampled"]], ids=["greedy", "sampled"])
+    def test_it_is_raised_in_the_middle_of_an_answer_too(self, sampling: Sampling) -> None:
         network = small_network()
         whole = list(stream(network, prompt(network, 1), sampling))
         calls: list[int] = []
@@ -145,16 +145,16 @@ class TestNumbersThatAreNotFinite:
             return step(hidden) * (float("nan") if len(calls) == 3 else 1)
 
         network.logits = broken  # type: ignore[method-assign]
-        told: list[int] = []
+        streamed: list[int] = []
         with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
             for token in stream(network, prompt(network, 1), sampling):
-                told.append(token)
+                streamed.append(token)
         calls.clear()
         with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
-            generate(network, [prompt(network, 1)], sampling, on_token=lambda _, token: told.append(token))
-        assert told == [*whole[:2], *whole[:2]]
+            generate(network, [prompt(network, 1)], sampling, on_token=lambda _, token: streamed.append(token))
+        assert streamed == [*whole[:2], *whole[:2]]
 
-    def test_a_word_that_is_impossible_is_no_harm(self) -> None:
+    def test_a_logit_of_minus_infinity_does_no_harm(self) -> None:
         network = small_network()
         step = network.logits
 
@@ -164,5 +164,5 @@ class TestNumbersThatAreNotFinite:
             return logits
 
         network.logits = without_a_word  # type: ignore[method-assign]
-        for sampling in EVERY_WAY.values():
+        for sampling in SAMPLINGS.values():
             assert 5 not in generate(network, [prompt(network, 1)], sampling)[0]

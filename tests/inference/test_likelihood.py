@@ -34,10 +34,10 @@ def prefix_for(network: Network) -> Prefix:
     return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
 
 
-@pytest.mark.parametrize("at_once", [256, 4, 1])
+@pytest.mark.parametrize("max_rows", [256, 4, 1])
 @pytest.mark.parametrize("tuned", [False, True])
-def test_walking_the_tree_of_labels_equals_brute_force(at_once: int, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
-    monkeypatch.setattr("imprint.inference.likelihood.MAX_ROWS", at_once)
+def test_the_tree_of_options_equals_brute_force(max_rows: int, tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    monkeypatch.setattr("imprint.inference.likelihood.MAX_ROWS", max_rows)
     network = small_network(vocabulary=12, std=0.5)
     prefix = prefix_for(network) if tuned else None
     asked = prompts_of(network)
@@ -49,7 +49,7 @@ def test_walking_the_tree_of_labels_equals_brute_force(at_once: int, tuned: bool
     assert found.argmax(1).tolist() == wanted.argmax(1).tolist()
 
 
-def test_labels_are_chosen_alike_alone_and_together() -> None:
+def test_labels_have_the_same_scores_alone_and_in_a_batch() -> None:
     case = Case(CASES[0])
     network = case.load().network
     options = [[3, 4, 5], [3, 4], [7, 5]]
@@ -72,7 +72,7 @@ def test_the_probability_of_an_answer_is_that_of_its_tokens_and_its_end(monkeypa
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
-def test_all_answers_there_are_have_a_probability_of_one() -> None:
+def test_the_probabilities_of_all_answers_add_up_to_one() -> None:
     network = small_network(vocabulary=6, std=0.5)
     asked = [prompt(network, 1, 2)]
     vocabulary = network.shape.vocab_size
@@ -80,7 +80,7 @@ def test_all_answers_there_are_have_a_probability_of_one() -> None:
     assert float(firsts.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
-def test_numbers_that_are_not_finite_are_refused() -> None:
+def test_log_probabilities_that_are_not_finite_are_refused() -> None:
     network = small_network(vocabulary=12)
     with torch.no_grad():
         network.head_weight.fill_(float("nan"))

@@ -14,11 +14,11 @@ class TestTheFormat:
         golden = load_file(BASE / f"int{bits}{name}.safetensors")
         names = [key for key in golden if key.endswith(".weight")]
 
-        made = {key: quantize(weights[key].to(dtype), bits) for key in names}
+        quantized = {key: quantize(weights[key].to(dtype), bits) for key in names}
 
         assert len(names) == 12
-        assert [key for key in names if not torch.equal(made[key][0], golden[key])] == []
-        assert [key for key in names if not torch.equal(made[key][1], golden[f"{key}_scale"])] == []
+        assert [key for key in names if not torch.equal(quantized[key][0], golden[key])] == []
+        assert [key for key in names if not torch.equal(quantized[key][1], golden[f"{key}_scale"])] == []
 
     def test_the_first_of_two_columns_lies_in_the_high_nibble(self) -> None:
         integers, scale = quantize(torch.tensor([[7.0, -1.0, -7.0, 2.0]]), 4)
@@ -27,12 +27,12 @@ class TestTheFormat:
         assert [number & 0xFF for number in integers[0].tolist()] == [0x7F, 0x92]
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_numbers_are_the_product_rounded_to_fp16(self, bits: int) -> None:
+    def test_dequantised_weights_are_the_product_rounded_to_fp16(self, bits: int) -> None:
         torch.manual_seed(0)
-        whole = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (64, 32), dtype=torch.int8)
+        integers = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (64, 32), dtype=torch.int8)
         scale = torch.rand(64).half() * torch.logspace(-7, 1, 64).half()  # also where fp16 has few digits left
-        packed = whole if bits == 8 else (whole[:, ::2] << 4) | (whole[:, 1::2] & 15)
-        exact = (whole.double() * scale.double()[:, None]).half()
+        packed = integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15)
+        exact = (integers.double() * scale.double()[:, None]).half()
 
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             assert torch.equal(dequantize(packed, scale, bits, dtype), exact.to(dtype))
@@ -45,7 +45,7 @@ class TestTheFormat:
 
     @pytest.mark.parametrize("bits", BITS)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-    def test_scales_can_have_the_type_of_the_weights_which_products_are_then_rounded_to(self, bits: int, dtype: torch.dtype) -> None:
+    def test_scales_can_have_the_dtype_of_the_weights_and_products_are_rounded_to_it(self, bits: int, dtype: torch.dtype) -> None:
         torch.manual_seed(0)
         weight = torch.randn(16, 8).to(dtype)
         largest = 2 ** (bits - 1) - 1
@@ -54,35 +54,35 @@ class TestTheFormat:
 
         integers, scale = quantize(weight, bits, None)
 
-        whole = integers if bits == 8 else torch.stack((integers >> 4, (integers << 4) >> 4), -1).flatten(-2)
+        unpacked = integers if bits == 8 else torch.stack((integers >> 4, (integers << 4) >> 4), -1).flatten(-2)
         assert scale.dtype is dtype
         assert torch.equal(scale, exact)
-        assert torch.equal(whole, (divided / exact[:, None]).round().to(torch.int8))
-        assert torch.equal(dequantize(integers, scale, bits, torch.float32), (whole.float() * scale.float()[:, None]).to(dtype).float())
+        assert torch.equal(unpacked, (divided / exact[:, None]).round().to(torch.int8))
+        assert torch.equal(dequantize(integers, scale, bits, torch.float32), (unpacked.float() * scale.float()[:, None]).to(dtype).float())
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_rows_of_nothing_and_of_next_to_nothing_stay_so(self, bits: int) -> None:
+    def test_rows_of_zeros_and_of_tiny_values_stay_so(self, bits: int) -> None:
         weight = torch.tensor([0.0, 1e-12, 3e-8, 1.3e-5, 1e-3])[:, None] * torch.tensor([1.0, -1.0, 0.5, 0.0])
 
         largest = 2 ** (bits - 1) - 1
 
-        numbers = dequantize(*quantize(weight, bits), bits, torch.float32)
+        dequantized = dequantize(*quantize(weight, bits), bits, torch.float32)
 
         step = weight.abs().amax(-1, keepdim=True) / largest + 2**-24  # as exact as fp16's smallest scales allow
-        assert ((numbers - weight).abs() <= 0.51 * step + largest * 2**-24).all()
-        assert (numbers * weight).min() >= 0  # nothing has changed its sign
+        assert ((dequantized - weight).abs() <= 0.51 * step + largest * 2**-24).all()
+        assert (dequantized * weight).min() >= 0  # no sign has changed
 
     @pytest.mark.parametrize("bits", BITS)
     @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
-    def test_a_row_that_cannot_be_held_has_a_scale_that_is_not_finite(self, bits: int, number: float) -> None:
+    def test_a_row_that_cannot_be_represented_has_a_scale_that_is_not_finite(self, bits: int, number: float) -> None:
         _, scale = quantize(torch.tensor([[1.0, 2.0], [number, 1.0]]), bits)
 
         assert scale.isfinite().tolist() == [True, False]
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_parts_make_the_same_whole(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_chunks_give_the_same_result(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
         weight = torch.randn(37, 8)
-        whole = quantize(weight, bits)
+        expected = quantize(weight, bits)
         monkeypatch.setattr("imprint.quant.formats.CHUNK_WEIGHTS", 40)
 
-        assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), whole, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), expected, strict=True))

@@ -22,15 +22,15 @@ BASE = GOLDEN / "chatglm1-base"
 
 def layer(bits: int, *, rows: int = 6, columns: int = 8) -> QuantizedLinear:
     torch.manual_seed(bits)
-    made = QuantizedLinear(columns, rows, bits)
-    made.weight, made.weight_scale = quantize(torch.randn(rows, columns), bits)
-    assert made.bias is not None
-    made.bias.data.normal_()
-    return made
+    linear = QuantizedLinear(columns, rows, bits)
+    linear.weight, linear.weight_scale = quantize(torch.randn(rows, columns), bits)
+    assert linear.bias is not None
+    linear.bias.data.normal_()
+    return linear
 
 
 class Products(TorchDispatchMode):
-    """Notes the shapes of all matrix products inside."""
+    """Records the shapes of all matrix products inside."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ class Products(TorchDispatchMode):
 
 @pytest.mark.parametrize("bits", BITS)
 class TestLinear:
-    def test_output_and_gradient_are_those_of_the_numbers(self, bits: int) -> None:
+    def test_output_and_gradient_are_those_of_the_dequantised_weight(self, bits: int) -> None:
         ours = layer(bits)
         x = torch.randn(5, 8, requires_grad=True)
         other = x.detach().clone().requires_grad_()
@@ -69,7 +69,7 @@ class TestLinear:
 
     @pytest.mark.parametrize("at_once", [8, 24, 40])
     def test_on_a_cpu_a_few_rows_at_a_time_give_the_same(self, bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = []
+        results = []
         for weights in (2**21, at_once):
             monkeypatch.setattr(quant, "CPU_CHUNK_WEIGHTS", weights)
             torch.manual_seed(0)
@@ -78,13 +78,13 @@ class TestLinear:
                 out = layer(bits)(x)
                 out.sin().sum().backward()
             assert x.grad is not None
-            found.append((out, x.grad, len(products.shapes)))
+            results.append((out, x.grad, len(products.shapes)))
 
-        assert difference(found[0][0], found[1][0]) < 1e-6
-        assert difference(found[0][1], found[1][1]) < 1e-6
-        assert [count for *_, count in found] == [2, 2 * -(-6 // (at_once // 8))]
+        assert difference(results[0][0], results[1][0]) < 1e-6
+        assert difference(results[0][1], results[1][1]) < 1e-6
+        assert [count for *_, count in results] == [2, 2 * -(-6 // (at_once // 8))]
 
-    def test_no_gradient_of_its_own_is_computed_or_asked_for(self, bits: int) -> None:
+    def test_its_own_weights_get_no_gradient(self, bits: int) -> None:
         ours = layer(bits)
         assert ours.bias is not None
         ours.bias.requires_grad_(True)
@@ -97,16 +97,16 @@ class TestLinear:
         assert ours.bias.grad is None
         assert not any(buffer.requires_grad for buffer in ours.buffers())
 
-    def test_nothing_is_kept_for_the_backward_pass(self, bits: int) -> None:
-        kept: list[Tensor] = []
-        note: Callable[[Tensor], Tensor] = lambda tensor: kept.append(tensor) or tensor  # type: ignore[func-returns-value]  # noqa: E731
+    def test_nothing_is_saved_for_the_backward_pass(self, bits: int) -> None:
+        saved: list[Tensor] = []
+        note: Callable[[Tensor], Tensor] = lambda tensor: saved.append(tensor) or tensor  # type: ignore[func-returns-value]  # noqa: E731
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             layer(bits)(torch.randn(5, 8, requires_grad=True))
 
-        assert kept == []
+        assert saved == []
 
-    def test_another_type_to_compute_in_leaves_the_scales_alone(self, bits: int) -> None:
+    def test_another_compute_dtype_leaves_the_scales_alone(self, bits: int) -> None:
         ours = layer(bits)
         before = ours.weight_scale.clone()
 
@@ -120,7 +120,7 @@ class TestLinear:
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-    def test_a_gpu_holds_the_same_numbers(self, bits: int, dtype: torch.dtype) -> None:
+    def test_a_gpu_has_the_same_weights(self, bits: int, dtype: torch.dtype) -> None:
         weight = torch.randn(64, 48)
         ours = layer(bits, rows=64, columns=48)
         for stored in (weight, weight.half(), weight.bfloat16()):
@@ -137,7 +137,7 @@ class TestLinear:
 
 @pytest.mark.parametrize("bits", BITS)
 class TestEmbedding:
-    def test_rows_of_ids_and_the_head_are_the_same_numbers(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_embedding_rows_and_head_use_the_same_weights(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(quant, "HEAD_CHUNK_ROWS", 7)
         ours = QuantizedEmbedding(40, 8, bits)
         ours.weight, ours.weight_scale = quantize(torch.randn(40, 8), bits)
@@ -153,19 +153,19 @@ class TestEmbedding:
 
 
 def test_steps_on_a_quantised_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:
-    recipe, nothing = tiny_recipe(tmp_path), tmp_path / "nothing"
-    nothing.mkdir()
+    recipe, empty = tiny_recipe(tmp_path), tmp_path / "empty"
+    empty.mkdir()
     quantised = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), *quantised]
     environment = {
-        "PATH": str(nothing),
+        "PATH": str(empty),
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }  # no CC, no CUDA_HOME
 
-    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, encoding="utf-8", check=False)
+    process = subprocess.run(command, cwd=repo, env=environment, capture_output=True, encoding="utf-8", check=False)
 
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "in 4 bits" in done.stdout
-    assert "finished: 1 of 1 steps are done" in done.stdout
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "in 4 bits" in process.stdout
+    assert "finished: 1 of 1 steps are done" in process.stdout

@@ -247,7 +247,7 @@ def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path)
     with tuned.adapter_off():
         assert answers(tuned) == answers(plain) != changed
         assert tuned.network.state_dict().keys() == plain.network.state_dict().keys()
-        assert [list(one)[-1][0] for one in streams] == changed  # what counts is when a stream was asked for
+        assert [list(one)[-1][0] for one in streams] == changed  # the state at the call of stream_chat counts
         streams = [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
     assert [list(one)[-1][0] for one in streams] == answers(plain)
     assert answers(tuned) == changed
