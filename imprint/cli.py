@@ -335,7 +335,7 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             from imprint.config.problems import unknown_key
 
-            raise argparse.ArgumentError(action, f'"{value}" {unknown_key(str(value), [str(choice) for choice in action.choices])}')
+            raise argparse.ArgumentError(action, f'"{value}" {unknown_key(str(value), [str(choice) for choice in action.choices]).english}')
 
 
 def _add_command(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, description: str) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The run folder: the hand-over between commands, and the only place that knows the names of what is in it."""
+"""The run folder, which commands hand over to each other; only this module knows its file names."""
 
 import os
 import re
@@ -19,14 +19,14 @@ STATE = re.compile(r"state-(\d{6,})")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The names of everything in a run folder; having one makes no file."""
+    """The paths in a run folder; creating one writes nothing."""
 
     path: Path
     """The run folder itself."""
 
     @property
     def config(self) -> Path:
-        """The recipe with every knob resolved, written when training begins; a folder without it is no run."""
+        """The recipe with every knob resolved, written when training starts; a folder without it is no run."""
         return self.path / "config.yaml"
 
     @property
@@ -41,47 +41,47 @@ class RunFolder:
 
     @property
     def curve(self) -> Path:
-        """The picture of the loss."""
+        """A plot of the loss."""
         return self.path / "loss.png"
 
     @property
     def adapter(self) -> Path:
-        """The best adapter so far, replaced when a better one comes: read it through `imprint.files.find_folder`."""
+        """The best adapter so far, replaced by a better one: read it through `imprint.files.find_folder`."""
         return self.path / "adapter"
 
     @property
     def model(self) -> Path:
-        """The best model so far where all parameters are tuned, a complete folder."""
+        """The best model so far if all parameters are tuned: a complete model folder."""
         return self.path / "model"
 
     @property
     def tokens(self) -> Path:
-        """Raw text as token ids, where a run learns from that."""
+        """Token ids of raw text, if the run trains on raw text."""
         return self.path / "tokens"
 
     @property
     def samples(self) -> Path:
-        """What the model answered to the watched prompts, one line of JSON each."""
+        """Answers to the watched prompts during training, one line of JSON each."""
         return self.path / "samples.jsonl"
 
     @property
     def rescues(self) -> Path:
-        """What the guard did to keep the run alive, one line of JSON for each time."""
+        """Rollbacks after a divergence, one line of JSON each."""
         return self.path / "rescues.jsonl"
 
     @property
     def evaluations(self) -> Path:
-        """A folder for each evaluation of this run: predictions and scores."""
+        """A folder per evaluation of this run: predictions and scores."""
         return self.path / "evaluations"
 
     @property
     def comparison(self) -> Path:
-        """The comparison of base and tuned model, without its ending: `.md` and `.html` are added."""
+        """The comparison of base and tuned model, without its suffix: `.md` and `.html` are added."""
         return self.path / "compare"
 
     @property
     def forgetting(self) -> Path:
-        """What the tuning has taken from the base: numbers, and every question with both answers."""
+        """The measured forgetting: figures, and every question with both answers."""
         return self.path / "forgetting.json"
 
     @property
@@ -91,38 +91,38 @@ class RunFolder:
 
     @property
     def verdict(self) -> Path:
-        """What was said of the run at its end, as a list of [English, Chinese]."""
+        """The summary messages at the end of the run, as a list of [English, Chinese]."""
         return self.path / "verdict.json"
 
     @property
     def report(self) -> Path:
-        """The report of the run, one page that needs nothing else."""
+        """The report of the run, one self-contained HTML page."""
         return self.path / "report.html"
 
     def state(self, step: int) -> Path:
-        """Everything that resuming after `step` optimizer steps needs."""
+        """The folder of everything needed to resume after `step` optimizer steps."""
         return self.path / f"state-{step:06d}"
 
     def states(self) -> list[Path]:
         """The complete states, newest first."""
         if not self.path.is_dir():
             return []
-        found = [entry for entry in self.path.iterdir() if STATE.fullmatch(entry.name) and entry.is_dir()]
-        return sorted(found, key=step_of, reverse=True)
+        folders = [entry for entry in self.path.iterdir() if STATE.fullmatch(entry.name) and entry.is_dir()]
+        return sorted(folders, key=step_of, reverse=True)
 
     def keep_newest(self, count: int, *, good: int | None = None) -> None:
-        """Delete all states but the newest `count`, and the newest of step `good` or before; oldest first."""
+        """Delete all states but the newest `count` and the newest up to step `good`; oldest first."""
         states = self.states()
-        spared = [state for state in states if good is not None and step_of(state) <= good][:1]
+        kept = [state for state in states if good is not None and step_of(state) <= good][:1]
         for state in reversed(states[count:]):
-            if state not in spared:
-                drop_state(state)
+            if state not in kept:
+                remove_state(state)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the one process that writes here; the system gives the folder free when the process ends, however it ends.
+    def lock(self) -> Iterator[None]:
+        """Lock the folder for one writing process; the operating system releases the lock when the process ends.
 
-        Raises UserError where another process has it.
+        Raises UserError if another process holds the lock.
         """
         path = self.path / "lock"
         with translate_disk_errors(path):
@@ -133,7 +133,7 @@ class RunFolder:
             except Timeout:
                 raise UserError(
                     Bilingual(
-                        f"{self.path}: {_holder(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
+                        f"{self.path}: {_owner(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
                         "Evaluating and comparing work meanwhile.",
                         "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。",
                     )
@@ -143,38 +143,38 @@ class RunFolder:
             yield
         finally:
             with suppress(OSError):
-                if [entry.name for entry in self.path.iterdir()] == [path.name]:  # nothing came of it: leave no folder behind
+                if [entry.name for entry in self.path.iterdir()] == [path.name]:  # nothing was written: leave no folder behind
                     path.unlink()
                     self.path.rmdir()
             lock.release()
 
 
-def drop_state(state: Path) -> None:
-    """Delete a state, under a leftover's name first: a kill leaves no half of it."""
+def remove_state(state: Path) -> None:
+    """Delete a state; it is renamed first, so that a killed process leaves no half of it."""
     with translate_disk_errors(state):
-        doomed = state.with_name(f".{state.name}.part")
-        state.rename(doomed)
-        shutil.rmtree(doomed)
+        temporary = state.with_name(f".{state.name}.part")
+        state.rename(temporary)
+        shutil.rmtree(temporary)
 
 
-def set_aside(state: Path) -> Path:
-    """Give a damaged state a name under which nobody goes on from it; returns the new place."""
+def mark_damaged(state: Path) -> Path:
+    """Rename a damaged state so that nothing resumes from it; returns the new path."""
     with translate_disk_errors(state):
-        place = state.with_name(f"{state.name}.damaged")
-        if place.exists():
-            shutil.rmtree(place)
-        return state.rename(place)
+        damaged = state.with_name(f"{state.name}.damaged")
+        if damaged.exists():
+            shutil.rmtree(damaged)
+        return state.rename(damaged)
 
 
-def _holder(lock: Path) -> str:
+def _owner(lock: Path) -> str:
     try:
         return f"process {int(lock.read_text(encoding='ascii'))}"
-    except (OSError, ValueError):  # written in this moment, or on a system where no other may read it
+    except (OSError, ValueError):  # being written, or not readable by other processes on this system
         return "another process"
 
 
 def step_of(state: Path) -> int:
-    """The optimizer steps done in a state: 500 for `state-000500`."""
+    """The optimizer steps of a state: 500 for `state-000500`."""
     match = STATE.fullmatch(state.name)
     assert match, f"{state} is not the name of a state"
     return int(match[1])

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import field_validator
 
 from imprint.config import Field, Section
+from imprint.messages import Bilingual
 
 
 class TextTask(Section):
@@ -45,9 +46,13 @@ class ClassificationTask(Section):
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if blank := [label for label in labels if label != label.strip() or not label]:
-            raise ValueError(f'holds "{blank[0]}"; a label is a text without blanks at its ends')
+            raise ValueError(
+                Bilingual(
+                    f'holds "{blank[0]}"; a label is a text without blanks at its ends', f'含有 "{blank[0]}"；标签不能为空，首尾不能有空白'
+                )
+            )
         if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
-            raise ValueError(f'holds "{twice[0]}" twice; name each label once')
+            raise ValueError(Bilingual(f'holds "{twice[0]}" twice; name each label once', f'"{twice[0]}" 重复；每个标签只能写一次'))
         return labels
 
 

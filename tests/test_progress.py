@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from imprint.progress import Pace, Progress, clock
+from imprint.progress import JobProgress, Progress, clock
 
 
 class Clock:
@@ -56,7 +56,7 @@ def test_what_is_said_stands_as_it_is() -> None:
 
 
 def test_before_the_first_unit_the_time_left_is_unknown() -> None:
-    assert Pace(done=5, total=10, start=5, seconds=3.0).text("row") == "0.0 row/s  0:03 < --:--"
+    assert JobProgress(done=5, total=10, start=5, seconds=3.0).text("row") == "0.0 row/s  0:03 < --:--"
 
 
 def test_an_interrupted_job_still_shows_how_far_it_came() -> None:
@@ -82,5 +82,5 @@ def test_a_file_name_with_brackets_is_shown_as_it_is_on_a_terminal() -> None:
 def test_items_are_counted_as_they_are_asked_for() -> None:
     out = io.StringIO()
     with Progress("encoding", 5, "row", console=Console(file=out)) as progress:
-        assert list(progress.over(iter("abcde"), at_once=2)) == list("abcde")
+        assert list(progress.track(iter("abcde"), every=2)) == list("abcde")
     assert out.getvalue().startswith("encoding: 5/5")

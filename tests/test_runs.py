@@ -5,7 +5,7 @@ import pytest
 
 from imprint.errors import UserError
 from imprint.files import remove_leftovers
-from imprint.runs import RunFolder, set_aside, step_of
+from imprint.runs import RunFolder, mark_damaged, step_of
 
 
 @pytest.fixture
@@ -46,17 +46,17 @@ def test_the_newest_good_state_stays_while_the_newest_are_in_doubt(run: RunFolde
 def test_a_damaged_state_is_set_aside_as_often_as_it_takes(run: RunFolder) -> None:
     for _time in range(2):
         run.state(500).mkdir(exist_ok=True)
-        assert set_aside(run.state(500)).name == "state-000500.damaged"
+        assert mark_damaged(run.state(500)).name == "state-000500.damaged"
     assert run.state(500) not in run.states()
 
 
 def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    with run.held():
+    with run.lock():
         run.config.write_text("kept")
-        with pytest.raises(UserError, match=f"process {os.getpid()} trains in this folder"), run.held():
+        with pytest.raises(UserError, match=f"process {os.getpid()} trains in this folder"), run.lock():
             pass
-    with run.held():
+    with run.lock():
         assert run.config.read_text() == "kept"
 
 

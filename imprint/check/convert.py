@@ -39,7 +39,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     print(describe_source(file, columns))  # noqa: T201
     summary = scan_source(file, columns)
     with Progress(f"writing {output.name}", summary.samples, "rows") as progress:
-        write_samples(output, progress.over(_read_samples(file, columns)), history=summary.history, system=summary.system)
+        write_samples(output, progress.track(_read_samples(file, columns)), history=summary.history, system=summary.system)
     print(Bilingual(f"{output} holds {summary.samples} rows", f"已写入 {summary.samples} 行").line)  # noqa: T201
 
 

@@ -1,1 +1,1 @@
-"""A ChatGLM-6B project of 2023 as it is: the flags of ptuning/main.py, its shell scripts, and the files that it wrote."""
+"""Runs ChatGLM-6B projects of 2023 unchanged: the flags of ptuning/main.py, its shell scripts, and the files that it wrote."""

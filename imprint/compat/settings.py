@@ -1,4 +1,4 @@
-"""What the original's flags amount to: a recipe for training, knobs for evaluation."""
+"""Translates the original's flags into a recipe for training and a section for evaluation."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +13,7 @@ from imprint.evaluate.section import EvaluateSection
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED
 from imprint.loading.section import ModelSection
+from imprint.messages import Bilingual, join_lines
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.training.recipe import Recipe, TrainSection
 from imprint.tune.adapter import PrefixFacts
@@ -21,63 +22,89 @@ from imprint.tune.prefix import TENSOR_PREFIX
 from imprint.tune.section import FullSection, PrefixSection
 
 DROPOUT, TOP_P, TEMPERATURE = 0.1, 0.7, 0.95
-ALL = 1000
-"""More states than a run saves."""
-NO_LIMIT = 1e9
+ALL_STATES = 1000
+"""More states than any run saves."""
+NO_CLIPPING = 1e9
 SCHEDULES = {"cosine_with_restarts": "cosine", "polynomial": "linear", "constant_with_warmup": "constant"}
-DOWNLOAD = (
+DOWNLOAD = Bilingual(
     "this version downloads nothing. Download it (https://huggingface.co/THUDM/chatglm-6b or "
-    "https://modelscope.cn/models/ZhipuAI/ChatGLM-6B) and give its folder.\n"
-    "请先下载模型，再给出本地目录，例如 MODEL=/data/chatglm-6b bash scripts/train.sh"
+    "https://modelscope.cn/models/ZhipuAI/ChatGLM-6B) and give its folder.",
+    "请先下载模型，再给出本地目录，例如 MODEL=/data/chatglm-6b bash scripts/train.sh",
 )
 
 
-def check(flags: OriginalFlags) -> None:
-    """Refuse, before anything is loaded, what cannot be done. Raises one UserError with all that is missing."""
-    wrong = []
+def check_flags(flags: OriginalFlags) -> None:
+    """Raise one UserError with all problems of the flags, before anything is loaded."""
+    problems = []
     if not (flags.do_train or evaluates(flags) or flags.do_predict):
-        wrong.append("there is nothing to do. Give --do_train, --do_eval or --do_predict.")
-    for asked, name in (("do_train", "train_file"), ("do_eval", "validation_file"), ("do_predict", "test_file")):
-        asks = evaluates(flags) if asked == "do_eval" else getattr(flags, asked)
-        if asks and getattr(flags, name) is None:
-            wrong.append(f"--{asked} needs --{name}, a file of rows.")
-    wrong += [
-        f"--{name} is missing: which column of the rows?" for name in ("prompt_column", "response_column") if not getattr(flags, name)
+        english = "there is nothing to do. Give --do_train, --do_eval or --do_predict."
+        problems.append(Bilingual(english, "没有要做的事：请给出 --do_train、--do_eval 或 --do_predict。"))
+    for is_wanted, action, name in (
+        (flags.do_train, "do_train", "train_file"),
+        (evaluates(flags), "do_eval", "validation_file"),
+        (flags.do_predict, "do_predict", "test_file"),
+    ):
+        if is_wanted and getattr(flags, name) is None:
+            problems.append(Bilingual(f"--{action} needs --{name}, a file of rows.", f"--{action} 需要数据文件 --{name}。"))
+    problems += [
+        Bilingual(f"--{name} is missing: which column of the rows?", f"缺少 --{name}：请给出数据中的列名。")
+        for name in ("prompt_column", "response_column")
+        if not getattr(flags, name)
     ]
-    if flags.model_name_or_path != EMBEDDED and not Path(flags.model_name_or_path).is_dir():
-        wrong.append(f"--model_name_or_path {flags.model_name_or_path}: there is no such folder, and {DOWNLOAD}")
-    elif flags.model_name_or_path != EMBEDDED and _holds_prefix(Path(flags.model_name_or_path), alone=True):
-        wrong.append(
-            f"--model_name_or_path {flags.model_name_or_path}: holds a prefix alone, a few MB. Give it as --ptuning_checkpoint, and the "
-            "base it was trained on as --model_name_or_path.\n"
-            "该目录只有前缀：请用 --ptuning_checkpoint 指定它，用 --model_name_or_path 指定底座。"
-        )
+    problems += _model_problems(flags)
     if flags.deepspeed is not None and not flags.deepspeed.is_file():
-        wrong.append(f"--deepspeed {flags.deepspeed}: there is no such file. scripts/deepspeed.json is one.")
-    if flags.do_train and tunes_all(flags) and flags.quantization_bit:
-        wrong.append("--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len, or take --quantization_bit out.")
-    if not wrong and flags.pre_seq_len and (file := prefix_file(flags)) and (length := _length(file)) not in (None, flags.pre_seq_len):
-        wrong.append(f"--pre_seq_len {flags.pre_seq_len}: the prefix in {file} has {length} tokens. Give {length}, or take the flag out.")
-    if wrong:
-        raise UserError("\n".join(wrong))
+        english = f"--deepspeed {flags.deepspeed}: there is no such file. scripts/deepspeed.json is one."
+        problems.append(Bilingual(english, f"--deepspeed {flags.deepspeed}：没有这个文件。可用 scripts/deepspeed.json。"))
+    if flags.do_train and tunes_all_weights(flags) and flags.quantization_bit:
+        english = "--quantization_bit: quantized weights cannot be tuned. Give --pre_seq_len, or take --quantization_bit out."
+        problems.append(Bilingual(english, "--quantization_bit：量化后的权重不能微调。请给出 --pre_seq_len，或去掉 --quantization_bit。"))
+    if (
+        not problems
+        and flags.pre_seq_len
+        and (file := prefix_file(flags))
+        and (length := _prefix_length(file)) not in (None, flags.pre_seq_len)
+    ):
+        english = f"--pre_seq_len {flags.pre_seq_len}: the prefix in {file} has {length} tokens. Give {length}, or take the flag out."
+        problems.append(
+            Bilingual(english, f"--pre_seq_len {flags.pre_seq_len}：{file} 中的前缀长 {length} 个词元。请改为 {length}，或去掉该参数。")
+        )
+    if problems:
+        raise UserError(join_lines(problems))
+
+
+def _model_problems(flags: OriginalFlags) -> list[Bilingual]:
+    name = flags.model_name_or_path
+    if name == EMBEDDED:
+        return []
+    if not Path(name).is_dir():
+        return [Bilingual(f"--model_name_or_path {name}: there is no such folder, and {DOWNLOAD.english}", DOWNLOAD.chinese)]
+    if not _holds_prefix(Path(name), only=True):
+        return []
+    return [
+        Bilingual(
+            f"--model_name_or_path {name}: holds a prefix alone, a few MB. Give it as --ptuning_checkpoint, and the "
+            "base it was trained on as --model_name_or_path.",
+            "该目录只有前缀：请用 --ptuning_checkpoint 指定它，用 --model_name_or_path 指定底座。",
+        )
+    ]
 
 
 def evaluates(flags: OriginalFlags) -> bool:
-    """Whether there is an evaluation; a strategy asks for one too, as in transformers."""
+    """Whether there is an evaluation; an evaluation_strategy implies one, as in transformers."""
     return flags.do_eval or flags.evaluation_strategy != "no"
 
 
-def tunes_all(flags: OriginalFlags) -> bool:
-    """Whether all parameters are tuned: no prefix is asked for."""
+def tunes_all_weights(flags: OriginalFlags) -> bool:
+    """Whether all parameters are tuned: no flag selects a prefix."""
     return flags.pre_seq_len is None and flags.ptuning_checkpoint is None
 
 
-def recipe_of(flags: OriginalFlags, *, cuda: bool, processes: int = 1) -> Recipe:
-    """The recipe that trains as these flags did; `cuda` says whether there is a GPU, where the original's base was float16.
+def recipe_from_flags(flags: OriginalFlags, *, cuda: bool, processes: int = 1) -> Recipe:
+    """The recipe that trains as these flags did; `cuda`: whether there is a GPU, on which the original's base was float16.
 
-    Each of the `processes` takes as many rows as the flags say, as under DeepSpeed.
+    The batch size of the flags is that of each of the `processes`, as under DeepSpeed.
     """
-    assert flags.train_file is not None, "check() comes first"
+    assert flags.train_file is not None, "check_flags() comes first"
     return Recipe(
         output=flags.output_dir,
         model=ModelSection(
@@ -87,7 +114,7 @@ def recipe_of(flags: OriginalFlags, *, cuda: bool, processes: int = 1) -> Recipe
             device="cpu" if flags.no_cuda else None,
         ),
         data=_data(flags),
-        tune=FullSection(method="full") if tunes_all(flags) else _prefix(flags),
+        tune=FullSection(method="full") if tunes_all_weights(flags) else _prefix(flags),
         optimizer=_optimizer(flags),
         train=_train(flags, processes),
         engine=EngineSection(deepspeed=None if flags.deepspeed is None else str(flags.deepspeed)),
@@ -98,11 +125,11 @@ def _data(flags: OriginalFlags) -> DataSection:
     assert flags.train_file is not None
     assert flags.prompt_column is not None
     assert flags.response_column is not None
-    watched = flags.evaluation_strategy != "no"
+    has_dev = flags.evaluation_strategy != "no"
     return DataSection(
         train=flags.train_file,
-        dev=flags.validation_file if watched else None,
-        dev_rows=flags.max_eval_samples if watched else None,
+        dev=flags.validation_file if has_dev else None,
+        dev_rows=flags.max_eval_samples if has_dev else None,
         dev_share=0.0,
         train_rows=flags.max_train_samples,
         prompt_column=flags.prompt_column,
@@ -135,18 +162,18 @@ def _optimizer(flags: OriginalFlags) -> OptimizerSection:
             "warmup_share": None if constant or flags.warmup_steps else flags.warmup_ratio or None,
             "warmup_from_zero": True,
             "weight_decay": flags.weight_decay,
-            "clip": flags.max_grad_norm or NO_LIMIT,
+            "clip": flags.max_grad_norm or NO_CLIPPING,
         }
     )
 
 
 def _train(flags: OriginalFlags, processes: int) -> TrainSection:
     size, steps = flags.per_device_train_batch_size, flags.max_steps if flags.max_steps > 0 else None
-    look = flags.save_steps
+    evaluate_every = flags.save_steps
     if flags.evaluation_strategy != "no":
-        look = flags.eval_steps or flags.logging_steps
-    elif tunes_all(flags) and steps is not None:
-        look = steps  # a copy of the whole model beside its last checkpoint is enough
+        evaluate_every = flags.eval_steps or flags.logging_steps
+    elif tunes_all_weights(flags) and steps is not None:
+        evaluate_every = steps  # one copy of the full model beside its last checkpoint is enough
     return TrainSection(
         steps=steps,
         epochs=flags.num_train_epochs,
@@ -156,22 +183,22 @@ def _train(flags: OriginalFlags, processes: int) -> TrainSection:
         loss_average="micro_batch",
         checkpointing=flags.gradient_checkpointing,
         seed=flags.seed,
-        evaluate_every=look,
+        evaluate_every=evaluate_every,
         save_every=flags.save_steps,
-        keep_states=flags.save_total_limit or (2 if tunes_all(flags) else ALL),
+        keep_states=flags.save_total_limit or (2 if tunes_all_weights(flags) else ALL_STATES),
     )
 
 
 def _training_dtype(flags: OriginalFlags, *, cuda: bool) -> str | None:
     if flags.bf16:
         return "bfloat16"
-    if tunes_all(flags):
+    if tunes_all_weights(flags):
         return "float16" if flags.deepspeed is not None and flags.fp16 else "float32"
     return "float16" if cuda and not flags.no_cuda else "float32"
 
 
-def asked_of(flags: OriginalFlags, *, cuda: bool) -> EvaluateSection:
-    """How answers are made and scored: the original's own protocol."""
+def evaluation_section(flags: OriginalFlags, *, cuda: bool) -> EvaluateSection:
+    """How answers are generated and scored: by the original's protocol."""
     beams = flags.num_beams or flags.generation_num_beams or 1
     return EvaluateSection(
         batch_size=flags.per_device_eval_batch_size,
@@ -194,37 +221,36 @@ def asked_of(flags: OriginalFlags, *, cuda: bool) -> EvaluateSection:
 
 
 def evaluation_dtype(flags: OriginalFlags, *, cuda: bool) -> str:
-    """What the original evaluates in: float16 with a prefix, float32 for all weights unless a flag says 16 bit; float32 on the CPU."""
+    """The original's dtype: float16 with a prefix, float32 for all weights unless a flag selects 16 bits; float32 on the CPU."""
     if flags.bf16 or flags.bf16_full_eval:
         return "bfloat16"
-    return "float16" if cuda and not flags.no_cuda and (flags.fp16_full_eval or not tunes_all(flags)) else "float32"
+    return "float16" if cuda and not flags.no_cuda and (flags.fp16_full_eval or not tunes_all_weights(flags)) else "float32"
 
 
 def prefix_file(flags: OriginalFlags) -> Path | None:
-    """Where a prefix that is already trained comes from: its checkpoint, or the checkpoint of all weights that holds it, as at first."""
+    """The file or folder of a trained prefix: its checkpoint, or a checkpoint of all weights that holds it, as in the first version."""
     if flags.ptuning_checkpoint is not None or flags.pre_seq_len is None or flags.model_name_or_path == EMBEDDED:
         return flags.ptuning_checkpoint
     folder = Path(flags.model_name_or_path)
     return folder if folder.is_dir() and _holds_prefix(folder) else None
 
 
-def _holds_prefix(folder: Path, *, alone: bool = False) -> bool:
-    """Whether a prefix is among a folder's weights, or is all that is there."""
-    inside = [PREFIX_PART in name for name in tensor_names(folder)]
-    return (all if alone else any)(inside)
+def _holds_prefix(folder: Path, *, only: bool = False) -> bool:
+    """Whether a folder's weights contain a prefix, or `only` a prefix."""
+    return (all if only else any)(PREFIX_PART in name for name in tensor_names(folder))
 
 
-def _length(path: Path) -> int | None:
-    """How many tokens a trained prefix has; None where it cannot be read: loading it says why."""
+def _prefix_length(path: Path) -> int | None:
+    """The length of a trained prefix in tokens; None if it cannot be read: loading it reports why."""
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION_FILE).is_file():
         facts = read_description(folder).facts
         return facts.length if isinstance(facts, PrefixFacts) else None
     if folder is not None and holds_all_weights(folder):
-        return _first_length(read_tensors(folder))
+        return _embedding_length(read_tensors(folder))
     file = path if folder is None else folder / ORIGINAL_FILE
-    return _first_length(load_pickle(file).items()) if file.is_file() else None
+    return _embedding_length(load_pickle(file).items()) if file.is_file() else None
 
 
-def _first_length(tensors: Iterable[tuple[str, Tensor]]) -> int | None:
+def _embedding_length(tensors: Iterable[tuple[str, Tensor]]) -> int | None:
     return next((len(tensor) for name, tensor in tensors if name.endswith(f"{TENSOR_PREFIX}embedding.weight")), None)

@@ -10,29 +10,31 @@ from pydantic_core import ErrorDetails
 
 from imprint.config.knobs import describe
 from imprint.config.section import Section, section_types, union_members, union_tags
+from imprint.messages import Bilingual
 
-REQUIREMENTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "bool_type": lambda _: "true or false",
-    "int_type": lambda _: "an integer",
-    "int_from_float": lambda _: "an integer",
-    "float_type": lambda _: "a number",
-    "finite_number": lambda _: "a finite number",
-    "string_type": lambda _: "text",
-    "path_type": lambda _: "a path",
-    "list_type": lambda _: "a list",
-    "tuple_type": lambda _: "a list",
-    "dict_type": lambda _: "a section with keys of its own",
-    "model_type": lambda _: "a section with keys of its own",
-    "none_required": lambda _: "null",
-    "greater_than": lambda limits: f"above {limits['gt']:g}",
-    "greater_than_equal": lambda limits: f"at least {limits['ge']:g}",
-    "less_than": lambda limits: f"below {limits['lt']:g}",
-    "less_than_equal": lambda limits: f"at most {limits['le']:g}",
-    "multiple_of": lambda limits: f"a multiple of {limits['multiple_of']:g}",
-    "string_too_short": lambda limits: f"at least {limits['min_length']} characters long",
-    "string_too_long": lambda limits: f"at most {limits['max_length']} characters long",
-    "too_short": lambda limits: f"at least {limits['min_length']} long",
-    "too_long": lambda limits: f"at most {limits['max_length']} long",
+Context = Mapping[str, Any]
+REQUIREMENTS: Mapping[str, Callable[[Context], Bilingual]] = {
+    "bool_type": lambda _: Bilingual("true or false", "true 或 false"),
+    "int_type": lambda _: Bilingual("an integer", "整数"),
+    "int_from_float": lambda _: Bilingual("an integer", "整数"),
+    "float_type": lambda _: Bilingual("a number", "数值"),
+    "finite_number": lambda _: Bilingual("a finite number", "有限的数值"),
+    "string_type": lambda _: Bilingual("text", "文本"),
+    "path_type": lambda _: Bilingual("a path", "路径"),
+    "list_type": lambda _: Bilingual("a list", "列表"),
+    "tuple_type": lambda _: Bilingual("a list", "列表"),
+    "dict_type": lambda _: Bilingual("a section with keys of its own", "含有若干键的小节"),
+    "model_type": lambda _: Bilingual("a section with keys of its own", "含有若干键的小节"),
+    "none_required": lambda _: Bilingual("null", "null"),
+    "greater_than": lambda limits: Bilingual(f"above {limits['gt']:g}", f"大于 {limits['gt']:g}"),
+    "greater_than_equal": lambda limits: Bilingual(f"at least {limits['ge']:g}", f"不小于 {limits['ge']:g}"),
+    "less_than": lambda limits: Bilingual(f"below {limits['lt']:g}", f"小于 {limits['lt']:g}"),
+    "less_than_equal": lambda limits: Bilingual(f"at most {limits['le']:g}", f"不大于 {limits['le']:g}"),
+    "multiple_of": lambda limits: Bilingual(f"a multiple of {limits['multiple_of']:g}", f"{limits['multiple_of']:g} 的倍数"),
+    "string_too_short": lambda limits: Bilingual(f"at least {limits['min_length']} characters long", f"至少 {limits['min_length']} 个字符"),
+    "string_too_long": lambda limits: Bilingual(f"at most {limits['max_length']} characters long", f"至多 {limits['max_length']} 个字符"),
+    "too_short": lambda limits: Bilingual(f"at least {limits['min_length']} long", f"至少 {limits['min_length']} 项"),
+    "too_long": lambda limits: Bilingual(f"at most {limits['max_length']} long", f"至多 {limits['max_length']} 项"),
 }
 
 
@@ -42,13 +44,13 @@ class Problem:
 
     path: str
     """Dotted path in the recipe, list items as [0]."""
-    text: str
+    text: Bilingual
     """What is wrong there."""
 
 
 def explain_errors(errors: Sequence[ErrorDetails], schema: type[Section]) -> list[Problem]:
     """One problem for each path; if a value may have several types, they are joined by "or"."""
-    requirements: dict[tuple[str, str], list[str]] = {}
+    requirements: dict[tuple[str, str], list[Bilingual]] = {}
     problems: list[Problem | tuple[str, str]] = []
     for error in errors:
         path, section, annotation = _locate(schema, error["loc"])
@@ -71,24 +73,25 @@ def quote_value(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def unknown_key(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
+def unknown_key(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> Bilingual:
     """The message about a key that is not among `names`; `elsewhere` are the paths where such a key exists."""
     near = elsewhere or difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"is unknown; {hint}allowed here: {', '.join(names)}"
+    english, chinese = (f"did you mean {near[0]}? ", f"是否想写 {near[0]}？") if near else ("", "")
+    return Bilingual(f"is unknown; {english}allowed here: {', '.join(names)}", f"不存在；{chinese}此处可用：{'、'.join(names)}")
 
 
-def _joined(key: tuple[str, str], requirements: Sequence[str]) -> Problem:
+def _joined(key: tuple[str, str], requirements: Sequence[Bilingual]) -> Problem:
     path, value = key
-    return Problem(path, f"must be {' or '.join(requirements)}, got {value}")
+    english = f"must be {' or '.join(one.english for one in requirements)}, got {value}"
+    return Problem(path, Bilingual(english, f"要求：{'或'.join(one.chinese for one in requirements)}；实际是 {value}"))
 
 
-def _requirement(error: ErrorDetails) -> str | None:
+def _requirement(error: ErrorDetails) -> Bilingual | None:
     """What the value must be, if that can be said as "must be ..."; else None."""
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         words = context["expected"].replace("'", "").replace(" or ", ", ")
-        return f"one of {words}" if "," in words else str(words)
+        return Bilingual(f"one of {words}", f"{words} 之一") if "," in words else Bilingual(str(words), str(words))
     requirement = REQUIREMENTS.get(error["type"])
     return requirement(context) if requirement else None
 
@@ -98,25 +101,45 @@ def _other_problem(error: ErrorDetails, path: str, section: type[Section], annot
     kind, context, key = error["type"], error.get("ctx", {}), path.rpartition(".")[2]
     if kind == "missing":
         field = section.model_fields.get(key)
-        return Problem(path, f"is missing: {field.description}" if field and field.description else "is missing")
+        description = f": {field.description}" if field and field.description else ""
+        return Problem(path, Bilingual(f"is missing{description}", "缺少这一项"))
     if kind == "extra_forbidden":
-        knobs = describe(schema)
-        choice = " or ".join(knob.condition.replace(" = ", "=") for knob in knobs if knob.path == path and knob.condition)
-        if choice:
-            return Problem(path, f"is there with {choice} only; allowed here: {', '.join(section.model_fields)}")
-        elsewhere = [knob.path for knob in knobs if knob.path.endswith(f".{key}") and knob.path != path]
-        return Problem(path, unknown_key(key, list(section.model_fields), elsewhere))
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tag, words = context["discriminator"].strip("'"), context.get("expected_tags", "").replace("'", "")
-        if kind == "union_tag_not_found":
-            known = ", ".join(word for option in section_types(annotation) for word in union_tags(option)[:1])
-            return Problem(f"{path}.{tag}", f"is missing: it chooses what the section is about, one of {known}")
-        return Problem(f"{path}.{tag}", f"must be one of {words}, got {quote_value(context['tag'])}")
+        return Problem(path, _extra_key(path, section, schema))
+    if kind == "union_tag_not_found":
+        known = ", ".join(word for option in section_types(annotation) for word in union_tags(option)[:1])
+        text = Bilingual(
+            f"is missing: it chooses what the section is about, one of {known}", f"缺少这一项：它决定本节的内容，取 {known} 之一"
+        )
+        return Problem(f"{path}.{_tag(context)}", text)
+    if kind == "union_tag_invalid":
+        words, found = context["expected_tags"].replace("'", ""), quote_value(context["tag"])
+        text = Bilingual(f"must be one of {words}, got {found}", f"必须是 {words} 之一，实际是 {found}")
+        return Problem(f"{path}.{_tag(context)}", text)
     if kind == "json_invalid":  # the JSON was made from parsed values, so too deep is the only possible problem
-        return Problem(path, "is nested too deeply for a recipe")
+        return Problem(path, Bilingual("is nested too deeply for a recipe", "嵌套过深，不能作为配方"))
     if kind == "value_error":
-        return Problem(path, str(context["error"]))
-    return Problem(path, f"{error['msg']}, got {quote_value(error['input'])}")
+        message = context["error"].args[0]
+        return Problem(path, message if isinstance(message, Bilingual) else Bilingual(str(message), "取值有误，见上"))
+    found = quote_value(error["input"])
+    return Problem(path, Bilingual(f"{error['msg']}, got {found}", f"取值有误，实际是 {found}"))
+
+
+def _extra_key(path: str, section: type[Section], schema: type[Section]) -> Bilingual:
+    """The message about a key that its section does not have."""
+    knobs, key = describe(schema), path.rpartition(".")[2]
+    choice = " or ".join(knob.condition.replace(" = ", "=") for knob in knobs if knob.path == path and knob.condition)
+    if choice:
+        names = list(section.model_fields)
+        return Bilingual(
+            f"is there with {choice} only; allowed here: {', '.join(names)}", f"仅在 {choice} 时可用；此处可用：{'、'.join(names)}"
+        )
+    return unknown_key(
+        key, list(section.model_fields), [knob.path for knob in knobs if knob.path.endswith(f".{key}") and knob.path != path]
+    )
+
+
+def _tag(context: Context) -> str:
+    return str(context["discriminator"]).strip("'")
 
 
 def _locate(schema: type[Section], loc: Sequence[int | str]) -> tuple[str, type[Section], object]:

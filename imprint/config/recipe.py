@@ -11,6 +11,7 @@ from imprint.config.problems import Problem, explain_errors, quote_value
 from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.errors import UserError
+from imprint.messages import Bilingual, join_lines
 
 S = TypeVar("S", bound=Section)
 
@@ -22,7 +23,10 @@ def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
     """
     values = parse(_read(path), str(path))
     if not isinstance(values, dict | None):
-        raise UserError(f"{path}: must hold `key: value` lines, got {quote_value(values)}")
+        found = quote_value(values)
+        raise UserError(
+            Bilingual(f"{path}: must hold `key: value` lines, got {found}", f"{path}：应由 `key: value` 行组成，实际是 {found}")
+        )
     return _validate(values or {}, overrides, schema, str(path))
 
 
@@ -39,12 +43,19 @@ def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S],
         # From JSON, strict pydantic accepts lists for tuples and text for paths, but still no text for numbers.
         text = json.dumps(values)
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{source or 'overrides'}: cannot be a recipe: a value holds itself, or is nested too deeply.") from error
+        name = source or "overrides"
+        raise UserError(
+            Bilingual(
+                f"{name}: cannot be a recipe: a value holds itself, or is nested too deeply.",
+                f"{name}：不能作为配方：有的值包含自身，或嵌套过深。",
+            )
+        ) from error
     try:
         return schema.model_validate_json(text)
     except ValidationError as error:
         problems = explain_errors(error.errors(include_url=False), schema)
-    raise UserError("\n".join(f"{_origin(problem, source, overrides)}: {problem.text}" for problem in problems))
+    located = [(_origin(problem, source, overrides), problem.text) for problem in problems]
+    raise UserError(join_lines([Bilingual(f"{origin}: {text.english}", f"{origin}：{text.chinese}") for origin, text in located]))
 
 
 def dump(section: Section) -> str:
@@ -56,28 +67,63 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such recipe. Check the path; recipes end in .yaml.") from None
+        raise UserError(
+            Bilingual(
+                f"{path}: there is no such recipe. Check the path; recipes end in .yaml.",
+                f"{path}：没有这个配方。请检查路径；配方以 .yaml 结尾。",
+            )
+        ) from None
     except IsADirectoryError:
-        raise UserError(f"{path}: this is a folder. Give a recipe, a file that ends in .yaml.") from None
+        raise UserError(
+            Bilingual(
+                f"{path}: this is a folder. Give a recipe, a file that ends in .yaml.",
+                f"{path}：这是一个目录。请给出以 .yaml 结尾的配方文件。",
+            )
+        ) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: this is not UTF-8 text. Save the recipe as UTF-8, then run again.") from None
+        raise UserError(
+            Bilingual(
+                f"{path}: this is not UTF-8 text. Save the recipe as UTF-8, then run again.",
+                f"{path}：不是 UTF-8 文本。请把配方存为 UTF-8 后重试。",
+            )
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}. Check the path; recipes end in .yaml.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: cannot be read: {error.strerror}. Check the path; recipes end in .yaml.",
+                f"{path}：无法读取：{error.strerror}。请检查路径；配方以 .yaml 结尾。",
+            )
+        ) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     *parents, last = dotted.split(".")
     if not equals and "＝" in override:
-        raise UserError(f"override {override}: has a full-width ＝. Type =, as in train.steps=200 / 等号是全角的：请改用半角 =")
+        raise UserError(
+            Bilingual(
+                f"override {override}: has a full-width ＝. Type =, as in train.steps=200",
+                f"{override}：等号是全角的，请改用半角 =，例如 train.steps=200",
+            )
+        )
     if not equals or not all((*parents, last)):
-        raise UserError(f"override {override}: must look like section.key=value, for instance train.steps=200")
+        raise UserError(
+            Bilingual(
+                f"override {override}: must look like section.key=value, for instance train.steps=200",
+                f"{override}：应写成 section.key=value，例如 train.steps=200",
+            )
+        )
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise UserError(f"override {override}: {parent} holds {quote_value(values)}, not a section; set it as a whole: {parent}=...")
+            raise UserError(
+                Bilingual(
+                    f"override {override}: {parent} holds {quote_value(values)}, not a section; set it as a whole: {parent}=...",
+                    f"{override}：{parent} 的值是 {quote_value(values)}，不是小节；请整体设置：{parent}=...",
+                )
+            )
     values[last] = parse_scalar(text, f"override {override if len(override) <= 80 else override[:80] + '...'}")
 
 

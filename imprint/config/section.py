@@ -8,7 +8,15 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from imprint.messages import Bilingual
+
 __all__ = ["DefaultTag", "Field", "Section", "default_tag", "section_types", "union_members", "union_tags"]
+
+
+NUL_CHARACTER = Bilingual(
+    "holds a NUL character, which no file name and no text of a recipe may hold; take it out",
+    "含有 NUL 字符，文件名和配方的文本中都不允许；请去掉",
+)
 
 
 class Section(BaseModel):
@@ -20,7 +28,7 @@ class Section(BaseModel):
     @classmethod
     def _without_nul(cls, value: object) -> object:
         if isinstance(value, str | Path) and "\0" in str(value):
-            raise ValueError("holds a NUL character, which no file name and no text of a recipe may hold; take it out")
+            raise ValueError(NUL_CHARACTER)
         return value
 
 

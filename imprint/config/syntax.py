@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
@@ -88,11 +89,15 @@ def _translate_yaml_errors(source: str) -> Iterator[None]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         location = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise UserError(f"{location}: this is not valid YAML: {error.problem}.") from error
+        raise UserError(_invalid_yaml(location, str(error.problem))) from error
     except RecursionError:
-        raise UserError(f"{source}: this is nested too deeply for a recipe.") from None
+        raise UserError(Bilingual(f"{source}: this is nested too deeply for a recipe.", f"{source}：嵌套过深，不能作为配方。")) from None
     except (yaml.YAMLError, ValueError, LookupError) as error:
-        raise UserError(f"{source}: this is not valid YAML: {error}.") from error
+        raise UserError(_invalid_yaml(source, str(error))) from error
+
+
+def _invalid_yaml(location: str, problem: str) -> Bilingual:
+    return Bilingual(f"{location}: this is not valid YAML: {problem}.", f"{location}：不是有效的 YAML：{problem}。")
 
 
 def render(value: object) -> str:

@@ -116,7 +116,7 @@ def load_splits(section: DataSection, template: Template, base: Path | None = No
     """
     train_samples, dev_samples = load_samples(section, tools=template.supports_tools)
     with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS) as progress:
-        train = encode_samples(section, template, progress.over(train_samples))
+        train = encode_samples(section, template, progress.track(train_samples))
     dev = encode_samples(section, template, dev_samples)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     sources = tuple(describe_source(path, columns) for path in (section.train, section.dev) if path is not None)

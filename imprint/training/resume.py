@@ -13,7 +13,7 @@ from imprint.engine.world import SINGLE, World
 from imprint.errors import UserError
 from imprint.files import remove_leftovers
 from imprint.messages import Bilingual
-from imprint.runs import RunFolder, drop_state, set_aside
+from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import read_rescues
 from imprint.training.state import DamagedStateError, SavedState, TrainState, read_saved_state, read_train_state
@@ -61,7 +61,7 @@ def _refuse_other_disk(run: RunFolder) -> None:
 @contextmanager
 def _held(recipe: Recipe, say: Say) -> Iterator[None]:
     run = RunFolder(recipe.output)
-    with run.held():
+    with run.lock():
         remove_leftovers(run.path)
         begun = run.log.is_file() or run.states()
         if begun and not run.config.is_file():
@@ -155,12 +155,12 @@ def _newest(run: RunFolder, say: Say) -> list[SavedState]:
         try:
             state = read_train_state(folder)
             if any(state.step > rescue.back_to for rescue in rescues[state.rescues :]):
-                drop_state(folder)
+                remove_state(folder)
                 continue
             return [read_saved_state(folder)]
         except DamagedStateError as error:
             damaged = True
-            place = set_aside(folder)
+            place = mark_damaged(folder)
             say(
                 f"{folder}: this saved state is damaged ({error}); it is now {place.name}, and the run goes on from the one before.\n"
                 f"保存的状态已损坏，已改名为 {place.name}；将从更早的状态继续。"

@@ -66,9 +66,9 @@ def test_one_json_file_may_hold_all_arguments(tmp_path: Path) -> None:
         "fp16_opt_level": "O1",
     }
     file.write_text(json.dumps({**given, "train_file": None}))
-    found, answered = read_flags([str(file)])
+    found, notes = read_flags([str(file)])
     assert (found.do_train, found.pre_seq_len, found.learning_rate, found.train_file) == (True, 8, 0.01, None)
-    assert [sentence.partition(":")[0] for sentence in answered] == ["--fp16_opt_level"]
+    assert [note.english.partition(":")[0] for note in notes] == ["--fp16_opt_level"]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_what_cannot_be_is_a_sentence_that_names_the_flag(words: list[str], sent
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(UserError) as caught:
         read_flags(["--pre_seq_len", "0", "--bogus", "1", "--seed", "x"])
-    told = str(caught.value).splitlines()
-    assert len(told) == 5
-    assert {line.split()[0] for line in told} == {"--pre_seq_len", "--bogus", "--seed", "--model_name_or_path", "--output_dir"}
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 * 5, "in English, then in Chinese"
+    assert {line.split()[0] for line in lines[:5]} == {"--pre_seq_len", "--bogus", "--seed", "--model_name_or_path", "--output_dir"}
 
 
 @pytest.mark.parametrize("words", [["train"], ["-x"], ["--do_train", "-x"]])

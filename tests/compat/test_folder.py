@@ -107,7 +107,7 @@ def test_an_unfinished_run_of_the_same_arguments_is_gone_on_with(
     monkeypatch.undo()
     capsys.readouterr()
     begin(project, "stopped", "--overwrite_output_dir")
-    assert "an unfinished run of the same arguments is gone on with after step 2" in capsys.readouterr().out
+    assert "an unfinished run of the same arguments is resumed after step 2" in capsys.readouterr().out
 
 
 def test_another_run_is_begun_anew_where_the_flag_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +116,7 @@ def test_another_run_is_begun_anew_where_the_flag_says_so(project: Path, capsys:
     (run.path / "generated_predictions.txt").write_text("of an evaluation")
     before = load_file(run.adapter / "prefix.safetensors")
     begin(project, "anew", "--seed", "7", "--overwrite_output_dir")
-    assert "--overwrite_output_dir begins anew; what training wrote before is removed" in capsys.readouterr().out
+    assert "--overwrite_output_dir starts over; the files of the earlier training are removed" in capsys.readouterr().out
     after = load_file(run.adapter / "prefix.safetensors")
     assert all(not torch.equal(before[name], after[name]) for name in before)
     assert sorted(entry.name for entry in run.path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
@@ -129,10 +129,10 @@ def test_a_finished_run_is_trained_anew_only_where_the_flag_says_so(project: Pat
     run = begin(project, "finished")
     kept = run.log.read_bytes()
     begin(project, "finished")
-    assert "is finished; --overwrite_output_dir would train anew" in capsys.readouterr().out
+    assert "is finished; --overwrite_output_dir would train it again" in capsys.readouterr().out
     assert run.log.read_bytes() == kept
     begin(project, "finished", "--overwrite_output_dir")
-    assert "begins anew" in capsys.readouterr().out
+    assert "starts over" in capsys.readouterr().out
     assert run.log.read_bytes() != kept
 
 
@@ -155,7 +155,7 @@ def test_a_foreign_folder_is_refused_without_the_flag_and_left_as_it_is_with_it(
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(project: Path) -> None:
     run = begin(project, "busy")
-    with run.held(), pytest.raises(UserError, match="trains in this folder"):
+    with run.lock(), pytest.raises(UserError, match="trains in this folder"):
         begin(project, "busy", "--seed", "7", "--overwrite_output_dir")
     assert run.config.is_file()
 
@@ -167,7 +167,7 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(project: Path, capsys: pytest.
     run = begin(project, "resumed")
     expected = content(run.path)
     begin(project, "resumed", "--resume_from_checkpoint", str(run.path / "checkpoint-2"))
-    assert "goes on after step 2 of" in capsys.readouterr().out
+    assert "resumes after step 2 of" in capsys.readouterr().out
     assert content(run.path) == expected
 
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from imprint.compat.layout import (
-    Pace,
+    LogSchedule,
     checkpoints,
-    evaluation_figures,
-    finish_training,
+    evaluation_results,
     keep_newest,
     trainer_state,
-    training_figures,
+    training_results,
     write_checkpoint,
     write_predictions,
     write_results,
+    write_training_results,
 )
 from imprint.data.batches import BatchSampler
 from imprint.runs import RunFolder
@@ -24,7 +24,9 @@ from imprint.tune.tuner import Tuner
 from tests.cases import Case
 from tests.oldproject import said
 
-PACE = Pace(BatchSampler(range(10), 4, seed=0, group_by_length=False, micro_size=1), steps=6, logging_steps=2, logging_first_step=False)
+PACE = LogSchedule(
+    BatchSampler(range(10), 4, seed=0, group_by_length=False, micro_size=1), steps=6, logging_steps=2, logging_first_step=False
+)
 
 
 def lines(*losses: float | None) -> list[dict[str, Any]]:
@@ -51,7 +53,7 @@ def test_evaluation_losses_stand_in_the_history_but_for_that_before_the_first_st
 
 
 def test_the_figures_of_training_have_the_originals_names() -> None:
-    assert training_figures(lines(1.0, 3.0, None), PACE, seconds=12.0) == {
+    assert training_results(lines(1.0, 3.0, None), PACE, seconds=12.0) == {
         "epoch": 2.4,
         "train_loss": 2.0,
         "train_samples": 10,
@@ -62,7 +64,7 @@ def test_the_figures_of_training_have_the_originals_names() -> None:
 
 
 def test_the_figures_of_an_evaluation_carry_its_name() -> None:
-    assert evaluation_figures("predict", {"bleu-4": 8.1}, seconds=2.0, rows=4, batches=2) == {
+    assert evaluation_results("predict", {"bleu-4": 8.1}, seconds=2.0, rows=4, batches=2) == {
         "predict_bleu-4": 8.1,
         "predict_samples": 4,
         "predict_runtime": 2.0,
@@ -88,7 +90,7 @@ def test_a_damaged_file_of_all_figures_is_written_anew(damage: str, tmp_path: Pa
 
 def test_the_end_of_training_stands_at_the_end_of_the_history(tmp_path: Path) -> None:
     state = trainer_state(lines(1.0, 2.0), PACE, step=2, next_rate=0.5)
-    finish_training(RunFolder(tmp_path), state, {"train_loss": 1.5, "train_samples": 10, "epoch": 0.8})
+    write_training_results(RunFolder(tmp_path), state, {"train_loss": 1.5, "train_samples": 10, "epoch": 0.8})
     assert said(tmp_path / "trainer_state.json")["log_history"][-1] == {"epoch": 0.8, "step": 2, "total_flos": 0, "train_loss": 1.5}
 
 

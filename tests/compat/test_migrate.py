@@ -47,9 +47,9 @@ def test_the_recipe_is_printed_with_a_sentence_for_each_flag_without_a_counterpa
 ) -> None:
     migrate_command(script(tmp_path, *training(project, "x", *PREFIX, "--overwrite_cache", "--overwrite_output_dir")), None)
     told = capsys.readouterr().out
-    assert "# --overwrite_cache: rows are read anew" in told
+    assert "# --overwrite_cache: rows are read each time" in told
     assert "# --logging_steps: log.jsonl has every step" in told
-    assert "# --overwrite_output_dir: a run that was stopped goes on" in told
+    assert "# --overwrite_output_dir: a stopped run resumes" in told
     (tmp_path / "recipe.yaml").write_text(told, encoding="utf-8")
     assert read_recipe(tmp_path / "recipe.yaml", [], Recipe).train.steps == 4
 

@@ -13,7 +13,7 @@ import imprint
 import imprint.compat.run as compat
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.run import open_original, run_original
-from imprint.compat.settings import asked_of
+from imprint.compat.settings import evaluation_section
 from imprint.config import read_recipe
 from imprint.data.batches import BatchSampler
 from imprint.data.dataset import load_splits
@@ -203,7 +203,7 @@ def test_a_retired_flag_is_answered_on_the_screen(project: Path, capsys: pytest.
     run_original(["--", *training(project, "told", *PREFIX, "--fsdp", "full_shard", "--overwrite_cache")])
     told = capsys.readouterr().out
     assert "--fsdp: in a recipe it is engine.fsdp=true" in told
-    assert "--overwrite_cache: rows are read anew each time" in told
+    assert "--overwrite_cache: rows are read each time" in told
 
 
 # It computes what the original computed
@@ -249,7 +249,7 @@ def test_an_old_prefix_gives_the_golden_logits_and_answers(name: str, tmp_path: 
     monkeypatch.setattr(compat, "read_tokenizer", lambda folder, fields: tiny_tokenizer())
     words = ["--do_predict", "--model_name_or_path", str(case.folder), "--ptuning_checkpoint", str(checkpoint), "--output_dir", "out"]
     flags = read_flags([*words, "--no_cuda"])[0]
-    model = open_original(flags, asked_of(flags, cuda=False))
+    model = open_original(flags, evaluation_section(flags, cuda=False))
     expected = case.per_row("logits")
     assert max(difference(found, wanted) for found, wanted in zip(model.logits(case.rows), expected, strict=True)) < 1e-4
     greedy = case.expected["greedy_ids"].tolist()
@@ -313,7 +313,7 @@ def test_an_old_checkpoint_of_base_and_prefix_is_evaluated_with_its_prefix(
     words = ["--do_predict", "--model_name_or_path", str(folder), "--output_dir", "out", "--no_cuda"]
     for more, prefix in ((PREFIX, prefix_of(tuned.path / "checkpoint-4")), ([], None)):
         flags = read_flags([*words, *more])[0]
-        model = open_original(flags, asked_of(flags, cuda=False))
+        model = open_original(flags, evaluation_section(flags, cuda=False))
         assert (model.prefix() is None) == (prefix is None)
         if prefix is not None:
             assert torch.equal(model.prefix_parameters()["transformer.prefix_encoder.embedding.weight"], prefix)
@@ -332,10 +332,10 @@ def test_a_checkpoint_without_tokenizer_files_takes_those_of_its_base(whole: Run
     words = ["--do_predict", "--model_name_or_path", str(folder), "--output_dir", "out", "--no_cuda"]
     flags = read_flags(words)[0]
     (folder / "config.json").write_text(json.dumps(fields | {"_name_or_path": str(project / "chatglm-6b")}))
-    assert open_original(flags, asked_of(flags, cuda=False)).tokenizer.encode("上衣")
+    assert open_original(flags, evaluation_section(flags, cuda=False)).tokenizer.encode("上衣")
     (folder / "config.json").write_text(json.dumps(fields | {"_name_or_path": "THUDM/chatglm-6b"}))
     with pytest.raises(UserError, match=r"has no tokenizer .* 'THUDM/chatglm-6b', which it was made from, is not here\."):
-        open_original(flags, asked_of(flags, cuda=False))
+        open_original(flags, evaluation_section(flags, cuda=False))
 
 
 def test_training_goes_on_from_a_prefix_checkpoint(tuned: RunFolder, project: Path) -> None:
@@ -356,6 +356,6 @@ def test_the_toy_base_needs_no_folder(project: Path) -> None:
 
 def test_one_of_several_gpus_is_used_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    told: Any = compat.about_devices(read_flags(["--model_name_or_path", "a", "--output_dir", "b"])[0])
-    assert told[0].startswith("2 GPUs are visible, one is used: cuda:0")
-    assert compat.about_devices(read_flags(["--model_name_or_path", "a", "--output_dir", "b", "--no_cuda"])[0]) == []
+    notes: Any = compat.device_notes(read_flags(["--model_name_or_path", "a", "--output_dir", "b"])[0])
+    assert notes[0].english.startswith("2 GPUs are visible, one is used: cuda:0")
+    assert compat.device_notes(read_flags(["--model_name_or_path", "a", "--output_dir", "b", "--no_cuda"])[0]) == []

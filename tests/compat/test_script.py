@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.compat.script import commands
+from imprint.compat.script import main_calls
 from imprint.errors import UserError
 
 ORIGINAL = """\
@@ -21,7 +21,7 @@ CUDA_VISIBLE_DEVICES=0 python3 main.py \\
 def called(text: str, folder: Path, **environment: str) -> list[list[str]]:
     file = folder / "train.sh"
     file.write_text(text, encoding="utf-8")
-    return commands(file, environment)
+    return main_calls(file, environment)
 
 
 def test_an_old_script_passes_what_the_shell_would_pass(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_the_script_alone_does_not_tell_is_a_sentence(text: str, sentence: 
 
 def test_a_file_that_is_no_script_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such script"):
-        commands(tmp_path / "nowhere.sh", {})
+        main_calls(tmp_path / "nowhere.sh", {})
     (tmp_path / "binary.sh").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as a script"):
-        commands(tmp_path / "binary.sh", {})
+        main_calls(tmp_path / "binary.sh", {})

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from imprint.compat.flags import OriginalFlags, read_flags
-from imprint.compat.settings import asked_of, check, prefix_file, recipe_of
+from imprint.compat.settings import check_flags, evaluation_section, prefix_file, recipe_from_flags
 from imprint.engine.engine import Engine
 from imprint.errors import UserError
 from imprint.tune.prefix import PrefixShape, start_prefix
@@ -118,12 +118,12 @@ def changed(without: dict[str, Any], given: dict[str, Any]) -> dict[str, object]
 
 def recipe(*words: str) -> dict[str, Any]:
     flags, cuda = flags_of(*words)
-    return recipe_of(flags, cuda=cuda).model_dump(mode="json")
+    return recipe_from_flags(flags, cuda=cuda).model_dump(mode="json")
 
 
 def asked(*words: str) -> dict[str, Any]:
     flags, cuda = flags_of(*words)
-    return asked_of(flags, cuda=cuda).model_dump(mode="json")
+    return evaluation_section(flags, cuda=cuda).model_dump(mode="json")
 
 
 @pytest.mark.parametrize("name", RECIPE)
@@ -140,7 +140,7 @@ def test_a_flag_changes_its_knobs_of_the_evaluation_and_no_other(name: str) -> N
 
 def test_each_process_takes_as_many_rows_as_the_flags_say() -> None:
     flags, _cuda = flags_of("--deepspeed", "ds.json", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "4")
-    assert recipe_of(flags, cuda=False, processes=3).train.batch_size == 48
+    assert recipe_from_flags(flags, cuda=False, processes=3).train.batch_size == 48
 
 
 def test_every_flag_has_a_test_that_shows_its_effect() -> None:
@@ -187,7 +187,7 @@ def test_a_warm_up_counted_in_steps_wins_over_one_by_share() -> None:
 def test_every_step_has_the_rate_that_transformers_gives_it(kind: str, warmup: list[str]) -> None:
     steps = 10
     weight = torch.nn.Parameter(torch.zeros(1))
-    section = recipe_of(flags_of("--lr_scheduler_type", kind, "--learning_rate", "2e-2", *warmup)[0], cuda=False).optimizer
+    section = recipe_from_flags(flags_of("--lr_scheduler_type", kind, "--learning_rate", "2e-2", *warmup)[0], cuda=False).optimizer
     engine = Engine.start(torch.nn.ParameterList([weight]), {"weight": weight}, section, steps, device=torch.device("cpu"))
     before = int(warmup[1]) if warmup[:1] == ["--warmup_steps"] else 4 if warmup else 0
     past = [(done - before) / max(steps - before, 1) for done in range(steps)]
@@ -211,20 +211,21 @@ def test_no_limit_of_the_gradient_is_one_that_is_never_reached() -> None:
         (["--do_predict"], "--do_predict needs --test_file"),
         (["--do_train", "--evaluation_strategy", "steps"], "--do_eval needs --validation_file"),
         (["--do_train"], "--model_name_or_path base: there is no such folder, and this version downloads nothing."),
-        (["--do_train", "--quantization_bit", "4"], "--quantization_bit: rounded weights cannot be tuned as a whole. Give --pre_seq_len"),
+        (["--do_train", "--quantization_bit", "4"], "--quantization_bit: quantized weights cannot be tuned. Give --pre_seq_len"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(words: list[str], sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        check(flags_of(*words)[0])
+        check_flags(flags_of(*words)[0])
     assert sentence in str(caught.value)
 
 
 def test_a_missing_file_and_missing_columns_are_told_together() -> None:
     flags = read_flags(["--model_name_or_path", "embedded", "--output_dir", "out", "--do_train"])[0]
     with pytest.raises(UserError) as caught:
-        check(flags)
-    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["--do_train", "--prompt_column", "--response_column"]
+        check_flags(flags)
+    english = str(caught.value).splitlines()[:3]
+    assert [line.split()[0] for line in english] == ["--do_train", "--prompt_column", "--response_column"]
 
 
 @pytest.mark.parametrize("name", TUNED)
@@ -235,10 +236,10 @@ def test_a_prefix_of_another_length_than_asked_for_is_told_with_its_length(name:
     (tmp_path / "checkpoint-7").mkdir()
     (tmp_path / "checkpoint-7" / "pytorch_model.bin").write_bytes(case.adapter.read_bytes())
     given = ["--do_train", "--model_name_or_path", str(case.folder), "--ptuning_checkpoint", str(tmp_path / "checkpoint-7")]
-    check(flags_of(*given, "--pre_seq_len", str(length))[0])
-    check(flags_of(*given)[0])
+    check_flags(flags_of(*given, "--pre_seq_len", str(length))[0])
+    check_flags(flags_of(*given)[0])
     with pytest.raises(UserError, match=rf"--pre_seq_len 128: the prefix in .*checkpoint-7 has {length} tokens\. Give {length}, or"):
-        check(flags_of(*given, "--pre_seq_len", "128")[0])
+        check_flags(flags_of(*given, "--pre_seq_len", "128")[0])
 
 
 def test_a_checkpoint_that_holds_a_prefix_alone_is_no_model(tmp_path: Path) -> None:
@@ -247,14 +248,14 @@ def test_a_checkpoint_that_holds_a_prefix_alone_is_no_model(tmp_path: Path) -> N
     folder = write_config(tmp_path / "checkpoint-3000", {})
     (folder / "pytorch_model.bin").write_bytes(case.adapter.read_bytes())
     with pytest.raises(UserError, match=r"holds a prefix alone, a few MB\. Give it as --ptuning_checkpoint, and the base"):
-        check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
+        check_flags(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
 
 
 def test_a_base_that_was_copied_half_is_a_sentence(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "base", {})
     (folder / "model.safetensors").write_bytes((Case("chatglm1-base").folder / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"model\.safetensors: is damaged or not a safetensors file"):
-        check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
+        check_flags(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "4")[0])
 
 
 # Checkpoints of all weights, as the original saved before April 2023
@@ -289,4 +290,4 @@ def test_the_prefix_inside_a_checkpoint_of_all_weights_is_found(how: str, tmp_pa
 def test_a_length_that_is_not_that_of_the_prefix_inside_shards_is_told(tmp_path: Path) -> None:
     folder = old_checkpoint(tmp_path / "checkpoint-3000", "shards")
     with pytest.raises(UserError, match="has 5 tokens"):
-        check(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "8")[0])
+        check_flags(flags_of("--do_train", "--model_name_or_path", str(folder), "--pre_seq_len", "8")[0])

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from imprint.config import Field, Section
 from imprint.config.problems import Problem, explain_errors, quote_value, unknown_key
+from imprint.messages import Bilingual
 
 
 class Lora(Section):
@@ -51,7 +52,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
 def test_each_problem_says_what_is_allowed_and_what_was_found(values: dict[str, Any], path: str, text: str) -> None:
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate_json(json.dumps(values))
-    assert explain_errors(error.value.errors(), Recipe) == [Problem(path, text)]
+    (problem,) = explain_errors(error.value.errors(), Recipe)
+    assert (problem.path, problem.text.english) == (path, text)
+    assert any("\u4e00" <= character <= "\u9fff" for character in problem.text.chinese)
 
 
 def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
@@ -61,7 +64,10 @@ def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
     with pytest.raises(ValidationError) as error:
         Chosen.model_validate({"tune": {"method": "full", "rank": 8}})
     (problem,) = explain_errors(error.value.errors(), Chosen)
-    assert problem == Problem("tune.rank", "is there with tune.method=lora only; allowed here: method")
+    assert problem == Problem(
+        "tune.rank",
+        Bilingual("is there with tune.method=lora only; allowed here: method", "仅在 tune.method=lora 时可用；此处可用：method"),
+    )
 
 
 def test_a_long_value_is_cut() -> None:
@@ -70,6 +76,9 @@ def test_a_long_value_is_cut() -> None:
 
 
 def test_an_unknown_key_gets_the_closest_known_one() -> None:
-    assert unknown_key("lenght", ["method", "length"]) == "is unknown; did you mean length? allowed here: method, length"
-    assert unknown_key("zzz", ["method", "length"]) == "is unknown; allowed here: method, length"
-    assert unknown_key("steps", ["train", "stage"], ["train.steps"]) == "is unknown; did you mean train.steps? allowed here: train, stage"
+    assert unknown_key("lenght", ["method", "length"]).english == "is unknown; did you mean length? allowed here: method, length"
+    assert unknown_key("zzz", ["method", "length"]).english == "is unknown; allowed here: method, length"
+    assert (
+        unknown_key("steps", ["train", "stage"], ["train.steps"]).english
+        == "is unknown; did you mean train.steps? allowed here: train, stage"
+    )

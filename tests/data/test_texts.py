@@ -9,7 +9,7 @@ from imprint.data.texts import HeldOutDocuments, load_texts
 from imprint.data.token_file import TokenFileRows
 from imprint.errors import UserError
 from imprint.files import read_jsonl
-from imprint.runs import drop_state
+from imprint.runs import remove_state
 from imprint.training.recipe import Recipe
 from tests.tinyrun import log_of, losses, tiny_recipe, tiny_run
 from tests.vocabulary import tiny_tokenizer
@@ -126,7 +126,7 @@ def test_a_run_on_texts_learns_is_resumed_exactly_and_refuses_other_texts(tmp_pa
     assert evaluations[-1] < evaluations[0]
     log = log_of(whole)
     for state in whole.states()[:3]:
-        drop_state(state)
+        remove_state(state)
     assert log_of(tiny_run(path, "whole", *knobs)) == log
     assert {line["prompt"][:4] for line in read_jsonl(whole.samples)} == {"这件上衣"}
     (tmp_path / "texts" / "a.txt").write_text("另一篇", encoding="utf-8")
