@@ -1,4 +1,4 @@
-"""All weights in every process: a single one, or several with DistributedDataParallel."""
+"""Training in a single process, or in several that each hold all weights, with DistributedDataParallel."""
 
 import inspect
 import math
@@ -14,8 +14,9 @@ from imprint.engine.master_weights import MasterAdamW
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
 from imprint.engine.world import World
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
-TINY = 1e-6
+NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
 
 
@@ -23,7 +24,7 @@ class Ddp:
     """AdamW on fp32 parameters, or on fp32 copies of 16-bit ones."""
 
     replicated = True
-    scales_loss = False  # a 16-bit backward pass keeps the larger values
+    scales_loss = False  # gradients of the summed loss are larger, so fewer underflow in 16 bits
     retry = False
     discard_scale = 0.0
 
@@ -42,8 +43,11 @@ class Ddp:
         first = next(iter(self.parameters.values()))
         if any(parameter.dtype == torch.float16 for parameter in self.parameters.values()):
             raise UserError(
-                'model.dtype: "float16" cannot be tuned as a whole: its range is too small. Set it to float32 or bfloat16, or let '
-                "DeepSpeed scale the loss (engine.deepspeed=zero2)."
+                Bilingual(
+                    'model.dtype: full tuning is not possible in "float16": its range is too small. Set it to float32 or bfloat16, or let '
+                    "DeepSpeed scale the loss (engine.deepspeed=zero2).",
+                    "float16 范围太小，不能全参数微调：请设为 float32 或 bfloat16，或由 DeepSpeed 缩放损失（engine.deepspeed=zero2）。",
+                )
             )
         fused = first.device.type == "cuda"
         self.optimizer: torch.optim.Optimizer | MasterAdamW
@@ -55,9 +59,8 @@ class Ddp:
         if world.size > 1:
             devices = [first.device] if first.device.type == "cuda" else None
             renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-            no_buffers: dict[str, Any] = {
-                "forward_sync_buffers" if renamed else "broadcast_buffers": False
-            }  # buffers are equal in every process
+            # buffers are equal in every process
+            no_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
             self.module = DistributedDataParallel(module, devices, gradient_as_bucket_view=True, **no_buffers)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -74,7 +77,7 @@ class Ddp:
             for group in self.optimizer.param_groups:
                 group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
             if isinstance(self.optimizer, MasterAdamW):
-                self.optimizer.step(step.scale * min(1.0, step.clip / (norm + TINY)))
+                self.optimizer.step(step.scale * min(1.0, step.clip / (norm + NORM_EPSILON)))
             else:
                 self.optimizer.step()
         self.discard_gradients()

@@ -1,6 +1,6 @@
-"""What DeepSpeed is told: made from the recipe's knobs, or from a DeepSpeed JSON file whose open places are filled.
+"""DeepSpeed's configuration: from the recipe's knobs, or from a DeepSpeed JSON file, completed from the recipe.
 
-A file may be one that was written for transformers: "auto" stands where the trainer decides, and optimizer and scheduler are the recipe's.
+The file may be one for transformers, where "auto" marks what the trainer decides; optimizer and scheduler come from the recipe.
 """
 
 import json
@@ -11,6 +11,7 @@ import torch
 
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 AUTO = "auto"
 ADAM_NAMES = ("adam", "adamw")
@@ -21,25 +22,28 @@ RECIPE_FIELDS = {
     "gradient_clipping": "optimizer.clip",
     "scheduler": "optimizer.schedule",
 }
-"""What a file may leave to the recipe, and the knobs that say it."""
+"""Fields of a file that the recipe overrides -> the recipe's knobs for them."""
 
 
 def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype: torch.dtype, processes: int) -> dict[str, Any]:
-    """The configuration of one run. Raises UserError for a file that cannot be read, or says other than the recipe."""
-    given = {} if knobs.file is None else _read(knobs.file)
-    zero = dict(given.get("zero_optimization", {}) if knobs.file else {"stage": knobs.stage})
+    """DeepSpeed's configuration for one run. Raises UserError for a file that cannot be read or used."""
+    content = {} if knobs.file is None else _read(knobs.file)
+    zero = dict(content.get("zero_optimization", {}) if knobs.file else {"stage": knobs.stage})
     stage = zero.get("stage")
     if stage not in (1, 2, 3):
         raise UserError(
-            f'{knobs.file}: "zero_optimization" must have a "stage" of 1, 2 or 3, got {stage!r}. Without ZeRO leave engine.deepspeed out: '
-            "the gradients are added up without DeepSpeed too."
+            Bilingual(
+                f'{knobs.file}: "zero_optimization" must have a "stage" of 1, 2 or 3, got {stage!r}. Without ZeRO leave engine.deepspeed '
+                "out: gradients are reduced without DeepSpeed too.",
+                f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，实际为 {stage!r}；不用 ZeRO 时请去掉 engine.deepspeed。',
+            )
         )
     if knobs.offload:
         zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
-    settings = {name: value for name, value in given.items() if name not in (*RECIPE_FIELDS, "optimizer", "fp16", "bf16")}
+    settings = {name: value for name, value in content.items() if name not in (*RECIPE_FIELDS, "optimizer", "fp16", "bf16")}
     settings |= {
         "zero_optimization": _without_auto(zero),
-        "train_micro_batch_size_per_gpu": 1,  # a step's micro-batches are counted by the loop
+        "train_micro_batch_size_per_gpu": 1,  # the training loop counts the micro-batches of a step
         "gradient_accumulation_steps": 1,
         "train_batch_size": processes,
         "gradient_clipping": optimizer.clip,
@@ -47,7 +51,7 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
-        "fp16": {**_fp16_fields(given.get("fp16")), "enabled": dtype == torch.float16},
+        "fp16": {**_fp16_fields(content.get("fp16")), "enabled": dtype == torch.float16},
         "bf16": {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True},
     }
     return settings
@@ -55,39 +59,54 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        given = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(
-            f"engine.deepspeed: {file}: there is no such file. Allowed are zero1, zero2, zero3, and the path of a DeepSpeed JSON file."
+            Bilingual(
+                f"engine.deepspeed: {file}: there is no such file. Allowed are zero1, zero2, zero3, and the path of a DeepSpeed JSON file.",
+                "没有这个文件：可用 zero1、zero2、zero3，或 DeepSpeed 的 JSON 文件路径。",
+            )
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"engine.deepspeed: {file}: cannot be read as JSON ({error}). Mend it, or say zero2 or zero3.") from error
-    if not isinstance(given, dict) or not isinstance(given.get("zero_optimization", {}), dict):
         raise UserError(
-            f'engine.deepspeed: {file}: must hold one JSON object with a "zero_optimization" in it. Mend it, or say zero2 or zero3.'
-        )
-    kind = given.get("optimizer", {}).get("type", "AdamW") if isinstance(given.get("optimizer", {}), dict) else given["optimizer"]
-    if str(kind).lower() not in ADAM_NAMES:
+            Bilingual(
+                f"engine.deepspeed: {file}: cannot be read as JSON ({error}). Fix it, or use zero2 or zero3.",
+                "无法作为 JSON 读取：请修正该文件，或改用 zero2、zero3。",
+            )
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         raise UserError(
-            f'{file}: the optimizer "{kind}" is not offered; it is AdamW here, with the recipe\'s numbers. Take "optimizer" out.'
+            Bilingual(
+                f'engine.deepspeed: {file}: must hold one JSON object with a "zero_optimization" in it. Fix it, or use zero2 or zero3.',
+                '必须是含有 "zero_optimization" 的 JSON 对象：请修正该文件，或改用 zero2、zero3。',
+            )
         )
-    return given
+    optimizer = content.get("optimizer", {})
+    name = optimizer.get("type", "AdamW") if isinstance(optimizer, dict) else optimizer
+    if str(name).lower() not in ADAM_NAMES:
+        raise UserError(
+            Bilingual(
+                f'{file}: the optimizer "{name}" is not supported; it is AdamW here, with the recipe\'s settings. Take "optimizer" out.',
+                f'不支持优化器 {name}；此处使用 AdamW，参数由配方决定：请去掉 "optimizer"。',
+            )
+        )
+    return content
 
 
 def overridden_fields(file: Path) -> list[str]:
-    """What a file says that the recipe decides, a sentence each."""
-    given = _read(file)
-    said = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in given and given[name] != AUTO]
-    said += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in given else []
-    return [f"{file}: decided by the recipe instead / 由配方决定: {', '.join(said)}"] if said else []
+    """A notice of the fields of a file that the recipe overrides; empty where there are none."""
+    content = _read(file)
+    overridden = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in content and content[name] != AUTO]
+    overridden += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in content else []
+    return [f"{file}: decided by the recipe instead / 由配方决定: {', '.join(overridden)}"] if overridden else []
 
 
 def _without_auto(zero: dict[str, Any]) -> dict[str, Any]:
-    """Without what is left open: DeepSpeed's own defaults then."""
+    """Drop the fields that are "auto", so that DeepSpeed's defaults apply."""
     return {name: value for name, value in zero.items() if value != AUTO}
 
 
 def _fp16_fields(fp16: object) -> dict[str, Any]:
-    """How a file scales the loss of float16."""
-    given = fp16 if isinstance(fp16, dict) else {}
-    return {name: value for name, value in given.items() if name != "enabled" and value != AUTO}
+    """A file's settings of the float16 loss scale."""
+    fields = fp16 if isinstance(fp16, dict) else {}
+    return {name: value for name, value in fields.items() if name != "enabled" and value != AUTO}

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): the optimizer's numbers, gradients or weights shared between processes."""
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): optimizer state, gradients and weights sharded over processes."""
 
 import logging
 import math
@@ -17,18 +17,17 @@ from imprint.errors import UserError
 from imprint.messages import Bilingual
 
 SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's loss scaler of float16 remembers."""
-
+"""State of DeepSpeed's float16 loss scaler."""
 NO_MODULE = -1
-"""The number of no module, for weights that are held by us."""
-HALF_TYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
-"""The types of 16 bits, which not every device can compute in, and what a recipe calls them."""
+"""A module id that no module has, so that DeepSpeed does not release our gathered weights."""
+HALF_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""16-bit dtypes, which not every device supports -> their names in a recipe."""
 MIN_LOSS_SCALE = 4.0
-"""Of a float16 loss; a gradient that is too large even then is not finite."""
+"""Smallest scale of a float16 loss at which a step is repeated; gradients that overflow even then are not finite."""
 
 
 class DeepSpeedZero:
-    """Stages 1 to 3; with float16 the loss is scaled, and a step whose gradients are too large is tried again at a smaller scale."""
+    """ZeRO stages 1 to 3; a float16 loss is scaled, and a step whose gradients overflow is repeated at a smaller scale."""
 
     scales_loss = True
     discard_scale = math.nan
@@ -57,9 +56,9 @@ class DeepSpeedZero:
         self.module: nn.Module = self.engine
         self.sharded = self.engine.optimizer
         if self.float16:
-            self.sharded.loss_scaler.raise_error_at_min_scale = False  # the guard says it better
+            self.sharded.loss_scaler.raise_error_at_min_scale = False  # the guard has a better message
         self.flats = self.sharded.fp32_partitioned_groups_flat if self.stage == 3 else self.sharded.single_partition_of_fp32_groups
-        for flat in self.flats:  # now, so that a saved state can be put in before the first step
+        for flat in self.flats:  # now, so that a saved state can be loaded before the first step
             self._states[flat] = {"step": torch.zeros((), device=flat.device)} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
         if self.replicated:
             self.sharded._lazy_init_hp_params_optimizer_state()
@@ -70,15 +69,15 @@ class DeepSpeedZero:
         return states
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """See Strategy. A loss that is not finite makes gradients that are none either, which DeepSpeed throws away itself."""
+        """See Strategy. A loss that is not finite makes all gradients NaN, so that DeepSpeed skips the step."""
         self.engine.set_gradient_accumulation_boundary(last)
-        certain = loss * (1 + 0 * loss.detach())
-        self.engine.backward(certain * self.world.size, scale_wrt_gas=False)  # it averages over processes
+        loss = loss * (1 + 0 * loss.detach())  # NaN if it is infinite
+        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)  # DeepSpeed averages over processes
         self.any_gradient = True
 
     def update(self, step: UpdateArguments) -> tuple[float, bool]:
-        """See Strategy; sets `try_again` where float16 alone was at fault."""
-        if not self.any_gradient:  # no token of the step is a target, and DeepSpeed cannot make a step of nothing
+        """See Strategy; sets `retry` where only the float16 loss scale was too large."""
+        if not self.any_gradient:  # the step has no target token, and DeepSpeed needs gradients
             return 0.0, step.apply
         self.any_gradient = False
         for group in self.sharded.param_groups:
@@ -90,7 +89,7 @@ class DeepSpeedZero:
         return (math.inf if norm is None else float(norm)), applied
 
     def discard_gradients(self) -> None:
-        """See Strategy; they are not finite, by `nothing`."""
+        """See Strategy; they are NaN, from `discard_scale`."""
         kept, self.any_gradient = self._scaler(), False
         self.engine.step()
         assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
@@ -118,16 +117,16 @@ class DeepSpeedZero:
             return
         size = parameter.ds_tensor.ds_numel if hasattr(parameter.ds_tensor, "ds_numel") else parameter.ds_tensor.numel()
         for kind, tensor in kinds.items():
-            mine = torch.zeros(size)
+            local = torch.zeros(size)
             if tensor is not None:
-                piece = tensor.flatten()[size * self.world.rank : size * (self.world.rank + 1)]
-                mine[: piece.numel()] = piece
-            self.sharded.set_local_hp_param(mine, parameter, None if kind == VALUE else kind)
+                shard = tensor.flatten()[size * self.world.rank : size * (self.world.rank + 1)]
+                local[: shard.numel()] = shard
+            self.sharded.set_local_hp_param(local, parameter, None if kind == VALUE else kind)
             if kind == VALUE:
-                parameter.ds_tensor.data.copy_(mine.view_as(parameter.ds_tensor))
+                parameter.ds_tensor.data.copy_(local.view_as(parameter.ds_tensor))
 
     def counters(self) -> dict[str, Any]:
-        """See Strategy: the steps, which are the same for all parameters, and the scale of float16."""
+        """See Strategy: the step count, which is the same for all parameters, and the float16 loss scale."""
         steps = max(int(state["step"]) for state in self._states.values())
         return {"steps": dict.fromkeys(self.parameters, steps), "scaler": self._scaler()}
 
@@ -142,8 +141,8 @@ class DeepSpeedZero:
         scaler = self.sharded.loss_scaler
         return {name: getattr(scaler, name) for name in SCALER_FIELDS if hasattr(scaler, name)}
 
-    def _restore_scaler(self, kept: Mapping[str, Any]) -> None:
-        for name, value in kept.items():
+    def _restore_scaler(self, saved: Mapping[str, Any]) -> None:
+        for name, value in saved.items():
             setattr(self.sharded.loss_scaler, name, value)
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -155,15 +154,15 @@ class DeepSpeedZero:
 
     @contextmanager
     def generation_mode(self) -> Iterator[None]:
-        """See Strategy: what lies outside the layers is whole meanwhile; the layers gather their own."""
-        held: list[Any] = [] if self.replicated else parameters_outside_blocks(self.engine.module)
-        with self._gathered(held) if held else nullcontext():
-            for parameter in held:
-                parameter.ds_active_sub_modules.add(NO_MODULE)  # else the end of a module's forward pass gives it up
+        """See Strategy: parameters outside the blocks stay gathered; blocks gather their own."""
+        outside: list[Any] = [] if self.replicated else parameters_outside_blocks(self.engine.module)
+        with self._gathered(outside) if outside else nullcontext():
+            for parameter in outside:
+                parameter.ds_active_sub_modules.add(NO_MODULE)  # else it is released after its module's forward pass
             try:
                 yield
             finally:
-                for parameter in held:
+                for parameter in outside:
                     parameter.ds_active_sub_modules.discard(NO_MODULE)
 
     @contextmanager
@@ -172,14 +171,14 @@ class DeepSpeedZero:
         if not self.replicated or next(iter(self.parameters.values())).dtype == torch.float32:
             yield
             return
-        held = {name: parameter.data for name, parameter in self.parameters.items()}
+        rounded = {name: parameter.data for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             parameter.data = self.full_state(name)[VALUE]
         try:
             yield
         finally:
             for name, parameter in self.parameters.items():
-                parameter.data = held[name]
+                parameter.data = rounded[name]
 
     def _gathered(self, tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
         import deepspeed
@@ -189,29 +188,29 @@ class DeepSpeedZero:
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The layers of a network: what its lists of modules hold, outermost lists only."""
-    found: list[nn.Module] = []
+    """The blocks of a network: the items of its outermost module lists."""
+    blocks: list[nn.Module] = []
     for child in module.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
-    return found
+        blocks += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+    return blocks
 
 
 def parameters_outside_blocks(module: nn.Module) -> list[Any]:
-    """The parameters that belong to no layer: embedding, last norm, head."""
+    """The parameters that belong to no block: embedding, final norm, head."""
     inside = {parameter for block in blocks_of(module) for parameter in block.parameters()}
     return [parameter for parameter in module.parameters() if parameter not in inside]
 
 
 def refuse_unsupported_dtype(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise UserError where DeepSpeed says that it cannot compute in this 16-bit type on this device."""
-    if dtype not in HALF_TYPES:
+    """Raise UserError if DeepSpeed does not support this 16-bit dtype on this device."""
+    if dtype not in HALF_DTYPES:
         return
     accelerator = _import_deepspeed(device).accelerator.get_accelerator()
-    can = {torch.float16: accelerator.is_fp16_supported, torch.bfloat16: accelerator.is_bf16_supported}
-    if can[dtype]():
+    supports = {torch.float16: accelerator.is_fp16_supported, torch.bfloat16: accelerator.is_bf16_supported}
+    if supports[dtype]():
         return
-    allowed = [*(name for other, name in HALF_TYPES.items() if other != dtype and can[other]()), "float32"]
-    name, flag = HALF_TYPES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
+    allowed = [*(name for other, name in HALF_DTYPES.items() if other != dtype and supports[other]()), "float32"]
+    name, flag = HALF_DTYPES[dtype], "--fp16" if dtype == torch.float16 else "--bf16"
     raise UserError(
         Bilingual(
             f'model.dtype: DeepSpeed says that it cannot compute in "{name}" on this device ({device.type}). Set it to '
@@ -222,12 +221,12 @@ def refuse_unsupported_dtype(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, which shall neither compile anything nor speak. Raises UserError where it is not installed."""
+    """Import DeepSpeed, without compiled operators or log messages. Raises UserError if it is not installed."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*is deprecated.*", category=FutureWarning)  # it calls torch as of the day before
+    warnings.filterwarnings("ignore", message=".*is deprecated.*", category=FutureWarning)  # DeepSpeed calls deprecated functions of torch
     try:
         import deepspeed
     except ImportError as error:
@@ -240,5 +239,5 @@ def _import_deepspeed(device: torch.device) -> Any:
         ) from error
     for name in ("DeepSpeed", "deepspeed"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # between processes on the CPU: gloo does it without a compiler
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # its CPU communication needs a compiler, gloo does not
     return deepspeed

@@ -1,4 +1,4 @@
-"""The engine: backward pass, optimizer step and state of a run, whatever strategy distributes them over processes."""
+"""The engine: backward pass, optimizer step and optimizer state of a run, with any parallel strategy."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -106,7 +106,7 @@ class Engine:
         return self.strategy.update(UpdateArguments(self.learning_rate(step), scale, self.optimizer_section.clip, apply))
 
     def discard_gradients(self) -> None:
-        """Clear the gradients of a probe, whose loss was multiplied by `discard_scale`."""
+        """Clear the gradients of a memory probe, whose loss was multiplied by `discard_scale`."""
         self.strategy.discard_gradients()
 
     def learning_rate(self, step: int) -> float:
@@ -119,12 +119,12 @@ class Engine:
 
     @property
     def discard_scale(self) -> float:
-        """Factor of a probe's loss, so that `discard_gradients` can throw its gradients away."""
+        """Factor of a memory probe's loss that lets `discard_gradients` drop its gradients."""
         return self.strategy.discard_scale
 
     @property
     def retry(self) -> bool:
-        """Whether the latest step failed by the loss scale of float16 alone and may be repeated at the lower scale."""
+        """Whether the latest step failed only because of the float16 loss scale and may be repeated at the lower scale."""
         return self.strategy.retry
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Engine:
         return self.strategy.full_precision()
 
     def notices(self) -> list[str]:
-        """What to tell the user before training: fields of a DeepSpeed file that the recipe overrides."""
+        """Notices for the user before training: fields of a DeepSpeed file that the recipe overrides."""
         return [] if self.engine_section.file is None else overridden_fields(self.engine_section.file)
 
     def full_state(self, name: str) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ def _parameter_groups(
 
 
 def compute_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of most parameters of a module: what the network computes in; an adapter beside it may have another."""
+    """The dtype of most parameters, in which the network computes; its adapter may have another."""
     counts: dict[torch.dtype, int] = {}
     for parameter in module.parameters():
         counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()

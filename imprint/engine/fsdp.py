@@ -42,14 +42,14 @@ class Fsdp:
         device = next(module.parameters()).device
         mesh = init_device_mesh(device.type, (world.size,))
         policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
-        parts: list[Any] = [*blocks_of(module), module]
-        for part in parts:  # layer by layer: both precisions of the whole network might not fit
-            for parameter in part.parameters():
+        submodules: list[Any] = [*blocks_of(module), module]
+        for submodule in submodules:  # one by one: the whole network might not fit in both precisions
+            for parameter in submodule.parameters():
                 if parameter.dtype != torch.float32:
                     parameter.data = parameter.data.float()
-            fully_shard(part, mesh=mesh, mp_policy=policy)
+            fully_shard(submodule, mesh=mesh, mp_policy=policy)
             if device.type == "cpu":
-                part.set_force_sum_reduction_for_comms(True)  # gloo cannot average
+                submodule.set_force_sum_reduction_for_comms(True)  # gloo cannot average
         self.world = world
         self.module: nn.Module = module
         sharded = dict(module.named_parameters())
@@ -58,7 +58,7 @@ class Fsdp:
         self.optimizer = torch.optim.AdamW(sharded_groups, lr=rate, weight_decay=decay, fused=device.type == "cuda")
 
     def backward(self, loss: Tensor, *, last: bool) -> None:  # noqa: ARG002
-        """See Strategy; every micro-batch's gradients are reduced at once, since unsharded ones would not fit."""
+        """See Strategy; gradients are reduced after every micro-batch, since unsharded ones would not fit."""
         (loss * self.world.size).backward()  # FSDP averages over processes
 
     def update(self, step: UpdateArguments) -> tuple[float, bool]:
@@ -66,8 +66,7 @@ class Fsdp:
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(step.scale)
-        total = nn.utils.clip_grad_norm_(self.parameters.values(), step.clip)
-        norm = float(_gathered(total))
+        norm = float(_gathered(nn.utils.clip_grad_norm_(self.parameters.values(), step.clip)))
         applied = step.apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
@@ -99,8 +98,8 @@ class Fsdp:
 
     def _load_shard(self, sharded: Any, value: Tensor) -> None:
         """Copy this process's rows of a full tensor into its shard."""
-        mine, rows = sharded.to_local(), -(-len(value) // self.world.size)
-        mine.copy_(value[rows * self.world.rank : rows * self.world.rank + len(mine)])
+        local, rows = sharded.to_local(), -(-len(value) // self.world.size)
+        local.copy_(value[rows * self.world.rank : rows * self.world.rank + len(local)])
 
     def counters(self) -> dict[str, Any]:
         """See Strategy."""
@@ -134,6 +133,6 @@ class Fsdp:
 
 
 def _gathered(tensor: Any) -> Tensor:
-    """A sharded tensor gathered; any other as it is."""
+    """The full tensor of a sharded one; any other unchanged."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full

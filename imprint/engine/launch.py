@@ -24,24 +24,32 @@ RENDEZVOUS_SECONDS = 900
 """Rendezvous timeout: how long a machine waits for the others."""
 STDERR_TAIL = 3000
 """Characters of a failed process's stderr that are shown."""
-SAVED_IS_KEPT = "What was saved is kept: run the same command again to go on.\n已保存的内容不受影响：再次运行同一命令即可继续。"
+RESUME_HINT = Bilingual("What was saved is kept: run the same command again to resume.", "已保存的内容不受影响：再次运行同一命令即可继续。")
 
 
 def local_processes(section: EngineSection, device: str | None, rows: int) -> int:
     """Number of processes to launch on this machine: the recipe's, or one per GPU, but at most one per row of a step (`rows`).
 
-    Raises UserError for more processes than GPUs, and for several machines that cannot meet.
+    Raises UserError for more processes than GPUs, and for missing rendezvous settings of several machines.
     """
     gpus = torch.cuda.device_count() if device in (None, "cuda") else 0
     if section.processes is not None and 0 < gpus < section.processes:
         raise UserError(
-            f"engine.processes: is {section.processes}, but PyTorch sees {gpus} GPU{'s' * (gpus > 1)} here. Set it to {gpus} or less, "
-            "or to null for one process on each GPU."
+            Bilingual(
+                f"engine.processes: is {section.processes}, but PyTorch sees {gpus} GPU{'s' * (gpus > 1)} here. Set it to {gpus} or less, "
+                "or to null for one process on each GPU.",
+                f"engine.processes 为 {section.processes}，本机只有 {gpus} 块 GPU：请设为不大于 {gpus}，或 null（每块 GPU 一个进程）。",
+            )
         )
     if section.nodes > 1:
         _check_rendezvous(section)
     if (section.processes or 1) > 1 and device is not None and device.startswith("cuda:"):
-        raise UserError(f'model.device: "{device}" is one GPU, and engine.processes is {section.processes}. Leave model.device out.')
+        raise UserError(
+            Bilingual(
+                f'model.device: "{device}" is one GPU, and engine.processes is {section.processes}. Leave model.device out.',
+                f"{device} 只是一块 GPU，而 engine.processes 为 {section.processes}：请去掉 model.device。",
+            )
+        )
     return section.processes or max(1, min(gpus, rows))
 
 
@@ -49,20 +57,27 @@ def _check_rendezvous(section: EngineSection) -> None:
     for knob, value in (("node_rank", section.node_rank), ("rendezvous", section.rendezvous)):
         if value is None:
             raise UserError(
-                f"engine.{knob}: is missing where engine.nodes is {section.nodes}. Say engine.node_rank=0 on the first machine, 1 on the "
-                "next, and engine.rendezvous=HOST:29500 with the first one's name on all of them."
+                Bilingual(
+                    f"engine.{knob}: is missing, and engine.nodes is {section.nodes}. Set engine.node_rank=0 on the first machine, 1 on "
+                    "the next, and engine.rendezvous=HOST:29500 with the first one's name on all of them.",
+                    f"engine.nodes 为 {section.nodes} 时必须设置 engine.{knob}：第一台机器 engine.node_rank=0，下一台为 1，"
+                    "所有机器的 engine.rendezvous 都是第一台的 主机名:29500。",
+                )
             )
     assert section.node_rank is not None
     if section.node_rank >= section.nodes:
         raise UserError(
-            f"engine.node_rank: is {section.node_rank}, allowed are 0 to {section.nodes - 1} (engine.nodes is {section.nodes})."
+            Bilingual(
+                f"engine.node_rank: is {section.node_rank}, allowed are 0 to {section.nodes - 1} (engine.nodes is {section.nodes}).",
+                f"engine.node_rank 为 {section.node_rank}，允许 0 到 {section.nodes - 1}（engine.nodes 为 {section.nodes}）。",
+            )
         )
 
 
 def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     """Run `imprint ARGUMENTS` in `count` processes of this machine and wait; returns the exit status of the main process.
 
-    Raises UserError where one of the others has failed or was killed.
+    Raises UserError if another process failed or was killed.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -71,33 +86,33 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its messages speak of agents and attempts
     with tempfile.TemporaryDirectory(prefix="imprint-") as folder, _child_environment(folder, count):
         config = _launch_config(section, count, folder)
-        problems: list[Exception] = []
+        errors: list[Exception] = []
 
         def supervise() -> None:
             try:
                 elastic_launch(config, sys.executable)("-m", "imprint", *arguments)
             except Exception as error:  # raised below, in the main thread
-                problems.append(error)
+                errors.append(error)
 
         # In a thread, where torchrun installs no signal handlers: it would kill the processes half a minute after Ctrl-C, while they save.
         thread = threading.Thread(target=supervise)
         with _forward_signals():
             thread.start()
             thread.join()
-        for problem in problems:
-            if isinstance(problem, ChildFailedError):
-                return _exit_status(problem.failures, Path(folder), is_main=not section.node_rank)
-            if isinstance(problem, DistError) and section.nodes > 1:
-                raise _rendezvous_failed(section, problem) from problem
-            raise problem
+        for error in errors:
+            if isinstance(error, ChildFailedError):
+                return _exit_status(error.failures, Path(folder), is_main=not section.node_rank)
+            if isinstance(error, DistError) and section.nodes > 1:
+                raise _rendezvous_error(section, error) from error
+            raise error
     return 0
 
 
-def _rendezvous_failed(section: EngineSection, problem: Exception) -> UserError:
-    """The error where the machines did not find each other."""
+def _rendezvous_error(section: EngineSection, error: Exception) -> UserError:
+    """The error for machines that could not connect to each other."""
     return UserError(
         Bilingual(
-            f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(problem).partition(chr(10))[0][:200]}). Give the "
+            f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(error).partition(chr(10))[0][:200]}). Give the "
             "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
             f"{section.nodes} machines within {RENDEZVOUS_SECONDS // 60} minutes.",
             "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。",
@@ -109,19 +124,19 @@ def _launch_config(section: EngineSection, count: int, folder: str) -> Any:
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
-    alone = section.nodes == 1
-    quiet = {rank: Std.ALL for rank in range(count) if rank or section.node_rank}
+    single_node = section.nodes == 1
+    redirected = {rank: Std.ALL for rank in range(count) if rank or section.node_rank}
     return LaunchConfig(
         min_nodes=section.nodes,
         max_nodes=section.nodes,
         nproc_per_node=count,
-        logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=quiet),
-        run_id=uuid.uuid4().hex if alone else "imprint",
-        rdzv_backend="c10d" if alone else "static",
-        rdzv_endpoint="localhost:0" if alone else section.rendezvous or "",
-        rdzv_configs={"timeout": RENDEZVOUS_SECONDS} if alone else {"timeout": RENDEZVOUS_SECONDS, "rank": section.node_rank},
+        logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=redirected),
+        run_id=uuid.uuid4().hex if single_node else "imprint",
+        rdzv_backend="c10d" if single_node else "static",
+        rdzv_endpoint="localhost:0" if single_node else section.rendezvous or "",
+        rdzv_configs={"timeout": RENDEZVOUS_SECONDS} if single_node else {"timeout": RENDEZVOUS_SECONDS, "rank": section.node_rank},
         max_restarts=0,
-        local_addr="localhost" if alone else None,
+        local_addr="localhost" if single_node else None,
     )
 
 
@@ -129,13 +144,13 @@ def _launch_config(section: EngineSection, count: int, folder: str) -> Any:
 def _child_environment(folder: str, count: int) -> Iterator[None]:
     """Set the environment variables that the processes inherit."""
     threads = max(1, (os.cpu_count() or 1) // count)
-    wanted = {LAUNCHER: str(os.getpid()), ERRORS: folder, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    variables = {LAUNCHER: str(os.getpid()), ERRORS: folder, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
@@ -153,25 +168,33 @@ def _forward_signals() -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, forward) for number in numbers}
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool) -> int:
-    """The exit status of a failed run whose main process has printed its error; else a UserError: which process failed, and why."""
-    killed = [(rank, -one.exitcode) for rank, one in failures.items() if one.exitcode < 0 and -one.exitcode != signal.SIGTERM]
+    """The exit status of a failed run whose main process has printed its error. Else raises UserError: which process failed, and why."""
+    killed = [
+        (rank, -failure.exitcode) for rank, failure in failures.items() if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
     errors = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("error-*.txt"))]
     causes = [error for error in errors if not error.startswith(CONNECTION_LOST)]
     if causes:
         raise UserError(causes[0])
     if killed:
-        rank, number = min(killed, key=lambda one: (one[1] == signal.SIGABRT, one[0]))
-        why = " Often that is the system's way to end what takes too much main memory." if number == signal.SIGKILL else ""
-        raise UserError(f"process {rank} was ended by {signal.Signals(number).name}, and the others with it.{why} {SAVED_IS_KEPT}")
+        rank, number = min(killed, key=lambda process: (process[1] == signal.SIGABRT, process[0]))
+        name, out_of_memory = signal.Signals(number).name, number == signal.SIGKILL
+        why = " The system often does that to a process that takes too much main memory." if out_of_memory else ""
+        raise UserError(
+            Bilingual(
+                f"process {rank} was ended by {name}, and the others with it.{why} {RESUME_HINT.english}",
+                f"进程 {rank} 被 {name} 终止，其他进程随之结束{'；常因内存不足' if out_of_memory else ''}。{RESUME_HINT.chinese}",
+            )
+        )
     first = min(failures)
     status = int(failures[first].exitcode)
     if is_main and first == 0 and status > 0:
@@ -179,5 +202,10 @@ def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool) ->
     if errors:
         raise UserError(errors[0])
     log = next(iter(folder.rglob(f"{failures[first].local_rank}/stderr.log")), None)
-    words = log.read_text(encoding="utf-8", errors="replace")[-STDERR_TAIL:] if log else ""
-    raise UserError(f"process {first} ended with the exit status {status}. {SAVED_IS_KEPT}\n{words}")
+    stderr = log.read_text(encoding="utf-8", errors="replace")[-STDERR_TAIL:] if log else ""
+    raise UserError(
+        Bilingual(
+            f"process {first} ended with the exit status {status}. {RESUME_HINT.english}",
+            f"进程 {first} 以状态 {status} 结束。{RESUME_HINT.chinese}\n{stderr}",
+        )
+    )

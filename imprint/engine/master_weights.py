@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BUCKET_NUMBERS = 2**28
-"""Most gradients held in fp32 at once (1 GiB); a larger parameter is a bucket of its own."""
+BUCKET_SIZE = 2**28
+"""Most gradient elements in fp32 at a time (1 GiB); a larger parameter is a bucket of its own."""
 
 Pair = tuple[nn.Parameter, nn.Parameter]
 
@@ -32,8 +32,8 @@ class MasterAdamW:
         self.buckets = list(_buckets(list(self.masters.items())))
 
     def norm(self) -> Tensor:
-        """The norm of all gradients, computed in fp32."""
-        norms = [torch.linalg.vector_norm(one.grad, dtype=torch.float32) for one in self.masters if one.grad is not None]
+        """The joint norm of all gradients, computed in fp32."""
+        norms = [torch.linalg.vector_norm(weight.grad, dtype=torch.float32) for weight in self.masters if weight.grad is not None]
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
     def step(self, factor: float) -> None:
@@ -56,12 +56,12 @@ class MasterAdamW:
 
 def _buckets(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
     bucket: list[Pair] = []
-    room = BUCKET_NUMBERS
+    free = BUCKET_SIZE
     for pair in pairs:
-        if bucket and pair[1].numel() > room:
+        if bucket and pair[1].numel() > free:
             yield bucket
-            bucket, room = [], BUCKET_NUMBERS
+            bucket, free = [], BUCKET_SIZE
         bucket.append(pair)
-        room -= pair[1].numel()
+        free -= pair[1].numel()
     if bucket:
         yield bucket

@@ -1,4 +1,4 @@
-"""The knobs of the engine: the optimizer, and the processes that share the work."""
+"""The knobs of the engine: the optimizer, and the processes and how they shard a model."""
 
 import math
 import re
@@ -29,7 +29,7 @@ class OptimizerSection(Section):
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of optimizer step `step`, counted from 1, of a run of so many."""
+        """Learning rate of optimizer step `step` (from 1) of a run of `steps`."""
         done, peak = step - 1, self.learning_rate
         warmup = self.warmup_steps if self.warmup_share is None else math.ceil(self.warmup_share * steps)
         if self.warmup_from_zero and done < warmup:
@@ -37,13 +37,13 @@ class OptimizerSection(Section):
         warmup = warmup if self.warmup_from_zero else min(warmup, steps // 2)
         if done < warmup:
             return peak * (done + 1) / (warmup + 1)
-        left = 1 - (done - warmup) / max(steps - warmup, 1)
-        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
-        return peak * shape[self.schedule]
+        remaining = 1 - (done - warmup) / max(steps - warmup, 1)
+        factors = {"constant": 1.0, "linear": remaining, "cosine": 0.5 - 0.5 * math.cos(math.pi * remaining)}
+        return peak * factors[self.schedule]
 
 
 class EngineSection(Section):
-    """The processes that train together, and what each of them holds."""
+    """The processes that train together, and what is sharded over them."""
 
     processes: int | None = Field(
         None, ge=1, le=1024, description="Processes on this machine; null starts one for each visible GPU, and one on the CPU."
@@ -51,31 +51,31 @@ class EngineSection(Section):
     deepspeed: str | None = Field(
         None,
         min_length=1,
-        description="Share the optimizer's numbers (zero1), the gradients too (zero2), the weights too (zero3) by DeepSpeed; or the path "
-        "of a DeepSpeed JSON file.",
+        description="Shard the optimizer state (zero1), the gradients too (zero2), the weights too (zero3) with DeepSpeed; or the path of "
+        "a DeepSpeed JSON file.",
     )
     offload: bool = Field(
-        False, description="Keep the optimizer's numbers in main memory and compute its step on the CPU; needs `deepspeed`, zero2 or zero3."
+        False, description="Keep the optimizer state in main memory and compute its step on the CPU; needs `deepspeed`, zero2 or zero3."
     )
-    fsdp: bool = Field(False, description="Share weights, gradients and the optimizer's numbers by PyTorch's own FSDP, without DeepSpeed.")
+    fsdp: bool = Field(False, description="Shard weights, gradients and optimizer state with PyTorch's own FSDP, without DeepSpeed.")
     nodes: int = Field(
         1, ge=1, le=1024, description="Machines that train together, each with as many processes and the same `output` folder."
     )
-    node_rank: int | None = Field(None, ge=0, description="Which of the machines this is, from 0; where there are several.")
+    node_rank: int | None = Field(None, ge=0, description="Rank of this machine, from 0; where there are several.")
     rendezvous: str | None = Field(
         None, description="Where the machines meet: host:port of machine 0, a port that is free there; where there are several."
     )
 
     @field_validator("offload")
     @classmethod
-    def _offload_is_deepspeeds(cls, offload: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+    def _offload_needs_deepspeed(cls, offload: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
         if offload and info.data.get("deepspeed") in (None, "zero1"):
-            raise ValueError("moves what DeepSpeed's zero2 or zero3 shares into main memory; set engine.deepspeed to one of them")
+            raise ValueError("moves what DeepSpeed's zero2 or zero3 shards into main memory; set engine.deepspeed to one of them")
         return offload
 
     @field_validator("fsdp")
     @classmethod
-    def _one_of_the_two(cls, fsdp: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+    def _excludes_deepspeed(cls, fsdp: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
         if fsdp and info.data.get("deepspeed") is not None:
             raise ValueError("does what engine.deepspeed=zero3 does; set one of the two")
         return fsdp
@@ -88,16 +88,16 @@ class EngineSection(Section):
         return rendezvous
 
     @property
-    def shares(self) -> bool:
-        """Whether DeepSpeed or FSDP shares something: then even a process by itself is a group, and all must do the same together."""
+    def is_sharded(self) -> bool:
+        """Whether DeepSpeed or FSDP is used: then even a single process is a group, and all processes must make the same calls."""
         return self.deepspeed is not None or self.fsdp
 
     @property
     def stage(self) -> int | None:
-        """DeepSpeed's stage where `deepspeed` names one; a file says its own."""
+        """DeepSpeed's stage if `deepspeed` names one; a file has its own."""
         return STAGES.get(self.deepspeed or "")
 
     @property
     def file(self) -> Path | None:
-        """The DeepSpeed file that `deepspeed` names."""
+        """The DeepSpeed file if `deepspeed` names one."""
         return None if self.deepspeed is None or self.deepspeed in STAGES else Path(self.deepspeed)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 VALUE = "value"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's mean and mean of squares, by torch's names for them."""
+"""Adam's first and second moment, under torch's names."""
 LR_RATIO = "ratio"
 """Key in an optimizer's parameter group: the factor of its learning rate."""
 
 ParameterState = Mapping[str, Tensor]
-"""Value and optimizer state of one trainable parameter: its `VALUE`, in fp32 where that is kept, and its `MOMENTS`."""
+"""State of one trainable parameter: its `VALUE`, in fp32 where there is a master copy, and its `MOMENTS`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class UpdateArguments:
     scale: float
     """Factor that turns the summed gradients into those of the mean loss."""
     clip: float
-    """Largest norm of the gradient."""
+    """Largest gradient norm."""
     apply: bool
     """Whether to apply the step: false where the loss was not finite."""
 
@@ -42,9 +42,9 @@ class Strategy(Protocol):
     """Whether the loss is scaled before the backward pass, instead of the gradients after it."""
 
     discard_scale: float
-    """Factor of a probe's loss, so that `discard_gradients` can throw its gradients away."""
+    """Factor of a memory probe's loss that lets `discard_gradients` drop its gradients."""
     retry: bool
-    """Whether the latest step failed by the loss scale of float16 alone and may be repeated at the lower scale."""
+    """Whether the latest step failed only because of the float16 loss scale and may be repeated at the lower scale."""
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch; `last` marks the last one of a step."""
@@ -53,7 +53,7 @@ class Strategy(Protocol):
         """Clip, apply and clear the gradients; returns their norm before clipping and whether the step was applied."""
 
     def discard_gradients(self) -> None:
-        """Clear the gradients of a probe, whose loss was multiplied by `discard_scale`."""
+        """Clear the gradients of a memory probe, whose loss was multiplied by `discard_scale`."""
 
     def full_state(self, name: str) -> dict[str, Tensor]:
         """Value and moments of a parameter, gathered; collective. No moments before the first step."""

@@ -15,11 +15,11 @@ from imprint.errors import UserError
 from imprint.messages import Bilingual
 
 TIMEOUT = timedelta(hours=1)
-"""How long a collective call waits for the other processes, which may be writing a large state."""
+"""Timeout of a collective call; another process may be writing a large state."""
 HEARTBEAT_SECONDS = 60.0
-"""Seconds between two heartbeats of a main process that is busy."""
+"""Seconds between two heartbeats of a busy main process."""
 LAUNCHER, ERRORS = "IMPRINT_LAUNCHER", "IMPRINT_ERRORS"
-"""Environment variables: the process id of the launcher, and the folder in which a process leaves its error for it."""
+"""Environment variables: the process id of the launcher, and the folder to which processes write their errors for it."""
 CONNECTION_LOST = "the connection to the other processes is lost"
 CONNECTION_LOST_PATTERNS = (
     "Connection closed by peer",
@@ -30,14 +30,14 @@ CONNECTION_LOST_PATTERNS = (
     "gloo",
     "Gloo",
 )
-"""Words by which gloo and NCCL report that another process is gone."""
+"""Parts of the messages with which gloo and NCCL report a lost process."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class World:
-    """The process among those that train together. Every method but `is_main` is collective: all processes must call it."""
+    """The current process among those that train together. Every method but `is_main` is collective: all processes must call it."""
 
     rank: int = 0
     """Number of this process, from 0."""
@@ -62,9 +62,9 @@ class World:
             return value
         import torch.distributed as dist
 
-        numbers = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(numbers)
-        return float(numbers)
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return float(tensor)
 
     def any(self, *, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -85,8 +85,8 @@ class World:
         if self.size == 1:
             return [work()]
         attempts: list[tuple[Result | None, str | None]] = self.gather(_attempt(work))
-        _raise_first(problem for _result, problem in attempts)
-        return [result for result, _problem in attempts]  # type: ignore[misc]
+        _raise_first(error for _result, error in attempts)
+        return [result for result, _error in attempts]  # type: ignore[misc]
 
     def on_main(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
         """Run `work` in the main process and return its result in all; a UserError that it raises is raised in all.
@@ -100,13 +100,13 @@ class World:
         with self._heartbeat() if slow else nullcontext():
             attempt: list[Any] = [_attempt(work) if self.is_main else None]
         dist.broadcast_object_list(attempt, src=0)
-        result, problem = attempt[0]
-        _raise_first([problem])
+        result, error = attempt[0]
+        _raise_first([error])
         return result  # type: ignore[no-any-return]
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
-        """Inside this block the main process works in its main thread and a second one sends heartbeats, for which the others wait."""
+        """Inside this block the main process works, while a second thread of it sends heartbeats that keep the others waiting."""
         if not self.is_main:
             while self.any(flag=False):
                 pass
@@ -115,7 +115,7 @@ class World:
         done = threading.Event()
 
         def send() -> None:
-            with suppress(RuntimeError):  # the others are gone; the main thread finds out by itself
+            with suppress(RuntimeError):  # the others are gone; the main thread notices by itself
                 while not done.wait(HEARTBEAT_SECONDS):
                     self.any(flag=True)
                 self.any(flag=False)
@@ -130,7 +130,7 @@ class World:
 
     @contextmanager
     def main_context(self, context: AbstractContextManager[object]) -> Iterator[None]:
-        """Enter a context in the main process alone: before any process runs the block, and left after all have finished it."""
+        """Enter a context in the main process only: before any process runs the block; it is left after all have finished."""
 
         def enter() -> None:
             stack.enter_context(context)
@@ -150,14 +150,14 @@ def _attempt(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
         return None, str(error)
 
 
-def _raise_first(problems: Iterable[str | None]) -> None:
-    for problem in problems:
-        if problem is not None:
-            raise UserError(problem)
+def _raise_first(errors: Iterable[str | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise UserError(error)
 
 
 SINGLE = World()
-"""A process that trains alone."""
+"""The world of a process that trains alone."""
 
 
 def is_launched() -> bool:
@@ -172,10 +172,10 @@ def is_orphaned() -> bool:
 
 @contextmanager
 def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
-    """Join the process group of those that were launched together; a single process needs none, unless `grouped` (a group of one).
+    """Join the process group of the launched processes; a single process has none, unless `grouped` (a group of one).
 
-    `device` is a device name; None takes a GPU where there is one, each process its own. Raises UserError where there are fewer GPUs
-    than processes, and where the connection to the others is lost.
+    `device` is a device name; None takes a GPU where there is one, each process its own. Raises UserError if there are fewer GPUs than
+    processes, and if the connection to the others is lost.
     """
     import torch.distributed as dist
 
@@ -194,8 +194,11 @@ def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
     if on_gpu:
         if world.local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"process {world.rank} has no GPU: this machine has {torch.cuda.device_count()}, and process {world.local_rank} of it was "
-                "started. Start one process for each GPU (engine.processes=null)."
+                Bilingual(
+                    f"process {world.rank} has no GPU: this machine has {torch.cuda.device_count()}, and its process number "
+                    f"{world.local_rank} (from 0) was started. Start one process for each GPU (engine.processes=null).",
+                    f"进程 {world.rank} 没有 GPU：本机只有 {torch.cuda.device_count()} 块；请每块启动一个进程（engine.processes=null）。",
+                )
             )
         torch.cuda.set_device(world.local_rank)
     dist.init_process_group(backend, timeout=TIMEOUT)
@@ -206,7 +209,7 @@ def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
             raise
         raise UserError(
             Bilingual(
-                f"{CONNECTION_LOST}: one of them has ended. What was saved is kept: run the same command again to go on "
+                f"{CONNECTION_LOST}: one of them has ended. What was saved is kept: run the same command again to resume "
                 f"({str(error).partition(chr(10))[0][:200]}).",
                 "与其他进程的连接已断开；已保存的内容不受影响，再次运行同一命令即可继续。",
             )
@@ -216,7 +219,7 @@ def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
 
 
 def report_to_launcher(error: UserError) -> bool:
-    """Leave an error for the launcher, which prints it once for all processes; False where there is no launcher."""
+    """Write an error for the launcher, which prints it once for all processes; returns False where there is no launcher."""
     folder = os.environ.get(ERRORS)
     if folder is None or not is_launched():
         return False

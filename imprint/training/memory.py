@@ -96,7 +96,7 @@ def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[M
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if engine.world_size > 1 or engine.engine_section.shares:  # it cannot begin anew by itself, half-way through
+            if engine.world_size > 1 or engine.engine_section.is_sharded:  # it cannot begin anew by itself, half-way through
                 raise UserError(_out_of_memory_advice(tried[-1], engine)) from error
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.discard_gradients()

@@ -67,7 +67,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
     if recipe.engine.deepspeed is not None:
         device = choose_device(recipe.model.device)
         refuse_unsupported_dtype(device, choose_dtype(recipe.model.dtype, device))
-    with join_world(recipe.model.device, grouped=recipe.engine.shares) as world, open_run(recipe, say, world) as run:
+    with join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world, open_run(recipe, say, world) as run:
         finished = False
         while not finished:  # again after each rescue, exactly as a new process would begin
             seed_everything(recipe.train.seed)
@@ -140,7 +140,7 @@ def resume(job: TrainJob) -> TrainState:
             raise UserError(f"train.steps: {job.run.path} has done {state.step} steps already. Give at least that many.")
     state = apply_rescues(state, read_rescues(job.run))
     job.engine.lr_scale = state.rate_scale
-    job.token_budget.tokens = None if job.recipe.engine.shares else state.piece_tokens  # where all must compute as many pieces
+    job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # where all must compute as many pieces
     return state
 
 

@@ -1,4 +1,4 @@
-"""Runs of one process and of two, by every strategy: made once for all tests, also where several workers share the tests."""
+"""Runs of one process and of two, with every strategy: made once for all tests, also with several pytest workers."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from filelock import FileLock
 from tests.worlds import Outcome, Start, world_folder, world_runs
 
 FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "overlap_comm": "auto"}, "fp16": {"enabled": "auto"}}
-"""By this DeepSpeed file no weight, however small, stays whole."""
+"""A DeepSpeed file with which every weight is sharded, however small."""
 PREFIX, LORA = "tune={method: prefix, length: 4, start: random}", "tune={method: lora, rank: 2}"
 DROPPED = "tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"
 WATCHED = ["train.watch_prompts=1", "train.watch_every=4"]
@@ -30,7 +30,7 @@ MEASURED = [
 FSDP, ZERO1, ZERO2, ZERO3 = "engine.fsdp=true", "engine.deepspeed=zero1", "engine.deepspeed=zero2", "engine.deepspeed=ds.json"
 OFFLOAD, BFLOAT16, FLOAT16 = "engine.offload=true", "model.dtype=bfloat16", "model.dtype=float16"
 FILES = r"\b(ds\.json|texts\.jsonl)"
-"""What lies in the folder of the runs."""
+"""Files in the folder of the runs."""
 BREAKING = [
     "optimizer={learning_rate: 4, warmup_steps: 100, warmup_from_zero: true, schedule: constant, weight_decay: 0.01}",
     *("train.steps=6", "train.save_every=1", "train.evaluate_every=1", "train.watch_prompts=1", "train.watch_every=1"),
@@ -96,40 +96,40 @@ RARER = (
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start]) -> tuple[Path, dict[str, Outcome]]:
-    """The folder of the runs, and what came of each, of its last start."""
+    """The folder of the runs, and the outcome of each run's last start."""
     home = factory.getbasetemp()
     home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
     folder = home / name
     with FileLock(home / f"{name}.lock"):
-        told = folder / "outcomes.json"
-        if not told.is_file():
+        file = folder / "outcomes.json"
+        if not file.is_file():
             world_folder(folder)
             (folder / "ds.json").write_text(json.dumps(FILE), encoding="utf-8")
             placed = [replace(one, overrides=[re.sub(FILES, rf"{folder}/\1", knob) for knob in one.overrides]) for one in starts]
-            told.write_text(json.dumps([asdict(found) for found in world_runs(folder, placed)]), encoding="utf-8")
-        found = [Outcome(**one) for one in json.loads(told.read_text(encoding="utf-8"))]
-    return folder, {one.name: outcome for one, outcome in zip(starts, found, strict=True)}
+            file.write_text(json.dumps([asdict(outcome) for outcome in world_runs(folder, placed)]), encoding="utf-8")
+        results = [Outcome(**fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    return folder, {one.name: outcome for one, outcome in zip(starts, results, strict=True)}
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
-    """The runs of every day, those by DeepSpeed where it is installed."""
+    """The usual runs; those with DeepSpeed only if it is installed."""
     return made_once(tmp_path_factory, "worlds", STARTS + (ZEROS if importlib.util.find_spec("deepspeed") else ()))
 
 
 @pytest.fixture(scope="session")
 def outcomes(runs: tuple[Path, dict[str, Outcome]]) -> dict[str, Outcome]:
-    """What came of them, by name."""
+    """The outcomes of the usual runs, by name."""
     return runs[1]
 
 
 @pytest.fixture(scope="session")
 def folder(runs: tuple[Path, dict[str, Outcome]]) -> Path:
-    """Where they are."""
+    """The folder of the usual runs."""
     return runs[0]
 
 
 @pytest.fixture(scope="session")
 def rarer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
-    """The runs that take longer."""
+    """The runs of long tests."""
     return made_once(tmp_path_factory, "rarer-worlds", RARER)

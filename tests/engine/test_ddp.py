@@ -17,7 +17,7 @@ def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, O
     assert "are trained by 2 processes" in two.words
 
 
-def test_what_was_forgotten_is_measured_once_and_the_same(folder: Path, outcomes: dict[str, Outcome]) -> None:
+def test_forgetting_is_measured_once_with_the_same_result(folder: Path, outcomes: dict[str, Outcome]) -> None:
     alone, two = ({**json.loads((folder / run / "forgetting.json").read_text()), "seconds": 0} for run in ("alone", "full-two"))
     assert two.pop("kl") == pytest.approx(alone.pop("kl"), rel=1e-3)
     assert two == alone
@@ -26,7 +26,7 @@ def test_what_was_forgotten_is_measured_once_and_the_same(folder: Path, outcomes
     assert (folder / "full-two" / "report.html").is_file()
 
 
-def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(folder: Path, outcomes: dict[str, Outcome]) -> None:
+def test_all_processes_go_back_together_when_the_answers_of_the_main_process_break(folder: Path, outcomes: dict[str, Outcome]) -> None:
     alone, two = (read_jsonl(folder / run / "rescues.jsonl") for run in ("broken", "broken-two"))
     assert "the watched answers have become endless repetition" in alone[0]["reason"]
     assert outcomes["broken-two"].statuses == [0, 0], outcomes["broken-two"].words
@@ -34,16 +34,16 @@ def test_all_processes_go_back_together_where_the_answers_of_the_leader_break(fo
     assert outcomes["broken-two"].losses == pytest.approx(outcomes["broken"].losses, abs=1e-3)
 
 
-def test_raw_text_is_tokenized_by_the_leader_however_long_it_takes(outcomes: dict[str, Outcome]) -> None:
+def test_raw_text_is_tokenized_by_the_main_process_however_long_it_takes(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["texts-two"].statuses == [0, 0], outcomes["texts-two"].words
     assert len(outcomes["texts"].losses) == 7
     assert outcomes["texts-two"].losses == pytest.approx(outcomes["texts"].losses, abs=2e-5)
 
 
-def test_only_the_leader_speaks(outcomes: dict[str, Outcome]) -> None:
+def test_only_the_main_process_prints(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["full-two"].words.count("finished: 4 of 4 steps are done") == 1
 
 
-def test_each_process_goes_on_with_its_own_random_numbers(outcomes: dict[str, Outcome]) -> None:
+def test_each_process_resumes_with_its_own_random_state(outcomes: dict[str, Outcome]) -> None:
     assert "going on after step 2 of 4" in outcomes["dropped-again"].words
     assert outcomes["dropped-again"].losses == outcomes["dropped"].losses

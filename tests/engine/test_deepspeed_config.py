@@ -45,24 +45,24 @@ def written(folder: Path, content: object) -> Path:
 
 @pytest.mark.parametrize(("name", "stage"), [("zero1", 1), ("zero2", 2), ("zero3", 3)])
 def test_a_stage_needs_no_file(name: str, stage: int) -> None:
-    found = settings(name)
-    assert found["zero_optimization"] == {"stage": stage}
-    assert (found["bf16"]["enabled"], found["fp16"]["enabled"], found["gradient_clipping"]) == (True, False, 0.5)
-    assert (found["train_batch_size"], found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (4, 1, 1)
+    config = settings(name)
+    assert config["zero_optimization"] == {"stage": stage}
+    assert (config["bf16"]["enabled"], config["fp16"]["enabled"], config["gradient_clipping"]) == (True, False, 0.5)
+    assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]) == (4, 1, 1)
 
 
-def test_the_originals_file_is_read_and_its_open_places_are_filled(tmp_path: Path) -> None:
+def test_the_originals_file_is_read_and_completed(tmp_path: Path) -> None:
     file = written(tmp_path, ORIGINAL)
-    found = settings(str(file), torch.float16)
-    assert found["zero_optimization"]["stage"] == 2
-    assert found["zero_optimization"]["overlap_comm"] is False
-    assert "reduce_bucket_size" not in found["zero_optimization"]
-    assert found["fp16"] == {**ORIGINAL["fp16"], "enabled": True}  # type: ignore[dict-item]
+    config = settings(str(file), torch.float16)
+    assert config["zero_optimization"]["stage"] == 2
+    assert config["zero_optimization"]["overlap_comm"] is False
+    assert "reduce_bucket_size" not in config["zero_optimization"]
+    assert config["fp16"] == {**ORIGINAL["fp16"], "enabled": True}  # type: ignore[dict-item]
     assert overridden_fields(file) == []
-    assert "auto" not in json.dumps(found)
+    assert "auto" not in json.dumps(config)
 
 
-def test_what_the_recipe_decides_is_told(tmp_path: Path) -> None:
+def test_overridden_fields_are_named(tmp_path: Path) -> None:
     file = written(tmp_path, {**ORIGINAL, "gradient_clipping": 3.0, "optimizer": {"type": "AdamW", "params": {"lr": 1}}, "scheduler": {}})
     assert settings(str(file))["gradient_clipping"] == 0.5
     assert "gradient_clipping (optimizer.clip)" in overridden_fields(file)[0]
@@ -85,10 +85,10 @@ def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
         ([1], "must hold one JSON object"),
         ({"zero_optimization": {"stage": 0}}, 'must have a "stage" of 1, 2 or 3, got 0'),
         ({"zero_optimization": {}}, "got None"),
-        ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not offered; it is AdamW here'),
+        ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not supported; it is AdamW here'),
     ],
 )
-def test_a_file_that_cannot_be_followed_is_a_sentence(content: object, sentence: str, tmp_path: Path) -> None:
+def test_an_unusable_file_is_a_user_error(content: object, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "deepspeed.json" if content is None else written(tmp_path, content)
     with pytest.raises(UserError, match=sentence):
         settings(str(file))

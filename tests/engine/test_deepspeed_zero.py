@@ -31,7 +31,7 @@ def test_losses_are_those_of_one_process(name: str, outcomes: dict[str, Outcome]
     assert shared.norms == pytest.approx(alone.norms, rel=1e-3)
 
 
-def test_a_run_goes_on_with_more_and_fewer_processes_and_by_other_strategies(outcomes: dict[str, Outcome]) -> None:
+def test_a_run_resumes_with_more_and_fewer_processes_and_other_strategies(outcomes: dict[str, Outcome]) -> None:
     by_turns = outcomes["by-turns-zero"]
     assert by_turns.statuses == [0], by_turns.words
     assert "going on after step 3 of 4" in by_turns.words
@@ -40,7 +40,7 @@ def test_a_run_goes_on_with_more_and_fewer_processes_and_by_other_strategies(out
 
 
 @pytest.mark.parametrize("name", ["zero2", "zero3"])
-def test_the_model_that_is_written_is_whole(name: str, folder: Path, outcomes: dict[str, Outcome]) -> None:
+def test_the_saved_model_is_complete(name: str, folder: Path, outcomes: dict[str, Outcome]) -> None:
     assert set(outcomes[name].statuses) == {0}
     alone, shared = (load_file(folder / run / "model" / "model.safetensors") for run in ("alone", name))
     assert alone.keys() == shared.keys()
@@ -57,7 +57,7 @@ def test_float16_is_scaled_until_its_gradients_fit(folder: Path, outcomes: dict[
     skip_where_refused(outcomes["zero-float16"].words)
     assert outcomes["zero-float16"].statuses == [0, 0], outcomes["zero-float16"].words
     assert outcomes["zero-float16"].losses == pytest.approx(outcomes["alone"].losses, abs=0.02)
-    assert types_in(folder / "zero-float16") == {torch.float16}
+    assert dtypes_in(folder / "zero-float16") == {torch.float16}
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_float16_is_scaled_until_its_gradients_fit(folder: Path, outcomes: dict[
         ("float32", [], "base: there is no such folder"),
     ],
 )
-def test_a_type_that_deepspeed_does_not_have_on_the_device_is_refused_before_anything_is_read(
+def test_an_unsupported_dtype_is_refused_before_anything_is_read(
     dtype: str, supported: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = SimpleNamespace(is_fp16_supported=lambda: "float16" in supported, is_bf16_supported=lambda: "bfloat16" in supported)
     library = SimpleNamespace(ops=SimpleNamespace(__compatible_ops__={}), accelerator=SimpleNamespace(get_accelerator=lambda: device))
     monkeypatch.setitem(sys.modules, "deepspeed", library)
-    for name, value in (("DS_ACCELERATOR", "cpu"), ("LOCAL_RANK", "0")):  # else they stay behind
+    for name, value in (("DS_ACCELERATOR", "cpu"), ("LOCAL_RANK", "0")):  # restored after the test
         monkeypatch.setenv(name, value)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
@@ -85,41 +85,41 @@ def test_a_type_that_deepspeed_does_not_have_on_the_device_is_refused_before_any
 
 @pytest.mark.long
 @pytest.mark.parametrize("knobs", EXACT, ids=lambda knobs: knobs[-1])
-def test_a_run_that_stops_and_goes_on_with_the_same_processes_computes_the_same_numbers(knobs: list[str], tmp_path: Path) -> None:
+def test_a_resumed_run_with_the_same_processes_computes_the_same_values(knobs: list[str], tmp_path: Path) -> None:
     world_folder(tmp_path)
     name = "-".join(knobs).replace("=", "-")
-    whole, _begun, gone_on = world_runs(
+    uninterrupted, _stopped, resumed = world_runs(
         tmp_path, [Start(name, 2, knobs), Start(f"{name}-2", 2, [*knobs, "train.steps=2"]), Start(f"{name}-2", 2, knobs)]
     )
-    skip_where_refused(gone_on.words)
-    assert gone_on.statuses == [0, 0], gone_on.words
-    assert (gone_on.losses, gone_on.norms) == (whole.losses, whole.norms)
+    skip_where_refused(resumed.words)
+    assert resumed.statuses == [0, 0], resumed.words
+    assert (resumed.losses, resumed.norms) == (uninterrupted.losses, uninterrupted.norms)
 
 
-def test_the_rows_that_are_tried_first_are_told_and_leave_nothing_behind(outcomes: dict[str, Outcome]) -> None:
+def test_the_memory_probe_is_reported_and_changes_nothing(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["zero3-offload"].losses == pytest.approx(outcomes["alone"].losses, abs=2e-5)
     assert "need" in outcomes["zero3-offload"].words
     assert "at their peak" in outcomes["zero3-offload"].words
 
 
-def test_a_step_without_a_target_moves_nothing(outcomes: dict[str, Outcome]) -> None:
+def test_a_step_without_a_target_changes_nothing(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["zero-empty"].statuses == [0, 0], outcomes["zero-empty"].words
     assert outcomes["zero-empty"].norms[1] == 0
     assert outcomes["zero-empty"].losses[0] == pytest.approx(outcomes["alone"].losses[0], abs=2e-5)
 
 
 @pytest.mark.long
-def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> None:
-    folder, found = rarer
-    assert found["other"].losses == pytest.approx(found["alone"].losses, abs=2e-5), found["other"].words
+def test_rarer_settings_give_the_same_losses(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = rarer
+    assert outcomes["other"].losses == pytest.approx(outcomes["alone"].losses, abs=2e-5), outcomes["other"].words
     for name in ("zero-half", "zero-half-three"):
-        assert found[name].losses == pytest.approx(found["half"].losses, abs=0.02), found[name].words
-        assert types_in(folder / name) == {torch.bfloat16}
-    assert found["lora-two"].losses == pytest.approx(found["lora"].losses, abs=2e-5), found["lora-two"].words
+        assert outcomes[name].losses == pytest.approx(outcomes["half"].losses, abs=0.02), outcomes[name].words
+        assert dtypes_in(folder / name) == {torch.bfloat16}
+    assert outcomes["lora-two"].losses == pytest.approx(outcomes["lora"].losses, abs=2e-5), outcomes["lora-two"].words
     for name in ("zero2-probed", "zero3-probed", "fsdp-probed"):
-        assert found[name].losses == pytest.approx(found["alone"].losses, abs=2e-5), found[name].words
-    assert found["zero-prefix-three"].statuses == [2, 2]
-    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in found["zero-prefix-three"].words
+        assert outcomes[name].losses == pytest.approx(outcomes["alone"].losses, abs=2e-5), outcomes[name].words
+    assert outcomes["zero-prefix-three"].statuses == [2, 2]
+    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["zero-prefix-three"].words
 
 
 @pytest.mark.long
@@ -127,15 +127,15 @@ def test_rarer_ways_lead_there_too(rarer: tuple[Path, dict[str, Outcome]]) -> No
 def test_a_step_that_is_not_finite_in_one_process_or_without_a_target_reaches_no_weight(
     trick: str, count: int, rarer: tuple[Path, dict[str, Outcome]]
 ) -> None:
-    found = {name: outcome for name, outcome in rarer[1].items() if name.startswith(trick)}
-    alone = found.pop(trick).losses
-    assert len(found) == count
+    outcomes = {name: outcome for name, outcome in rarer[1].items() if name.startswith(trick)}
+    alone = outcomes.pop(trick).losses
+    assert len(outcomes) == count
     assert [not loss for loss in alone].count(True) == 1
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         assert set(outcome.statuses) == {0}, outcome.words
         assert [loss or 0 for loss in outcome.losses] == pytest.approx([loss or 0 for loss in alone], abs=2e-5), name
 
 
-def types_in(run: Path) -> set[torch.dtype]:
-    """In which types the weights of a run's model are stored."""
+def dtypes_in(run: Path) -> set[torch.dtype]:
+    """The dtypes in which the weights of a run's model are stored."""
     return {tensor.dtype for tensor in load_file(run / "model" / "model.safetensors").values()}

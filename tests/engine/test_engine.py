@@ -59,7 +59,7 @@ def test_the_scale_is_that_of_the_gradients_before_they_are_clipped(weight: nn.P
     assert engine.update(1, apply=True)[0] == pytest.approx(math.sqrt(6))
 
 
-def test_an_update_moves_by_the_rate_of_its_step(weight: nn.Parameter) -> None:
+def test_an_update_uses_the_learning_rate_of_its_step(weight: nn.Parameter) -> None:
     engine, before = engine_of(weight, section_of()), weight.detach().clone()
     engine.backward((weight * torch.tensor([1.0, -1.0, 2.0])).sum(), last=True)
     norm, applied = engine.update(1, apply=True)
@@ -69,25 +69,25 @@ def test_an_update_moves_by_the_rate_of_its_step(weight: nn.Parameter) -> None:
     assert weight.grad is None
 
 
-def test_gradients_add_up_until_the_last_one(weight: nn.Parameter) -> None:
+def test_gradients_accumulate_until_the_last_micro_batch(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
     engine.backward(weight.sum(), last=False)
     engine.backward(2 * weight.sum(), last=True)
     assert engine.update(1, apply=True)[0] == pytest.approx(3 * math.sqrt(3))
 
 
-def test_a_large_gradient_is_clipped_to_the_norm_and_told_unclipped(weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_gradient_is_clipped_and_its_norm_returned_unclipped(weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(weight, section_of(clip=0.1))
-    seen: list[float] = []
+    norms: list[float] = []
     monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda optimizer: seen.append(float(weight.grad.norm())) if weight.grad is not None else 0
+        torch.optim.AdamW, "step", lambda optimizer: norms.append(float(weight.grad.norm())) if weight.grad is not None else 0
     )
     engine.backward((weight * 40).sum(), last=True)
     assert engine.update(1, apply=True)[0] == pytest.approx(40 * math.sqrt(3))
-    assert seen == [pytest.approx(0.1, rel=1e-4)]
+    assert norms == [pytest.approx(0.1, rel=1e-4)]
 
 
-def test_what_must_not_be_applied_changes_nothing_and_leaves_no_gradient(weight: nn.Parameter) -> None:
+def test_a_step_that_is_not_applied_changes_nothing_and_clears_the_gradients(weight: nn.Parameter) -> None:
     engine, before = engine_of(weight, section_of(weight_decay=0.1)), weight.detach().clone()
     engine.backward(weight.square().sum(), last=True)
     state = repr((engine.full_state("weight"), engine.counters()))
@@ -110,7 +110,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(bad: float, weight: nn.P
     assert torch.isfinite(weight).all()
 
 
-def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> None:
+def test_an_optimizer_resumes_from_the_state_of_another(weight: nn.Parameter) -> None:
     other = nn.Parameter(weight.detach().clone())
     one, two = engine_of(weight, section_of()), engine_of(other, section_of())
     for step in range(1, 5):
@@ -125,12 +125,12 @@ def test_an_optimizer_goes_on_where_another_one_was(weight: nn.Parameter) -> Non
     assert torch.equal(weight, other)
 
 
-def test_one_process_sums_alone(weight: nn.Parameter) -> None:
+def test_all_sum_of_a_single_process_is_its_value(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
     assert (engine.world_size, engine.rank, engine.all_sum(1.5)) == (1, 0, 1.5)
 
 
-def test_weight_decay_pulls_at_matrices_and_not_at_vectors(weight: nn.Parameter) -> None:
+def test_weight_decay_applies_to_matrices_but_not_to_vectors(weight: nn.Parameter) -> None:
     matrix, before = nn.Parameter(weight.detach()[None].clone()), weight.detach().clone()
     section = OptimizerSection(learning_rate=0.5, schedule="constant", warmup_steps=0, weight_decay=0.1)
     engine = Engine.start(

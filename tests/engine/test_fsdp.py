@@ -20,7 +20,7 @@ def test_losses_are_those_of_one_process(outcomes: dict[str, Outcome]) -> None:
     assert shared.norms == pytest.approx(alone.norms, rel=1e-3)
 
 
-def test_a_run_goes_on_with_more_and_fewer_processes(outcomes: dict[str, Outcome]) -> None:
+def test_a_run_resumes_with_more_and_fewer_processes(outcomes: dict[str, Outcome]) -> None:
     by_turns = outcomes["by-turns"]
     assert by_turns.statuses == [0], by_turns.words
     assert "going on after step 2 of 3" in by_turns.words
@@ -28,7 +28,7 @@ def test_a_run_goes_on_with_more_and_fewer_processes(outcomes: dict[str, Outcome
 
 
 @pytest.mark.long
-def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+def test_the_saved_model_is_complete_and_in_the_dtype_of_the_recipe(rarer: tuple[Path, dict[str, Outcome]]) -> None:
     folder, outcomes = rarer
     assert outcomes["fsdp-half"].losses == pytest.approx(outcomes["half"].losses, abs=0.02), outcomes["fsdp-half"].words
     half, shared = (load_file(folder / run / "model" / "model.safetensors") for run in ("half", "fsdp-half"))
@@ -36,13 +36,13 @@ def test_the_model_that_is_written_is_whole_and_in_the_type_of_the_recipe(rarer:
     assert all(shared[weight].shape == tensor.shape for weight, tensor in half.items())
 
 
-def test_a_frozen_base_is_not_shared(outcomes: dict[str, Outcome]) -> None:
+def test_a_frozen_base_is_not_sharded(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["fsdp-prefix"].statuses == [2]
     assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["fsdp-prefix"].words
 
 
 @pytest.mark.parametrize("knob", ["engine.fsdp=true", "engine.deepspeed=zero3"])
-def test_that_is_said_before_the_base_is_looked_for(knob: str, tmp_path: Path) -> None:
+def test_that_is_refused_before_the_base_is_read(knob: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("output: run\nmodel: {path: nowhere}\ndata: {train: rows.jsonl}\ntune: {method: lora}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"offered for tune\.method=full; this is lora"):
@@ -59,7 +59,7 @@ def test_two_gpus_learn_as_one(strategy: str, folder: Path) -> None:
     for name, count in (("gpu", 1), (f"gpus-{strategy.rpartition('=')[2]}", 2)):
         command = [sys.executable, "-m", "imprint", "train", str(folder / "recipe.yaml"), f"output={folder / name}", "model.device=null"]
         knobs = ["model.dtype=float32", f"engine.processes={count}", *([strategy] if count > 1 else [])]
-        done = subprocess.run([*command, *knobs], capture_output=True, encoding="utf-8", check=False)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        process = subprocess.run([*command, *knobs], capture_output=True, encoding="utf-8", check=False)
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
         logs.append([line.get("loss", line.get("eval_loss")) for line in read_jsonl(folder / name / "log.jsonl")])
     assert logs[1] == pytest.approx(logs[0], abs=5e-3)  # TF32 products

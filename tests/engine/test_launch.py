@@ -45,12 +45,12 @@ def test_each_gpu_has_a_process_of_its_own(
     [
         (EngineSection(processes=8), None, r"engine\.processes: is 8, but PyTorch sees 2 GPUs here\. Set it to 2 or less"),
         (EngineSection(processes=2), "cuda:1", r'model\.device: "cuda:1" is one GPU'),
-        (EngineSection(nodes=2), None, r"engine\.node_rank: is missing where engine\.nodes is 2"),
+        (EngineSection(nodes=2), None, r"engine\.node_rank: is missing, and engine\.nodes is 2"),
         (EngineSection(nodes=2, node_rank=1), None, r"engine\.rendezvous: is missing"),
         (EngineSection(nodes=2, node_rank=2, rendezvous="a:1"), None, r"engine\.node_rank: is 2, allowed are 0 to 1"),
     ],
 )
-def test_what_cannot_start_is_a_sentence(
+def test_what_cannot_start_is_a_user_error(
     section: EngineSection, device: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -58,7 +58,7 @@ def test_what_cannot_start_is_a_sentence(
         local_processes(section, device, 16)
 
 
-def test_machines_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rendezvous_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(launch.__globals__, "RENDEZVOUS_SECONDS", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -68,39 +68,39 @@ def test_machines_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatc
 
 
 class Failure:
-    """What torchrun's agent says of a process that ended badly."""
+    """A failed process as torchrun's agent reports it."""
 
     def __init__(self, local_rank: int, exitcode: int) -> None:
         self.local_rank, self.exitcode = local_rank, exitcode
 
 
-def explained(folder: Path, failures: dict[int, Any]) -> str:
-    with pytest.raises(UserError) as told:
+def error_text(folder: Path, failures: dict[int, Any]) -> str:
+    with pytest.raises(UserError) as caught:
         _exit_status(failures, folder, is_main=True)
-    return str(told.value)
+    return str(caught.value)
 
 
-def test_of_many_failures_the_first_cause_is_told(tmp_path: Path) -> None:
+def test_of_many_failures_the_first_cause_is_named(tmp_path: Path) -> None:
     assert _exit_status({0: Failure(0, 130)}, tmp_path, is_main=True) == 130
-    said = explained(tmp_path, {0: Failure(0, -signal.SIGABRT), 1: Failure(1, -signal.SIGKILL)})
-    assert said.startswith("process 1 was ended by SIGKILL, and the others with it. Often that is the system's way")
-    assert "What was saved is kept" in said
+    text = error_text(tmp_path, {0: Failure(0, -signal.SIGABRT), 1: Failure(1, -signal.SIGKILL)})
+    assert text.startswith("process 1 was ended by SIGKILL, and the others with it. The system often does that")
+    assert "What was saved is kept" in text
     (tmp_path / "error-00000.txt").write_text("the connection to the other processes is lost: one has ended.")
-    assert explained(tmp_path, {0: Failure(0, 2), 1: Failure(1, -9)}).startswith("process 1 was ended by SIGKILL")
+    assert error_text(tmp_path, {0: Failure(0, 2), 1: Failure(1, -9)}).startswith("process 1 was ended by SIGKILL")
     (tmp_path / "error-00001.txt").write_text("data: is wrong.")
-    assert explained(tmp_path, {0: Failure(0, 2), 1: Failure(1, 2)}) == "data: is wrong."
+    assert error_text(tmp_path, {0: Failure(0, 2), 1: Failure(1, 2)}) == "data: is wrong."
 
 
-def test_the_last_words_of_a_process_that_does_not_lead_are_shown(tmp_path: Path) -> None:
+def test_the_end_of_stderr_of_another_process_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "a" / "attempt_0" / "1" / "stderr.log"
     log.parent.mkdir(parents=True)
     log.write_text("Traceback ...\nValueError: odd\n")
-    said = explained(tmp_path, {1: Failure(1, 1)})
-    assert said.startswith("process 1 ended with the exit status 1.")
-    assert said.endswith("ValueError: odd\n")
+    text = error_text(tmp_path, {1: Failure(1, 1)})
+    assert text.startswith("process 1 ended with the exit status 1.")
+    assert text.endswith("ValueError: odd\n")
 
 
-def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_others_with_a_user_error_and_the_run_resumes(tmp_path: Path) -> None:
     recipe = world_folder(tmp_path)
     run = RunFolder(tmp_path / "killed")
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", "engine.processes=2", *KNOBS]
@@ -109,36 +109,36 @@ def test_a_killed_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tm
         time.sleep(0.02)
     others = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
     os.kill(others[0].pid, signal.SIGKILL)
-    _said, errors = started.communicate(timeout=60)
+    _output, errors = started.communicate(timeout=60)
     assert started.returncode == 2
     assert errors.startswith("error: process 1 was ended by SIGKILL, and the others with it.")
-    assert "run the same command again to go on" in errors
+    assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
-    begun = len(run.states()) and int(run.states()[0].name[-6:])
-    knobs = [*KNOBS, f"train.steps={begun + 4}", f"train.evaluate_every={begun + 4}"]
+    step = len(run.states()) and int(run.states()[0].name[-6:])
+    knobs = [*KNOBS, f"train.steps={step + 4}", f"train.evaluate_every={step + 4}"]
     again, alone = world_runs(tmp_path, [Start("killed", 2, ["engine.processes=2", *knobs]), Start("alone", 1, knobs)])
     assert (again.statuses, alone.statuses) == ([0, 0], [0]), again.words + alone.words
-    assert f"going on after step {begun} of {begun + 4}" in again.words
+    assert f"going on after step {step} of {step + 4}" in again.words
     assert again.losses == pytest.approx(alone.losses, abs=2e-4)
 
 
 @pytest.mark.long
-def test_two_machines_meet_where_the_recipe_says(tmp_path: Path) -> None:
+def test_two_machines_meet_at_the_rendezvous(tmp_path: Path) -> None:
     recipe = world_folder(tmp_path)
     knobs = ["engine.nodes=2", f"engine.rendezvous=127.0.0.1:{free_port()}", "engine.processes=1"]
     command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={tmp_path / 'together'}", *knobs]
     machines = [subprocess.Popen([*command, f"engine.node_rank={rank}"], stdout=subprocess.PIPE, encoding="utf-8") for rank in (0, 1)]
-    said = [machine.communicate(timeout=120)[0] for machine in machines]
+    outputs = [machine.communicate(timeout=120)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0]
-    assert "are trained by 2 processes" in said[0]
-    assert said[1] == ""
+    assert "are trained by 2 processes" in outputs[0]
+    assert outputs[1] == ""
     (alone,) = world_runs(tmp_path, [Start("alone", 1)])
     log = [line.get("loss", line.get("eval_loss")) for line in read_jsonl(tmp_path / "together" / "log.jsonl")]
     assert log == pytest.approx(alone.losses, abs=2e-5)
 
 
 @pytest.mark.long
-def test_ctrl_c_reaches_all_processes_which_save_together(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_all_processes_and_they_save_together(tmp_path: Path) -> None:
     recipe = world_folder(tmp_path)
     run = RunFolder(tmp_path / "stopped")
     knobs = ["train.steps=4000", "train.save_every=3900", "train.evaluate_every=4000", "train.watch_prompts=0", "engine.processes=2"]
@@ -147,7 +147,7 @@ def test_ctrl_c_reaches_all_processes_which_save_together(tmp_path: Path) -> Non
     while len(read_jsonl(run.log)) < 5 and started.poll() is None:
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
-    _said, errors = started.communicate(timeout=60)
+    _output, errors = started.communicate(timeout=60)
     assert started.returncode == 130
     step = max(line["step"] for line in read_jsonl(run.log))
     assert run.states() == [run.state(step)]

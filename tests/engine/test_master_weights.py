@@ -24,7 +24,7 @@ def engine_of(weight: nn.Parameter, section: OptimizerSection = SMALL) -> Engine
 
 
 def push(engine: Engine, weight: nn.Parameter, gradient: Tensor, steps: int) -> None:
-    """So many steps with this gradient."""
+    """Train `steps` steps with this gradient."""
     for step in range(1, steps + 1):
         engine.backward((weight.float() * gradient).sum(), last=True)
         assert engine.update(step, apply=True)[1]
@@ -39,7 +39,7 @@ def test_steps_too_small_for_16_bit_add_up() -> None:
     for _ in range(100):
         plain.grad = torch.ones_like(plain)
         optimizer.step()
-    assert torch.equal(plain.detach(), torch.ones(4, dtype=torch.bfloat16))  # what is lost without the copies
+    assert torch.equal(plain.detach(), torch.ones(4, dtype=torch.bfloat16))  # without master weights all of it is lost
 
 
 def test_the_copies_move_as_fp32_weights_do() -> None:
@@ -64,11 +64,11 @@ def test_a_run_goes_on_from_the_copies_and_not_from_the_rounded_weights() -> Non
         engine = engine_of(weight)
         if stop:
             push(engine, weight, gradient, stop)
-            kept = {kind: tensor.clone() for kind, tensor in engine.full_state("weight").items()}
+            saved = {kind: tensor.clone() for kind, tensor in engine.full_state("weight").items()}
             counters = engine.counters()
             weight = nn.Parameter(torch.zeros(16).bfloat16())
             engine = engine_of(weight)
-            engine.load_state("weight", kept)
+            engine.load_state("weight", saved)
             engine.restore_counters(counters)
         push(engine, weight, gradient, 8 - (stop or 0))
         ends.append(engine.full_state("weight"))
@@ -86,28 +86,28 @@ def test_a_gradient_that_is_not_finite_moves_no_copy() -> None:
 
 def test_gradients_of_many_micro_batches_are_as_exact_as_those_of_one(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
-    exact = added_up(base, torch.float32, 64)
-    errors = {size: float((added_up(base, torch.bfloat16, size) - exact).norm() / exact.norm()) for size in (64, 1)}
+    exact = accumulated(base, torch.float32, 64)
+    errors = {size: float((accumulated(base, torch.bfloat16, size) - exact).norm() / exact.norm()) for size in (64, 1)}
     assert 0.005 < errors[64] < 0.03
     assert errors[1] < 1.5 * errors[64]
 
 
-def added_up(base: Path, dtype: torch.dtype, size: int) -> Tensor:
-    """The gradient of 64 rows, so many at a time."""
+def accumulated(base: Path, dtype: torch.dtype, size: int) -> Tensor:
+    """The gradient of 64 rows, accumulated `size` rows at a time."""
     network = imprint.load(base, dtype=dtype, device="cpu").network.requires_grad_()
     tuner = Tuner(network, FullSection(method="full"), None, checkpointing=False).train()
-    chance = random.Random(0)
-    rows = [[*prompt(network, 5, 6, 7), *(chance.randrange(5, 60) for _ in range(8))] for _ in range(64)]
+    rng = random.Random(0)
+    rows = [[*prompt(network, 5, 6, 7), *(rng.randrange(5, 60) for _ in range(8))] for _ in range(64)]
     for start in range(0, 64, size):
-        some = rows[start : start + size]
-        tuner(pack(some, network, [[-100] * (len(row) - 8) + row[-8:] for row in some])).backward()
+        batch = rows[start : start + size]
+        tuner(pack(batch, network, [[-100] * (len(row) - 8) + row[-8:] for row in batch])).backward()
     return torch.cat(
         [parameter.grad.flatten().float() for parameter in tuner.trainable_parameters().values() if parameter.grad is not None]
     )
 
 
 def test_buckets_hold_every_parameter_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.engine.master_weights.BUCKET_NUMBERS", 10)
+    monkeypatch.setattr("imprint.engine.master_weights.BUCKET_SIZE", 10)
     weights = [nn.Parameter(torch.ones(size, dtype=torch.bfloat16)) for size in (4, 5, 20, 1)]
     optimizer = MasterAdamW([{"params": weights}], rate=0.1, decay=0.0, fused=False)
     assert [[len(weight) for weight, _master in bucket] for bucket in optimizer.buckets] == [[4, 5], [20], [1]]
@@ -119,5 +119,5 @@ def test_buckets_hold_every_parameter_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_float16_is_refused_where_nothing_scales_the_loss() -> None:
-    with pytest.raises(UserError, match=r'model\.dtype: "float16" cannot be tuned as a whole'):
+    with pytest.raises(UserError, match=r'model\.dtype: full tuning is not possible in "float16"'):
         engine_of(nn.Parameter(torch.ones(4, dtype=torch.float16)))

@@ -8,7 +8,7 @@ from imprint.engine.strategy import MOMENTS, VALUE, Strategy, UpdateArguments
 from imprint.engine.world import SINGLE
 
 
-def test_a_strategy_answers_all_that_the_engine_asks() -> None:
+def test_ddp_implements_the_protocol() -> None:
     weight = nn.Parameter(torch.ones(2))
     strategy: Strategy = Ddp(nn.ParameterList([weight]), {"a": weight}, [{"params": [weight]}], SINGLE, rate=0.1, decay=0.0)
     assert all(hasattr(strategy, name) for name in get_type_hints(Strategy))

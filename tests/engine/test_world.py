@@ -13,7 +13,7 @@ def refuse() -> int:
     raise UserError("the disk is full.")
 
 
-def test_one_process_agrees_with_itself() -> None:
+def test_collective_calls_of_a_single_process() -> None:
     assert (SINGLE.rank, SINGLE.size, SINGLE.is_main) == (0, 1, True)
     assert SINGLE.all_sum(1.5) == 1.5
     assert SINGLE.any(flag=True)
@@ -27,29 +27,29 @@ def test_one_process_agrees_with_itself() -> None:
         SINGLE.on_all(refuse)
 
 
-def test_a_shared_place_is_left_in_every_case() -> None:
-    told: list[str] = []
+def test_the_main_context_is_always_left() -> None:
+    events: list[str] = []
 
     @contextmanager
-    def place() -> Iterator[None]:
-        told.append("in")
+    def context() -> Iterator[None]:
+        events.append("in")
         try:
             yield
         finally:
-            told.append("out")
+            events.append("out")
 
-    with SINGLE.main_context(place()):
-        told.append("here")
-    with pytest.raises(UserError), SINGLE.main_context(place()):
+    with SINGLE.main_context(context()):
+        events.append("here")
+    with pytest.raises(UserError), SINGLE.main_context(context()):
         refuse()
-    assert told == ["in", "here", "out", "in", "out"]
+    assert events == ["in", "here", "out", "in", "out"]
 
 
-def test_the_others_do_not_lead() -> None:
+def test_other_ranks_are_not_main() -> None:
     assert not World(rank=1, size=2, local_rank=1).is_main
 
 
-def test_a_process_by_itself_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "IMPRINT_LAUNCHER"):
         monkeypatch.delenv(name, raising=False)
     assert not is_launched()
@@ -65,7 +65,7 @@ def test_a_process_knows_when_its_launcher_is_gone(monkeypatch: pytest.MonkeyPat
     assert is_orphaned()
 
 
-def test_a_sentence_is_left_for_the_launcher_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_written_for_the_launcher_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not report_to_launcher(UserError("no."))
     monkeypatch.setenv("IMPRINT_ERRORS", str(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
