@@ -23,24 +23,43 @@ from pathlib import Path
 from typing import Any
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
 LFS_HEADER = b"version https://git-lfs"
+NO_SPACE = Bilingual(
+    "no space is left on the disk. Free some space, or choose a folder on another disk", "磁盘空间不足：请清理空间，或换一个磁盘上的目录"
+)
+NOT_PERMITTED = Bilingual("permission is denied. Choose a folder that you may write to", "没有写入权限：请换一个可写的目录")
+FILE_IN_PATH = Bilingual("a part of the path is a file, not a folder. Choose another path", "路径中有一部分是文件而不是目录：请换一个路径")
 DISK_ERRORS = {
-    errno.ENOSPC: "no space is left on the disk. Free some space, or choose a folder on another disk",
-    errno.EDQUOT: "your disk quota is used up. Free some space, or choose a folder on another disk",
-    errno.EROFS: "the disk is read-only. Choose a folder that can be written",
-    errno.EACCES: "permission is denied. Choose a folder that you may write to",
-    errno.EPERM: "permission is denied. Choose a folder that you may write to",
-    errno.EEXIST: "a part of the path is a file, not a folder. Choose another place",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another place",
-    errno.EISDIR: "a folder is in its place. Move it away, or choose another name",
-    errno.ENOENT: "its folder is gone, or none can be made there. Choose another place",
-    errno.EFBIG: "the file would be larger than this disk or `ulimit -f` allows. Choose a folder on another disk, or raise the limit",
-    errno.EIO: "the disk reports an error. Choose a folder on another disk, and look after this one",
-    errno.ESTALE: "the network disk has lost it. Mount it again, or choose another folder",
-    errno.ENAMETOOLONG: "the name is too long for the disk. Choose a shorter one",
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: Bilingual(
+        "your disk quota is used up. Free some space, or choose a folder on another disk",
+        "磁盘配额已用完：请清理空间，或换一个磁盘上的目录",
+    ),
+    errno.EROFS: Bilingual("the disk is read-only. Choose a folder that can be written", "磁盘是只读的：请换一个可写的目录"),
+    errno.EACCES: NOT_PERMITTED,
+    errno.EPERM: NOT_PERMITTED,
+    errno.EEXIST: FILE_IN_PATH,
+    errno.ENOTDIR: FILE_IN_PATH,
+    errno.EISDIR: Bilingual("a folder has this name. Move it away, or choose another name", "已有同名目录：请移走它，或换一个名字"),
+    errno.ENOENT: Bilingual(
+        "its folder does not exist and cannot be created. Choose another path", "所在目录不存在，也无法创建：请换一个路径"
+    ),
+    errno.EFBIG: Bilingual(
+        "the file would be larger than this disk or `ulimit -f` allows. Choose a folder on another disk, or raise the limit",
+        "文件超过磁盘或 `ulimit -f` 的大小限制：请换一个磁盘上的目录，或提高限制",
+    ),
+    errno.EIO: Bilingual(
+        "the disk reports an error. Choose a folder on another disk, and check this one",
+        "磁盘报告错误：请换一个磁盘上的目录，并检查这块磁盘",
+    ),
+    errno.ESTALE: Bilingual(
+        "the network disk has lost it. Mount it again, or choose another folder", "网络磁盘已失效：请重新挂载，或换一个目录"
+    ),
+    errno.ENAMETOOLONG: Bilingual("the name is too long for the disk. Choose a shorter one", "名字太长，磁盘不支持：请换一个短一些的名字"),
 }
 # safetensors and torch raise their own exceptions on a full disk; torch's does not even contain the system's message.
 FULL_DISK_MESSAGES = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
@@ -85,7 +104,12 @@ def read_jsonl(path: Path) -> list[Any]:
         try:
             values.append(json.loads(line))
         except ValueError as error:
-            raise UserError(f"{path}:{number}: this is not a line of JSON. Mend or delete the line, then run again.") from error
+            raise UserError(
+                Bilingual(
+                    f"{path}:{number}: this is not a line of JSON. Correct or delete the line, then run again.",
+                    f"{path}:{number}：这一行不是 JSON。请改正或删除后重试。",
+                )
+            ) from error
     return values
 
 
@@ -141,18 +165,28 @@ def refuse_lfs_pointer(path: Path) -> None:
     except OSError:
         return
     if header == LFS_HEADER:
-        raise UserError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.")
+        raise UserError(
+            Bilingual(
+                f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.",
+                f"{path} 是 Git LFS 指针，不是文件本身。请在其目录中运行 `git lfs pull`，或重新下载。",
+            )
+        )
 
 
-def read_model_file(path: Path, what: str) -> bytes:
-    """The content of a file in a model folder; UserError if it is unreadable, empty or a Git LFS pointer. `what` names what it must be."""
+def read_model_file(path: Path, content_name: str) -> bytes:
+    """The content of a file in a model folder; UserError if it is unreadable, empty or a Git LFS pointer.
+
+    `content_name` says in the message what the file should hold.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(Bilingual(f"{path} cannot be read: {error.strerror}.", f"{path} 无法读取：{error.strerror}。")) from error
     refuse_lfs_pointer(path)
     if not content:
-        raise UserError(f"{path} is empty, where {what} is needed. Download the file again.")
+        raise UserError(
+            Bilingual(f"{path} is empty, where {content_name} is needed. Download the file again.", f"{path} 是空文件。请重新下载。")
+        )
     return content
 
 
@@ -161,9 +195,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}). Download the file again.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: cannot be read as JSON ({error}). Download the file again.", f"{path}：无法按 JSON 读取（{error}）。请重新下载。"
+            )
+        ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold one JSON object, found {type(value).__name__}. Download the file again.")
+        found = type(value).__name__
+        raise UserError(
+            Bilingual(
+                f"{path}: must hold one JSON object, found {found}. Download the file again.",
+                f"{path}：应是一个 JSON 对象，实际是 {found}。请重新下载。",
+            )
+        )
     return value
 
 
@@ -195,7 +239,8 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "errno", None) or _errno_in(str(error))
         if code not in DISK_ERRORS:
             raise
-        raise UserError(f"{path}: cannot be written: {DISK_ERRORS[code]}.") from error
+        english, chinese = DISK_ERRORS[code].english, DISK_ERRORS[code].chinese
+        raise UserError(Bilingual(f"{path}: cannot be written: {english}.", f"{path}：无法写入：{chinese}。")) from error
 
 
 def _errno_in(message: str) -> int | None:

@@ -160,7 +160,7 @@ def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> 
             "no space is left on the disk. Free some space",
         ),
         (OSError(errno.ENAMETOOLONG, "File name too long"), "the name is too long for the disk. Choose a shorter one"),
-        (FileNotFoundError(errno.ENOENT, "No such file"), "its folder is gone, or none can be made there. Choose another place"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "its folder does not exist and cannot be created. Choose another path"),
         (OSError(errno.EROFS, "Read-only file system"), "the disk is read-only. Choose a folder that can be written"),
     ],
 )

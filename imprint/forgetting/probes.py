@@ -47,15 +47,21 @@ def read_texts(path: Path) -> list[str]:
         encoding = detect_encoding(path)
         numbered = list(read_lines(path, encoding))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file. Give a text with a piece a line.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: there is no such file. Give a text file with one text per line.",
+                f"{path}：没有这个文件。请给出每行一段的文本文件。",
+            )
+        ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        reason = error.strerror or error
+        raise UserError(Bilingual(f"{path} cannot be read: {reason}.", f"{path} 无法读取：{reason}。")) from error
     for number, line in numbered:
-        if wrong := line if isinstance(line, BadRowError) else undecodable_error(line, encoding):
-            raise UserError(f"{path}:{number}: {wrong}")
+        if problem := line if isinstance(line, BadRowError) else undecodable_error(line, encoding):
+            raise UserError(Bilingual(f"{path}:{number}: {problem}", f"{path}:{number}：这一行无法读取，请改正。"))
     texts = [line.strip("\ufeff \t\r\n\u3000") for _number, line in numbered if isinstance(line, str)]
     if not any(texts):
-        raise UserError(f"{path} holds no text. Write a piece a line.")
+        raise UserError(Bilingual(f"{path} holds no text. Write one text per line.", f"{path} 中没有文本。请每行写一段。"))
     return [text for text in texts if text]
 
 

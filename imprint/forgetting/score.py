@@ -9,7 +9,7 @@ from imprint.forgetting.probes import is_correct, is_same
 from imprint.messages import Bilingual
 
 Fate = Literal["same", "right", "lost", "never"]
-"""The tuned answer is the same as the base's; still right; or lost. `never`: the base was wrong, so nothing could be lost."""
+"""Whether the tuned answer is the same as the base's, still correct, or lost. `never`: the base was wrong, so nothing could be lost."""
 LOW_KEPT_SHARE: Final = 0.9
 """Below this share of kept answers, the messages include advice."""
 
@@ -27,7 +27,7 @@ class ProbeResult:
     tuned: str
     """The tuned model's answer."""
     fate: Fate
-    """What became of the base's answer."""
+    """Whether the base's answer was kept or lost."""
 
     @classmethod
     def compare(cls, question: str, keys: tuple[str, ...], base: str, tuned: str) -> "ProbeResult":
@@ -85,7 +85,10 @@ def parse_forgetting(values: Mapping[str, Any], source: str) -> Forgetting:
         return Forgetting(rows, **{name: values[name] for name in names})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{source}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`."
+            Bilingual(
+                f"{source}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`.",
+                f"{source}：不是 Imprint 写出的内容（{error}）。请删除它，再用 `imprint forgetting` 重新评估。",
+            )
         ) from error
 
 
@@ -93,7 +96,7 @@ def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
     """The result as a message; if much was lost, a second one with advice, which depends on whether general rows were `mixed` in."""
     divergence = "not finite" if result.kl is None else f"{result.kl:.4f}"
     if result.share is None:
-        english, chinese = f"the base answers none of {len(result.rows)} questions rightly", "底座没有答对任何探测问题"
+        english, chinese = f"the base answers none of {len(result.rows)} questions correctly", "底座没有答对任何探测问题"
     else:
         english = f"{result.kept} of {result.counted} answers of the base are kept ({result.share:.1%})"
         chinese = f"原有回答保留 {result.kept}/{result.counted}（{result.share:.1%}）"
@@ -107,8 +110,8 @@ def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
             )
             if mixed
             else Bilingual(
-                "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE where the base "
-                "brings none), or take fewer steps or a lower optimizer.learning_rate",
+                "much was lost: mix general rows in, which helps most (data.mix_general={}, or data.mix_general.rows=FILE if the base "
+                "has none), or take fewer steps or a lower optimizer.learning_rate",
                 "遗忘较多：混入通用数据最有效（data.mix_general={}，底座没有自带时用 data.mix_general.rows=FILE）；"
                 "也可减少步数、降低学习率",
             )

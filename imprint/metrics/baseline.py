@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.metrics.tokens import segment
 
 BASELINE: Final = "TF-IDF + logistic regression"
@@ -25,7 +26,13 @@ def baseline_predictions(questions: Sequence[str], answers: Sequence[str], test_
 
     labels = [answer.strip() for answer in answers]
     if len(set(labels)) < 2:
-        raise UserError(f"the rows to learn from hold {len(set(labels))} labels; a classifier needs two. Give rows of several labels.")
+        count = len(set(labels))
+        raise UserError(
+            Bilingual(
+                f"the training rows hold {count} labels; a classifier needs two. Give rows of several labels.",
+                f"训练数据中只有 {count} 种标签，分类至少需要两种。请给出含多种标签的数据。",
+            )
+        )
     features = make_union(
         TfidfVectorizer(analyzer=nonblank_words, sublinear_tf=True),
         TfidfVectorizer(analyzer="char", ngram_range=(1, MAX_NGRAM), sublinear_tf=True),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.metrics.corpus_metric import CorpusMetric, FloatArray, mean_metric
 
 
@@ -56,8 +57,12 @@ def score_classification(predictions: Sequence[str], references: Sequence[str], 
     expected = [reference.strip() for reference in references]
     if unknown := sorted({reference for reference in expected if reference not in indices}):
         raise UserError(
-            f'the references hold {len(unknown)} texts that are no label, as "{unknown[0]}"; the labels are {", ".join(labels)}. '
-            "Name every label of the data in task.labels."
+            Bilingual(
+                f'the references hold {len(unknown)} texts that are no label, as "{unknown[0]}"; the labels are {", ".join(labels)}. '
+                "Name every label of the data in task.labels.",
+                f'参考答案中有 {len(unknown)} 种文本不是标签，例如 "{unknown[0]}"；标签为 {"、".join(labels)}。'
+                "请在 task.labels 中写全数据的标签。",
+            )
         )
     predicted = [indices.get(prediction.strip(), len(labels)) for prediction in predictions]
     cells = np.array([indices[true] * (len(labels) + 1) + guess for true, guess in zip(expected, predicted, strict=True)], dtype=np.int64)

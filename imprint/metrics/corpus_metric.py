@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imprint.errors import UserError
-from imprint.metrics.means import Mean, require_rows
+from imprint.metrics.means import Mean, require_rows, unpaired_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -65,7 +65,7 @@ def metric_gain(before: CorpusMetric, after: CorpusMetric) -> Mean:
     Raises UserError if the rows do not match or there are none.
     """
     if before.rows != after.rows:
-        raise UserError(f"{before.rows} rows before and {after.rows} after cannot be paired: score both models on the same rows.")
+        raise UserError(unpaired_rows(before.rows, after.rows))
     require_rows(before.rows)
     return Mean(after.compute() - before.compute(), *_interval(after.bootstrap() - before.bootstrap()))
 

@@ -68,7 +68,7 @@ def gains(before: Sequence[RowScore], after: Sequence[RowScore]) -> dict[str, Me
     excluded. Raises UserError if the rows do not match or there are none.
     """
     if len(before) != len(after):
-        raise UserError(f"{len(before)} rows before and {len(after)} after cannot be paired: score both models on the same rows.")
+        raise UserError(unpaired_rows(len(before), len(after)))
     require_rows(len(before))
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.counted and new.counted]
     if not pairs:
@@ -93,7 +93,19 @@ def interval(values: Sequence[float], *, seed: int = 0, samples: int = 1000, con
 def require_rows(rows: int) -> None:
     """Raise UserError if there are no rows to average."""
     if not rows:
-        raise UserError("There is nothing to score: 0 rows were given, at least 1 is needed.")
+        raise UserError(
+            Bilingual(
+                "There is nothing to score: 0 rows were given, at least 1 is needed.", "没有可打分的内容：给出了 0 行，至少需要 1 行。"
+            )
+        )
+
+
+def unpaired_rows(before: int, after: int) -> Bilingual:
+    """The message if two models were scored on different numbers of rows."""
+    return Bilingual(
+        f"{before} rows before and {after} after cannot be paired: score both models on the same rows.",
+        f"微调前 {before} 行，微调后 {after} 行，无法逐行配对：请在相同的数据上给两个模型打分。",
+    )
 
 
 def _columns(rows: Sequence[RowScore]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -39,7 +39,7 @@ class Protocol:
     references: Literal["cut", "whole"]
     """Whether the original tool truncates references to its length limit before it scores and writes them."""
     description: Bilingual
-    """What it counts, for a person."""
+    """What it counts."""
 
 
 _LISTED: Final = (
@@ -131,5 +131,10 @@ def get_protocol(name: str, *, also: Sequence[str] = ()) -> Protocol:
         if protocol.name == name:
             return protocol
     close = difflib.get_close_matches(name.lower(), [*PROTOCOLS, *also], n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
-    raise UserError(f'There is no metric protocol "{name}". Allowed: {", ".join([*PROTOCOLS, *also])}.{hint}')
+    english, chinese = (f' Did you mean "{close[0]}"?', f'是否想写 "{close[0]}"？') if close else ("", "")
+    allowed = ", ".join([*PROTOCOLS, *also])
+    raise UserError(
+        Bilingual(
+            f'There is no metric protocol "{name}". Allowed: {allowed}.{english}', f'没有评分协议 "{name}"。可用：{allowed}。{chinese}'
+        )
+    )

@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Sequence
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it has invalid escapes, of which Python >= 3.12 warns
+    warnings.simplefilter("ignore")  # invalid escapes: warnings since Python 3.12
     import rouge_chinese
 
 Rouge = tuple[float, float, float]
-"""F of ROUGE-1, ROUGE-2 and ROUGE-L, 0-1."""
+"""F1 of ROUGE-1, ROUGE-2 and ROUGE-L, 0-1."""
 EPSILON = 1e-8
-"""Both packages add it to the denominator of F, so equal texts score slightly less than 1."""
+"""Both packages add it to the denominator of F1, so equal texts score slightly less than 1."""
 
 
 def chinese_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
@@ -38,9 +38,9 @@ def plain_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
         for other in predicted:
             common |= _common_subsequence(sentence, other)
     return (
-        _f(len(set(predicted_words) & set(expected_words)), len(set(predicted_words)), len(set(expected_words))),
-        _f(len(_bigrams(predicted_words) & _bigrams(expected_words)), len(_bigrams(predicted_words)), len(_bigrams(expected_words))),
-        _f(len(common), len(set(predicted_words)), len(set(expected_words))),
+        _f1(len(set(predicted_words) & set(expected_words)), len(set(predicted_words)), len(set(expected_words))),
+        _f1(len(_bigrams(predicted_words) & _bigrams(expected_words)), len(_bigrams(predicted_words)), len(_bigrams(expected_words))),
+        _f1(len(common), len(set(predicted_words)), len(set(expected_words))),
     )
 
 
@@ -52,7 +52,7 @@ def _bigrams(words: Sequence[str]) -> set[tuple[str, str]]:
     return set(itertools.pairwise(words))
 
 
-def _f(shared: int, predicted: int, expected: int) -> float:
+def _f1(shared: int, predicted: int, expected: int) -> float:
     precision, recall = shared / predicted if predicted else 0.0, shared / expected if expected else 0.0
     return 2 * precision * recall / (precision + recall + EPSILON)
 

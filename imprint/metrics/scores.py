@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.metrics.protocols import Protocol, get_protocol
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
 from imprint.metrics.tokens import segment, strip_blanks, strip_spaces
@@ -56,8 +57,11 @@ def require_pairs(predictions: Sequence[str], references: Sequence[str]) -> None
     """Raise UserError unless there is one reference for each prediction."""
     if len(predictions) != len(references):
         raise UserError(
-            f"{len(predictions)} predictions cannot be scored against {len(references)} references: "
-            "there must be one reference for each prediction, in the same order."
+            Bilingual(
+                f"{len(predictions)} predictions cannot be scored against {len(references)} references: "
+                "there must be one reference for each prediction, in the same order.",
+                f"{len(predictions)} 条预测无法与 {len(references)} 条参考答案对应：每条预测应有一条参考答案，顺序相同。",
+            )
         )
 
 
@@ -80,7 +84,7 @@ class _Pair:
 
     @cached_property
     def trimmed_rouge(self) -> Rouge:
-        """The same for stripped texts: rouge_chinese reads a line break at an end as a sentence with one empty word."""
+        """The same for stripped texts: rouge_chinese takes a line break at an end for a sentence with one empty word."""
         if self.blank or (self.prediction == self.prediction.strip() and self.reference == self.reference.strip()):
             return self.chinese_rouge
         predicted, expected = self.words
@@ -113,6 +117,6 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
 
 
 def _bleu(predicted: list[str], expected: list[str]) -> float:
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # takes a second, of every command that only might score
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # slow import, needed only when scoring
 
     return float(sentence_bleu([expected], predicted, smoothing_function=SmoothingFunction().method3))

@@ -49,7 +49,7 @@ _LISTED: Final = (
             "chrF2 by sacreBLEU: F score of shared runs of one to six characters", "sacreBLEU 的 chrF2：一到六个字符的共有片段的 F 值"
         ),
     ),
-    Metric("accuracy", Bilingual("share of right labels", "标签正确的比例")),
+    Metric("accuracy", Bilingual("share of correct labels", "标签正确的比例")),
     Metric(
         "macro-f1",
         Bilingual("mean of the labels' F1, a rare label counting as much as a frequent one", "各标签 F1 的平均，少见与常见的标签同等重要"),
@@ -168,8 +168,16 @@ def score_by_protocol(name: str, predictions: Sequence[str], references: Sequenc
     if name == "labels":
         labels = tuple(sorted({reference.strip() for reference in references}))
         if len(labels) < 2 or "" in labels:
-            held = f"one label ({labels[0]})" if labels[:1] not in ((), ("",)) else "none in some rows"
-            raise UserError(f"--protocol labels: the references hold {held}; each row needs one, and all rows at least two different ones.")
+            is_single = labels[:1] not in ((), ("",))
+            english, chinese = (
+                (f"one label ({labels[0]})", f"只有一种标签（{labels[0]}）") if is_single else ("none in some rows", "有的行没有标签")
+            )
+            raise UserError(
+                Bilingual(
+                    f"--protocol labels: the references hold {english}; each row needs one, and all rows at least two different ones.",
+                    f"--protocol labels：参考答案中{chinese}；每行都要有标签，且至少有两种。",
+                )
+            )
         return score_task(ClassificationTask(kind="classification", labels=labels), predictions, references)
     if name == "exact":
         metrics = _corpus_metrics(CodeCommentsTask(kind="code_comments"), predictions, references, None)

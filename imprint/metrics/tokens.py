@@ -4,7 +4,7 @@ import functools
 import warnings
 
 with warnings.catch_warnings():
-    # jieba imports the deprecated pkg_resources and has invalid escapes, of which Python >= 3.12 warns.
+    # jieba imports the deprecated pkg_resources and has invalid escapes: warnings since Python 3.12.
     warnings.simplefilter("ignore")
     import jieba
 
@@ -27,7 +27,7 @@ def strip_spaces(words: list[str]) -> list[str]:
 
 @functools.cache
 def _tokenizer() -> jieba.Tokenizer:
-    """Jieba with its own dictionary, unaffected by words that others add to the shared tokenizer of this process.
+    """A jieba tokenizer of our own: words that other code adds to jieba's global one do not change scores.
 
     The dictionary is not loaded by jieba's `initialize`, which logs to the terminal and trusts a cache file in the temporary folder;
     loading it takes half a second once.

@@ -27,9 +27,9 @@ def label_box(label: str) -> str:
     return f'<div class="label"><h4>{ui_text(Bilingual("label", "参考答案"))}</h4><p{lang_attribute(label)}>{escape(label)}</p></div>'
 
 
-def answer_box(who: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
-    """The answer of `base` or `tuned` (`who`) with the words it shares with the label marked, and its scores if there are any."""
-    name = ui_text(Bilingual("base", "底座")) if who == "base" else ui_text(Bilingual("tuned", "微调后"))
+def answer_box(model: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
+    """The answer of `base` or `tuned` (`model`) with the words it shares with the label marked, and its scores if there are any."""
+    name = ui_text(Bilingual("base", "底座")) if model == "base" else ui_text(Bilingual("tuned", "微调后"))
     if text.strip():
         spans = shared_spans(text, label)
         content = "".join(f"<mark>{escape(span)}</mark>" if shared else escape(span) for span, shared in spans)
@@ -38,8 +38,8 @@ def answer_box(who: str, text: str, label: str, own: Mapping[str, float], other:
     scores = ""
     if label and own:
         scores = f'<dl class="figures">{_figures(own, other)}</dl>'
-    heading = f'<h4><span class="who {who}">{name}</span></h4>'
-    return f'<section class="answer {who}">{heading}<p{lang_attribute(text)}>{content}</p>{scores}</section>'
+    heading = f'<h4><span class="who {model}">{name}</span></h4>'
+    return f'<section class="answer {model}">{heading}<p{lang_attribute(text)}>{content}</p>{scores}</section>'
 
 
 def _figures(own: Mapping[str, float], other: Mapping[str, float]) -> str:

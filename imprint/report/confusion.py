@@ -62,8 +62,8 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("counts", ["white", BLUE]), vmin=0, vmax=1)
     fonts = fonts_for("".join([*names, panel.title]))
     axes.set_title(panel.title, fontsize=10, color=INK, family=fonts, fontweight="bold", parse_math=False)
-    axes.set_xlabel("said", fontsize=9, color=INK)
-    axes.set_ylabel("right", fontsize=9, color=INK)
+    axes.set_xlabel("predicted", fontsize=9, color=INK)
+    axes.set_ylabel("true", fontsize=9, color=INK)
     axes.spines[:].set_color(FAINT)
     axes.tick_params(length=0, labelsize=8.5, colors=INK)
     if not names:

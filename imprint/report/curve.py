@@ -67,9 +67,7 @@ def draw_curves(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, r
     for panel, name in zip(axes[1:], small_panels, strict=True):
         _draw_small_panel(panel, by_name[name], name)
     for step in rescues:
-        axes[0].axvline(
-            step, color=INK, linewidth=1, linestyle=":", label="back to a good state, lower rate" if step == rescues[0] else None
-        )
+        axes[0].axvline(step, color=INK, linewidth=1, linestyle=":", label="rollback, lower learning rate" if step == rescues[0] else None)
     if rescues:
         axes[0].legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK)
     axes[-1].set_xlabel("step", color=INK, fontsize=9)

@@ -49,7 +49,7 @@ def _summary(comparison: Comparison) -> str:
         notes = ["In brackets: 95 % bootstrap intervals over the rows."]
         notes += [_cell(note.english) for note in metric_notes(comparison.base_summary)]
     if comparison.picture is not None:
-        notes.append(f"![which label was said for which]({comparison.picture.name})")
+        notes.append(f"![confusion matrix]({comparison.picture.name})")
     return "\n\n".join(["\n".join(lines), *notes])
 
 
@@ -61,7 +61,7 @@ def _row(number: int, row: ComparedRow, comparison: Comparison) -> str:
     lines.append((_cell(comparison.base_name), row.base, _scores(row.base_scores) if scored else []))
     lines.append((_cell(comparison.tuned_name), row.tuned, _scores(row.tuned_scores) if scored else []))
     table = [["", "text", *scored], ["---", "---", *["---:"] * len(scored)]]
-    table += [[who, _cell(text), *scores] for who, text, scores in lines]
+    table += [[name, _cell(text), *scores] for name, text, scores in lines]
     return f"## {number}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 

@@ -1,12 +1,12 @@
 "use strict";
 (() => {
   const languages = { en: document.getElementById("ui-en"), zh: document.getElementById("ui-zh") };
-  const speak = () => {
+  const setLanguage = () => {
     document.documentElement.lang = languages.zh.checked ? "zh-Hans" : "en";
   };
   if ((navigator.language || "").toLowerCase().startsWith("zh")) languages.zh.checked = true;
-  for (const button of Object.values(languages)) button.addEventListener("change", speak);
-  speak();
+  for (const button of Object.values(languages)) button.addEventListener("change", setLanguage);
+  setLanguage();
 
   const tools = document.getElementById("tools");
   if (!tools) return;
@@ -15,7 +15,7 @@
   const [filter, order, find, count] = ["filter", "order", "find", "count"].map((id) => document.getElementById(id));
   const texts = new Map(rows.map((row) => [row, [...row.querySelectorAll("p, .chips")].map((part) => part.textContent).join("\n").toLowerCase()]));
   const keys = {
-    file: (row) => Number(row.dataset.place),
+    file: (row) => Number(row.dataset.index),
     gain: (row) => -Number(row.dataset.gain),
     loss: (row) => Number(row.dataset.gain),
   };

@@ -101,7 +101,7 @@ def _notes(comparison: Comparison) -> str:
     )
     rate_note = ui_text(
         Bilingual(
-            "Repeating: some run of four characters occurs four times or more. Never-ending: the limit ended the answer, not the model.",
+            "Repeating: a sequence of four characters occurs four times or more. Never-ending: cut off by the length limit.",
             "重复：某四个连续的字出现四次或更多。停不下来：回答是被长度上限截断的，而不是模型自己结束的。",
         )
     )
@@ -120,7 +120,7 @@ def _picture(comparison: Comparison) -> str:
         return ""
     data = base64.b64encode(comparison.picture.read_bytes()).decode()
     caption = ui_text(
-        Bilingual("Which label was said for which: lines are right, columns were said.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
+        Bilingual("Confusion matrix: rows are true labels, columns are predicted labels.", "混淆矩阵：行是正确标签，列是模型给出的标签。")
     )
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption class="note">{caption}</figcaption></figure>'
 
@@ -145,11 +145,11 @@ def _mean(mean: Mean) -> str:
     return f"<td><b>{mean.value:.2f}</b><small>{mean.low:.2f} – {mean.high:.2f}</small></td>"
 
 
-def _track(who: str, mean: Mean, height: int, top: float) -> str:
+def _track(model: str, mean: Mean, height: int, top: float) -> str:
     """A bar up to the mean with a whisker over its interval, `height` pixels from the top; widths are in percent."""
     value, low, high = (f"{min(max(number / top, 0.0), 1.0) * 100:.2f}%" for number in (mean.value, mean.low, mean.high))
     return (
-        f'<rect class="{who}" x="0" y="{height - 4}" width="{value}" height="8" rx="2"/>'
+        f'<rect class="{model}" x="0" y="{height - 4}" width="{value}" height="8" rx="2"/>'
         f'<line class="whisker" x1="{low}" x2="{high}" y1="{height}" y2="{height}"/>'
     )
 
@@ -196,7 +196,7 @@ def _toolbar(rows: tuple[ComparedRow, ...]) -> str:
 def _row(number: int, row: ComparedRow) -> str:
     kind, gain = _kind(row), row.gain
     badge = f'<span class="gain {kind}">{_arrow(kind)}{row.metric.upper()} {format_signed(gain, 1)}</span>' if row.label else ""
-    return f"""<article class="row" id="row-{number}" data-place="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
+    return f"""<article class="row" id="row-{number}" data-index="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
 <div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
 {prompt_box(row.prompt)}
 {label_box(row.label)}

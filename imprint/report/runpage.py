@@ -70,7 +70,7 @@ class RunReport:
 def write_report(report: RunReport, path: Path) -> None:
     """Write the report to `path`."""
     header = page_header(
-        report.title, ui_text(Bilingual("report of a run", "训练报告")), report.base_name, f"{report.title} ({report.method})"
+        report.title, ui_text(Bilingual("training report", "训练报告")), report.base_name, f"{report.title} ({report.method})"
     )
     parts = [_overview(report), _curves(report), _examples(report), _forgetting(report), _recipe(report)]
     write_page(path, report.title, header, "\n".join(part for part in parts if part))
@@ -156,13 +156,13 @@ def _curves(report: RunReport) -> str:
 
 
 def _examples(report: RunReport) -> str:
-    """Examples of the run's own data before and after; those not learned yet come first."""
+    """Examples of the run's own data before and after; those not learned come first."""
     if not report.examples:
         return ""
     note = {
-        "held-out": ui_text(Bilingual("Rows that were held out: nobody learned from them.", "留出的数据，训练中没有用到。")),
-        "learned": ui_text(Bilingual("No row was held out; these were learned from.", "没有留出数据；以下各行参与了训练。")),
-        "watched": ui_text(Bilingual("What was watched: the first answer and the last.", "训练中观察的提示：最初与最后的回答。")),
+        "held-out": ui_text(Bilingual("Held-out rows: they were not trained on.", "留出的数据，训练中没有用到。")),
+        "learned": ui_text(Bilingual("No row was held out; these were trained on.", "没有留出数据；以下各行参与了训练。")),
+        "watched": ui_text(Bilingual("Watched prompts: the first answer and the last.", "训练中观察的提示：最初与最后的回答。")),
     }[report.examples_are]
     numbered = sorted(enumerate(report.examples, start=1), key=lambda item: _has_fill_texts(item[1], report.fill_texts) is not False)
     rows = [_example(number, row, report.fill_texts) for number, row in numbered]
@@ -187,7 +187,7 @@ def _has_fill_texts(row: Example, texts: Sequence[str]) -> bool | None:
 def _example(number: int, row: Example, texts: Sequence[str]) -> str:
     badge = ""
     if (correct := _has_fill_texts(row, texts)) is not None:
-        text = Bilingual("✓ new", "✓ 新内容") if correct else Bilingual("✗ not yet", "✗ 未学会")
+        text = Bilingual("✓ new", "✓ 新内容") if correct else Bilingual("✗ not learned", "✗ 未学会")
         badge = f'<span class="gain {"up" if correct else "down"}">{ui_text(text)}</span>'
     answers = f"{answer_box('base', row.base, row.label, {}, {})}\n{answer_box('tuned', row.tuned, row.label, {}, {})}"
     return f"""<article class="row" id="row-{number}">
@@ -201,16 +201,16 @@ def _example(number: int, row: Example, texts: Sequence[str]) -> str:
 
 
 def _forgetting(report: RunReport) -> str:
-    """The base's answers and what became of them: lost ones visible, the others folded."""
+    """The base's answers before and after: lost ones visible, the others folded."""
     forgetting = report.forgetting
     if forgetting is None:
         note = ui_text(Bilingual("Not measured. `imprint forgetting RUN` does.", "未评估；可运行 `imprint forgetting RUN`。"))
-        return _section("kept", ui_text(Bilingual("What the base could", "原有能力")), f'<p class="note">{note}</p>'.replace("`", ""))
+        return _section("kept", ui_text(Bilingual("Abilities of the base", "原有能力")), f'<p class="note">{note}</p>'.replace("`", ""))
     lost = [row for row in forgetting.rows if row.fate == "lost"]
     kept = [row for row in forgetting.rows if row.fate in ("same", "right")]
     never = [row for row in forgetting.rows if row.fate == "never"]
     if forgetting.share is None:
-        english = f"The base answers none of {len(forgetting.rows)} questions rightly, so there was nothing to keep."
+        english = f"The base answers none of {len(forgetting.rows)} questions correctly, so there was nothing to keep."
         chinese, bar = f"底座没有答对 {len(forgetting.rows)} 个问题中的任何一个，没有可保留的回答。", ""
     else:
         kept_of = f"{forgetting.kept} of {forgetting.counted} answers are kept"
@@ -233,7 +233,7 @@ def _forgetting(report: RunReport) -> str:
         _probe_table(never, ui_text(Bilingual(f"Not counted ({len(never)})", f"不计入（{len(never)}）")), is_open=False),
     ]
     content = f'<p>{ui_text(Bilingual(english, chinese))}</p>{bar}<p class="note">{note}</p>\n{"".join(tables)}'
-    return _section("kept", ui_text(Bilingual("What the base could, before and after", "原有能力：微调前后")), content)
+    return _section("kept", ui_text(Bilingual("Abilities of the base, before and after", "原有能力：微调前后")), content)
 
 
 def _probe_table(rows: Sequence[ProbeResult], name: str, *, is_open: bool) -> str:
@@ -244,7 +244,7 @@ def _probe_table(rows: Sequence[ProbeResult], name: str, *, is_open: bool) -> st
         f'<th scope="col">{ui_text(name)}</th>'
         for name in (
             *(Bilingual("question", "问题"), Bilingual("base", "底座")),
-            *(Bilingual("tuned", "微调后"), Bilingual("what became of it", "结果")),
+            *(Bilingual("tuned", "微调后"), Bilingual("result", "结果")),
         )
     )
     opened = " open" if is_open else ""

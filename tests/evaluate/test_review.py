@@ -162,7 +162,7 @@ def test_the_report_of_a_run_is_one_page_written_at_its_end_or_later(tmp_path: P
     for words in (
         "told (prefix)",
         "evaluation loss",
-        "What the base could",
+        "Abilities of the base",
         "Your data, before and after",
         "learning_rate: 0.1",
         "verdict:",

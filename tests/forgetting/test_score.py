@@ -54,5 +54,5 @@ def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
     _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=True)
     assert advice.english.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
     (none,) = forgetting_messages(found(("错", "错", ("对",)), kl=None), mixed=False)
-    assert "answers none of 1 questions rightly" in none.english
+    assert "answers none of 1 questions correctly" in none.english
     assert "KL divergence not finite" in none.english

@@ -46,7 +46,7 @@ def test_what_models_wrote_is_escaped(page: str) -> None:
 def test_your_rows_are_marked_by_the_new_texts_and_only_the_first_stand_open(page: str) -> None:
     assert page.count('<article class="row"') == 12
     assert page.count("✓ new") == 11
-    assert page.count("✗ not yet") == 1
+    assert page.count("✗ not learned") == 1
     assert "4 more" in page
     assert [int(number) for number in re.findall(r'<article class="row" id="row-(\d+)">', page)] == [
         12,
@@ -63,7 +63,7 @@ def test_what_was_not_measured_and_has_no_rows_is_said_or_left_out(tmp_path: Pat
     assert "figure" not in page.partition("<body>")[2]
 
 
-@pytest.mark.parametrize(("kind", "words"), [("learned", "these were learned from"), ("watched", "the first answer and the last")])
+@pytest.mark.parametrize(("kind", "words"), [("learned", "these were trained on"), ("watched", "the first answer and the last")])
 def test_rows_that_were_not_held_out_are_told(tmp_path: Path, kind: str, words: str) -> None:
     report = replace(run_report(), examples_are="learned" if kind == "learned" else "watched")
     write_report(report, tmp_path / "report.html")
@@ -75,5 +75,5 @@ def test_a_base_that_had_nothing_to_lose_has_lost_nothing(tmp_path: Path) -> Non
     assert found is not None
     write_report(replace(run_report(), forgetting=replace(found, rows=found.rows[3:])), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The base answers none of 1 questions rightly, so there was nothing to keep." in page
+    assert "The base answers none of 1 questions correctly, so there was nothing to keep." in page
     assert 'svg class="share"' not in page

@@ -69,7 +69,7 @@ def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(UserError) as error:
         read_chatglm2(tmp_path / "tokenizer.model")
-    assert str(error.value) == f"{tmp_path / 'tokenizer.model'} {sentence}"
+    assert str(error.value).startswith(f"{tmp_path / 'tokenizer.model'} {sentence}")
 
 
 def test_a_vocabulary_of_another_kind_is_reported(tmp_path: Path) -> None:
