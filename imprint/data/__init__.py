@@ -10,7 +10,7 @@ __all__ = ["encode_original", "encode_original_evaluation"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what the package offers when it is asked for (PEP 562): the recipe's sections need no tensors."""
+    """Import the public functions on first use (PEP 562), so that recipe sections import no PyTorch."""
     if name in __all__:
         return getattr(import_module("imprint.data.original"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Which rows go into which batch: shuffled, grouped by length, or longest first."""
+"""Batches of row indices: shuffled, grouped by length, or longest first."""
 
 import math
 import random
@@ -9,7 +9,7 @@ def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: rand
     """Shuffle row indices into batches of `size` rows of similar length.
 
     Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: little
-    padding where a step pads, and still random. The last, smaller batch keeps every row in play.
+    padding, and still random. The last batch may be smaller, so that every row is used.
     """
     order = list(range(len(lengths)))
     generator.shuffle(order)
@@ -22,7 +22,7 @@ def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: rand
 
 
 def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iterator[list[int]]:
-    """Shuffle `count` row indices into batches of `size` rows, whatever their lengths."""
+    """Shuffle `count` row indices into batches of `size` rows, regardless of length."""
     order = list(range(count))
     generator.shuffle(order)
     for start in range(0, count, size):
@@ -30,12 +30,12 @@ def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iter
 
 
 class BatchSampler:
-    """The batches of a run: seed and step alone decide which rows a step takes, so a resumed run needs no other state.
+    """The batches of a run, determined by seed and step alone, so that a resumed run needs no other state.
 
     Without grouping, batches are made as in the original: an epoch is shuffled and split into micro-batches, a step takes as many as make
     `size` rows, and the rest of an epoch begins the first step of the next one.
 
-    The last `num_general` rows are general rows: an epoch takes `general_per_epoch` of them in turn, in an order that the seed decides.
+    The last `num_general` rows are general rows: an epoch takes `general_per_epoch` of them in turn, in an order that the seed determines.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The data of a run: which files, which columns, how long, and the encoded rows that come of it."""
+"""The data of a run: read, split, and encoded under the length limits."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -23,27 +23,27 @@ from imprint.progress import Progress
 from imprint.templates import Template
 
 PROGRESS_FROM_ROWS: Final = 10_000
-"""So many rows take some seconds to encode."""
+"""Number of rows from which encoding shows a progress bar."""
 
 
 @dataclass(frozen=True)
 class TruncationReport:
-    """How many rows lost something to the length limits."""
+    """Counts of the rows truncated by the length limits."""
 
     rows: int
-    """How many rows there are."""
+    """Number of rows."""
     cut: int
-    """How many of them lost anything."""
+    """Number of truncated rows."""
     dropped_turns: int
-    """How many lost turns of their history."""
+    """Number of rows without some of their history turns."""
     cut_prompts: int
-    """How many lost a part of the question (in the original's truncation: of the whole prompt)."""
+    """Number of rows with a truncated question (with truncation=original: a truncated prompt)."""
     cut_answers: int
-    """How many lost the end of the answer."""
+    """Number of rows with a truncated answer."""
 
     @classmethod
     def from_rows(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
-        """Count over encoded rows."""
+        """Counts over encoded rows."""
         return cls(
             rows=len(rows),
             cut=sum(row.cut for row in rows),
@@ -53,7 +53,7 @@ class TruncationReport:
         )
 
     def summary(self) -> str:
-        """The report for a person: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
+        """The report as text: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
         if not self.cut:
             return f"none of {self.rows} rows was cut."
         losses = [
@@ -67,52 +67,52 @@ class TruncationReport:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """Rows to learn from and rows to measure on."""
+    """The training rows and the held-out rows of a run."""
 
     train: Sequence[EncodedRow]
-    """Rows to learn from, in the order of the file."""
+    """Training rows, in file order."""
     dev: Sequence[EncodedRow]
-    """Rows for the evaluation loss, never learned from; empty where the recipe wants none."""
+    """Held-out rows for the evaluation loss; may be empty."""
     dev_samples: list[Sample]
-    """The rows of `dev` as text, for the prompts that are answered during the run."""
+    """The rows of `dev` as text; their prompts are answered during the run."""
     train_report: TruncationReport
-    """What the length limits cost in `train`."""
+    """Truncation in `train`."""
     locations: Sequence[str] = ()
-    """Where each row of `train` stands, `file:line`; empty where nobody knows."""
+    """Location of each row of `train`, `file:line`; empty if unknown."""
     sources: tuple[str, ...] = ()
-    """What was read, a sentence for each of `train`, `dev` and the general rows: format, encoding, columns."""
+    """Descriptions of the sources: format, encoding, columns, notes."""
     general: list[EncodedRow] = field(default_factory=list)
-    """Rows that are learned beside `train` and are nobody's own."""
+    """General rows, mixed into the training."""
     general_per_epoch: int = 0
-    """How many of them an epoch takes."""
+    """Number of general rows per epoch."""
 
-    def row(self, number: int) -> EncodedRow:
-        """A row to learn from: the general ones are numbered behind those of `train`."""
+    def row(self, index: int) -> EncodedRow:
+        """A training row; the indices of general rows follow those of `train`."""
         own = len(self.train)
-        return self.train[number] if number < own else self.general[number - own]
+        return self.train[index] if index < own else self.general[index - own]
 
-    def location(self, number: int) -> str:
-        """Where that row stands, for a person."""
+    def location(self, index: int) -> str:
+        """The location of a training row, to print."""
         own = len(self.train)
-        if number >= own:
-            return f"general row {number - own + 1}"
-        return self.locations[number] if self.locations else f"row {number}"
+        if index >= own:
+            return f"general row {index - own + 1}"
+        return self.locations[index] if self.locations else f"row {index}"
 
     def lengths(self) -> list[int]:
-        """Tokens of every row to learn from, the general ones behind the others."""
+        """Lengths in tokens of all training rows, general rows last."""
         return [*row_lengths(self.train), *row_lengths(self.general)]
 
     def longest_rows(self, count: int) -> list[EncodedRow]:
-        """So many of the longest rows to learn from."""
-        return [self.row(number) for number in longest_first_batches(self.lengths(), count)[0]]
+        """The `count` longest training rows."""
+        return [self.row(index) for index in longest_first_batches(self.lengths(), count)[0]]
 
 
 def load_splits(section: DataSection, template: Template, base: Path | None = None, *, quiet: bool = False) -> DataSplits:
-    """Read, split and encode the data of a run; the same section gives the same rows. `base` is the folder of the model.
+    """Read, split and encode the data of a run; the same section gives the same rows.
 
-    Many rows are told as they are encoded, unless that is to be `quiet`.
+    `base`: folder of the base model. `quiet`: no progress bar.
 
-    Raises UserError for files that cannot be read, for bad rows, and where too few rows are left to hold some out.
+    Raises UserError for files that cannot be read, for bad rows, and for too few rows to hold some out.
     """
     train_samples, dev_samples = load_samples(section, tools=template.supports_tools)
     with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS) as progress:
@@ -122,37 +122,37 @@ def load_splits(section: DataSection, template: Template, base: Path | None = No
     sources = tuple(describe_source(path, columns) for path in (section.train, section.dev) if path is not None)
     locations = tuple(sample.location for sample in train_samples)
     notes = [] if section.fill else unfilled_notes(train_samples, section.train)
-    split = DataSplits(train, dev, dev_samples, TruncationReport.from_rows(train), locations, (*sources, *notes))
-    return split if section.mix_general is None else _with_general_rows(split, section, section.mix_general, template, base or Path())
+    splits = DataSplits(train, dev, dev_samples, TruncationReport.from_rows(train), locations, (*sources, *notes))
+    return splits if section.mix_general is None else _with_general_rows(splits, section, section.mix_general, template, base or Path())
 
 
-def _with_general_rows(split: DataSplits, section: DataSection, mix: MixSection, template: Template, base: Path) -> DataSplits:
-    """The split with its general rows; those that the length limits would cut are left out: nobody shall learn to stop half-way."""
-    found = load_general_rows(mix, base, tools=template.supports_tools)
-    encoded = encode_samples(section, template, found.samples)
-    whole = [row for row in encoded if not row.cut]
-    if not whole:
+def _with_general_rows(splits: DataSplits, section: DataSection, mix: MixSection, template: Template, base: Path) -> DataSplits:
+    """The splits with general rows; those that would be truncated are left out, so that the model learns only complete answers."""
+    general = load_general_rows(mix, base, tools=template.supports_tools)
+    encoded = encode_samples(section, template, general.samples)
+    complete = [row for row in encoded if not row.cut]
+    if not complete:
         raise UserError(
             Bilingual(
-                f"data.mix_general.rows: all {len(encoded)} rows of {found.source} are longer than data.max_source_length or "
-                "data.max_target_length. Raise them, or name shorter rows.",
+                f"data.mix_general.rows: all {len(encoded)} rows of {general.source} are longer than data.max_source_length or "
+                "data.max_target_length. Raise them, or give shorter rows.",
                 "通用数据全部超长：请调大长度上限，或换更短的数据。",
             )
         )
-    count = general_per_epoch(len(split.train), mix.share)
-    long = f"; {len(encoded) - len(whole)} are too long and left out" if len(whole) < len(encoded) else ""
-    each = f"{count} of them join" if count <= len(whole) else f"each joins {count / len(whole):.1f} times, {count} in all,"
-    turns = ", other ones each time," if count < len(whole) else ""
+    count = general_per_epoch(len(splits.train), mix.share)
+    long = f"; {len(encoded) - len(complete)} are too long and left out" if len(complete) < len(encoded) else ""
+    each = f"{count} of them join" if count <= len(complete) else f"each joins {count / len(complete):.1f} times, {count} in all,"
+    turns = ", other ones each time," if count < len(complete) else ""
     note = Bilingual(
-        f"{found.source}: {len(whole)} general rows{long}; {each} the {len(split.train)} own rows in each epoch{turns} and none is counted "
-        "as yours",
+        f"{general.source}: {len(complete)} general rows{long}; {each} the {len(splits.train)} own rows in each epoch{turns} and none is "
+        "counted as yours",
         f"每轮混入 {count} 条通用数据，不计入你的数据",
     )
-    return replace(split, general=whole, general_per_epoch=count, sources=(*split.sources, note.line))
+    return replace(splits, general=complete, general_per_epoch=count, sources=(*splits.sources, note.line))
 
 
 def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:
-    """The rows of a run as text: those it learns from, and those held out."""
+    """(training rows, held-out rows) of a run as text."""
     samples = _read_samples(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
     if section.dev is None:
         return _hold_out(section, samples)
@@ -160,27 +160,27 @@ def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sam
 
 
 def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
-    """The held-out rows of a run alone: where they have a file of their own, the one it learned from need not be there any more."""
+    """The held-out rows of a run; with a file of their own, the training file is not read."""
     if section.dev is None:
         return load_samples(section, tools=tools)[1]
     return _read_samples(section, section.dev, section.dev_rows, tools=tools)
 
 
 def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[EncodedRow]:
-    """Encode samples in a model's template, with the truncation and the lengths of a section; UserError names the row that cannot be."""
+    """Encode samples with a template, the truncation and the limits of a section. Raises UserError for a row that cannot be encoded."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
-    source, target, before = section.max_source_length, section.max_target_length, section.source_prefix
+    source, target, prefix = section.max_source_length, section.max_target_length, section.source_prefix
     rows = []
     for sample in samples:
         try:
-            rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=before))
+            rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=prefix))
         except UserError as error:
             raise UserError(f"{sample.location}: {error}") from error
     return rows
 
 
 def _read_samples(section: DataSection, path: Path, limit: int | None, *, all_used: bool = False, tools: bool = False) -> list[Sample]:
-    """Rows with their placeholders filled; with `all_used` each text of `fill_placeholders` must have a place in them."""
+    """Rows with their placeholders filled. `all_used`: raise UserError for a text of `data.fill` that no row uses."""
     samples = read_samples(
         path,
         prompt_column=section.prompt_column,
@@ -195,28 +195,31 @@ def _read_samples(section: DataSection, path: Path, limit: int | None, *, all_us
 
 
 def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Take rows out by chance: the share that is asked for, at least one and at most `dev_rows`.
+    """Split off a random `dev_share` of the rows, at least one and at most `dev_rows`; returns (training, held-out) samples.
 
-    A conversation goes as a whole: what is learned of one of its answers tells the others.
+    All samples of a conversation stay together, because each contains the earlier answers.
     """
     if section.dev_share == 0:
         return samples, []
     rows = _rows(samples)
     if len(rows) < 2:
         raise UserError(
-            f"{section.train} has one row, so none can be held out to measure on. "
-            "Add rows, name a file in data.dev, or set data.dev_share=0."
+            Bilingual(
+                f"{section.train} has one row, so none can be held out for evaluation. Add rows, set data.dev to a file, or set "
+                "data.dev_share=0.",
+                "只有一行数据，无法留出评估数据：请增加数据、用 data.dev 指定文件，或设 data.dev_share=0。",
+            )
         )
     count = max(1, round(section.dev_share * len(rows)))
     if section.dev_rows is not None:
         count = min(count, section.dev_rows)
     held_out = set(random.Random(section.dev_seed).sample(range(len(rows)), count))
-    kept = [sample for index, row in enumerate(rows) for sample in row if index not in held_out]
-    return kept, [sample for index in sorted(held_out) for sample in rows[index]]
+    train = [sample for index, row in enumerate(rows) for sample in row if index not in held_out]
+    return train, [sample for index in sorted(held_out) for sample in rows[index]]
 
 
 def _rows(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """The samples of each row: the answers of a conversation follow one another, each with a longer history."""
+    """Samples grouped by row: those of a conversation are consecutive, each with a longer history."""
     rows: list[list[Sample]] = []
     for sample in samples:
         before = rows[-1][-1] if rows else None

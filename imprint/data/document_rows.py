@@ -1,4 +1,4 @@
-"""What stands around raw text, family by family, and how a document is cut into rows that a model can take."""
+"""Special tokens around raw text, by model family, and the packing of documents into rows and windows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,28 +9,27 @@ from imprint.tokenizers import ChatGLMTokenizer, HFTokenizer, Tokenizer
 
 @dataclass(frozen=True)
 class DocumentTokens:
-    """The ids around raw text, as the family's own pre-training had them."""
+    """Special ids around raw text, as in the family's pre-training."""
 
     row_prefix: tuple[int, ...]
-    """In front of every row, also of one that goes on within a document; never scored."""
+    """Before every sequence, also one that continues a document; never scored."""
     bos: tuple[int, ...]
-    """In front of a document, so that its first token has something before it; never scored."""
+    """Before a document, so that its first token is predicted; never scored."""
     eos: tuple[int, ...]
-    """Behind a document; scored, so that the model learns where texts end."""
+    """After a document; scored, so that the model learns where texts end."""
 
     @property
     def overlap(self) -> int:
-        """How many tokens a row repeats of the one before it: one where nothing else stands in front of its first new token."""
+        """Tokens that a row repeats of the previous one: one without a `row_prefix`, so that its first new token is predicted."""
         return 0 if self.row_prefix else 1
 
 
 def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
-    """The frame of a tokenizer's family.
+    """The special ids around raw text for a tokenizer's family.
 
-    ChatGLM-6B: `[gMASK] <sop> text <eop>`. That is GLM's document-level objective, a span that is generated behind its context, with the
-    whole document as the span and no context; everything behind <sop> is read from left to right. ChatGLM2, ChatGLM3 and GLM-4 begin every
-    text with `[gMASK] sop` and end it with `</s>` or `<|endoftext|>`. A tokenizer.json says what begins and ends a text; where nothing
-    begins one, what ends the text before it stands there.
+    ChatGLM-6B: `[gMASK] <sop> text <eop>`, GLM's document-level objective with the whole document as the span and no context; attention is
+    causal after <sop>. ChatGLM2, ChatGLM3 and GLM-4 begin every text with `[gMASK] sop` and end it with `</s>` or `<|endoftext|>`. Other
+    families take BOS and EOS of their tokenizer files; without a BOS, EOS takes its place.
 
     Source: Du et al., GLM: General Language Model Pretraining with Autoregressive Blank Infilling, 2022, section 2.2; Zeng et al.,
     GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
@@ -48,32 +47,32 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
 
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a document's beginning, to be gone on with."""
+    """Ids of the beginning of a document, for the model to continue."""
     special = document_tokens(tokenizer)
     return [*special.row_prefix, *special.bos, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
 class RowSpan:
-    """A stretch of a file of tokens that is one row: documents one after another, or a part of one that is longer than a row."""
+    """A range of a token file that is one row: consecutive documents, or a part of a long one."""
 
     start: int
-    """Its first token, counted over the file."""
+    """Index of its first token in the file."""
     stop: int
-    """The token behind its last one."""
+    """Index after its last token."""
     document: int
-    """The document that its first token is of, counted from 0."""
+    """Index of the document of its first token."""
     ids: int
-    """How many ids it has with its frame."""
+    """Number of ids, row prefixes included."""
     scored: int
-    """How many of them are scored."""
+    """Number of scored ids."""
 
 
 class RowPacker:
-    """Lays documents into rows of at most `length` ids, in their order; a document that fits into a row is never cut.
+    """Packs documents into rows of at most `length` ids, in order; a document that fits into a row is never split.
 
-    A longer one is cut into full rows, and what is left of it shares its row with the documents behind it. Each token of a document is
-    scored exactly once, but for its very first where nothing stands before it.
+    A longer one is split into full rows, and its rest shares a row with the next documents. Each token of a document is scored exactly
+    once, except its first one if nothing precedes it.
     """
 
     def __init__(self, special: DocumentTokens, length: int) -> None:
@@ -84,25 +83,25 @@ class RowPacker:
         self._open: RowSpan | None = None
 
     def add(self, tokens: int) -> Iterator[RowSpan]:
-        """Take in a document of so many tokens, with the frame's `first` and `last`; yields the rows that are full."""
-        start, number = self.tokens, self.documents
+        """Add a document of so many tokens, `bos` and `eos` included; yields the rows that it completes."""
+        start, document = self.tokens, self.documents
         self.tokens += tokens
         self.documents += 1
-        each, overlap = len(self.document_tokens.row_prefix), self.document_tokens.overlap
-        room = self.length - each
-        if self._open is not None and self._open.ids + each + tokens <= self.length:
+        prefix, overlap = len(self.document_tokens.row_prefix), self.document_tokens.overlap
+        capacity = self.length - prefix
+        if self._open is not None and self._open.ids + prefix + tokens <= self.length:
             row = self._open
-            self._open = replace(row, stop=self.tokens, ids=row.ids + each + tokens, scored=row.scored + tokens - overlap)
+            self._open = replace(row, stop=self.tokens, ids=row.ids + prefix + tokens, scored=row.scored + tokens - overlap)
             return
         yield from self.finish()
-        while self.tokens - start > room:
-            yield RowSpan(start, start + room, number, self.length, room - overlap)
-            start += room - overlap
-        left = self.tokens - start
-        self._open = RowSpan(start, self.tokens, number, each + left, left - overlap)
+        while self.tokens - start > capacity:
+            yield RowSpan(start, start + capacity, document, self.length, capacity - overlap)
+            start += capacity - overlap
+        rest = self.tokens - start
+        self._open = RowSpan(start, self.tokens, document, prefix + rest, rest - overlap)
 
     def finish(self) -> Iterator[RowSpan]:
-        """The row that is not full, if there is one."""
+        """The last, incomplete row, if there is one."""
         if self._open is not None:
             yield self._open
         self._open = None
@@ -110,44 +109,46 @@ class RowPacker:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a document that is computed at once, to measure the tokens that no window before it had."""
+    """A part of a document for one forward pass; scores the tokens that no earlier window scored."""
 
     ids: tuple[int, ...]
-    """Its ids with its frame."""
+    """Its ids, row prefix included."""
     labels: tuple[int, ...]
-    """Aligned with `ids`: the same id where it is new, -100 where an earlier window had it."""
+    """Aligned with `ids`: the id where it is scored, else -100."""
     scored: int
-    """How many are new."""
+    """Number of scored ids."""
 
 
 class SlidingWindows:
-    """Cuts documents into windows of at most `length` ids that overlap, so that each token has at least `length - stride` before it.
+    """Splits documents into overlapping windows of at most `length` ids; each token has at least `length - stride` before it.
 
-    Every token of a text is scored exactly once. The id that ends texts is none of them.
+    Every token of a text is scored exactly once. No EOS is added.
     """
 
     def __init__(self, special: DocumentTokens, length: int, stride: int) -> None:
         self.document_tokens = special
         self.stride = stride
-        self._room = length - len(special.row_prefix)
-        self._held: list[int] = []
-        self._new = 0
-        """How many of the ids held have been scored, or never are."""
+        self._capacity = length - len(special.row_prefix)
+        self._ids: list[int] = []
+        self._context = 0
+        """Number of buffered ids that are not scored: already scored, or `bos`."""
 
     def add(self, ids: Sequence[int], *, first: bool, last: bool) -> Iterator[Window]:
-        """Take in a passage; yields the windows that it completes."""
+        """Add a document part; yields the windows that it completes."""
         if first:
-            self._held, self._new = list(self.document_tokens.bos), len(self.document_tokens.bos) or self.document_tokens.overlap
-        self._held += ids
+            self._ids, self._context = list(self.document_tokens.bos), len(self.document_tokens.bos) or self.document_tokens.overlap
+        self._ids += ids
         start = 0
-        while len(self._held) - start > self._room:
-            yield self._window(self._held[start : start + self._room])
+        while len(self._ids) - start > self._capacity:
+            yield self._window(self._ids[start : start + self._capacity])
             start += self.stride
-            self._new = self._room - self.stride
-        self._held = self._held[start:]
-        if last and len(self._held) > self._new:
-            yield self._window(self._held)
+            self._context = self._capacity - self.stride
+        self._ids = self._ids[start:]
+        if last and len(self._ids) > self._context:
+            yield self._window(self._ids)
 
     def _window(self, ids: Sequence[int]) -> Window:
-        known = self._new + len(self.document_tokens.row_prefix)
-        return Window((*self.document_tokens.row_prefix, *ids), (*[IGNORE_INDEX] * known, *ids[self._new :]), len(ids) - self._new)
+        unscored = self._context + len(self.document_tokens.row_prefix)
+        return Window(
+            (*self.document_tokens.row_prefix, *ids), (*[IGNORE_INDEX] * unscored, *ids[self._context :]), len(ids) - self._context
+        )

@@ -1,6 +1,6 @@
-"""Rows of token ids from samples, whatever template they are written with, and cut as we cut them.
+"""Token ids and labels of samples, with any template and `truncation: oldest_first`.
 
-A training row is what the template reads, then the answer and its end, without padding. Labels are aligned with the ids, -100 = not scored.
+A training row is the prompt, the answer and its end id, without padding. Labels are aligned with the ids; -100 is not scored.
 """
 
 from bisect import bisect_left
@@ -16,57 +16,57 @@ from imprint.templates import Message, Segment, Template, Turns, make_messages, 
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One training row, and what had to be cut for it."""
+    """One training row, and what was truncated."""
 
     ids: tuple[int, ...]
-    """The prompt as the template writes it, the answer, its end."""
+    """Prompt, answer and end id."""
     labels: tuple[int, ...]
-    """Aligned with `ids`: the same id where it is scored, -100 where it is not."""
+    """Aligned with `ids`: the id where it is scored, else -100."""
     dropped_turns: int = 0
-    """How many turns of the history were left out, the oldest first."""
+    """Number of oldest history turns left out."""
     cut_prompt_tokens: int = 0
-    """How many tokens of the question (in the original's truncation: of the whole prompt) were cut."""
+    """Number of tokens cut from the question (with truncation=original: from the prompt)."""
     cut_answer_tokens: int = 0
-    """How many tokens of the answer were cut."""
+    """Number of tokens cut from the answer."""
     sequence_starts: tuple[int, ...] = ()
-    """Where in the row further texts begin, which see nothing of those before them and count their positions anew."""
+    """Start indices of further sequences in the row; each attends only to itself and has its own positions."""
 
     @property
     def sequences(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The (ids, labels) of each text in the row."""
+        """The (ids, labels) of each sequence in the row."""
         ends = (*self.sequence_starts, len(self.ids))
         return [(self.ids[start:end], self.labels[start:end]) for start, end in zip((0, *self.sequence_starts), ends, strict=True)]
 
     @property
     def cut(self) -> bool:
-        """Whether anything is missing from the row."""
+        """Whether anything was truncated."""
         return bool(self.dropped_turns or self.cut_prompt_tokens or self.cut_answer_tokens)
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt that is short enough, and what it lost."""
+    """A prompt within the length limit, and what was truncated."""
 
     ids: list[int]
-    """What the model shall go on from."""
+    """Prompt ids."""
     dropped_turns: int = 0
-    """How many turns were left out, the oldest first."""
+    """Number of oldest turns left out."""
     cut_tokens: int = 0
-    """How many tokens were cut from the middle of what was left."""
+    """Number of tokens cut from the middle of the rest."""
 
     @property
     def cut(self) -> bool:
-        """Whether anything is missing."""
+        """Whether anything was truncated."""
         return bool(self.dropped_turns or self.cut_tokens)
 
 
 def encode_sample(
     template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
 ) -> EncodedRow:
-    """Encode a training row; what is too long loses its least important part.
+    """Encode a training row; answer and end id are scored, the prompt is not.
 
     The prompt has at most `max_source_length` ids: see `encode_messages`. The answer with its end id has at most `max_target_length` ids:
-    its last tokens are cut, never the end id. The answer and its end id are scored, the prompt is not.
+    its last tokens are cut, never the end id.
     """
     prompt = encode_messages(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
     answer = template.answer(sample.messages, sample.answer, sample.tool)
@@ -81,17 +81,17 @@ def encode_sample(
 
 
 def encode_messages(template: Template, messages: Sequence[Message], *, max_source_length: int, source_prefix: str = "") -> EncodedPrompt:
-    """Encode what the model shall answer, exactly the part of a training row that is not scored, in at most `max_source_length` ids.
+    """Encode a prompt, the unscored part of a training row, in at most `max_source_length` ids.
 
-    The oldest turns go first, as many as it takes; only a question that is too long by itself, with what the system says, loses its middle.
-    Control ids always stay, and so does what else frames a turn in a template of roles. `source_prefix` is put before the prompt.
+    The oldest turns are dropped first; only if system text and last question are still too long, tokens are cut from their middle. Fixed
+    segments, such as special tokens and role lines, always stay. `source_prefix` is put before the prompt.
 
-    Raises UserError where the frame alone is too long, and for what the template cannot write.
+    Raises UserError if the fixed segments alone are too long, and for messages that the template does not support.
     """
     system, rounds = split_rounds(messages)
 
     def prompt(dropped: int) -> tuple[Segment, ...]:
-        return template.prompt([*system, *(message for said in rounds[dropped:] for message in said)], source_prefix)
+        return template.prompt([*system, *(message for round_messages in rounds[dropped:] for message in round_messages)], source_prefix)
 
     segments = prompt(0)
     if _total_tokens(segments) <= max_source_length:
@@ -111,29 +111,28 @@ def encode_prompt(
     system: str | None = None,
     source_prefix: str = "",
 ) -> list[int]:
-    """Encode a question with what was said before it, as `encode_messages`."""
-    said = make_messages(query, history, system)
-    return encode_messages(template, said, max_source_length=max_source_length, source_prefix=source_prefix).ids
+    """Prompt ids of a question with its history, as `encode_messages`."""
+    messages = make_messages(query, history, system)
+    return encode_messages(template, messages, max_source_length=max_source_length, source_prefix=source_prefix).ids
 
 
 def _truncate_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[Segment]:
-    """The segments with so many ids fewer: they go from the middle of all that is not fixed."""
-    loose = sum(len(segment.ids) for segment in segments if not segment.fixed)
-    if cut > loose:
+    """The segments without `cut` ids from the middle of all that is not fixed. Raises UserError if too much is fixed."""
+    removable = sum(len(segment.ids) for segment in segments if not segment.fixed)
+    if cut > removable:
         raise UserError(
             Bilingual(
-                f"max_source_length: {limit} is too short for this model, whose prompts have {_total_tokens(segments) - loose} tokens "
-                "around the text. "
-                f"Set it to at least {_total_tokens(segments) - loose + 1}.",
-                "max_source_length 太短。",
+                f"max_source_length: {limit} is too short for this model, whose prompts have {_total_tokens(segments) - removable} tokens "
+                f"around the text. Set it to at least {_total_tokens(segments) - removable + 1}.",
+                f"max_source_length 太短：请至少设为 {_total_tokens(segments) - removable + 1}。",
             )
         )
-    first = (loose - cut) // 2
+    first = (removable - cut) // 2
     kept, position = [], 0
     for segment in segments:
         ids = segment.ids
         if not segment.fixed:
-            ids = tuple(token for number, token in enumerate(ids, start=position) if not first <= number < first + cut)
+            ids = tuple(token for index, token in enumerate(ids, start=position) if not first <= index < first + cut)
             position += len(segment.ids)
         kept.append(Segment(ids, segment.fixed))
     return kept

@@ -1,4 +1,4 @@
-"""General rows: what is learned beside a person's own rows so that the base keeps what it can."""
+"""General rows, mixed into the training so that the model keeps the abilities of its base."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +15,22 @@ class GeneralRows:
     """The general rows of a run, as text."""
 
     samples: list[Sample]
-    """All of them, in the order of the file."""
+    """All samples, in file order."""
     source: str
-    """Where they were read."""
+    """File or folder they were read from."""
 
 
 def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -> GeneralRows:
     """Read the general rows; `tools`: see `samples_from_row`.
 
-    Raises UserError where the base brings none, and for a file that cannot be read.
+    Raises UserError if the base has none, and for a file that cannot be read.
     """
-    brought = section.rows == FROM_BASE
-    source = str(base / GENERAL_FILE) if brought else section.rows
-    if brought and not (base / GENERAL_FILE).is_file():
+    from_base = section.rows == FROM_BASE
+    source = str(base / GENERAL_FILE) if from_base else section.rows
+    if from_base and not (base / GENERAL_FILE).is_file():
         raise UserError(
             Bilingual(
-                f"data.mix_general.rows: the base {base} brings no general rows ({GENERAL_FILE}). Name a file of question and answer "
-                "rows of your own.",
+                f"data.mix_general.rows: the base {base} has no general rows ({GENERAL_FILE}). Give a file of question and answer rows.",
                 f"该底座不带通用数据（{GENERAL_FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
             )
         )
@@ -39,5 +38,5 @@ def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -
 
 
 def general_per_epoch(own: int, share: float) -> int:
-    """How many general rows an epoch of so many own rows takes for them to be this share of it; at least one."""
+    """Number of general rows per epoch, so that they are the share `share` of it beside `own` rows; at least one."""
     return max(1, round(own * share / (1 - share)))

@@ -1,8 +1,7 @@
-"""Texts of a recipe in the place of `{name}` in rows: one file of rows for whoever's name and author.
+"""Fills placeholders such as `{name}` in rows with texts of a recipe (`data.fill`).
 
-`{name}`, or `{{name}}`, is a placeholder whatever the name, and one without a text is an error. The identity files that went about in 2023
-write `<NAME>` and `[NAME]`; such a word in capitals may as well be a mark of something else, so it counts only where its name is asked for.
-Names are the same in small and capital letters.
+`{name}` and `{{name}}` are placeholders for any name, and one without a text is an error. The identity files of 2023 use `<NAME>` and
+`[NAME]`; words in capitals may have another meaning, so they count only if the recipe fills their name. Names are case-insensitive.
 """
 
 import re
@@ -17,37 +16,37 @@ from imprint.messages import Bilingual
 
 PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
 BRACE_GROUPS: Final = 2
-"""The first so many groups of it."""
+"""The number of groups of PLACEHOLDER with braces, which come first."""
 IDENTITY_NAMES: Final = ("name", "author")
-"""What rows about an identity leave open; in a recipe that fills nothing these are told, and all others may be code."""
+"""Placeholders of identity rows; without `data.fill` only these are reported, as all others may be code."""
 MAX_LISTED: Final = 5
-"""How many places a sentence names."""
+"""Maximum number of locations that an error lists."""
 
 
 def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
-    """The samples with each placeholder replaced by its text; a text that holds a placeholder itself stays as it is.
+    """The samples with each placeholder replaced by its text; placeholders in a text are not replaced.
 
-    Raises UserError for all placeholders that have no text, with their places.
+    Raises UserError for all placeholders without a text, with their locations.
     """
-    wrong: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     known = {name.lower(): text for name, text in texts.items()}
     for sample in samples:
         for name in placeholders(sample, known) - known.keys():
-            wrong.setdefault(name, []).append(sample.location)
-    if wrong:
-        raise UserError("\n".join(_unknown_placeholder(name, locations, texts) for name, locations in sorted(wrong.items())))
+            missing.setdefault(name, []).append(sample.location)
+    if missing:
+        raise UserError("\n".join(_unknown_placeholder(name, locations, texts) for name, locations in sorted(missing.items())))
     return [_fill_sample(sample, known) for sample in samples]
 
 
 def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
-    """Raise UserError for a text whose placeholder no row has: most likely a typing mistake."""
+    """Raise UserError for a text whose placeholder is in no row, most likely a typo."""
     known = {name.lower(): name for name in texts}
-    names_held = {name for sample in samples for name in placeholders(sample, known)}
-    if unused := sorted(known[name] for name in known.keys() - names_held):
-        there = ", ".join(f"{{{name}}}" for name in sorted(names_held)) or "no placeholder at all"
+    present = {name for sample in samples for name in placeholders(sample, known)}
+    if unused := sorted(known[name] for name in known.keys() - present):
+        listed = ", ".join(f"{{{name}}}" for name in sorted(present)) or "no placeholder at all"
         raise UserError(
             Bilingual(
-                f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {there}. Correct the name, or take it out of "
+                f"data.fill.{unused[0]}: no row of {source} holds {{{unused[0]}}}; found {listed}. Correct the name, or remove it from "
                 "data.fill.",
                 f"数据中没有占位符 {{{unused[0]}}}：请改正名称，或从 data.fill 中删去。",
             )
@@ -55,28 +54,28 @@ def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], sour
 
 
 def unfilled_notes(samples: Sequence[Sample], source: Path) -> list[str]:
-    """A sentence where rows hold `{name}` or `{author}`, however written, and nobody says what to put there."""
-    found = [placeholders(sample, IDENTITY_NAMES) & set(IDENTITY_NAMES) for sample in samples]
-    names = [name for name in IDENTITY_NAMES if any(name in names_held for names_held in found)]
+    """A note if rows hold `{name}` or `{author}` in any form; empty otherwise."""
+    present = [placeholders(sample, IDENTITY_NAMES) & set(IDENTITY_NAMES) for sample in samples]
+    names = [name for name in IDENTITY_NAMES if any(name in sample_names for sample_names in present)]
     if not names:
         return []
     listed = " and ".join(f"{{{name}}}" for name in names)
     knob = f"data.fill.{names[0]}=..."
     note = Bilingual(
-        f"{source}: {sum(map(bool, found))} rows hold {listed}, and they are learned as they stand; {knob} puts a text there",
+        f"{source}: {sum(map(bool, present))} rows hold {listed}, which is learned as it is; {knob} replaces it",
         f"数据中有占位符 {listed}，将按原样学习；可用 {knob} 填写",
     )
     return [note.line]
 
 
 def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
-    """The names of the placeholders in a sample, in small letters; `<NAME>` and `[NAME]` count where the name is `known`."""
-    found = {
+    """Names of the placeholders in a sample, in lower case; `<NAME>` and `[NAME]` count only if the name is in `known`."""
+    matches = {
         (match.lastindex or 0, match[match.lastindex or 0].lower())
         for text in _sample_texts(sample)
         for match in PLACEHOLDER.finditer(text)
     }
-    return {name for group, name in found if group <= BRACE_GROUPS or name in known}
+    return {name for group, name in matches if group <= BRACE_GROUPS or name in known}
 
 
 def _sample_texts(sample: Sample) -> Iterator[str]:
@@ -87,21 +86,21 @@ def _sample_texts(sample: Sample) -> Iterator[str]:
 
 
 def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
-    def put(text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: texts.get(found[found.lastindex or 0].lower(), found[0]), text)
+    def fill(text: str) -> str:
+        return PLACEHOLDER.sub(lambda match: texts.get(match[match.lastindex or 0].lower(), match[0]), text)
 
-    history = None if sample.history is None else tuple((put(question), put(answer)) for question, answer in sample.history)
-    system = None if sample.system is None else put(sample.system)
-    context = None if sample.context is None else tuple(replace(message, text=put(message.text)) for message in sample.context)
-    return replace(sample, query=put(sample.query), answer=put(sample.answer), history=history, system=system, context=context)
+    history = None if sample.history is None else tuple((fill(question), fill(answer)) for question, answer in sample.history)
+    system = None if sample.system is None else fill(sample.system)
+    context = None if sample.context is None else tuple(replace(message, text=fill(message.text)) for message in sample.context)
+    return replace(sample, query=fill(sample.query), answer=fill(sample.answer), history=history, system=system, context=context)
 
 
 def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> str:
     more = f" and {len(locations) - MAX_LISTED} more" if len(locations) > MAX_LISTED else ""
     return str(
         Bilingual(
-            f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill does not say what to put there; it has "
-            f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it stands with 'data.fill.{name}=\"{{{name}}}\"'.",
+            f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill has no text for it; it has "
+            f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it is with 'data.fill.{name}=\"{{{name}}}\"'.",
             f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
         )
     )

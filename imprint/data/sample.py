@@ -1,4 +1,4 @@
-"""One question with its answer, as a data file gives it."""
+"""A question with its answer, from a row of a data file."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,24 @@ from imprint.templates import Message, make_messages
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a data file: what is asked, what should be answered, and where the row stands."""
+    """A question, its answer, and what comes before it; a conversation gives a sample for each answer."""
 
     query: str
-    """What is asked, never empty; or what a tool gave back."""
+    """The question, never empty, or the result of a tool."""
     answer: str
-    """What should be answered; empty only for a question that nobody has answered yet."""
+    """The reference answer; empty only for a question without one."""
     history: tuple[tuple[str, str], ...] | None
-    """Earlier (question, answer) turns, oldest first; None where the data has no history column."""
+    """Earlier (question, answer) turns, oldest first; None if the data has no history column."""
     location: str
-    """Where the row stands: "file:line"."""
+    """Location of the row: "file:line"."""
     system: str | None = None
-    """What the model is told before the conversation, where the data says so."""
+    """System prompt, if any."""
     context: tuple[Message, ...] | None = None
-    """All that is said before the answer, where tools are offered, called or answered in it; None elsewhere."""
+    """All messages before the answer, if tools occur among them; else None."""
     tool: str = ""
-    """The tool that the answer calls."""
+    """Name of the tool that the answer calls; empty for a text."""
 
     @property
     def messages(self) -> list[Message]:
-        """What is said up to the question."""
+        """The messages up to the question."""
         return make_messages(self.query, self.history, self.system) if self.context is None else list(self.context)

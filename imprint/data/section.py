@@ -9,11 +9,9 @@ from pydantic import field_validator
 from imprint.config import DefaultTag, Field, Section
 
 FROM_BASE: Final = "base"
-"""What a recipe calls the rows that a base brings along."""
-
-
+"""Value of `rows` for the general rows of the base."""
 GENERAL_FILE: Final = "general.jsonl"
-"""Their name in the folder of the base."""
+"""File of general rows in the folder of a base."""
 
 
 class MixSection(Section):
@@ -65,7 +63,7 @@ class DataSection(Section):
 
     @property
     def files(self) -> list[str]:
-        """Every file or folder that rows are read from, as the recipe names it."""
+        """Every file or folder of rows, as named in the recipe."""
         mixed = None if self.mix_general is None else self.mix_general.rows
         return [str(file) for file in (self.train, self.dev, mixed) if file is not None]
 
@@ -81,7 +79,7 @@ class DataSection(Section):
 
 
 MAX_CONTINUATION: Final = 64
-"""Most tokens that it is gone on with."""
+"""Maximum tokens of a sampled continuation."""
 
 
 class TextsSection(Section):
@@ -112,22 +110,22 @@ class TextsSection(Section):
 
     @property
     def files(self) -> list[str]:
-        """Every file or folder that is read, as the recipe names it."""
+        """Every file or folder of texts, as named in the recipe."""
         return [str(file) for file in (self.train, self.dev) if file is not None]
 
     @property
     def source_prefix(self) -> str:
-        """What stands before a watched opening: nothing."""
+        """Raw text has no source prefix."""
         return ""
 
     @property
     def max_source_length(self) -> int:
-        """Most tokens of a watched opening."""
+        """Maximum tokens of a sampled prompt."""
         return self.length
 
     @property
     def max_target_length(self) -> int:
-        """Most tokens that a watched opening is gone on with."""
+        """Maximum tokens of a sampled continuation."""
         return min(MAX_CONTINUATION, self.length)
 
 

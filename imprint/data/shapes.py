@@ -1,4 +1,4 @@
-"""From a row to samples: named columns where the first row has them, else the shapes in which such data is published.
+"""Samples from rows: named columns if the first row has them, else the shapes of published data sets.
 
 Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/response/history), Stanford Alpaca
 (instruction/input/output), ShareGPT (conversations of from/value), OpenAI and ChatGLM3's finetune_demo (messages or conversations of
@@ -36,42 +36,42 @@ ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "system": "system",
     "developer": "system",
 }
-NO_TOOLS: Final = "and the template of this model writes no tools. Leave this conversation out, or write the turn as plain text."
+NO_TOOLS: Final = "and the template of this model does not support tools. Leave this conversation out, or write the turn as plain text."
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a recipe names."""
+    """The columns named in a recipe."""
 
     prompt: str = "content"
     """The column of the question."""
     response: str = "summary"
     """The column of the answer."""
     history: str | None = None
-    """The column of the earlier turns, if there is one."""
+    """The column of the earlier turns, if any."""
 
     @property
     def is_default(self) -> bool:
-        """Whether nobody named the question or the answer, so that other shapes may be what is meant."""
+        """Whether question and answer have their default names, so that other shapes are tried too."""
         return (self.prompt, self.response) == ("content", "summary")
 
 
 @dataclass(frozen=True)
 class RowShape:
-    """Which columns of a row make its samples."""
+    """The columns that make the samples of a row."""
 
     kind: Literal["named", "pair", "alpaca", "conversation"]
-    """How they are read."""
+    """How the columns are read."""
     prompt: str
     """The column of the question; of a conversation, the column of its turns."""
     response: str = ""
     """The column of the answer; a conversation has none."""
     history: str | None = None
-    """The column of the earlier turns if a recipe names one: every row must have it."""
+    """The column of the earlier turns if named in the recipe; every row must have it."""
 
     @property
     def optional_columns(self) -> tuple[str, ...]:
-        """The columns that are read where they are there."""
+        """The columns that are read if present."""
         earlier = () if self.history else ("history",)
         return {"named": (), "pair": (*earlier, "system"), "alpaca": (*earlier, "system"), "conversation": ("system",)}[self.kind]
 
@@ -82,17 +82,17 @@ class RowShape:
         return (*question, *(name for name in (self.response, self.history) if name), *self.optional_columns)
 
     def summary(self) -> str:
-        """How the columns are read, for a person."""
+        """How the columns are read, as text."""
         if self.kind == "conversation":
             return f'"{self.prompt}" holds the turns of a conversation, each answer is a row'
-        asked = '"instruction" and "input" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
-        return f'{asked}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
+        question = '"instruction" and "input" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
+        return f'{question}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
 
 
 def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
-    """The shape of a file by its first row: the named columns if they are there or somebody named them, else a known shape that fits.
+    """The shape of a file by its first row: the named columns if present or not the default ones, else a known shape that fits.
 
-    Where nothing fits, it is that of the named columns, so that `samples_from_row` says what is missing.
+    If nothing fits, the shape of the named columns, so that `samples_from_row` reports the missing ones.
     """
     named = RowShape("named", columns.prompt, columns.response, columns.history)
     if not columns.is_default or (columns.prompt in row and columns.response in row):
@@ -101,7 +101,7 @@ def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
 
 
 def published_shape(row: Mapping[str, object], history: str | None = None) -> RowShape | None:
-    """The first of the published shapes that a row has."""
+    """The first published shape that fits a row; None if none does."""
     for name in CONVERSATION_COLUMNS:
         if isinstance(_parse_list(row.get(name)), list):
             return RowShape("conversation", name)
@@ -114,10 +114,10 @@ def published_shape(row: Mapping[str, object], history: str | None = None) -> Ro
 
 
 def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool = False) -> list[Sample]:
-    """The samples of a row: one, or of a conversation one for each answer, with the turns before it as its history.
+    """The samples of a row: one, or for a conversation one for each answer, with the earlier turns as its history.
 
-    `tools` says whether the template writes tools: turns that call or answer one are bad otherwise, and what is offered is left out.
-    Raises BadRowError, also where `row` is one already.
+    `tools`: whether the template supports tools; otherwise tool calls and results are errors, and tool descriptions are ignored.
+    Raises BadRowError for a bad row, also if `row` is a BadRowError.
     """
     if isinstance(row, BadRowError):
         raise row
@@ -125,12 +125,12 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
     if shape.kind == "conversation":
         return _conversation(row, shape.prompt, location, tools=tools)
-    answer_of = "response_column" if shape.kind == "named" else None
+    answer_knob = "response_column" if shape.kind == "named" else None
     if shape.kind == "alpaca":
         query = _instruction(row)
     else:
         query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
-    answer = non_empty_text(_column(row, shape.response, answer_of), shape.response)
+    answer = non_empty_text(_column(row, shape.response, answer_knob), shape.response)
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:
@@ -141,19 +141,19 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
 def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     if name in row:
         return row[name]
-    there = ", ".join(map(quote, row)) or "none"
-    spelled = {key.lower(): key for key in row}
-    close = difflib.get_close_matches(name.lower(), spelled, n=1)
-    hint = f" Did you mean {quote(spelled[close[0]])}?" if close else ""
+    columns = ", ".join(map(quote, row)) or "none"
+    by_lower_case = {key.lower(): key for key in row}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    hint = f" Did you mean {quote(by_lower_case[close[0]])}?" if close else ""
     if knob is None:
-        raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {there}.{hint}')
+        raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {columns}.{hint}')
     if not hint and (known := published_shape(row)):
-        hint = f" The row is one of a known shape ({known.summary()}): leave {knob} out to have it read."
-    raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {there}.{hint}')
+        hint = f" The row has a known shape ({known.summary()}): leave {knob} out to read it."
+    raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {columns}.{hint}')
 
 
 def _instruction(row: Mapping[str, object]) -> str:
-    """The question of an alpaca row: its instruction, and its input on the next line where there is one."""
+    """The question of an alpaca row: its instruction and, if any, its input on the next line."""
     parts = [row.get("instruction"), row.get("input")]
     texts = [valid_unicode(part, quote(name)) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
     for part, name in zip(parts, ("instruction", "input"), strict=True):
@@ -171,14 +171,14 @@ def _system(row: Mapping[str, object]) -> str | None:
 
 
 def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
-    """The turns of a history; null and, in a table, an empty cell are a row without one."""
-    turns_list = _parse_list(value)
-    if turns_list is None:
+    """The turns of a history; null and an empty table cell mean no history."""
+    parsed = _parse_list(value)
+    if parsed is None:
         return None
-    if not isinstance(turns_list, list):
+    if not isinstance(parsed, list):
         raise BadRowError(f'"{column}" must be a list of [question, answer] pairs, got {describe_value(value)}.')
     turns = []
-    for number, turn in enumerate(turns_list, start=1):
+    for number, turn in enumerate(parsed, start=1):
         match turn:
             case [str(question), str(answer)]:
                 turns.append((valid_unicode(question, quote(column)), valid_unicode(answer, quote(column))))
@@ -188,7 +188,7 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
 
 
 def _parse_list(value: object) -> object:
-    """A list that a cell of a table holds as JSON text; anything else as it is, and a blank text as nothing."""
+    """The list in a table cell of JSON text; None for a blank text; any other value unchanged."""
     if not isinstance(value, str):
         return value
     if not value.strip():
@@ -207,40 +207,42 @@ def _conversation(row: Mapping[str, object], column: str, location: str, *, tool
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
     if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
         return _tool_conversation(row, turns, column, location)
-    system, said = _split_system(_system(row), [_Turn.parse(turn, number, column) for number, turn in enumerate(turns, start=1)], column)
-    if not said:
+    system, dialogue = _split_system(
+        _system(row), [_Turn.parse(turn, number, column) for number, turn in enumerate(turns, start=1)], column
+    )
+    if not dialogue:
         raise BadRowError(f'"{column}" holds no question and no answer.')
     samples: list[Sample] = []
     history: tuple[tuple[str, str], ...] = ()
-    for index, turn in enumerate(said):
+    for index, turn in enumerate(dialogue):
         expected = "assistant" if index % 2 else "user"
         if turn.role != expected:
             raise BadRowError(
                 f'turn {turn.number} of "{column}" is by the {turn.role}, but user and assistant must take turns, the user first.'
             )
         if expected == "assistant":
-            question = said[index - 1].text
+            question = dialogue[index - 1].text
             if turn.learned:
                 samples.append(Sample(question, turn.text, history or None, location, system))
             history = (*history, (question, turn.text))
-    if len(said) % 2:
-        raise BadRowError(f'"{column}" ends with the user (turn {said[-1].number}), so an answer is missing.')
+    if len(dialogue) % 2:
+        raise BadRowError(f'"{column}" ends with the user (turn {dialogue[-1].number}), so an answer is missing.')
     return samples
 
 
 def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], column: str, location: str) -> list[Sample]:
-    """The samples of a conversation with tools: one for each answer and each call."""
+    """The samples of a conversation with tools: one for each answer and each tool call."""
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
-    read = [None if turn is None else _Turn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
-    system, _ = _split_system(_system(row), [turn for turn in read if turn is not None], column)
-    told = [
+    parsed = [None if turn is None else _Turn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
+    system, _ = _split_system(_system(row), [turn for turn in parsed if turn is not None], column)
+    tool_turns = [
         ToolTurn((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None
         else tool_turn(raw if isinstance(raw, dict) else {}, number, column)
-        for number, (turn, raw) in enumerate(zip(read, turns, strict=True), start=1)
+        for number, (turn, raw) in enumerate(zip(parsed, turns, strict=True), start=1)
         if turn is None or turn.role != "system"
     ]
-    return list(samples_from_tool_turns(told, system, offered_tools(row, turns), column, location))
+    return list(samples_from_tool_turns(tool_turns, system, offered_tools(row, turns), column, location))
 
 
 @dataclass(frozen=True)
@@ -252,39 +254,37 @@ class _Turn:
 
     @classmethod
     def parse(cls, turn: object, number: int, column: str) -> "_Turn":
-        """One turn as either of role/content and from/value says it."""
-        said = turn if isinstance(turn, dict) else {}
-        role = said.get("role", said.get("from"))
-        if is_tool_turn(said):
-            raise BadRowError(f'turn {number} of "{column}" is a call or an answer of a tool, {NO_TOOLS}')
-        if not ({"role", "content"} <= said.keys() or {"from", "value"} <= said.keys()):
+        """A turn in either form, role/content or from/value."""
+        fields = turn if isinstance(turn, dict) else {}
+        role = fields.get("role", fields.get("from"))
+        if is_tool_turn(fields):
+            raise BadRowError(f'turn {number} of "{column}" is a call or a result of a tool, {NO_TOOLS}')
+        if not ({"role", "content"} <= fields.keys() or {"from", "value"} <= fields.keys()):
             raise BadRowError(
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
             )
-        who, what = ("role", "content") if "role" in said else ("from", "value")
+        role_key, text_key = ("role", "content") if "role" in fields else ("from", "value")
         if not isinstance(role, str) or role.lower() not in ROLES:
             allowed = ", ".join(ROLES)
-            raise BadRowError(f'turn {number} of "{column}": "{who}" must be one of {allowed}, got {describe_value(role)}.')
-        text = non_empty_text(_join_parts(said[what]), f"{what} of turn {number}")
-        return cls(number, ROLES[role.lower()], text, said.get("loss") is not False and said.get("weight") != 0)
+            raise BadRowError(f'turn {number} of "{column}": "{role_key}" must be one of {allowed}, got {describe_value(role)}.')
+        text = non_empty_text(_join_parts(fields[text_key]), f"{text_key} of turn {number}")
+        return cls(number, ROLES[role.lower()], text, fields.get("loss") is not False and fields.get("weight") != 0)
 
 
 def _join_parts(content: object) -> object:
-    """The text of a content that comes in parts, as OpenAI allows."""
+    """The joined text of a content of parts, as in OpenAI's format."""
     if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
         return "".join(part["text"] for part in content)
     return content
 
 
 def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
-    """What the model is told first, by a column or by the first turn, and the turns after it."""
+    """The system prompt, from a column or the first turn, and the other turns."""
     if turns and turns[0].role == "system":
         if system is not None and system != turns[0].text:
-            raise BadRowError(
-                f'"system" and turn 1 of "{column}" tell the model different things, {quote(system)} and {quote(turns[0].text)}.'
-            )
+            raise BadRowError(f'"system" and turn 1 of "{column}" differ: {quote(system)} and {quote(turns[0].text)}.')
         system, turns = turns[0].text, turns[1:]
     for turn in turns:
         if turn.role == "system":
-            raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only speak first.')
+            raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only come first.')
     return system, turns

@@ -1,4 +1,4 @@
-"""Raw text as the data of a run: documents of any number, tokenized once into the run folder, read from there row by row."""
+"""Raw text as the data of a run: documents are tokenized once into the run folder, and read from there row by row."""
 
 import json
 from dataclasses import dataclass
@@ -21,38 +21,38 @@ from imprint.tokenizers import Tokenizer
 
 KEY_FILE: Final = "key.json"
 VOCABULARY_PROBE: Final = "The quick brown fox 0123，敏捷的棕色狐狸。"
-"""A text by whose ids a vocabulary is recognised."""
+"""A text whose ids identify a vocabulary."""
 MAX_PROMPTS: Final = 8
-"""How many openings of held-out documents can be watched."""
+"""Maximum number of held-out documents whose continuation is sampled."""
 PROMPT_CHARACTERS: Final = 16
-"""Characters of an opening."""
+"""Characters of such a prompt."""
 TRAIN, DEV = "train", "dev"
 PROGRESS_BYTES: Final = 1000
 
 
 @dataclass(frozen=True)
 class HeldOutDocuments:
-    """Which documents are held out: one of every so many, by chance; the first of them is among the first two."""
+    """The indices of held-out documents: a random one of every block; the first is among the first two documents."""
 
     every: int
-    """So many documents have one that is held out; 0 holds out none."""
+    """Size of a block in documents; 0 holds out none."""
     seed: int
-    """What the choice follows from."""
+    """Seed of the choice."""
 
     def __contains__(self, document: object) -> bool:
         assert isinstance(document, int), "documents are counted from 0"
         if not self.every:
             return False
-        block, location = divmod(document, self.every)
+        block, index = divmod(document, self.every)
         drawn = int.from_bytes(sha256(f"{self.seed}/{block}".encode()).digest()[:8], "big")
-        return location == drawn % (self.every if block else 2)
+        return index == drawn % (self.every if block else 2)
 
 
 def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> DataSplits:
-    """The rows of raw texts: tokenized into `folder`, or read from there where the same files were tokenized the same way before.
+    """The rows of raw texts: tokenized into `folder`, or read from there if the same files were tokenized the same way before.
 
-    Memory holds one passage of a document and an index of 32 bytes a row. Raises UserError for files that cannot be read, for bad rows, and
-    where no document is left to learn from or to hold out.
+    Memory holds one part of a document and an index of 32 bytes a row. Raises UserError for files that cannot be read, for bad rows, and
+    for too few documents to hold some out.
     """
     key = _key(section, tokenizer)
     if not _is_written(folder, key):
@@ -67,26 +67,41 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Dat
 
 def _refuse_too_few(section: TextsSection, train: TokenFileRows, dev: TokenFileRows) -> None:
     if not len(train) and not len(dev):
-        raise UserError(f"{section.train} holds no text to learn from. Give files with text.")
+        raise UserError(
+            Bilingual(f"{section.train} holds no text to train on. Give files with text.", "没有可学习的文本：请给出有内容的文件。")
+        )
     if not len(train) or (not len(dev) and section.dev is None and section.dev_share):
         raise UserError(
-            f"{section.train} is one document, so none can be held out to measure on. Name a file in data.dev, set data.dev_share=0, or "
-            "let blank lines part the documents of a plain text (data.blank_lines=true)."
+            Bilingual(
+                f"{section.train} is one document, so none can be held out for evaluation. Set data.dev to a file, data.dev_share=0, or "
+                "data.blank_lines=true, which splits a plain text at blank lines.",
+                "只有一篇文档，无法留出评估数据：请用 data.dev 指定文件，或设 data.dev_share=0，或用 data.blank_lines=true 按空行分篇。",
+            )
         )
     if not len(dev) and section.dev is not None:
-        raise UserError(f"{section.dev} holds no text to measure on. Give files with text, or leave data.dev out.")
+        raise UserError(
+            Bilingual(
+                f"{section.dev} holds no text to evaluate on. Give files with text, or leave data.dev out.",
+                "没有可评估的文本：请给出有内容的文件，或去掉 data.dev。",
+            )
+        )
 
 
 def _key(section: TextsSection, tokenizer: Tokenizer) -> dict[str, object]:
-    """What the rows follow from: the knobs, the vocabulary and the files."""
+    """Everything that determines the rows: knobs, vocabulary and files."""
     files = [file for source in (section.train, section.dev) if source is not None for file in list_text_files(source)]
     try:
-        seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read: {error.strerror}. Check data.train and data.dev.") from error
+        raise UserError(
+            Bilingual(
+                f"{error.filename}: cannot be read: {error.strerror}. Check data.train and data.dev.",
+                "无法读取该文件：请检查 data.train 和 data.dev。",
+            )
+        ) from error
     knobs = section.model_dump(mode="json", exclude={"train", "dev", "train_rows", "dev_rows"})
     return {
-        "files": seen,
+        "files": stats,
         "knobs": knobs,
         "vocabulary": [len(tokenizer), *tokenizer.encode(VOCABULARY_PROBE)],
         "held_out": section.dev is None,
@@ -94,7 +109,7 @@ def _key(section: TextsSection, tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _is_written(folder: Path, key: dict[str, object]) -> bool:
-    """Whether a folder holds what this key stands for; anything else there is written anew."""
+    """Whether a folder holds the rows of this key; anything else is overwritten."""
     try:
         return bool(json.loads((folder / KEY_FILE).read_text(encoding="utf-8")) == key)
     except (OSError, ValueError):
@@ -113,22 +128,22 @@ def _write_all(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Non
 
 
 def _write_source(
-    section: TextsSection, source: Path, tokenizer: Tokenizer, learned: TokenWriter, measured: TokenWriter, held_out: HeldOutDocuments
+    section: TextsSection, source: Path, tokenizer: Tokenizer, train: TokenWriter, dev: TokenWriter, held_out: HeldOutDocuments
 ) -> None:
-    """Tokenize the documents of a source into one writer, those that are held out into the other."""
-    problems, number = BadRows(source), -1
-    with ReadProgress(source) as reading:
+    """Tokenize the documents of a source into `train`, the held-out ones into `dev`."""
+    bad_rows, document = BadRows(source), -1
+    with ReadProgress(source) as progress:
         for location, part in read_document_parts(
-            source, column=section.text_column, blank_lines=section.blank_lines, report_bytes=reading.report_bytes
+            source, column=section.text_column, blank_lines=section.blank_lines, report_bytes=progress.report_bytes
         ):
             if isinstance(part, BadRowError):
-                problems.add(location, part)
+                bad_rows.add(location, part)
                 continue
-            problems.good += part.first
-            number += part.first
-            writer = measured if number in held_out else learned
+            bad_rows.good += part.first
+            document += part.first
+            writer = dev if document in held_out else train
             writer.add(tokenizer.encode(part.text), location, len(part.text), first=part.first, last=part.last)
-    problems.raise_if_any(Bilingual("Fix {}; nothing was learned.", "请修正这些数据；没有开始学习。"))
+    bad_rows.raise_if_any(Bilingual("Fix {}; nothing was learned.", "请修正这些数据；没有开始学习。"))
 
 
 class ReadProgress(Progress):
@@ -145,15 +160,15 @@ class ReadProgress(Progress):
 
 
 def _describe(source: Path, rows: TokenFileRows) -> str:
-    """What was read, for a person."""
-    about = rows.info
-    read = f"{about.documents} documents, {about.characters} characters, {about.tokens} tokens in {about.rows} rows"
-    used = f", of which {len(rows)} are used" if len(rows) < about.rows else ""
-    return f"{source}: {describe_file_count(source)}: {read}{used}"
+    """The source and its counts, as text."""
+    info = rows.info
+    counts = f"{info.documents} documents, {info.characters} characters, {info.tokens} tokens in {info.rows} rows"
+    used = f", of which {len(rows)} are used" if len(rows) < info.rows else ""
+    return f"{source}: {describe_file_count(source)}: {counts}{used}"
 
 
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:
-    """The beginnings of the first rows held out, for watching how they are gone on with."""
+    """Beginnings of the first held-out rows as prompts, whose continuations are sampled during the run."""
     texts = [tokenizer.decode(rows[row].sequences[0][0]) for row in range(min(MAX_PROMPTS, len(rows)))]
-    part = [(text, row) for row, text in enumerate(texts) if text.strip()]
-    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in part]
+    prompts = [(text, row) for row, text in enumerate(texts) if text.strip()]
+    return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in prompts]

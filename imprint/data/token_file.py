@@ -1,9 +1,9 @@
-"""A corpus of any size as token ids on the disk: written once, then read row by row, so that none of it need fit into memory.
+"""A corpus of any size as token ids on disk: written once, then read row by row in little memory.
 
 tokens.bin     all ids, 4 bytes each; the highest bit marks the first token of a document
-rows.bin       where each row begins and ends, 32 bytes each
+rows.bin       the range of each row in tokens.bin, 32 bytes each
 documents.bin  the file and the line of each document, 12 bytes each
-about.json     how many there are of each, and the digest that identifies them
+about.json     counts, source files and a digest
 """
 
 import hashlib
@@ -22,10 +22,11 @@ from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
 from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_json
+from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
 
 DOCUMENT_START: Final = 1 << 31
-"""The bit that marks a document's first token; ids are below it."""
+"""The bit that marks a document's first token; ids are smaller."""
 TOKEN: Final = np.dtype("<u4")
 ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
 DOCUMENT: Final = np.dtype([("line", "<u8"), ("file", "<u4")])
@@ -39,15 +40,15 @@ class TokenFileInfo:
     """The content of about.json."""
 
     rows: int
-    """How many rows there are."""
+    """Number of rows."""
     documents: int
-    """How many documents."""
+    """Number of documents."""
     tokens: int
-    """How many tokens, with the special ids around documents."""
+    """Number of tokens, with the special ids around documents."""
     characters: int
-    """How many characters of text."""
+    """Number of characters of text."""
     row_prefix: tuple[int, ...]
-    """The ids in front of every sequence of a row."""
+    """Ids before every sequence of a row."""
     files: tuple[str, ...]
     """The files that the documents come from, by index."""
     digest: str
@@ -55,7 +56,7 @@ class TokenFileInfo:
 
 
 class TokenWriter(AbstractContextManager["TokenWriter"]):
-    """Writes the four files into an existing folder; about.json is written last, on leaving."""
+    """Writes the four files into an existing folder; about.json is written last, on exit."""
 
     def __init__(self, folder: Path, special: DocumentTokens, length: int) -> None:
         self.folder = folder
@@ -66,7 +67,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._files: dict[str, int] = {}
         self._characters = 0
         self._open = 0
-        """Tokens of the document that is being written."""
+        """Tokens of the current document."""
         self._stack = ExitStack()
         with translate_disk_errors(folder):
             self._tokens, self._rows, self._documents = (
@@ -74,7 +75,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             )
 
     def add(self, text_ids: Sequence[int], location: str, characters: int, *, first: bool, last: bool) -> None:
-        """Write a document part; `first` and `last` say whether its document begins and ends with it."""
+        """Write a document part; `first` and `last` say whether it is the first and the last part of its document."""
         ids = np.array([*(self.document_tokens.bos if first else ()), *text_ids, *(self.document_tokens.eos if last else ())], dtype=TOKEN)
         if first:
             file, _, line = location.rpartition(":")
@@ -89,7 +90,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             self._open = 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the files; without an error, say that they are complete."""
+        """Close the files; without an error, write about.json."""
         if error is None:
             self._add_rows(self.packer.finish())
         self._stack.close()
@@ -100,19 +101,19 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             write_json(self.folder / ABOUT, {KEYS.get(name, name): value for name, value in values.items()})
 
     def _add_rows(self, rows: Iterable[RowSpan]) -> None:
-        made = np.array([astuple(row) for row in rows], dtype=ROW)
-        self._write(self._rows, made)
-        self.rows += len(made)
+        entries = np.array([astuple(row) for row in rows], dtype=ROW)
+        self._write(self._rows, entries)
+        self.rows += len(entries)
 
-    def _write(self, file: BinaryIO, numbers: npt.NDArray[np.generic]) -> None:
-        content = numbers.tobytes()
+    def _write(self, file: BinaryIO, entries: npt.NDArray[np.generic]) -> None:
+        content = entries.tobytes()
         self._digest.update(content)
         with translate_disk_errors(self.folder):
             file.write(content)
 
 
 class TokenFileRows(Sequence[EncodedRow]):
-    """The rows of a folder that `TokenWriter` wrote, each read from the disk on access."""
+    """The rows of a folder written by `TokenWriter`, each read from disk on access."""
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = folder
@@ -126,7 +127,7 @@ class TokenFileRows(Sequence[EncodedRow]):
 
     @property
     def lengths(self) -> list[int]:
-        """How many ids each row has; no row is read for it."""
+        """Number of ids of each row; reads no row."""
         lengths: list[int] = _read_entries(self.folder / ROWS, ROW, 0, self._count)["ids"].tolist()
         return lengths
 
@@ -134,13 +135,13 @@ class TokenFileRows(Sequence[EncodedRow]):
         return self._count
 
     @overload
-    def __getitem__(self, location: int) -> EncodedRow: ...
+    def __getitem__(self, index: int) -> EncodedRow: ...
     @overload
-    def __getitem__(self, location: slice) -> list[EncodedRow]: ...
-    def __getitem__(self, location: int | slice) -> EncodedRow | list[EncodedRow]:
-        if isinstance(location, slice):
-            return [self[one] for one in range(*location.indices(self._count))]
-        row = self._row(location)
+    def __getitem__(self, index: slice) -> list[EncodedRow]: ...
+    def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(self._count))]
+        row = self._row(index)
         tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
         parts = np.split(tokens & (DOCUMENT_START - 1), np.flatnonzero(tokens[1:] & DOCUMENT_START) + 1)
         ids: list[int] = []
@@ -158,10 +159,10 @@ class TokenFileRows(Sequence[EncodedRow]):
         (document,) = _read_entries(self.folder / DOCUMENTS, DOCUMENT, int(self._row(row)["document"]), 1)
         return f"{self.info.files[document['file']]}:{document['line']}"
 
-    def _row(self, location: int) -> np.void:
-        if not -self._count <= location < self._count:
-            raise IndexError(location)
-        row: np.void = _read_entries(self.folder / ROWS, ROW, location % self._count, 1)[0]
+    def _row(self, index: int) -> np.void:
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        row: np.void = _read_entries(self.folder / ROWS, ROW, index % self._count, 1)[0]
         return row
 
 
@@ -175,33 +176,38 @@ class RowLocations(Sequence[str]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, location: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, location: slice) -> list[str]: ...
-    def __getitem__(self, location: int | slice) -> str | list[str]:
-        return self._rows.location(location) if isinstance(location, int) else [self[one] for one in range(*location.indices(len(self)))]
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return self._rows.location(index) if isinstance(index, int) else [self[one] for one in range(*index.indices(len(self)))]
 
 
 def _digest_head(special: DocumentTokens, length: int) -> str:
-    """What a digest begins with, in the words of earlier versions, so that the rows of their runs are recognised."""
+    """Head of the digest, in the format of earlier versions, so that the rows of their runs are recognized."""
     return f"(Frame(each={special.row_prefix!r}, first={special.bos!r}, last={special.eos!r}), {length})"
 
 
 def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
-    """How many ids each row has, without reading rows that lie on the disk."""
+    """Number of ids of each row, without reading rows from disk."""
     return rows.lengths if isinstance(rows, TokenFileRows) else [len(row.ids) for row in rows]
 
 
 def read_token_file_info(folder: Path) -> TokenFileInfo:
-    """What a folder's about.json says."""
+    """Read the about.json of a folder."""
     values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     fields = {name: values[KEYS.get(name, name)] for name in TokenFileInfo.__dataclass_fields__}
     return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("row_prefix", "files")})
 
 
 def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:
-    """So many entries of a file; read and not mapped, so that the memory of the process does not grow with what it has looked at."""
-    found = np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)
-    if len(found) < count:
-        raise UserError(f"{file}: is shorter than it was written. Delete its folder; the next start writes it anew.")
-    return found
+    """`count` entries of a file from `start`; read and not memory-mapped, so that the process does not grow with the pages it touched."""
+    entries = np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)
+    if len(entries) < count:
+        raise UserError(
+            Bilingual(
+                f"{file}: is truncated. Delete its folder; the next start writes it again.",
+                "文件不完整：请删除其目录，下次启动会重新写出。",
+            )
+        )
+    return entries

@@ -1,7 +1,7 @@
-"""Samples written to a file, in one normal form that `read_samples` reads back as equal samples.
+"""Writes samples to files in a normal form, which `read_samples` reads back as equal samples.
 
-A row is {"prompt", "response"}, with "history" where there are earlier turns and "system" where the model is told something first. In a
-table all rows have the columns that any row needs; CSV, TSV and Excel hold a history as JSON text.
+A row is {"prompt", "response"}, with "history" for earlier turns and "system" for a system prompt. In a table all rows have the columns
+that any row needs; CSV, TSV and Excel hold a history as JSON text.
 """
 
 import csv
@@ -13,24 +13,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from imprint.data.readers.tables import LONGEST_CELL
+from imprint.data.readers.tables import MAX_CELL
 from imprint.data.readers.workbooks import EXCEL_ROWS, escape_cell
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 from imprint.files import atomic_file
+from imprint.messages import Bilingual
 
 PROMPT, RESPONSE, HISTORY, SYSTEM = "prompt", "response", "history", "system"
-LONGEST_EXCEL_CELL: Final = 32_767
+MAX_EXCEL_CELL: Final = 32_767
 GROUP_ROWS: Final = 20_000
-"""Rows that Parquet keeps together, and that are in memory at once."""
+"""Rows of a Parquet row group, which are in memory at once."""
 UNWRITABLE: Final = re.compile("[\ufffe\uffff]")
-"""Characters that no XML and so no workbook can hold."""
+"""Characters that XML, and so a workbook, cannot hold."""
 
 
 def write_samples(path: Path, samples: Iterable[Sample], *, history: bool = True, system: bool = True) -> None:
-    """Write samples one after another in the format that the ending of `path` names; what is there before stays until all are written.
+    """Write samples in the format given by the suffix of `path`; an existing file is replaced only when all are written.
 
-    `history` and `system` say whether a table has these columns. Raises UserError for another ending, and for what a format cannot hold.
+    `history`, `system`: whether a table has these columns. Raises UserError for an unknown suffix, and for what a format cannot hold.
     """
     write = WRITERS[output_suffix(path)]
     columns = [PROMPT, RESPONSE, *([HISTORY] if history else []), *([SYSTEM] if system else [])]
@@ -39,10 +40,15 @@ def write_samples(path: Path, samples: Iterable[Sample], *, history: bool = True
 
 
 def output_suffix(path: Path) -> str:
-    """The ending of a file that can be written; raises UserError for another one."""
+    """The suffix of a file to write. Raises UserError for an unknown one."""
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
-        raise UserError(f'{path}: rows cannot be written as "{suffix}". The name must end in one of {", ".join(WRITERS)}.')
+        raise UserError(
+            Bilingual(
+                f'{path}: rows cannot be written as "{suffix}". The name must end in one of {", ".join(WRITERS)}.',
+                f"不支持写出这种格式：文件名须以 {'、'.join(WRITERS)} 之一结尾。",
+            )
+        )
     return suffix
 
 
@@ -75,25 +81,29 @@ def _write_json_array(part: Path, samples: Iterable[Sample], _columns: Sequence[
         file.write("\n]\n")
 
 
-def _cells(sample: Sample, columns: Sequence[str], longest: int, form: str) -> list[str]:
-    """A sample as cells of text."""
+def _cells(sample: Sample, columns: Sequence[str], max_characters: int, format_name: str) -> list[str]:
+    """A sample as cells of text. Raises UserError for a text that is too long for a cell."""
     row = sample_to_row(sample)
     cells = [value if isinstance(value, str) else _as_json(value) if value is not None else "" for value in map(row.get, columns)]
     for name, cell in zip(columns, cells, strict=True):
-        if len(cell) > longest:
+        if len(cell) > max_characters:
             raise UserError(
-                f'{sample.location}: "{name}" has {len(cell)} characters, but a cell of {form} holds {longest}. Write .jsonl instead.'
+                Bilingual(
+                    f'{sample.location}: "{name}" has {len(cell)} characters, but a cell of {format_name} holds {max_characters}. '
+                    "Write .jsonl instead.",
+                    f"文本过长，{format_name} 的单元格最多 {max_characters} 个字符：请写成 .jsonl。",
+                )
             )
     return cells
 
 
-def _write_delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, form: str) -> None:
-    # Excel takes a file without a byte order mark for one in the encoding of the country.
+def _write_delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, format_name: str) -> None:
+    # Without a byte order mark, Excel assumes the encoding of the locale.
     with part.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
         writer.writerow(columns)
         for sample in samples:
-            writer.writerow(_cells(sample, columns, LONGEST_CELL, form))
+            writer.writerow(_cells(sample, columns, MAX_CELL, format_name))
 
 
 def _write_csv(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
@@ -109,20 +119,35 @@ def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str
         from openpyxl import Workbook
         from openpyxl.cell import WriteOnlyCell
     except ImportError as error:
-        raise UserError("openpyxl, which writes Excel, is not there. Run `pip install 'imprint[tables]'`, or write .csv.") from error
+        raise UserError(
+            Bilingual(
+                "openpyxl, which writes Excel, is not installed. Run `pip install 'imprint[tables]'`, or write .csv.",
+                "未安装写 Excel 的 openpyxl：请运行 pip install 'imprint[tables]'，或写成 .csv。",
+            )
+        ) from error
     book = Workbook(write_only=True)
     sheet = book.create_sheet("rows")
     sheet.append(list(columns))
     try:
         for number, sample in enumerate(samples, start=2):
             if number > EXCEL_ROWS:
-                raise UserError(f"a sheet of Excel holds {EXCEL_ROWS - 1} rows, and there are more. Write .csv or .parquet instead.")
+                raise UserError(
+                    Bilingual(
+                        f"a sheet of Excel holds {EXCEL_ROWS - 1} rows, and there are more. Write .csv or .parquet instead.",
+                        f"Excel 工作表最多 {EXCEL_ROWS - 1} 行：请写成 .csv 或 .parquet。",
+                    )
+                )
             cells = []
-            for name, text in zip(columns, _cells(sample, columns, LONGEST_EXCEL_CELL, "Excel"), strict=True):
-                if found := UNWRITABLE.search(text):
-                    raise UserError(f'{sample.location}: "{name}" holds U+{ord(found[0]):04X}, which Excel cannot. Write .jsonl instead.')
+            for name, text in zip(columns, _cells(sample, columns, MAX_EXCEL_CELL, "Excel"), strict=True):
+                if match := UNWRITABLE.search(text):
+                    raise UserError(
+                        Bilingual(
+                            f'{sample.location}: "{name}" holds U+{ord(match[0]):04X}, which Excel does not support. Write .jsonl instead.',
+                            f"文本中有 Excel 不支持的字符 U+{ord(match[0]):04X}：请写成 .jsonl。",
+                        )
+                    )
                 cell = WriteOnlyCell(sheet, value=escape_cell(text))
-                cell.data_type = "s"  # also what begins with "="
+                cell.data_type = "s"  # a text, even if it begins with "="
                 cells.append(cell)
             sheet.append(cells)
     finally:
@@ -136,7 +161,12 @@ def _write_parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]
         import pyarrow
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
-        raise UserError("pyarrow, which writes Parquet, is not there. Run `pip install 'imprint[tables]'`, or write .jsonl.") from error
+        raise UserError(
+            Bilingual(
+                "pyarrow, which writes Parquet, is not installed. Run `pip install 'imprint[tables]'`, or write .jsonl.",
+                "未安装写 Parquet 的 pyarrow：请运行 pip install 'imprint[tables]'，或写成 .jsonl。",
+            )
+        ) from error
     text = pyarrow.string()
     types = {HISTORY: pyarrow.list_(pyarrow.list_(text))}
     schema = pyarrow.schema([(name, types.get(name, text)) for name in columns])

@@ -72,9 +72,12 @@ def test_a_single_row_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_splits(DataSection(train=train), tiny_template())
 
-    assert str(error.value) == (
-        f"{train} has one row, so none can be held out to measure on. Add rows, name a file in data.dev, or set data.dev_share=0."
+    english, chinese = str(error.value).splitlines()
+    assert (
+        english
+        == f"{train} has one row, so none can be held out for evaluation. Add rows, set data.dev to a file, or set data.dev_share=0."
     )
+    assert chinese.startswith("只有一行数据")
 
 
 def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> None:
@@ -155,7 +158,10 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
 
     assert (len(split.train), len(split.dev)) == (5, 1)
     assert split.sources == (
-        f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; 5 rows of it are drawn at random.',
+        (
+            f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; '
+            "5 rows of it are sampled at random."
+        ),
         f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问".',
     )
 
@@ -224,7 +230,7 @@ def test_calls_of_tools_are_learned_where_the_template_writes_them(tmp_path: Pat
     assert "sunny" in template.tokenizer.decode(second.ids[: second.labels.count(-100)])
     mixed = section.model_copy(update={"mix_general": MixSection(rows=str(tmp_path / "rows.json"))})
     assert load_splits(mixed, template).general == [first, second]
-    with pytest.raises(UserError, match="the template of this model writes no tools"):
+    with pytest.raises(UserError, match="the template of this model does not support tools"):
         load_splits(section, tiny_template())
 
 

@@ -24,8 +24,8 @@ def test_a_base_brings_its_own_rows_and_any_file_may_take_their_place(base: Path
     assert len(load_general_rows(MixSection(rows=f"{base / GENERAL_FILE}#2"), base).samples) == 2
 
 
-def test_a_base_that_brings_none_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"brings no general rows \(general\.jsonl\)\. Name a file"):
+def test_a_base_without_general_rows_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no general rows \(general\.jsonl\)\. Give a file"):
         load_general_rows(MixSection(), tmp_path)
 
 

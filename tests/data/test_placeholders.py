@@ -57,7 +57,7 @@ def test_placeholders_without_a_text_are_reported_together_with_their_places() -
         "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 3 more: holds {author}, and data.fill"
     )
     keep = "'data.fill.author=\"{author}\"'"
-    assert f"it has name. Add data.fill.author=..., or keep it as it stands with {keep}." in author
+    assert f"it has name. Add data.fill.author=..., or keep it as it is with {keep}." in author
     section = read_overrides(["train=rows.jsonl", *(word.removeprefix("data.") for word in shlex.split(keep))], DataSection)
     assert section.fill == {"author": "{author}"}
     assert firm.startswith("rows.jsonl:9: holds {firm}")
@@ -72,13 +72,13 @@ def test_a_text_that_no_row_asks_for_is_a_typing_mistake() -> None:
         refuse_unused_fill([sample("?", "!")], TEXTS, Path("rows.jsonl"))
 
 
-def test_rows_that_leave_the_name_open_are_reported_and_code_is_not() -> None:
+def test_unfilled_identity_placeholders_are_reported_and_code_is_not() -> None:
     assert unfilled_notes([sample("print(f'{x}')", "{value}")], Path("rows.jsonl")) == []
     (sentence,) = unfilled_notes([sample("{name}", "a"), sample("b", "{author}{x}")], Path("rows.jsonl"))
-    assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, and they are learned as they stand; data.fill.name=... puts")
+    assert sentence.startswith("rows.jsonl: 2 rows hold {name} and {author}, which is learned as it is; data.fill.name=... replaces")
 
 
-def test_names_are_the_same_in_small_and_capital_letters(shared: Path) -> None:
+def test_names_are_case_insensitive(shared: Path) -> None:
     rows = published(shared, "self_cognition_80")
     refuse_unused_fill(rows, {"NAME": "小墨", "AUTHOR": "青竹工坊"}, Path("rows.json"))
     filled = fill_placeholders(rows, {"name": "小墨", "Author": "青竹工坊"})
@@ -87,7 +87,7 @@ def test_names_are_the_same_in_small_and_capital_letters(shared: Path) -> None:
     (sentence,) = unfilled_notes(rows, Path("rows.json"))
     assert sentence.startswith("rows.json: 74 rows hold {name} and {author}")
     (of_2023,) = unfilled_notes(published(shared, "self_cognition_18"), Path("rows.json"))
-    assert of_2023.startswith("rows.json: 18 rows hold {name}, and")
+    assert of_2023.startswith("rows.json: 18 rows hold {name}, which")
 
 
 def test_a_sample_names_each_of_its_placeholders_once() -> None:

@@ -8,7 +8,7 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, detect_shape, samples_from_row
 
 TOOL_TURN = (
-    'turn 2 of "messages" is a call or an answer of a tool, and the template of this model writes no tools. '
+    'turn 2 of "messages" is a call or a result of a tool, and the template of this model does not support tools. '
     "Leave this conversation out, or write the turn as plain text."
 )
 
@@ -77,7 +77,7 @@ def test_a_history_column_that_is_named_must_be_there_in_every_row() -> None:
     assert read({"prompt": "q", "response": "a", "turns": [["x", "y"]]}, columns)[0].history == (("x", "y"),)
     assert complaint({"prompt": "q", "response": "a"}, columns=columns) == (
         'there is no column "turns", which history_column names; the columns are: "prompt", "response". '
-        'The row is one of a known shape ("prompt" is the question, "response" the answer): leave history_column out to have it read.'
+        'The row has a known shape ("prompt" is the question, "response" the answer): leave history_column out to read it.'
     )
 
 
@@ -140,7 +140,7 @@ def test_an_answer_that_shall_not_be_learned_is_only_history(mark: dict[str, obj
             spoken("user: q", "user: r", "assistant: a"),
             'turn 2 of "messages" is by the user, but user and assistant must take turns, the user first.',
         ),
-        (spoken("user: q", "system: s", "assistant: a"), 'turn 2 of "messages" is by the system, which may only speak first.'),
+        (spoken("user: q", "system: s", "assistant: a"), 'turn 2 of "messages" is by the system, which may only come first.'),
         (
             spoken("user: q", "tool: 42", "assistant: a"),
             TOOL_TURN,
@@ -176,7 +176,7 @@ def test_a_conversation_that_cannot_be_learned_from_is_reported(turns: list[obje
 def test_two_different_system_texts_are_reported() -> None:
     row = {"messages": spoken("system: s", "user: q", "assistant: a"), "system": "t"}
 
-    assert complaint(row) == '"system" and turn 1 of "messages" tell the model different things, "t" and "s".'
+    assert complaint(row) == '"system" and turn 1 of "messages" differ: "t" and "s".'
 
 
 def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -> None:

@@ -84,7 +84,7 @@ def test_one_document_cannot_be_split_and_none_cannot_be_learned(tmp_path: Path)
     with pytest.raises(UserError, match=r"one.txt is one document, so none can be held out .*data.blank_lines=true"):
         load_texts(section(tmp_path / "one.txt"), tiny_tokenizer(), tmp_path / "tokens")
     assert len(load_texts(section(tmp_path / "one.txt", dev_share=0), tiny_tokenizer(), tmp_path / "tokens").train) == 1
-    with pytest.raises(UserError, match=r"none.txt holds no text to learn from"):
+    with pytest.raises(UserError, match=r"none.txt holds no text to train on"):
         load_texts(section(tmp_path / "none.txt"), tiny_tokenizer(), tmp_path / "tokens")
 
 

@@ -82,7 +82,7 @@ def test_other_texts_have_another_digest(tmp_path: Path) -> None:
 def test_a_file_cut_short_is_reported(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21]])
     (tmp_path / "glm" / "tokens.bin").write_bytes(b"")
-    with pytest.raises(UserError, match=r"is shorter than it was written\. Delete its folder"):
+    with pytest.raises(UserError, match=r"is truncated\. Delete its folder"):
         rows[0]
 
 

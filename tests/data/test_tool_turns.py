@@ -11,7 +11,7 @@ from imprint.templates import Message
 WEATHER = {"name": "weather", "parameters": {}}
 ASKED = [Message("user", "天气？"), Message("assistant", '{"city": "北京"}', "weather"), Message("observation", "晴")]
 QUESTION = {"role": "user", "content": "天气？"}
-ORDER = "the user begins, and each question and each answer of a tool is followed by the assistant."
+ORDER = "the user begins, and the assistant follows each question and each result of a tool."
 ANSWER = {"role": "assistant", "content": "晴。"}
 
 
@@ -88,7 +88,7 @@ def test_what_is_not_to_be_learned_is_read_alone() -> None:
 
 def test_without_a_template_for_tools_a_call_is_bad_and_an_offer_is_left_out() -> None:
     assert read({"tools": [WEATHER], "messages": [QUESTION, ANSWER]}, tools=False) == [Sample("天气？", "晴。", None, "f:1")]
-    with pytest.raises(BadRowError, match='turn 2 of "messages" is a call or an answer of a tool, and the template of this model writes'):
+    with pytest.raises(BadRowError, match='turn 2 of "messages" is a call or a result of a tool, and the template of this model does'):
         read({"messages": [QUESTION, {"role": "observation", "content": "晴"}]}, tools=False)
 
 
@@ -103,11 +103,11 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
         ({"tools": "weather", "messages": [QUESTION, ANSWER]}, '"tools" must be a list of objects, got a string ("weather").'),
         (
             {"messages": [{"role": "observation", "content": "晴"}, ANSWER]},
-            f'"messages": the observation speaks first; {ORDER}',
+            f'"messages": the observation comes first; {ORDER}',
         ),
         (
             {"messages": [QUESTION, {"role": "observation", "content": "晴"}]},
-            f'"messages": the observation speaks after the user; {ORDER}',
+            f'"messages": the observation comes after the user; {ORDER}',
         ),
         (
             {"messages": [QUESTION, {"role": "tool", "name": "weather", "parameters": {}, "observation": "晴"}]},
@@ -116,7 +116,7 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
         ({"messages": [QUESTION, {"role": "tool", "parameters": {}}, ANSWER]}, 'turn 2 of "messages" calls a tool without a "name".'),
         (
             {"messages": [QUESTION, {"role": "tool", "name": "weather", "parameters": {}}, ANSWER]},
-            'turn 2 of "messages" says nothing of what the tool gave back, or with what it is called.',
+            'turn 2 of "messages" has no result or no arguments of the tool.',
         ),
         (
             {"messages": [QUESTION, {"role": "assistant", "tool_calls": [{}, {}]}, ANSWER]},

@@ -55,7 +55,7 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         write_samples(tmp_path / "rows.doc", SAMPLES)
 
-    assert str(error.value) == (
+    assert str(error.value).splitlines()[0] == (
         f'{tmp_path}/rows.doc: rows cannot be written as ".doc". '
         "The name must end in one of .jsonl, .ndjson, .json, .csv, .tsv, .xlsx, .parquet."
     )

@@ -149,7 +149,7 @@ def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) ->
         (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (["{run}", "tempature=1"], "tempature"),
         (["{run}", "--data", "{run}/config.yaml", "--prompts", "{run}/config.yaml"], "--data and --prompts: give one of them."),
-        (["{run}", "--prompts", "nowhere.txt"], "nowhere.txt: there is no such file. Give a text with one question a line"),
+        (["{run}", "--prompts", "nowhere.txt"], "nowhere.txt: there is no such file. Give a text with one question per line"),
         (["{talk}"], "this run holds out no rows. Name a file with --data."),
     ],
 )

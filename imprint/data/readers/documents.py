@@ -1,4 +1,4 @@
-"""Raw text as documents: files of plain text, and a column of rows in any format, read one after another in bounded memory."""
+"""Documents from files of plain text or from a column of rows in any format, read one by one in bounded memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,71 +8,75 @@ from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
-from imprint.data.readers.rows import file_rows, list_names
+from imprint.data.readers.rows import file_rows, interrupted_read_error, list_names
 from imprint.data.readers.sources import DATA_SUFFIXES, data_files, detect_format, parse_source, plain_encoding, skipped_files
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
-LONGEST_PART: Final = 2**20
-"""Characters that are read at once; a longer document comes in several passages."""
+MAX_PART: Final = 2**20
+"""Maximum characters of a part; a longer document has several."""
 PLAIN_NAMES: Final = (".txt", ".text")
-"""Files of plain text in a folder; a file that is named itself is plain text unless it is called like rows."""
+"""Suffixes of plain text in a folder; a file given by name is plain text unless it has a suffix of rows."""
 TEXT_NAMES: Final = (*DATA_SUFFIXES, *PLAIN_NAMES)
 TEXT_COLUMNS: Final = ("text", "content", "document", "body", "正文", "内容", "文本")
-"""Names of a column of text, the surest first."""
+"""Names of a column of text, in order of preference."""
 
 
 @dataclass(frozen=True)
 class DocumentPart:
-    """A document, or a part of one that is too long to be read at once."""
+    """A document, or a part of a long one."""
 
     text: str
-    """What it says, newlines as "\\n"."""
+    """Its text, newlines as "\\n"."""
     location: str
-    """Where its document begins: "file:line"."""
+    """Location of its document: "file:line"."""
     first: bool = True
-    """Whether the document begins with it."""
+    """Whether it is the first part of the document."""
     last: bool = True
-    """Whether the document ends with it."""
+    """Whether it is the last part of the document."""
 
 
 LocatedPart = tuple[str, DocumentPart | BadRowError]
-"""A place, and the passage there or what is wrong with it."""
+"""(location, part or its error)."""
 
 
 def list_text_files(source: str | Path) -> list[Path]:
-    """The files of a source of raw text, those of a folder sorted by their names.
+    """The files of a source of raw text, sorted by name.
 
-    Raises UserError where there is none, and for `path#500`: documents are not drawn.
+    Raises UserError if there is none, and for `path#500`: documents are not sampled.
     """
-    found = parse_source(source)
-    if found.count is not None:
+    parsed = parse_source(source)
+    if parsed.count is not None:
         raise UserError(
-            f"{source}: documents are read in their order and not drawn, so nothing may stand behind the name. Leave out #{found.count}; "
-            "data.train_rows reads only the beginning."
+            Bilingual(
+                f"{source}: documents are read in order and not sampled. Leave out #{parsed.count}; data.train_rows uses "
+                "only the first rows.",
+                f"文档按顺序读取，不支持抽样：请去掉 #{parsed.count}；data.train_rows 可只用开头的行。",
+            )
         )
-    return data_files(found.path, TEXT_NAMES)
+    return data_files(parsed.path, TEXT_NAMES)
 
 
 def describe_file_count(source: str | Path) -> str:
-    """How many files of a source are read, and which are not, in one phrase. Raises UserError as `list_text_files`."""
-    count, others = len(list_text_files(source)), skipped_files(Path(source), TEXT_NAMES)
-    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {list_names(others)})" if others else "")
+    """The number of files that are read, and the names of skipped ones, as text. Raises UserError as `list_text_files`."""
+    count, skipped = len(list_text_files(source)), skipped_files(Path(source), TEXT_NAMES)
+    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {list_names(skipped)})" if skipped else "")
 
 
 def read_document_parts(
     source: str | Path, *, column: str | None = None, blank_lines: bool = False, report_bytes: ReportBytes | None = None
 ) -> Iterator[LocatedPart]:
-    """The (location, passage) of each document of a file, or of all files of a folder, or what is wrong with it.
+    """The (location, part or error) pairs of all documents of a file or a folder.
 
-    A file of plain text is one document, or with `blank_lines` as many as blank lines part. Of rows, `column` is the text; None takes the
-    first of TEXT_COLUMNS that is there. `report_bytes` gets the number of bytes read since its last call.
+    A file of plain text is one document; with `blank_lines`, blank lines separate documents. `column` is the text column of rows; None
+    takes the first of TEXT_COLUMNS in the row. `report_bytes` gets the number of bytes read since its last call.
     Raises UserError for what cannot be read.
     """
     return chain.from_iterable(_file_parts(path, column, report_bytes, blank_lines=blank_lines) for path in list_text_files(source))
 
 
 def is_plain_text(path: Path) -> bool:
-    """Whether a file is read as plain text: its name says nothing else."""
+    """Whether a file is read as plain text: it has no suffix of rows."""
     return path.suffix.lower() not in DATA_SUFFIXES
 
 
@@ -89,51 +93,51 @@ def _row_parts(path: Path, column: str | None, report_bytes: ReportBytes | None)
         except BadRowError as problem:
             yield location, problem
             continue
-        for start in range(0, len(text), LONGEST_PART):
-            end = start + LONGEST_PART
+        for start in range(0, len(text), MAX_PART):
+            end = start + MAX_PART
             yield location, DocumentPart(text[start:end], location, first=start == 0, last=end >= len(text))
 
 
 def _row_text(row: object, column: str | None) -> str:
-    """The text of a row; raises BadRowError where it has none."""
+    """The text of a row. Raises BadRowError if it has none."""
     if isinstance(row, BadRowError):
         raise row
-    assert isinstance(row, Mapping), "a reader yields rows or what is wrong with them"
+    assert isinstance(row, Mapping), "readers yield objects or BadRowErrors"
     name = next((name for name in (TEXT_COLUMNS if column is None else (column,)) if name in row), None)
     if name is None:
-        there = ", ".join(quote(str(name)) for name in row) or "none"
-        wanted = "no column of text" if column is None else f"no column {quote(column)}"
-        raise BadRowError(f"has {wanted}; its columns are {there}. text_column=... says which is the text.")
+        columns = ", ".join(quote(str(name)) for name in row) or "none"
+        missing = "no column of text" if column is None else f"no column {quote(column)}"
+        raise BadRowError(f"has {missing}; its columns are {columns}. Set text_column=... to the column of the text.")
     return non_empty_text(row[name], name).replace("\r\n", "\n")
 
 
 def _text_parts(path: Path, encoding: Encoding, report_bytes: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
-    """The documents of a file of plain text, without the blank lines around them; a long one is cut at the ends of lines."""
+    """The documents of a file of plain text, without blank lines around them; a long one is split at line ends."""
     location, size, first = "", 0, True
-    held: list[str] = []
+    lines: list[str] = []
     for number, line in _clean_lines(path, encoding, report_bytes):
         if isinstance(line, BadRowError):
             yield f"{path}:{number}", line
-        elif line.strip() or ((held or not first) and not blank_lines):
-            if first and not held:
+        elif line.strip() or ((lines or not first) and not blank_lines):
+            if first and not lines:
                 location = f"{path}:{number}"
-            held.append(line)
+            lines.append(line)
             size += len(line) + 1
-            if size >= LONGEST_PART:
-                yield location, DocumentPart("\n".join(held) + "\n", location, first=first, last=False)
-                held, size, first = [], 0, False
-        elif blank_lines and (held or not first):
-            yield location, DocumentPart("\n".join(held), location, first=first)
-            held, size, first = [], 0, True
-    if held or not first:
-        yield location, DocumentPart("\n".join(held).rstrip(), location, first=first)
+            if size >= MAX_PART:
+                yield location, DocumentPart("\n".join(lines) + "\n", location, first=first, last=False)
+                lines, size, first = [], 0, False
+        elif blank_lines and (lines or not first):
+            yield location, DocumentPart("\n".join(lines), location, first=first)
+            lines, size, first = [], 0, True
+    if lines or not first:
+        yield location, DocumentPart("\n".join(lines).rstrip(), location, first=first)
 
 
 def _clean_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:
-    """Each line with its number, or what is wrong with it."""
+    """(line number, line or its error) pairs."""
     try:
         for number, line in read_lines(path, encoding, report_bytes):
-            wrong = line if isinstance(line, BadRowError) else undecodable_error(line, encoding)
-            yield number, wrong or str(line).rstrip("\r")
+            problem = line if isinstance(line, BadRowError) else undecodable_error(line, encoding)
+            yield number, problem or str(line).rstrip("\r")
     except OSError as error:
-        raise UserError(f"{path} cannot be read any further: {error.strerror or error}. Is the disk still there?") from error
+        raise interrupted_read_error(path, error) from error

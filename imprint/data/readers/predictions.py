@@ -1,4 +1,4 @@
-"""Predictions with their references, from the file of any tool.
+"""Predictions and references from the files of common tools.
 
 Sources of the column names: main.py of ChatGLM-6B's ptuning ("labels", "predict"), LLaMA-Factory's generated_predictions.jsonl ("prompt",
 "predict", "label"), the results of `swift infer` ("response", "labels"; "label" in older releases), and our own predictions.jsonl ("input",
@@ -28,44 +28,49 @@ PREDICTION_COLUMNS: Final = (
     "预测",
     "模型回答",
 )
-"""Names of a column of predictions, the surest first."""
+"""Names of a column of predictions, in order of preference."""
 REFERENCE_COLUMNS: Final = ("label", "labels", "reference", "references", "target", "ground_truth", "gold", "标签", "参考答案", "参考")
-"""Names of a column of references, the surest first."""
+"""Names of a column of references, in order of preference."""
 AMBIGUOUS_COLUMNS: Final = ("response", "output", "answer", "summary", "completion", "回答", "答案")
-"""Names that are a prediction beside a reference, and a reference beside a prediction, and that tell nothing alone."""
+"""Names that mean predictions beside a column of references, and references beside one of predictions."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What some model said, and what it should have said."""
+    """Predictions of a model and their references."""
 
     prediction_column: str
-    """Where the predictions were read."""
+    """Name of the column of predictions."""
     reference_column: str
-    """Where the references were read."""
+    """Name of the column of references."""
     predictions: list[str]
-    """What the model said, in the order of the file."""
+    """Predictions, in file order."""
     references: list[str]
-    """What it should have said."""
+    """References, in file order."""
     unfinished: int | None
-    """How many answers the limit ended and not the model; None where the file does not tell."""
+    """Number of answers that hit the token limit; None if unknown."""
     references_cut_to: int | None
-    """To how many tokens whoever wrote the file had cut the references, where that is known."""
+    """Maximum tokens of the references, if known to be truncated."""
 
 
 def read_predictions(file: Path) -> Predictions:
-    """Read a file of predictions: JSON lines, a JSON array or a table, its columns recognised by their names.
+    """Read a file of predictions: JSON lines, a JSON array or a table; columns are recognized by name.
 
-    A `finished` column says which answers ended by themselves; for what `imprint evaluate` wrote, the files beside it do. Raises UserError
-    for a file that cannot be read or has no known columns, and one UserError for all bad rows together.
+    A boolean column `finished`, or the answers.jsonl of `imprint evaluate` beside the file, tells which answers ended by themselves. Raises
+    UserError for a file that cannot be read or has no known columns, and one UserError for all bad rows.
     """
     if file.is_dir():
         inside = next((file / name for name in ("predictions.jsonl", "generated_predictions.txt") if (file / name).exists()), None)
-        raise UserError(f"{file} is a folder. Name the file of predictions in it" + (f": {inside}." if inside else "."))
+        raise UserError(
+            Bilingual(
+                f"{file} is a folder. Name the file of predictions in it" + (f": {inside}." if inside else "."),
+                "这是一个目录：请给出其中的预测文件" + (f"：{inside}。" if inside else "。"),
+            )
+        )
     rows = list(read_rows(file))
-    first = next((row for _place, row in rows if isinstance(row, dict)), None)
+    first = next((row for _location, row in rows if isinstance(row, dict)), None)
     if not rows:
-        raise UserError(f"{file} holds no rows, so there is nothing to score.")
+        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to score.", "文件中没有数据行，没有可计分的内容。"))
     prediction_column, reference_column = ("", "") if first is None else _columns(first, file)
     predictions, references, finished, problems = [], [], [], BadRows(file)
     for location, row in rows:
@@ -77,8 +82,8 @@ def read_predictions(file: Path) -> Predictions:
             problems.add(location, problem)
         finished.append(row.get("finished") if isinstance(row, dict) else None)
     problems.raise_if_any(Bilingual("Fix {}; nothing was scored.", "请修正这些数据；没有计分。"))
-    known = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
-    unfinished = None if known is None else sum(not value for value in known)
+    flags = finished if all(isinstance(value, bool) for value in finished) else _finished_beside(file, predictions)
+    unfinished = None if flags is None else sum(not flag for flag in flags)
     return Predictions(prediction_column, reference_column, predictions, references, unfinished, _reference_limit_beside(file))
 
 
@@ -93,27 +98,34 @@ def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
         reference_column = ambiguous[0]
     if prediction_column is not None and reference_column is not None:
         return prediction_column, reference_column
-    there = ", ".join(f'"{name}"' for name in row) or "none"
+    columns = ", ".join(f'"{name}"' for name in row) or "none"
     missing = "predictions" if prediction_column is None else "references"
     if prediction_column is None and reference_column is None:
         missing = "predictions and none of references"
     beside = file.with_name("predictions.jsonl")
     if file.name == "answers.jsonl" and beside.exists():
-        raise UserError(f"{file}: holds answers without references. They are in {beside}: score that.")
+        raise UserError(
+            Bilingual(
+                f"{file}: holds answers without references. Score {beside}, which has them.", f"该文件没有参考答案：请改用 {beside}。"
+            )
+        )
     raise UserError(
-        f"{file}: no column of {missing} is known among its columns ({there}). Rename the columns: predictions to one of "
-        f"{', '.join(PREDICTION_COLUMNS[:4])}, references to one of {', '.join(REFERENCE_COLUMNS[:4])}."
+        Bilingual(
+            f"{file}: no column of {missing} is known among its columns ({columns}). Rename the columns: predictions to one of "
+            f"{', '.join(PREDICTION_COLUMNS[:4])}, references to one of {', '.join(REFERENCE_COLUMNS[:4])}.",
+            f"没有认出预测列或参考答案列：请把预测列改名为 {PREDICTION_COLUMNS[0]}，参考答案列改名为 {REFERENCE_COLUMNS[0]}。",
+        )
     )
 
 
 def _text(row: object, column: str) -> str:
-    """A text, which may be empty: a model can say nothing."""
+    """A text, which may be empty."""
     if isinstance(row, BadRowError):
         raise row
-    assert isinstance(row, dict), "read_rows gives objects or what is wrong with them"
+    assert isinstance(row, dict), "readers yield objects or BadRowErrors"
     if column not in row:
-        there = ", ".join(f'"{name}"' for name in row) or "none"
-        raise BadRowError(f'there is no column "{column}", which the first row has; the columns are: {there}.')
+        columns = ", ".join(f'"{name}"' for name in row) or "none"
+        raise BadRowError(f'there is no column "{column}", which the first row has; the columns are: {columns}.')
     value = row[column]
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
@@ -121,22 +133,22 @@ def _text(row: object, column: str) -> str:
 
 
 def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | None:
-    """Which answers ended by themselves, where the `answers.jsonl` of an evaluation stands beside the file and has the same answers."""
+    """Which answers ended by themselves, by an `answers.jsonl` beside the file with the same answers; None without one."""
     try:
         lines = read_jsonl(file.with_name("answers.jsonl"))
     except (UserError, OSError, UnicodeDecodeError):
         return None
-    prediction_column: dict[int, tuple[str, bool]] = {}
+    answers: dict[int, tuple[str, bool]] = {}
     for line in lines:
         match line:
             case {"row": int(row), "prediction": str(prediction), "finished": bool(finished)}:
-                prediction_column[row] = prediction.strip(), finished
-    same = [row in prediction_column and prediction_column[row][0] == text.strip() for row, text in enumerate(predictions)]
-    return [prediction_column[row][1] for row in range(len(predictions))] if all(same) else None
+                answers[row] = prediction.strip(), finished
+    same = [row in answers and answers[row][0] == text.strip() for row, text in enumerate(predictions)]
+    return [answers[row][1] for row in range(len(predictions))] if all(same) else None
 
 
 def _reference_limit_beside(file: Path) -> int | None:
-    """To how many tokens `imprint evaluate` had cut the references when it wrote the file: its scores.json says so."""
+    """Maximum tokens of the references, by the scores.json of `imprint evaluate` beside the file; None if unknown."""
     if file.name not in ("predictions.jsonl", "generated_predictions.txt"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The rows of a source, read one after another in bounded memory, each with its place."""
+"""The rows of a source with their locations, read one by one in bounded memory."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -9,31 +9,32 @@ from typing import Final
 from imprint.data.readers.bad_rows import quote
 from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows
-from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files
+from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
 from imprint.data.readers.workbooks import parquet_rows, sheet_names, workbook_rows
 from imprint.data.shapes import Columns, detect_shape
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
-DRAW_SEED = 0
+SAMPLE_SEED = 0
 JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})
 MAX_LISTED = 5
-"""How many files or columns a sentence names before it only counts."""
+"""Maximum number of files or columns that a sentence names; the rest is counted."""
 
 
 def read_rows(source: str | Path, *, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
-    """The (place, row) of each row of a file, of all files of a folder, or of `path#500`: 500 rows drawn at random, in their order.
+    """The (location, row) of each row of a file, of all files of a folder, or of `path#500`: 500 rows sampled at random, in file order.
 
-    A row is a dict, or a BadRowError value that says what is wrong with it. A place is `file:line`, in a workbook `file.xlsx!Sheet1:12`, in
-    Parquet `file:row`. `report_bytes` is told how many more bytes have been read. Raises UserError for what cannot be read at all.
+    A row is a dict or a BadRowError. A location is `file:line`, in a workbook `file.xlsx!Sheet1:12`, in Parquet `file:row`. `report_bytes`
+    gets the number of bytes read since its last call. Raises UserError for what cannot be read at all.
     """
-    found = parse_source(source)
-    rows = (row for path in data_files(found.path) for row in file_rows(detect_format(path), report_bytes))
-    return rows if found.count is None else draw_rows(rows, found.count)
+    parsed = parse_source(source)
+    rows = (row for path in data_files(parsed.path) for row in file_rows(detect_format(path), report_bytes))
+    return rows if parsed.count is None else sample_rows(rows, parsed.count)
 
 
 def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
-    """The (place, row) of each row of one file."""
+    """The (location, row) of each row of one file."""
     try:
         if file.encoding is None:
             read = parquet_rows if file.format == "Parquet" else workbook_rows
@@ -46,71 +47,81 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
         for line, row in numbered:
             yield f"{file.path}:{line}", row
     except OSError as error:
-        raise UserError(f"{file.path} cannot be read any further: {error.strerror or error}. Is the disk still there?") from error
+        raise interrupted_read_error(file.path, error) from error
 
 
-def draw_rows(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[str, object]]:
-    """So many rows, each with the same chance and always the same ones, in their order; all where there are fewer.
+def interrupted_read_error(path: Path, error: OSError) -> UserError:
+    """The error of a file that can be opened, but not read to its end."""
+    return UserError(
+        Bilingual(
+            f"{path} cannot be read to its end: {error.strerror or error}. Check that its disk is still connected.",
+            "文件读到一半时出错：请检查磁盘是否仍然连接。",
+        )
+    )
+
+
+def sample_rows(rows: Iterator[tuple[str, object]], count: int) -> Iterator[tuple[str, object]]:
+    """A uniform random sample of `count` rows, in file order and always the same; all rows if there are fewer.
 
     Source: algorithm R in Vitter, Random Sampling with a Reservoir, 1985.
     """
-    rng = random.Random(DRAW_SEED)
-    kept: dict[int, tuple[int, tuple[str, object]]] = {}
+    rng = random.Random(SAMPLE_SEED)
+    reservoir: dict[int, tuple[int, tuple[str, object]]] = {}
     for index, row in enumerate(rows):
         slot = index if index < count else rng.randrange(index + 1)
         if slot < count:
-            kept[slot] = index, row
-    for _index, row in sorted(kept.values(), key=lambda entry: entry[0]):
+            reservoir[slot] = index, row
+    for _index, row in sorted(reservoir.values(), key=lambda entry: entry[0]):
         yield row
 
 
 def source_bytes(source: str | Path) -> int:
-    """How many bytes a source has, for a progress bar."""
+    """Size of a source in bytes, for a progress bar."""
     try:
         return sum(path.stat().st_size for path in data_files(parse_source(source).path))
     except OSError as error:
-        raise UserError(f"{source} cannot be read: {error.strerror}.") from error
+        raise unreadable_error(source, error) from error
 
 
 def describe_source(source: str | Path, columns: Columns | None = None) -> str:
-    """One sentence: which files, in which format and encoding, how their columns are read, and what is not read.
+    """One sentence: files, formats, encodings, how columns are read, and what is not read.
 
     Raises UserError as `read_rows`.
     """
-    found = parse_source(source)
-    paths = data_files(found.path)
+    parsed = parse_source(source)
+    paths = data_files(parsed.path)
     descriptions = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
-    if found.path.is_dir():
-        names = [str(path.relative_to(found.path)) for path in paths]
-        alike = len(set(descriptions)) == 1
+    if parsed.path.is_dir():
+        names = [str(path.relative_to(parsed.path)) for path in paths]
+        same = len(set(descriptions)) == 1
         listed = (
             f"{list_names(names)}: {descriptions[0]}"
-            if alike
+            if same
             else "; ".join(f"{name}: {text}" for name, text in zip(names, descriptions, strict=True))
         )
-        others = skipped_files(found.path)
+        skipped = skipped_files(parsed.path)
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{found.path}: {files}: {listed}" + (f"; no data, not read: {list_names(others)}" if others else "")
+        text = f"{parsed.path}: {files}: {listed}" + (f"; no data, not read: {list_names(skipped)}" if skipped else "")
     else:
-        text = f"{found.path}: {descriptions[0]}"
-    return text + (f"; {found.count} rows of it are drawn at random." if found.count else ".")
+        text = f"{parsed.path}: {descriptions[0]}"
+    return text + (f"; {parsed.count} rows of it are sampled at random." if parsed.count else ".")
 
 
 def _describe_file(file: DataFile, columns: Columns) -> str:
-    first = next((row for _place, row in file_rows(file) if isinstance(row, dict)), None)
-    form = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
+    first = next((row for _location, row in file_rows(file) if isinstance(row, dict)), None)
+    description = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
     if first is None:
-        return f"{form}, without a row"
+        return f"{description}, without a row"
     shape = detect_shape(first, columns)
-    too = [f'"{name}"' for name in shape.optional_columns if name in first]
+    optional = [f'"{name}"' for name in shape.optional_columns if name in first]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
-            f"{form}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
-            "prompt_column=... and response_column=... say which are the question and the answer"
+            f"{description}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
+            "set prompt_column=... and response_column=... to those of the question and the answer"
         )
-    others = [quote(name) for name in first if name not in shape.read_columns]
-    read_too = f", {' and '.join(too)} {'is' if len(too) == 1 else 'are'} read too" if too else ""
-    return f"{form}; {shape.summary()}{read_too}" + (f"; not read: {list_names(others)}" if others else "")
+    ignored = [quote(name) for name in first if name not in shape.read_columns]
+    also = f", {' and '.join(optional)} {'is' if len(optional) == 1 else 'are'} read too" if optional else ""
+    return f"{description}; {shape.summary()}{also}" + (f"; not read: {list_names(ignored)}" if ignored else "")
 
 
 def _describe_sheets(path: Path) -> str:
@@ -120,5 +131,5 @@ def _describe_sheets(path: Path) -> str:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first MAX_LISTED names, and the number of the others."""
     return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")

@@ -1,4 +1,4 @@
-"""Samples from a file of any format, or a folder of them; every bad row is named, none is dropped."""
+"""Samples from files of any format; bad rows are errors, none is dropped."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,52 +21,55 @@ def read_samples(
     limit: int | None = None,
     tools: bool = False,
 ) -> list[Sample]:
-    """Read the rows of a file, of all files of a folder, or of `path#500` (500 rows drawn at random), in whatever format and encoding.
+    """Read the rows of a file, of all files of a folder, or of `path#500` (500 rows sampled at random), in any known format and encoding.
 
-    `limit` reads and checks only the first rows; `tools`: see `samples_from_row`. Blank lines are no rows.
+    `limit` reads and checks only the first rows; `tools`: see `samples_from_row`. Blank lines are skipped.
 
-    Raises UserError for a file that cannot be read or has no rows, and one UserError for all bad rows together, each with `file:line`, what
-    was found and what is allowed.
+    Raises UserError for a file that cannot be read or has no rows, and one UserError for all bad rows, each with `file:line`, the value
+    and what is allowed.
     """
     columns = Columns(prompt_column, response_column, history_column)
     remedy = Bilingual("Fix {}; nothing was read.", "请修正这些数据；没有读入任何内容。")
     samples = collect_samples(islice(iterate_samples(path, columns, tools=tools), limit), path, remedy)
     if not samples:
         example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
-        raise UserError(f"{path} holds no rows. It needs at least one, such as {example}.")
+        raise UserError(
+            Bilingual(
+                f"{path} holds no rows. It needs at least one, such as {example}.", f"文件中没有数据行：至少需要一行，例如 {example}。"
+            )
+        )
     return samples
 
 
 def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], source: Path | str, remedy: Bilingual) -> list[Sample]:
-    """The samples of all rows; one UserError for all bad ones, whose `remedy` is that of `BadRows.raise_if_any`."""
+    """The samples of all rows. Raises one UserError for all bad rows; `remedy`: see `BadRows.raise_if_any`."""
     samples: list[Sample] = []
-    problems = BadRows(source)
-    for location, made in rows:
-        if isinstance(made, BadRowError):
-            problems.add(location, made)
+    bad_rows = BadRows(source)
+    for location, row_samples in rows:
+        if isinstance(row_samples, BadRowError):
+            bad_rows.add(location, row_samples)
         else:
-            problems.good += 1
-            samples += made
-    problems.raise_if_any(remedy)
+            bad_rows.good += 1
+            samples += row_samples
+    bad_rows.raise_if_any(remedy)
     return samples
 
 
 def iterate_samples(source: Path | str, columns: Columns, *, tools: bool = False) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
-    """The (place, samples) of each row, or what is wrong with it, in bounded memory; the first good row of each file decides its shape."""
+    """The (location, samples or error) of each row, in bounded memory; the first object of each file determines its shape."""
     shape: RowShape | None = None
-    last = ""
+    last_file = ""
     for location, row in read_rows(source):
-        if (file := file_of(location)) != last:
-            last, shape = file, None
+        if (file := file_of(location)) != last_file:
+            last_file, shape = file, None
         if shape is None and isinstance(row, dict):
             shape = detect_shape(row, columns)
         try:
-            made: list[Sample] | BadRowError = samples_from_row(row, shape or detect_shape({}, columns), location, tools=tools)
+            yield location, samples_from_row(row, shape or detect_shape({}, columns), location, tools=tools)
         except BadRowError as problem:
-            made = problem
-        yield location, made
+            yield location, problem
 
 
 def file_of(location: str) -> str:
-    """The file of a place, or the sheet of a workbook: what has one shape."""
+    """The file of a location, or the sheet of a workbook: rows of one shape."""
     return location.rpartition(":")[0]

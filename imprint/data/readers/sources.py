@@ -1,4 +1,4 @@
-"""What a source of rows is: a file, a folder of files, or so many rows of either, and in which format each file is."""
+"""Sources of rows: a file, a folder of files, or a random sample of either; and the detection of file formats."""
 
 import json
 import re
@@ -10,111 +10,124 @@ from typing import Final, Literal
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
 from imprint.errors import UserError
 from imprint.files import refuse_lfs_pointer
+from imprint.messages import Bilingual
 
 Format = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
+FORMATS_CHINESE: Final = "JSON Lines、JSON 数组、CSV、TSV、Excel (.xlsx) 或 Parquet"
+GIVE_ROWS: Final = f"请给出数据文件：{FORMATS_CHINESE}。"
 BINARY_SAMPLE: Final = 4096
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 DATA_SUFFIXES: Final = (*JSON_SUFFIXES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
 METADATA_FILES: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""JSON that stands beside rows and holds none: what the libraries of Hugging Face and LLaMA-Factory write there."""
-COMPRESSED: Final = {
-    b"\xd0\xcf\x11\xe0": "is an old Excel workbook (.xls), or one with a password. Save it as .xlsx without a password",
-    b"\x1f\x8b": "is packed with gzip. Unpack it with `gunzip`",
-    b"7z\xbc\xaf": "is packed with 7-Zip. Unpack it",
-    b"Rar!": "is packed with RAR. Unpack it",
-    b"BZh": "is packed with bzip2. Unpack it with `bunzip2`",
-    b"\xfd7zXZ": "is packed with xz. Unpack it with `unxz`",
-    b"\x28\xb5\x2f\xfd": "is packed with Zstandard. Unpack it with `unzstd`",
+"""JSON files of Hugging Face datasets and LLaMA-Factory that describe rows and hold none."""
+UNSUPPORTED: Final = {
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook (.xls), or has a password. Save it as .xlsx without a password",
+    b"\x1f\x8b": "is compressed with gzip. Decompress it with `gunzip`",
+    b"7z\xbc\xaf": "is compressed with 7-Zip. Decompress it",
+    b"Rar!": "is compressed with RAR. Decompress it",
+    b"BZh": "is compressed with bzip2. Decompress it with `bunzip2`",
+    b"\xfd7zXZ": "is compressed with xz. Decompress it with `unxz`",
+    b"\x28\xb5\x2f\xfd": "is compressed with Zstandard. Decompress it with `unzstd`",
     b"%PDF": "is a PDF. Copy its rows into a table",
 }
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or a folder, and how many of its rows."""
+    """A file or a folder, and the number of rows to sample."""
 
     path: Path
     """The file or the folder."""
     count: int | None
-    """So many rows, drawn at random; None takes all."""
+    """Number of rows to sample at random; None takes all."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of rows that has been looked into."""
+    """A file of rows with its detected format."""
 
     path: Path
-    """Where it is."""
+    """Its path."""
     format: Format
     """Its format."""
     encoding: Encoding | None
-    """How its bytes are text; a workbook and Parquet are no text."""
+    """Its encoding; None for a workbook and for Parquet."""
     delimiter: str = ","
-    """What stands between the cells of CSV and TSV."""
+    """Delimiter of CSV and TSV."""
 
     @property
     def description(self) -> str:
-        """Format and encoding, for a person."""
-        between = " with semicolons" if self.delimiter == ";" else ""
-        return f"{self.format}{between}" + (f" in {self.encoding.name}" if self.encoding else "")
+        """Format and encoding, as text."""
+        delimiter = " with semicolons" if self.delimiter == ";" else ""
+        return f"{self.format}{delimiter}" + (f" in {self.encoding.name}" if self.encoding else "")
 
 
 def parse_source(source: str | Path) -> Source:
-    """Take `path#500` apart; a file that is really called so wins. Raises UserError for what is not there."""
+    """Parse `path` or `path#500`; an existing file of that name takes precedence. Raises UserError for an invalid name or count."""
     if "\0" in str(source):
-        raise UserError(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.")
+        raise UserError(Bilingual(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.", "文件名中含有 NUL 字符。"))
     path = Path(source)
     count = re.fullmatch(r"(?s)(.+)#([^#/\\]*)", str(source))
     try:
         if not path.exists() and count:
             if not count[2].isascii() or not count[2].isdecimal() or int(count[2]) < 1:
-                raise UserError(f'{source}: behind "#" there must be how many rows to draw, such as {count[1]}#500, got "{count[2]}".')
+                raise UserError(
+                    Bilingual(
+                        f'{source}: after "#" there must be the number of rows to sample, such as {count[1]}#500, got "{count[2]}".',
+                        f"“#”之后须是抽样的行数，例如 {count[1]}#500。",
+                    )
+                )
             return Source(Path(count[1]), int(count[2]))
-    except (OSError, ValueError) as error:  # a name that no disk can hold, a number that no Python can read
-        raise UserError(f"{str(source)[:80]!r}... cannot be the name of a file: {error}.") from error
+    except (OSError, ValueError) as error:  # a name too long for the file system, a number too long for int()
+        raise UserError(Bilingual(f"{str(source)[:80]!r}... cannot be the name of a file: {error}.", "这不是有效的文件名。")) from error
     return Source(path, None)
 
 
 def data_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[Path]:
-    """The files of a source, those of a folder with such `names` sorted; raises UserError where there is none."""
+    """The files of a source, sorted; of a folder those with the suffixes `names`. Raises UserError if there is none."""
     try:
         if not path.is_dir():
             return [path]
         files = [file for file in _entries(path) if _is_data(file, names)]
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable_error(path, error) from error
     if not files:
         plain = (
             f"; of plain text, files that end in {' or '.join(other)}"
             if (other := [name for name in names if name not in DATA_SUFFIXES])
             else ""
         )
-        raise UserError(f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}{plain}.")
+        raise UserError(
+            Bilingual(
+                f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}{plain}.",
+                f"目录中没有数据文件。{GIVE_ROWS}",
+            )
+        )
     return files
 
 
 def skipped_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
-    """The files of a folder that have none of these `names` and are not read, as they are called in it."""
+    """Relative paths of the files of a folder that are not read: those without the suffixes `names`."""
     return [str(file.relative_to(path)) for file in _entries(path) if not _is_data(file, names)] if path.is_dir() else []
 
 
 def _entries(folder: Path) -> list[Path]:
-    """All files below a folder, but for hidden ones and those in hidden folders."""
-    found = [entry for entry in folder.rglob("*") if not any(part.startswith(".") for part in entry.relative_to(folder).parts)]
-    return sorted(entry for entry in found if entry.is_file())
+    """All files below a folder, except hidden ones and those in hidden folders."""
+    visible = [entry for entry in folder.rglob("*") if not any(part.startswith(".") for part in entry.relative_to(folder).parts)]
+    return sorted(entry for entry in visible if entry.is_file())
 
 
 def _is_data(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> bool:
-    return path.suffix.lower() in names and path.name not in METADATA_FILES and not path.name.startswith("~$")  # Excel's lock
+    return path.suffix.lower() in names and path.name not in METADATA_FILES and not path.name.startswith("~$")  # Excel's lock file file
 
 
 def detect_format(path: Path) -> DataFile:
-    """Find the format of a file by its content, and where that leaves it open by its name; raises UserError where it is none of ours."""
+    """Detect the format of a file by its content, if ambiguous by its suffix. Raises UserError for an unknown format."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder. Give a file of rows: {FORMATS}.")
+        raise UserError(Bilingual(f"{path} is a folder. Give a file of rows: {FORMATS}.", f"这是一个目录。{GIVE_ROWS}"))
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file. Give a file of rows: {FORMATS}.")
+        raise UserError(Bilingual(f"{path} is no regular file. Give a file of rows: {FORMATS}.", f"这不是普通文件。{GIVE_ROWS}"))
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
@@ -123,34 +136,54 @@ def detect_format(path: Path) -> DataFile:
             return DataFile(path, "Parquet", None)
         if head.startswith(b"PK\x03\x04"):
             return _zipped(path)
-        _refuse_compressed(path, head)
+        _refuse_unsupported(path, head)
         return _text_file(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files.",
+                f"没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。",
+            )
+        ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise unreadable_error(path, error) from error
 
 
 def plain_encoding(path: Path) -> Encoding:
-    """The encoding of a file of plain text; raises UserError where it is none."""
+    """The encoding of a file of plain text. Raises UserError if it is no text or cannot be read."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file. Give a file of text, a file of rows ({FORMATS}), or a folder of either.")
+        raise UserError(
+            Bilingual(
+                f"{path}: there is no such file. Give a file of text, a file of rows ({FORMATS}), or a folder of either.",
+                f"没有这个文件：请给出文本文件、数据文件（{FORMATS_CHINESE}），或其目录。",
+            )
+        )
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
-            _refuse_compressed(path, file.read(8))
+            _refuse_unsupported(path, file.read(8))
         encoding = detect_encoding(path)
         if _is_binary(next(read_chunks(path, encoding), "")[:BINARY_SAMPLE]):
-            raise UserError(f"{path} is no text. Give a file of text, or of rows: {FORMATS}.")
+            raise UserError(
+                Bilingual(
+                    f"{path} is no text. Give a file of text, or of rows: {FORMATS}.",
+                    f"这不是文本：请给出文本文件或数据文件（{FORMATS_CHINESE}）。",
+                )
+            )
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise unreadable_error(path, error) from error
     return encoding
 
 
-def _refuse_compressed(path: Path, head: bytes) -> None:
-    for mark, sentence in COMPRESSED.items():
-        if head.startswith(mark):
-            raise UserError(f"{path} {sentence}, and name the new file.")
+def unreadable_error(path: Path | str, error: OSError) -> UserError:
+    """The error of a file or a folder that the system cannot read."""
+    return UserError(Bilingual(f"{path} cannot be read: {error.strerror or error}.", "无法读取。"))
+
+
+def _refuse_unsupported(path: Path, head: bytes) -> None:
+    for magic, sentence in UNSUPPORTED.items():
+        if head.startswith(magic):
+            raise UserError(Bilingual(f"{path} {sentence}, and give the new file.", "不支持这种格式：请先解压或另存为支持的格式。"))
 
 
 def _zipped(path: Path) -> DataFile:
@@ -158,14 +191,24 @@ def _zipped(path: Path) -> DataFile:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is a workbook or an archive, but a broken one: {error}. Save or download it again.") from error
+        raise UserError(
+            Bilingual(
+                f"{path} is a broken workbook or archive: {error}. Save or download it again.",
+                "工作簿或压缩包已损坏：请重新保存或下载。",
+            )
+        ) from error
     if not any(name.startswith("xl/") for name in names):
-        raise UserError(f"{path} is a ZIP archive. Unpack it, and name the file or the folder in it.")
+        raise UserError(
+            Bilingual(
+                f"{path} is a ZIP archive. Unpack it, and give a file or a folder of it.",
+                "这是 ZIP 压缩包：请解压后给出其中的文件或目录。",
+            )
+        )
     return DataFile(path, "an Excel workbook", None)
 
 
 def _spans_lines(start: str, first_line: str) -> bool:
-    """Whether the first object of a file goes on behind its first line."""
+    """Whether the first object of a file takes more than one line."""
     if first_line.strip() == "{":
         return True
     try:
@@ -176,9 +219,9 @@ def _spans_lines(start: str, first_line: str) -> bool:
 
 
 def _is_binary(text: str) -> bool:
-    """Whether what should be text is full of control characters and of bytes that no encoding knows."""
-    strange = sum((sign < " " and sign not in "\t\r\n\f") or "\ud800" <= sign <= "\udfff" for sign in text)
-    return 20 * strange > len(text)
+    """Whether more than 5 % of a text are control characters or undecodable bytes."""
+    binary = sum((letter < " " and letter not in "\t\r\n\f") or "\ud800" <= letter <= "\udfff" for letter in text)
+    return 20 * binary > len(text)
 
 
 def _text_file(path: Path) -> DataFile:
@@ -188,19 +231,34 @@ def _text_file(path: Path) -> DataFile:
         start = (start + text).lstrip("\ufeff \t\r\n")
         if start:
             break
-    name = path.suffix.lower()
+    suffix = path.suffix.lower()
     if start.startswith("["):
         return DataFile(path, "a JSON array", encoding)
     header = start.split(encoding.newline, 1)[0]
     if start.startswith("{"):
         return DataFile(path, "JSON objects" if _spans_lines(start, header) else "JSON lines", encoding)
-    if name != ".jsonl" and start.startswith(("//", "/*")):
-        raise UserError(f"{path} begins with a comment, {header[:40]!r}, which JSON does not know. Delete all comments.")
+    if suffix != ".jsonl" and start.startswith(("//", "/*")):
+        raise UserError(
+            Bilingual(
+                f"{path} begins with a comment, {header[:40]!r}, which JSON does not allow. Delete all comments.",
+                "JSON 不允许注释：请删去所有注释。",
+            )
+        )
     if _is_binary(start[:BINARY_SAMPLE]):
-        raise UserError(f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}.")
-    if not start or name in JSON_SUFFIXES:
+        raise UserError(
+            Bilingual(
+                f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}.",
+                f"无法识别的文件。{GIVE_ROWS}",
+            )
+        )
+    if not start or suffix in JSON_SUFFIXES:
         return DataFile(path, "JSON lines", encoding)
-    delimiter = max("\t,;", key=header.count) if any(sign in header for sign in "\t,;") else "\t" if name == ".tsv" else ","
-    if delimiter not in header and name not in (".csv", ".tsv"):
-        raise UserError(f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {FORMATS}.")
+    delimiter = max("\t,;", key=header.count) if any(letter in header for letter in "\t,;") else "\t" if suffix == ".tsv" else ","
+    if delimiter not in header and suffix not in (".csv", ".tsv"):
+        raise UserError(
+            Bilingual(
+                f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {FORMATS}.",
+                f"文件既不是 JSON 也不是表格。{GIVE_ROWS}",
+            )
+        )
     return DataFile(path, "TSV" if delimiter == "\t" else "CSV", encoding, delimiter)

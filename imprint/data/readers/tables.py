@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV; what makes a dict of any table's row by its header."""
+"""Rows of CSV and TSV, and the header that maps the cells of any table's row to columns."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -9,31 +9,37 @@ from typing import Final
 from imprint.data.readers.bad_rows import BadRowError, quote
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
-LONGEST_CELL: Final = 2**20
-"""Characters of a cell of CSV; what is longer is a quote that is not closed."""
+MAX_CELL: Final = 2**20
+"""Maximum characters of a CSV cell; what is longer is an unclosed quote."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The names of a table's columns, "" for a column without one."""
+    """The column names of a table, "" for a column without one."""
 
     names: tuple[str, ...]
-    """In their order."""
+    """Names, in order of the columns."""
 
     @classmethod
     def from_cells(cls, cells: Sequence[str], location: str) -> "Header":
-        """Take the first row that is not blank for it; raises UserError where two columns have one name."""
+        """The header in the cells of the first row that is not blank. Raises UserError for a repeated name."""
         names = tuple(cell.strip(" \t\r\n\ufeff") for cell in cells)
-        twice = next((name for name in names if name and names.count(name) > 1), None)
-        if twice is not None:
-            raise UserError(f"{location}: the header has two columns {quote(twice)}, so it is not known which is meant. Rename one.")
+        repeated = next((name for name in names if name and names.count(name) > 1), None)
+        if repeated is not None:
+            raise UserError(
+                Bilingual(
+                    f"{location}: the header has two columns {quote(repeated)}, and it is unclear which is meant. Rename one.",
+                    f"表头中有两列都叫 {quote(repeated)}：请给其中一列改名。",
+                )
+            )
         while names and not names[-1]:
             names = names[:-1]
         return cls(names)
 
     def row(self, cells: Sequence[str]) -> dict[str, str] | BadRowError | None:
-        """The cells by their names; None for a row without any text."""
+        """The cells by column name; None for a blank row, BadRowError for cells that do not fit the header."""
         if not any(cell.strip() for cell in cells):
             return None
         filled = list(cells)
@@ -43,38 +49,38 @@ class Header:
             if len(self.names) == 1:
                 title = quote(self.names[0])
                 return BadRowError(f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.")
-            named, cells_there = ", ".join(map(quote, self.names)), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
-            return BadRowError(f"has {cells_there}, but the header has {len(self.names)} columns: {named}.")
+            columns, count = ", ".join(map(quote, self.names)), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
+            return BadRowError(f"has {count}, but the header has {len(self.names)} columns: {columns}.")
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
-            return BadRowError("is the header once more. Delete it.")
-        nameless = next((cell for name, cell in zip(self.names, filled, strict=True) if cell and not name), None)
-        if nameless is not None:
-            return BadRowError(f"has {quote(nameless)} in a column to which the header gives no name.")
+            return BadRowError("repeats the header. Delete it.")
+        unnamed = next((cell for name, cell in zip(self.names, filled, strict=True) if cell and not name), None)
+        if unnamed is not None:
+            return BadRowError(f"has {quote(unnamed)} in a column without a name in the header.")
         return {name: cell for name, cell in zip(self.names, filled, strict=True) if name}
 
 
 class _LineFeed:
-    """Lines for the csv module, which can be given back when a quote turns out to swallow them."""
+    """Lines for the csv module; after an unclosed quote, the lines that it swallowed can be read again."""
 
     def __init__(self, path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> None:
         self._lines = read_lines(path, encoding, report_bytes)
         self._newline = encoding.newline
-        self._again: list[tuple[int, str | BadRowError]] = []
+        self._returned: list[tuple[int, str | BadRowError]] = []
         self.taken: list[tuple[int, str | BadRowError]] = []
 
     def __iter__(self) -> Iterator[str]:
-        while (line := self._again.pop() if self._again else next(self._lines, None)) is not None:
+        while (line := self._returned.pop() if self._returned else next(self._lines, None)) is not None:
             self.taken.append(line)
             yield line[1] + self._newline if isinstance(line[1], str) else self._newline
 
     def give_back(self) -> None:
-        """Read all that was taken but its first line once more."""
-        self._again.extend(reversed(self.taken[1:]))
+        """Return all lines in `taken` but the first, to be read again."""
+        self._returned.extend(reversed(self.taken[1:]))
 
 
 def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
-    """The (line where it starts, dict) of each row of CSV or TSV; the first row names the columns, a bad row is a BadRowError."""
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    """The (first line, dict or BadRowError) of each row of CSV or TSV; the first row that is not blank is the header."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     feed = _LineFeed(path, encoding, report_bytes)
     header = None
     rows = csv.reader(iter(feed), delimiter=delimiter, strict=True)
@@ -91,9 +97,11 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: Repor
         if cells is None:
             return
         number, first = feed.taken[0]
-        wrong = first if isinstance(first, BadRowError) else undecodable_error("".join(str(text) for _number, text in feed.taken), encoding)
-        if wrong is not None:
-            yield number, wrong
+        problem = (
+            first if isinstance(first, BadRowError) else undecodable_error("".join(str(text) for _number, text in feed.taken), encoding)
+        )
+        if problem is not None:
+            yield number, problem
         elif header is None:
             header = Header.from_cells(cells, f"{path}:{number}") if any(cell.strip() for cell in cells) else None
         elif (row := header.row(cells)) is not None:
@@ -101,8 +109,8 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: Repor
 
 
 def _explain(error: str, delimiter: str) -> str:
-    """What the csv module stumbled over, in the words of one who types a table."""
-    between = "a tab" if delimiter == "\t" else f'"{delimiter}"'
+    """The error of the csv module, in plain words."""
+    separator = "a tab" if delimiter == "\t" else f'"{delimiter}"'
     if "expected after" in error:
-        return f'a quote within a quoted cell must be written twice (""), and behind the closing one there must be {between} or the end.'
+        return f'a quote within a quoted cell must be written twice (""), and after the closing one there must be {separator} or the end.'
     return 'a quoted cell begins here and is never closed. Close its quote, or write a quote within a cell twice ("").'

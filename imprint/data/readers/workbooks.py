@@ -1,4 +1,4 @@
-"""Rows of Excel workbooks and of Parquet, read through openpyxl and pyarrow where these are installed."""
+"""Rows of Excel workbooks and Parquet files, read with openpyxl and pyarrow if installed."""
 
 import io
 import re
@@ -13,20 +13,21 @@ from imprint.data.readers.bad_rows import BadRowError, clip
 from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.tables import Header
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
 
 BATCH_ROWS: Final = 1000
 EXCEL_ROWS: Final = 2**20
-"""Rows that a sheet can have."""
+"""Maximum rows of a sheet."""
 ESCAPE: Final = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
 UNESCAPE: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
 FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
 
 
 def sheet_names(path: Path) -> tuple[list[str], list[str]]:
-    """The names of the sheets of a workbook: those that are read, and those that are hidden and not read."""
+    """Names of the sheets of a workbook: (visible ones, which are read; hidden ones, which are not)."""
     with _CountedFile(path, None) as file:
         book = _open_workbook(path, file)
         visible = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
@@ -34,7 +35,7 @@ def sheet_names(path: Path) -> tuple[list[str], list[str]]:
 
 
 def workbook_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
-    """The (`file!sheet:row`, dict) of each row of all sheets that are not hidden; the first row of a sheet names its columns."""
+    """The (`file!sheet:row`, dict or BadRowError) of each row of all visible sheets; the first row of a sheet is its header."""
     with _CountedFile(path, report_bytes) as file:
         book = _open_workbook(path, file)
         for sheet in book.worksheets:
@@ -47,10 +48,10 @@ def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
     rows = _cells(sheet)
     while True:
         try:
-            with warnings.catch_warnings():  # openpyxl warns of what it leaves out, such as colours
+            with warnings.catch_warnings():  # openpyxl warns of what it ignores, such as colours
                 warnings.simplefilter("ignore")
                 batch = list(islice(rows, BATCH_ROWS))
-        except Exception as error:  # whatever its parsers meet in a broken file
+        except Exception as error:  # its parsers raise anything on a broken file
             yield (
                 f"{location}:{number + 1}",
                 BadRowError(f"the workbook is broken from about here on: {_first_line(error)}. Save or download it again."),
@@ -59,11 +60,14 @@ def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
         for cells in batch:
             number += 1
             texts = [_cell_text(cell) for cell in cells]
-            broken = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
+            formula_error = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
             if header is None:
                 header = Header.from_cells(texts, f"{location}:{number}") if any(text.strip() for text in texts) else None
-            elif broken is not None:
-                yield f"{location}:{number}", BadRowError(f"holds the error of a formula, {broken}. Mend the formula, or write its value.")
+            elif formula_error is not None:
+                yield (
+                    f"{location}:{number}",
+                    BadRowError(f"holds the error of a formula, {formula_error}. Fix the formula, or write its value."),
+                )
             elif (row := header.row(_padded(texts, header))) is not None:
                 yield f"{location}:{number}", row
         if len(batch) < BATCH_ROWS or number >= EXCEL_ROWS:
@@ -71,26 +75,26 @@ def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
 
 
 def _cells(sheet: Any) -> Iterator[tuple[object, ...]]:
-    sheet.reset_dimensions()  # programs write wrong ones, and openpyxl believes them
+    sheet.reset_dimensions()  # some programs write wrong ones, which openpyxl would trust
     yield from sheet.iter_rows(values_only=True)
 
 
 def _padded(texts: list[str], header: Header) -> list[str]:
-    """A row of a sheet ends with its last filled cell."""
+    """The row with empty cells up to the last column: openpyxl ends it at its last filled cell."""
     return texts + [""] * (len(header.names) - len(texts))
 
 
 def escape_cell(text: str) -> str:
-    """A text as a workbook holds it, whose XML knows no control characters. Source: ST_Xstring in ECMA-376-1, 22.9.2.19."""
-    return ESCAPE.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+    """A text with control characters escaped as in a workbook's XML. Source: ST_Xstring in ECMA-376-1, 22.9.2.19."""
+    return ESCAPE.sub(lambda match: f"_x{ord(match[0]):04X}_", text)
 
 
 def _unescape(text: str) -> str:
-    return UNESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
+    return UNESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "_x" in text else text
 
 
 def _cell_text(value: object) -> str:
-    """The text of a cell; Excel takes what looks like a number or a date for one, also where words are meant."""
+    """The text of a cell, which Excel may have turned into a number or a date."""
     match value:
         case None:
             return ""
@@ -100,7 +104,7 @@ def _cell_text(value: object) -> str:
             return str(value).upper()
         case float() if value.is_integer():
             return str(int(value))
-        case datetime() if value.time() == time():  # a day, which no workbook tells from its midnight
+        case datetime() if value.time() == time():  # a workbook stores a day as its midnight
             return value.date().isoformat()
         case datetime():
             return value.isoformat(sep=" ")
@@ -110,17 +114,17 @@ def _cell_text(value: object) -> str:
 
 
 class _CountedFile(io.FileIO):
-    """A file that tells how much of it has been read."""
+    """A file that reports the bytes read from it."""
 
     def __init__(self, path: Path, report_bytes: ReportBytes | None) -> None:
         super().__init__(path)
-        self._consumed = report_bytes
+        self._report_bytes = report_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as every file does."""
+        """Read and report bytes."""
         data = super().read(-1 if size is None else size) or b""
-        if self._consumed is not None:
-            self._consumed(len(data))
+        if self._report_bytes is not None:
+            self._report_bytes(len(data))
         return data
 
 
@@ -129,27 +133,45 @@ def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
         from openpyxl import load_workbook
     except ImportError as error:
         raise UserError(
-            f"{path}: openpyxl, which reads Excel, is not there. Run `pip install 'imprint[tables]'`, or save as CSV."
+            Bilingual(
+                f"{path}: openpyxl, which reads Excel, is not installed. Run `pip install 'imprint[tables]'`, or save as CSV.",
+                "未安装读取 Excel 的 openpyxl：请运行 pip install 'imprint[tables]'，或另存为 CSV。",
+            )
         ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load_workbook(file, read_only=True, data_only=True, keep_links=False)
     except Exception as error:
-        raise UserError(f"{path} is a broken workbook: {_first_line(error)}. Save or download it again.") from error
+        raise UserError(
+            Bilingual(
+                f"{path} is a broken workbook: {_first_line(error)}. Save or download it again.",
+                "工作簿已损坏：请重新保存或下载。",
+            )
+        ) from error
 
 
 def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
-    """The (`file:row`, dict) of each row of a Parquet file, counted from 1."""
+    """The (`file:row`, dict or BadRowError) of each row of a Parquet file; rows count from 1."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise UserError(f"{path}: pyarrow, which reads Parquet, is not there. Run `pip install 'imprint[tables]'`.") from error
+        raise UserError(
+            Bilingual(
+                f"{path}: pyarrow, which reads Parquet, is not installed. Run `pip install 'imprint[tables]'`.",
+                "未安装读取 Parquet 的 pyarrow：请运行 pip install 'imprint[tables]'。",
+            )
+        ) from error
     try:
         file = ParquetFile(path, pre_buffer=False, buffer_size=2**16)
         names, total = list(file.schema_arrow.names), max(1, file.metadata.num_rows)
     except Exception as error:
-        raise UserError(f"{path} is a broken Parquet file: {_first_line(error)}. Download it again.") from error
+        raise UserError(
+            Bilingual(
+                f"{path} is a broken Parquet file: {_first_line(error)}. Download it again.",
+                "Parquet 文件已损坏：请重新下载。",
+            )
+        ) from error
     Header.from_cells(names, str(path))
     size, number = path.stat().st_size, 0
     with file:
@@ -172,6 +194,6 @@ def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterato
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of what a library says."""
+    """The first line of a library's message."""
     text = str(error).strip()
     return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")

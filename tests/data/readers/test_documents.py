@@ -55,7 +55,7 @@ def test_what_is_no_text_is_reported_and_the_rest_is_read(tmp_path: Path) -> Non
         ("a.jsonl:1", "好"),
         ("a.jsonl:2", '"text" must be a text, got a number (3).'),
         ("a.jsonl:3", '"text" must not be empty, got a string (" ").'),
-        ("a.jsonl:4", 'has no column of text; its columns are "title". text_column=... says which is the text.'),
+        ("a.jsonl:4", 'has no column of text; its columns are "title". Set text_column=... to the column of the text.'),
         ("a.jsonl:5", '"text" holds half a character, \\ud83d, without its other half. Write the whole character.'),
         ("b.txt:10", "byte 0xFF at column 1 is not UTF-8, as the rest of the file is."),
     ]
@@ -64,17 +64,17 @@ def test_what_is_no_text_is_reported_and_the_rest_is_read(tmp_path: Path) -> Non
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "好"}\n', encoding="utf-8")
     assert told(tmp_path / "a.jsonl", column="body") == [
-        ("a.jsonl:1", 'has no column "body"; its columns are "text". text_column=... says which is the text.')
+        ("a.jsonl:1", 'has no column "body"; its columns are "text". Set text_column=... to the column of the text.')
     ]
 
 
 def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LONGEST_PART", 10)
+    monkeypatch.setattr(reading, "MAX_PART", 10)
     text = "\n".join(f"第{number}行文字" for number in range(9))
     (tmp_path / "a.txt").write_text(text + "\n\n短", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": text}), encoding="utf-8")
 
-    found = [what for _place, what in read_document_parts(tmp_path, blank_lines=True) if isinstance(what, DocumentPart)]
+    found = [what for _location, what in read_document_parts(tmp_path, blank_lines=True) if isinstance(what, DocumentPart)]
 
     plain = [one for one in found if one.location.endswith("a.txt:1")]
     assert "".join(one.text for one in plain) == text
@@ -86,13 +86,13 @@ def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path
 
 @pytest.mark.parametrize("longest", range(1, 12))
 def test_no_blank_line_is_lost_where_passages_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
-    monkeypatch.setattr(reading, "LONGEST_PART", longest)
+    monkeypatch.setattr(reading, "MAX_PART", longest)
     (tmp_path / "a.txt").write_text("甲乙\n\n丙\n\n\n丁\n\n", encoding="utf-8")
-    assert "".join(text for _place, text in told(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
+    assert "".join(text for _location, text in told(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
 
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="documents are read in their order and not drawn"):
+    with pytest.raises(UserError, match="documents are read in order and not sampled"):
         list_text_files(f"{tmp_path}/a.txt#5")
     with pytest.raises(UserError, match=r"there is no such file\. Give a file of text, a file of rows"):
         list(read_document_parts(tmp_path / "none.txt"))
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder without a data file.* Parquet; of plain text, files that end in \.txt or \.text\."):
         list_text_files(tmp_path / "books")
     (tmp_path / "a.gz").write_bytes(b"\x1f\x8b\x08\x00")
-    with pytest.raises(UserError, match="is packed with gzip"):
+    with pytest.raises(UserError, match="is compressed with gzip"):
         list(read_document_parts(tmp_path / "a.gz"))
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 8)
     with pytest.raises(UserError, match="is no text"):
@@ -109,8 +109,8 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_line_without_an_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.data.readers.encodings.LONGEST_ROW", 20)
+    monkeypatch.setattr("imprint.data.readers.encodings.MAX_ROW_CHARACTERS", 20)
     (tmp_path / "a.txt").write_text("长" * 30, encoding="utf-8")
-    ((_place, found),) = read_document_parts(tmp_path / "a.txt")
+    ((_location, found),) = read_document_parts(tmp_path / "a.txt")
     assert isinstance(found, BadRowError)
     assert "Are newlines missing?" in str(found)

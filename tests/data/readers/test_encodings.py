@@ -103,7 +103,7 @@ def test_pieces_join_to_the_text_wherever_they_are_cut(file: Path, monkeypatch: 
 
 
 def test_a_line_longer_than_any_row_is_reported_and_not_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encodings, "LONGEST_ROW", 3_000_000)
+    monkeypatch.setattr(encodings, "MAX_ROW_CHARACTERS", 3_000_000)
     file.write_bytes(b"short\n" + b"a" * 10_000_000 + b"\nshort\n" + b"a" * 3_000_001)
 
     (_one, first), (_two, second), (_three, third), (number, fourth) = read(file)

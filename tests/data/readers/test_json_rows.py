@@ -40,7 +40,7 @@ def test_commas_too_many_and_comments_are_reported_in_words_that_help(file: Path
     file.write_text('[{"a": 1},\n {"a": 2},\n]\n')
     *good, (line, bad) = array_rows(file, detect_encoding(file))
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
-    assert (line, str(bad)) == (3, "there is a comma before the `]` of the array and nothing behind it. Delete it.")
+    assert (line, str(bad)) == (3, "there is a trailing comma before the `]` of the array. Delete it.")
     for text, told in (('[{"a": 1,}]', "a comma too many at column"), ('[{"a": 1, // one\n}]', "a comment, which JSON does not know, at")):
         file.write_text(text)
         ((_line, bad),) = array_rows(file, detect_encoding(file))
@@ -53,11 +53,11 @@ def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path)
     *good, (line, bad) = array_rows(file, detect_encoding(file))
 
     assert [row for _line, row in good] == [ROW] * 2
-    assert (line, str(bad)) == (22, "begins here and is not complete when the file ends. Was the file cut off?")
+    assert (line, str(bad)) == (22, "begins here and is incomplete at the end of the file. Was the file truncated?")
 
 
 def test_a_string_without_an_end_does_not_fill_the_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imprint.data.readers.json_rows.LONGEST_ROW", 1_000_000)
+    monkeypatch.setattr("imprint.data.readers.json_rows.MAX_ROW_CHARACTERS", 1_000_000)
     file.write_text('[{"a": "' + "b" * 20_000_000)
     report_bytes: list[int] = []
 

@@ -128,7 +128,7 @@ def test_a_folder_and_a_file_without_references_say_where_to_look(tmp_path: Path
     with pytest.raises(UserError, match=r"is a folder\. Name the file of predictions in it: .*predictions\.jsonl\."):
         read_predictions(file.parent)
     lines(file.with_name("answers.jsonl"), {"row": 0, "prediction": "甲", "finished": True})
-    with pytest.raises(UserError, match=r"holds answers without references\. They are in .*predictions\.jsonl: score that\."):
+    with pytest.raises(UserError, match=r"holds answers without references\. Score .*predictions\.jsonl, which has them\."):
         read_predictions(file.with_name("answers.jsonl"))
     with pytest.raises(UserError, match="there is no such file"):
         read_predictions(tmp_path / "nowhere.jsonl")

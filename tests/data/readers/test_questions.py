@@ -71,7 +71,7 @@ def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "questions.txt holds no question. Write one a line, or give rows of data."),
+        (b"", "questions.txt holds no question. Write one per line, or give rows of data."),
         (b"\n \n", "holds no question"),
         (b"\xe4\xbd\xa0\xe5\xa5\xbd\xe5\x90\x97\n" * 20 + b"a\xff\n", "questions.txt:21: byte 0xFF at column 2"),
         (b'{"text": "a"}\n', 'questions.txt:1: has no column of questions ("text"). Name it: prompt_column=...'),
@@ -79,7 +79,7 @@ def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
         (b'{"content": 3}\n{"content": "a"\n', 'questions.txt:1: "content" must be a text, got a number (3).\n'),
         (b'{"content": "\\ud83d"}\n', 'questions.txt:1: "content" holds half a character'),
         (b"version https://git-lfs.github.com/spec/v1\n", "questions.txt is a Git LFS pointer, not the file itself."),
-        (b"\x1f\x8b\x08\x00", "questions.txt is packed with gzip."),
+        (b"\x1f\x8b\x08\x00", "questions.txt is compressed with gzip."),
         (b'{"content": 3}\n' * 12, "questions.txt: 12 of 12 rows are bad. Fix them; nothing was asked.\n"),
     ],
 )
@@ -92,5 +92,5 @@ def test_what_cannot_be_asked_is_a_sentence_with_its_line(content: bytes, senten
 
 
 def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.txt: there is no such file\. Give a text with one question a line"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: there is no such file\. Give a text with one question per line"):
         read_questions(tmp_path / "nowhere.txt", prompt_column="content")

@@ -98,7 +98,7 @@ def test_a_file_is_described_by_its_form_and_how_its_columns_are_read(tmp_path: 
     )
     assert describe_source(f"{file}#3", Columns("id", "prompt")) == (
         f'{file}: a JSON array in UTF-16 (little-endian); "id" is the question, "prompt" the answer; '
-        'not read: "response", "history", "system"; 3 rows of it are drawn at random.'
+        'not read: "response", "history", "system"; 3 rows of it are sampled at random.'
     )
 
 
@@ -108,7 +108,7 @@ def test_columns_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
 
     assert describe_source(file) == (
         f'{file}: CSV in GB18030; there is no column "content" and no "summary" among "提的", "答的"; '
-        "prompt_column=... and response_column=... say which are the question and the answer."
+        "set prompt_column=... and response_column=... to those of the question and the answer."
     )
 
 
@@ -181,7 +181,7 @@ def test_no_damage_to_a_file_of_any_format_ends_in_anything_but_rows_and_sentenc
         file = tmp_path / chance.choice([f"f.{ending}", "f", "f.json", "f.csv", "f.xlsx"])
         file.write_bytes(damaged(whole[ending], chance))
         try:
-            for _place, made in iterate_samples(file, Columns()):
+            for _location, made in iterate_samples(file, Columns()):
                 texts = [str(made)] if isinstance(made, BadRowError) else [one.query + one.answer for one in made]
                 assert all(text.encode() for text in texts)
             describe_source(file)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.samples import read_samples
-from imprint.data.readers.sources import FORMATS
+from imprint.data.readers.sources import FORMATS, FORMATS_CHINESE
 from imprint.data.sample import Sample
 from imprint.errors import UserError
 
@@ -131,10 +131,10 @@ def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Pat
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (f"[{GOOD},\n{GOOD}", "train.json:2: behind an element of the array there must be a comma or `]`, but the file ends."),
-        (f"[{GOOD}\n{GOOD}]", 'train.json:2: behind an element of the array there must be a comma or `]`, but got "' + GOOD[:40]),
+        (f"[{GOOD},\n{GOOD}", "train.json:2: after an element of the array there must be a comma or `]`, but the file ends."),
+        (f"[{GOOD}\n{GOOD}]", 'train.json:2: after an element of the array there must be a comma or `]`, but got "' + GOOD[:40]),
         (f"[{GOOD},\n\n oops]", "train.json:3: the array is no JSON from here on: Expecting value at column 2."),
-        (f"[{GOOD}]\n{GOOD}", 'train.json:2: behind the `]` of the array nothing may follow, got "' + GOOD[:40]),
+        (f"[{GOOD}]\n{GOOD}", 'train.json:2: nothing may follow the `]` of the array, got "' + GOOD[:40]),
         (f"[{GOOD},\n{{}}]", 'train.json:2: there is no column "content"'),
         ("[", "train.json:1: the array is no JSON from here on: Expecting value at column 2."),
         ("[" * 100_000, "train.json:1: is no JSON that can be read, too deep or with too long a number."),
@@ -146,7 +146,10 @@ def test_a_broken_array_is_reported_with_its_line(file: Path, text: str, sentenc
 
 @pytest.mark.parametrize("text", ["", "\n \n", "[]", "[ ]\n"])
 def test_a_file_without_rows_is_refused(file: Path, text: str) -> None:
-    assert refusal(file, text) == 'train.json holds no rows. It needs at least one, such as {"content": "...", "summary": "..."}.'
+    assert (
+        refusal(file, text).splitlines()[0]
+        == 'train.json holds no rows. It needs at least one, such as {"content": "...", "summary": "..."}.'
+    )
 
 
 @pytest.mark.parametrize("codec", ["gb18030", "gbk", "utf-16", "utf-16-le", "utf-8-sig"])
@@ -166,7 +169,9 @@ def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path / "none.jsonl")
 
-    assert str(error.value) == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files."
+    english, chinese = str(error.value).splitlines()
+    assert english == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files."
+    assert chinese == f"没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。"
 
 
 def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
@@ -175,7 +180,10 @@ def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path)
 
-    assert str(error.value) == f"{tmp_path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}."
+    assert (
+        str(error.value).splitlines()[0]
+        == f"{tmp_path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}."
+    )
 
 
 def test_a_folder_is_all_its_files_each_in_its_own_shape(tmp_path: Path) -> None:
@@ -203,7 +211,7 @@ def test_a_column_that_somebody_named_is_not_replaced_by_a_shape_that_fits(file:
 
     assert str(error.value) == (
         f'{file}:1: there is no column "ask", which prompt_column names; the columns are: "prompt", "response". '
-        'The row is one of a known shape ("prompt" is the question, "response" the answer): leave prompt_column out to have it read. '
+        'The row has a known shape ("prompt" is the question, "response" the answer): leave prompt_column out to read it. '
         f"Fix this row; nothing was read.{FIX}"
     )
 

@@ -47,13 +47,13 @@ def test_a_title_above_the_header_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_header_that_comes_again_is_reported(tmp_path: Path) -> None:
-    assert read(tmp_path, "q,a\n1,2\n\ufeffq,a\n3,4\n")[1] == (3, "is the header once more. Delete it.")
+    assert read(tmp_path, "q,a\n1,2\n\ufeffq,a\n3,4\n")[1] == (3, "repeats the header. Delete it.")
 
 
 def test_a_value_without_the_name_of_a_column_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, "q,,a\n1,,2\n1,x,2\n") == [
         (2, {"q": "1", "a": "2"}),
-        (3, 'has "x" in a column to which the header gives no name.'),
+        (3, 'has "x" in a column without a name in the header.'),
     ]
 
 
@@ -61,7 +61,10 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path, "q,q,a\n1,2,3\n")
 
-    assert str(error.value) == f'{tmp_path}/rows.csv:1: the header has two columns "q", so it is not known which is meant. Rename one.'
+    assert (
+        str(error.value).splitlines()[0]
+        == f'{tmp_path}/rows.csv:1: the header has two columns "q", and it is unclear which is meant. Rename one.'
+    )
 
 
 def test_a_quote_that_is_not_closed_costs_its_own_row_only(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_a_quote_that_is_not_closed_costs_its_own_row_only(tmp_path: Path) -> No
 
 def test_a_quote_within_a_quoted_cell_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path, 'q,a\n1,"x"y"\n2,z\n') == [
-        (2, 'a quote within a quoted cell must be written twice (""), and behind the closing one there must be "," or the end.'),
+        (2, 'a quote within a quoted cell must be written twice (""), and after the closing one there must be "," or the end.'),
         (3, {"q": "2", "a": "z"}),
     ]
 

@@ -42,7 +42,7 @@ def test_what_excel_takes_for_a_number_or_a_date_is_its_text(tmp_path: Path) -> 
     cells = [7, 7.0, 1.5, True, datetime(2023, 3, 14, 9, 30), date(2023, 3, 14), "_x000D_"]
     path = workbook(tmp_path / "a.xlsx", rows=[list("abcdefg"), cells])
 
-    ((_place, row),) = workbook_rows(path)
+    ((_location, row),) = workbook_rows(path)
 
     assert row == dict(zip("abcdefg", ["7", "7", "1.5", "TRUE", "2023-03-14 09:30:00", "2023-03-14", "\r"], strict=True))
 
@@ -60,8 +60,8 @@ def test_hidden_sheets_are_named_and_not_read(tmp_path: Path) -> None:
 def test_an_error_of_a_formula_and_an_extra_cell_are_reported(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "#REF!"], ["1", "2", "3"]])
 
-    assert [str(row) for _place, row in workbook_rows(path)] == [
-        "holds the error of a formula, #REF!. Mend the formula, or write its value.",
+    assert [str(row) for _location, row in workbook_rows(path)] == [
+        "holds the error of a formula, #REF!. Fix the formula, or write its value.",
         'has 3 cells, but the header has 2 columns: "q", "a".',
     ]
 
@@ -104,7 +104,7 @@ def test_parquet_keeps_lists_and_counts_rows_from_one(tmp_path: Path) -> None:
 def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([{"q": date(2023, 3, 14)}]), tmp_path / "a.parquet")
 
-    assert [row for _place, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
+    assert [row for _location, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
 
 
 def test_broken_parquet_is_reported(tmp_path: Path) -> None:
