@@ -392,7 +392,7 @@ class TestQuantisedRuns:
         assert losses(other) == losses(run)
 
     def test_full_tuning_of_it_is_refused(self, run: RunFolder) -> None:
-        with pytest.raises(UserError, match="a base quantised to 8 bits cannot be tuned as a whole"):
+        with pytest.raises(UserError, match="full tuning of a base quantised to 8 bits is not possible"):
             tiny_run(run.path.parent / "recipe.yaml", "full", "tune={method: full}", "model.quantize=8")
 
 

@@ -1,1 +1,1 @@
-"""What is trained: a prefix beside a frozen network, or all of its parameters."""
+"""Tuning methods: a prefix or a LoRA on a frozen network, or all of its parameters."""

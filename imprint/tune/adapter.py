@@ -1,4 +1,4 @@
-"""What every adapter can do, a prefix or a LoRA, and what its folder says about it."""
+"""The protocol of every adapter (prefix or LoRA), and the description stored in its folder."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Method = Literal["prefix", "lora"]
 
 @dataclass(frozen=True)
 class PrefixFacts:
-    """The part of a prefix's description that a LoRA's does not have."""
+    """Fields of adapter.json that only a prefix has."""
 
     method: ClassVar[Method] = "prefix"
     length: int
@@ -26,16 +26,16 @@ class PrefixFacts:
     projection: bool
     """Whether the prefix is computed through two linear layers."""
     start: str
-    """Initialization: text, zeros, random, adapter for a continued one, or original for a converted file."""
+    """Initialization: text, zeros or random; `adapter` for a continued prefix, `original` for a converted file."""
 
     def summary(self, path: str, progress: str) -> str:
-        """The adapter at a path in a few words; `progress` is ", step N" or empty."""
+        """The adapter at `path` in a few words; `progress` is ", step N" or empty."""
         return f"prefix 前缀 {path} ({self.length} tokens{progress})"
 
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """The part of a LoRA's description that a prefix's does not have; what loads the tensors stands in peft's own configuration."""
+    """Fields of adapter.json that only a LoRA has; the tensors are loaded by peft's own configuration."""
 
     method: ClassVar[Method] = "lora"
     rank: int
@@ -43,10 +43,10 @@ class LoraFacts:
     targets: tuple[str, ...]
     """The adapted linears, by the last parts of their names."""
     start: str
-    """Initialization, or adapter for a continued one, or peft for a folder that Imprint did not write."""
+    """Initialization; `adapter` for a continued LoRA, `peft` for a folder that Imprint did not write."""
 
     def summary(self, path: str, progress: str) -> str:
-        """The adapter at a path in a few words; `progress` is ", step N" or empty."""
+        """The adapter at `path` in a few words; `progress` is ", step N" or empty."""
         return f"LoRA {path} (rank {self.rank} on {', '.join(self.targets)}{progress})"
 
 
@@ -54,45 +54,45 @@ FACTS: dict[Method, type[PrefixFacts | LoraFacts]] = {facts.method: facts for fa
 
 
 class Adapter(Protocol):
-    """Trained parameters of one network beside its weights."""
+    """Trained parameters that are added to the weights of one network."""
 
     method: ClassVar[Method]
-    """The recipe's word for it."""
+    """The `tune.method` of a recipe."""
     mergeable: ClassVar[bool]
-    """Whether `merge` can make it a part of the weights."""
+    """Whether `merge` can add it to the weights."""
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
-        """All parameters under the names in the adapter's file."""
+        """All parameters by their names in the adapter's file."""
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Those of them that are trained."""
+        """The trained parameters by the same names."""
 
     def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix | None:
-        """Keys and values for the attention of every layer, with dropout while `training`; None where the adapter is no prefix."""
+        """Keys and values (P, H, D) for the attention of every layer, with dropout if `training`; None for a LoRA."""
 
     def set_dropout(self, rate: float) -> None:
-        """Dropout rate in training."""
+        """Set the dropout rate in training."""
 
     def set_training(self, *, training: bool) -> None:
-        """Switch dropout on or off in the modules that the adapter put into the network."""
+        """Set training or evaluation mode of the modules that the adapter put into the network."""
 
     def off(self) -> AbstractContextManager[None]:
         """Inside this block the network has the base's modules and names."""
 
     def on(self) -> AbstractContextManager[None]:
-        """Inside this block the network has the adapter's modules, also within one of `off`."""
+        """Inside this block the network has the adapter's modules, also when nested in `off`."""
 
     def settings(self) -> dict[str, object]:
-        """The recipe's knobs that decide shapes, by name, with the adapter's own values."""
+        """The recipe's knobs that determine shapes -> the adapter's values."""
 
     def facts(self, start: str) -> PrefixFacts | LoraFacts:
-        """The facts of the adapter as it is saved, whose initialization was `start`."""
+        """The method's fields of adapter.json; `start` is the initialization."""
 
     def save_files(self, folder: Path, base: str) -> None:
-        """Write the tensors and whatever loads them into a folder that exists; `base` is the name of the base."""
+        """Write the tensors, and peft's configuration for a LoRA, into a folder that exists; `base` is the name of the base."""
 
     def merge(self, *, dequantize: bool = False) -> None:
-        """Make the adapter a part of the weights for good; with `dequantize` quantised weights are dequantised first."""
+        """Add the adapter to the weights permanently; with `dequantize` quantised weights are dequantised first."""
 
 
 def fp32_tensors(adapter: Adapter) -> dict[str, Tensor]:
@@ -102,12 +102,12 @@ def fp32_tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of adapter.json; the facts stand beside the other fields in the file."""
+    """The content of adapter.json; in the file, the facts are on the same level as the other fields."""
 
     base: str
-    """Folder of the base as the run named it."""
+    """Folder of the base as named in the recipe."""
     base_fingerprint: list[float]
-    """One number for each weight of the base, by which it is recognised."""
+    """One number per weight of the base; see `fingerprint`."""
     facts: PrefixFacts | LoraFacts
     """The fields of the method."""
     template: str
@@ -121,7 +121,7 @@ class Description:
 
     @property
     def method(self) -> Method:
-        """How the adapter was tuned."""
+        """The tuning method."""
         return self.facts.method
 
     def summary(self, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Saving and loading adapters: Imprint's adapter folder, peft's LoRA folder, and the original's prefix file."""
+"""Saves and loads adapters: Imprint's adapter folder, peft's LoRA folder, and the original's prefix file."""
 
 import json
 from dataclasses import asdict, fields
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.files import atomic_folder, find_folder, write_json
+from imprint.messages import Bilingual
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
 from imprint.models.families import listing
 from imprint.models.network import Network
 from imprint.tune.adapter import FACTS, FORMAT, Adapter, Description, fp32_tensors
 from imprint.tune.fingerprint import fingerprint, same_base
-from imprint.tune.lora.files import read_lora
+from imprint.tune.lora.files import damaged_error, read_lora
 from imprint.tune.lora.lora import CONFIG_FILE
 from imprint.tune.prefix import TENSORS_FILE, PrefixEncoder, prefix_from_tensors
 
@@ -26,7 +27,7 @@ INDEX_FILES = ("pytorch_model.bin.index.json", "model.safetensors.index.json")
 
 
 def save_adapter(folder: Path, adapter: Adapter, description: Description, *, original: bool = False) -> None:
-    """Write an adapter folder, atomically; a prefix with `original` also as the original's file."""
+    """Write an adapter folder atomically; with `original`, a prefix also as the original's file."""
     content = asdict(description)
     with atomic_folder(folder) as part:
         adapter.save_files(part, description.base)
@@ -43,14 +44,14 @@ def save_original(folder: Path, adapter: Adapter) -> None:
 def load_adapter(path: Path, network: Network) -> tuple[Adapter, Description]:
     """Load the adapter at `path`; a LoRA is attached to the network.
 
-    The path is an adapter folder of Imprint's, a LoRA folder of peft's, an original `.bin` file of any name, or a folder with the
-    original's pytorch_model.bin.
+    The path is an adapter folder of Imprint, a LoRA folder of peft, an original prefix file of any name, or a folder with the original's
+    pytorch_model.bin. Raises UserError where there is no adapter, or it is damaged or belongs to another base.
     """
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION_FILE).is_file():
         return _load_own(folder, network)
     if folder is not None and (folder / CONFIG_FILE).is_file():
-        base_fingerprint = fingerprint(network)  # of the base without the LoRA
+        base_fingerprint = fingerprint(network)  # before the LoRA is attached
         lora = read_lora(folder, network)
         return lora, Description("", base_fingerprint, lora.facts("peft"), "chatglm")
     if folder is not None and holds_all_weights(folder):
@@ -58,22 +59,30 @@ def load_adapter(path: Path, network: Network) -> tuple[Adapter, Description]:
         return _original_prefix(tensors, network, folder)
     if folder is not None and not (folder / ORIGINAL_FILE).is_file():
         raise UserError(
-            f"{path}: holds no adapter; found {listing(folder)}. Allowed: {DESCRIPTION_FILE} with {TENSORS_FILE}, peft's {CONFIG_FILE} "
-            f"with its tensors, or the original's {ORIGINAL_FILE}."
+            Bilingual(
+                f"{path}: holds no adapter; found {listing(folder)}. Allowed: {DESCRIPTION_FILE} with {TENSORS_FILE}, peft's {CONFIG_FILE} "
+                f"with its tensors, or the original's {ORIGINAL_FILE}.",
+                f"没有适配器：需要 {DESCRIPTION_FILE} 与 {TENSORS_FILE}、peft 的 {CONFIG_FILE} 及其张量，或原项目的 {ORIGINAL_FILE}。",
+            )
         )
     file = path if folder is None else folder / ORIGINAL_FILE
     if not file.is_file():
-        raise UserError(f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.")
+        raise UserError(
+            Bilingual(
+                f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.",
+                "没有这个文件或目录：请给出适配器目录、训练结果目录中的 adapter/，或前缀的 .bin 文件。",
+            )
+        )
     return _original_prefix(load_pickle(file), network, file)
 
 
 def holds_all_weights(folder: Path) -> bool:
-    """Whether a folder is a whole model in another form than one `.bin` file; early versions of the original saved a prefix this way."""
+    """Whether a folder holds a full model in shards or safetensors; early versions of the original saved the prefix inside one."""
     return any((folder / name).is_file() for name in (*INDEX_FILES, "model.safetensors"))
 
 
 def _original_prefix(tensors: dict[str, Tensor], network: Network, path: Path) -> tuple[PrefixEncoder, Description]:
-    """A prefix of the original, which has no description of its own."""
+    """A prefix in the original's format, with a description made from its shape."""
     encoder = prefix_from_tensors(tensors, network, str(path))
     return encoder, Description("", fingerprint(network), encoder.facts("original"), "chatglm")
 
@@ -82,34 +91,46 @@ def _load_own(folder: Path, network: Network) -> tuple[Adapter, Description]:
     description = read_description(folder)
     if not same_base(description.base_fingerprint, fingerprint(network)):
         raise UserError(
-            f"{folder}: was tuned on another base, {description.base!r}: the fingerprints differ. "
-            "Load it together with the base it was trained on."
+            Bilingual(
+                f"{folder}: was tuned on another base, {description.base!r}: the fingerprints differ. "
+                "Load it together with the base it was trained on.",
+                f"该适配器是在另一个底座 {description.base!r} 上训练的（指纹不同）：请与其训练时的底座一起使用。",
+            )
         )
     if description.method == "lora":
         return read_lora(folder, network), description
     try:
         tensors: dict[str, Tensor] = load_file(folder / TENSORS_FILE)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / TENSORS_FILE}: cannot be read ({error}). Copy the adapter folder again, whole.") from error
+        raise damaged_error(folder / TENSORS_FILE, f"cannot be read ({error})") from error
     return prefix_from_tensors(tensors, network, str(folder / TENSORS_FILE)), description
 
 
 def read_description(folder: Path) -> Description:
-    """Read a folder's adapter.json."""
+    """Read a folder's adapter.json. Raises UserError where it is damaged, or of another version or method."""
     path = folder / DESCRIPTION_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
             raise UserError(
-                f'{path}: "format" is {content.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.'
+                Bilingual(
+                    f'{path}: "format" is {content.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that '
+                    "wrote it.",
+                    f"适配器格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
+                )
             )
         method = content.pop("method")
         if method not in FACTS:
-            raise UserError(f'{path}: "method" is {method!r}, this version loads adapters of the methods {", ".join(FACTS)} only.')
-        numbers = content["base_fingerprint"]
-        if not isinstance(numbers, list) or not all(isinstance(number, float | int) and not isinstance(number, bool) for number in numbers):
+            raise UserError(
+                Bilingual(
+                    f'{path}: "method" is {method!r}, this version loads only {", ".join(FACTS)} adapters.',
+                    f'"method" 为 {method!r}，本版本只能读取 {"、".join(FACTS)} 适配器。',
+                )
+            )
+        values = content["base_fingerprint"]
+        if not isinstance(values, list) or not all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
             raise TypeError('"base_fingerprint" must be a list of numbers')
         facts = FACTS[method]
         return Description(facts=facts(**{field.name: content.pop(field.name) for field in fields(facts)}), **content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: is not the description of an adapter ({error}). Copy the adapter folder again, whole.") from error
+        raise damaged_error(path, f"is not the description of an adapter ({error})") from error

@@ -1,4 +1,4 @@
-"""A fingerprint of a base's weights, equal at every precision: an adapter is loaded on the base it was trained on only."""
+"""A fingerprint of a base's weights, nearly equal at every precision, so that an adapter is loaded only on its own base."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ PRECISION_LOSS = 0.01
 
 
 def fingerprint(network: Network) -> list[float]:
-    """One number for each weight: the largest magnitude in its first row, which every precision keeps; a hash would change with it.
+    """One number per weight: the largest magnitude in its first row, which hardly depends on precision, as a hash would.
 
-    A quantised weight is dequantised: its largest integer times its scale is the largest number that it was made from.
+    A quantised weight is dequantised: its largest integer times its scale is the largest magnitude of the original weight.
     """
     first_rows = {name: parameter[:1] for name, parameter in network.named_parameters() if parameter.dim() > 1}
     first_rows |= {name: layer.dequantize(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}
@@ -23,8 +23,8 @@ def fingerprint(network: Network) -> list[float]:
     return [round(float(value), 6) for value in torch.stack(largest).cpu()]
 
 
-def same_base(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two fingerprints are of the same base, at whatever precision."""
-    return len(one) == len(other) and all(
-        abs(a - b) <= PRECISION_LOSS * max(abs(a), abs(b)) + 1e-5 for a, b in zip(one, other, strict=True)
+def same_base(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two fingerprints belong to the same base, at any precision."""
+    return len(first) == len(second) and all(
+        abs(a - b) <= PRECISION_LOSS * max(abs(a), abs(b)) + 1e-5 for a, b in zip(first, second, strict=True)
     )

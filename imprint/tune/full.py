@@ -1,18 +1,23 @@
 """Tuning of all parameters."""
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.models.network import Network
 
 
 def unfreeze(network: Network) -> None:
-    """Make every parameter trainable, each in memory of its own: a frozen base may still be mapped to its file.
+    """Make every parameter trainable, copied to memory of its own, since a frozen base may be mapped to its file.
 
-    Raises UserError for a quantised base, whose integers cannot be moved by small steps.
+    Raises UserError for a quantised base, whose integers take no small updates.
     """
     if network.quantization_bit:
         raise UserError(
-            f"tune.method: a base quantised to {network.quantization_bit} bits cannot be tuned as a whole: integers take no small "
-            'steps. Set model.quantize to null with a model.path that is not quantised, or tune.method to "prefix".'
+            Bilingual(
+                f"tune.method: full tuning of a base quantised to {network.quantization_bit} bits is not possible: integers take no small "
+                'updates. Set model.quantize to null with a model.path that is not quantised, or tune.method to "prefix".',
+                f"已量化为 {network.quantization_bit} 位的底座不能做全参数微调：请换用未量化的底座并去掉 model.quantize，"
+                '或把 tune.method 设为 "prefix"。',
+            )
         )
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()

@@ -1,4 +1,4 @@
-"""P-Tuning v2: trained keys and values in front of every row, in every layer (Liu et al. 2021, arXiv 2110.07602).
+"""P-Tuning v2: a trained prefix of keys and values in every layer (Liu et al. 2021, arXiv 2110.07602).
 
 Legend: P prefix length, K layers, H key/value heads, D head size.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
@@ -24,7 +25,7 @@ from imprint.tune.section import NO_TEXT_WITH_PROJECTION
 DEFAULT_LENGTH = 128
 """Length of a new prefix, as in the original's scripts."""
 TENSOR_PREFIX = "transformer.prefix_encoder."
-"""Start of the tensors' names, as in the original."""
+"""Prefix of the tensors' names, as in the original."""
 TENSORS_FILE = "prefix.safetensors"
 
 
@@ -40,7 +41,7 @@ class PrefixShape:
     """H."""
     head_size: int
     """D."""
-    hidden: int
+    hidden_size: int
     """Hidden size of the base, and of the projection."""
     projection_width: int
     """Width of the embedding where a projection follows it."""
@@ -49,18 +50,18 @@ class PrefixShape:
 
     @property
     def width(self) -> int:
-        """Keys and values of all layers, for one prefix token."""
+        """Size of the keys and values of all layers for one prefix token."""
         return self.layers * 2 * self.heads * self.head_size
 
     @classmethod
     def from_network(cls, network: Network, length: int, *, projection: bool) -> "PrefixShape":
-        """The shape that fits a network."""
+        """The shape of a prefix for a network."""
         shape = network.shape
         return cls(length, shape.num_layers, shape.num_kv_heads, shape.head_dim, shape.hidden_size, network.projection_width, projection)
 
 
 class PrefixEncoder(nn.Module):
-    """A trained prefix as an `Adapter`: fp32 parameters under the original's names."""
+    """A prefix as an `Adapter`: fp32 parameters with the original's names."""
 
     method: ClassVar[Method] = "prefix"
     mergeable: ClassVar[bool] = False
@@ -72,13 +73,13 @@ class PrefixEncoder(nn.Module):
         weight = torch.empty(shape.length, shape.projection_width if shape.projection else shape.width)
         self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # filled by `start_prefix` or from a file
         self.trans = (
-            nn.Sequential(nn.Linear(shape.projection_width, shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, shape.width))
+            nn.Sequential(nn.Linear(shape.projection_width, shape.hidden_size), nn.Tanh(), nn.Linear(shape.hidden_size, shape.width))
             if shape.projection
             else None
         )
 
     def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix:
-        """Keys and values (P, H, D) of every layer in the base's dtype; dropout draws one mask for the whole micro-batch."""
+        """Keys and values (P, H, D) of every layer in `dtype`; dropout has one mask for all rows of a micro-batch."""
         values = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
         values = functional.dropout(values, self.dropout) if training and self.dropout else values
         shape = self.shape
@@ -99,14 +100,14 @@ class PrefixEncoder(nn.Module):
         self.dropout = rate
 
     def set_training(self, *, training: bool) -> None:
-        """See Adapter; the network has no modules of a prefix."""
+        """See Adapter; a prefix has no modules in the network."""
 
     def off(self) -> AbstractContextManager[None]:
-        """See Adapter; the network has no modules of a prefix."""
+        """See Adapter; a prefix has no modules in the network."""
         return nullcontext()
 
     def on(self) -> AbstractContextManager[None]:
-        """See Adapter; the network has no modules of a prefix."""
+        """See Adapter; a prefix has no modules in the network."""
         return nullcontext()
 
     def settings(self) -> dict[str, object]:
@@ -133,7 +134,12 @@ def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Seq
     base computes for `text_ids`, repeated to the prefix's length. Raises UserError for `text` together with the projection.
     """
     if start == "text" and shape.projection:
-        raise UserError(f"tune.start: {NO_TEXT_WITH_PROJECTION}.")
+        raise UserError(
+            Bilingual(
+                f"tune.start: {NO_TEXT_WITH_PROJECTION}.",
+                '带投影的前缀不能以 "text" 开始：请把 tune.start 设为 "random" 或 "zeros"，或把 tune.projection 设为 false。',
+            )
+        )
     device = network.device
     encoder = PrefixEncoder(shape).to(device)
     with torch.no_grad():
@@ -148,9 +154,14 @@ def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Seq
 
 
 def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixShape) -> Tensor:
-    """(P, width): the base's key-value cache after reading the text, repeated or cut to P tokens."""
+    """(P, width): the base's key-value cache of the text, which is repeated or cut to P tokens."""
     if not text_ids:
-        raise UserError('tune.text: is empty. Give the instruction of the task, or set tune.start to "random".')
+        raise UserError(
+            Bilingual(
+                'tune.text: is empty. Give the instruction of the task, or set tune.start to "random".',
+                'tune.text 为空：请给出任务的指令，或把 tune.start 设为 "random"。',
+            )
+        )
     repeated = [text_ids[i % len(text_ids)] for i in range(shape.length)]
     cache = network.new_cache(1, shape.length)
     cache.length = shape.length
@@ -166,9 +177,12 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
     """
     by_name = {name.split("prefix_encoder.")[-1]: tensor for name, tensor in tensors.items() if "prefix_encoder." in name}
     if "embedding.weight" not in by_name:
-        held = ", ".join(sorted(tensors)[:3]) or "nothing"
+        names = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise UserError(
-            f"{path}: holds no prefix ({TENSOR_PREFIX}embedding.weight); found {held}. Give the prefix file of a P-Tuning v2 run."
+            Bilingual(
+                f"{path}: holds no prefix ({TENSOR_PREFIX}embedding.weight); found {names}. Give the prefix file of a P-Tuning v2 run.",
+                "文件中没有前缀：请给出 P-Tuning v2 训练得到的前缀文件。",
+            )
         )
     length = max(1, by_name["embedding.weight"].shape[:1].numel())
     shape = PrefixShape.from_network(network, length, projection="trans.0.weight" in by_name)
@@ -178,8 +192,11 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
         if name not in by_name or by_name[name].shape != parameter.shape or not by_name[name].is_floating_point():
             size = f"{tuple(by_name[name].shape)} of {by_name[name].dtype}" if name in by_name else "nothing"
             raise UserError(
-                f"{path}: {TENSOR_PREFIX}{name} is {size}, this base needs {tuple(parameter.shape)} "
-                f"({shape.layers} layers, hidden size {shape.hidden}). Load the prefix together with the base it was trained on."
+                Bilingual(
+                    f"{path}: {TENSOR_PREFIX}{name} is {size}, this base needs {tuple(parameter.shape)} "
+                    f"({shape.layers} layers, hidden size {shape.hidden_size}). Load the prefix together with the base it was trained on.",
+                    f"前缀与该底座的形状不符（需要 {tuple(parameter.shape)}）：请与其训练时的底座一起使用。",
+                )
             )
     encoder = encoder.to_empty(device=network.device)
     encoder.load_state_dict({name: by_name[name] for name, _ in encoder.named_parameters()})

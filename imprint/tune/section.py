@@ -1,4 +1,4 @@
-"""The `tune` section of a recipe: one section a method."""
+"""The `tune` section of a recipe: one section per method."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from imprint.config import Field, Section
 from imprint.tune.lora.section import LoraSection
 
 NO_TEXT_WITH_PROJECTION = (
-    '"text" cannot start a prefix with a projection, whose keys and values are computed from other numbers; '
+    '"text" cannot start a prefix with a projection, whose keys and values are computed from an embedding; '
     'set tune.start to "random" or "zeros", or tune.projection to false'
 )
 
@@ -19,30 +19,30 @@ class PrefixSection(Section):
 
     method: Literal["prefix"] = Field("prefix", description="Train a prefix (P-Tuning v2); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Go on from this adapter, ours or an original prefix file, instead of a new start; `start` is not used then."
+        None, description="Continue this adapter, ours or an original prefix file, instead of a new one; `start` is not used then."
     )
     length: int | None = Field(None, ge=1, le=2048, description="Tokens in the prefix; null takes 128, or as many as `adapter` has.")
     projection: bool | None = Field(
         None,
-        description="Compute the prefix through two linear layers, as `prefix_projection` of the original; null does as `adapter` does, "
-        "and without one does not.",
+        description="Compute the prefix through two linear layers, as `prefix_projection` of the original; null takes what `adapter` has, "
+        "else no.",
     )
     start: Literal["text", "zeros", "random"] = Field(
-        "text", description="Where it starts: keys and values of `text` in the base itself, zeros, or the original's random numbers."
+        "text", description="Initialization: the base's own keys and values of `text`, zeros, or random as in the original."
     )
     text: str = Field(
         "根据商品的属性，写一段吸引人的广告文案。",
         min_length=1,
-        description="The text that a `text` start reads: the task's instruction; repeated where it is shorter than the prefix.",
+        description="The text for `start: text`: the task's instruction; repeated where it is shorter than the prefix.",
     )
     prefix_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of the prefix dropped at random in each micro-batch; the original's is 0.1."
+        0.0, ge=0, lt=1, description="Dropout rate of the prefix, drawn for each micro-batch; the original's is 0.1."
     )
-    original_file: bool = Field(False, description="Write the prefix as the original's pytorch_model.bin too, beside ours in `adapter/`.")
+    original_file: bool = Field(False, description="Also write the prefix as the original's pytorch_model.bin into `adapter/`.")
 
     @property
     def dropout(self) -> float:
-        """Dropout rate, by the name it has for every method."""
+        """The dropout rate under the name that LoRA has too."""
         return self.prefix_dropout
 
     @field_validator("start")
@@ -54,7 +54,7 @@ class PrefixSection(Section):
 
 
 class FullSection(Section):
-    """Full tuning: every parameter of the base is trained; computed in `model.dtype`, moved in fp32."""
+    """Full tuning: every parameter of the base is trained; computed in `model.dtype`, updated in fp32."""
 
     method: Literal["full"] = Field(description="Train all parameters; the result is a model folder of its own.")
 

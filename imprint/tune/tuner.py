@@ -1,4 +1,4 @@
-"""A network and its trainable parameters, whatever the method: those of an adapter, or the network's own."""
+"""A network and its trainable parameters: those of an adapter, or the network's own."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
@@ -38,24 +39,24 @@ class Tuner(nn.Module):
             adapter.set_dropout(section.dropout)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """As of every module; also of the adapter's modules, which a network that is always in evaluation mode does not pass on to."""
+        """Set the mode of all modules, the adapter's too, which a network that stays in evaluation mode would not reach."""
         super().train(mode)
         if self.adapter is not None:
             self.adapter.set_training(training=mode)
         return self
 
     def forward(self, pack: Pack) -> Tensor:
-        """Summed cross-entropy of the pack's targets."""
+        """Sum of the cross-entropies of the pack's targets."""
         prefix = None if self.adapter is None else self.adapter.prefix(self.network.dtype, training=self.training)
         hidden = self.network(pack, prefix=prefix, checkpointing=self.checkpointing and self.training)
         return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels)
 
     def prefix(self) -> Prefix | None:
-        """The prefix for generation, without dropout; None if there is none."""
+        """The prefix for generation, without dropout; None without one."""
         return None if self.adapter is None else self.adapter.prefix(self.network.dtype)
 
     def adapter_off(self) -> AbstractContextManager[None]:
-        """Inside this block the network has the base's modules and names; without an adapter nothing changes."""
+        """Inside this block the network is the base; without an adapter nothing changes."""
         return nullcontext() if self.adapter is None else self.adapter.off()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
@@ -63,7 +64,7 @@ class Tuner(nn.Module):
         return dict(self.network.named_parameters()) if self.adapter is None else self.adapter.trainable_parameters()
 
     def lr_ratios(self) -> dict[str, float]:
-        """Factors of the learning rate by parameter name, where they are not 1."""
+        """Parameter name -> factor of its learning rate, where that is not 1."""
         ratio = self.section.plus_ratio if isinstance(self.section, LoraSection) else 1.0
         return {name: ratio for name in self.trainable_parameters() if name.endswith(LORA_B)} if ratio != 1 else {}
 
@@ -72,7 +73,7 @@ class Tuner(nn.Module):
         save_network(self.network, base_folder, folder, gather=gather, is_main=is_main)
 
     def save(self, folder: Path, *, base: str, base_folder: Path, template: str, step: int, scores: dict[str, float]) -> None:
-        """Write the result: an adapter folder, or a model folder in the official layout."""
+        """Write the result: an adapter folder, or for full tuning a model folder in the official layout."""
         if self.adapter is None or isinstance(self.section, FullSection):
             save_network(self.network, base_folder, folder)
             return
@@ -84,9 +85,9 @@ class Tuner(nn.Module):
 
 
 def start_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, checkpointing: bool) -> Tuner:
-    """Prepare a network for a tuning method.
+    """Prepare a network for a tuning method, with a new adapter or the one that `tune.adapter` continues.
 
-    The adapter is a new one, or the one that `tune.adapter` continues. Raises UserError where that does not match the recipe.
+    Raises UserError where that adapter does not match the recipe.
     """
     adapter: Adapter | None
     if isinstance(section, FullSection):
@@ -104,19 +105,27 @@ def start_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, 
 
 
 def _load_matching(section: PrefixSection | LoraSection, path: Path, network: Network) -> Adapter:
-    """The adapter to continue. Raises UserError unless it has the section's method and, where the section names them, shapes."""
+    """The adapter to continue. Raises UserError unless it has the section's method and the shapes that the section sets."""
     adapter, description = load_adapter(path, network)
     if description.method != section.method:
         raise UserError(
-            f"tune.adapter: {path} is a {description.method}, and tune.method is {section.method}. Give one that was tuned so, or set "
-            f"tune.method={description.method}."
+            Bilingual(
+                f"tune.adapter: {path} is a {description.method}, and tune.method is {section.method}. Give an adapter of that method, or "
+                f"set tune.method={description.method}.",
+                f"该适配器是 {description.method}，而 tune.method 为 {section.method}：请给出同一方法的适配器，或改 tune.method。",
+            )
         )
     for knob, actual in adapter.settings().items():
-        wanted = getattr(section, knob)
-        if knob == "targets" and wanted is not None:
+        expected = getattr(section, knob)
+        if knob == "targets" and expected is not None:
             with adapter.off():
-                wanted = resolve_targets(wanted, network)
-        if wanted is not None and wanted != actual:
-            value, is_so = (str(value).lower() for value in (getattr(section, knob), actual))
-            raise UserError(f"tune.{knob}: {value}, but it is {is_so} in {path}, which tune.adapter names. Leave tune.{knob} out.")
+                expected = resolve_targets(expected, network)
+        if expected is not None and expected != actual:
+            value, own = (str(value).lower() for value in (getattr(section, knob), actual))
+            raise UserError(
+                Bilingual(
+                    f"tune.{knob}: {value}, but it is {own} in {path}, which tune.adapter names. Leave tune.{knob} out.",
+                    f"tune.{knob} 为 {value}，而 tune.adapter 指定的适配器为 {own}：请去掉 tune.{knob}。",
+                )
+            )
     return adapter

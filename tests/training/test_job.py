@@ -20,7 +20,7 @@ def test_a_text_start_with_a_projection_is_told_with_the_recipes_other_problems(
 def test_full_tuning_in_float16_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     knobs = ["tune={method: full}", "model.dtype=float16", f"output={recipe.parent / 'half'}"]
     assert main(["train", str(recipe), *knobs]) == 2
-    assert 'model.dtype: "float16" cannot be tuned as a whole' in capsys.readouterr().err
+    assert 'model.dtype: full tuning is not possible in "float16"' in capsys.readouterr().err
 
 
 def test_rows_without_any_target_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,8 @@ def lora_on(network: Network) -> Adapter:
 
 @pytest.fixture(params=[prefix_on, lora_on])
 def adapter(request: pytest.FixtureRequest) -> Adapter:
-    made: Adapter = request.param(small_network())
-    return made
+    adapter: Adapter = request.param(small_network())
+    return adapter
 
 
 def test_its_trainable_parameters_are_among_its_tensors(adapter: Adapter) -> None:
@@ -49,7 +49,7 @@ def test_only_a_lora_is_mergeable_and_only_a_prefix_has_keys_and_values(adapter:
 
 
 @pytest.mark.parametrize("attach", [prefix_on, lora_on])
-def test_off_gives_the_base_its_modules_and_names_and_on_takes_them_again(attach: object) -> None:
+def test_off_and_on_switch_modules_and_names(attach: object) -> None:
     network = small_network()
     names = list(network.state_dict())
     adapter = attach(network)  # type: ignore[operator]
@@ -76,7 +76,7 @@ def test_tensors_are_saved_in_fp32(adapter: Adapter) -> None:
     assert {tensor.dtype for tensor in fp32_tensors(adapter).values()} == {torch.float32}
 
 
-def test_a_description_is_summed_up_in_a_line() -> None:
+def test_the_summary_of_a_description_is_one_line() -> None:
     prefix = Description("base", [], PrefixFacts(5, False, "text"), "chatglm", step=7)
     lora = Description("base", [], LoraFacts(8, ("query_key_value",), "standard"), "chatglm")
     assert prefix.summary("x") == "prefix 前缀 x (5 tokens, step 7)"

@@ -58,13 +58,13 @@ def change(folder: Path, **fields: object) -> None:
 
 class TestOurFolder:
     @pytest.mark.parametrize("projection", [False, True])
-    def test_what_is_saved_comes_back(self, tmp_path: Path, projection: bool) -> None:  # noqa: FBT001
+    def test_a_saved_adapter_is_loaded_again(self, tmp_path: Path, projection: bool) -> None:  # noqa: FBT001
         network = small_network()
         encoder = saved(tmp_path / "adapter", network, projection=projection)
 
-        found, description = load_adapter(tmp_path / "adapter", network)
+        loaded, description = load_adapter(tmp_path / "adapter", network)
 
-        assert same(found, encoder)
+        assert same(loaded, encoder)
         assert description == Description(
             "base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
         )
@@ -78,7 +78,7 @@ class TestOurFolder:
         assert fields["method"] == "prefix"
         assert {"base", "base_fingerprint", "length", "projection", "template", "scores", "format"} <= fields.keys()
 
-    def test_on_request_the_originals_file_lies_beside(self, tmp_path: Path) -> None:
+    def test_on_request_the_originals_file_is_written_too(self, tmp_path: Path) -> None:
         encoder = saved(tmp_path / "adapter", small_network(), projection=True, original=True)
 
         tensors = torch.load(tmp_path / "adapter" / ORIGINAL_FILE, weights_only=True)
@@ -90,9 +90,9 @@ class TestOurFolder:
     def test_the_same_base_in_16_bits_is_the_same_base(self, tmp_path: Path, dtype: torch.dtype) -> None:
         encoder = saved(tmp_path / "adapter", small_network())
 
-        found, _ = load_adapter(tmp_path / "adapter", small_network().to(dtype))
+        loaded, _ = load_adapter(tmp_path / "adapter", small_network().to(dtype))
 
-        assert same(found, encoder)
+        assert same(loaded, encoder)
 
     def test_another_base_of_the_same_shape_is_refused(self, tmp_path: Path) -> None:
         saved(tmp_path / "adapter", small_network(seed=0))
@@ -111,7 +111,7 @@ class TestOurFolder:
             tmp_path / "adapter", deeper
         )
 
-    def test_the_adapter_a_killed_save_was_about_to_replace_is_found(self, tmp_path: Path) -> None:
+    def test_the_adapter_a_killed_save_was_about_to_replace_is_loaded(self, tmp_path: Path) -> None:
         network = small_network()
         encoder = saved(tmp_path / "adapter", network)
         (tmp_path / "adapter").rename(tmp_path / ".adapter.old")
@@ -121,7 +121,7 @@ class TestOurFolder:
 
 class TestTheOriginalsFile:
     @pytest.mark.parametrize("name", TUNED)
-    def test_any_name_will_do_and_nothing_is_told(self, tmp_path: Path, name: str) -> None:
+    def test_it_may_have_any_name_and_no_description(self, tmp_path: Path, name: str) -> None:
         case = Case(name)
         assert case.adapter is not None
         file = shutil.copyfile(case.adapter, tmp_path / "我的前缀.bin")
@@ -134,7 +134,7 @@ class TestTheOriginalsFile:
         assert isinstance(model.description.facts, PrefixFacts)
         assert model.description.facts.projection == name.endswith("projection")
 
-    def test_a_checkpoint_folder_of_the_original_will_do(self, tmp_path: Path) -> None:
+    def test_a_checkpoint_folder_of_the_original_is_loaded(self, tmp_path: Path) -> None:
         case = Case(TUNED[0])
         assert case.adapter is not None
         (tmp_path / "checkpoint-3000").mkdir()
@@ -144,16 +144,16 @@ class TestTheOriginalsFile:
 
         assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
 
-    def test_names_without_the_outer_module_will_do(self, tmp_path: Path) -> None:
+    def test_names_without_the_outer_module_are_loaded(self, tmp_path: Path) -> None:
         network = small_network()
         encoder = encoder_for(network)
         torch.save({"prefix_encoder.embedding.weight": encoder.embedding.weight.data.half()}, tmp_path / "prefix.bin")
 
-        found, _ = load_adapter(tmp_path / "prefix.bin", network)
+        loaded, _ = load_adapter(tmp_path / "prefix.bin", network)
 
-        assert isinstance(found, PrefixEncoder)
-        assert found.embedding.weight.dtype is torch.float32
-        assert difference(found.embedding.weight, encoder.embedding.weight) < 2e-3
+        assert isinstance(loaded, PrefixEncoder)
+        assert loaded.embedding.weight.dtype is torch.float32
+        assert difference(loaded.embedding.weight, encoder.embedding.weight) < 2e-3
 
 
 class TestRefusals:
@@ -232,13 +232,13 @@ class TestPrecision:
             encoder = saved(tmp_path / str(number), one)
             assert same(load_adapter(tmp_path / str(number), other)[0], encoder)
 
-    def test_the_adapter_is_held_in_32_bits_on_disk(self, tmp_path: Path) -> None:
+    def test_the_adapter_is_fp32_on_disk(self, tmp_path: Path) -> None:
         saved(tmp_path / "adapter", small_network().half())
 
         assert {tensor.dtype for tensor in load_file(tmp_path / "adapter" / TENSORS_FILE).values()} == {torch.float32}
 
 
-def test_the_prefix_inside_a_sharded_checkpoint_of_all_weights_is_found(tmp_path: Path) -> None:
+def test_the_prefix_inside_a_sharded_checkpoint_of_all_weights_is_loaded(tmp_path: Path) -> None:
     network = small_network()
     encoder = encoder_for(network)
     shards = {"pytorch_model-00001-of-00002.bin": {"lm_head.weight": torch.zeros(2, 2)}}

@@ -8,7 +8,7 @@ from imprint.tune.fingerprint import fingerprint, same_base
 from tests.cases import Case, quantized_folder, small_network
 
 
-def test_it_has_a_number_for_each_weight_which_precision_hardly_moves() -> None:
+def test_it_has_one_number_per_weight_that_hardly_depends_on_precision() -> None:
     network = small_network()
     exact = fingerprint(network)
 
@@ -35,8 +35,8 @@ def test_a_quantised_base_is_still_the_same(tmp_path: Path, bits: int, embedding
     exact = fingerprint(case.load().network)
     folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
 
-    found = fingerprint(imprint.load(folder, dtype="float16", device="cpu").network)
+    quantized = fingerprint(imprint.load(folder, dtype="float16", device="cpu").network)
 
-    assert len(found) == len(exact)
-    assert same_base(exact, found)
-    assert not same_base(fingerprint(small_network()), found)
+    assert len(quantized) == len(exact)
+    assert same_base(exact, quantized)
+    assert not same_base(fingerprint(small_network()), quantized)

@@ -17,19 +17,19 @@ from tests.cases import Case, difference, prompt, small_fields, small_network, w
 CPU = torch.device("cpu")
 
 
-def test_parameters_leave_the_file_they_were_mapped_from(tmp_path: Path) -> None:
+def test_parameters_are_copied_from_the_mapped_file(tmp_path: Path) -> None:
     source = write_config(tmp_path / "source", small_fields())
     save_network(small_network(), source, tmp_path / "base")
     file = tmp_path / "base" / "model.safetensors"
     before = file.read_bytes()
     network = load_network(tmp_path / "base", dtype=torch.float32, device=CPU)
-    places = {name: parameter.data_ptr() for name, parameter in network.named_parameters()}
+    addresses = {name: parameter.data_ptr() for name, parameter in network.named_parameters()}
 
     unfreeze(network)
     for parameter in network.parameters():
         parameter.data.zero_()
 
-    assert all(parameter.data_ptr() != places[name] for name, parameter in network.named_parameters())
+    assert all(parameter.data_ptr() != addresses[name] for name, parameter in network.named_parameters())
     assert file.read_bytes() == before
 
 
@@ -53,12 +53,12 @@ def test_a_quantised_base_is_refused() -> None:
     network = load_network(Case("chatglm1-base").folder, dtype=torch.float32, device=CPU, bits=4)
 
     with pytest.raises(
-        UserError, match=r"^tune\.method: a base quantised to 4 bits cannot be tuned as a whole.*Set model\.quantize to null"
+        UserError, match=r"^tune\.method: full tuning of a base quantised to 4 bits is not possible.*Set model\.quantize to null"
     ):
         unfreeze(network)
 
 
-def test_gradients_are_those_of_the_whole_network_written_out() -> None:
+def test_gradients_are_those_of_plain_cross_entropy() -> None:
     case = Case("chatglm1-base")
     ours, plain = case.load().network, case.load().network
     gradients = []
@@ -74,7 +74,7 @@ def test_gradients_are_those_of_the_whole_network_written_out() -> None:
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
 
     for name, expected in gradients[1].items():
-        found = gradients[0][name]
+        gradient = gradients[0][name]
         assert expected is not None
-        assert found is not None
-        assert difference(found, expected) <= 1e-4 * float(expected.abs().max())
+        assert gradient is not None
+        assert difference(gradient, expected) <= 1e-4 * float(expected.abs().max())

@@ -21,37 +21,37 @@ def start(network: ChatGLM, how: str, *, length: int = 6, projection: bool = Fal
 
 @contextmanager
 def projections(network: ChatGLM) -> Iterator[list[Tensor]]:
-    """Collects what each layer's joint projection returns, (T, 3C)."""
-    kept: list[Tensor] = []
+    """Collects the output (T, 3C) of each layer's fused projection."""
+    outputs: list[Tensor] = []
     hooks = [
-        module.query_key_value.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        module.query_key_value.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         for module in network.modules()
         if isinstance(module, Attention)
     ]
-    yield kept
+    yield outputs
     for hook in hooks:
         hook.remove()
 
 
 class TestTextStart:
     @pytest.mark.parametrize("length", [6, 3, 15])
-    def test_it_holds_what_the_base_computes_for_the_text(self, length: int) -> None:
+    def test_it_has_the_keys_and_values_of_the_text(self, length: int) -> None:
         network = small_network()
-        read = [TEXT[place % len(TEXT)] for place in range(length)]  # a shorter text repeats
-        whole = pack([read], network)
-        with projections(network) as kept:
-            network(whole)
-        cos, sin = rotary(whole.positions, 8, torch.float32)
+        read = [TEXT[i % len(TEXT)] for i in range(length)]  # a shorter text repeats
+        packed = pack([read], network)
+        with projections(network) as outputs:
+            network(packed)
+        cos, sin = rotary(packed.positions, 8, torch.float32)
 
         prefix = start(network, "text", length=length).prefix(torch.float32)
 
-        assert len(prefix) == len(kept) == 2
-        for (key, value), joint in zip(prefix, kept, strict=True):
+        assert len(prefix) == len(outputs) == 2
+        for (key, value), joint in zip(prefix, outputs, strict=True):
             _, expected_key, expected_value = joint.view(length, 2, 48).chunk(3, -1)
             assert difference(key, rotate(expected_key, cos, sin)) < 1e-5
             assert difference(value, expected_value) < 1e-5
 
-    def test_a_row_behind_it_sees_the_text(self) -> None:
+    def test_a_row_attends_to_the_text(self) -> None:
         network = small_network()
         row = pack([prompt(network, 7, 8)], network)
 
@@ -61,7 +61,7 @@ class TestTextStart:
         assert difference(read, network(row)) > 0.01
         assert difference(read, other) > 0.01
 
-    def test_it_is_held_in_32_bits_whatever_the_base_is(self) -> None:
+    def test_it_is_fp32_whatever_the_base_is(self) -> None:
         encoder = start(small_network().half(), "text")
 
         assert encoder.embedding.weight.dtype is torch.float32
@@ -93,14 +93,14 @@ class TestOtherStarts:
         assert gradient is not None
         assert gradient.abs().max() > 0
 
-    def test_random_numbers_are_those_of_the_original(self) -> None:
+    def test_random_values_are_distributed_as_in_the_original(self) -> None:
         torch.manual_seed(0)
-        numbers = start(small_network(), "random", length=200).embedding.weight.detach()
+        values = start(small_network(), "random", length=200).embedding.weight.detach()
 
-        assert numbers.shape == (200, 2 * 2 * 32)
-        assert abs(float(numbers.mean())) < 0.03
-        assert abs(float(numbers.std()) - 1) < 0.03
-        assert abs(float((numbers.abs() < 1).double().mean()) - 0.6827) < 0.02  # a normal distribution, not an even one
+        assert values.shape == (200, 2 * 2 * 32)
+        assert abs(float(values.mean())) < 0.03
+        assert abs(float(values.std()) - 1) < 0.03
+        assert abs(float((values.abs() < 1).double().mean()) - 0.6827) < 0.02  # a normal distribution, not an even one
 
     def test_random_numbers_follow_the_seed(self) -> None:
         network = small_network()
@@ -127,22 +127,22 @@ class TestEncoder:
         encoder.set_dropout(0.25)
         torch.manual_seed(0)
 
-        whole = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32)])
+        full = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32)])
         dropped = torch.stack([torch.stack(pair) for pair in encoder.prefix(torch.float32, training=True)])
 
         gone = dropped == 0
         assert abs(float(gone.double().mean()) - 0.25) < 0.02
-        assert difference(dropped[~gone], whole[~gone] / 0.75) < 1e-5
+        assert difference(dropped[~gone], full[~gone] / 0.75) < 1e-5
 
-    def test_a_prefix_belongs_to_all_rows_of_a_batch_alike(self) -> None:
+    def test_all_rows_of_a_batch_attend_to_the_same_prefix(self) -> None:
         network = small_network()
         prefix = start(network, "random").prefix(torch.float32)
         rows = [prompt(network, 1, 2, 3), prompt(network, 4), prompt(network, 5, 6)]
 
         together = network(pack(rows, network), prefix=prefix).split([len(row) for row in rows])
 
-        for row, found in zip(rows, together, strict=True):
-            assert difference(found, network(pack([row], network), prefix=prefix)) < 1e-5
+        for row, hidden in zip(rows, together, strict=True):
+            assert difference(hidden, network(pack([row], network), prefix=prefix)) < 1e-5
 
     def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(self) -> None:
         case = Case(TUNED[0])
@@ -165,10 +165,10 @@ class TestReading:
         network = small_network()
         encoder = start(network, "random", length=length, projection=projection)
 
-        found = prefix_from_tensors({name: tensor.detach() for name, tensor in encoder.named_tensors().items()}, network, "file.bin")
+        loaded = prefix_from_tensors({name: tensor.detach() for name, tensor in encoder.named_tensors().items()}, network, "file.bin")
 
-        assert found.shape == encoder.shape
-        for ours, theirs in zip(found.prefix(torch.float32), encoder.prefix(torch.float32), strict=True):
+        assert loaded.shape == encoder.shape
+        for ours, theirs in zip(loaded.prefix(torch.float32), encoder.prefix(torch.float32), strict=True):
             assert torch.equal(ours[0], theirs[0])
             assert torch.equal(ours[1], theirs[1])
 
@@ -178,15 +178,15 @@ class TestReading:
         with pytest.raises(UserError, match="found nothing"):
             prefix_from_tensors({}, small_network(), "file.bin")
 
-    def test_the_prefix_of_another_base_is_told_by_its_shape(self) -> None:
+    def test_the_prefix_of_another_base_is_refused_by_its_shape(self) -> None:
         tensors = start(small_network(layers=3), "zeros").named_tensors()
 
         with pytest.raises(UserError) as caught:
             prefix_from_tensors(tensors, small_network(), "file.bin")
 
-        said = str(caught.value)
-        assert "file.bin: transformer.prefix_encoder.embedding.weight is (6, 192) of torch.float32" in said
-        assert "this base needs (6, 128) (2 layers, hidden size 32)" in said
+        message = str(caught.value)
+        assert "file.bin: transformer.prefix_encoder.embedding.weight is (6, 192) of torch.float32" in message
+        assert "this base needs (6, 128) (2 layers, hidden size 32)" in message
 
     def test_a_prefix_of_integers_is_refused(self) -> None:
         network = small_network()
@@ -204,13 +204,13 @@ class TestReading:
         with pytest.raises(UserError, match=rf"{name} is nothing, this base needs"):
             prefix_from_tensors(tensors, network, "file.bin")
 
-    def test_a_tensor_too_many_does_no_harm(self) -> None:
+    def test_an_additional_tensor_does_no_harm(self) -> None:
         network = small_network()
         tensors = {**start(network, "random").named_tensors(), TENSOR_PREFIX + "new.weight": torch.zeros(1)}
 
-        found = prefix_from_tensors(tensors, network, "file.bin")
+        loaded = prefix_from_tensors(tensors, network, "file.bin")
 
-        assert torch.equal(found.embedding.weight, tensors[TENSOR_PREFIX + "embedding.weight"])
+        assert torch.equal(loaded.embedding.weight, tensors[TENSOR_PREFIX + "embedding.weight"])
 
     @pytest.mark.parametrize("size", [(), (0, 128)])
     def test_a_prefix_of_no_length_is_refused(self, size: tuple[int, ...]) -> None:

@@ -59,7 +59,7 @@ def train(tuner: Tuner, packs: Iterable[Pack], section: OptimizerSection, steps:
 
 
 class Products(TorchDispatchMode):
-    """Notes the shapes of all matrix products inside."""
+    """Records the shapes of all matrix products inside."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -110,15 +110,15 @@ class TestPrefix:
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
         assert difference(next(iter(tuner.trainable_parameters().values())), prefix) > 0.01
 
-    def test_no_gradient_of_a_frozen_weight_is_even_computed(self) -> None:
-        found = []
+    def test_no_gradient_of_a_frozen_weight_is_computed(self) -> None:
+        computed = []
         for trained in (prefix_tuner(small_network()), full_tuner(small_network())):
             sizes = {tuple(parameter.shape) for parameter in trained.network.parameters() if parameter.dim() == 2}
             with Products() as products:
                 trained.train()(batch(trained.network)).backward()
-            found.append(bool(products.shapes & (sizes | {size[::-1] for size in sizes})))
+            computed.append(bool(products.shapes & (sizes | {size[::-1] for size in sizes})))
 
-        assert found == [False, True]
+        assert computed == [False, True]
 
     def test_only_the_prefix_is_trained(self) -> None:
         tuner = prefix_tuner(small_network())
@@ -181,7 +181,7 @@ class TestSaving:
 
         assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == ["adapter.json", "prefix.safetensors"]
 
-    def test_a_prefix_becomes_an_adapter_with_the_originals_file(self, tmp_path: Path) -> None:
+    def test_a_prefix_is_saved_as_an_adapter_with_the_originals_file(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
         model = case.load()
         tuner = prefix_tuner(model.network, original_file=True)
@@ -201,10 +201,10 @@ class TestSaving:
             PrefixFacts(4, False, "random"),
         )
 
-    def test_a_whole_network_becomes_a_model_folder(self, tmp_path: Path) -> None:
+    def test_full_tuning_saves_a_model_folder(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
         network = case.load().network
-        tuner = start_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning asks for no tokenizer
+        tuner = start_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning needs no tokenizer
         train(tuner, [golden_pack(network, case.expected["input_ids"], case.expected["labels"])] * 2, OptimizerSection(warmup_steps=0), 2)
 
         tuner.save(tmp_path / "model", base="base", base_folder=case.folder, template="chatglm", step=2, scores={})
@@ -229,26 +229,26 @@ class TestStart:
         assert tuner.checkpointing
 
     @pytest.mark.parametrize("name", TUNED)
-    def test_an_adapter_is_gone_on_with_whatever_its_length(self, name: str, tmp_path: Path) -> None:
+    def test_an_adapter_of_any_length_is_continued(self, name: str, tmp_path: Path) -> None:
         case = Case(name)
         assert case.adapter is not None
-        wanted = torch.load(case.adapter, weights_only=True)
+        expected = torch.load(case.adapter, weights_only=True)
         for adapter in (case.adapter, tmp_path / "again"):
             tuner = start_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
 
-            found = tuner.trainable_parameters()
-            assert found.keys() == wanted.keys()
-            assert all(torch.equal(found[key], wanted[key]) and found[key].requires_grad for key in found)
+            parameters = tuner.trainable_parameters()
+            assert parameters.keys() == expected.keys()
+            assert all(torch.equal(parameters[key], expected[key]) and parameters[key].requires_grad for key in parameters)
             tuner.save(tmp_path / "again", base="base", base_folder=case.folder, template="chatglm", step=0, scores={})
         description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
         assert description is not None
         assert description.facts.start == "adapter"
 
-    @pytest.mark.parametrize(("knob", "said"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
-    def test_an_adapter_that_is_not_what_the_recipe_says_is_refused(self, knob: str, said: str) -> None:
+    @pytest.mark.parametrize(("knob", "sentence"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
+    def test_an_adapter_that_differs_from_the_recipe_is_refused(self, knob: str, sentence: str) -> None:
         case = Case("chatglm1-ptuning")
         section = PrefixSection.model_validate({"adapter": case.adapter, knob: {"length": 9, "projection": True}[knob]})
-        with pytest.raises(UserError, match=rf"tune\.{knob}: {said} in .*, which tune\.adapter names\. Leave tune\.{knob} out\."):
+        with pytest.raises(UserError, match=rf"tune\.{knob}: {sentence} in .*, which tune\.adapter names\. Leave tune\.{knob} out\."):
             start_tuner(case.load().network, section, None, checkpointing=False)  # type: ignore[arg-type]
 
     def test_full_tuning_has_no_prefix(self) -> None:

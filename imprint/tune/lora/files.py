@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imprint.errors import UserError
 from imprint.files import refuse_lfs_pointer
+from imprint.messages import Bilingual
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
@@ -28,21 +29,28 @@ TENSOR_NAME = re.compile(
 )
 """A tensor's name in the files of every version of peft."""
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initializations that peft subtracts from the base's weights; unless converted, such an adapter fits that changed base only."""
+"""Initializations that peft subtracts from the base's weights; unless converted, such an adapter fits only the changed base."""
 IGNORED_FIELDS = {
     "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "target_modules",
     "exclude_modules", "lora_dropout", "init_lora_weights", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core",
     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config",
 }  # fmt: skip
-"""Other fields of a configuration: not used, since the tensors' names say which linears are adapted."""
+"""Other fields of a configuration: unused, since the tensors' names tell which linears are adapted."""
 READ_FIELDS = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
+
+
+def damaged_error(path: Path, problem: str) -> UserError:
+    """The error for a file of an adapter folder that cannot be used."""
+    return UserError(
+        Bilingual(f"{path}: {problem}. Copy the complete adapter folder again.", "文件缺失、损坏或内容不符：请重新完整复制适配器目录。")
+    )
 
 
 def read_lora(folder: Path, network: Network) -> Lora:
     """Read a LoRA from a folder with peft's files and attach it to the network.
 
-    Only numbers of the configuration are used: no class name is imported, no pattern evaluated, nothing downloaded. Raises UserError for
-    a LoRA that does not fit the network, is damaged, or is of an unknown kind.
+    Only numbers and flags of the configuration are used: no class is imported, no pattern evaluated, nothing downloaded. Raises UserError
+    for a LoRA that does not fit the network, is damaged, or is of an unsupported kind.
     """
     path = folder / CONFIG_FILE
     fields = _read_fields(path)
@@ -58,28 +66,45 @@ def read_lora(folder: Path, network: Network) -> Lora:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """The fields of adapter_config.json, if they are those of a known kind of LoRA."""
+    """The fields of adapter_config.json. Raises UserError unless they describe a supported kind of LoRA."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise TypeError(f"holds {type(fields).__name__}, not an object")
     except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as peft's configuration ({error}). Copy the adapter folder again, whole.") from error
+        raise damaged_error(path, f"cannot be read as peft's configuration ({error})") from error
     if fields.get("peft_type") != "LORA":
-        raise UserError(f'{path}: "peft_type" is {fields.get("peft_type")!r}; of peft\'s adapters only LORA is read here.')
+        raise UserError(
+            Bilingual(
+                f'{path}: "peft_type" is {fields.get("peft_type")!r}; of peft\'s adapters only LORA is supported.',
+                f'"peft_type" 为 {fields.get("peft_type")!r}；peft 的适配器只支持 LORA。',
+            )
+        )
     init = fields.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(BASE_CHANGING_INITS):
         raise UserError(
-            f'{path}: "init_lora_weights" is {init!r}, which changes the base, and the adapter fits that changed base alone. Save it '
-            "with peft's path_initial_model_for_weight_conversion, which makes it one for the base as it is."
+            Bilingual(
+                f'{path}: "init_lora_weights" is {init!r}, which changes the base, and the adapter fits only that changed base. Save it '
+                "with peft's path_initial_model_for_weight_conversion, which converts it for the unchanged base.",
+                f'"init_lora_weights" 为 {init!r}，会改动底座，适配器只适合改动后的底座：'
+                "请用 peft 的 path_initial_model_for_weight_conversion 保存，转换为适合原底座的适配器。",
+            )
         )
     if fields.get("bias", "none") != "none":
-        raise UserError(f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too, which is not known here; only "none" is.')
+        raise UserError(
+            Bilingual(
+                f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too; only "none" is supported.',
+                f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"。',
+            )
+        )
     unknown = sorted(name for name in fields.keys() - READ_FIELDS - IGNORED_FIELDS - {"bias"} if fields[name])
     if unknown:
         raise UserError(
-            f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, a kind of LoRA that is not known here. Known: "
-            "plain LoRA, rsLoRA and DoRA on linears."
+            Bilingual(
+                f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, a kind of LoRA that is not supported. Supported: "
+                "plain LoRA, rsLoRA and DoRA on linears.",
+                f"不支持 {unknown[0]!r} 这种 LoRA；支持线性层上的普通 LoRA、rsLoRA 和 DoRA。",
+            )
         )
     return fields
 
@@ -90,47 +115,51 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: cannot be read ({error}). Copy the adapter folder again, whole.") from error
+            raise damaged_error(file, f"cannot be read ({error})") from error
     if (file := folder / PICKLE_FILE).is_file():
         return load_pickle(file)
-    raise UserError(
-        f"{folder}: has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}. Copy the folder again, whole."
-    )
+    raise damaged_error(folder, f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}")
 
 
 def _tensors_by_linear(folder: Path, tensors: Mapping[str, Tensor], network: Network) -> dict[str, dict[str, Tensor]]:
-    """Linear -> tensor name -> tensor, in the network's order."""
+    """Linear -> tensor name -> tensor, in the network's order. Raises UserError for a tensor of anything else."""
     linears = linears_of(network)
     by_linear: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(name)
         if match is None:
-            raise UserError(f"{folder}: holds the tensor {name!r}, which is no part of a LoRA on a linear. Known: lora_A, lora_B.")
+            raise UserError(
+                Bilingual(
+                    f"{folder}: holds the tensor {name!r}, which is no part of a LoRA on a linear. Supported: lora_A, lora_B, "
+                    "lora_magnitude_vector.",
+                    f"含有不属于线性层 LoRA 的张量 {name!r}；支持 lora_A、lora_B、lora_magnitude_vector。",
+                )
+            )
         linear = network.parameter_name(f"{match['linear']}.weight").removesuffix(".weight")
         if linear not in linears:
             raise UserError(
-                f"{folder}: has a LoRA for {match['linear']!r}, which this base does not have. Load it together with the base it was "
-                "trained on."
+                Bilingual(
+                    f"{folder}: has a LoRA for {match['linear']!r}, which this base does not have. Load it together with the base it was "
+                    "trained on.",
+                    f"该底座没有 {match['linear']!r}：请与其训练时的底座一起使用。",
+                )
             )
         part = {"lora_A": LORA_A, "lora_B": LORA_B}.get(match["part"], MAGNITUDE)
         by_linear.setdefault(linear, {})[part] = tensor
     if not by_linear:
-        raise UserError(f"{folder}: its file of tensors is empty. Copy the adapter folder again, whole.")
+        raise damaged_error(folder, "its tensor file is empty")
     return {name: by_linear[name] for name in linears if name in by_linear}
 
 
 def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, Mapping[str, Tensor]]) -> LoraShape:
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     ranks, alphas = fields.get("rank_pattern") or {}, fields.get("alpha_pattern") or {}
-    numbers = [rank, alpha, *_values(ranks), *_values(alphas)]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf for number in numbers):
-        raise UserError(
-            f'{path}: "r", "lora_alpha" and the numbers of "rank_pattern" and "alpha_pattern" must be above 0, got {numbers}. '
-            "Copy the adapter folder again, whole."
-        )
+    values = [rank, alpha, *_values(ranks), *_values(alphas)]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values):
+        raise damaged_error(path, f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, got {values}')
     flags = [fields.get(name, False) for name in ("use_rslora", "use_dora")]
     if not all(isinstance(flag, bool) for flag in flags):
-        raise UserError(f'{path}: "use_rslora" and "use_dora" must be true or false, got {flags}. Copy the adapter folder again, whole.')
+        raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')
     assert isinstance(rank, int | float)
     assert isinstance(alpha, int | float)
     own_ranks = {name: int(value) for name in by_linear if (value := _match_pattern(ranks, name)) is not None}
@@ -143,7 +172,7 @@ def _values(pattern: object) -> list[Any]:
 
 
 def _match_pattern(patterns: Mapping[str, float], name: str) -> float | None:
-    """The value of the first pattern that matches a linear; a pattern is the end of a name here, never a regular expression."""
+    """The value of the first pattern that matches a linear; a pattern is read as the end of a name, not as a regular expression."""
     for pattern, value in patterns.items():
         end = pattern.removeprefix("^").removeprefix(PEFT_PREFIX).replace("\\.", ".")
         if name == end or name.endswith(f".{end}"):
@@ -152,7 +181,7 @@ def _match_pattern(patterns: Mapping[str, float], name: str) -> float | None:
 
 
 def _check_tensors(folder: Path, name: str, linear: AnyLinear, parts: Mapping[str, Tensor], shape: LoraShape) -> None:
-    """Raise UserError unless the tensors are there, finite, and of the shapes that the linear and the configuration need."""
+    """Raise UserError unless the tensors exist, are finite, and have the shapes that linear and configuration need."""
     rank = shape.ranks.get(name, shape.rank)
     shapes: dict[str, tuple[int, ...]] = {LORA_A: (rank, linear.in_features), LORA_B: (linear.out_features, rank)}
     shapes |= {MAGNITUDE: (linear.out_features,)} if shape.dora else {}
@@ -162,6 +191,9 @@ def _check_tensors(folder: Path, name: str, linear: AnyLinear, parts: Mapping[st
             continue
         actual = "missing" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"
         raise UserError(
-            f"{folder}: {name}.{part} is {actual}, this base and {CONFIG_FILE} call for {'none' if size is None else size} of finite "
-            "numbers. Load the adapter together with the base it was trained on, and with its own configuration."
+            Bilingual(
+                f"{folder}: {name}.{part} is {actual}, this base and {CONFIG_FILE} call for {'none' if size is None else size} of finite "
+                "values. Load the adapter together with the base it was trained on, and with its own configuration.",
+                f"{name}.{part} 与该底座和 {CONFIG_FILE} 不符：请与其训练时的底座和自己的配置一起使用。",
+            )
         )

@@ -23,13 +23,13 @@ Init = bool | str
 
 
 class LoraLinear(Linear):
-    """A frozen linear, plain or quantised, plus scale * B A with A and B in fp32; as peft's own, but computed in the linear's dtype.
+    """A frozen linear, plain or quantised, plus scale * B A with A and B in fp32; unlike peft's, computed in the linear's dtype.
 
     peft casts the input to fp32, which at 16 bits doubles the saved activations and does not use tensor cores.
     """
 
     initial_part: tuple[Tensor, Tensor] | None = None
-    """A and B of an initialization that is a part of the weight itself: their product is subtracted."""
+    """A and B of an initialization that is taken from the weight: their product is subtracted."""
 
     @property
     def linear(self) -> AnyLinear:
@@ -50,7 +50,7 @@ class LoraLinear(Linear):
 
     @property
     def magnitude(self) -> nn.Parameter | None:
-        """DoRA's norms of the weight's rows, (N,)."""
+        """DoRA's norms of the weight's rows, (N,); None without DoRA."""
         return self.lora_magnitude_vector[ADAPTER].get_parameter("weight") if ADAPTER in self.lora_magnitude_vector else None
 
     @property
@@ -59,7 +59,7 @@ class LoraLinear(Linear):
         return float(self.scaling[ADAPTER])
 
     def set_dropout(self, rate: float) -> None:
-        """Dropout of the input of A, in training."""
+        """Set the dropout rate of A's input in training."""
         self.lora_dropout[ADAPTER] = nn.Dropout(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,15 +89,15 @@ class LoraLinear(Linear):
 
 
 def peft_config(shape: LoraShape, *, init: Init = True, targets: Sequence[str] = ()) -> LoraConfig:
-    """Peft's configuration of the shape, for `targets` instead of its own if there are any."""
-    alpha = int(shape.alpha) if shape.alpha == int(shape.alpha) else shape.alpha  # peft's own files have whole numbers
+    """Peft's configuration of the shape; `targets`, if not empty, replace the shape's."""
+    alpha = int(shape.alpha) if shape.alpha == int(shape.alpha) else shape.alpha  # as in peft's own files
     return LoraConfig(
         r=shape.rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # as peft's own conversion of rsLoRA writes it
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft's own conversion of rsLoRA writes a float too
         target_modules=list(targets or shape.targets),
         use_rslora=shape.rslora,
         use_dora=shape.dora,
-        init_lora_weights=init,  # type: ignore[arg-type]  # with its number of iterations
+        init_lora_weights=init,  # type: ignore[arg-type]  # such as "pissa_niter_4"
         rank_pattern=dict(shape.ranks),
         alpha_pattern=dict(shape.alphas),
     )
@@ -106,8 +106,8 @@ def peft_config(shape: LoraShape, *, init: Init = True, targets: Sequence[str] =
 def attach(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLinear]:
     """Replace each of the shape's linears in the network by one with a LoRA in fp32; returns these by the linears' names.
 
-    An initialization that is a part of the weight leaves the weight unchanged: the part is subtracted in each forward pass. So the base
-    stays the base, and nothing is rounded where it has 16 bits.
+    An initialization that is taken from the weight does not change it: the initial product is subtracted in each forward pass. So the base
+    stays unchanged, and nothing is rounded to 16 bits.
     """
     method = str(init).partition("_")[0]
     separate = method in (*SUBTRACTED, "orthogonal")
@@ -123,7 +123,7 @@ def attach(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLi
             module.float()
         if separate:
             _initialize(layer, peft_config(shape, init=init, targets=["0"]), subtracted=method in SUBTRACTED)
-        if layer.magnitude is not None:  # again, now without rounding to 16 bits
+        if layer.magnitude is not None:  # again, this time without rounding to 16 bits
             magnitude = layer.lora_magnitude_vector[ADAPTER]
             assert isinstance(magnitude, DoraLinearLayer)
             magnitude.update_layer(base_layer=layer.linear, lora_A=layer.matrix_a, lora_B=layer.matrix_b, scaling=layer.scale)
@@ -131,7 +131,7 @@ def attach(network: nn.Module, shape: LoraShape, init: Init) -> dict[str, LoraLi
 
 
 def _initialize(layer: LoraLinear, config: LoraConfig, *, subtracted: bool) -> None:
-    """Initialize as peft does on an fp32 linear: on a copy of the weight if a part of it is to be `subtracted`, else on an empty one."""
+    """Initialize with peft on an fp32 linear: a copy of the weight if the initialization is taken from it, else an empty one."""
     linear = layer.linear
     copy = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
     copy.weight = nn.Parameter(linear.weight.detach().float().clone() if subtracted else torch.empty(0), requires_grad=False)

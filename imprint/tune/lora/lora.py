@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # peft takes seconds to import; only a LoRA needs it
     from imprint.tune.lora.layer import Init, LoraLinear
 
 PEFT_PREFIX = "base_model.model."
-"""Start of the tensors' names in peft's files."""
+"""Prefix of the tensors' names in peft's files."""
 LORA_A, LORA_B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 """Names of a linear's tensors in peft's files."""
 CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -81,7 +81,7 @@ class Lora:
     def saved_form(self) -> tuple[LoraShape, dict[str, Tensor]]:
         """Shape and tensors as they are saved, for the unchanged base.
 
-        An initial part that is subtracted becomes further rows and columns with the opposite sign, as in peft's own conversion.
+        A subtracted initial part is appended as further rows of A and columns of B with the opposite sign, as in peft's own conversion.
         """
         tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in self.named_tensors().items()}
         for name, layer in self.layers.items():
@@ -93,11 +93,11 @@ class Lora:
         return self.shape.doubled() if doubled else self.shape, tensors
 
     def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix | None:  # noqa: ARG002
-        """See Adapter; a LoRA is no prefix."""
+        """See Adapter; always None."""
         return None
 
     def set_dropout(self, rate: float) -> None:
-        """See Adapter; of each linear's input, for its LoRA only."""
+        """See Adapter; applies to the input of each A."""
         for layer in self.layers.values():
             layer.set_dropout(rate)
 
@@ -130,24 +130,24 @@ class Lora:
         save_file(saved, folder / TENSORS_FILE, {"format": "pt"})
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy these tensors, which must have the names and shapes of `named_tensors`."""
+        """Copy tensors with the names and shapes of `named_tensors`."""
         with torch.no_grad():
             for name, parameter in self.named_tensors().items():
                 parameter.copy_(tensors[name])
 
     @torch.no_grad()
     def merge(self, *, dequantize: bool = False) -> None:
-        """Add the LoRA to the weights, for good: the network has plain linears of the same dtype afterwards.
+        """Add the LoRA to the weights permanently: the network has plain linears of the same dtype afterwards.
 
-        A quantised weight cannot take it up: `dequantize` dequantises all of them first; without it that is a UserError.
+        With `dequantize`, all quantised weights are dequantised first. Raises UserError for quantised weights without it.
         """
         quantized = {name: module for name, module in self.network.named_modules() if isinstance(module, QuantizedLinear)}
         if quantized and not dequantize:
             bits = self.network.quantization_bit
             raise UserError(
                 Bilingual(
-                    f"merge: the base holds its weights in {bits} bits, which cannot take up a LoRA exactly. Merge it into the base "
-                    "that is not quantised, or ask for 16-bit weights.",
+                    f"merge: the base has its weights in {bits} bits, which cannot represent a merged LoRA exactly. Merge it into the base "
+                    "that is not quantised, or request 16-bit weights.",
                     "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
                 )
             )
@@ -155,9 +155,9 @@ class Lora:
         for name, layer in self.layers.items():
             base = layer.linear
             weight = base.dequantize(dtype) if isinstance(base, QuantizedLinear) else base.weight
-            self.network.set_submodule(name, _plain(layer.merged_weight(weight).to(dtype), base.bias))
+            self.network.set_submodule(name, _frozen_linear(layer.merged_weight(weight).to(dtype), base.bias))
         for name in quantized.keys() - {f"{name}.base_layer" for name in self.layers}:
-            self.network.set_submodule(name, _plain(quantized[name].dequantize(dtype), quantized[name].bias))
+            self.network.set_submodule(name, _frozen_linear(quantized[name].dequantize(dtype), quantized[name].bias))
         embeddings = [(name, module) for name, module in self.network.named_modules() if isinstance(module, QuantizedEmbedding)]
         for name, embedding in embeddings if quantized else ():
             self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.dequantize(dtype)))
@@ -165,8 +165,8 @@ class Lora:
             self.network.quantization_bit = None
 
 
-def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A frozen linear of this weight (N, K) and bias (N,)."""
+def _frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A frozen nn.Linear with this weight (N, K) and bias (N,)."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:

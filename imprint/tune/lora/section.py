@@ -1,4 +1,4 @@
-"""The knobs of LoRA, and which of them go together."""
+"""The knobs of LoRA, and their valid combinations."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,9 @@ NEEDS_DATA = {
     "corda": "the activations of sample rows",
     "lora_ga": "the gradients of your rows",
 }
-"""peft's initializations from data, which has not been read when a LoRA is initialized."""
+"""peft's initializations from data, which is not available when a LoRA is initialized -> what they need."""
 SUBTRACTED = ("olora", "pissa")
-"""Initializations that are a part of the weight: the same part is subtracted, so that training starts from the base."""
+"""Initializations that are taken from the weight: the same product is subtracted, so that training starts from the base."""
 NEEDS_PLAIN_WEIGHT = (*SUBTRACTED, "mica")
 """Initializations that are computed from a weight that is not quantised."""
 
@@ -25,18 +25,20 @@ Start = Literal["standard", "gaussian", "orthogonal", "olora", "pissa", "mica", 
 class LoraSection(Section):
     """LoRA: two low-rank matrices beside some linears are trained, the base stays frozen."""
 
-    method: Literal["lora"] = Field(description="Train two thin matrices beside linears (LoRA); the base stays frozen.")
+    method: Literal["lora"] = Field(description="Train two low-rank matrices beside linears (LoRA); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Go on from this adapter, ours or a LoRA folder of peft, instead of a new start; `start` is not used then."
+        None, description="Continue this adapter, ours or a LoRA folder of peft, instead of a new one; `start` is not used then."
     )
-    rank: int | None = Field(None, ge=1, le=1024, description="Width of the thin matrices; null takes 8, or what `adapter` has.")
+    rank: int | None = Field(None, ge=1, le=1024, description="Rank of the two matrices; null takes 8, or what `adapter` has.")
     alpha: float | None = Field(
-        None, gt=0, description="The product of the two is multiplied by alpha / rank; null takes twice the rank, or what `adapter` has."
+        None,
+        gt=0,
+        description="The product of the two matrices is multiplied by alpha / rank; null takes twice the rank, or what `adapter` has.",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of a linear's input that its LoRA does not see in each micro-batch.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the input of each LoRA.")
     targets: Literal["attention", "all"] | tuple[str, ...] | None = Field(
         None,
-        description="Which linears: attention (those that make queries, keys and values), all (every linear of the blocks), or a list of "
+        description="Which linears: attention (those of queries, keys and values), all (every linear of the blocks), or a list of "
         "names or ends of names; null takes attention, or those of `adapter`.",
     )
     rslora: bool | None = Field(
@@ -44,19 +46,19 @@ class LoraSection(Section):
     )
     dora: bool | None = Field(
         None,
-        description="Learn the length of each row of a weight apart from its direction (DoRA): slower, for bases that are not quantised; "
+        description="Train the norm of each row of a weight apart from its direction (DoRA): slower, for bases that are not quantised; "
         "null: no, or as `adapter`.",
     )
     start: Start = Field(
         "standard",
-        description="Where the thin matrices start: standard (one random, one zero), gaussian, orthogonal; or from the weight itself, for "
-        "bases that are not quantised: olora, pissa, mica (only one of the two learns). peft's eva, corda, lora_ga and loftq are refused.",
+        description="Initialization: standard (one matrix random, one zero), gaussian, orthogonal; or from the weight itself, for bases "
+        "that are not quantised: olora, pissa, mica (which trains only one of the two). peft's eva, corda, lora_ga and loftq are refused.",
     )
     pissa_iterations: int | None = Field(
-        None, ge=1, le=64, description="Take pissa's start from so many rounds of a fast approximate decomposition; null is exact and slow."
+        None, ge=1, le=64, description="Iterations of a fast approximate SVD for `start: pissa`; null takes the exact SVD, which is slow."
     )
     plus_ratio: float = Field(
-        1.0, ge=1, le=1024, description="How many times faster the second matrix learns than the first (LoRA+); its paper advises 16."
+        1.0, ge=1, le=1024, description="Learning rate of the second matrix over that of the first (LoRA+); its paper advises 16."
     )
 
     @property
@@ -68,28 +70,28 @@ class LoraSection(Section):
 
     @field_validator("targets")
     @classmethod
-    def _names_something(cls, targets: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    def _not_empty(cls, targets: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(targets, tuple) and not (targets and all(name.strip() for name in targets)):
             raise ValueError('must name linears, for instance ["query_key_value", "dense"]')
         return targets
 
     @field_validator("start")
     @classmethod
-    def _known_without_data(cls, start: str, info: ValidationInfo) -> str:
+    def _supported_start(cls, start: str, info: ValidationInfo) -> str:
         if start in NEEDS_DATA:
-            raise ValueError(f'"{start}" starts from {NEEDS_DATA[start]}, which are not gathered here; take "pissa", or "standard"')
+            raise ValueError(f'"{start}" starts from {NEEDS_DATA[start]}, which are not collected here; use "pissa", or "standard"')
         if start == "loftq":
-            raise ValueError('"loftq" quantises the base in a format of its own; take model.quantize with start "standard"')
+            raise ValueError('"loftq" quantises the base in a format of its own; use model.quantize with start "standard"')
         rank = DEFAULT_RANK if info.data.get("rank") is None else info.data["rank"]
         if start == "orthogonal" and rank % 2 and info.data.get("adapter") is None:
-            raise ValueError(f'"orthogonal" needs an even rank, and tune.rank is {rank}; take {rank + 1}')
+            raise ValueError(f'"orthogonal" needs an even rank, and tune.rank is {rank}; use {rank + 1}')
         if start in NEEDS_PLAIN_WEIGHT and info.data.get("dora") and info.data.get("adapter") is None:
-            raise ValueError(f'"{start}" and tune.dora both take the weight apart, which does not go together; take one of them')
+            raise ValueError(f'"{start}" and tune.dora both decompose the weight and cannot be combined; use one of them')
         return start
 
     @field_validator("pissa_iterations")
     @classmethod
     def _only_with_pissa(cls, count: int | None, info: ValidationInfo) -> int | None:
         if count is not None and info.data.get("start", "pissa") != "pissa":
-            raise ValueError('is for the start "pissa" alone; take it out, or set tune.start to "pissa"')
+            raise ValueError('is only for the start "pissa"; take it out, or set tune.start to "pissa"')
         return count

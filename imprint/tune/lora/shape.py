@@ -1,4 +1,4 @@
-"""The linears that a LoRA adapts, and its ranks: from a recipe's `tune` section to the linears of one network."""
+"""The linears that a LoRA adapts, and its ranks, resolved from a recipe's `tune` section for one network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,14 +45,14 @@ class LoraShape:
         )
 
     def short_names(self, network: Network) -> list[str]:
-        """The last parts of the linears' names where these identify them, else the full names."""
+        """The last parts of the targets' names if no other linear ends with them, else the full names."""
         ends = {name.rpartition(".")[2] for name in self.targets}
         matching = {name for name in linears_of(network) if name.rpartition(".")[2] in ends}
         return sorted(ends) if matching == set(self.targets) else list(self.targets)
 
 
 def linears_of(network: Network) -> dict[str, AnyLinear]:
-    """Every linear of a network that has no LoRA, by name."""
+    """Every linear of a network without LoRA, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, AnyLinear)}
 
 
@@ -67,8 +67,11 @@ def shape_from_section(section: LoraSection, network: Network) -> LoraShape:
         linear = linears[name]
         if rank > min(linear.in_features, linear.out_features):
             raise UserError(
-                f"tune.rank: {rank} is more than {name} has: {linear.in_features} inputs, {linear.out_features} outputs. Take a smaller "
-                "one."
+                Bilingual(
+                    f"tune.rank: {rank} is more than {name} has: {linear.in_features} inputs, {linear.out_features} outputs. Use a smaller "
+                    "one.",
+                    f"tune.rank 为 {rank}，超过 {name} 的大小（{linear.in_features} × {linear.out_features}）：请改小。",
+                )
             )
     return shape
 
@@ -80,7 +83,7 @@ def refuse_quantized(shape: LoraShape, linears: Mapping[str, AnyLinear], start: 
     if bits and knob:
         raise UserError(
             Bilingual(
-                f"{knob}: works on the weight as numbers, but this base holds it in {bits} bits. Take a base that is not quantised "
+                f"{knob}: needs a plain weight, but this base is quantised to {bits} bits. Use a base that is not quantised "
                 f"(model.quantize=null), or {'leave tune.dora out' if shape.dora else 'tune.start=standard'}.",
                 f"{knob} 需要未量化的底座；请去掉量化，或改用普通 LoRA。",
             )
@@ -95,11 +98,16 @@ def resolve_targets(targets: str | tuple[str, ...], network: Network) -> tuple[s
         return tuple(blocks)
     ends = network.lora_targets if isinstance(targets, str) else targets
     for end in ends:
-        if not any(_ends(name, end) for name in linears):
+        if not any(_matches(name, end) for name in linears):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in blocks}))
-            raise UserError(f'tune.targets: no linear of this base is called "{end}". It has {known}.')
-    return tuple(name for name in linears if any(_ends(name, end) for end in ends))
+            raise UserError(
+                Bilingual(
+                    f'tune.targets: no linear of this base is called "{end}". It has {known}.',
+                    f"该底座没有名为 {end} 的线性层；它有 {known}。",
+                )
+            )
+    return tuple(name for name in linears if any(_matches(name, end) for end in ends))
 
 
-def _ends(name: str, end: str) -> bool:
+def _matches(name: str, end: str) -> bool:
     return name == end or name.endswith(f".{end}")

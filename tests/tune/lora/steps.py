@@ -29,7 +29,7 @@ def base(precision: str = "float32") -> Network:
 
 
 def tuner(network: Network, *, checkpointing: bool = False, seed: int = 5, section: LoraSection | None = None) -> Tuner:
-    """A LoRA of rank 4 on a network, or what the section says."""
+    """A LoRA of rank 4 on a network, or by the section."""
     torch.manual_seed(seed)
     return start_tuner(network, section or LoraSection(method="lora", rank=4), None, checkpointing=checkpointing)  # type: ignore[arg-type]
 
@@ -41,7 +41,7 @@ def lora_of(one: Tuner) -> Lora:
 
 
 def scattered(lora: Lora, *, seed: int = 1, size: float = 0.3) -> Lora:
-    """The LoRA with random numbers in all that learns, so that it matters."""
+    """The LoRA with noise in its trained parameters, so that it has an effect."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in lora.trainable_parameters().values():
@@ -56,14 +56,14 @@ def golden_batch(network: Network) -> Pack:
 
 
 def gradients(one: Tuner, batch: Pack) -> dict[str, Tensor]:
-    """The gradients of what learns."""
+    """The gradients of the trained parameters."""
     one.train()(batch).backward()
-    found = {name: parameter.grad for name, parameter in one.trainable_parameters().items()}
-    return {name: grad for name, grad in found.items() if grad is not None}
+    grads = {name: parameter.grad for name, parameter in one.trainable_parameters().items()}
+    return {name: grad for name, grad in grads.items() if grad is not None}
 
 
 def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[float]:
-    """The losses before each of so many steps of AdamW."""
+    """The losses before each of `steps` AdamW steps."""
     engine = Engine.start(
         one,
         one.trainable_parameters(),
@@ -72,13 +72,13 @@ def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[f
         device=torch.device("cpu"),
         lr_ratios=one.lr_ratios(),
     )
-    found = []
+    values = []
     for step in range(1, steps + 1):
         loss = one.train()(batch) / batch.target_tokens
         engine.backward(loss, last=True)
-        found.append(float(loss.detach()))
+        values.append(float(loss.detach()))
         engine.update(step, apply=True)
-    return found
+    return values
 
 
 def greedy(network: Network) -> list[list[int]]:
@@ -87,6 +87,6 @@ def greedy(network: Network) -> list[list[int]]:
 
 
 def saved(one: Tuner, folder: Path) -> Path:
-    """The adapter folder of a tuner."""
+    """Save a tuner; returns the adapter folder."""
     one.save(folder, base="tiny", base_folder=Case("chatglm1-base").folder, template="chatglm", step=3, scores={"eval_loss": 1.5})
     return folder

@@ -135,25 +135,25 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         load_adapter(folder, small_network())
 
 
-def test_names_of_older_files_and_other_prefixes_are_understood(tmp_path: Path) -> None:
+def test_names_of_older_files_and_other_prefixes_are_read(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    wanted = load_file(folder / TENSORS_FILE)
-    bare = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): tensor for name, tensor in wanted.items()}
+    expected = load_file(folder / TENSORS_FILE)
+    bare = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): tensor for name, tensor in expected.items()}
     save_file(bare, folder / TENSORS_FILE)
 
     lora = read_lora(folder, base())
 
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in lora.named_tensors().items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in lora.named_tensors().items())
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "sentence"),
     [
-        ({"peft_type": "LOHA"}, "\"peft_type\" is 'LOHA'; of peft's adapters only LORA is read here"),
+        ({"peft_type": "LOHA"}, "\"peft_type\" is 'LOHA'; of peft's adapters only LORA is supported"),
         ({"init_lora_weights": "pissa"}, "\"init_lora_weights\" is 'pissa', which changes the base"),
         ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
         ({"bias": "all"}, "\"bias\" is 'all': its biases were trained too"),
-        ({"fan_in_fan_out": True}, "'fan_in_fan_out' is True, a kind of LoRA that is not known here"),
+        ({"fan_in_fan_out": True}, "'fan_in_fan_out' is True, a kind of LoRA that is not supported"),
         ({"modules_to_save": ["lm_head"]}, "'modules_to_save' is ['lm_head']"),
         ({"enable_lora": [True, False, True]}, "'enable_lora' is [True, False, True]"),
         ({"r": 8}, "this base and adapter_config.json call for (8, "),
@@ -166,22 +166,22 @@ def test_names_of_older_files_and_other_prefixes_are_understood(tmp_path: Path) 
         ({"use_dora": True}, "lora_magnitude_vector is missing"),
     ],
 )
-def test_a_configuration_that_is_strange_is_a_sentence(fields: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_an_unsupported_or_damaged_configuration_is_a_user_error(fields: dict[str, object], sentence: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     change(folder / CONFIG_FILE, **fields)
 
-    assert said in refusal(folder)
+    assert sentence in refusal(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
-def test_a_damaged_configuration_is_a_sentence(content: str, tmp_path: Path) -> None:
+def test_an_unreadable_configuration_is_a_user_error(content: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     (folder / CONFIG_FILE).write_text(content)
 
     assert "cannot be read as peft's configuration" in refusal(folder)
 
 
-def test_nothing_that_a_configuration_names_is_followed(tmp_path: Path) -> None:
+def test_names_and_patterns_of_a_configuration_are_not_used(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     evil = {"parent_library": "os", "base_model_class": "system"}
     change(
@@ -197,33 +197,45 @@ def test_nothing_that_a_configuration_names_is_followed(tmp_path: Path) -> None:
     assert len(read_lora(folder, base()).layers) == 3
 
 
-Spoil = Callable[[dict[str, torch.Tensor]], None]
+Damage = Callable[[dict[str, torch.Tensor]], None]
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "sentence"),
     [
-        (lambda held: held.clear(), "its file of tensors is empty"),
-        (lambda held: held.update(other=torch.zeros(1)), "holds the tensor 'other', which is no part of a LoRA"),
-        (lambda held: held.update({"a.lora_embedding_A": torch.zeros(1)}), "'a.lora_embedding_A', which is no part of a LoRA on a linear"),
-        (lambda held: held.update({"model.q_proj.lora_A.weight": torch.zeros(4, 96)}), "has a LoRA for 'model.q_proj', which this base"),
-        (lambda held: held.pop(f"base_model.model.{QKV}.lora_B.weight"), f"{QKV}.lora_B.weight is missing"),
-        (lambda held: held.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 95)}), "(4, 95) of torch.float32, this base"),
-        (lambda held: held.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 96).int()}), "(4, 96) of torch.int32"),
-        (lambda held: held[f"base_model.model.{QKV}.lora_A.weight"].fill_(torch.nan), "call for (4, 96) of finite numbers"),
-        (lambda held: held.update({f"base_model.model.{QKV}.lora_magnitude_vector": torch.zeros(288)}), "call for none of finite numbers"),
+        (lambda tensors: tensors.clear(), "its tensor file is empty"),
+        (lambda tensors: tensors.update(other=torch.zeros(1)), "holds the tensor 'other', which is no part of a LoRA"),
+        (
+            lambda tensors: tensors.update({"a.lora_embedding_A": torch.zeros(1)}),
+            "'a.lora_embedding_A', which is no part of a LoRA on a linear",
+        ),
+        (
+            lambda tensors: tensors.update({"model.q_proj.lora_A.weight": torch.zeros(4, 96)}),
+            "has a LoRA for 'model.q_proj', which this base",
+        ),
+        (lambda tensors: tensors.pop(f"base_model.model.{QKV}.lora_B.weight"), f"{QKV}.lora_B.weight is missing"),
+        (
+            lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 95)}),
+            "(4, 95) of torch.float32, this base",
+        ),
+        (lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 96).int()}), "(4, 96) of torch.int32"),
+        (lambda tensors: tensors[f"base_model.model.{QKV}.lora_A.weight"].fill_(torch.nan), "call for (4, 96) of finite values"),
+        (
+            lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_magnitude_vector": torch.zeros(288)}),
+            "call for none of finite values",
+        ),
     ],
 )
-def test_tensors_that_do_not_fit_are_a_sentence(spoil: Spoil, said: str, tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_are_a_user_error(damage: Damage, sentence: str, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
-    held = load_file(folder / TENSORS_FILE)
-    spoil(held)
-    save_file(held, folder / TENSORS_FILE)
+    tensors = load_file(folder / TENSORS_FILE)
+    damage(tensors)
+    save_file(tensors, folder / TENSORS_FILE)
 
-    assert said in refusal(folder)
+    assert sentence in refusal(folder)
 
 
-def test_damaged_and_missing_files_are_sentences(tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_user_errors(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     (folder / TENSORS_FILE).write_bytes(b"damaged")
     assert f"{folder / TENSORS_FILE}: cannot be read" in refusal(folder)
@@ -243,5 +255,5 @@ def test_code_in_a_pickled_adapter_is_never_run(tmp_path: Path) -> None:
 def test_a_dora_is_refused_on_integers(tmp_path: Path) -> None:
     folder, _ = adapter(tmp_path / "adapter", {"dora": True})
 
-    with pytest.raises(UserError, match=r"tune.dora: works on the weight as numbers, but this base holds it in 8 bits"):
+    with pytest.raises(UserError, match=r"tune.dora: needs a plain weight, but this base is quantised to 8 bits"):
         load_adapter(folder, base("INT8"))

@@ -35,7 +35,7 @@ def section(knobs: dict[str, object]) -> LoraSection:
 
 
 def peft_twin(one: LoraSection) -> nn.Module:
-    """The same on the same base, by peft alone."""
+    """The same LoRA on the same base, by peft itself."""
     torch.manual_seed(5)
     config = peft.LoraConfig(
         r=one.rank or 8,
@@ -54,26 +54,26 @@ def test_losses_are_those_of_peft_step_by_step(knobs: dict[str, object]) -> None
     ours.network.double()  # the golden base multiplies each rounding by a thousand
     reference = peft_twin(section(knobs)).double()
     assert isinstance(reference, Network)
-    if knobs.get("start") == "orthogonal":  # other numbers are drawn before
+    if knobs.get("start") == "orthogonal":  # the random generator is in another state
         theirs = {name.replace(".default", ""): tensor.detach() for name, tensor in reference.named_parameters() if "lora_" in name}
         lora_of(ours).load_tensors({f"{PEFT_PREFIX}{name}": tensor for name, tensor in theirs.items()})
     batch = golden_batch(ours.network)
 
-    found = losses(ours, batch, 6, rate=0.002)
+    values = losses(ours, batch, 6, rate=0.002)
 
-    learns = [parameter for parameter in reference.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learns, lr=0.002, weight_decay=0.0)
+    trainable = [parameter for parameter in reference.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.002, weight_decay=0.0)
     expected = []
     for _ in range(6):
         hidden = reference(batch)
         loss = nn.functional.cross_entropy(reference.logits(hidden[batch.targets]).float(), batch.labels)
         expected.append(float(loss.detach()))
         loss.backward()
-        nn.utils.clip_grad_norm_(learns, 1.0)
+        nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    assert found[-1] < found[0]
-    assert difference(torch.tensor(found), torch.tensor(expected)) <= 5e-4
+    assert values[-1] < values[0]
+    assert difference(torch.tensor(values), torch.tensor(expected)) <= 5e-4
 
 
 def test_the_second_matrix_learns_faster_as_with_pefts_optimizer() -> None:
@@ -84,7 +84,7 @@ def test_the_second_matrix_learns_faster_as_with_pefts_optimizer() -> None:
     batch = golden_batch(ours.network)
     optimizer = create_loraplus_optimizer(reference, torch.optim.AdamW, lr=0.0005, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.0)  # type: ignore[arg-type]
 
-    found = losses(ours, batch, 4, rate=0.0005)
+    values = losses(ours, batch, 4, rate=0.0005)
 
     expected = []
     for _ in range(4):
@@ -95,8 +95,8 @@ def test_the_second_matrix_learns_faster_as_with_pefts_optimizer() -> None:
         nn.utils.clip_grad_norm_([parameter for parameter in reference.parameters() if parameter.requires_grad], 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    assert difference(torch.tensor(found), torch.tensor(expected)) <= 5e-4
-    assert found[-1] < losses(tuner(base(), section=section({})), batch, 4, rate=0.0005)[-1] - 0.01
+    assert difference(torch.tensor(values), torch.tensor(expected)) <= 5e-4
+    assert values[-1] < losses(tuner(base(), section=section({})), batch, 4, rate=0.0005)[-1] - 0.01
 
 
 @pytest.mark.parametrize("targets", [None, "all"])
@@ -108,7 +108,7 @@ def test_gradients_are_those_of_the_merged_weight(precision: str, targets: str |
     lora = scattered(lora_of(one))
     batch = golden_batch(network)
 
-    found = gradients(one, batch)
+    grads = gradients(one, batch)
 
     again = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in lora.named_tensors().items()}
     weights = {}
@@ -117,44 +117,44 @@ def test_gradients_are_those_of_the_merged_weight(precision: str, targets: str |
         weights[f"{name}.weight"] = plain.get_parameter(f"{name}.weight") + 6.0 / 4 * product
     hidden = functional_call(plain, weights, (batch,))
     nn.functional.cross_entropy(plain.logits(hidden[batch.targets]), batch.labels, reduction="sum").backward()
-    assert found.keys() == again.keys()
+    assert grads.keys() == again.keys()
     for name, tensor in again.items():
         assert tensor.grad is not None
-        assert difference(found[name], tensor.grad) <= 1e-4 * float(tensor.grad.abs().max()), name
+        assert difference(grads[name], tensor.grad) <= 1e-4 * float(tensor.grad.abs().max()), name
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "INT4"])
 def test_checkpointing_changes_no_gradient(precision: str, dropout: float) -> None:
-    found = []
+    results = []
     for checkpointing in (False, True):
         one = tuner(base(precision), checkpointing=checkpointing, section=section({"dropout": dropout, "targets": "all"}))
         scattered(lora_of(one))
         torch.manual_seed(3)
-        found.append(gradients(one, golden_batch(one.network)))
+        results.append(gradients(one, golden_batch(one.network)))
 
-    assert found[0].keys() == found[1].keys() != set()
-    for name, gradient in found[0].items():
-        assert difference(gradient, found[1][name]) <= 1e-6 * float(gradient.abs().max()), name
+    assert results[0].keys() == results[1].keys() != set()
+    for name, gradient in results[0].items():
+        assert difference(gradient, results[1][name]) <= 1e-6 * float(gradient.abs().max()), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "INT8", "INT4"])
-def test_no_gradient_of_a_frozen_weight_is_even_computed(precision: str) -> None:
+def test_no_gradient_of_a_frozen_weight_is_computed(precision: str) -> None:
     one = tuner(base(precision))
     layer = lora_of(one).layers[QKV]
     size = (layer.linear.out_features, layer.linear.in_features)
 
     with Products() as products:
-        found = gradients(one, golden_batch(one.network))
+        grads = gradients(one, golden_batch(one.network))
 
     assert not products.shapes & {size, size[::-1]}
-    assert len(found) == len(one.trainable_parameters())
+    assert len(grads) == len(one.trainable_parameters())
     assert all(parameter.grad is None for name, parameter in one.network.named_parameters() if "lora_" not in name)
     assert isinstance(layer.linear, QuantizedLinear) == (precision != "float32")
 
 
 @pytest.mark.parametrize("knobs", STARTS, ids=str)
-def test_what_learns_is_fp32_and_the_base_keeps_its_type(knobs: dict[str, object]) -> None:
+def test_trained_parameters_are_fp32_and_the_base_keeps_its_dtype(knobs: dict[str, object]) -> None:
     network = base("bfloat16")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     batch = golden_batch(network)
@@ -180,7 +180,7 @@ def test_dropout_acts_while_training_only() -> None:
     assert len({float(one.eval()(batch).detach()) for _ in range(3)}) == 1
 
 
-def test_a_base_of_random_numbers_starts_as_itself_in_fp32_too() -> None:
+def test_the_start_equals_the_base_in_fp32_too() -> None:
     for start in ("olora", "pissa"):
         network = base()
         batch = golden_batch(network)
@@ -191,7 +191,9 @@ def test_a_base_of_random_numbers_starts_as_itself_in_fp32_too() -> None:
         assert all(layer.initial_part is not None and float(layer.matrix_b.detach().abs().max()) > 0 for layer in lora.layers.values())
 
 
-def test_peft_which_takes_seconds_is_imported_where_a_lora_is_made_only(repo: Path) -> None:
-    top = {path.relative_to(repo).as_posix(): path.read_text(encoding="utf-8") for path in (repo / "imprint").rglob("*.py")}
-    assert [place for place, text in top.items() if re.search(r"^(from|import) peft", text, re.MULTILINE)] == ["imprint/tune/lora/layer.py"]
-    assert not [place for place, text in top.items() if re.search(r"^from imprint\.tune\.lora\.layer ", text, re.MULTILINE)]
+def test_peft_which_takes_seconds_is_imported_only_for_a_lora(repo: Path) -> None:
+    sources = {path.relative_to(repo).as_posix(): path.read_text(encoding="utf-8") for path in (repo / "imprint").rglob("*.py")}
+    assert [path for path, text in sources.items() if re.search(r"^(from|import) peft", text, re.MULTILINE)] == [
+        "imprint/tune/lora/layer.py"
+    ]
+    assert not [path for path, text in sources.items() if re.search(r"^from imprint\.tune\.lora\.layer ", text, re.MULTILINE)]

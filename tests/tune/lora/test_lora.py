@@ -60,7 +60,7 @@ def test_off_it_is_the_base_bit_for_bit_with_the_bases_names(precision: str) -> 
     assert difference(network(batch), before) > 0.01
 
 
-def test_an_error_inside_puts_it_back() -> None:
+def test_an_error_inside_the_block_attaches_it_again() -> None:
     network = base()
     lora = Lora(network, shape_from_section(LoraSection(method="lora"), network))
 
@@ -71,7 +71,7 @@ def test_an_error_inside_puts_it_back() -> None:
 
 
 @pytest.mark.parametrize("knobs", KINDS, ids=str)
-def test_merged_it_says_the_same(knobs: dict[str, object], tmp_path: Path) -> None:
+def test_merged_it_answers_the_same(knobs: dict[str, object], tmp_path: Path) -> None:
     lora = learned("float32", knobs)
     network = lora.network
     batch = golden_batch(network)
@@ -90,23 +90,25 @@ def test_merged_it_says_the_same(knobs: dict[str, object], tmp_path: Path) -> No
 
 def test_merging_keeps_16_bits() -> None:
     lora = learned("bfloat16", {"targets": "all"})
-    wanted = {name: layer.merged_weight(layer.linear.weight) for name, layer in lora.layers.items()}
+    expected = {name: layer.merged_weight(layer.linear.weight) for name, layer in lora.layers.items()}
 
     lora.merge()
 
-    for name, weight in wanted.items():
+    for name, weight in expected.items():
         assert torch.equal(lora.network.get_parameter(f"{name}.weight"), weight.bfloat16())
 
 
 @pytest.mark.parametrize("precision", ["INT8", "INT4"])
-def test_integers_are_merged_on_request_only(precision: str) -> None:
+def test_quantised_weights_are_merged_on_request_only(precision: str) -> None:
     lora = learned(precision, {})
     network = lora.network
     batch = golden_batch(network)
     with torch.no_grad():
         before, answers = network(batch), greedy(network)
 
-    with pytest.raises(UserError, match=rf"merge: the base holds its weights in {precision[3:]} bits, which cannot take up a LoRA exactly"):
+    with pytest.raises(
+        UserError, match=rf"merge: the base has its weights in {precision[3:]} bits, which cannot represent a merged LoRA exactly"
+    ):
         lora.merge()
     lora.merge(dequantize=True)
 
@@ -117,7 +119,7 @@ def test_integers_are_merged_on_request_only(precision: str) -> None:
     assert all(isinstance(network.get_submodule(name), nn.Linear) for name in lora.layers)
 
 
-def test_an_embedding_of_integers_becomes_numbers_too_and_the_folder_loads(tmp_path: Path) -> None:
+def test_a_quantised_embedding_is_dequantised_too_and_the_folder_loads(tmp_path: Path) -> None:
     source = quantized_folder(tmp_path / "base", 8, embeddings=True)
     network = load_network(source, dtype=torch.float32, device=torch.device("cpu"))
     lora = scattered(Lora(network, shape_from_section(LoraSection(method="lora"), network)), size=0.05)
@@ -142,9 +144,9 @@ def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, 
     batch = pack(rows, network, [[-100, -100, *row[2:]] for row in rows])
     one = tuner(network, section=LoraSection(method="lora", rank=4, targets="all"))
 
-    found = losses(one, batch, 4)
+    values = losses(one, batch, 4)
 
-    assert found[-1] < found[0] / 1.5
+    assert values[-1] < values[0] / 1.5
     one.save(tmp_path / "adapter", base="x", base_folder=folder, template="chatglm2", step=4, scores={})
     again = imprint.load(folder, adapter=tmp_path / "adapter", dtype="float32", quantize=bits, device="cpu")
     with torch.no_grad():
@@ -160,7 +162,7 @@ def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an older name
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
-def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kind: str, tmp_path: Path) -> None:
+def test_it_learns_on_a_transformers_model_and_peft_loads_it(kind: str, tmp_path: Path) -> None:
     theirs = reference_models.random_model(kind, reference_models.FIELDS)
     folder = reference_models.saved(theirs, tmp_path / "base")
     network = load_network(folder, dtype=torch.float32, device=torch.device("cpu"))
@@ -168,9 +170,9 @@ def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kin
     batch = pack(rows, network, [[-100, -100, *row[2:]] for row in rows])
     one = tuner(network, section=LoraSection(method="lora", rank=4, targets="all", dropout=0.5))
 
-    found = losses(one, batch, 4)
+    values = losses(one, batch, 4)
 
-    assert found[-1] < found[0]
+    assert values[-1] < values[0]
     assert len({float(one.train()(batch).detach()) for _ in range(3)}) == 3
     assert len({float(one.eval()(batch).detach()) for _ in range(3)}) == 1
     one.save(tmp_path / "adapter", base="x", base_folder=folder, template="chatglm2", step=4, scores={})
@@ -181,7 +183,7 @@ def test_on_the_classes_of_transformers_it_learns_and_peft_puts_it_on_theirs(kin
             assert difference(logits, tuned(input_ids=torch.tensor([row])).logits[0]) <= 1e-4
 
 
-def test_a_start_from_the_weight_is_saved_for_the_base_as_it_is() -> None:
+def test_a_start_from_the_weight_is_saved_for_the_unchanged_base() -> None:
     lora = learned("float32", {"start": "pissa"})
 
     shape, tensors = lora.saved_form()
@@ -219,14 +221,14 @@ def run(recipe: Path) -> RunFolder:
     return tiny_run(recipe, "run", *LORA, "train.steps=12", "train.save_every=4")
 
 
-def test_a_run_learns_and_says_what_it_keeps(run: RunFolder) -> None:
-    found = [loss for loss in run_losses(run, "eval_loss") if loss is not None]
-    told = described(run)
+def test_a_run_learns_and_describes_its_result(run: RunFolder) -> None:
+    values = [loss for loss in run_losses(run, "eval_loss") if loss is not None]
+    description = described(run)
 
-    assert found[-1] < found[0] - 0.3
-    assert (told["method"], told["rank"], told["start"], told["format"]) == ("lora", 4, "standard", 1)
-    assert told["targets"] == ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
-    assert told["scores"]["eval_loss"] == min(found[1:])
+    assert values[-1] < values[0] - 0.3
+    assert (description["method"], description["rank"], description["start"], description["format"]) == ("lora", 4, "standard", 1)
+    assert description["targets"] == ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
+    assert description["scores"]["eval_loss"] == min(values[1:])
     assert len(read_jsonl(run.samples)) > 0
 
 
@@ -251,8 +253,8 @@ def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path)
         streams = [tuned.stream_chat(question, max_length=30, temperature=0) for question in questions]
     assert [list(one)[-1][0] for one in streams] == answers(plain)
     assert answers(tuned) == changed
-    known = tuned.identity
-    assert known == imprint.load(folder, adapter=tmp_path / "adapter", device="cpu").identity != plain.identity
+    identity = tuned.identity
+    assert identity == imprint.load(folder, adapter=tmp_path / "adapter", device="cpu").identity != plain.identity
     tuned.merge()
     assert answers(tuned) == changed
     assert (tuned.adapter, tuned.description, tuned.adapter_parameters()) == (None, None, {})
@@ -260,20 +262,20 @@ def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path)
         tuned.merge()
 
 
-def test_checkpointing_changes_no_number_of_a_run(recipe: Path, run: RunFolder) -> None:
+def test_checkpointing_changes_no_loss_of_a_run(recipe: Path, run: RunFolder) -> None:
     again = tiny_run(recipe, "checkpointing", *LORA, "train.steps=12", "train.checkpointing=true")
 
     assert run_losses(again) == pytest.approx(run_losses(run), abs=1e-5)
 
 
-def test_a_run_goes_on_from_an_adapter(recipe: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_continues_an_adapter(recipe: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     knobs = [*LORA[1:], f"tune={{method: lora, adapter: {run.adapter}}}", "train.evaluate_every=3"]
     again = tiny_run(recipe, "again", *knobs, "train.steps=3")
     before = run_losses(again, "eval_loss")[0]
 
     assert before == pytest.approx(described(run)["scores"]["eval_loss"], abs=1e-5)
     assert described(again)["start"] == "adapter"
-    for knob, said in (
+    for knob, sentence in (
         ("rank: 8", "tune.rank: 8, but it is 4 in"),
         ("alpha: 4.0", "tune.alpha: 4.0, but it is 8.0 in"),
         ("dora: true", "tune.dora: true, but it is false in"),
@@ -281,12 +283,12 @@ def test_a_run_goes_on_from_an_adapter(recipe: Path, run: RunFolder, capsys: pyt
     ):
         other = f"tune={{method: lora, adapter: {run.adapter}, {knob}}}"
         assert main(["train", str(recipe), f"output={recipe.parent / 'other'}", other]) == 2
-        assert said in capsys.readouterr().err
+        assert sentence in capsys.readouterr().err
     assert main(["train", str(recipe), f"output={recipe.parent / 'other'}", f"tune={{method: prefix, adapter: {run.adapter}}}"]) == 2
     assert "is a lora, and tune.method is prefix" in capsys.readouterr().err
 
 
-def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(
+def test_a_run_that_runs_out_of_memory_continues_with_smaller_micro_batches(
     recipe: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = Tuner.forward
@@ -334,8 +336,8 @@ def test_the_other_commands_work_on_a_run(run: RunFolder, monkeypatch: pytest.Mo
     capsys.readouterr()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("上衣\n/adapter off\n/retry\n".encode()), encoding="utf-8"))
     assert main(["chat", str(run.path), "temperature=0", "max_length=60"]) == 0
-    said = capsys.readouterr()
-    assert f"LoRA {run.path} (rank 4 on dense, dense_4h_to_h, dense_h_to_4h, query_key_value, step 12)" in said.err
-    assert "the adapter is off: the base answers" in said.err
+    output = capsys.readouterr()
+    assert f"LoRA {run.path} (rank 4 on dense, dense_4h_to_h, dense_h_to_4h, query_key_value, step 12)" in output.err
+    assert "the adapter is off: the base answers" in output.err
     plain = load_model(source, base=True).chat("上衣", temperature=0, max_length=60)[0]
-    assert said.out.splitlines() == [model.chat("上衣", temperature=0, max_length=60)[0], plain]
+    assert output.out.splitlines() == [model.chat("上衣", temperature=0, max_length=60)[0], plain]

@@ -36,12 +36,12 @@ def read(*overrides: str) -> LoraSection:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "sentence"),
     [
-        ("start=eva", '"eva" starts from the activations of your rows, which are not gathered here; take "pissa", or "standard"'),
+        ("start=eva", '"eva" starts from the activations of your rows, which are not collected here; use "pissa", or "standard"'),
         ("start=corda", '"corda" starts from the activations of sample rows'),
         ("start=lora_ga", '"lora_ga" starts from the gradients of your rows'),
-        ("start=loftq", '"loftq" quantises the base in a format of its own; take model.quantize with start "standard"'),
+        ("start=loftq", '"loftq" quantises the base in a format of its own; use model.quantize with start "standard"'),
         ("start=best", "start"),
         ("rank=0", "rank"),
         ("alpha=0", "alpha"),
@@ -50,24 +50,24 @@ def read(*overrides: str) -> LoraSection:
         ("targets=[]", 'must name linears, for instance ["query_key_value", "dense"]'),
         ('targets=["dense", " "]', "must name linears"),
         ("targets=head", "targets"),
-        ("pissa_iterations=4", 'is for the start "pissa" alone; take it out, or set tune.start to "pissa"'),
+        ("pissa_iterations=4", 'is only for the start "pissa"; take it out, or set tune.start to "pissa"'),
     ],
 )
-def test_what_cannot_be_is_a_sentence(override: str, said: str) -> None:
+def test_an_impossible_value_is_a_user_error(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         read(override)
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
 
 
-def test_knobs_that_do_not_go_together_are_told() -> None:
+def test_knobs_that_cannot_be_combined_are_named() -> None:
     for start in ("olora", "pissa", "mica"):
-        with pytest.raises(UserError, match=f'"{start}" and tune.dora both take the weight apart'):
+        with pytest.raises(UserError, match=f'"{start}" and tune.dora both decompose the weight'):
             read("dora=true", f"start={start}")
-    with pytest.raises(UserError, match=r'"orthogonal" needs an even rank, and tune.rank is 5; take 6'):
+    with pytest.raises(UserError, match=r'"orthogonal" needs an even rank, and tune.rank is 5; use 6'):
         read("rank=5", "start=orthogonal")
 
 
-def test_a_start_is_what_peft_calls_it() -> None:
+def test_init_is_pefts_name_of_the_start() -> None:
     assert read().init is True
     assert read("start=gaussian").init == "gaussian"
     assert read("start=pissa").init == "pissa"
@@ -86,16 +86,16 @@ def cell(overrides: list[str], precision: str, folder: Path) -> str:
     except UserError:
         return "refused"
     batch = golden_batch(one.network)
-    found = losses(one, batch, 4)
+    values = losses(one, batch, 4)
     again = base(precision)
     load_adapter(saved(one, folder), again)
     with torch.no_grad():
         same = difference(again(batch).float(), one.eval().network(batch).float())
-    return "yes" if found[-1] < found[0] and same <= (0.5 if "float16" in precision else 1e-3) else f"{found} and {same}"
+    return "yes" if values[-1] < values[0] and same <= (0.5 if "float16" in precision else 1e-3) else f"{values} and {same}"
 
 
 @pytest.mark.long
-def test_the_page_tells_what_works_on_which_precision(repo: Path, tmp_path: Path) -> None:
+def test_the_table_in_the_docs_shows_what_works_at_each_precision(repo: Path, tmp_path: Path) -> None:
     table = ["| | " + " | ".join(PRECISIONS) + " |", "|---" * (len(PRECISIONS) + 1) + "|"]
     for kind, overrides in KINDS.items():
         cells = [cell(overrides, precision, tmp_path / f"{kind}-{precision}".replace(" ", "")) for precision in PRECISIONS]

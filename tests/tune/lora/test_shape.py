@@ -11,31 +11,31 @@ from tests.tune.lora.steps import base
 ENDS = ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
 
 
-def wanted(**knobs: object) -> LoraSection:
+def section(**knobs: object) -> LoraSection:
     return LoraSection.model_validate({"method": "lora", **knobs})
 
 
-def test_a_network_says_where_a_lora_stands_unless_the_recipe_does() -> None:
+def test_by_default_a_network_chooses_the_targets() -> None:
     network = small_network()
 
-    shape = shape_from_section(wanted(), network)
+    shape = shape_from_section(section(), network)
 
     assert shape.targets == tuple(f"transformer.layers.{layer}.attention.query_key_value" for layer in range(2))
     assert (shape.rank, shape.alpha, shape.rslora, shape.dora) == (8, 16.0, False, False)
-    assert shape_from_section(wanted(targets="attention"), network) == shape
+    assert shape_from_section(section(targets="attention"), network) == shape
 
 
 def test_all_are_the_linears_of_the_blocks() -> None:
     network = small_network()
 
-    shape = shape_from_section(wanted(targets="all", rank=3, alpha=5.0), network)
+    shape = shape_from_section(section(targets="all", rank=3, alpha=5.0), network)
 
     assert sorted({name.rpartition(".")[2] for name in shape.targets}) == ENDS
     assert set(shape.targets) == linears_of(network).keys()
     assert shape.short_names(network) == ENDS
 
 
-def test_names_mean_linears_that_end_so() -> None:
+def test_names_match_the_ends_of_linears() -> None:
     network = small_network()
 
     assert len(resolve_targets(("dense",), network)) == 2
@@ -46,30 +46,30 @@ def test_names_mean_linears_that_end_so() -> None:
 
 def test_single_linears_are_called_by_their_full_names() -> None:
     network = small_network()
-    one = shape_from_section(wanted(targets=("layers.1.attention.dense",)), network)
+    one = shape_from_section(section(targets=("layers.1.attention.dense",)), network)
 
     assert one.short_names(network) == ["transformer.layers.1.attention.dense"]
 
 
 def test_a_rank_above_the_size_of_a_linear_is_refused() -> None:
     with pytest.raises(UserError, match=r"tune.rank: 33 is more than transformer.layers.0.attention.query_key_value has: 32 inputs, 96 o"):
-        shape_from_section(wanted(rank=33), small_network())
+        shape_from_section(section(rank=33), small_network())
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("knobs", [{"dora": True}, {"start": "pissa"}, {"start": "olora"}, {"start": "mica"}], ids=str)
-def test_what_needs_the_weight_as_numbers_is_refused_on_integers(knobs: dict[str, object], bits: int) -> None:
+def test_what_needs_a_plain_weight_is_refused_on_a_quantised_base(knobs: dict[str, object], bits: int) -> None:
     network = base(f"INT{bits}")
     assert all(isinstance(linear, QuantizedLinear) for linear in linears_of(network).values())
 
     with pytest.raises(UserError) as caught:
-        shape_from_section(wanted(**knobs), network)
+        shape_from_section(section(**knobs), network)
 
-    assert f"works on the weight as numbers, but this base holds it in {bits} bits. Take a base that is not quantised" in str(caught.value)
+    assert f"needs a plain weight, but this base is quantised to {bits} bits. Use a base that is not quantised" in str(caught.value)
     assert "需要未量化的底座" in str(caught.value)
 
 
-def test_twice_the_rank_keeps_the_factor() -> None:
+def test_twice_the_rank_keeps_the_scale() -> None:
     for rslora in (False, True):
         shape = LoraShape(4, 6.0, rslora, False, ("a", "b"), {"b": 2}, {"b": 3.0})
 
