@@ -55,8 +55,8 @@ def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def _no_pictures() -> Iterator[None]:
     """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
     with pytest.MonkeyPatch.context() as patched:
-        if "imprint.training.run_log" in sys.modules:
-            patched.setattr("imprint.training.run_log.draw_curves", lambda *_, **_knobs: None)
+        if "imprint.training.sinks" in sys.modules:
+            patched.setattr("imprint.training.sinks.draw_curves", lambda *_, **_knobs: None)
         yield
 
 
@@ -65,7 +65,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the picture of their loss, as they do outside of tests."""
     from imprint.report.curve import draw_curves
 
-    monkeypatch.setattr("imprint.training.run_log.draw_curves", draw_curves)
+    monkeypatch.setattr("imprint.training.sinks.draw_curves", draw_curves)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

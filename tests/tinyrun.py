@@ -49,8 +49,9 @@ def train_again(run: RunFolder, *overrides: str) -> int:
 
 
 def log_of(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of a log without times and memory."""
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_jsonl(run.log)]
+    """The lines of a log without times and memory, and without what is said of a resume."""
+    lines = [line for line in read_jsonl(run.log) if line.get("source") != "resume"]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
 def losses(run: RunFolder, name: str = "loss") -> list[float | None]:

@@ -29,7 +29,7 @@ from imprint.data.dataset import DataSplits
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
-from imprint.files import read_jsonl
+from imprint.events import Evaluation, Step, read_events
 from imprint.runs import RunFolder
 from imprint.tokenizers import Tokenizer
 from imprint.training import job, step
@@ -87,9 +87,9 @@ class Outcome:
 
     statuses: list[int]
     """Exit status of each process."""
-    losses: list[float]
+    losses: list[float | None]
     """Of training and evaluation, in their order, over all starts in the folder."""
-    norms: list[float]
+    norms: list[float | None]
     """Of the gradients."""
     words: str
     """The end of what was said."""
@@ -130,9 +130,9 @@ def make(one: Start, folder: Path) -> Outcome:
     port = free_port()
     children = [start(command, screen, place(rank, one, port)) for rank, screen in enumerate(screens)]
     statuses = [end(child) for child in children]
-    log = read_jsonl(run.log)
-    losses = [line.get("loss", line.get("eval_loss")) for line in log]
-    norms = [line["gradient_norm"] for line in log if "gradient_norm" in line]
+    log = read_events(run)
+    losses = [event.loss if isinstance(event, Step) else event.eval_loss for event in log if isinstance(event, Step | Evaluation)]
+    norms = [event.gradient_norm for event in log if isinstance(event, Step)]
     return Outcome(statuses, losses, norms, "\n".join(screen.read_text(encoding="utf-8")[-5000:] for screen in screens))
 
 
@@ -155,7 +155,7 @@ def probe_first() -> None:
     print_start = training.print_start
 
     def probing(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.bar.say)
+        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
         print_start(job, state, run_log)
 
     setattr(training, "print_start", probing)  # noqa: B010

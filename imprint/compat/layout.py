@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from imprint.data.batches import BatchSampler
+from imprint.events import Evaluation, Event, Step, values_by_step
 from imprint.export.writers import write_original_prefix
 from imprint.files import atomic_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
@@ -100,22 +101,22 @@ def remove(entry: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def trainer_state(lines: Sequence[Mapping[str, Any]], schedule: LogSchedule, *, step: int, next_rate: float) -> dict[str, Any]:
+def trainer_state(events: Sequence[Event], schedule: LogSchedule, *, step: int, next_rate: float) -> dict[str, Any]:
     """The content of trainer_state.json after `step`; a logged loss is the mean since the last one, a logged rate that of the next step."""
     history: list[dict[str, Any]] = []
-    rates = {line["step"]: line["learning_rate"] for line in lines if "learning_rate" in line} | {step + 1: next_rate}
+    rates = {event.step: event.learning_rate for event in events if isinstance(event, Step)} | {step + 1: next_rate}
     unlogged: list[float] = []
-    for line in lines:
-        if not 0 < line["step"] <= step:  # the original logs no loss before the first step
+    for event in events:
+        if not 0 < event.step <= step:  # the original logs no loss before the first step
             continue
-        position = {"epoch": round(schedule.batches.epochs_at(line["step"]), 2), "step": line["step"]}
-        if "eval_loss" in line:
-            history.append(position | {"eval_loss": line["eval_loss"]})
-        elif "loss" in line:
-            unlogged += [] if line["loss"] is None else [line["loss"]]
-            if schedule.logs(line["step"]):
+        position = {"epoch": round(schedule.batches.epochs_at(event.step), 2), "step": event.step}
+        if isinstance(event, Evaluation):
+            history.append(position | {"eval_loss": event.eval_loss})
+        elif isinstance(event, Step):
+            unlogged += [] if event.loss is None else [event.loss]
+            if schedule.logs(event.step):
                 loss = round(sum(unlogged) / len(unlogged), 4) if unlogged else None
-                history.append(position | {"learning_rate": rates.get(line["step"] + 1), "loss": loss})
+                history.append(position | {"learning_rate": rates.get(event.step + 1), "loss": loss})
                 unlogged = []
     return {
         "best_metric": None,
@@ -134,9 +135,9 @@ def trainer_state(lines: Sequence[Mapping[str, Any]], schedule: LogSchedule, *, 
     }
 
 
-def training_results(lines: Sequence[Mapping[str, Any]], schedule: LogSchedule, *, seconds: float) -> dict[str, Any]:
+def training_results(events: Sequence[Event], schedule: LogSchedule, *, seconds: float) -> dict[str, Any]:
     """The content of train_results.json."""
-    losses = [line["loss"] for line in lines if line.get("loss") is not None]
+    losses = list(values_by_step(events, "loss").values())
     return {
         "epoch": round(schedule.batches.epochs_at(schedule.steps), 2),
         "train_loss": sum(losses) / len(losses) if losses else None,

@@ -22,7 +22,7 @@ from imprint.errors import UserError
 from imprint.evaluate.answering import answer_all
 from imprint.evaluate.command import read_data
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import read_jsonl
+from imprint.events import read_events
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
@@ -93,8 +93,8 @@ def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState],
         if step % flags.save_steps and not is_last:  # the run was stopped between two saves
             return
         schedule = LogSchedule(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
-        lines = read_jsonl(job.run.log)
-        trainer_state = layout.trainer_state(lines, schedule, step=step, next_rate=job.engine.learning_rate(step + 1))
+        events = read_events(job.run)
+        trainer_state = layout.trainer_state(events, schedule, step=step, next_rate=job.engine.learning_rate(step + 1))
         folder, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
         if not job.engine.replicated:
             layout.write_sharded_checkpoint(folder, job.tuner, base, trainer_state, job.engine.gather, is_main=job.world.is_main)
@@ -105,7 +105,7 @@ def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState],
         if flags.save_total_limit:
             layout.keep_newest(job.run.path, flags.save_total_limit)
         if is_last:
-            layout.write_training_results(job.run, trainer_state, layout.training_results(lines, schedule, seconds=state.seconds))
+            layout.write_training_results(job.run, trainer_state, layout.training_results(events, schedule, seconds=state.seconds))
 
     return write
 

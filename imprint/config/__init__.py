@@ -10,7 +10,19 @@ A knob is declared once, as a field of a `Section` with its type, default, bound
 
 from imprint.config.knobs import Knob, describe
 from imprint.config.recipe import dump, read_overrides, read_recipe
-from imprint.config.section import DefaultTag, Field, Section
+from imprint.config.section import DefaultTag, Field, MayChange, Section
 from imprint.config.table import as_markdown, as_text
 
-__all__ = ["DefaultTag", "Field", "Knob", "Section", "as_markdown", "as_text", "describe", "dump", "read_overrides", "read_recipe"]
+__all__ = [
+    "DefaultTag",
+    "Field",
+    "Knob",
+    "MayChange",
+    "Section",
+    "as_markdown",
+    "as_text",
+    "describe",
+    "dump",
+    "read_overrides",
+    "read_recipe",
+]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from imprint.config.section import Section, default_tag, section_types, union_tags
+from imprint.config.section import Section, default_tag, may_change, section_types, union_tags
 from imprint.config.syntax import render
 
 TYPE_NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path", type(None): "null"}
@@ -32,29 +32,37 @@ class Knob:
     """What it does."""
     condition: str = ""
     """The tag under which the knob exists, such as "tune.method = prefix"; empty for always."""
+    may_change: bool = False
+    """Whether a resumed run may have another value."""
 
 
 def describe(schema: type[Section]) -> list[Knob]:
     """One row for each knob of `schema`; a section comes before its knobs."""
-    return list(_rows(schema, None, "", ""))
+    return list(_rows(schema, None, "", "", changeable=False))
 
 
-def _rows(schema: type[Section], instance: object, prefix: str, condition: str) -> Iterator[Knob]:
-    """The rows of `schema`; `instance` gives the defaults if the section itself is the default of a field."""
+def _rows(schema: type[Section], instance: object, prefix: str, condition: str, *, changeable: bool) -> Iterator[Knob]:
+    """The rows of `schema`; `instance` gives the defaults if the section itself is the default of a field.
+
+    `changeable`: whether a resumed run may change all of it.
+    """
     for name, field in schema.model_fields.items():
         path = f"{prefix}{name}"
+        free = changeable or may_change(field)
         types = section_types(field.annotation)
         default = getattr(instance, name) if isinstance(instance, schema) else _default(field)
         if not types:
-            yield Knob(path, _type(field.annotation), _yaml_line(default), _bound(field), field.description or "", condition)
+            yield Knob(path, _type(field.annotation), _yaml_line(default), _bound(field), field.description or "", condition, free)
             continue
-        yield Knob(path, "section", "null" if default is None else "", "", field.description or "", condition)
+        yield Knob(path, "section", "null" if default is None else "", "", field.description or "", condition, free)
         if field.discriminator is not None:
             yield _tag_row(field, default, path, condition)
         rows: list[Knob] = []
         for section in types:
             inner = f"{path}.{field.discriminator} = {union_tags(section)[0]}" if field.discriminator is not None else condition
-            rows += (row for row in _rows(section, default, f"{path}.", inner) if row.path != f"{path}.{field.discriminator}")
+            rows += (
+                row for row in _rows(section, default, f"{path}.", inner, changeable=free) if row.path != f"{path}.{field.discriminator}"
+            )
         # Nested sections come last: a knob after them would be read as one of theirs.
         yield from sorted(rows, key=lambda row: row.type == "section" or row.path.count(".") > path.count(".") + 1)
 

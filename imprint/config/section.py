@@ -3,14 +3,14 @@
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from imprint.messages import Bilingual
 
-__all__ = ["DefaultTag", "Field", "Section", "default_tag", "section_types", "union_members", "union_tags"]
+__all__ = ["DefaultTag", "Field", "MayChange", "Section", "default_tag", "may_change", "section_types", "union_members", "union_tags"]
 
 
 NUL_CHARACTER = Bilingual(
@@ -38,6 +38,20 @@ class DefaultTag:
 
     tag: str
     """One of the union's tags."""
+
+
+class _MayChange:
+    """Metadata of a knob that a resumed run may change."""
+
+
+T = TypeVar("T")
+MayChange = Annotated[T, _MayChange()]
+"""The type of a knob whose value changes no number that a run computes: a resumed run may have another one. Of a section: all its knobs."""
+
+
+def may_change(field: FieldInfo) -> bool:
+    """Whether a knob's type is marked as `MayChange`."""
+    return any(isinstance(item, _MayChange) for item in field.metadata)
 
 
 def union_members(annotation: object) -> list[object]:

@@ -31,10 +31,11 @@ def as_markdown(knobs: Sequence[Knob]) -> str:
         if not open_table:
             blocks.append(HEADER)
             open_table = True
-        condition = f" *Only with `{knob.condition}`.*" if knob.condition else ""
+        remarks = f" *Only with `{knob.condition}`.*" if knob.condition else ""
+        remarks += " *A resumed run may change it.*" if knob.may_change else ""
         holds = ", ".join(part for part in (knob.type, knob.bound) if part)
         blocks.append(
-            "| " + " | ".join(_cell(text) for text in (f"`{knob.path}`", holds, knob.default, knob.description + condition)) + " |\n"
+            "| " + " | ".join(_cell(text) for text in (f"`{knob.path}`", holds, knob.default, knob.description + remarks)) + " |\n"
         )
     return "".join(blocks).strip("\n") + "\n"
 

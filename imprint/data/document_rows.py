@@ -38,7 +38,7 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
         begin, last = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
         return DocumentTokens(row_prefix=(), bos=begin or last, eos=last)
     if isinstance(tokenizer, ChatGLMTokenizer):
-        control = tokenizer.special
+        control = tokenizer.control
         return DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
     sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.special_ids else ("sop", "</s>")
     return DocumentTokens(

@@ -112,6 +112,6 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: 
 def _with_special_ids(template: Template, prompt: Sequence[int]) -> list[int]:
     """The prompt with its two special ids, after it in ChatGLM-6B, before it in ChatGLM2-6B."""
     if isinstance(template, ChatGLMTemplate):
-        return [*prompt, template.tokenizer.special.gmask, template.tokenizer.special.sop]
+        return [*prompt, template.tokenizer.control.gmask, template.tokenizer.control.sop]
     assert isinstance(template, ChatGLM2Template)
     return [*template.start_ids, *prompt]

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import field_validator
 
-from imprint.config import DefaultTag, Field, Section
+from imprint.config import DefaultTag, Field, MayChange, Section
 
 FROM_BASE: Final = "base"
 """Value of `rows` for the general rows of the base."""
@@ -31,8 +31,13 @@ class DataSection(Section):
     """Rows of questions with answers: the `data` section of a recipe, unless it says otherwise."""
 
     kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
-    train: Path = Field(description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it.")
-    dev: Path | None = Field(None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out.")
+    train: MayChange[Path] = Field(
+        description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it. A resumed run needs the "
+        "same rows."
+    )
+    dev: MayChange[Path | None] = Field(
+        None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out."
+    )
     prompt_column: str = Field(
         "content", min_length=1, description="Column of the question; where nobody names it, known shapes are read too."
     )
@@ -86,10 +91,11 @@ class TextsSection(Section):
     """Raw text, for continued pre-training: whole documents, every token of which is learned."""
 
     kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
-    train: Path = Field(
-        description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet."
+    train: MayChange[Path] = Field(
+        description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet. "
+        "A resumed run needs the same text."
     )
-    dev: Path | None = Field(
+    dev: MayChange[Path | None] = Field(
         None, description="The same, to measure the evaluation loss on; without it, documents of `train` are held out."
     )
     text_column: str | None = Field(

@@ -14,6 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.errors import UserError
 from imprint.evaluate.section import ForgettingCommandSection
+from imprint.events import SampledAnswer, read_events
 from imprint.files import read_jsonl, write_json, write_text
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
@@ -107,7 +108,7 @@ def write_run_report(source: ModelSource) -> None:
         base_name=run.model.path,
         method=source.method or "-",
         summary=tuple(Bilingual(english, chinese) for english, chinese in said),
-        points=read_jsonl(home.log),
+        events=read_events(home),
         examples=examples,
         examples_are=kind,
         fill_texts=tuple(run.rows.fill.values()),
@@ -123,8 +124,9 @@ def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Ex
         kind: Examples = "held-out" if rows[0].held_out else "learned"
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
     answers: dict[str, list[str]] = {}
-    for line in read_jsonl(home.samples):
-        answers.setdefault(line["prompt"], []).append(line["answer"])
+    for event in read_events(home):
+        if isinstance(event, SampledAnswer):
+            answers.setdefault(event.prompt, []).append(event.answer)
     return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
 
 

@@ -1,11 +1,11 @@
 """Curves inside a page, drawn as SVG so that they follow the page's width, colours and language."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Final
+from typing import Final
 
+from imprint.events import Event, values_by_step
 from imprint.messages import Bilingual
 from imprint.report.html import ui_text
 
@@ -29,10 +29,9 @@ class Line:
     """Whether each point is drawn as a dot, for lines of few points."""
 
 
-def line_from_log(points: Sequence[Mapping[str, Any]], key: str, name: Bilingual, kind: str, *, dots: bool = False) -> Line:
-    """One quantity of a run log; of a step logged twice the later value counts, null and non-finite values are skipped."""
-    values = {int(point["step"]): float(point[key]) for point in points if point.get(key) is not None}
-    kept = [(step, value) for step, value in sorted(values.items()) if math.isfinite(value)]
+def line_from_log(events: Sequence[Event], field: str, name: Bilingual, kind: str, *, dots: bool = False) -> Line:
+    """One quantity of a run log, by the name of its field; steps without a finite value are left out."""
+    kept = list(values_by_step(events, field).items())
     stride = max(1, -(-len(kept) // MAX_POINTS))
     return Line(name, kind, tuple(kept[::-1][::stride][::-1]), dots)
 

@@ -1,7 +1,7 @@
 """The curves of a run as a picture: loss, learning rate and memory over its steps; cheap enough to redraw during training."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from imprint.events import Event, values_by_step
 from imprint.files import translate_disk_errors
 
 # The palette of Okabe and Ito, distinguishable under every kind of colour blindness.
@@ -48,14 +49,13 @@ class Series:
     """Finite values at these steps."""
 
 
-def draw_curves(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, rescues: Sequence[int] = ()) -> None:
-    """Draw the points of a `log.jsonl` as a PNG of 1080 x 660 pixels, written atomically.
+def draw_curves(events: Sequence[Event], out: Path, *, title: str, rescues: Sequence[int] = ()) -> None:
+    """Draw loss, learning rate and memory of a run as a PNG of 1080 x 660 pixels, written atomically.
 
-    Keys of a point: `step`, and optionally `loss`, `eval_loss`, `learning_rate`, `memory_gib`. Null and non-finite values are skipped;
-    of a step logged twice, as after a resume, the later value counts. `rescues` are steps at which the run restarted with a lower
-    learning rate.
+    Steps without a finite value are left out; of a step logged twice the later value counts. `rescues` are steps at which the run
+    restarted with a lower learning rate.
     """
-    by_name = {name: _series(points, name) for name in ("loss", "eval_loss", "learning_rate", "memory_gib")}
+    by_name = {name: _series(events, name) for name in ("loss", "eval_loss", "learning_rate", "memory_gib")}
     small_panels = [name for name in ("learning_rate", "memory_gib") if len(by_name[name].steps)]
     figure = Figure(figsize=(9, 5.5), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
@@ -76,10 +76,9 @@ def draw_curves(points: Sequence[Mapping[str, Any]], out: Path, *, title: str, r
     save_figure(figure, out)
 
 
-def _series(points: Sequence[Mapping[str, Any]], name: str) -> Series:
-    values = {int(point["step"]): float(point[name]) for point in points if point.get(name) is not None}
-    kept = sorted((step, value) for step, value in values.items() if np.isfinite(value))
-    return Series(np.array([step for step, _ in kept], dtype=np.float64), np.array([value for _, value in kept], dtype=np.float64))
+def _series(events: Sequence[Event], name: str) -> Series:
+    values = values_by_step(events, name)
+    return Series(np.array(list(values), dtype=np.float64), np.array(list(values.values()), dtype=np.float64))
 
 
 def _draw_loss(panel: Axes, training: Series, evaluation: Series) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from imprint.events import Event, Step, values_by_step
 from imprint.forgetting.fill_recall import FillRecall, recalls_fill
 from imprint.forgetting.probes import contains
 from imprint.forgetting.score import Forgetting, ProbeResult
@@ -53,8 +54,8 @@ class RunReport:
     """How it was tuned: prefix, lora, full."""
     summary: tuple[Bilingual, ...]
     """The messages at its end."""
-    points: Sequence[Mapping[str, Any]]
-    """The lines of its log."""
+    events: Sequence[Event]
+    """Its log."""
     examples: tuple[Example, ...]
     """Rows of its own data."""
     examples_are: Examples
@@ -91,7 +92,7 @@ def _overview(report: RunReport) -> str:
 
 def _tiles(report: RunReport) -> list[tuple[str, str]]:
     """(name, value) as HTML."""
-    losses = [point["eval_loss"] for point in report.points if point.get("eval_loss") is not None]
+    losses = list(values_by_step(report.events, "eval_loss").values())
     tiles = []
     if losses:
         tiles.append((ui_text(Bilingual("evaluation loss", "评估损失")), f"{losses[0]:.3f} → <b>{min(losses):.3f}</b>"))
@@ -109,15 +110,15 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
         )
     if report.forgetting is not None and report.forgetting.kl is not None:
         tiles.append((ui_text(Bilingual("KL, nats a token", "每词元 KL 散度")), f"<b>{report.forgetting.kl:.4f}</b>"))
-    steps = [point for point in report.points if point.get("seconds") is not None]
+    steps = [event for event in report.events if isinstance(event, Step)]
     if steps:
         tiles.append(
             (
                 ui_text(Bilingual("steps, time", "步数与用时")),
-                f"<b>{steps[-1]['step']}</b> <small>{_duration(steps[-1]['seconds'])}</small>",
+                f"<b>{steps[-1].step}</b> <small>{_duration(steps[-1].seconds)}</small>",
             )
         )
-        peak = max(point.get("memory_gib") or 0.0 for point in steps)
+        peak = max(event.memory_gib for event in steps)
         tiles.append((ui_text(Bilingual("peak memory", "内存峰值")), f"<b>{peak:.2f}</b> <small>GiB</small>"))
     return tiles
 
@@ -128,25 +129,25 @@ def _duration(seconds: float) -> str:
 
 
 def _curves(report: RunReport) -> str:
-    points = report.points
+    events = report.events
     drawn = [
         chart(
             Bilingual("Loss", "损失"),
             [
-                line_from_log(points, "loss", Bilingual("training", "训练"), "base"),
-                line_from_log(points, "eval_loss", Bilingual("evaluation", "评估"), "tuned", dots=True),
+                line_from_log(events, "loss", Bilingual("training", "训练"), "base"),
+                line_from_log(events, "eval_loss", Bilingual("evaluation", "评估"), "tuned", dots=True),
             ],
             lambda value: f"{value:.3f}",
         ),
         chart(
             Bilingual("Memory", "内存"),
-            [line_from_log(points, "memory_gib", Bilingual("peak so far", "至此峰值"), "up")],
+            [line_from_log(events, "memory_gib", Bilingual("peak so far", "至此峰值"), "up")],
             lambda value: f"{value:.2f} GiB",
             from_zero=True,
         ),
         chart(
             Bilingual("Learning rate", "学习率"),
-            [line_from_log(points, "learning_rate", Bilingual("learning rate", "学习率"), "even")],
+            [line_from_log(events, "learning_rate", Bilingual("learning rate", "学习率"), "even")],
             lambda value: f"{value:.1e}" if value else "0",
             from_zero=True,
         ),

@@ -38,7 +38,7 @@ class ChatGLMTemplate:
     @property
     def end_id(self) -> int:
         """`<eop>`."""
-        return self.tokenizer.special.eop
+        return self.tokenizer.control.eop
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -48,7 +48,7 @@ class ChatGLMTemplate:
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """The text, then `[gMASK] <sop>`; UserError for a tool's message."""
         query, history, system = split_pairs(messages, "ChatGLM-6B")
-        control = self.tokenizer.special
+        control = self.tokenizer.control
         text = self.tokenizer.encode(source_prefix + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 

@@ -99,7 +99,7 @@ class ChatGLMTokenizer:
     """SentencePiece shows each byte that is no character."""
 
     def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
-        self.special = control
+        self.control = control
         self.special_ids: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
         """The same, by name."""
         self._processor = processor

@@ -12,8 +12,10 @@ import torch
 from imprint.data.document_rows import encode_document_start
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
+from imprint.events import Evaluation, SampledAnswer, finite_or_none
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.messages import Bilingual
 from imprint.runtime import is_out_of_memory
 from imprint.training.job import TrainJob
 from imprint.training.memory import mean_loss
@@ -22,13 +24,13 @@ from imprint.training.state import TrainState
 
 
 def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
-    """Now and then: the evaluation loss, the best adapter, and answers to watched prompts."""
+    """Every few steps: measure the evaluation loss, save the best weights, answer the sample prompts."""
     section, last = job.recipe.train, state.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
     if last or state.step % every == 0:
         loss = evaluation_loss(job, run_log) if job.split.dev else None
         if loss is not None:
-            run_log.record({"step": state.step, "eval_loss": loss})
+            run_log.write(Evaluation(step=state.step, eval_loss=finite_or_none(loss)))
             run_log.bar.say(f"step {state.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
         if loss is None or (math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)):
             state = replace(state, best_loss=loss, best_step=state.step)
@@ -40,11 +42,11 @@ def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) ->
 
 def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.token_budget, run_log.bar.say)
+    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
 
 
 def save_best(job: TrainJob, state: TrainState) -> None:
-    """Keep the best so far where the other commands look for it."""
+    """Save the weights of this step as the result of the run."""
     scores = {} if state.best_loss is None else {"eval_loss": state.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base, template, step = Path(job.model.name), job.model.template.name, state.step
@@ -57,34 +59,34 @@ def save_best(job: TrainJob, state: TrainState) -> None:
 
 
 def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
-    """Answer the first held-out prompts greedily, so that one can watch the model learn; all processes hear what it says."""
+    """Answer the first held-out prompts greedily and log the answers, in all processes."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
         return
-    found = job.world.on_main(partial(generate_answers, job, samples)) if job.engine.replicated else generate_answers(job, samples)
-    if isinstance(found, str):
-        run_log.bar.say(f"step {step}: {found}")
+    answers = job.world.on_main(partial(generate_answers, job, samples)) if job.engine.replicated else generate_answers(job, samples)
+    if isinstance(answers, str):
+        run_log.notice(Bilingual(f"step {step}: no sample answers: {answers}", f"第 {step} 步未能回答观察的提示：{answers}"), "sample")
         return
-    for sample, answer in zip(samples, found, strict=True):
-        run_log.sample(step, sample.query, answer)
+    for sample, answer in zip(samples, answers, strict=True):
+        run_log.write(SampledAnswer(step=step, prompt=sample.query, answer=answer))
 
 
 @torch.no_grad()
 def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | str:
-    """What the model answers to these prompts now, or why it cannot: the losses tell, and looking on shall not end the run."""
+    """Greedy answers to these prompts, or why there are none: a sample that fails does not end the run."""
     limit = job.recipe.data.max_target_length
     try:
         with job.engine.generation_mode():
-            found = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
+            answers = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
     except (NotFiniteError, RuntimeError, MemoryError) as error:
         if not isinstance(error, NotFiniteError) and not (is_out_of_memory(error) and job.engine.replicated):
             raise
         return str(error)
-    return [job.model.template.scored_text(job.model.tokenizer.decode(answer)) for answer in found]
+    return [job.model.template.scored_text(job.model.tokenizer.decode(answer)) for answer in answers]
 
 
 def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
-    """The prompts of watched rows; the opening of a raw text is gone on with as it stands."""
+    """Token ids of the sample prompts; of a raw text, its beginning."""
     section = job.recipe.data
     if isinstance(section, TextsSection):
         return [encode_document_start(job.model.tokenizer, one.query) for one in samples]

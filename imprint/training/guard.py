@@ -1,7 +1,7 @@
-"""Watches a run's numbers and answers, and says what to do: nothing, a word to the person, back to a good state, or an end with advice.
+"""Watches the losses and answers of a run and decides: go on, warn, return to a good state, or stop with advice.
 
-Decisions on numbers and texts alone; who asks does what they say. The guard knows nothing but the lines of the log, so a run that goes on
-after a kill reads them again and decides as if nobody had killed it.
+The guard sees the events of the log and nothing else, so a run that resumes after a kill replays them and decides as if it had not been
+killed.
 
 A loss has exploded when each of the latest steps lies well above the best stretch of the run, and when the very rows of that stretch have
 become as much worse: noisy batches, harder rows and a rough start do the first, and only broken weights do the second.
@@ -9,9 +9,12 @@ become as much worse: noisy batches, harder rows and a rough start do the first,
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+
+from imprint.events import Evaluation, Event, Rescued, SampledAnswer, Step
+from imprint.messages import Bilingual
 
 RESCUES = 3
 WORSE_NATS = 1.5
@@ -28,6 +31,13 @@ SAME_LOSSES = 20
 """Losses in a row without a change."""
 RATE_FACTOR, RESTART_RATE_FACTOR = 0.3, 0.1
 """What the rate is multiplied by in a rescue; the second where the run begins again."""
+NOTHING_FINITE = Bilingual(
+    "no evaluation loss was ever finite, so nothing is kept. Lower optimizer.learning_rate, use model.dtype=float32, or check the base's "
+    "weights; then train in a new folder.",
+    "评估损失从未是有限值，因此没有保留任何结果。请减小 optimizer.learning_rate，改用 "
+    "model.dtype=float32，或检查底座权重，并换一个新目录训练。",
+)
+"""Advice for a run that ends without a result."""
 MANY_REPEATS = 4
 LONGEST_UNIT = 16
 
@@ -36,8 +46,8 @@ LONGEST_UNIT = 16
 class GuardWarning:
     """Worth a sentence; the run goes on."""
 
-    words: str
-    """What it says."""
+    message: Bilingual
+    """The sentence."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Diverged:
 class Unrecoverable:
     """No rate would help: end with this advice."""
 
-    words: str
+    message: Bilingual
     """What was seen and what to change."""
 
 
@@ -98,17 +108,17 @@ class Guard:
         self._warned: set[str] = set()
 
     @classmethod
-    def replay(cls, points: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], steps: int) -> "Guard":
-        """A guard that has seen a log; whatever it said to that was dealt with then."""
+    def replay(cls, events: Iterable[Event], steps: int) -> "Guard":
+        """A guard that has seen a log; its decisions on that were acted on at the time."""
         guard = cls(steps)
-        told: dict[int, list[str]] = {}
-        for one in samples:
-            told.setdefault(one["step"], []).append(one["answer"])
-        for point, after in zip(points, [*points[1:], {"step": None}], strict=False):
-            if isinstance(guard.observe(point), SpikeSuspected):
-                guard.accept(point["step"])
-            if after["step"] != point["step"]:
-                guard.observe_answers(told.get(point["step"], []))
+        for step, group in groupby((event for event in events if not isinstance(event, Rescued)), key=lambda event: event.step):
+            answers = []
+            for event in group:
+                if isinstance(event, SampledAnswer):
+                    answers.append(event.answer)
+                elif isinstance(guard.observe(event), SpikeSuspected):
+                    guard.accept(step)
+            guard.observe_answers(answers)
         return guard
 
     @property
@@ -116,22 +126,21 @@ class Guard:
         """Whether the latest steps were not like a good run's: no state that is good may be deleted now."""
         return bool(self._not_finite or self._zeros) or self._high()
 
-    def observe(self, point: Mapping[str, Any]) -> Decision:
-        """Take in a line of the log: a step or an evaluation."""
-        if "loss" not in point:
-            if (evaluation := point.get("eval_loss")) is not None and math.isfinite(evaluation):
-                self._evaluations.append((evaluation, int(point["step"])))
+    def observe(self, event: Event) -> Decision:
+        """Take in a step or an evaluation; other events decide nothing."""
+        if isinstance(event, Evaluation) and event.eval_loss is not None:
+            self._evaluations.append((event.eval_loss, event.step))
+        if not isinstance(event, Step):
             return None
-        step, loss = int(point["step"]), point["loss"]
+        step, loss = event.step, event.loss
         if loss is None:
-            bad, rows = point.get("broken_rows", []), point.get("skipped_rows", [])
-            return self._without_loss(step, by_rows=0 < len(bad) < len(rows))
+            return self._without_loss(step, by_rows=0 < len(event.broken_rows) < len(event.skipped_rows))
         self._not_finite.clear()
         if loss == 0:
             return self._zero(step)
         self._zeros.clear()
         self._last_loss = loss
-        self._same.append((loss, point.get("gradient_norm") or 0.0))
+        self._same.append((loss, event.gradient_norm or 0.0))
         return self._compare(step, loss) or self._unchanging()
 
     def observe_answers(self, texts: Sequence[str]) -> Decision:
@@ -149,8 +158,10 @@ class Guard:
             return Diverged(good, f"{reason}, and the evaluation loss rose from {best:.2f} to {now:.2f}")
         return self._warn_once(
             "answers",
-            f"{reason}. Should that stay so, lower optimizer.learning_rate or train.steps.\n"
-            "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。",
+            Bilingual(
+                f"{reason}. Should that stay so, lower optimizer.learning_rate or train.steps.",
+                "观察的回答变成了无尽的重复或乱码。若一直如此，请减小 optimizer.learning_rate 或 train.steps。",
+            ),
         )
 
     def confirm(self, suspicion: SpikeSuspected, now: float, step: int) -> Diverged | None:
@@ -165,12 +176,12 @@ class Guard:
         self._latest.clear()
         self.good = step
 
-    def _warn_once(self, kind: str, words: str) -> GuardWarning | None:
-        """Say a thing of this kind once."""
+    def _warn_once(self, kind: str, message: Bilingual) -> GuardWarning | None:
+        """A warning, at the first time of its kind."""
         if kind in self._warned:
             return None
         self._warned.add(kind)
-        return GuardWarning(words)
+        return GuardWarning(message)
 
     def _high(self) -> bool:
         return self._best is not None and bool(self._latest) and self._latest[-1] > self._best.loss + WORSE_NATS
@@ -198,19 +209,24 @@ class Guard:
         count, of_rows = len(self._not_finite), sum(found for _step, found in self._not_finite)
         if self._last_loss is None and count >= HOPELESS_STEPS:
             return Unrecoverable(
-                f"loss or gradient was not finite in the first {count} steps, before anything was learned: the base itself "
-                "cannot be computed "
-                "in this precision, or its weights are damaged. Use model.dtype=float32, or check the base; then train in a new folder.\n"
-                "从第一步起损失或梯度就不是有限值：底座在该精度下无法计算，或其权重已损坏。请用 model.dtype=float32 "
-                "或检查底座，并换一个新目录训练。"
+                Bilingual(
+                    f"loss or gradient was not finite in the first {count} steps, before anything was learned: the base itself cannot be "
+                    "computed in this precision, or its weights are damaged. Use model.dtype=float32, or check the base; then train in a "
+                    "new folder.",
+                    "从第一步起损失或梯度就不是有限值：底座在该精度下无法计算，或其权重已损坏。请用 model.dtype=float32 "
+                    "或检查底座，并换一个新目录训练。",
+                )
             )
         if count >= HOPELESS_STEPS and of_rows == count:
             return Unrecoverable(
-                f"each of the last {count} steps had rows whose loss is not finite while the other rows of the step are well. "
-                "Take these rows out of the data (`imprint data check FILE` looks at them), or use model.dtype=float32; then "
-                "train in a new "
-                "folder.\n最近每一步都有损失不是有限值的行，同批的其他行正常。请从数据中去掉这些行，或用 model.dtype=float32，"
-                "并换一个新目录训练。"
+                Bilingual(
+                    f"each of the last {count} steps had rows whose loss is not finite while the other rows of the step are well. "
+                    "Take these rows out of the data (`imprint data check FILE` looks at them), or use model.dtype=float32; then "
+                    "train in a new "
+                    "folder.",
+                    "最近每一步都有损失不是有限值的行，同批的其他行正常。请从数据中去掉这些行，或用 "
+                    "model.dtype=float32，并换一个新目录训练。",
+                )
             )
         if self._last_loss is not None and (count - of_rows >= NONFINITE_STEPS or (count >= HOPELESS_STEPS and of_rows < count)):
             return Diverged(min(self.good, self._not_finite[0][0] - 2), f"loss or gradient was not finite {count} times in a row")
@@ -222,9 +238,11 @@ class Guard:
             return None
         if self._last_loss is None:
             return Unrecoverable(
-                f"the loss was 0 in each of the first {HOPELESS_STEPS} steps: nothing is learned. Either no token of these rows "
-                "is a target (an empty answer column: see data.response_column), or the base's weights are damaged.\n"
-                "从第一步起损失就是 0：什么也学不到。请检查 data.response_column 是否为空，或底座权重是否损坏。"
+                Bilingual(
+                    f"the loss was 0 in each of the first {HOPELESS_STEPS} steps: nothing is learned. Either no token of these rows "
+                    "is a target (an empty answer column: see data.response_column), or the base's weights are damaged.",
+                    "从第一步起损失就是 0：什么也学不到。请检查 data.response_column 是否为空，或底座权重是否损坏。",
+                )
             )
         if self._last_loss > 0.1:
             return Diverged(min(self.good, self._zeros[0] - 2), f"the loss fell from {self._last_loss:.2f} to 0 at once")
@@ -233,8 +251,10 @@ class Guard:
     def _memorized(self, seen: str) -> GuardWarning | None:
         return self._warn_once(
             "by heart",
-            f"{seen}: the rows are known by heart, and more steps teach nothing. Use more rows or fewer steps.\n"
-            "损失已降到 0 附近：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
+            Bilingual(
+                f"{seen}: the rows are known by heart, and more steps teach nothing. Use more rows or fewer steps.",
+                "损失已降到 0 附近：这些数据已被背下来，再训练也没有收获。请增加数据或减少步数。",
+            ),
         )
 
     def _unchanging(self) -> Decision:
@@ -248,8 +268,11 @@ class Guard:
         why = "the steps are too small: raise optimizer.learning_rate" if flows else "no gradient arrives: check model.dtype and the base"
         return self._warn_once(
             "unchanging",
-            f"the loss has been {losses[-1]:.4f} for {SAME_LOSSES} steps without any change; {why}, or the data is one row over and over.\n"
-            f"损失连续 {SAME_LOSSES} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。",
+            Bilingual(
+                f"the loss has been {losses[-1]:.4f} for {SAME_LOSSES} steps without any change; {why}, or the data is one row "
+                "over and over.",
+                f"损失连续 {SAME_LOSSES} 步没有任何变化：请提高 optimizer.learning_rate，检查 model.dtype 与底座，或检查数据是否全部相同。",
+            ),
         )
 
 
@@ -272,13 +295,15 @@ def lowered_rate_scale(rate_scale: float, back_to: int) -> float:
     return rate_scale * (RATE_FACTOR if back_to else RESTART_RATE_FACTOR)
 
 
-def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> str:
-    """What to change once the guard has lowered the rate as often as it may; `rate` is the peak it was at last."""
-    return (
-        f"{reason}, and that after {RESCUES} times back to a good state and a lower rate. In a new folder set "
-        f"optimizer.learning_rate={RATE_FACTOR * rate:.1g} (it was {rate:.1g} at last) and "
-        f"optimizer.warmup_steps={max(20, 2 * warmup)} (now {warmup})"
-        f"{'' if dtype == 'float32' else f', and model.dtype=float32 (now {dtype})'}; look at the rows learned when it began: {rows}.\n"
-        f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 optimizer.learning_rate={RATE_FACTOR * rate:.1g}、"
-        f"optimizer.warmup_steps={max(20, 2 * warmup)}{'' if dtype == 'float32' else '、model.dtype=float32'}，并检查上述数据行。"
+def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> Bilingual:
+    """What to change once the guard has lowered the rate as often as it may; `rate` is the last peak learning rate."""
+    lower = f"optimizer.learning_rate={RATE_FACTOR * rate:.1g}"
+    longer = f"optimizer.warmup_steps={max(20, 2 * warmup)}"
+    exact = dtype == "float32"
+    return Bilingual(
+        f"{reason}, and that after {RESCUES} times back to a good state and a lower rate. In a new folder set {lower} (it was {rate:.1g} "
+        f"at last) and {longer} (now {warmup}){'' if exact else f', and model.dtype=float32 (now {dtype})'}; look at the rows learned when "
+        f"it began: {rows}.",
+        f"已回到完好的状态并降低学习率 {RESCUES} 次，仍然失败。请在新目录中设 {lower}、{longer}"
+        f"{'' if exact else '、model.dtype=float32'}，并检查上述数据行。",
     )

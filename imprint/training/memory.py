@@ -23,7 +23,7 @@ from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory, peak_memory_bytes
 from imprint.tune.tuner import Tuner
 
-Say = Callable[[str], None]
+Notify = Callable[[Bilingual], None]
 GIB = 2**30
 OFFLOADED_BYTES = 16
 GATHERED_BYTES = 2 * 10**9
@@ -61,7 +61,7 @@ class TokenBudget:
             held += len(row.ids)
         return list(found)
 
-    def shrink(self, piece: Sequence[EncodedRow], say: Say) -> None:
+    def shrink(self, piece: Sequence[EncodedRow], notify: Notify) -> None:
         """Compute half as much at once as the piece that did not fit. Raises UserError where it was one row."""
         tokens = sum(len(row.ids) for row in piece)
         if len(piece) == 1:
@@ -76,14 +76,16 @@ class TokenBudget:
                 )
             )
         self.tokens = tokens // 2
-        say(
-            f"out of memory with {len(piece)} rows ({tokens} tokens) at once: from here on at most {self.tokens} tokens at once. "
-            "Batch, loss and gradient stay the same; a step takes a little longer.\n"
-            f"显存或内存不足：此后每次最多算 {self.tokens} 个词元；批大小、损失和梯度都不变，只是稍慢。"
+        notify(
+            Bilingual(
+                f"out of memory with {len(piece)} rows ({tokens} tokens) at once: from here on at most {self.tokens} tokens at once. "
+                "Batch, loss and gradient stay the same; a step takes a little longer.",
+                f"显存或内存不足：此后每次最多算 {self.tokens} 个词元；批大小、损失和梯度都不变，只是稍慢。",
+            )
         )
 
 
-def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, say: Say) -> float:
+def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, notify: Notify) -> float:
     """Leave the gradient of a step in the parameters and return its loss, both summed over the shares of this process.
 
     Where memory runs out, everything is thrown away and computed again in smaller pieces, from the same random state.
@@ -101,17 +103,17 @@ def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[M
         # Only here is the exception gone, and with it the frames that held the tensors.
         engine.discard_gradients()
         _empty_cache(engine.device)
-        budget.shrink(tried[-1], say)
+        budget.shrink(tried[-1], notify)
         _restore_rng(start, engine.device)
 
 
-def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> str:
+def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> Bilingual:
     tokens = sum(len(row.ids) for row in piece)
-    return (
+    return Bilingual(
         f"process {engine.rank} on {engine.device} ran out of memory with {len(piece)} rows ({tokens} tokens) at once; what was saved is "
         "kept. Set train.micro_batch_size lower (the batch stays the same), train.checkpointing=true, or share more between the processes "
-        "(engine.deepspeed=zero3, engine.offload=true).\n"
-        "显存或内存不足：请减小 train.micro_batch_size，打开 train.checkpointing，或使用 engine.deepspeed=zero3、engine.offload=true。"
+        "(engine.deepspeed=zero3, engine.offload=true).",
+        "显存或内存不足：请减小 train.micro_batch_size，打开 train.checkpointing，或使用 engine.deepspeed=zero3、engine.offload=true。",
     )
 
 
@@ -133,21 +135,26 @@ def _forward_backward(
     return float(loss)
 
 
-def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, say: Say) -> None:
+def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> None:
     """Compute the heaviest micro-batch that there can be and forget its gradient: too little memory shows now, not after an hour."""
     heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _rng_states(engine.device)
     tuner.train()
-    accumulate_gradients(tuner, engine, [MicroBatch(heaviest, engine.discard_scale)], budget, say)
+    accumulate_gradients(tuner, engine, [MicroBatch(heaviest, engine.discard_scale)], budget, notify)
     engine.discard_gradients()
     _restore_rng(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
     have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
-    say(f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak")
+    notify(
+        Bilingual(
+            f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak",
+            f"最长的 {len(heaviest)} 行（{tokens} 个词元）峰值需要 {peak:.1f} GiB 显存",
+        )
+    )
 
 
 @torch.no_grad()
-def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, say: Say) -> float:
+def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> float:
     """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
 
     Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
@@ -156,12 +163,12 @@ def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: in
     world, batches = engine.world, longest_first_batches(row_lengths(rows), size)
     total = 0.0
     for number in range(world.rank, -(-len(batches) // world.size) * world.size, world.size):
-        loss = _summed_loss([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, budget, say)
+        loss = _summed_loss([rows[i] for i in batches[min(number, len(batches) - 1)]], tuner, engine, budget, notify)
         total += loss if number < len(batches) else 0.0
     return world.all_sum(total) / max(1, sum(map(num_targets, rows)))
 
 
-def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budget: TokenBudget, say: Say) -> float:
+def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budget: TokenBudget, notify: Notify) -> float:
     while True:
         tried: Sequence[EncodedRow] = rows
         try:
@@ -175,7 +182,7 @@ def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budge
             if not engine.replicated:  # the others gather weights together with this one, piece by piece
                 raise UserError(_out_of_memory_advice(tried, engine)) from error
         _empty_cache(engine.device)
-        budget.shrink(tried, say)
+        budget.shrink(tried, notify)
 
 
 def pack_rows(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
@@ -189,31 +196,33 @@ def num_targets(row: EncodedRow) -> int:
     return len(row.labels) - 1 - row.labels[1:].count(IGNORE_INDEX)
 
 
-def refuse_full_disk(run: RunFolder, numbers: int, result: int, keep_states: int, say: Say) -> None:
-    """Compare what a run will write with what is free: UserError where not even one state fits, words where not all will.
+def check_disk(run: RunFolder, parameters: int, result_bytes: int, keep_states: int) -> Bilingual | None:
+    """Compare what a run will write with the free space. Returns a warning where not all states fit; raises UserError if not even one does.
 
-    `numbers` learn, `result` is the size of what is kept of them, in bytes.
+    `parameters` are trained; `result_bytes` is the size of the result.
     """
-    state = STATE_BYTES * numbers
-    there = sum(file.stat().st_size for folder in (*run.states(), run.adapter, run.model) for file in folder.rglob("*") if file.is_file())
+    state = STATE_BYTES * parameters
+    written = sum(file.stat().st_size for folder in (*run.states(), run.adapter, run.model) for file in folder.rglob("*") if file.is_file())
     free = shutil.disk_usage(run.path).free
-    least, most = max(0, state + result - there), max(0, (keep_states + 1) * state + 2 * result - there)
-    words = (
-        f"{run.path}: a saved state takes {state / GIB:.2f} GiB and the result {result / GIB:.2f} GiB, but {free / GIB:.2f} GiB are free"
+    least, most = max(0, state + result_bytes - written), max(0, (keep_states + 1) * state + 2 * result_bytes - written)
+    sizes = (
+        f"{run.path}: a saved state takes {state / GIB:.2f} GiB and the result {result_bytes / GIB:.2f} GiB, but {free / GIB:.2f} GiB are "
+        "free"
     )
     if least > free:
         raise UserError(
             Bilingual(
-                f"{words}. Free some space, or choose a folder on another disk (output=...).",
+                f"{sizes}. Free some space, or choose a folder on another disk (output=...).",
                 "磁盘空间不足：请清理，或把 output 放到另一块磁盘。",
             )
         )
-    if most > free:
-        say(
-            f"{words}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; "
-            f"where the disk is full the run stops with what was saved.\n磁盘可能不够：全程约需 {most / GIB:.2f} GiB，可减小 "
-            "train.keep_states。"
-        )
+    if most <= free:
+        return None
+    return Bilingual(
+        f"{sizes}: {most / GIB:.2f} GiB may be needed with train.keep_states={keep_states}. Free some space meanwhile, or lower it; where "
+        "the disk is full the run stops with what was saved.",
+        f"磁盘可能不够：全程约需 {most / GIB:.2f} GiB，可减小 train.keep_states。",
+    )
 
 
 def refuse_small_memory(

@@ -1,39 +1,39 @@
-"""What a run tells while it trains: a line per step, TensorBoard events, the picture of the loss, samples, and the bar on the screen."""
+"""The log of a run while it trains: one list of typed events, written to every sink."""
 
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from imprint.errors import UserError
-from imprint.files import append_jsonl, nonfinite_to_null, read_jsonl, write_text
-from imprint.progress import Progress
-from imprint.report.curve import draw_curves
+from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
+from imprint.messages import Bilingual
+from imprint.progress import Progress, say
 from imprint.runs import RunFolder
-from imprint.training.tensorboard import Events
-
-SECONDS_BETWEEN_CURVES = 15.0
-SMOOTHING = 0.9
+from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line, write_lines
+from imprint.training.tensorboard import TensorBoard
 
 
 class RunLog:
-    """The open log of one run; a resumed run first forgets what was logged after the state it goes on from.
+    """The open log of one run. A resumed run drops the events that came after its state.
 
-    A `quiet` one, of a process that does not lead, remembers all of it, and writes and shows nothing.
+    Of several processes only the main one writes and prints; the others are `quiet` and keep the same events in memory.
     """
 
-    def __init__(self, run: RunFolder, *, step: int, steps: int, quiet: bool = False) -> None:
-        self.run = run
-        self.quiet = quiet
-        self.points: list[dict[str, Any]] = _cut(run.log, step, _is_point, quiet=quiet)
-        self.samples: list[dict[str, Any]] = _cut(run.samples, step, _is_sample, quiet=quiet)
-        self.events = None if quiet else Events(run.events, step=step + 1)  # also of a run killed before its first state
+    def __init__(self, run: RunFolder, *, step: int, steps: int, quiet: bool = False, trackers: Sequence[Sink] = ()) -> None:
+        self.step = step
+        """The step that is being done; notices are logged under it."""
         self.bar = Progress("training", steps, "step", start=step, quiet=quiet)
-        self.drawn = time.monotonic()
-        self.smoothed: float | None = None
+        self.events: list[Event] = _events_up_to(run, step, steps)
+        """Everything logged so far."""
+        if not quiet:
+            _rewrite(run, self.events)
+        self.sinks: tuple[Sink, ...] = () if quiet else (*_run_folder_sinks(run, self.events, step), Screen(self.bar), *trackers)
+        lengths = [event.steps for event in self.events if isinstance(event, Started)]
+        if lengths[-1:] != [steps]:
+            self.write(Started(step=step, steps=steps))
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -41,85 +41,82 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Draw the picture once more and close everything."""
+        """Close every sink."""
         try:
-            self.draw()
-            if self.events is not None:
-                self.events.close()
+            with ExitStack() as stack:
+                for sink in self.sinks:
+                    stack.callback(sink.close)
         except UserError:
-            if error is None:  # else that is what must be told
+            if error is None:  # else the first error is the one to report
                 raise
         finally:
             self.bar.__exit__(kind, error, trace)
 
-    def record(self, values: Mapping[str, Any]) -> None:
-        """Log one line; every number goes to TensorBoard too. A log that was deleted meanwhile is written anew."""
-        point = {name: nonfinite_to_null(value) for name, value in values.items()}
-        self.points.append(point)
-        if self.events is None:
-            return
-        if self.run.log.exists() or len(self.points) == 1:
-            append_jsonl(self.run.log, point)
-        else:
-            _write(self.run.log, self.points)
-        self.events.numbers(
-            point["step"],
-            {f"train/{name}": value for name, value in point.items() if name != "step" and isinstance(value, int | float)},
-        )
+    def write(self, event: Event, *, show: bool = True) -> None:
+        """Log one event; the screen may leave it out. Raises UserError where a sink cannot be written."""
+        self.step = event.step
+        self.events.append(event)
+        for sink in self.sinks:
+            if show or not isinstance(sink, Screen):
+                sink.write(event)
 
-    def points_of(self, step: int) -> list[dict[str, Any]]:
-        """The newest lines, where they are of that step."""
-        return list(takewhile(lambda point: point["step"] == step, reversed(self.points)))[::-1]
+    def notice(self, message: Bilingual, source: NoticeSource, *, show: bool = True) -> None:
+        """Log a message about the current step; the screen may leave it out."""
+        self.write(Notice(step=self.step, source=source, english=message.english, chinese=message.chinese), show=show)
 
-    def step(self, values: Mapping[str, Any]) -> None:
-        """Log a training step and move the bar."""
-        self.record(values)
-        if values["loss"] is not None:
-            self.smoothed = values["loss"] if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * values["loss"]
-        shown = {"loss": "-" if self.smoothed is None else f"{self.smoothed:.3f}", "lr": f"{values['learning_rate']:.1e}"}
-        shown |= {"tokens/s": f"{values['tokens_per_second']:,.0f}", "memory": f"{values['memory_gib']:.1f} GiB"}
-        self.bar.advance(1, shown)
-        if time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
-            self.draw()
+    def memory_notice(self, message: Bilingual) -> None:
+        """Log a message about memory; the screen shows it."""
+        self.notice(message, "memory")
 
-    def sample(self, step: int, prompt: str, answer: str) -> None:
-        """Keep and show what the model answers now."""
-        self.samples.append({"step": step, "prompt": prompt, "answer": answer})
-        if self.events is not None:
-            append_jsonl(self.run.samples, self.samples[-1])
-            self.events.text(step, "sample", f"{prompt}\n\n{answer}")
-        self.bar.say(f"  {prompt}\n  -> {answer}")
+    def finish(self, best_step: int, best_loss: float | None) -> None:
+        """Log that all steps are done, once."""
+        if not any(isinstance(event, Finished) for event in self.events):
+            self.write(Finished(step=self.step, best_step=best_step, best_loss=best_loss))
 
-    def draw(self) -> None:
-        """Refresh the picture of the loss."""
-        if self.points and not self.quiet:
-            rescues = [rescue["back_to"] for rescue in read_jsonl(self.run.rescues)]
-            draw_curves(self.points, self.run.curve, title=self.run.path.name, rescues=rescues)
-        self.drawn = time.monotonic()
+    def events_of(self, step: int) -> list[Event]:
+        """The newest events, as far as they are of that step."""
+        return list(takewhile(lambda event: event.step == step, reversed(self.events)))[::-1]
 
 
-def _cut(path: Path, step: int, fits: Callable[[Mapping[str, Any]], bool], *, quiet: bool) -> list[dict[str, Any]]:
-    """Keep the lines of a log up to `step`; killed meanwhile, the log is as it was."""
-    lines = read_jsonl(path)
-    for number, line in enumerate(lines, start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            raise UserError(f'{path}:{number}: this line has no "step", a whole number. Mend or delete the line, then run again.')
-        if not fits(line):
-            raise UserError(f"{path}:{number}: this is not what Imprint wrote. Mend or delete the line, then run again.")
-    kept = [line for line in lines if line["step"] <= step]
-    if path.exists() and not quiet:
-        _write(path, kept)
-    return kept
+@dataclass
+class EarlyNotices:
+    """Messages from before the log is open: printed at once, and logged when it opens."""
+
+    messages: list[Bilingual] = field(default_factory=list)
+
+    def __call__(self, message: Bilingual) -> None:
+        """Print a message and keep it for the log."""
+        say(str(message))
+        self.messages.append(message)
+
+    def log(self, run_log: RunLog) -> None:
+        """Move the messages into the log."""
+        for message in self.messages:
+            run_log.notice(message, "resume", show=False)
+        self.messages.clear()
 
 
-def _is_point(line: Mapping[str, Any]) -> bool:
-    """Whether a line holds numbers, null for those that were not finite, and lists of rows."""
-    return all(isinstance(value, list if name.endswith("_rows") else int | float | None) for name, value in line.items())
+def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
+    """The events that are still true of a run of `steps` steps that resumes after `step`: those up to there, and all rescues."""
+    rescues = read_rescues(run)
+    events: list[Event] = []
+    for event in read_events(run):
+        if isinstance(event, Rescued):
+            if event in rescues:
+                events.append(event)
+        elif event.step <= step and not (isinstance(event, Finished) and event.step < steps):
+            events.append(event)
+    return [*events, *(rescue for rescue in rescues if rescue not in events)]  # the last one may be on record there alone
 
 
-def _is_sample(line: Mapping[str, Any]) -> bool:
-    return isinstance(line.get("prompt"), str) and isinstance(line.get("answer"), str)
+def _rewrite(run: RunFolder, events: list[Event]) -> None:
+    """Bring log.jsonl and samples.jsonl to these events; a kill in between leaves the files as they were."""
+    if run.log.exists():
+        write_lines(run.log, map(event_fields, events))
+    if run.samples.exists():
+        write_lines(run.samples, [sample_line(event) for event in events if isinstance(event, SampledAnswer)])
 
 
-def _write(path: Path, lines: Iterable[object]) -> None:
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+def _run_folder_sinks(run: RunFolder, events: list[Event], step: int) -> tuple[Sink, ...]:
+    rescues = [event.back_to for event in events if isinstance(event, Rescued)]
+    return (EventFile(run.log, events), SampleFile(run.samples), TensorBoard(run.events, step=step + 1), Curve(run, events, rescues))

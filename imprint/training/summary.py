@@ -1,9 +1,11 @@
 """What a finished run has come to, in plain language: is its loss normal, is it still falling, and what to try next."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from imprint.events import Evaluation, Event, Step
+from imprint.messages import Bilingual
 
 FLAT_SHARE = 0.01
 """Changes of the evaluation loss below this share of it, or of all that it fell, are none."""
@@ -31,105 +33,93 @@ class RunSummary:
     """How many of them were thrown away."""
 
     @classmethod
-    def from_log(
-        cls, points: Sequence[Mapping[str, Any]], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0
-    ) -> "RunSummary":
-        """Read from the lines of a log; `general` rows share each epoch with the `rows` that count."""
-        losses = {int(point["step"]): point["eval_loss"] for point in points if point.get("eval_loss") is not None}
-        evaluations = [(step, loss) for step, loss in sorted(losses.items()) if math.isfinite(loss)]
-        skipped = sum("loss" in point and point["loss"] is None for point in points)
+    def from_log(cls, events: Iterable[Event], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0) -> "RunSummary":
+        """Read from the events of a run; `general` rows share each epoch with the `rows` that count."""
+        losses, skipped = dict[int, float](), 0
+        for event in events:
+            if isinstance(event, Evaluation) and event.eval_loss is not None:
+                losses[event.step] = event.eval_loss
+            skipped += isinstance(event, Step) and event.loss is None
+        evaluations = sorted(losses.items())
         return cls(evaluations, min(steps * batch_size / (rows + general), steps), rows, held_out, steps, skipped)
 
 
-def advice(summary: RunSummary) -> list[str]:
-    """A few lines in two languages."""
-    lines = [*_quality(summary), *_trend(summary)]
+def advice(summary: RunSummary) -> list[Bilingual]:
+    """How the run went and what to try next, in a few sentences."""
+    trend = _trend(summary)
+    sentences = [_quality(summary), *([trend] if trend is not None else [])]
     if summary.skipped:
-        lines.append(
-            f"{summary.skipped} of {summary.steps} steps were thrown away because their loss or gradient was not finite; "
-            "log.jsonl names the rows.\n"
-            f"有 {summary.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。"
+        sentences.append(
+            Bilingual(
+                f"{summary.skipped} of {summary.steps} steps were thrown away because their loss or gradient was not finite; "
+                "log.jsonl names the rows.",
+                f"有 {summary.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。",
+            )
         )
-    return lines
+    return sentences
 
 
-def _quality(summary: RunSummary) -> list[str]:
+def _quality(summary: RunSummary) -> Bilingual:
     covered = f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times"
     chinese = f"每行数据学了 {summary.epochs:.1f} 遍"
     if not summary.evaluations:
-        return [
-            (
-                f"verdict: {covered}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.\n"
-                f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。"
-            )
-        ]
+        return Bilingual(
+            f"verdict: {covered}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.",
+            f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。",
+        )
     first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda one: one[1])
     start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
     choices = f"{math.exp(min(best, 20)):,.{0 if best > 2.3 else 1}f}"
     few = f" ({summary.held_out} rows are few: take it as a hint)" if summary.held_out < 20 else ""
-    return [
-        (
-            f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure "
-            "of each token "
-            f"as of a choice among {choices}; compare losses on the same rows only{few}.\n"
-            f"结论：评估损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。"
-        )
-    ]
+    return Bilingual(
+        f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure of each "
+        f"token as of a choice among {choices}; compare losses on the same rows only{few}.",
+        f"结论：评估损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。",
+    )
 
 
-def _trend(summary: RunSummary) -> list[str]:
-    """Where the loss was heading, and what that asks for."""
+def _trend(summary: RunSummary) -> Bilingual | None:
+    """Where the loss was heading, and what that asks for; None after a single evaluation."""
     if len(summary.evaluations) < 2:
-        return []
+        return None
     (step, best), (last_step, last) = min(summary.evaluations, key=lambda one: one[1]), summary.evaluations[-1]
     if best < MEMORIZED_LOSS:
-        return [
-            (
-                "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or "
-                "use fewer steps.\n几乎没有可学的了：这些数据已被背下来。请留出不同的数据来评估，或减少步数。"
-            )
-        ]
+        return Bilingual(
+            "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or use "
+            "fewer steps.",
+            "几乎没有可学的了：这些数据已被背下来。请留出不同的数据来评估，或减少步数。",
+        )
     if step == 0 and last > best * (1 + FLAT_SHARE):
-        return [
-            (
-                "it was best before tuning: this rate or this data makes it worse. Try a tenth of optimizer.learning_rate, and "
-                "look at the rows with `imprint data show FILE`.\n"
-                "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。"
-            )
-        ]
+        return Bilingual(
+            "it was best before tuning: this rate or this data makes it worse. Try a tenth of optimizer.learning_rate, and "
+            "look at the rows "
+            "with `imprint data show FILE`.",
+            "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。",
+        )
     first_step, first = summary.evaluations[0]
     if first_step == 0 and best > first * (1 - LITTLE_SHARE):
-        return [
-            (
-                "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
-                "optimizer.learning_rate.\n"
-                "几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。"
-            )
-        ]
+        return Bilingual(
+            "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
+            "optimizer.learning_rate.",
+            "几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。",
+        )
     if last > best * (1 + FLAT_SHARE) and step < last_step:
-        return [
-            (
-                f"rising since step {step}: the rows are being learned by heart. The result is that of step {step}; to do better "
-                "use more rows, "
-                f"fewer steps (train.steps={step}) or a lower rate.\n从第 {step} 步起上升（过拟合）：保留的是第 {step} 步；"
-                "可增加数据、减少步数或降低学习率。"
-            )
-        ]
+        return Bilingual(
+            f"rising since step {step}: the rows are being learned by heart. The result is that of step {step}; to do better use more "
+            f"rows, fewer steps (train.steps={step}) or a lower rate.",
+            f"从第 {step} 步起上升（过拟合）：保留的是第 {step} 步；可增加数据、减少步数或降低学习率。",
+        )
     before = [loss for at, loss in summary.evaluations if at <= last_step * 2 / 3]
     if before and min(before) - last > FLAT_SHARE * max(min(before), first - last):
-        return [
-            (
-                f"still falling: more steps would help, for instance train.steps={2 * summary.steps} with the same command.\n"
-                f"仍在下降：可以训练更久，例如 train.steps={2 * summary.steps}，命令不变。"
-            )
-        ]
-    return [
-        (
-            "flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another "
-            "optimizer.learning_rate.\n"
-            "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、optimizer.learning_rate。"
+        return Bilingual(
+            f"still falling: more steps would help, for instance train.steps={2 * summary.steps} with the same command.",
+            f"仍在下降：可以训练更久，例如 train.steps={2 * summary.steps}，命令不变。",
         )
-    ]
+    return Bilingual(
+        "flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another "
+        "optimizer.learning_rate.",
+        "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、optimizer.learning_rate。",
+    )
 
 
 def next_commands(run: str, data: str | None, kind: str = "rows", *, held_out: int) -> list[str]:

@@ -6,18 +6,19 @@ TensorBoard's own writer works in a thread of its own, which prints a traceback 
 import os
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event as Record  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import scalar, text
 
+from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
 from imprint.files import translate_disk_errors
 
 
-class Events:
-    """One open event file; TensorBoard hides what older files of the folder say of `step` and of later steps."""
+class TensorBoard:
+    """A sink of one event file; TensorBoard hides what older files of the folder say of `step` and of later steps."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.folder = folder
@@ -27,20 +28,23 @@ class Events:
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{older:04d}"
             self._file = (folder / name).open("wb")
             self._records = RecordWriter(self._file)
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+            self._record(Record(wall_time=time.time(), file_version="brain.Event:2"))
+            self._record(Record(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers, each under its name."""
+    def write(self, event: Event) -> None:
+        """Write the numbers of a step or an evaluation, or the text of a sample or a notice."""
         with translate_disk_errors(self.folder):
-            for name, value in values.items():
-                self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            self._file.flush()
-
-    def text(self, step: int, name: str, words: str) -> None:
-        """Log a text."""
-        with translate_disk_errors(self.folder):
-            self._write(Event(wall_time=time.time(), step=step, summary=text(name, words)))
+            match event:
+                case Step() | Evaluation():
+                    for name, value in event_fields(event).items():
+                        if name != "step" and isinstance(value, int | float):
+                            self._record(Record(wall_time=time.time(), step=event.step, summary=scalar(f"train/{name}", value)))
+                case SampledAnswer():
+                    self._text(event.step, "sample", f"{event.prompt}\n\n{event.answer}")
+                case Notice():
+                    self._text(event.step, "notice", f"{event.english}\n\n{event.chinese}")
+                case _:
+                    return
             self._file.flush()
 
     def close(self) -> None:
@@ -48,5 +52,8 @@ class Events:
         with translate_disk_errors(self.folder):
             self._file.close()
 
-    def _write(self, event: object) -> None:
-        self._records.write(event.SerializeToString())  # type: ignore[attr-defined]
+    def _text(self, step: int, name: str, words: str) -> None:
+        self._record(Record(wall_time=time.time(), step=step, summary=text(name, words)))
+
+    def _record(self, record: object) -> None:
+        self._records.write(record.SerializeToString())  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from imprint.config import Field, Section
+from imprint.config import Field, MayChange, Section
 from imprint.tune.lora.section import LoraSection
 
 NO_TEXT_WITH_PROJECTION = (
@@ -38,7 +38,7 @@ class PrefixSection(Section):
     prefix_dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout rate of the prefix, drawn for each micro-batch; the original's is 0.1."
     )
-    original_file: bool = Field(False, description="Also write the prefix as the original's pytorch_model.bin into `adapter/`.")
+    original_file: MayChange[bool] = Field(False, description="Also write the prefix as the original's pytorch_model.bin into `adapter/`.")
 
     @property
     def dropout(self) -> float:

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,10 +17,12 @@ from imprint.compat.layout import (
     write_training_results,
 )
 from imprint.data.batches import BatchSampler
+from imprint.events import Event
 from imprint.runs import RunFolder
 from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner
 from tests.cases import Case
+from tests.logged import evaluation, step
 from tests.oldproject import said
 
 PACE = LogSchedule(
@@ -29,8 +30,8 @@ PACE = LogSchedule(
 )
 
 
-def lines(*losses: float | None) -> list[dict[str, Any]]:
-    return [{"step": step, "loss": loss, "learning_rate": 1 - (step - 1) / 6} for step, loss in enumerate(losses, start=1)]
+def lines(*losses: float | None) -> list[Event]:
+    return [step(number, loss, learning_rate=1 - (number - 1) / 6) for number, loss in enumerate(losses, start=1)]
 
 
 def test_the_history_is_the_mean_since_the_last_entry_with_the_rate_that_follows() -> None:
@@ -48,7 +49,7 @@ def test_a_step_that_was_thrown_away_is_no_part_of_the_mean() -> None:
 
 
 def test_evaluation_losses_stand_in_the_history_but_for_that_before_the_first_step() -> None:
-    told = [{"step": 0, "eval_loss": 9.0}, *lines(1.0, 2.0), {"step": 2, "eval_loss": 1.5}]
+    told = [evaluation(0, 9.0), *lines(1.0, 2.0), evaluation(2, 1.5)]
     assert trainer_state(told, PACE, step=2, next_rate=0.5)["log_history"][-1] == {"epoch": 0.8, "eval_loss": 1.5, "step": 2}
 
 
@@ -129,8 +130,8 @@ def test_a_checkpoint_of_all_weights_is_one_folder_that_loads(tmp_path: Path) ->
 
 
 def test_the_newest_checkpoints_are_kept_by_their_number(tmp_path: Path) -> None:
-    for step in (5, 10, 100, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    for number in (5, 10, 100, 20):
+        (tmp_path / f"checkpoint-{number}").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
     keep_newest(tmp_path, 2)
     assert [entry.name for entry in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]

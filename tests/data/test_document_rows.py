@@ -19,7 +19,7 @@ def rows_of(frame: DocumentTokens, length: int, documents: list[int]) -> list[Ro
 
 
 def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
-    control = tiny_tokenizer().special
+    control = tiny_tokenizer().control
     assert document_tokens(tiny_tokenizer()) == DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
 
 
@@ -45,7 +45,7 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
 
 
 def test_an_opening_is_the_beginning_of_a_document_of_the_family() -> None:
-    control = tiny_tokenizer().special
+    control = tiny_tokenizer().control
     assert encode_document_start(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
 
 

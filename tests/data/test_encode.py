@@ -16,7 +16,7 @@ from tests.vocabulary import tiny_template, tiny_tokenizer
 
 def test_a_row_that_fits_is_whole() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.special
+    control = tokenizer.control
     prompt, answer = tokenizer.encode("类型#上衣"), tokenizer.encode("这件上衣的颜色是白色。")
 
     row = encode_sample(tiny_template(), sample(), max_source_length=len(prompt) + 2, max_target_length=len(answer) + 1)
@@ -75,7 +75,7 @@ def test_an_answer_that_is_cut_keeps_its_end_token() -> None:
 
     row = encode_sample(tiny_template(), sample(answer="好😀😀"), max_source_length=64, max_target_length=5)
 
-    assert list(row.labels[-5:]) == [*answer[:4], tokenizer.special.eop]
+    assert list(row.labels[-5:]) == [*answer[:4], tokenizer.control.eop]
     assert row.cut_answer_tokens == len(answer) - 4
 
 
@@ -91,7 +91,7 @@ def test_generation_starts_from_exactly_what_training_does_not_score() -> None:
 
 def test_random_rows_keep_every_promise() -> None:
     tokenizer, generator = tiny_tokenizer(), random.Random(4)
-    control = tokenizer.special
+    control = tokenizer.control
     words = ["[gMASK]", "<sop>", "<eop>", "上衣", "😀", " ", "\n", "hello", "[Round 0]", "问："]
 
     def text() -> str:
@@ -120,7 +120,7 @@ def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str
     tokenizer, row = tiny_tokenizer(), sample(history=history)
     limits = {"max_source_length": 400, "max_target_length": 40}
     before = tokenizer.encode("写广告" + format_chatglm_prompt(row.query, history))
-    ends = [tokenizer.special.gmask, tokenizer.special.sop]
+    ends = [tokenizer.control.gmask, tokenizer.control.sop]
     assert list(encode_sample(tiny_template(), row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
     assert encode_prompt(tiny_template(), row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
     evaluated, _ = encode_evaluation_original(tiny_template(), row, **limits, source_prefix="写广告")

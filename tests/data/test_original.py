@@ -48,7 +48,7 @@ def test_evaluation_rows_equal_the_original() -> None:
 
 def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the_bare_query() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.special
+    control = tokenizer.control
 
     trained, _ = encode_original(tokenizer, "你好", "好", [], 64, 64)
     evaluated, _ = encode_original_evaluation(tokenizer, "你好", "好", [], 64, 64)
@@ -59,7 +59,7 @@ def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the
 
 def test_the_original_scores_the_start_of_the_answer_too() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.special
+    control = tokenizer.control
 
     ids, labels = encode_original(tokenizer, "你好", "好", None, 64, 64)
 

@@ -3,6 +3,7 @@
 from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.runpage import Example, RunReport
+from tests.logged import evaluation, step
 
 HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broken = true'>"
 
@@ -23,10 +24,10 @@ def run_report() -> RunReport:
         base_name="embedded",
         method="lora",
         summary=(Bilingual("verdict: `fine`", "结论：好"),),
-        points=[
-            {"step": 0, "eval_loss": 7.0},
-            *({"step": step, "loss": 3 / step, "learning_rate": 1e-3, "memory_gib": 0.5, "seconds": 20.0 * step} for step in range(1, 9)),
-            {"step": 8, "eval_loss": 0.5},
+        events=[
+            evaluation(0, 7.0),
+            *(step(number, 3 / number, learning_rate=1e-3, memory_gib=0.5, seconds=20.0 * number) for number in range(1, 9)),
+            evaluation(8, 0.5),
         ],
         examples=examples,
         examples_are="held-out",

@@ -52,7 +52,7 @@ class TestOfficialVocabulary:
         pairs = json.loads((SHARED / "tokenizers" / "known_pairs.json").read_text())
         plain = [pair for pair in pairs if pair["model"] == "chatglm-6b" and "response" not in pair]
 
-        found = [[*tokenizer.encode(pair["text"]), tokenizer.special.gmask, tokenizer.special.sop] for pair in plain]
+        found = [[*tokenizer.encode(pair["text"]), tokenizer.control.gmask, tokenizer.control.sop] for pair in plain]
 
         assert len(plain) == 3
         assert [[token - shift for token in ids] for ids in found] == [pair["ids"] for pair in plain]
@@ -164,7 +164,7 @@ def test_no_typed_text_becomes_a_control_id(shift: int) -> None:
 
 def test_control_ids_and_ids_without_a_piece_are_not_text() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.special
+    control = tokenizer.control
     ids = [control.gmask, control.sop, *tokenizer.encode("你好"), control.eop, control.pad, 0, 10**6, -1]
 
     assert tokenizer.decode(ids) == "你好"

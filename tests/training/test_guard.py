@@ -1,9 +1,9 @@
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
+from imprint.events import Event
 from imprint.training.guard import (
     HOPELESS_STEPS,
     NONFINITE_STEPS,
@@ -20,17 +20,16 @@ from imprint.training.guard import (
     is_broken_answer,
     lowered_rate_scale,
 )
+from tests.logged import evaluation, sample, step
 
 
 def fed(guard: Guard, values: list[float | None], *, first: int = 1, norm: float = 1.0, bad: int = 0) -> Sequence[tuple[int, Decision]]:
     """What a guard says to losses, with their steps; null is a step that was thrown away, `bad` rows of its four being at fault."""
     found = []
-    for step, loss in enumerate(values, first):
-        point: dict[str, Any] = {"step": step, "loss": loss, "gradient_norm": norm}
-        if loss is None:
-            point |= {"skipped_rows": [1, 2, 3, 4], "broken_rows": [1, 2, 3, 4][:bad]}
-        if (verdict := guard.observe(point)) is not None:
-            found.append((step, verdict))
+    for number, loss in enumerate(values, first):
+        rows = (1, 2, 3, 4) if loss is None else ()
+        if (verdict := guard.observe(step(number, loss, gradient_norm=norm, skipped_rows=rows, broken_rows=rows[:bad]))) is not None:
+            found.append((number, verdict))
     return found
 
 
@@ -92,18 +91,18 @@ class TestLosses:
         found = fed(Guard(100), [4.0, *[None] * HOPELESS_STEPS], bad=1)
         assert [step for step, _ in found] == [1 + HOPELESS_STEPS]
         assert isinstance(found[0][1], Unrecoverable)
-        assert "Take these rows out of the data" in found[0][1].words
+        assert "Take these rows out of the data" in found[0][1].message.english
 
     def test_a_base_that_never_gave_a_finite_loss_is_at_fault_itself(self) -> None:
         found = fed(Guard(100), [None] * HOPELESS_STEPS)
         assert isinstance(found[0][1], Unrecoverable)
-        assert "the base itself cannot be computed" in found[0][1].words
-        assert "model.dtype=float32" in found[0][1].words
+        assert "the base itself cannot be computed" in found[0][1].message.english
+        assert "model.dtype=float32" in found[0][1].message.english
 
     def test_a_loss_of_zero_from_the_start_is_explained(self) -> None:
         found = fed(Guard(100), [0.0] * HOPELESS_STEPS)
         assert isinstance(found[0][1], Unrecoverable)
-        assert "no token of these rows is a target" in found[0][1].words
+        assert "no token of these rows is a target" in found[0][1].message.english
 
     def test_a_loss_that_falls_to_zero_at_once_is_broken_and_one_that_came_there_is_known_by_heart(self) -> None:
         assert fed(Guard(100), [4.0, 3.5, 3.4, *[0.0] * HOPELESS_STEPS]) == [
@@ -111,36 +110,35 @@ class TestLosses:
         ]
         found = fed(Guard(100), [4.0, 1.0, 0.01, *[0.0] * HOPELESS_STEPS])
         assert isinstance(found[0][1], GuardWarning)
-        assert "known by heart" in found[0][1].words
+        assert "known by heart" in found[0][1].message.english
 
     @pytest.mark.parametrize(("norm", "why"), [(1.0, "raise optimizer.learning_rate"), (0.0, "no gradient arrives")])
     def test_a_loss_that_never_changes_is_explained_once_and_ends_nothing(self, norm: float, why: str) -> None:
         found = fed(Guard(1000), [4.0] * (3 * SAME_LOSSES), norm=norm)
         assert [step for step, _ in found] == [SAME_LOSSES]
         assert isinstance(found[0][1], GuardWarning)
-        assert why in found[0][1].words
+        assert why in found[0][1].message.english
 
     def test_a_tiny_loss_that_never_changes_is_known_by_heart(self) -> None:
         found = fed(Guard(1000), [4.0, 1.0, *[0.001] * (2 * SAME_LOSSES)], norm=1.0)
         assert [type(verdict) for _step, verdict in found] == [GuardWarning]
-        assert "known by heart" in found[0][1].words  # type: ignore[union-attr]
+        assert "known by heart" in found[0][1].message.english  # type: ignore[union-attr]
 
     def test_a_guard_that_reads_the_log_again_is_the_one_that_saw_it_come(self) -> None:
         chance = random.Random(3)
-        points: list[dict[str, Any]] = []
-        for step in range(1, 200):
-            loss = None if chance.random() < 0.1 else chance.choice([3.0, 3.2, 9.0 if 60 < step < 120 else 3.1])
-            points.append({"step": step, "loss": loss, "gradient_norm": 1.0, "skipped_rows": [1], "broken_rows": [1]})
-            if step % 20 == 0:
-                points.append({"step": step, "eval_loss": 3.0 + chance.random()})
-        samples: list[dict[str, Any]] = [{"step": step, "answer": "很好看" if step < 100 else "哈" * 40} for step in range(20, 200, 20)]
-        live = Guard(200)
-        for point in points:
-            if isinstance(live.observe(point), SpikeSuspected):
-                live.accept(point["step"])
-            if "eval_loss" in point:
-                live.observe_answers([one["answer"] for one in samples if one["step"] == point["step"]])
-        assert vars(Guard.replay(points, samples, 200)) == vars(live)
+        live, events = Guard(200), list[Event]()
+        for number in range(1, 200):
+            loss = None if chance.random() < 0.1 else chance.choice([3.0, 3.2, 9.0 if 60 < number < 120 else 3.1])
+            events.append(step(number, loss, gradient_norm=1.0, skipped_rows=(1,), broken_rows=(1,)))
+            if isinstance(live.observe(events[-1]), SpikeSuspected):
+                live.accept(number)
+            if number % 20 == 0:
+                events.append(evaluation(number, 3.0 + chance.random()))
+                live.observe(events[-1])
+                answer = sample(number, "很好看" if number < 100 else "哈" * 40)
+                events.append(answer)
+                live.observe_answers([answer.answer])
+        assert vars(Guard.replay(events, 200)) == vars(live)
 
 
 class TestAnswers:
@@ -163,14 +161,14 @@ class TestAnswers:
         assert guard.observe_answers([]) is None
         found = guard.observe_answers(["好" * 40, "坏" * 40])
         assert isinstance(found, GuardWarning)
-        assert "endless repetition" in found.words
+        assert "endless repetition" in found.message.english
         assert guard.observe_answers(["好" * 40, "坏" * 40]) is None
 
     def test_together_with_a_far_worse_evaluation_loss_it_is_broken(self) -> None:
         guard = Guard(100)
         guard.observe_answers(["这件衣服很好"])
-        for step, loss in ((10, 4.0), (20, 3.0), (30, 5.5)):
-            guard.observe({"step": step, "eval_loss": loss})
+        for number, loss in ((10, 4.0), (20, 3.0), (30, 5.5)):
+            guard.observe(evaluation(number, loss))
         found = guard.observe_answers(["好" * 40])
         assert isinstance(found, Diverged)
         assert found.good == 20
@@ -194,6 +192,6 @@ def test_the_end_of_the_guards_wisdom_names_every_knob_with_its_number() -> None
         "rows.jsonl:7",
         "学习率",
     ):
-        assert words in said
+        assert words in str(said)
     exact = final_advice("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="float32", rows="rows.jsonl:7")
-    assert "float32" not in exact
+    assert "float32" not in str(exact)

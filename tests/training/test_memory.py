@@ -15,16 +15,17 @@ from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.world import World
 from imprint.errors import UserError
 from imprint.files import read_jsonl
+from imprint.messages import Bilingual
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
 from imprint.training.memory import (
     MicroBatch,
     TokenBudget,
     accumulate_gradients,
+    check_disk,
     mean_loss,
     pack_rows,
     probe,
-    refuse_full_disk,
     refuse_small_memory,
 )
 from imprint.tune.section import PrefixSection
@@ -164,15 +165,15 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
     recipe: Path, memory: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner, engine = begin(recipe.parent / "base", dropout=0.3)
-    before, budget, told = torch.get_rng_state(), TokenBudget(), list[str]()
+    before, budget, told = torch.get_rng_state(), TokenBudget(), list[Bilingual]()
     seen = memory(30)
     probe(tuner, engine, [row(3), row(20), row(9), row(18, 12)], 3, budget, told.append)
     assert seen == [47, 20, 18, 9]
     assert budget.tokens == 23
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in tuner.trainable_parameters().values())
-    assert "the longest 3 rows (47 tokens) need" in told[-1]
-    assert "GiB of memory at their peak" in told[-1]
+    assert "the longest 3 rows (47 tokens) need" in told[-1].english
+    assert "GiB of memory at their peak" in told[-1].english
 
 
 def test_an_evaluation_runs_out_of_memory_no_more_than_a_step(recipe: Path, memory: Callable[[int], list[int]]) -> None:
@@ -244,21 +245,18 @@ def test_a_disk_that_will_not_hold_the_run_is_told_before_it_begins(
     tuner, _engine = begin(recipe.parent / "base")
     numbers = sum(parameter.numel() for parameter in tuner.trainable_parameters().values())
     weights = 4 * numbers
-    told: list[str] = []
 
     def free(count: int) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, count))
 
     run = RunFolder(tmp_path)
     free(100 * weights)
-    refuse_full_disk(run, numbers, weights, 2, told.append)
-    assert told == []
+    assert check_disk(run, numbers, weights, 2) is None
     free(8 * weights)
-    refuse_full_disk(run, numbers, weights, 2, told.append)
-    assert "may be needed with train.keep_states=2" in told[0]
+    assert "may be needed with train.keep_states=2" in str(check_disk(run, numbers, weights, 2))
     free(3 * weights)
     with pytest.raises(UserError, match=r"GiB are free\. Free some space, or choose a folder on another disk"):
-        refuse_full_disk(run, numbers, weights, 2, told.append)
+        check_disk(run, numbers, weights, 2)
     assert main(["train", str(recipe), f"output={recipe.parent / 'full'}"]) == 2
     assert "GiB are free" in capsys.readouterr().err
     assert not (recipe.parent / "full").exists()

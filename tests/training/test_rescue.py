@@ -15,6 +15,7 @@ import imprint.training.run as training
 from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.errors import UserError
+from imprint.events import Rescued, read_rescues, write_rescue
 from imprint.files import read_jsonl
 from imprint.loading.load import load_base
 from imprint.model import Model
@@ -22,7 +23,7 @@ from imprint.models.network import Network
 from imprint.runs import RunFolder
 from imprint.training import rescue
 from imprint.training.guard import RATE_FACTOR, RESTART_RATE_FACTOR
-from imprint.training.rescue import Rescue, apply_rescues, read_rescues, write_rescue
+from imprint.training.rescue import apply_rescues
 from imprint.training.state import TrainState
 from imprint.tune.tuner import Tuner
 from tests.tinyrun import log_of, losses, tiny_run, train_again
@@ -81,7 +82,7 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
     said = capsys.readouterr().out
     assert len(thrown) == 1
     assert len(thrown[0]["broken_rows"]) == 1
-    assert f"step {thrown[0]['step']}: thrown away, the loss of these rows is not finite: {rows}:{number} / " in said
+    assert f"step {thrown[0]['step']}: thrown away, the loss of these rows is not finite: {rows}:{number}\n" in said
     assert "finished: 6 of 6 steps are done" in said
     assert "1 of 6 steps were thrown away" in said
     assert not run.rescues.exists()
@@ -196,8 +197,8 @@ def test_a_run_that_breaks_again_and_again_ends_with_advice_and_a_guard_that_is_
 def test_a_rescue_is_on_record_and_counts_for_every_position_before_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert read_rescues(run) == []
-    first = Rescue(60, 40, 0.3, "the loss rose", ("rows.jsonl:3",), 50, 3.2)
-    second = Rescue(80, 0, 0.03, "the loss rose again", (), 0, None)
+    first = Rescued(step=60, back_to=40, rate_scale=0.3, reason="the loss rose", rows=("rows.jsonl:3",), best_step=50, best_loss=3.2)
+    second = Rescued(step=80, back_to=0, rate_scale=0.03, reason="the loss rose again", rows=(), best_step=0, best_loss=None)
     for one in (first, second):
         write_rescue(run, one)
     assert read_rescues(run) == [first, second]
@@ -205,12 +206,12 @@ def test_a_rescue_is_on_record_and_counts_for_every_position_before_it(tmp_path:
     assert apply_rescues(old, [first]) == TrainState(step=40, best_step=50, best_loss=3.2, rescues=1, rate_scale=0.3)
     assert apply_rescues(TrainState(step=10, rescues=2, rate_scale=0.03), [first, second]).best_step == 0
     run.rescues.write_text(json.dumps({"step": 3}) + "\n")
-    with pytest.raises(UserError, match=r"rescues\.jsonl: is not what Imprint wrote"):
+    with pytest.raises(UserError, match=r"rescues\.jsonl:1: this is not what Imprint wrote"):
         read_rescues(run)
 
 
 def test_a_state_that_a_rescue_gave_up_is_never_gone_on_from(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rescue(killed, Rescue(4, 2, 0.5, "the loss rose", (), 3, 1.0))
+    write_rescue(killed, Rescued(step=4, back_to=2, rate_scale=0.5, reason="the loss rose", rows=(), best_step=3, best_loss=1.0))
     assert train_again(killed) == 0
     said = capsys.readouterr().out
     assert "going on after step 2 of 6" in said

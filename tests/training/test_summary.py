@@ -1,8 +1,8 @@
-from typing import Any
-
 import pytest
 
+from imprint.events import Event
 from imprint.training.summary import RunSummary, advice, next_commands
+from tests.logged import evaluation, step
 
 
 def summary(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 100) -> RunSummary:
@@ -27,39 +27,39 @@ def summary(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 1
 def test_a_verdict_says_where_the_loss_was_heading_and_what_to_try(losses: tuple[float, ...], said: str, chinese: str) -> None:
     lines = advice(summary(*losses))
     assert len(lines) == 2
-    assert lines[1].startswith(said)
-    assert chinese in lines[1]
+    assert lines[1].english.startswith(said)
+    assert chinese in lines[1].chinese
 
 
 def test_a_loss_of_four_is_explained() -> None:
-    first = advice(summary(4.8, 4.0))[0]
+    first = str(advice(summary(4.8, 4.0))[0])
     assert "evaluation loss 4.80 before tuning -> 4.00 at step 10; each of 640 rows was learned from 2.5 times" in first
     assert "as unsure of each token as of a choice among 55" in first
     assert "评估损失最低 4.00（第 10 步），每行数据学了 2.5 遍" in first
     assert "few" not in first
-    assert "5 rows are few" in advice(summary(4.8, 4.0, held_out=5))[0]
+    assert "5 rows are few" in advice(summary(4.8, 4.0, held_out=5))[0].english
 
 
 def test_without_held_out_rows_nothing_is_claimed() -> None:
     lines = advice(summary())
     assert len(lines) == 1
-    assert "no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02" in lines[0]
+    assert "no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02" in lines[0].english
 
 
 def test_steps_that_were_thrown_away_are_counted() -> None:
-    assert advice(summary(4.8, 4.0, skipped=3))[-1].startswith("3 of 10 steps were thrown away")
+    assert advice(summary(4.8, 4.0, skipped=3))[-1].english.startswith("3 of 10 steps were thrown away")
 
 
 def test_a_course_is_read_from_the_log() -> None:
-    points: list[dict[str, Any]] = [
-        {"step": 0, "eval_loss": 5.0},
-        {"step": 1, "loss": 4.0},
-        {"step": 2, "loss": None, "skipped_rows": [1]},
-        {"step": 2, "eval_loss": None},
-        {"step": 3, "loss": 3.0},
-        {"step": 3, "eval_loss": 3.5},
+    events: list[Event] = [
+        evaluation(0, 5.0),
+        step(1, 4.0),
+        step(2, None, skipped_rows=(1,)),
+        evaluation(2, None),
+        step(3, 3.0),
+        evaluation(3, 3.5),
     ]
-    found = RunSummary.from_log(points, rows=10, held_out=4, batch_size=5, steps=3)
+    found = RunSummary.from_log(events, rows=10, held_out=4, batch_size=5, steps=3)
     assert found == RunSummary([(0, 5.0), (3, 3.5)], epochs=1.5, rows=10, held_out=4, steps=3, skipped=1)
 
 

@@ -50,11 +50,11 @@ def test_text_comes_back_as_it_was(tokenizer: ChatGLMTokenizer, text: str) -> No
 
 def test_typed_control_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
     control = {
-        tokenizer.special.mask,
-        tokenizer.special.gmask,
-        tokenizer.special.sop,
-        tokenizer.special.eop,
-        tokenizer.special.pad,
+        tokenizer.control.mask,
+        tokenizer.control.gmask,
+        tokenizer.control.sop,
+        tokenizer.control.eop,
+        tokenizer.control.pad,
         0,
         1,
         2,

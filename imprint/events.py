@@ -1,0 +1,282 @@
+"""Typed events of a training run: the lines of log.jsonl, read by guard, summary, report and every sink."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+
+from imprint.errors import UserError
+from imprint.files import append_jsonl, read_jsonl
+from imprint.messages import Bilingual
+from imprint.runs import RunFolder
+
+NoticeSource = Literal["guard", "memory", "resume", "sample"]
+"""What a notice is about."""
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The run starts, or its length has changed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["started"] = "started"
+    step: int
+    """Optimizer steps done before."""
+    steps: int
+    """Optimizer steps of the whole run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimizer step."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["step"] = "step"
+    step: int
+    """Its number, from 1."""
+    loss: float | None
+    """Mean loss in nats per target token; None for a step that was skipped, because its loss or gradient was not finite."""
+    learning_rate: float
+    """Learning rate of this step."""
+    gradient_norm: float | None
+    """Gradient norm before clipping; None if it is not finite."""
+    tokens_per_second: float
+    """Tokens computed per second, over all processes."""
+    memory_gib: float
+    """Peak memory so far, in GiB."""
+    seconds: float
+    """Training time so far, in seconds; evaluation and saving do not count."""
+    skipped_rows: tuple[int, ...] = ()
+    """Row numbers of a skipped step."""
+    broken_rows: tuple[int, ...] = ()
+    """Those of them whose own loss is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The evaluation loss after a step; step 0 is before tuning."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["evaluation"] = "evaluation"
+    step: int
+    eval_loss: float | None
+    """Mean loss in nats per target token of the held-out rows; None if it is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledAnswer:
+    """The greedy answer to a sample prompt after a step."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["sample"] = "sample"
+    step: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A message to the person who trains."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["notice"] = "notice"
+    step: int
+    source: NoticeSource
+    english: str
+    chinese: str
+
+    @property
+    def message(self) -> Bilingual:
+        """The message in both languages."""
+        return Bilingual(self.english, self.chinese)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescued:
+    """The guard takes the run back to an earlier state, with a lower learning rate; also a line of rescues.jsonl."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["rescued"] = "rescued"
+    step: int
+    """The step after which the guard stepped in."""
+    back_to: int
+    """The step whose state the run resumes from; 0 is the start. Events of the steps in between are dropped from the log."""
+    rate_scale: float
+    """Factor of the recipe's learning rate from there on."""
+    reason: str
+    """What was seen."""
+    rows: tuple[str, ...]
+    """Locations of the rows that were learned when it began."""
+    best_step: int
+    """The step whose weights were kept then, which may be later than `back_to`."""
+    best_loss: float | None
+    """Evaluation loss of that step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """All steps are done."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    event: Literal["finished"] = "finished"
+    step: int
+    best_step: int
+    """The step whose weights are kept."""
+    best_loss: float | None
+    """Evaluation loss of that step; None without held-out rows."""
+
+
+Event = Started | Step | Evaluation | SampledAnswer | Notice | Rescued | Finished
+
+
+def finite_or_none(value: float) -> float | None:
+    """The number, or None for NaN and infinities, as an event holds it."""
+    return value if math.isfinite(value) else None
+
+
+def event_fields(event: Event) -> dict[str, Any]:
+    """An event as its line in log.jsonl; empty lists of a step's rows are left out."""
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    return {name: value for name, value in values.items() if value != () or name == "rows"}
+
+
+def parse_event(line: object, where: str, event: str | None = None) -> Event:
+    """The event that a line of JSON holds; `where` is file and line, for the message. Raises UserError.
+
+    Earlier versions wrote no `event` into log.jsonl: such a line is what its fields say, or the `event` given.
+    """
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        raise UserError(
+            Bilingual(
+                f'{where}: this line has no "step", a whole number. Mend or delete the line, then run again.',
+                "这一行没有整数 step：请修改或删除该行，再重新运行。",
+            )
+        )
+    if "event" not in line:
+        event = event or ("sample" if "prompt" in line else "evaluation" if "eval_loss" in line else "step")
+        line = {"event": event, **line}
+    try:
+        return _adapter().validate_json(json.dumps(line))
+    except ValidationError as error:
+        raise UserError(
+            Bilingual(
+                f"{where}: this is not what Imprint wrote. Mend or delete the line, then run again.",
+                "这一行不是 Imprint 写的内容：请修改或删除该行，再重新运行。",
+            )
+        ) from error
+
+
+def read_events(run: RunFolder) -> list[Event]:
+    """All events of a run in their order; answers that an earlier version kept in samples.jsonl alone are put behind their step.
+
+    Raises UserError for a line that is none.
+    """
+    events = _read(run.log)
+    if any(isinstance(event, SampledAnswer) for event in events):
+        return events
+    samples = _read(run.samples)
+    return sorted([*events, *samples], key=lambda event: event.step) if samples else events
+
+
+def values_by_step(events: Iterable[Event], field: str) -> dict[int, float]:
+    """One quantity of the events that have it, such as `loss`, `eval_loss` or `memory_gib`, by increasing step.
+
+    None and numbers that are not finite are left out; of a step logged twice the later value counts.
+    """
+    values = {event.step: float(value) for event in events if (value := getattr(event, field, None)) is not None}
+    return {step: value for step, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def read_rescues(run: RunFolder) -> list[Rescued]:
+    """The rescues of a run, from rescues.jsonl, in their order. Raises UserError for a line that is none."""
+    return [event for event in _read(run.rescues, event="rescued") if isinstance(event, Rescued)]
+
+
+def write_rescue(run: RunFolder, rescue: Rescued) -> None:
+    """Record a rescue in rescues.jsonl: from now on no start resumes from a state that it gave up."""
+    append_jsonl(run.rescues, {name: value for name, value in event_fields(rescue).items() if name != "event"})
+
+
+def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
+    """The events of a run as they are logged, from the first one on; ends with the last event of a finished run.
+
+    A resumed or rescued run repeats steps: an event whose step is lower than that of the one before replaces all later steps.
+    Until the run is finished this waits for more, through kills and resumes. Raises UserError for a line that is no event.
+    """
+    tail = _Tail(run.log)
+    last: Event | None = None
+    rescues: list[Rescued] = []
+    while not isinstance(last, Finished):
+        for number, line in tail.new_lines():
+            last = parse_event(_json_or_none(line), f"{run.log}:{number}")
+            if not isinstance(last, Rescued) or last not in rescues:  # a replaced log holds earlier ones again
+                yield last
+            if isinstance(last, Rescued):
+                rescues.append(last)
+        if not isinstance(last, Finished):
+            time.sleep(poll_seconds)
+
+
+class _Tail:
+    """The lines of a file that grows, and that a resume replaces by a shorter one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hashes: list[int] = []
+        """Of each line read so far."""
+        self.offset = 0
+        """Where the next line begins."""
+        self.last = b""
+        """The last line read: where it is no longer in its place, the file has been replaced."""
+
+    def new_lines(self) -> list[tuple[int, bytes]]:
+        """The complete lines since the last call, each with its number; of a replaced file those that differ from what was read."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset - len(self.last))
+                first = len(self.hashes)
+                if file.read(len(self.last)) != self.last:
+                    file.seek(0)
+                    first = self.offset = 0
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+        hashes = [hash(line) for line in lines]
+        known = next((i for i, (old, new) in enumerate(zip(self.hashes[first:], hashes, strict=False)) if old != new), None)
+        known = min(len(hashes), len(self.hashes) - first) if known is None else known
+        self.hashes[first:] = hashes
+        self.offset += sum(map(len, lines))
+        self.last = lines[-1] if lines else self.last if first else b""
+        return list(enumerate(lines, start=first + 1))[known:]
+
+
+def _json_or_none(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _read(path: Path, event: str | None = None) -> list[Event]:
+    """The events of a file of JSON lines; `event` is what lines without that key are."""
+    return [parse_event(line, f"{path}:{number}", event) for number, line in enumerate(read_jsonl(path), start=1)]
+
+
+@cache
+def _adapter() -> TypeAdapter[Event]:
+    return TypeAdapter(Annotated[Event, Discriminator("event")])

@@ -1,0 +1,56 @@
+"""A sink for Trackio, a tracker of experiments that keeps its database on this machine and needs no account."""
+
+import io
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from typing import Any
+
+from imprint.errors import UserError
+from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
+from imprint.messages import Bilingual
+from imprint.progress import say
+
+PROJECT = "imprint"
+
+
+def refuse_missing_trackio() -> None:
+    """Raise UserError where the package is not installed."""
+    if find_spec("trackio") is None:
+        raise UserError(
+            Bilingual(
+                'train.tracker=trackio: the package "trackio" is not installed. Run `pip install "imprint[trackio]"`, or leave '
+                "train.tracker out.",
+                '未安装 trackio：请运行 pip install "imprint[trackio]"，或去掉 train.tracker。',
+            )
+        )
+
+
+class Trackio:
+    """One run of the project `imprint` in Trackio's own database, named after the run folder; a resumed run goes on with it."""
+
+    def __init__(self, name: str, recipe: dict[str, Any]) -> None:
+        import trackio  # half a second, and few runs ask for it
+
+        with redirect_stdout(io.StringIO()):  # it speaks of uploads, which there are none of
+            self._run = trackio.init(PROJECT, name=name, config=recipe, resume="allow", auto_log_gpu=False, auto_log_cpu=False, embed=False)
+        self._text = trackio.Markdown
+        say(Bilingual(f"logged to Trackio as {name}: trackio show --project {PROJECT}", f"Trackio 记录名：{name}").line)
+
+    def write(self, event: Event) -> None:
+        """Log the numbers of a step or an evaluation, or the text of a sample or a notice."""
+        match event:
+            case Step() | Evaluation():
+                fields = event_fields(event)
+                values = {f"train/{name}": value for name, value in fields.items() if name != "step" and isinstance(value, int | float)}
+            case SampledAnswer():
+                values = {"sample": self._text(f"{event.prompt}\n\n{event.answer}")}
+            case Notice():
+                values = {"notice": self._text(str(event.message))}
+            case _:
+                return
+        self._run.log(values, step=event.step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        with redirect_stdout(io.StringIO()):
+            self._run.finish()
