@@ -91,7 +91,7 @@ class Conversation:
         try:
             given = read_overrides([f"{name}={value}"], SamplingSection)
         except UserError as error:
-            raise UserError(str(error).replace("override ", "/set ", 1)) from error
+            raise UserError(str(error).replace(f"override {name}", f"/set {name}")) from error
         return replace(self, settings=self.settings.model_copy(update={name: getattr(given, name)}))
 
 

@@ -1,4 +1,4 @@
-"""How each family writes a conversation as ids, for training and for talking."""
+"""Chat templates: how each model family encodes a conversation as ids, for training and inference."""
 
 from imprint.templates.choice import TEMPLATE_HELP, TemplateName, choose_template, read_template
 from imprint.templates.conversation import Message, Segment, Template, Turns, make_messages, split_rounds

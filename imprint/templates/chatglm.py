@@ -1,4 +1,4 @@
-"""How ChatGLM-6B wants a question, with the turns before it, written as one text.
+"""The template of ChatGLM-6B: question and history as one text.
 
 Source: `chat` in modeling_chatglm.py and the preprocessing of ptuning/main.py, THUDM/ChatGLM-6B.
 """
@@ -15,24 +15,24 @@ from imprint.tokenizers import ChatGLMTokenizer
 
 FULL_WIDTH: Final = MappingProxyType({",": "，", "!": "！", ":": "：", ";": "；", "?": "？"})
 DATE_PLACEHOLDER: Final = "[[训练时间]]"
-"""What `process_response` fills in; it may come in pieces."""
+"""Replaced by `process_response`; may be split over several tokens."""
 
 
 @dataclass(frozen=True)
 class ChatGLMTemplate:
-    """Rounds as text, with `[gMASK] <sop>` behind it."""
+    """Rounds as text, followed by `[gMASK] <sop>`."""
 
     tokenizer: ChatGLMTokenizer
-    """Whose ids it makes."""
+    """The tokenizer of its ids."""
 
     @property
     def name(self) -> str:
-        """What a recipe calls it."""
+        """Its name in a recipe."""
         return "chatglm"
 
     @property
     def supports_tools(self) -> bool:
-        """It writes none."""
+        """Not supported."""
         return False
 
     @property
@@ -46,48 +46,48 @@ class ChatGLMTemplate:
         return frozenset({self.end_id})
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """The text, then `[gMASK] <sop>`; UserError for a tool's message."""
+        """The text, then `[gMASK] <sop>`. Raises UserError for tool messages."""
         query, history, system = split_pairs(messages, "ChatGLM-6B")
         control = self.tokenizer.control
         text = self.tokenizer.encode(source_prefix + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
-        """The text alone."""
+        """The ids of the text."""
         return self.tokenizer.encode(text)
 
     def scored_text(self, text: str) -> str:
-        """All of it."""
+        """Unchanged."""
         return text
 
     def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
-        """Polished, however much of it is there."""
+        """The text after `process_response`, also if unfinished."""
         return process_response(text)
 
     def stable_prefix(self, shown: str) -> str:
-        """Without what `process_response` may still change: a half-width mark needs its right neighbour, the date all of its text."""
+        """Without an ending that `process_response` may still change: punctuation or an incomplete date."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith(("[", *FULL_WIDTH)) else text
 
 
 def format_chatglm_prompt(query: str, history: Turns | None, system: str | None = None) -> str:
-    """The prompt of a chat: the bare query where nothing was said before, rounds otherwise; a system text is a paragraph before it."""
+    """The prompt of a chat: the bare query without history, else rounds; a system text is a paragraph before it."""
     return with_system(format_rounds(query, history) if history else query, system)
 
 
 def with_system(prompt: str, system: str | None) -> str:
-    """The prompt behind what the model is told first; ChatGLM-6B knows no role for it."""
+    """The prompt after a system text, for which ChatGLM-6B has no role."""
     return f"{system}\n\n{prompt}" if system else prompt
 
 
 def format_rounds(query: str, history: Turns) -> str:
-    """The prompt in numbered rounds, also where the history is empty: `[Round 0]`, as the original trains rows with a history column."""
+    """The prompt in numbered rounds, also with an empty history (`[Round 0]`), as the original trains rows with a history column."""
     earlier = "".join(f"{_format_question(number, question)}{answer}\n" for number, (question, answer) in enumerate(history))
     return earlier + _format_question(len(history), query)
 
 
 def process_response(answer: str) -> str:
-    """An answer as ChatGLM-6B's `process_response` shows it: trimmed, its date filled in, full-width punctuation beside Chinese."""
+    """An answer after ChatGLM-6B's `process_response`: trimmed, date filled in, full-width punctuation next to Chinese."""
     answer = fill_date(answer)
     for half, full in FULL_WIDTH.items():
         answer = re.sub(rf"(?<=[\u4e00-\u9fff]){re.escape(half)}|{re.escape(half)}(?=[\u4e00-\u9fff])", full, answer)
@@ -95,12 +95,12 @@ def process_response(answer: str) -> str:
 
 
 def fill_date(answer: str) -> str:
-    """An answer trimmed, its date filled in, as every ChatGLM shows it."""
+    """An answer, trimmed and with its date filled in, as in every ChatGLM."""
     return answer.strip().replace(DATE_PLACEHOLDER, "2023年")
 
 
 def without_partial_date(shown: str) -> str:
-    """Without the beginning of what `fill_date` fills in, where the text ends in it."""
+    """Without an incomplete DATE_PLACEHOLDER at the end."""
     start = shown.rfind("[[")
     return shown[:start] if start >= 0 and DATE_PLACEHOLDER.startswith(shown[start:]) else shown
 

@@ -1,4 +1,4 @@
-"""How ChatGLM2-6B wants a question, with the turns before it, written as one text.
+"""The template of ChatGLM2-6B: question and history as one text.
 
 Source: `build_prompt` in tokenization_chatglm.py and `process_response` in modeling_chatglm.py, THUDM/chatglm2-6b.
 """
@@ -14,19 +14,19 @@ from imprint.tokenizers import ChatGLM2Tokenizer
 
 @dataclass(frozen=True)
 class ChatGLM2Template:
-    """Rounds counted from 1 as text, with `[gMASK] sop` in front of it."""
+    """`[gMASK] sop`, then rounds counted from 1 as text."""
 
     tokenizer: ChatGLM2Tokenizer
-    """Whose ids it makes."""
+    """The tokenizer of its ids."""
 
     @property
     def name(self) -> str:
-        """What a recipe calls it."""
+        """Its name in a recipe."""
         return "chatglm2"
 
     @property
     def supports_tools(self) -> bool:
-        """It writes none."""
+        """Not supported."""
         return False
 
     @property
@@ -45,31 +45,31 @@ class ChatGLM2Template:
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["sop"]
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """`[gMASK] sop`, then the text; UserError for a tool's message."""
+        """`[gMASK] sop`, then the text. Raises UserError for tool messages."""
         query, history, system = split_pairs(messages, "ChatGLM2-6B")
         text = self.tokenizer.encode(source_prefix + with_system(format_rounds_from_one(query, history), system))
         return (Segment(self.start_ids, fixed=True), Segment(tuple(text)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
-        """The text alone."""
+        """The ids of the text."""
         return self.tokenizer.encode(text)
 
     def scored_text(self, text: str) -> str:
-        """All of it."""
+        """Unchanged."""
         return text
 
     def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
-        """Trimmed, its date filled in."""
+        """Trimmed and with its date filled in."""
         return fill_date(text)
 
     def stable_prefix(self, shown: str) -> str:
-        """Without the beginning of a date that is still to be filled in."""
+        """Without an incomplete date at the end."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text
 
 
 def format_rounds_from_one(query: str, history: Turns) -> str:
-    """The prompt in numbered rounds, also for a first question."""
+    """The prompt in numbered rounds, also without a history."""
     earlier = "".join(f"{_format_question(number, question)}{answer}\n\n" for number, (question, answer) in enumerate(history, start=1))
     return earlier + _format_question(len(history) + 1, query)
 

@@ -1,4 +1,4 @@
-"""Which template a folder wants: told by its tokenizer and by what its tokenizer_config.json says, or by a recipe."""
+"""Choice of the template of a model folder: by its tokenizer and tokenizer_config.json, or by a recipe."""
 
 import json
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ ROLE_TOKEN_KEYS: Final = ("chat_template", "additional_special_tokens", "added_t
 
 
 def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "auto") -> Template:
-    """The template for a tokenizer; UserError where the one that is wanted is another family's."""
+    """The template of a tokenizer. Raises UserError if `wanted` is a template of another family."""
     possible = _allowed_names(tokenizer, folder)
     name = possible[0] if wanted == "auto" else wanted
     if name not in possible:
         assert wanted in get_args(TemplateName)
         raise UserError(
             Bilingual(
-                f"template: {wanted} is not written with the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}.",
+                f"template: {wanted} does not fit the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}.",
                 "该模型的分词器不能使用此模板。",
-            ).line
+            )
         )
     if isinstance(tokenizer, HFTokenizer):
         return chat_template_of(tokenizer) if name == "own" else _plain(tokenizer, folder, "bare" if name == "bare" else "plain")
@@ -46,7 +46,7 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
 
 
 def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto") -> Template | None:
-    """The template of a model folder, whose config.json has these fields, with its tokenizer; None where the folder has no tokenizer.
+    """The template of a model folder with the fields `config` of its config.json; None if the folder has no tokenizer.
 
     Raises UserError as `read_tokenizer` and `choose_template` do.
     """
@@ -55,7 +55,7 @@ def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateNa
 
 
 def _allowed_names(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ...]:
-    """The names that a tokenizer can write, the one that `auto` takes first."""
+    """The templates that fit a tokenizer; the first is that of `auto`."""
     if isinstance(tokenizer, ChatGLM2Tokenizer):
         return ("chatglm3", "chatglm2") if mentions_role_tokens(folder) else ("chatglm2", "chatglm3")
     if isinstance(tokenizer, GLM4Tokenizer):
@@ -66,7 +66,7 @@ def _allowed_names(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ..
 
 
 def mentions_role_tokens(folder: Path) -> bool:
-    """Whether tokenizer_config.json speaks of role tokens such as <|user|>: ChatGLM3's does, ChatGLM2's has nothing of the kind.
+    """Whether tokenizer_config.json mentions role tokens such as <|user|>, as ChatGLM3's does and ChatGLM2's does not.
 
     Their config.json and vocabulary are the same.
     """
@@ -80,7 +80,10 @@ def mentions_role_tokens(folder: Path) -> bool:
 def _plain(tokenizer: HFTokenizer, folder: Path, name: Literal["plain", "bare"]) -> PlainTemplate:
     if not tokenizer.special_tokens.eos_ids:
         raise UserError(
-            f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '
-            "Take both from the official folder."
+            Bilingual(
+                f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '
+                "Take both from the official folder.",
+                "配置中没有结束符（eos_token）：请使用官方目录中的 tokenizer_config.json 和 config.json。",
+            )
         )
     return PlainTemplate(tokenizer, name)

@@ -1,4 +1,4 @@
-"""A conversation, and what a template makes of it: ids, some of which are never cut. One renderer for training and for talking."""
+"""Messages of a conversation, and the template protocol that encodes them for training and inference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,79 +13,79 @@ Role = Literal["system", "user", "assistant", "observation"]
 
 @dataclass(frozen=True)
 class Message:
-    """What one of them says."""
+    """One message of a conversation."""
 
     role: Role
-    """Who says it; an observation is what a tool gave back."""
+    """Its role; an observation is the result of a tool."""
     text: str
-    """What is said."""
+    """Its text."""
     tool: str = ""
-    """The tool that an assistant calls with it."""
+    """Name of the tool that it calls, with the text as arguments; empty for none."""
     tools: tuple[Mapping[str, object], ...] = ()
-    """The tools that a system text offers, each described as a JSON object."""
+    """Tools of a system message, each described as a JSON object."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a prompt, which is read and not learned."""
+    """A part of a prompt."""
 
     ids: tuple[int, ...]
-    """Its ids."""
+    """Ids."""
     fixed: bool = False
-    """Whether it frames what is said, and is never cut."""
+    """Whether it is never truncated, such as special tokens and role lines."""
 
 
 class Template(Protocol):
-    """How one family writes a conversation; ids that steer come from here and never from a text."""
+    """How one family encodes a conversation; special ids come from the template and never from a text."""
 
     @property
     def name(self) -> str:
-        """What a recipe calls it."""
+        """Its name in a recipe."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Whose ids it makes."""
+        """The tokenizer of its ids."""
 
     @property
     def supports_tools(self) -> bool:
-        """Whether it can write tools that are offered, called and answered."""
+        """Whether it supports tools, calls and results."""
 
     @property
     def end_id(self) -> int:
-        """The id that a training row ends with."""
+        """The last id of a training row."""
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids that end an answer."""
+        """The ids that end generation."""
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """What the model shall go on from; `before` is put in front, as a source prefix.
+        """The prompt of these messages; `source_prefix` is put before the text.
 
-        Raises UserError for a message that the family cannot write, such as a tool's.
+        Raises UserError for messages that the family does not support, such as those of tools.
         """
 
     def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
-        """What the model shall write after these messages, without the end; `tool` is the one it calls with it."""
+        """Target ids of the answer to these messages, without the end id; with `tool`, of a call with `text` as arguments."""
 
     def scored_text(self, text: str) -> str:
-        """A decoded answer as it is measured: all that the model wrote, without what frames it."""
+        """A decoded answer as it is scored: without what the template adds."""
 
     def display_text(self, text: str, *, done: bool = True) -> str:
-        """A decoded answer as a person reads it; while it is not `done`, what further tokens may take back is left out."""
+        """A decoded answer as it is displayed; unless `done`, without parts that further tokens may remove."""
 
     def stable_prefix(self, shown: str) -> str:
-        """The beginning of an unfinished shown answer that no further token changes."""
+        """The beginning of an unfinished displayed answer that no further token changes."""
 
 
 def make_messages(query: str, history: Turns | None = None, system: str | None = None) -> list[Message]:
-    """The messages of a question with what was said before it."""
+    """The messages of a question with its history and system text."""
     system_messages = [Message("system", system)] if system else []
     turns = [message for question, answer in history or () for message in (Message("user", question), Message("assistant", answer))]
     return [*system_messages, *turns, Message("user", query)]
 
 
 def split_rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """What the system says first, and the rounds after it: each begins with a user's message and has all that follows it."""
+    """(system messages, rounds): each round is a user message and all messages up to the next one."""
     system_messages = list(messages[: sum(message.role == "system" for message in messages[:1])])
     rounds: list[list[Message]] = []
     for message in messages[len(system_messages) :]:

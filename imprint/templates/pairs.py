@@ -1,4 +1,4 @@
-"""Conversations of families that know questions and answers alone."""
+"""Conversations of families without roles and tools: (question, answer) pairs."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,30 @@ from imprint.templates.conversation import Message, split_rounds
 
 
 def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tuple[str, str]], str | None]:
-    """The last question, the (question, answer) turns before it, and what the model is told first.
+    """(last question, earlier (question, answer) turns, system text).
 
-    Raises UserError for anything else, in the name of the family.
+    Raises UserError, with the name of the family, for any other order of roles and for tools.
     """
     system_messages, rounds = split_rounds(messages)
     tools = any(message.tool or message.tools or message.role == "observation" for message in messages)
-    earlier = [[message.role for message in said] for said in rounds[:-1]]
+    earlier = [[message.role for message in turn] for turn in rounds[:-1]]
     if tools:
         raise UserError(
-            Bilingual(f"{family} knows no tools: leave their calls and answers out, or write them as plain text.", "该模型没有工具调用。")
+            Bilingual(
+                f"{family} does not support tools: leave their calls and results out, or write them as plain text.",
+                "该模型不支持工具调用：请去掉工具消息，或写成普通文本。",
+            )
         )
-    if not rounds or [message.role for message in rounds[-1]] != ["user"] or any(said != ["user", "assistant"] for said in earlier):
-        said = " ".join(message.role for message in messages)
+    if not rounds or [message.role for message in rounds[-1]] != ["user"] or any(roles != ["user", "assistant"] for roles in earlier):
+        roles = " ".join(message.role for message in messages)
         raise UserError(
-            f"{family} takes turns of user and assistant, a question last, perhaps a system text first; got: {said or 'nothing'}."
+            Bilingual(
+                f"{family} takes turns of user and assistant, a question last, optionally a system text first; got: {roles or 'nothing'}.",
+                "对话须由用户和助手轮流发言，以用户的问题结束，开头可有一段系统提示。",
+            )
         )
-    return rounds[-1][0].text, [(said[0].text, said[1].text) for said in rounds[:-1]], system_messages[0].text if system_messages else None
+    return (
+        rounds[-1][0].text,
+        [(question.text, answer.text) for question, answer in rounds[:-1]],
+        system_messages[0].text if system_messages else None,
+    )

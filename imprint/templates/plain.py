@@ -1,4 +1,4 @@
-"""Templates for models that bring none along: a question and an answer as plain lines, or the bare text."""
+"""Templates for models without one of their own: labelled lines (`plain`), or the bare text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,42 +12,42 @@ from imprint.tokenizers import HFTokenizer
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """`问：...` and `答：...` on lines of their own; or nothing around a text, and line ends between those said before."""
+    """`plain`: lines with `问：` and `答：`; `bare`: texts separated by newlines."""
 
     tokenizer: HFTokenizer
-    """Whose ids it makes."""
+    """The tokenizer of its ids."""
     name: Literal["plain", "bare"]
-    """What a recipe calls it."""
+    """Its name in a recipe."""
 
     @property
     def supports_tools(self) -> bool:
-        """It writes none."""
+        """Not supported."""
         return False
 
     @property
     def end_id(self) -> int:
-        """What ends a text, by the folder."""
+        """The first EOS id of the folder."""
         return self.tokenizer.special_tokens.eos_ids[0]
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """All that the folder says ends a text."""
+        """All EOS ids of the folder."""
         return frozenset(self.tokenizer.special_tokens.eos_ids)
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """What the vocabulary begins a text with, then the text; UserError for a tool's message."""
+        """BOS ids, then the text. Raises UserError for tool messages."""
         query, history, system = split_pairs(messages, f"The template {self.name}")
-        asked, answered = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
-        text = "".join(asked.replace("{}", question) + answered.replace("{}", answer) for question, answer in history)
-        ids = self.tokenizer.encode(source_prefix + with_system(text + asked.replace("{}", query), system))
+        question_format, answer_format = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
+        text = "".join(question_format.replace("{}", question) + answer_format.replace("{}", answer) for question, answer in history)
+        ids = self.tokenizer.encode(source_prefix + with_system(text + question_format.replace("{}", query), system))
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
-        """The text alone."""
+        """The ids of the text."""
         return self.tokenizer.encode(text)
 
     def scored_text(self, text: str) -> str:
-        """All of it."""
+        """Unchanged."""
         return text
 
     def display_text(self, text: str, *, done: bool = True) -> str:  # noqa: ARG002
@@ -55,5 +55,5 @@ class PlainTemplate:
         return text.strip()
 
     def stable_prefix(self, shown: str) -> str:
-        """All of it."""
+        """Unchanged."""
         return shown

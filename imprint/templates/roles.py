@@ -1,7 +1,7 @@
-"""How ChatGLM3-6B and GLM-4-9B write a conversation: a control id for each who speaks, a line for the tool that is called, then the text.
+"""The template of ChatGLM3-6B and GLM-4-9B: for each message a role id, a line with the name of a called tool, and the text.
 
 Sources: `build_single_message`, `build_chat_input` and `apply_chat_template` in tokenization_chatglm.py, `chat` and `process_response` in
-modeling_chatglm.py, and what their fine-tuning scripts learn, THUDM/chatglm3-6b and THUDM/glm-4-9b.
+modeling_chatglm.py, and the labels of their fine-tuning scripts, THUDM/chatglm3-6b and THUDM/glm-4-9b.
 """
 
 import json
@@ -14,50 +14,51 @@ from imprint.templates.conversation import Message, Segment
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
 
 CHATGLM3_TOOLS: Final = "Answer the following questions as best as you can. You have access to the following tools:"
-"""What ChatGLM3 is told before its tools where nobody says anything else; part of its format."""
+"""ChatGLM3's text before its tools if there is no system text; part of its format."""
 GLM4_TOOLS: Final = (
     "你是一个名为 GLM-4 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，你的任务是针对用户的问题和要求提供适当的答复和支持。"
     "\n\n# 可用工具"
 )
-"""What GLM-4 is told before its tools, and behind each of them; part of its format."""
+"""GLM-4's text before its tools; part of its format."""
 GLM4_CALL: Final = "在调用上述函数时，请使用 Json 格式表示调用的参数。"
+"""GLM-4's text after each tool; part of its format."""
 
 
 @dataclass(frozen=True)
 class RoleTemplate:
-    """`[gMASK] sop`, then for each message its role, the line of the tool, and the text; `<|assistant|>` asks for the next."""
+    """`[gMASK] sop`, then for each message its role, the line of the tool, and the text; finally `<|assistant|>`."""
 
     tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer
-    """Whose ids it makes."""
+    """The tokenizer of its ids."""
 
     @property
     def name(self) -> Literal["chatglm3", "glm4"]:
-        """What a recipe calls it."""
+        """Its name in a recipe."""
         return "glm4" if isinstance(self.tokenizer, GLM4Tokenizer) else "chatglm3"
 
     @property
     def supports_tools(self) -> bool:
-        """It writes them."""
+        """Supported."""
         return True
 
     @property
     def end_id(self) -> int:
-        """What the fine-tuning script ends a row with: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
+        """The end of a row in the fine-tuning script: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
         return self.tokenizer.special_ids["<|user|>" if self.name == "glm4" else "</s>"]
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The end of a text, a user's turn, and a tool's."""
-        whole = "<|endoftext|>" if self.name == "glm4" else "</s>"
-        return frozenset(self.tokenizer.special_ids[name] for name in (whole, "<|user|>", "<|observation|>"))
+        """EOS, and the roles of user and observation."""
+        eos = "<|endoftext|>" if self.name == "glm4" else "</s>"
+        return frozenset(self.tokenizer.special_ids[name] for name in (eos, "<|user|>", "<|observation|>"))
 
     @property
     def start_ids(self) -> tuple[int, int]:
-        """`[gMASK] <sop>`, the second of which ChatGLM3 writes without brackets."""
+        """`[gMASK] <sop>`; ChatGLM3 calls the second one `sop`."""
         return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["<sop>" if self.name == "glm4" else "sop"]
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """All that was said, then `<|assistant|>`; `before` stands in front of the last text."""
+        """All messages, then `<|assistant|>`; `source_prefix` is put before the last text."""
         segments = [Segment(self.start_ids, fixed=True)]
         for index, message in enumerate(messages, start=1):
             for text in self._texts(message):
@@ -65,23 +66,23 @@ class RoleTemplate:
         return (*segments, Segment((self._role("assistant"),), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
-        """The line of the tool, empty where none is called, and the text; an answer begins where `<|assistant|>` ends."""
+        """The line of the tool, empty without a call, and the text; `<|assistant|>` belongs to the prompt."""
         return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._format_call(text) if tool else text)]
 
     def scored_text(self, text: str) -> str:
-        """Without the empty line where no tool is called."""
-        line, ended, rest = text.partition("\n")
-        return rest.removeprefix(" ") if ended and not line.strip() else text
+        """Without the empty line of an answer that calls no tool."""
+        line, newline, rest = text.partition("\n")
+        return rest.removeprefix(" ") if newline and not line.strip() else text
 
     def display_text(self, text: str, *, done: bool = True) -> str:
-        """The text; where a tool is called, its name on the first line. What comes before the first line ends is not known to be either."""
-        line, ended, rest = text.partition("\n")
-        if not ended:
+        """The text, for a call with the name of the tool on the first line; empty while the first line is unfinished."""
+        line, newline, rest = text.partition("\n")
+        if not newline:
             return fill_date(text) if done else ""
         return f"{line.strip()}\n{rest.strip()}" if line.strip() else fill_date(rest)
 
     def stable_prefix(self, shown: str) -> str:
-        """Without the beginning of a date that is still to be filled in."""
+        """Without an incomplete date at the end."""
         text = without_partial_date(shown)
         return text[:-1] if text == shown and text.endswith("[") else text
 
@@ -93,28 +94,28 @@ class RoleTemplate:
         return self.tokenizer.special_ids[f"<|{role}|>"]
 
     def _texts(self, message: Message) -> list[str]:
-        """What is said: ChatGLM3 takes the tools as one JSON list behind the text, GLM-4 as a text of their own before it."""
+        """Texts of a message: ChatGLM3 has the tools as a JSON list after the text, GLM-4 as a message of their own before it."""
         if not message.tools:
             text = self._format_call(message.text) if message.tool else message.text
             return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
             return [f"{message.text or CHATGLM3_TOOLS}\n{_to_json(list(message.tools))}"]
         functions = [tool.get("function", tool) for tool in message.tools]
-        named = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
-        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named)
+        named_tools = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
+        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named_tools)
         return [tools, message.text] if message.text else [tools]
 
     def _format_call(self, arguments: str) -> str:
-        """A call: ChatGLM3 writes an object of arguments as Python code, GLM-4 as it is."""
+        """The arguments of a call: Python code for ChatGLM3 if they are a JSON object, unchanged for GLM-4."""
         if self.name == "glm4":
             return arguments
         try:
-            given = json.loads(arguments)
+            parsed = json.loads(arguments)
         except ValueError:
             return arguments
-        if not isinstance(given, dict) or not all(name.isidentifier() for name in given):
+        if not isinstance(parsed, dict) or not all(name.isidentifier() for name in parsed):
             return arguments
-        listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        listed = ", ".join(f"{name}={value!r}" for name, value in parsed.items())
         return f"```python\ntool_call({listed})\n```"
 
 

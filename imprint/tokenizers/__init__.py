@@ -1,4 +1,4 @@
-"""Text to token ids and back, one file for each way in which a published model does it."""
+"""Tokenizers, one file for each kind of published vocabulary."""
 
 from imprint.tokenizers.chat_template import render_chat_template
 from imprint.tokenizers.chatglm import (

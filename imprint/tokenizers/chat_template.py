@@ -4,32 +4,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imprint.errors import UserError
+from imprint.messages import Bilingual
 from imprint.tokenizers.hf import SpecialTokens
 
 
 def render_chat_template(
-    manners: SpecialTokens, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = (), *, answering: bool
+    special_tokens: SpecialTokens, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = (), *, answering: bool
 ) -> str:
-    """What the chat template makes of messages, each with `role` and `content`; `answering` asks for the next answer.
+    """Render messages, each with `role` and `content`; `answering` adds the generation prompt.
 
-    Raises UserError for what the template refuses or cannot read.
+    Raises UserError for a template that is invalid or refuses the messages.
     """
     from jinja2 import TemplateError
     from transformers.utils import chat_template_utils
 
-    jinja: Any = chat_template_utils.render_jinja_template  # it takes what chat templates ask for, which no type says
+    jinja: Any = chat_template_utils.render_jinja_template  # its types do not allow the arguments of chat templates
     try:
         rendered, _ = jinja(
             conversations=[[dict(message) for message in messages]],
             tools=[dict(tool) for tool in tools] or None,
-            chat_template=manners.chat_template,
+            chat_template=special_tokens.chat_template,
             add_generation_prompt=answering,
-            **manners.names,
+            **special_tokens.names,
         )
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         roles = " ".join(str(message.get("role")) for message in messages)
         raise UserError(
-            f"the model's own chat template cannot write this conversation ({roles}): {error}. Leave out what it does not know, "
-            "or set template=plain (model.template in a recipe)."
+            Bilingual(
+                f"the model's own chat template cannot write this conversation ({roles}): {error}. Leave out what it does not support, "
+                "or set template=plain (model.template in a recipe).",
+                "该模型自带的对话模板不支持这段对话：请去掉它不支持的内容，或设 template=plain。",
+            )
         ) from error
     return str(rendered[0])

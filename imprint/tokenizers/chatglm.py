@@ -1,8 +1,8 @@
-"""Text to token ids and back, as ChatGLM-6B does it, on SentencePiece alone.
+"""The tokenizer of ChatGLM-6B, with SentencePiece alone.
 
-The folder's `ice_text.model` holds the text pieces. A newer edition of the file also holds the control pieces, the whitespace pieces and
-256 byte pieces; the first edition's file does not, and the original appends them when it loads: `_with_standard_pieces` does the same.
-In a vocabulary of 150528 the text pieces stand behind 20000 image tokens, so every id is shifted by 20000.
+The folder's `ice_text.model` holds the text pieces. Newer editions of the file also hold the special pieces, the whitespace pieces and 256
+byte pieces; the original appends them to the first edition on loading, and so does `_with_standard_pieces`. In a vocabulary of 150528 the
+text pieces come after 20000 image tokens, so every id is shifted by 20000.
 
 Source: tokenization_chatglm.py of THUDM/chatglm-6b.
 """
@@ -18,6 +18,7 @@ from sentencepiece import SentencePieceProcessor
 
 from imprint.errors import UserError
 from imprint.files import read_model_file
+from imprint.messages import Bilingual
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
 VOCABULARY_FILE: Final = "ice_text.model"
@@ -26,7 +27,7 @@ BYTE_PIECES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
 WHITESPACE: Final[Mapping[str, str]] = MappingProxyType(
     {"<n>": "\n", "<|tab|>": "\t"} | {f"<|blank_{length}|>": " " * length for length in range(2, 81)}
 )
-"""Whitespace piece -> the text that it stands for."""
+"""Whitespace piece -> its text."""
 WHITESPACE_PIECES: Final[Mapping[str, str]] = MappingProxyType({text: piece for piece, text in WHITESPACE.items()})
 
 WHITESPACE_RUN: Final = re.compile(r"\n|\t| {2,80}")
@@ -34,24 +35,24 @@ WHITESPACE_RUN: Final = re.compile(r"\n|\t| {2,80}")
 
 @dataclass(frozen=True)
 class ChatGLMSpecialIds:
-    """The ids that steer the model and never stand for text."""
+    """Ids of the special tokens."""
 
     mask: int
     """[MASK]: a short blank to fill."""
     gmask: int
-    """[gMASK]: a blank to fill up to the end; stands behind every prompt."""
+    """[gMASK]: a blank to fill up to the end; follows every prompt."""
     sop: int
-    """<sop>: start of what the model writes."""
+    """<sop>: start of the generated text."""
     eop: int
-    """<eop>: end of what the model writes."""
+    """<eop>: end of the generated text."""
     pad: int
-    """<pad>: filler of the original's batches; our batches have none."""
+    """<pad>: padding of the original's batches; not used here."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> "ChatGLMSpecialIds":
-        """Read the ids from a model's config.json, and what it lacks from the size of its vocabulary.
+        """Read the ids from a model's config.json; missing ones follow from the size of its vocabulary.
 
-        Raises UserError where an id is neither in the config nor known for that size, or does not fit into the vocabulary.
+        Raises UserError for an id that is neither in the config nor known for that size, or that is outside the vocabulary.
         """
         size = config.get("vocab_size")
         edition = EDITIONS.get(size) if isinstance(size, int) else None
@@ -65,7 +66,7 @@ EDITIONS: Final[Mapping[int, ChatGLMSpecialIds]] = MappingProxyType(
         150528: ChatGLMSpecialIds(mask=150000, gmask=150001, sop=150004, eop=150005, pad=20003),
     }
 )
-"""Size of the vocabulary -> control ids of that edition of ChatGLM-6B."""
+"""Size of the vocabulary -> special ids of that edition of ChatGLM-6B."""
 CONFIG_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {"mask": "mask_token_id", "gmask": "gmask_token_id", "sop": "bos_token_id", "eop": "eos_token_id", "pad": "pad_token_id"}
 )
@@ -75,58 +76,63 @@ SPECIAL_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def _special_id(config: Mapping[str, object], key: str, name: str, edition: ChatGLMSpecialIds | None, size: int | None) -> int:
-    known = None if edition is None else getattr(edition, name)
-    found = config.get(key, known)
-    if found is None:
+    default = None if edition is None else getattr(edition, name)
+    value = config.get(key, default)
+    if value is None:
         sizes = " and ".join(str(size) for size in EDITIONS)
         raise UserError(
-            f'config.json: "{key}" is missing, and the vocabulary size found, {size}, is not one whose control ids are known ({sizes}). '
-            f'Add "{key}" to config.json.'
+            Bilingual(
+                f'config.json: "{key}" is missing, and the vocabulary size found, {size}, is not one with known special ids ({sizes}). '
+                f'Add "{key}" to config.json.',
+                f"config.json 中缺少 {key}：请补上。",
+            )
         )
     allowed = "a whole number of at least 0" if size is None else f"a whole number from 0 to {size - 1}, inside the vocabulary"
-    if not isinstance(found, int) or isinstance(found, bool) or found < 0 or (size is not None and found >= size):
-        hint = "" if known is None else f" In a vocabulary of {size} it is {known}."
-        raise UserError(f'config.json: "{key}" must be {allowed}, got {found!r}.{hint}')
-    return found
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (size is not None and value >= size):
+        hint = "" if default is None else f" In a vocabulary of {size} it is {default}."
+        raise UserError(
+            Bilingual(f'config.json: "{key}" must be {allowed}, got {value!r}.{hint}', f"config.json 中的 {key} 无效：请改正。")
+        )
+    return value
 
 
 class ChatGLMTokenizer:
-    """ChatGLM-6B's text pieces: typed text never becomes a control id, whatever it says."""
+    """ChatGLM-6B's tokenizer; typed text never becomes a special id."""
 
     strips_all_leading_spaces = True
-    """SentencePiece leaves out every one here, for the vocabulary says that extra whitespace is removed."""
+    """The vocabulary removes extra whitespace (`remove_extra_whitespaces`)."""
     replaces_each_byte = True
-    """SentencePiece shows each byte that is no character."""
+    """SentencePiece decodes each invalid byte to one U+FFFD."""
 
     def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
         self.control = control
         self.special_ids: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
-        """The same, by name."""
+        """Name -> special id."""
         self._processor = processor
         self._shift = shift
-        self._ids = list(range(shift, shift + len(processor)))  # one int object per id: the rows of a large file share them
+        self._ids = list(range(shift, shift + len(processor)))  # one int object per id, shared by all rows to save memory
         self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
 
     def __len__(self) -> int:
-        """How many pieces the vocabulary file has, image tokens not counted."""
+        """Number of pieces in the vocabulary file, without image tokens."""
         return len(self._processor)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without control ids.
+        """Ids of a text, without special ids.
 
-        Newlines, tabs and runs of 2 to 80 spaces become pieces of their own, as do `<n>`, `<|tab|>` and `<|blank_3|>` typed out; a
-        character without a piece becomes its UTF-8 bytes. Halves of a surrogate pair are joined, a lone half is left out.
+        Newlines, tabs and runs of 2 to 80 spaces become pieces of their own, as do typed `<n>`, `<|tab|>` and `<|blank_3|>`; a character
+        without a piece becomes its UTF-8 bytes. Surrogate pairs are joined, lone surrogates replaced: see `well_formed`.
         """
-        marked = WHITESPACE_RUN.sub(lambda found: WHITESPACE_PIECES[found[0]], well_formed(text))
+        marked = WHITESPACE_RUN.sub(lambda match: WHITESPACE_PIECES[match[0]], well_formed(text))
         pieces: list[int] = self._processor.encode(marked)
         return [self._ids[piece] for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""
         return decode(self, ids)
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:
-        """The UTF-8 bytes of an id; `first` leaves out the space with which SentencePiece starts every text."""
+        """The UTF-8 bytes of an id; `first` removes the space that SentencePiece adds before every text."""
         byte = self._bytes.get(token)
         if byte is not None:
             return bytes([byte])
@@ -136,7 +142,7 @@ class ChatGLMTokenizer:
         return WHITESPACE.get(piece, piece.replace(SPACE, " ")).encode()
 
     def token_text(self, token: int) -> str:
-        """The piece of an id as SentencePiece writes it; empty for an id that stands for no text."""
+        """The piece of an id as SentencePiece writes it; empty for an id without text."""
         index = token - self._shift
         if not 0 <= index < len(self._processor) or self._processor.is_control(index) or self._processor.is_unknown(index):
             return ""
@@ -146,25 +152,31 @@ class ChatGLMTokenizer:
 def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
     """Read an `ice_text.model`.
 
-    Raises UserError where the file is broken, or does not belong to the vocabulary that `config` (the folder's config.json) describes.
+    Raises UserError for a broken file, and for one that does not match `config` (the folder's config.json).
     """
-    control = ChatGLMSpecialIds.from_config(config)
+    special = ChatGLMSpecialIds.from_config(config)
     processor = _read_model(file)
-    shift = control.sop - processor.piece_to_id("<sop>")
+    shift = special.sop - processor.piece_to_id("<sop>")
     for name, piece in zip(("mask", "gmask", "sop", "eop"), ("[MASK]", "[gMASK]", "<sop>", "<eop>"), strict=True):
         index = processor.piece_to_id(piece)
-        if shift < 0 or index + shift != getattr(control, name):
+        if shift < 0 or index + shift != getattr(special, name):
             raise UserError(
-                f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {index} of the one and "
-                f"{getattr(control, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model."
+                Bilingual(
+                    f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {index} of the one and "
+                    f"{getattr(special, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model.",
+                    "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                )
             )
     size = config.get("vocab_size")
     if isinstance(size, int) and shift + len(processor) > size:
         raise UserError(
-            f"{file} needs {shift + len(processor)} ids, but config.json allows {size} (vocab_size). "
-            "Take both files from the same release of the model."
+            Bilingual(
+                f"{file} needs {shift + len(processor)} ids, but config.json allows {size} (vocab_size). "
+                "Take both files from the same release of the model.",
+                "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+            )
         )
-    return ChatGLMTokenizer(processor, control, shift=shift)
+    return ChatGLMTokenizer(processor, special, shift=shift)
 
 
 def _read_model(file: Path) -> SentencePieceProcessor:
@@ -172,19 +184,27 @@ def _read_model(file: Path) -> SentencePieceProcessor:
     try:
         processor = SentencePieceProcessor(model_proto=_with_standard_pieces(content))
     except RuntimeError as error:
-        raise UserError(f"{file} ({len(content)} bytes) is no SentencePiece model, or is cut short. Download the file again.") from error
+        raise UserError(
+            Bilingual(
+                f"{file} ({len(content)} bytes) is no SentencePiece model, or is truncated. Download the file again.",
+                "不是 SentencePiece 模型，或文件不完整：请重新下载。",
+            )
+        ) from error
     typed = [piece for piece in SPECIAL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
     if typed:
         raise UserError(
-            f"{file}: {', '.join(typed)} must be control pieces, but are text that a user can type. Use another vocabulary file."
+            Bilingual(
+                f"{file}: {', '.join(typed)} must be control pieces, but are text that a user can type. Use another vocabulary file.",
+                "词表中的控制符可以被用户输入：请换用别的词表文件。",
+            )
         )
     return processor
 
 
 def _with_standard_pieces(content: bytes) -> bytes:
-    """Append what the vocabulary lacks of the control, whitespace and byte pieces.
+    """Append missing special, whitespace and byte pieces to a SentencePiece model.
 
-    Protocol buffers are merged by writing one behind the other: repeated fields grow, the last of the others counts. The fields are
+    Concatenated protocol buffers are merged: repeated fields are joined, of other fields the last one counts. The fields are
     ModelProto.pieces (1) and .trainer_spec (2), SentencePiece.piece (1), .score (2) and .type (3), TrainerSpec.byte_fallback (35).
     """
     present = SentencePieceProcessor(model_proto=content)

@@ -1,4 +1,4 @@
-"""From a model folder to its tokenizer; decided by the fields of config.json and the files that are there, never by names of folders."""
+"""The tokenizer of a model folder, selected by the fields of config.json and the files present."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Final
 
 from imprint.errors import UserError
 from imprint.files import read_model_file
+from imprint.messages import Bilingual
 from imprint.tokenizers.chatglm import VOCABULARY_FILE, read_chatglm
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer, read_chatglm2
 from imprint.tokenizers.glm4 import GLM4Tokenizer, is_ranks, read_glm4
@@ -14,19 +15,25 @@ from imprint.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER_MODEL: Final = "tokenizer.model"
 SAME_RELEASE: Final = "Take both files from the same release of the model."
+SAME_RELEASE_CHINESE: Final = "请从同一版本的模型中取这两个文件。"
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, object]) -> Tokenizer | None:
-    """Read the tokenizer of a model folder; None where the folder has none.
+    """Read the tokenizer of a model folder; None if the folder has none.
 
-    `config` holds the fields of the folder's config.json. Raises UserError where a file is broken, or does not belong to `config`.
+    `config`: fields of the folder's config.json. Raises UserError for a broken file, and for one that does not match `config`.
     """
     expected = tokenizer_file(config)
     if (folder / expected).exists():
         return _read_file(folder / expected, config)
-    for name, whose in ((VOCABULARY_FILE, "ChatGLM-6B's"), (TOKENIZER_MODEL, "ChatGLM2's, ChatGLM3's or GLM-4's")):
+    for name, family in ((VOCABULARY_FILE, "ChatGLM-6B's"), (TOKENIZER_MODEL, "ChatGLM2's, ChatGLM3's or GLM-4's")):
         if name != expected and (folder / name).exists() and config.get("model_type") == "chatglm":
-            raise UserError(f"{folder / name} is {whose}, but by {folder / 'config.json'} {expected} is needed. {SAME_RELEASE}")
+            raise UserError(
+                Bilingual(
+                    f"{folder / name} is {family}, but {folder / 'config.json'} needs {expected}. {SAME_RELEASE}",
+                    f"按 config.json 需要 {expected}。{SAME_RELEASE_CHINESE}",
+                )
+            )
     for name in (VOCABULARY_FILE, TOKENIZER_JSON):
         if (folder / name).exists():
             return _read_file(folder / name, config)
@@ -34,15 +41,19 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> Tokenizer | No
 
 
 def tokenizer_file(config: Mapping[str, object]) -> str:
-    """The file that the family of a config.json keeps its vocabulary in."""
+    """Name of the vocabulary file of a config.json's family."""
     if config.get("model_type", "chatglm") != "chatglm":
         return TOKENIZER_JSON
     return TOKENIZER_MODEL if "multi_query_group_num" in config else VOCABULARY_FILE
 
 
 def missing_tokenizer_error(folder: Path | str, file: str) -> UserError:
-    """What to raise where text is needed and the folder has no tokenizer."""
-    return UserError(f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.")
+    """The error of a folder without the tokenizer that text needs."""
+    return UserError(
+        Bilingual(
+            f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.", f"缺少分词器：请把官方的 {file} 放入该目录。"
+        )
+    )
 
 
 def _read_file(file: Path, config: Mapping[str, object]) -> Tokenizer:
@@ -56,13 +67,22 @@ def _read_file(file: Path, config: Mapping[str, object]) -> Tokenizer:
 
 
 def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer) -> None:
-    """Both vocabularies have the same file name and architecture, so the numbers of config.json have to tell."""
+    """Raise UserError if the ids do not fit config.json; both vocabularies have the same file name and architecture."""
     size, needed = config.get("padded_vocab_size"), max(tokenizer.special_ids.values()) + 1
     if isinstance(size, int) and needed > size:
-        raise UserError(f"{file} needs {needed} ids, but config.json allows {size} (padded_vocab_size). {SAME_RELEASE}")
+        raise UserError(
+            Bilingual(
+                f"{file} needs {needed} ids, but config.json allows {size} (padded_vocab_size). {SAME_RELEASE}",
+                f"词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
+            )
+        )
     name = "<|endoftext|>" if isinstance(tokenizer, GLM4Tokenizer) else "</s>"
     end, expected = tokenizer.special_ids[name], config.get("eos_token_id")
     if expected is not None and end not in (expected if isinstance(expected, list) else [expected]):
         raise UserError(
-            f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {expected} in the other. {SAME_RELEASE}'
+            Bilingual(
+                f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {expected} in the other. '
+                f"{SAME_RELEASE}",
+                f"词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
+            )
         )

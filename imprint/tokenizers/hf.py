@@ -1,7 +1,7 @@
-"""Text to token ids and back by a folder's `tokenizer.json`, as transformers reads it: BLOOM, GLM-4-0414, Qwen and most others.
+"""The tokenizer of a folder's `tokenizer.json`, as transformers reads it: BLOOM, GLM-4-0414, Qwen and most others.
 
-No code of the folder is run. What steers the model is what the file marks as special; `tokenizer_config.json` names what begins and ends a
-text, and holds the chat template of many models.
+No code of the folder is run. Special tokens are those that the file marks as special; `tokenizer_config.json` names BOS and EOS, and holds
+the chat template of many models.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.errors import UserError
 from imprint.files import read_json_object, read_model_file
+from imprint.messages import Bilingual
 from imprint.tokenizers.tokenizer import SPACE, decode, readable, well_formed
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TOKENIZER_JSON: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
-"""Where a folder may name further ids that end an answer."""
+"""File that may name further EOS ids."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 BYTE_DECODERS: Final = frozenset({"ByteLevel"})
 PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse", "Strip"})
@@ -31,75 +32,75 @@ PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a folder says of its texts beside the vocabulary."""
+    """Special tokens and chat template of a folder."""
 
     bos_ids: tuple[int, ...]
-    """Ids in front of every text."""
+    """Ids before every text."""
     eos_ids: tuple[int, ...]
-    """Ids that end one; the first is the one to learn."""
+    """Ids that end a text; the first one is learned."""
     chat_template: str | None
-    """A Jinja template for conversations, where there is one."""
+    """Jinja template of conversations, if any."""
     names: Mapping[str, str]
-    """What the chat template calls them: bos_token, eos_token and the like -> the token."""
+    """Names of tokens in the chat template (bos_token, eos_token, ...) -> token."""
 
 
 class HFTokenizer:
-    """The vocabulary of a `tokenizer.json`: typed text never becomes a control id, whatever it says."""
+    """The tokenizer of a `tokenizer.json`; typed text never becomes a special id."""
 
     strips_all_leading_spaces = False
-    """A text loses at most one space that nobody typed."""
+    """At most one leading space is removed."""
 
-    def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], manners: SpecialTokens) -> None:
-        self.special_tokens = manners
+    def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], special_tokens: SpecialTokens) -> None:
+        self.special_tokens = special_tokens
         added = rust.get_added_tokens_decoder()
         self._rust = rust
-        self._lock = Lock()  # a setting of the vocabulary decides whether control tokens are read, and chats may run in threads
+        self._lock = Lock()  # `encode_special_tokens` is a setting of the shared tokenizer, and chats may run in threads
         self.special_ids: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
-        """The ids that steer the model, by name."""
+        """Name -> special id."""
         self._added = {index: token.content.encode() for index, token in added.items()}
         self._added |= dict.fromkeys(self.special_ids.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
         self.replaces_each_byte = not self._bytes
-        """Byte pieces are shown one by one; bytes of a byte-level vocabulary that could have begun a character are one U+FFFD."""
+        """Whether each invalid byte decodes to one U+FFFD, as with byte pieces; in byte-level vocabularies an incomplete character does."""
         self._leading = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
         names = sorted(self.special_ids, key=len, reverse=True)
         self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
-        """Matches the name of any control id, the longest first; nothing where there is none."""
+        """Matches the name of any special token, longest first; nothing if there is none."""
 
     def __len__(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         return int(self._rust.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without control ids."""
+        """Ids of a text, without special ids."""
         with self._lock:
             ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
-        return [self._ids.setdefault(token, token) for token in ids]  # one int object per id: the rows of a large file share them
+        return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
 
     def encode_with_special(self, text: str) -> list[int]:
-        """Ids of a text in which control tokens are what they say: only for what a template has rendered."""
-        return [token for token, _start, _end in self.encode_with_offsets(text, marked=True)]
+        """Ids of rendered text, in which names of special tokens become their ids."""
+        return [token for token, _start, _end in self.encode_with_offsets(text, special=True)]
 
-    def encode_with_offsets(self, text: str, *, marked: bool) -> list[tuple[int, int, int]]:
-        """Each id of `encode`, or of `encode_with_special`, with where its characters begin and end in a text without half characters."""
+    def encode_with_offsets(self, text: str, *, special: bool) -> list[tuple[int, int, int]]:
+        """(id, start, end) of each token, in characters of a text without lone surrogates; `special` as in `encode_with_special`."""
         with self._lock:
-            self._rust.encode_special_tokens = not marked
+            self._rust.encode_special_tokens = not special
             try:
-                found = self._rust.encode(well_formed(text), add_special_tokens=False)
+                encoded = self._rust.encode(well_formed(text), add_special_tokens=False)
             finally:
                 self._rust.encode_special_tokens = True
-        return [(self._ids.setdefault(token, token), *index) for token, index in zip(found.ids, found.offsets, strict=True)]
+        return [(self._ids.setdefault(token, token), *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; control ids and ids without a piece are skipped, bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""
         return decode(self, ids)
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:
-        """The UTF-8 bytes of an id; `first` leaves out the space that the vocabulary puts before every text."""
+        """The UTF-8 bytes of an id; `first` removes the space that the vocabulary adds before every text."""
         if token in self._added:
             return self._added[token]
         piece = (self._rust.id_to_token(token) if token >= 0 else None) or ""
@@ -110,40 +111,50 @@ class HFTokenizer:
         return (piece.removeprefix(SPACE) if first and self._leading else piece).replace(SPACE, " ").encode()
 
     def token_text(self, token: int) -> str:
-        """An id for the eye; empty for an id that stands for no text."""
+        """A readable form of an id; empty for an id without text."""
         return readable(self.token_bytes(token))
 
 
 def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     """Read a `tokenizer.json` and the files beside it.
 
-    Raises UserError where one of them is broken, where control ids could be typed, and where the vocabulary is larger than that of
-    `config` (the folder's config.json).
+    Raises UserError for a broken file, for special tokens that can be typed, and for a vocabulary larger than that of `config` (the
+    folder's config.json).
     """
     from tokenizers import Tokenizer
 
     content = read_model_file(file, "a tokenizer")
     try:
-        described = json.loads(content)
+        fields = json.loads(content)
         rust = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({error}). Download the file again.") from error
+        raise UserError(
+            Bilingual(
+                f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({error}). Download the file again.",
+                "无法读取该分词器：请重新下载。",
+            )
+        ) from error
     rust.no_truncation()
     rust.no_padding()
-    begin = [part.ids for part in (rust.encode("a"), rust.encode("a", add_special_tokens=False))]
+    with_bos, without_bos = rust.encode("a").ids, rust.encode("a", add_special_tokens=False).ids
     rust.encode_special_tokens = True
-    decoders = list(_decoders(described.get("decoder")))
+    decoders = list(_decoders(fields.get("decoder")))
     if not decoders or any(decoder["type"] not in BYTE_DECODERS | PIECE_DECODERS for decoder in decoders):
-        found = ", ".join(str(decoder["type"]) for decoder in decoders) or "none"
-        raise UserError(f'{file}: "decoder" must be ByteLevel, or of byte pieces as SentencePiece has them; found {found}.')
-    front = tuple(begin[0][: begin[0].index(begin[1][0])]) if begin[1] else ()
-    tokenizer = HFTokenizer(rust, decoders, _read_special_tokens(file.parent, config, rust, front))
+        types = ", ".join(str(decoder["type"]) for decoder in decoders) or "none"
+        raise UserError(
+            Bilingual(
+                f'{file}: "decoder" must be ByteLevel, or one of byte pieces as in SentencePiece; found {types}.',
+                "不支持这种分词器（decoder）。",
+            )
+        )
+    bos_ids = tuple(with_bos[: with_bos.index(without_bos[0])]) if without_bos else ()
+    tokenizer = HFTokenizer(rust, decoders, _read_special_tokens(file.parent, config, rust, bos_ids))
     _refuse_mismatch(file, config, tokenizer)
     return tokenizer
 
 
 def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
-    """The decoders of a tokenizer.json, those of a sequence one by one."""
+    """The decoders of a tokenizer.json, sequences flattened."""
     if isinstance(decoder, dict):
         if decoder.get("type") == "Sequence":
             for part in decoder.get("decoders", []):
@@ -157,41 +168,49 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFToke
     used = max(tokenizer.special_ids.values(), default=0)
     if isinstance(size, int) and max(len(tokenizer) - 1, used) >= size:
         raise UserError(
-            f"{file} needs {max(len(tokenizer), used + 1)} ids, but config.json allows {size} (vocab_size). "
-            "Take both files from the same release of the model."
+            Bilingual(
+                f"{file} needs {max(len(tokenizer), used + 1)} ids, but config.json allows {size} (vocab_size). "
+                "Take both files from the same release of the model.",
+                "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+            )
         )
-    typed = [name for name, control in tokenizer.special_ids.items() if control in tokenizer.encode(name)]
+    typed = [name for name, token in tokenizer.special_ids.items() if token in tokenizer.encode(name)]
     if typed:
-        raise UserError(f"{file}: {', '.join(typed[:4])} can be typed by a user, though they steer the model. Use another vocabulary file.")
+        raise UserError(
+            Bilingual(
+                f"{file}: {', '.join(typed[:4])} are special tokens, but a user can type them. Use another vocabulary file.",
+                "词表中的控制符可以被用户输入：请换用别的词表文件。",
+            )
+        )
 
 
-def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust", begin: tuple[int, ...]) -> SpecialTokens:
+def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust", bos_ids: tuple[int, ...]) -> SpecialTokens:
     settings, generation = (
         read_json_object(path) if (path := folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, GENERATION_CONFIG)
     )
     names = {key: _token_text(value) for key, value in settings.items() if key.endswith("_token")}
-    named = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
-    ends = [*_as_ids(named), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
-    own = folder / CHAT_TEMPLATE
-    template = read_model_file(own, "a chat template").decode() if own.is_file() else _default_template(settings.get("chat_template"))
+    eos_id = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
+    eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
+    file = folder / CHAT_TEMPLATE
+    template = read_model_file(file, "a chat template").decode() if file.is_file() else _default_template(settings.get("chat_template"))
     texts = MappingProxyType({key: value for key, value in names.items() if value})
-    return SpecialTokens(begin, tuple(dict.fromkeys(ends)), template, texts)
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts)
 
 
 def _token_text(value: object) -> str:
-    """The text of a token, which may be written as an object."""
-    found = value.get("content") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else ""
+    """The text of a token, which may be an object; empty if there is none."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else ""
 
 
 def _as_ids(value: object) -> list[int]:
-    """An id, or several, as a config has them."""
-    several = value if isinstance(value, list) else [value]
-    return [token for token in several if isinstance(token, int) and not isinstance(token, bool)]
+    """A list of ids from a config's id, list or null."""
+    values = value if isinstance(value, list) else [value]
+    return [token for token in values if isinstance(token, int) and not isinstance(token, bool)]
 
 
 def _default_template(template: object) -> str | None:
-    """The chat template, the default one where there are several by name."""
+    """The chat template; of several named ones the default one."""
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
         template = named.get("default")
@@ -199,10 +218,10 @@ def _default_template(template: object) -> str | None:
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """How a byte-level vocabulary writes bytes: printable ones as themselves, the others as the letters from U+0100 on.
+    """Letter -> byte of a byte-level vocabulary: printable bytes as printable, the others as letters from U+0100 on.
 
     Source: `bytes_to_unicode` in the GPT-2 release, which every byte-level tokenizer.json follows.
     """
-    themselves = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [value for value in range(256) if value not in themselves]
-    return {chr(value): value for value in themselves} | {chr(0x100 + index): value for index, value in enumerate(others)}
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {chr(0x100 + index): value for index, value in enumerate(others)}

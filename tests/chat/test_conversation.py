@@ -91,7 +91,9 @@ def test_a_prefix_is_switched_where_there_is_one() -> None:
 def test_a_setting_that_cannot_be_is_refused_in_the_words_of_the_recipe(name: str, value: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
         START.with_setting(name, value)
-    assert str(error.value) == sentence
+    english, chinese = str(error.value).splitlines()
+    assert english == sentence
+    assert chinese.startswith("/set ")
 
 
 def test_a_setting_changes_alone() -> None:

@@ -71,7 +71,7 @@ class TestRuns:
         assert (model.network.quantization_bit, model.source_prefix) == (8, "颜色")
         given = imprint.load(tmp_path, quantize=4, dtype=torch.bfloat16)
         assert (given.network.quantization_bit, given.network.dtype) == (4, torch.bfloat16)
-        with pytest.raises(UserError, match="template: plain is not written with the tokenizer of"):
+        with pytest.raises(UserError, match="template: plain does not fit the tokenizer of"):
             imprint.load(tmp_path, template="plain")
 
     def test_a_run_without_a_result_is_told(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:

@@ -110,5 +110,5 @@ def test_what_the_template_refuses_is_reported(tmp_path: Path) -> None:
 def test_a_template_that_nothing_ends_is_refused(tmp_path: Path) -> None:
     published_folder(tmp_path, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}')
-    with pytest.raises(UserError, match="nothing ends an answer: the chat template puts no control token behind it"):
+    with pytest.raises(UserError, match="nothing ends an answer: the chat template puts no special token after it"):
         read_template(tmp_path, {"model_type": "bloom"})

@@ -16,12 +16,14 @@ def test_turns_of_two_are_taken_apart() -> None:
     [Message("observation", "晴"), Message("assistant", "{}", tool="weather"), Message("system", "", tools=({"name": "weather"},))],
 )
 def test_tools_are_refused(message: Message) -> None:
-    with pytest.raises(UserError, match="ChatGLM-6B knows no tools: leave their calls and answers out, or write them as plain text"):
+    with pytest.raises(
+        UserError, match="ChatGLM-6B does not support tools: leave their calls and results out, or write them as plain text"
+    ):
         split_pairs([message, Message("user", "你好")], "ChatGLM-6B")
 
 
 @pytest.mark.parametrize("roles", [[], ["assistant"], ["user", "assistant"], ["user", "user"], ["user", "system", "user"]])
 def test_other_orders_are_refused(roles: list[str]) -> None:
     said = [Message(role, "好") for role in roles]  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="takes turns of user and assistant, a question last, perhaps a system text first; got: "):
+    with pytest.raises(UserError, match="takes turns of user and assistant, a question last, optionally a system text first; got: "):
         split_pairs(said, "ChatGLM2-6B")

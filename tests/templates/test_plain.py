@@ -50,5 +50,5 @@ def test_an_answer_ends_as_the_folder_says(tmp_path: Path) -> None:
 
 
 def test_tools_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="The template plain knows no tools"):
+    with pytest.raises(UserError, match="The template plain does not support tools"):
         tiny(tmp_path).prompt([Message("user", "你好"), Message("observation", "晴")])

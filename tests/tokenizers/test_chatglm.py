@@ -88,8 +88,8 @@ def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
     with pytest.raises(UserError) as error:
         ChatGLMSpecialIds.from_config({"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135})
 
-    assert str(error.value) == (
-        'config.json: "mask_token_id" is missing, and the vocabulary size found, 160, is not one whose control ids are known '
+    assert str(error.value).splitlines()[0] == (
+        'config.json: "mask_token_id" is missing, and the vocabulary size found, 160, is not one with known special ids '
         '(130528 and 150528). Add "mask_token_id" to config.json.'
     )
 
@@ -99,7 +99,7 @@ def test_a_control_id_outside_the_vocabulary_is_refused(found: object) -> None:
     with pytest.raises(UserError) as error:
         ChatGLMSpecialIds.from_config({"vocab_size": 130528, "bos_token_id": found})
 
-    assert str(error.value) == (
+    assert str(error.value).splitlines()[0] == (
         f'config.json: "bos_token_id" must be a whole number from 0 to 130527, inside the vocabulary, got {found!r}. '
         "In a vocabulary of 130528 it is 130004."
     )
@@ -214,7 +214,7 @@ def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (b"", "is empty, where a SentencePiece model is needed. Download the file again."),
-        (b"<html>not found</html>", "(22 bytes) is no SentencePiece model, or is cut short. Download the file again."),
+        (b"<html>not found</html>", "(22 bytes) is no SentencePiece model, or is truncated. Download the file again."),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
             "is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.",
@@ -233,7 +233,7 @@ def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str
 def test_a_file_that_is_cut_short_is_reported(tmp_path: Path) -> None:
     (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary()[:-1000])
 
-    with pytest.raises(UserError, match="is no SentencePiece model, or is cut short"):
+    with pytest.raises(UserError, match="is no SentencePiece model, or is truncated"):
         read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
 
 
@@ -252,7 +252,7 @@ def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_tokenizer(tmp_path, config)
 
-    assert str(error.value) == (
+    assert str(error.value).splitlines()[0] == (
         f"{tmp_path / VOCABULARY_FILE} does not belong to {tmp_path / 'config.json'}: [gMASK] is piece {bare_pieces() + 1} of the one "
         "and 7 (gmask_token_id) in the other. Take both files from the same release of the model."
     )

@@ -62,7 +62,7 @@ def test_a_newline_a_tab_and_many_spaces_are_kept(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (b"", "is empty, where a SentencePiece model is needed. Download the file again."),
-        (b"\x00nothing", "(8 bytes) is no SentencePiece model, or is cut short. Download the file again."),
+        (b"\x00nothing", "(8 bytes) is no SentencePiece model, or is truncated. Download the file again."),
     ],
 )
 def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str) -> None:

@@ -35,7 +35,7 @@ def test_what_is_missing_is_named_after_the_family() -> None:
         "tokenizer.model",
         "tokenizer.json",
     ]
-    assert str(missing_tokenizer_error("base", "tokenizer.model")) == (
+    assert str(missing_tokenizer_error("base", "tokenizer.model")).splitlines()[0] == (
         "base: has no tokenizer (tokenizer.model). Copy the official file into the folder."
     )
 
@@ -44,12 +44,12 @@ def test_the_vocabulary_of_another_generation_is_refused(tmp_path: Path) -> None
     folder_of(tmp_path, SECOND, {"ice_text.model": vocabulary()})
     with pytest.raises(UserError) as error:
         read_tokenizer(tmp_path, SECOND)
-    assert str(error.value) == (
-        f"{tmp_path / 'ice_text.model'} is ChatGLM-6B's, but by {tmp_path / 'config.json'} tokenizer.model is needed. "
+    assert str(error.value).splitlines()[0] == (
+        f"{tmp_path / 'ice_text.model'} is ChatGLM-6B's, but {tmp_path / 'config.json'} needs tokenizer.model. "
         "Take both files from the same release of the model."
     )
     (tmp_path / "ice_text.model").rename(tmp_path / "tokenizer.model")
-    with pytest.raises(UserError, match=r"tokenizer.model is ChatGLM2's, ChatGLM3's or GLM-4's, but by .* ice_text.model is needed"):
+    with pytest.raises(UserError, match=r"tokenizer.model is ChatGLM2's, ChatGLM3's or GLM-4's, but .* needs ice_text.model"):
         read_tokenizer(tmp_path, {"model_type": "chatglm"})
 
 
@@ -63,7 +63,7 @@ def test_a_vocabulary_that_ends_texts_otherwise_is_refused(tmp_path: Path) -> No
     folder_of(tmp_path, SECOND, {"tokenizer.model": ranks()})
     with pytest.raises(UserError) as error:
         read_tokenizer(tmp_path, {**SECOND, "padded_vocab_size": 65024, "eos_token_id": 2})
-    assert str(error.value) == (
+    assert str(error.value).splitlines()[0] == (
         f'{tmp_path / "tokenizer.model"} does not belong to config.json: <|endoftext|> is 268 in the one, "eos_token_id" 2 in the other. '
         "Take both files from the same release of the model."
     )

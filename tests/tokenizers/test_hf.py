@@ -45,8 +45,12 @@ def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
 
 
 def test_what_begins_and_ends_a_text_is_read_from_the_files_beside_it(tmp_path: Path) -> None:
-    manners = tiny(tmp_path / "plain").special_tokens
-    assert (manners.bos_ids, manners.eos_ids, dict(manners.names)) == ((), (2,), {"eos_token": "</s>", "bos_token": "<s>"})
+    special_tokens = tiny(tmp_path / "plain").special_tokens
+    assert (special_tokens.bos_ids, special_tokens.eos_ids, dict(special_tokens.names)) == (
+        (),
+        (2,),
+        {"eos_token": "</s>", "bos_token": "<s>"},
+    )
     assert tiny(tmp_path / "prefix", prefix=True).special_tokens.bos_ids == (1,)
 
 
@@ -120,5 +124,5 @@ def test_a_way_of_decoding_that_is_not_known_is_refused(tmp_path: Path) -> None:
     rust = Tokenizer.from_str(tokenizer_json().decode())
     rust.decoder = decoders.WordPiece()
     folder_of(tmp_path, {"model_type": "bert"}, {"tokenizer.json": rust.to_str().encode()})
-    with pytest.raises(UserError, match=r'"decoder" must be ByteLevel, or of byte pieces as SentencePiece has them; found WordPiece.'):
+    with pytest.raises(UserError, match=r'"decoder" must be ByteLevel, or one of byte pieces as in SentencePiece; found WordPiece.'):
         read_tokenizer(tmp_path, {"model_type": "bert"})
