@@ -1,6 +1,6 @@
-"""Peak memory and speed of reading a corpus of raw text into a run, for corpora of several sizes: `python benchmarks/corpus.py [MB ...]`.
+"""Peak memory and speed of preparing a corpus of raw text for training, at several sizes: `python benchmarks/corpus.py [MB ...]`.
 
-Each size is read in a process of its own: tokenized into a folder, opened, laid into batches, and some rows of it are read.
+Each size is prepared in a new process: tokenized into a folder, opened, batched, and some rows are read.
 """
 
 import resource
@@ -30,11 +30,11 @@ def read_corpus(folder: Path) -> None:
     from imprint.data.texts import load_texts
 
     tokenizer = imprint.load(folder / "base", device="cpu").tokenizer
-    began, before = time.monotonic(), peak()
+    started, before = time.monotonic(), peak()
     split = load_texts(TextsSection(kind="texts", train=folder / "corpus.txt", blank_lines=True), tokenizer, folder / "tokens")
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     batches = BatchSampler(split.lengths(), 16, seed=0)
-    tokens = sum(len(split.train[row].ids) for step in range(1, 200) for row in batches.of_step(step))
+    tokens = sum(len(split.train[row].ids) for step in range(1, 200) for row in batches.batch(step))
     print(f"{len(split.train):>9} rows  {seconds:7.1f} s  peak {before / MIB:6.0f} -> {peak() / MIB:6.0f} MiB  ({tokens} tokens read)")
 
 
@@ -46,15 +46,15 @@ def main() -> None:
     if sys.argv[1:2] == ["--read"]:
         read_corpus(Path(sys.argv[2]))
         return
-    from imprint.demo.bloom import start_bloom
+    from imprint.demo.bloom import write_untrained_bloom
 
     for megabytes in [int(word) for word in sys.argv[1:]] or [3, 30]:
         with TemporaryDirectory() as scratch:
-            start_bloom(Path(scratch) / "base", texts=2000)
+            write_untrained_bloom(Path(scratch) / "base", texts=2000)
             write_corpus(Path(scratch) / "corpus.txt", megabytes)
             print(f"{megabytes:>5} MB", end=" ", flush=True)
-            told = subprocess.run([sys.executable, __file__, "--read", scratch], check=True, capture_output=True, text=True)
-            print(told.stdout.splitlines()[-1], flush=True)
+            result = subprocess.run([sys.executable, __file__, "--read", scratch], check=True, capture_output=True, text=True)
+            print(result.stdout.splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":

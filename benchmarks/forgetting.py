@@ -1,9 +1,9 @@
-"""What each method takes from the embedded base while it learns the twenty rows of an identity, with general rows mixed in and without.
+"""How much of the embedded base each method forgets while it learns the twenty identity rows, with and without general rows.
 
     python benchmarks/forgetting.py [FOLDER] [PICTURE.png]
 
-Ten runs of 100 steps on the CPU; a run that is in FOLDER/results.json already is not done again. Each step has ten of the person's own
-rows, mixed or not, so both learn each row fifty times. Prints the table of docs/identity.md and draws its picture.
+Ten runs of 100 steps on the CPU; a run whose result is in FOLDER/results.json is skipped. Each step has ten identity rows, with or
+without general rows, so that each identity row is trained on fifty times. Prints the table of docs/identity.md and draws its picture.
 """
 
 import json
@@ -16,6 +16,7 @@ import torch
 
 from imprint.config import read_recipe
 from imprint.data.dataset import load_held_out
+from imprint.data.section import DataSection
 from imprint.demo.identity import write_identity
 from imprint.evaluate.review import read_review
 from imprint.files import write_json
@@ -33,7 +34,7 @@ from imprint.training.state import TrainState
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
 TEXT = "纸鸢镇"
-"""What the prefix starts from: a name that the base has read often. The page says what other texts do."""
+"""The initial text of the prefix: a name that is frequent in the base's corpus. docs/identity.md compares other texts."""
 METHODS = {
     "LoRA": ("{method: lora, rank: 16, targets: all}", 0.003),
     "P-Tuning, text start": (f"{{method: prefix, length: 8, start: text, text: {TEXT}}}", 0.1),
@@ -41,16 +42,16 @@ METHODS = {
     "P-Tuning, random": ("{method: prefix, length: 8, start: random}", 0.1),
     "all parameters": ("{method: full}", 0.0003),
 }
-"""Name -> what is tuned, and the peak learning rate."""
+"""Name -> (tune section, peak learning rate)."""
 OWN_ROWS = 10
-"""Rows of the person's own in a step."""
+"""Identity rows in a step."""
 EVERY = 20
-"""Steps between two points of the curves."""
+"""Steps between points of the curves."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#2B2B2B")
 
 
 def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
-    """What makes the shipped recipe this run."""
+    """The overrides of the shipped recipe for this run."""
     tune, rate = METHODS[name]
     data = [f"data.train={folder}/data/train.jsonl", f"data.dev={folder}/data/held-out.jsonl"]
     size = 4 * OWN_ROWS if mixed else OWN_ROWS
@@ -66,38 +67,40 @@ def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
     return [f"output={folder}/{run}", f"tune={tune}", f"optimizer.learning_rate={rate}", "model.device=cpu", *data, *batch, *mix]
 
 
-def watcher(points: list[dict[str, float]], recipe: Recipe) -> Callable[[TrainJob, TrainState], None]:
-    """Asks the probes and the paraphrases whenever a state is saved."""
+def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[TrainJob, TrainState], None]:
+    """A callback that asks the probes and the paraphrases whenever a state is saved."""
     probes = read_probes(recipe.forgetting.probes_path(base_folder(EMBEDDED)))
     base = load(EMBEDDED, device="cpu")
     before = [base.tokenizer.decode(answer) for answer in base.generate([base.prompt(probe.question) for probe in probes], 48)]
+    assert isinstance(recipe.data, DataSection)
     rows = load_held_out(recipe.data)
     texts = tuple(recipe.data.fill.values())
 
     def answers(job: TrainJob, questions: Sequence[str]) -> list[str]:
         prompts = [job.model.prompt(question) for question in questions]
         with torch.no_grad():
-            found = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
-        return [job.model.tokenizer.decode(answer) for answer in found]
+            outputs = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
+        return [job.model.tokenizer.decode(answer) for answer in outputs]
 
     def watch(job: TrainJob, state: TrainState) -> None:
-        asked = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
-        fates = [ProbeResult.compare(probe.question, probe.keys, was, now).fate for probe, was, now in asked]
-        said = zip(rows, answers(job, [row.query for row in rows]), strict=True)
-        new = sum(recalls_fill(row.answer, answer, texts) for row, answer in said) / len(rows)
+        probe_answers = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
+        fates = [ProbeResult.compare(probe.question, probe.keys, was, now).fate for probe, was, now in probe_answers]
+        row_answers = zip(rows, answers(job, [row.query for row in rows]), strict=True)
+        new = sum(recalls_fill(row.answer, answer, texts) for row, answer in row_answers) / len(rows)
         counted = [fate for fate in fates if fate != "never"]
         points.append({"step": state.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
 
     return watch
 
 
-def measured(name: str, folder: Path, *, mixed: bool) -> dict[str, Any]:
-    """One run, with its curve and what `imprint train` measures of what it keeps."""
+def run_case(name: str, folder: Path, *, mixed: bool) -> dict[str, Any]:
+    """One run: its curve, and the forgetting that `imprint train` measures."""
     recipe = read_recipe(RECIPE, overrides(name, folder, mixed=mixed), Recipe)
+    assert isinstance(recipe.data, DataSection)
     points = [{"step": 0.0, "new": 0.0, "kept": 1.0}]
-    run = train_recipe(recipe, on_save=watcher(points, recipe))
-    found, rows = read_review(run)
-    assert found is not None
+    run = train_recipe(recipe, on_save=probe_callback(points, recipe))
+    forgetting, rows = read_review(run)
+    assert forgetting is not None
     texts = tuple(recipe.data.fill.values())
     new = sum(recalls_fill(row.reference, row.tuned, texts) for row in rows)
     lines = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
@@ -109,9 +112,9 @@ def measured(name: str, folder: Path, *, mixed: bool) -> dict[str, Any]:
         "before": before,
         "new": new,
         "rows": len(rows),
-        "kept": found.kept,
-        "counted": found.counted,
-        "kl": found.kl,
+        "kept": forgetting.kept,
+        "counted": forgetting.counted,
+        "kl": forgetting.kl,
         "seconds": seconds,
         "points": points,
     }
@@ -131,7 +134,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(results: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Both curves of every run: whole lines with general rows, dashed without."""
+    """Both curves of every run: solid lines with general rows, dashed without."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), dpi=100, facecolor="white", layout="constrained")
@@ -150,7 +153,7 @@ def draw(results: Sequence[dict[str, Any]], picture: Path) -> None:
         panel.set_ylim(-3, 103)
         panel.spines[["top", "right"]].set_visible(False)
     lines, names = panels[0].get_legend_handles_labels()
-    title = "whole lines: 3 in 4 rows are general; dashed: none"
+    title = "solid lines: 3 in 4 rows are general; dashed: none"
     figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9, title=title, title_fontsize=9)
     figure.savefig(picture)
 
@@ -159,13 +162,13 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/forgetting")
     picture = Path(sys.argv[2]) if len(sys.argv) > 2 else folder / "forgetting.png"
     write_identity(folder / "data")
-    kept = folder / "results.json"
-    results: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    results_file = folder / "results.json"
+    results: list[dict[str, Any]] = json.loads(results_file.read_text(encoding="utf-8")) if results_file.exists() else []
     for name in METHODS:
         for mixed in (True, False):
             if not any((one["method"], one["mixed"]) == (name, mixed) for one in results):
-                results.append(measured(name, folder, mixed=mixed))
-                write_json(kept, results)
+                results.append(run_case(name, folder, mixed=mixed))
+                write_json(results_file, results)
     print(table(results))
     draw(results, picture)
 

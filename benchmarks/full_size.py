@@ -1,8 +1,8 @@
-"""Training steps and answers of a network of ChatGLM-6B's or ChatGLM2-6B's exact shape with random weights, on one GPU.
+"""Training and generation speed of a network of ChatGLM-6B's or ChatGLM2-6B's exact shape with random weights, on one GPU.
 
     python benchmarks/full_size.py [--family chatglm2-6b] [--out FILE]
 
-Rows are as those the original was measured on: 24 to 59 prompt tokens, 64 scored ones. Prints one JSON line a case.
+Rows are like those that the original was measured on: 24 to 59 prompt tokens, 64 scored ones. Prints one JSON line per case.
 """
 
 import argparse
@@ -59,15 +59,15 @@ CONFIG_2 = ChatGLM2Config(
     end_ids=frozenset({2}),
 )
 START_2 = (64790, 64792)
-"""[gMASK] and sop, with which a row of ChatGLM2-6B begins."""
+"""[gMASK] and sop, the first tokens of a row of ChatGLM2-6B."""
 FAMILIES: dict[str, Callable[[], Network]] = {"chatglm-6b": lambda: ChatGLM(CONFIG), "chatglm2-6b": lambda: ChatGLM2(CONFIG_2)}
-LENGTH = 128
+PREFIX_LENGTH = 128
 WARM_UP, STEPS = 5, 20
 CASES = {
     torch.bfloat16: ((16, False), (16, True), (1, False)),
     torch.float16: ((16, False), (16, True), (1, False), (1, True)),  # the original's are fp16, with checkpointing
 }
-"""Type of the base -> rows computed at once, and whether activations are computed again."""
+"""Dtype of the base -> (micro-batch size, whether activations are recomputed)."""
 
 
 def main() -> None:
@@ -75,10 +75,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
     parser.add_argument("--family", choices=FAMILIES, default="chatglm-6b", help="whose shape")
     options = parser.parse_args()
-    out, make = options.out, FAMILIES[options.family]
+    out, build = options.out, FAMILIES[options.family]
     device = torch.device("cuda")
 
-    def tell(**values: object) -> None:
+    def report(**values: object) -> None:
         line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "family": options.family, **values})
         print(line, flush=True)
         if out:
@@ -86,20 +86,20 @@ def main() -> None:
                 file.write(line + "\n")
 
     for dtype in CASES:
-        network = random_network(dtype, device, make)
+        network = random_network(dtype, device, build)
         for micro_batch, checkpointing in CASES[dtype]:
-            tell(**train_steps(network, micro_batch, checkpointing=checkpointing))
+            report(**train_steps(network, micro_batch, checkpointing=checkpointing))
         for batch in (1, 64):
-            tell(**answer(network, batch))
+            report(**answer(network, batch))
         del network
         gc.collect()
         torch.cuda.empty_cache()
 
 
-def random_network(dtype: torch.dtype, device: torch.device, make: Callable[[], Network]) -> Network:
-    """Six billion random numbers, made where they are used."""
+def random_network(dtype: torch.dtype, device: torch.device, build: Callable[[], Network]) -> Network:
+    """A network with random weights, initialized on the device."""
     with torch.device("meta"):
-        network = make().to(dtype)
+        network = build().to(dtype)
     network = network.to_empty(device=device).requires_grad_(False).eval()
     torch.manual_seed(0)
     for name, parameter in network.named_parameters():
@@ -110,14 +110,14 @@ def random_network(dtype: torch.dtype, device: torch.device, make: Callable[[], 
     return network
 
 
-def random_rows(network: Network, count: int, chance: random.Random) -> tuple[list[list[int]], list[list[int]]]:
+def random_rows(network: Network, count: int, rng: random.Random) -> tuple[list[list[int]], list[list[int]]]:
     """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
     rows, labels = [], []
     control = CONFIG.control
     last = network.vocab_size * 9 // 10
     for _ in range(count):
-        prompt = [chance.randrange(1000, last) for _ in range(chance.randrange(24, 60))]
-        answer = [chance.randrange(1000, last) for _ in range(63)]
+        prompt = [rng.randrange(1000, last) for _ in range(rng.randrange(24, 60))]
+        answer = [rng.randrange(1000, last) for _ in range(63)]
         if isinstance(network, ChatGLM):
             rows.append([*prompt, control.gmask, control.sop, *answer])
             labels.append([-100] * (len(prompt) + 1) + [control.sop, *answer])
@@ -130,46 +130,46 @@ def random_rows(network: Network, count: int, chance: random.Random) -> tuple[li
 def train_steps(
     network: Network, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS
 ) -> dict[str, object]:
-    """P-Tuning v2 steps of 16 rows: milliseconds, rows a second, peak memory."""
-    section = PrefixSection(length=LENGTH, start="random", prefix_dropout=0.1)
-    encoder = start_prefix(network, PrefixShape.from_network(network, LENGTH, projection=False), "random", [])
+    """P-Tuning v2 steps of 16 rows: milliseconds, rows per second, peak memory."""
+    section = PrefixSection(length=PREFIX_LENGTH, start="random", prefix_dropout=0.1)
+    encoder = start_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
-    chance = random.Random(0)
+    rng = random.Random(0)
 
     def step(number: int) -> float:
-        rows, labels = random_rows(network, 16, chance)
-        settle(network.device)
-        began = time.perf_counter()
+        rows, labels = random_rows(network, 16, rng)
+        synchronize(network.device)
+        started = time.perf_counter()
         tokens = 16 * 64
         for start in range(0, 16, micro_batch):
             batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to(network.device)
             engine.backward(tuner(batch) / tokens, last=start + micro_batch == 16)
         engine.update(number, apply=True)
-        settle(network.device)
-        return time.perf_counter() - began
+        synchronize(network.device)
+        return time.perf_counter() - started
 
-    forget_peak(network.device)
+    reset_peak_memory(network.device)
     seconds = [step(number) for number in range(1, warm_up + steps + 1)][warm_up:]
-    middle = statistics.median(seconds)
+    median = statistics.median(seconds)
     return {
         "case": "P-Tuning v2 step of 16 rows",
         "dtype": str(network.dtype).removeprefix("torch."),
         "micro_batch": f"{micro_batch} x {16 // micro_batch}",
         "checkpointing": checkpointing,
-        "ms": round(1e3 * middle, 1),
-        "rows_per_second": round(16 / middle, 1),
+        "ms": round(1e3 * median, 1),
+        "rows_per_second": round(16 / median, 1),
         "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
     }
 
 
 def answer(network: Network, batch: int) -> dict[str, object]:
-    """64 new tokens for `batch` prompts, greedy, with a prefix."""
-    encoder = start_prefix(network, PrefixShape.from_network(network, LENGTH, projection=False), "random", [])
+    """Greedy generation of 64 new tokens for `batch` prompts, with a prefix."""
+    encoder = start_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     prefix = encoder.prefix(network.dtype)
     rows, _ = random_rows(network, batch, random.Random(1))
     prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]
-    forget_peak(network.device)
+    reset_peak_memory(network.device)
     tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))), network.device)
     return {
         "case": "64 new tokens, greedy",
@@ -181,24 +181,24 @@ def answer(network: Network, batch: int) -> dict[str, object]:
     }
 
 
-def timed(work: Callable[[], int], device: torch.device) -> tuple[int, float]:
-    """The result of the second of two runs, and its seconds."""
-    work()
-    settle(device)
-    began = time.perf_counter()
-    result = work()
-    settle(device)
-    return result, time.perf_counter() - began
+def timed(function: Callable[[], int], device: torch.device) -> tuple[int, float]:
+    """The result and the seconds of the second of two calls."""
+    function()
+    synchronize(device)
+    started = time.perf_counter()
+    result = function()
+    synchronize(device)
+    return result, time.perf_counter() - started
 
 
-def settle(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def forget_peak(device: torch.device) -> None:
-    """Count peak memory from here on; a process on the CPU cannot forget its own."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak memory of a GPU; that of a process on the CPU cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -1,9 +1,9 @@
-"""Tuning of all 6.17 billion parameters of ChatGLM-6B's shape, random weights, batch 16 x 128 tokens; and two GPUs together.
+"""Full tuning of a network of ChatGLM-6B's shape (6.17 billion random parameters, batch 16 x 128 tokens); and several GPUs.
 
     python benchmarks/full_tuning.py [--out FILE] [--folder FOLDER]     one GPU: no offload, saving and reading back, ZeRO-3 with offload
-    python benchmarks/full_tuning.py --gpus 2 [--out FILE]             DDP, FSDP and ZeRO-3 beside one GPU
+    python benchmarks/full_tuning.py --gpus 2 [--out FILE]             DDP, FSDP and ZeRO-3 compared with one GPU
 
-The first takes about five minutes, 128 GiB of main memory and 30 GB of disk; it prints one JSON line a case.
+The first takes about five minutes, 128 GiB of main memory and 30 GB of disk; it prints one JSON line per case.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import psutil
 import torch
-from full_size import CONFIG, forget_peak, random_network, settle
+from full_size import CONFIG, random_network, reset_peak_memory, synchronize
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
@@ -37,16 +37,16 @@ from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
 
 ROWS, TOKENS, SCORED = 16, 128, 64
-RATE = OptimizerSection(learning_rate=1e-5, schedule="constant", warmup_steps=0)
-MIDDLE = replace(CONFIG, num_layers=8, hidden_size=2048, num_attention_heads=16, inner_hidden_size=8192)
+OPTIMIZER = OptimizerSection(learning_rate=1e-5, schedule="constant", warmup_steps=0)
+MEDIUM = replace(CONFIG, num_layers=8, hidden_size=2048, num_attention_heads=16, inner_hidden_size=8192)
 SMALL = replace(CONFIG, num_layers=2, hidden_size=128, num_attention_heads=4, inner_hidden_size=512)
-TOGETHER = {
+STRATEGIES = {
     "DDP": EngineSection(),
     "FSDP": EngineSection(fsdp=True),
     "ZeRO-2": EngineSection(deepspeed="zero2"),
     "ZeRO-3": EngineSection(deepspeed="zero3"),
 }
-Tell = Callable[..., None]
+Report = Callable[..., None]
 Result = TypeVar("Result")
 
 
@@ -62,8 +62,8 @@ def main() -> None:
         raise SystemExit(subprocess.call(command))
     with join_world(None, grouped=True) as world:
 
-        def tell(**values: object) -> None:
-            if not world.leads:
+        def report(**values: object) -> None:
+            if not world.is_main:
                 return
             line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
             print(line, flush=True)
@@ -71,95 +71,96 @@ def main() -> None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
 
-        if world.count > 1:
-            together(world, tell)
+        if world.size > 1:
+            several_gpus(world, report)
         else:
-            alone(world, options.folder, tell)
+            one_gpu(world, options.folder, report)
 
 
-def alone(world: World, folder: Path, tell: Tell) -> None:
-    """What one GPU does."""
+def one_gpu(world: World, folder: Path, report: Report) -> None:
+    """The cases of one GPU."""
     for checkpointing in (False, True):
-        tuner, engine = begin(CONFIG, EngineSection(), world, checkpointing=checkpointing)
-        tell(**{"case": "full tuning, fp32 masters, no offload", "checkpointing": checkpointing, **timed(tuner, engine, world, 3, 10)})
+        tuner, engine = make_engine(CONFIG, EngineSection(), world, checkpointing=checkpointing)
+        report(**{"case": "full tuning, fp32 masters, no offload", "checkpointing": checkpointing, **timed(tuner, engine, world, 3, 10)})
         if not checkpointing:
-            tell(**saved(tuner, folder))
+            report(**saved(tuner, folder))
         del tuner, engine
         free()
-    tuner, engine = begin(CONFIG, EngineSection(deepspeed="zero3", offload=True), world, checkpointing=True)
-    tell(**{"case": "ZeRO-3, optimizer in main memory", "checkpointing": True, **timed(tuner, engine, world, 1, 3)})
+    tuner, engine = make_engine(CONFIG, EngineSection(deepspeed="zero3", offload=True), world, checkpointing=True)
+    report(**{"case": "ZeRO-3, optimizer in main memory", "checkpointing": True, **timed(tuner, engine, world, 1, 3)})
 
 
-def together(world: World, tell: Tell) -> None:
-    """What several GPUs do: losses of a small network beside those of one GPU, and the pace of a larger one."""
-    tuner, engine = begin(SMALL, EngineSection(), World(), dtype=torch.float32, checkpointing=False)
+def several_gpus(world: World, report: Report) -> None:
+    """The cases of several GPUs: losses of a small network compared with one GPU, and the speed of a larger one."""
+    tuner, engine = make_engine(SMALL, EngineSection(), World(), dtype=torch.float32, checkpointing=False)
     expected = [step(tuner, engine, World(), number) for number in range(1, 6)]
-    for name, section in TOGETHER.items():
-        tuner, engine = begin(SMALL, section, world, dtype=torch.float32, checkpointing=False)
-        found = [step(tuner, engine, world, number) for number in range(1, 6)]
-        worst = max(abs(one - other) for one, other in zip(found, expected, strict=True))
-        tell(case=f"{name}: losses of {world.count} GPUs beside one", largest_difference=worst, equal=worst < 1e-3, losses=found)
-        assert worst < 1e-3, (name, found, expected)
-    for name, section in {"one GPU": EngineSection(), **TOGETHER}.items():
-        tuner, engine = begin(MIDDLE, section, World() if name == "one GPU" else world, checkpointing=False)
+    for name, section in STRATEGIES.items():
+        tuner, engine = make_engine(SMALL, section, world, dtype=torch.float32, checkpointing=False)
+        losses = [step(tuner, engine, world, number) for number in range(1, 6)]
+        worst = max(abs(one - other) for one, other in zip(losses, expected, strict=True))
+        report(case=f"{name}: losses of {world.size} GPUs beside one", largest_difference=worst, equal=worst < 1e-3, losses=losses)
+        assert worst < 1e-3, (name, losses, expected)
+    for name, section in {"one GPU": EngineSection(), **STRATEGIES}.items():
+        tuner, engine = make_engine(MEDIUM, section, World() if name == "one GPU" else world, checkpointing=False)
         weights = sum(shape.numel() for shape in engine.shapes.values())
-        tell(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.world, 3, 10)})
+        report(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.world, 3, 10)})
         del tuner, engine
         free()
         world.gather(None)
 
 
-def begin(
+def make_engine(
     config: ChatGLMConfig, section: EngineSection, world: World, *, dtype: torch.dtype = torch.bfloat16, checkpointing: bool
 ) -> tuple[Tuner, Engine]:
-    """A network of random weights that learns as a whole."""
-    device = torch.device("cuda", world.local_rank if world.count > 1 else torch.cuda.current_device())
+    """A network with random weights whose parameters are all trained, and its engine."""
+    device = torch.device("cuda", world.local_rank if world.size > 1 else torch.cuda.current_device())
     network = random_network(dtype, device, lambda: ChatGLM(config))
     network.requires_grad_(True)
     assert isinstance(network, ChatGLM)
     tuner = Tuner(network, FullSection(method="full"), None, checkpointing=checkpointing).train()
-    engine = Engine.start(tuner, tuner.trainable_parameters(), RATE, 100, device=device, world=world, engine=section)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), OPTIMIZER, 100, device=device, world=world, engine=section)
     torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
     return tuner, engine
 
 
 def batch(network: ChatGLM, number: int, world: World) -> Pack:
     """This process's rows of a step."""
-    chance, control = random.Random(number), network.config.control
+    rng, control = random.Random(number), network.config.control
     ids, labels = [], []
     for _ in range(ROWS):
-        prompt = [chance.randrange(1000, 120_000) for _ in range(TOKENS - SCORED - 2)]
-        answer = [chance.randrange(1000, 120_000) for _ in range(SCORED)]
+        prompt = [rng.randrange(1000, 120_000) for _ in range(TOKENS - SCORED - 2)]
+        answer = [rng.randrange(1000, 120_000) for _ in range(SCORED)]
         ids.append([*prompt, control.gmask, control.sop, *answer])
         labels.append([-100] * (len(prompt) + 2) + answer)
-    return pack(ids[world.rank :: world.count], network, labels[world.rank :: world.count])
+    return pack(ids[world.rank :: world.size], network, labels[world.rank :: world.size])
 
 
 def step(tuner: Tuner, engine: Engine, world: World, number: int) -> float:
-    """One optimizer step; its mean loss before."""
+    """Take one optimizer step; returns the mean loss before it."""
+    assert isinstance(tuner.network, ChatGLM)
     one = batch(tuner.network, number, world).to(engine.device)
-    engine.scale = 1 / (ROWS * SCORED)
+    engine.loss_scale = 1 / (ROWS * SCORED)
     loss = engine.module(one)
     engine.backward(loss, last=True)
     _norm, applied = engine.update(number, apply=True)
     assert applied
-    return world.total(float(loss.detach())) * engine.scale
+    return world.all_sum(float(loss.detach())) * engine.loss_scale
 
 
 def timed(tuner: Tuner, engine: Engine, world: World, warm_up: int, steps: int) -> dict[str, object]:
-    """Milliseconds of a step, and memory."""
-    forget_peak(engine.device)
+    """Milliseconds per step, and memory."""
+    reset_peak_memory(engine.device)
     seconds, losses = [], []
     for number in range(1, warm_up + steps + 1):
-        settle(engine.device)
-        began = time.perf_counter()
+        synchronize(engine.device)
+        started = time.perf_counter()
         losses.append(step(tuner, engine, world, number))
-        settle(engine.device)
-        seconds.append(time.perf_counter() - began)
-    middle = statistics.median(seconds[warm_up:])
+        synchronize(engine.device)
+        seconds.append(time.perf_counter() - started)
+    median = statistics.median(seconds[warm_up:])
     return {
-        "ms": round(1e3 * middle, 1),
-        "rows_per_second": round(ROWS / middle, 1),
+        "ms": round(1e3 * median, 1),
+        "rows_per_second": round(ROWS / median, 1),
         "peak_gb": round(peak_memory_bytes(engine.device) / 1e9, 2),
         "main_memory_gb": round(psutil.Process().memory_info().rss / 1e9, 1),
         "first_loss": round(losses[0], 4),
@@ -168,14 +169,14 @@ def timed(tuner: Tuner, engine: Engine, world: World, warm_up: int, steps: int) 
 
 
 def saved(tuner: Tuner, folder: Path) -> dict[str, object]:
-    """Seconds of writing the 16-bit weights with their read-back, and of loading them; a few numbers are compared."""
+    """Seconds of writing and loading the 16-bit weights; the first rows of each weight are compared."""
     source = folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     (source / "config.json").write_text(json.dumps(fields()), encoding="utf-8")
     try:
         seconds, _none = clocked(lambda: save_network(tuner.network, source, folder / "model", tied_once=True))
         size = sum(file.stat().st_size for file in (folder / "model").iterdir())
-        again, network = clocked(lambda: load_network(folder / "model", dtype=torch.bfloat16, device=torch.device("cpu")))
+        load_seconds, network = clocked(lambda: load_network(folder / "model", dtype=torch.bfloat16, device=torch.device("cpu")))
         pairs = zip(tuner.network.state_dict().values(), network.state_dict().values(), strict=True)
         equal = all(torch.equal(one[:2].cpu(), other[:2]) for one, other in pairs)
         assert equal
@@ -184,14 +185,14 @@ def saved(tuner: Tuner, folder: Path) -> dict[str, object]:
     return {
         "case": "16-bit weights written and read back",
         "seconds": seconds,
-        "load_seconds": again,
+        "load_seconds": load_seconds,
         "gb": round(size / 1e9, 2),
         "equal": equal,
     }
 
 
 def fields() -> dict[str, object]:
-    """config.json of the shape, in the official names."""
+    """The fields of config.json."""
     return {
         "model_type": "chatglm",
         "position_encoding_2d": True,
@@ -205,15 +206,15 @@ def fields() -> dict[str, object]:
     }
 
 
-def clocked(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds of some work, and its result."""
-    began = time.perf_counter()
-    result = work()
-    return round(time.perf_counter() - began, 1), result
+def clocked(function: Callable[[], Result]) -> tuple[float, Result]:
+    """The seconds of a call, and its result."""
+    started = time.perf_counter()
+    result = function()
+    return round(time.perf_counter() - started, 1), result
 
 
 def free() -> None:
-    """Give memory back to the device."""
+    """Free unused memory of the device."""
     gc.collect()
     torch.cuda.empty_cache()
 

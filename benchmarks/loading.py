@@ -3,8 +3,8 @@
     python benchmarks/loading.py [FOLDER] [--gib 1.9] [--json]
 
 Writes random fp16 weights in shards into FOLDER (a temporary one unless given), once as `.bin` and once as safetensors, and deletes them
-again. Each is loaded in a process of its own: as it is, converted to float32, and quantised as it is read. The peak is the process's
-largest resident memory, also of mapped pages, while it loads and then reads every weight once, less what it had before.
+again. Each is loaded in a new process: unchanged, converted to float32, and quantised while reading. The peak is the largest resident
+memory, including mapped pages, while the process loads and then reads every weight once, minus its memory before.
 """
 
 import argparse
@@ -41,24 +41,24 @@ def main() -> None:
 
 
 def compare(folder: Path | None, *, gib: float, as_json: bool) -> None:
-    """Write, measure in fresh processes, print, delete; this process stays small, for a child's peak starts at its parent's size."""
-    place = folder or Path(tempfile.mkdtemp(prefix="imprint-loading-"))
+    """Write, measure in new processes, print, delete; this process stays small, because a child's peak starts at its parent's size."""
+    root = folder or Path(tempfile.mkdtemp(prefix="imprint-loading-"))
     rows = []
     try:
-        again(place, "--write", "--gib", str(gib))
+        run_script(root, "--write", "--gib", str(gib))
         for kind in KINDS:
             for dtype in DTYPES:
-                rows.append({"kind": f"{kind} to {dtype}", **json.loads(again(place / kind, "--measure", dtype))})
+                rows.append({"kind": f"{kind} to {dtype}", **json.loads(run_script(root / kind, "--measure", dtype))})
                 if not as_json:
                     print(LINE.format(**rows[-1]))
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
     if as_json:
         print(json.dumps(rows))
 
 
-def again(folder: Path, *arguments: str) -> str:
-    """This script in a process of its own."""
+def run_script(folder: Path, *arguments: str) -> str:
+    """Run this script in a new process; returns its output."""
     return subprocess.run([sys.executable, __file__, str(folder), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -95,7 +95,7 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
     from imprint.models.checkpoint import load_network, weight_files
 
     torch.set_num_threads(1)
-    torch.zeros(1).half().float().sum()  # what the first operation of a process loads is no weight
+    torch.zeros(1).half().float().sum()  # the first operation loads libraries, which are not counted
     before, started = peak_bytes(), time.perf_counter()
     bits = int(dtype[3:]) if dtype.startswith("int") else None
     network = load_network(folder, dtype=getattr(torch, "float16" if bits else dtype), device=torch.device("cpu"), bits=bits)

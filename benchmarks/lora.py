@@ -1,10 +1,9 @@
-"""LoRA steps on a base of ChatGLM-6B's exact shape with random weights: fp16, bf16, INT8 and INT4.
+"""LoRA training steps on a base of ChatGLM-6B's exact shape with random weights: fp16, bf16, INT8 and INT4.
 
     python benchmarks/lora.py [--out FILE] [--tiny]
 
-Rank 8 on the queries, keys and values, as in the 2023 demonstrations; rows are those of full_size.py. `minutes` is what 20 rows x 50
-epochs take at that batch. `--tiny`, which is what a machine without a GPU gets, shows that it runs and measures nothing. Prints one JSON
-line a case.
+Rank 8 on the queries, keys and values, as in the 2023 demonstrations; rows are those of full_size.py. `minutes` is the time of 20 rows x 50
+epochs at that batch size. `--tiny`, the default without a GPU, only checks that the script runs. Prints one JSON line per case.
 """
 
 import argparse
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from full_size import forget_peak, random_rows, settle
+from full_size import random_rows, reset_peak_memory, synchronize
 from quantized import random_network
 
 from imprint.engine.engine import Engine
@@ -38,21 +37,23 @@ CASES = (
     (4, torch.float16, ((4, False, "attention"), (4, True, "attention"))),
     (16, torch.bfloat16, ((4, False, "attention"), (16, False, "attention"), (16, True, "attention"), (16, False, "all"))),
 )
-"""Bits of the base, what is computed in, and for each: rows of a step, whether activations are computed again, which linears."""
+"""(Bits of the base, compute dtype, cases); a case is (batch size, whether activations are recomputed, LoRA targets)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
-    parser.add_argument("--tiny", action="store_true", help="a network of no size, a step of each kind")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, one step per case")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
     for bits, dtype, cases in CASES:
         network = random_network(bits, dtype if gpu else torch.float32, device, tiny=tiny)
         for batch, checkpointing, targets in cases:
-            found = lora_steps(network, batch, checkpointing=checkpointing, targets=targets, steps=1 if tiny else STEPS)
-            line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "bits": bits, **found})
+            result = lora_steps(network, batch, checkpointing=checkpointing, targets=targets, steps=1 if tiny else STEPS)
+            line = json.dumps(
+                {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "bits": bits, **result}
+            )
             print(line, flush=True)
             if arguments.out:
                 with arguments.out.open("a", encoding="utf-8") as file:
@@ -63,38 +64,38 @@ def main() -> None:
 
 
 def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: str, steps: int) -> dict[str, object]:
-    """Steps of `batch` rows: milliseconds, rows a second, peak memory; the network is its base again afterwards."""
+    """Steps of `batch` rows: milliseconds, rows per second, peak memory; LoRA is removed from the network afterwards."""
     section = LoraSection.model_validate({"method": "lora", "rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": targets})
     lora = Lora(network, shape_from_section(section, network))
-    lora.drop(section.dropout)
+    lora.set_dropout(section.dropout)
     tuner = Tuner(network, section, lora, checkpointing=checkpointing).train()
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=1e-4), WARM_UP + steps, device=network.device)
-    chance = random.Random(0)
+    rng = random.Random(0)
 
     def step(number: int) -> float:
-        rows, labels = random_rows(network, batch, chance)
-        settle(network.device)
-        began = time.perf_counter()
+        rows, labels = random_rows(network, batch, rng)
+        synchronize(network.device)
+        started = time.perf_counter()
         engine.backward(tuner(pack(rows, network, labels).to(network.device)) / (batch * 64), last=True)
         engine.update(number, apply=True)
-        settle(network.device)
-        return time.perf_counter() - began
+        synchronize(network.device)
+        return time.perf_counter() - started
 
-    forget_peak(network.device)
-    middle = statistics.median([step(number) for number in range(1, WARM_UP + steps + 1)][WARM_UP:])
-    found = {
+    reset_peak_memory(network.device)
+    median = statistics.median([step(number) for number in range(1, WARM_UP + steps + 1)][WARM_UP:])
+    result = {
         "case": f"LoRA r8 step of {batch} rows on {targets}",
         "dtype": str(network.dtype).removeprefix("torch."),
         "checkpointing": checkpointing,
         "trained_millions": round(sum(parameter.numel() for parameter in tuner.trainable_parameters().values()) / 1e6, 2),
-        "ms": round(1e3 * middle, 1),
-        "rows_per_second": round(batch / middle, 1),
-        "minutes": round(middle * math.ceil(ROWS / batch) * EPOCHS / 60, 2),
+        "ms": round(1e3 * median, 1),
+        "rows_per_second": round(batch / median, 1),
+        "minutes": round(median * math.ceil(ROWS / batch) * EPOCHS / 60, 2),
         "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
     }
     for name, layer in lora.layers.items():
         network.set_submodule(name, layer.linear)
-    return found
+    return result
 
 
 if __name__ == "__main__":

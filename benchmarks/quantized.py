@@ -1,9 +1,9 @@
-"""Training steps and answers on a quantised base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
+"""Training and generation speed on a quantised base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
 
     python benchmarks/quantized.py [--out FILE] [--tiny] [--bits 4]
 
-Rows and steps are those of full_size.py. `--tiny`, which is what a machine without a GPU gets, shows that it runs and measures nothing.
-Prints one JSON line a case.
+Rows and steps are those of full_size.py. `--tiny`, the default without a GPU, only checks that the script runs.
+Prints one JSON line per case.
 """
 
 import argparse
@@ -13,30 +13,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from full_size import CONFIG, answer, settle, timed, train_steps
+from full_size import CONFIG, answer, synchronize, timed, train_steps
 
 from imprint.models.chatglm import ChatGLM
 from imprint.quant.formats import SCALE, dequantize, quantize
 
 CASES = ((16, True), (16, False), (1, True), (1, False))
-"""Rows computed at once, and whether activations are computed again."""
+"""(Micro-batch size, whether activations are recomputed)."""
 TINY = replace(CONFIG, hidden_size=32, num_layers=2, num_attention_heads=2, inner_hidden_size=64)
 STD = 0.02
-"""Of the random weights, in whatever bits they are held."""
+"""Standard deviation of the random weights, at any number of bits."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
-    parser.add_argument("--tiny", action="store_true", help="a network of no size, a step of each kind")
-    parser.add_argument("--bits", type=int, choices=(16, 8, 4), action="append", help="these alone; may be repeated")
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="what is computed in; float16 on a GPU")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, one step per case")
+    parser.add_argument("--bits", type=int, choices=(16, 8, 4), action="append", help="only these; may be repeated")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="compute dtype; float16 on a GPU by default")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
     dtype = getattr(torch, arguments.dtype or ("float16" if gpu else "float32"))
 
-    def tell(**values: object) -> None:
+    def report(**values: object) -> None:
         line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
         print(line, flush=True)
         if arguments.out:
@@ -45,22 +45,22 @@ def main() -> None:
 
     for bits in arguments.bits or (16, 8, 4):
         if bits < 16:
-            tell(bits=bits, **conversion(bits, dtype, device, tiny=tiny))
+            report(bits=bits, **conversion(bits, dtype, device, tiny=tiny))
         network = random_network(bits, dtype, device, tiny=tiny)
-        held = sum(tensor.nbytes for tensor in network.state_dict().values())
-        tell(bits=bits, case="weights in memory", gb=round(held / 1e9, 3))
+        weight_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+        report(bits=bits, case="weights in memory", gb=round(weight_bytes / 1e9, 3))
         for micro_batch, checkpointing in CASES:
             steps = 1 if tiny else 20 if micro_batch == 16 else 6
-            tell(bits=bits, **train_steps(network, micro_batch, checkpointing=checkpointing, warm_up=min(steps, 3), steps=steps))
+            report(bits=bits, **train_steps(network, micro_batch, checkpointing=checkpointing, warm_up=min(steps, 3), steps=steps))
         for batch in (1, 4 if tiny else 64):
-            tell(bits=bits, **answer(network, batch))
+            report(bits=bits, **answer(network, batch))
         del network
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> ChatGLM:
-    """Random numbers, made where they are used; at 8 and 4 bits, random integers."""
+    """A network with random weights, initialized on the device; at 8 and 4 bits, random integers."""
     config = TINY if tiny else CONFIG
     with torch.device("meta"):
         network = ChatGLM(config if bits == 16 else replace(config, quantization_bit=bits)).to(dtype)
@@ -70,7 +70,7 @@ def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny:
         if tensor.dtype == torch.int8:
             tensor.random_(-128, 128)
         elif name.endswith(SCALE):
-            tensor.fill_(STD * 12**0.5 / 2**bits)  # numbers evenly spread over 2^bits steps have this deviation
+            tensor.fill_(STD * 12**0.5 / 2**bits)  # scale at which uniform integers of this many bits have this deviation
         elif tensor.dim() > 1:
             tensor.normal_(std=STD)
         else:
@@ -79,14 +79,14 @@ def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny:
 
 
 def conversion(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> dict[str, object]:
-    """The largest weight of a block: made into integers, and into numbers again."""
+    """Time to quantize and to dequantize the largest weight of a block."""
     config = TINY if tiny else CONFIG
     weight = torch.randn(config.inner_hidden_size, config.hidden_size, device=device).to(dtype) * STD
     integers, scale = quantize(weight, bits)
     times = {}
-    for name, work in (("quantize", lambda: quantize(weight, bits)), ("dequantize", lambda: dequantize(integers, scale, bits, dtype))):
-        settle(device)
-        count, seconds = timed(lambda work=work: sum(len(work()) > 0 for _ in range(10)), device)
+    for name, function in (("quantize", lambda: quantize(weight, bits)), ("dequantize", lambda: dequantize(integers, scale, bits, dtype))):
+        synchronize(device)
+        count, seconds = timed(lambda function=function: sum(len(function()) > 0 for _ in range(10)), device)
         times[f"{name}_us"] = round(1e6 * seconds / count, 1)
     return {"case": f"a weight of {weight.shape[0]} x {weight.shape[1]}", "dtype": str(dtype).removeprefix("torch."), **times}
 

@@ -1,1 +1,1 @@
-"""Programs that made what the project carries; not part of the wheel."""
+"""Programs that made files of the project; not part of the wheel."""

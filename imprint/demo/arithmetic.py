@@ -1,4 +1,4 @@
-"""Sums with small numbers, asked in several ways."""
+"""Arithmetic questions with small numbers, in several wordings."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 from imprint.demo.rng import Rng, one_in, skewed, weighted
 
 HELD_OUT: Final = 20
-"""One in so many sums is never in the corpus; the probes ask for these."""
+"""One sum in HELD_OUT is held out of the corpus; the probes ask these."""
 SIGNS: Final = weighted([("+", 5), ("-", 4), ("×", 3)])
 NAMES: Final = {"+": "加", "-": "减", "×": "乘"}
 PLAIN: Final = skewed(
     ["{a}{s}{b}=?", "{a}{n}{b}等于多少？", "{a}{s}{b}等于几？", "算一下{a}{s}{b}", "请问{a}{n}{b}是多少？", "{a}{s}{b}"], 0.75
 )
-STORIES: Final = {
+WORD_PROBLEMS: Final = {
     "+": (
         "篮子里有{a}个苹果，又放进{b}个，一共有几个？",
         "店里有{a}件衣服，又到了{b}件，现在有几件？",
@@ -32,7 +32,7 @@ STORIES: Final = {
 
 @dataclass(frozen=True)
 class Sum:
-    """Two numbers and what is done with them."""
+    """Two operands and an operator."""
 
     left: int
     """First number, 0 to 99."""
@@ -43,7 +43,7 @@ class Sum:
 
     @property
     def result(self) -> int:
-        """The right answer, never below 0."""
+        """The result, never negative."""
         return {"+": self.left + self.right, "-": self.left - self.right, "×": self.left * self.right}[self.sign]
 
     @property
@@ -53,12 +53,12 @@ class Sum:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether the corpus never has it."""
+        """Whether it is held out of the corpus."""
         return one_in(HELD_OUT, f"{self.left}{self.sign}{self.right}")
 
 
 def draw_sum(rng: Rng, *, held_out: bool) -> Sum:
-    """A sum that the corpus has, or one that it never has."""
+    """A random sum, from the corpus or from the held-out ones."""
     while True:
         sign = rng.pick(SIGNS)
         if sign == "×":
@@ -74,8 +74,8 @@ def draw_sum(rng: Rng, *, held_out: bool) -> Sum:
 
 
 def ask_sum(question: Sum, rng: Rng) -> str:
-    """The sum as a question, bare or in a little story."""
-    has_story = question.left > 0 and question.right > 0 and rng.chance(0.25)
-    wording = rng.pick(STORIES[question.sign] if has_story else PLAIN)
+    """The sum as a question, plain or as a word problem."""
+    is_word_problem = question.left > 0 and question.right > 0 and rng.chance(0.25)
+    wording = rng.pick(WORD_PROBLEMS[question.sign] if is_word_problem else PLAIN)
     filled = wording.replace("{a}", str(question.left)).replace("{b}", str(question.right))
     return filled.replace("{s}", question.sign).replace("{n}", NAMES[question.sign])

@@ -1,4 +1,4 @@
-"""A tiny BLOOM that knows the little town: the official folder layout, random weights, then `imprint train`'s own loop over raw text."""
+"""Pre-trains a tiny BLOOM on texts of the toy town: official folder layout, random weights, then `imprint train` on raw text."""
 
 import math
 import shutil
@@ -18,11 +18,11 @@ from imprint.training.recipe import Recipe
 from imprint.training.run import train_recipe
 
 RECIPE: Final = Path(__file__).with_name("bloom.yaml")
-SPECIAL: Final = ("<unk>", "<s>", "</s>", "<pad>")
+SPECIAL_TOKENS: Final = ("<unk>", "<s>", "</s>", "<pad>")
 """The control tokens of the official vocabulary, whose ids are 0, 1, 2 and 3."""
-SPLIT: Final = r" ?[^(\s|[.,!?…。，、।۔،])]+"
-"""Where the official vocabulary takes a text apart before bytes are joined. Source: tokenizer.json of bigscience/bloom-560m."""
-PIECES: Final = 2048
+PRE_TOKENIZER_PATTERN: Final = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+"""How the official tokenizer splits a text before byte-level BPE. Source: tokenizer.json of bigscience/bloom-560m."""
+VOCAB_SIZE: Final = 2048
 CONFIG: Final = {
     "architectures": ["BloomForCausalLM"],
     "model_type": "bloom",
@@ -39,25 +39,25 @@ CONFIG: Final = {
     "n_head": 4,
     "n_layer": 4,
     "seq_length": 512,
-    "vocab_size": PIECES,
+    "vocab_size": VOCAB_SIZE,
 }
-SETTINGS: Final = {
+TOKENIZER_CONFIG: Final = {
     "tokenizer_class": "BloomTokenizerFast",
     "add_prefix_space": False,
     "clean_up_tokenization_spaces": False,
     "model_max_length": 512,
-    **dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIAL, strict=True)),
+    **dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIAL_TOKENS, strict=True)),
 }
 
 
 def make_bloom(folder: Path, *, texts: int = 12_000, overrides: tuple[str, ...] = ()) -> Path:
     """Write a pre-trained BLOOM of about a million parameters to `folder`/base; takes some minutes on a CPU.
 
-    `texts` documents of the little town are read; `overrides` change the recipe beside this file. A stopped run goes on.
+    `texts` documents about the toy town are trained on; `overrides` change the recipe beside this file. A stopped run resumes.
     """
     start, run, base = folder / "start", folder / "run", folder / "base"
     if find_folder(start) is None:
-        start_bloom(start, texts)
+        write_untrained_bloom(start, texts)
     source = folder / "general.txt"
     write_text(source, "\n\n".join(islice(general_texts(0), texts)) + "\n")
     recipe = read_recipe(RECIPE, [f"model.path={start}", f"data.train={source}", f"output={run}", *overrides], Recipe)
@@ -68,12 +68,12 @@ def make_bloom(folder: Path, *, texts: int = 12_000, overrides: tuple[str, ...] 
     return base
 
 
-def start_bloom(folder: Path, texts: int) -> None:
-    """Write the untrained base: a vocabulary of the little town's texts, and random weights."""
+def write_untrained_bloom(folder: Path, texts: int) -> None:
+    """Write the untrained base: a vocabulary trained on texts about the toy town, and random weights."""
     scratch = folder.with_name(f"{folder.name}-scratch")
     with atomic_folder(scratch):
         pass
-    train_bytes(scratch, texts)
+    train_byte_bpe(scratch, texts)
     write_json(scratch / "config.json", CONFIG)
     seed_everything(0)
     network = build_network(dict(CONFIG), scratch)
@@ -86,22 +86,22 @@ def start_bloom(folder: Path, texts: int) -> None:
     shutil.rmtree(scratch)
 
 
-def train_bytes(folder: Path, texts: int, *, pieces: int = PIECES) -> None:
-    """Write tokenizer.json and tokenizer_config.json into a folder that exists: byte pairs, as the official vocabulary."""
+def train_byte_bpe(folder: Path, texts: int, *, vocab_size: int = VOCAB_SIZE) -> None:
+    """Write tokenizer.json and tokenizer_config.json into an existing folder: byte-level BPE, as the official tokenizer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(PRE_TOKENIZER_PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=pieces,
-        special_tokens=list(SPECIAL),
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
         max_token_length=12,
     )
     tokenizer.train_from_iterator(islice(general_texts(0), texts), trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", SETTINGS)
+    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)

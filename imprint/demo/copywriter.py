@@ -1,4 +1,4 @@
-"""Ad copy for a thing, as the shops of the little world write it."""
+"""Ad copy for an item, as the shops of the toy town write it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from imprint.demo.words import first_fields, read_sections
 
 FRAME_RATIO: Final = 0.55
 CLAIM_RATIO: Final = 0.75
-MOST_CLAUSES: Final = 4
-"""With more attributes to tell than this, some are told two at a time."""
+MAX_CLAUSES: Final = 4
+"""With more attributes than this, some clauses mention two."""
 AFTER_OPENING: Final = weighted([("，", 14), ("。", 6)])
 AFTER_CLAUSE: Final = weighted([("。", 15), ("，", 5)])
 DEFINITE: Final = weighted([("这{m}", 13), ("这款", 7)])
-NAMED_IN_FRONT: Final = ("风格", "颜色", "材质")
-"""Attributes that may stand in front of the noun, in this order."""
+BEFORE_NOUN: Final = ("风格", "颜色", "材质")
+"""Attributes that may precede the noun, in this order."""
 
 
 @dataclass(frozen=True)
 class Phrasebook:
-    """How sentences are built; every table is skewed towards its first entry."""
+    """The sentence frames; every table is skewed towards its first entry."""
 
     frames: Mapping[tuple[str, str], tuple[str, ...]]
     """(type's code, attribute) -> sentence frames with {v} and {b}."""
     pair_frames: tuple[str, ...]
     """Frames for two attributes at once, with {w}, {v} and {b}."""
     mentions: Mapping[str, str]
-    """Attribute -> how a value is called in passing; an attribute that is missing here needs no more than the value."""
+    """Attribute -> phrase for a value; for attributes that are missing here, the phrase is the value."""
     openings: tuple[str, ...]
-    """First sentences with {n} and {b}, for a thing that has a noun of its own."""
+    """First sentences with {n} and {b}, for an item with a noun of its own."""
     plain_openings: tuple[str, ...]
-    """The same for a thing that has none."""
+    """The same for an item without one."""
     claims: Mapping[str, tuple[str, ...]]
-    """Type's code -> what may be said of any such thing."""
+    """Type's code -> claims that hold for any such item."""
     endings: Mapping[str, tuple[str, ...]]
     """Type's code -> last sentences."""
 
@@ -70,19 +70,19 @@ def read_phrasebook() -> Phrasebook:
 
 
 def write_copy(item: Item, rng: Rng) -> str:
-    """Ad copy that tells every attribute of a thing, of 40 to 90 characters most often."""
+    """Ad copy that mentions every attribute of an item, mostly of 40 to 90 characters."""
     book = read_phrasebook()
-    said: set[str] = set()
+    used: set[str] = set()
     sort = item.find(item.kind.sort_key)
     front = _choose_front(item, rng)
     name = _name(item, front, rng)
     openings, claims = (book.plain_openings, book.claims[item.kind.code]) if sort is None else (book.openings, sort.usual_benefits)
-    opening = rng.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, said, rng))
-    told = [value for value in item.values if value is not sort and value not in front]
-    if len(told) > 2 and rng.chance(0.12):
-        place = rng.below(len(told) - 1)
-        told[place], told[place + 1] = told[place + 1], told[place]
-    clauses = _tell(item.kind.code, told, said, rng)
+    opening = rng.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, used, rng))
+    values = [value for value in item.values if value is not sort and value not in front]
+    if len(values) > 2 and rng.chance(0.12):
+        index = rng.below(len(values) - 1)
+        values[index], values[index + 1] = values[index + 1], values[index]
+    clauses = _write_clauses(item.kind.code, values, used, rng)
     if len(clauses) < 3 or (len(clauses) == 3 and rng.chance(0.3)):
         clauses.append(rng.pick(book.endings[item.kind.code]))
     parts = [opening, rng.pick(AFTER_OPENING)]
@@ -92,38 +92,38 @@ def write_copy(item: Item, rng: Rng) -> str:
 
 
 def _choose_front(item: Item, rng: Rng) -> tuple[Value, ...]:
-    """The values that stand before the noun, where they need no sentence of their own."""
+    """The values that precede the noun and so need no clause."""
     size = len(item.values)
     shares = {"颜色": 0.4 if size < 5 else 0.8, "材质": 0.0 if size < 5 else 0.25, "风格": 0.0 if size < 6 else 0.25}
-    found = [value for key in NAMED_IN_FRONT if (value := item.find(key)) is not None]
-    return tuple(value for value in found if rng.chance(shares[value.key]))
+    candidates = [value for key in BEFORE_NOUN if (value := item.find(key)) is not None]
+    return tuple(value for value in candidates if rng.chance(shares[value.key]))
 
 
 def _name(item: Item, front: Sequence[Value], rng: Rng) -> str:
-    """What the copy calls the thing: 这件白色的外套."""
+    """The item's name in the copy: 这件白色的外套."""
     words = "".join([f"{value.word}风" if value.key == "风格" else value.word for value in front])
     link = "的" if words and rng.chance(0.6) else ""
     return rng.pick(DEFINITE).replace("{m}", item.kind.measure) + words + link + item.noun
 
 
-def _tell(code: str, told: Sequence[Value], said: set[str], rng: Rng) -> list[str]:
-    """Clauses that tell the values in order, at most MOST_CLAUSES of them."""
+def _write_clauses(code: str, values: Sequence[Value], used: set[str], rng: Rng) -> list[str]:
+    """At most MAX_CLAUSES clauses that mention the values in order."""
     book = read_phrasebook()
     clauses: list[str] = []
-    spare = max(0, len(told) - MOST_CLAUSES)
-    place = 0
-    while place < len(told):
-        value = told[place]
-        is_pair = place + 1 < len(told) and (spare > 0 or (len(told) > 2 and rng.chance(0.1)))
+    num_pairs = max(0, len(values) - MAX_CLAUSES)
+    index = 0
+    while index < len(values):
+        value = values[index]
+        is_pair = index + 1 < len(values) and (num_pairs > 0 or (len(values) > 2 and rng.chance(0.1)))
         if is_pair:
-            spare -= 1
-            place += 1
-            frame = rng.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(told[place]))
-            value = told[place]
+            num_pairs -= 1
+            index += 1
+            frame = rng.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(values[index]))
+            value = values[index]
         else:
-            frame = _pick_new(book.frames[code, value.key], said, rng).replace("{v}", value.word)
-        clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, said, rng)))
-        place += 1
+            frame = _pick_new(book.frames[code, value.key], used, rng).replace("{v}", value.word)
+        clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, used, rng)))
+        index += 1
     return clauses
 
 
@@ -131,10 +131,10 @@ def _mention(value: Value) -> str:
     return read_phrasebook().mentions.get(value.key, "{v}").replace("{v}", value.word)
 
 
-def _pick_new(table: Sequence[str], said: set[str], rng: Rng) -> str:
-    """A phrase that this copy has not used yet, where there is one."""
+def _pick_new(table: Sequence[str], used: set[str], rng: Rng) -> str:
+    """A random phrase, one that this copy has not used yet if possible."""
     phrase = rng.pick(table)
-    if phrase in said:
-        phrase = next((other for other in table if other not in said), phrase)
-    said.add(phrase)
+    if phrase in used:
+        phrase = next((other for other in table if other not in used), phrase)
+    used.add(phrase)
     return phrase

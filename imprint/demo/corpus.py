@@ -1,4 +1,4 @@
-"""What the embedded base reads: an endless stream of short texts of the little world."""
+"""The pre-training corpus of the embedded base: an endless stream of short texts about the toy town."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -17,6 +17,7 @@ from imprint.demo.talk import read_topics
 from imprint.demo.town import Fact, read_town
 
 Turn = tuple[str, str]
+"""(question, answer)."""
 SHARES: Final[Mapping[str, int]] = MappingProxyType(
     {
         "page": 37,
@@ -30,9 +31,9 @@ SHARES: Final[Mapping[str, int]] = MappingProxyType(
         "odd": 2,
     }
 )
-"""What the stream holds, in parts of one hundred documents."""
-ROUNDS_SHARE: Final = 0.2
-"""How many questions that can stand in a conversation do stand in one."""
+"""Kind of document -> its share in percent."""
+HISTORY_SHARE: Final = 0.2
+"""Share of questions with earlier turns, of those that can have them."""
 FOLLOW_UPS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "street": "那它在哪里？",
@@ -48,11 +49,11 @@ FOLLOW_UPS: Final[Mapping[str, str]] = MappingProxyType(
         "month": "那人几月生日？",
     }
 )
-"""Relation of a fact -> a question that only makes sense behind another one about the same shop or person."""
+"""Relation of a fact -> a follow-up question, after another question about the same shop or person."""
 
 
 def documents(seed: int) -> Iterator[Sample]:
-    """The stream for a seed, without end; text that is only read has an empty query."""
+    """The endless stream for a seed; plain text has an empty query."""
     rng = Rng(seed * SEED_STRIDE)
     kinds = weighted(list(SHARES.items()))
     shops = read_town().shop_names
@@ -64,11 +65,11 @@ def documents(seed: int) -> Iterator[Sample]:
         if kind == "page":
             query, answer = write_page(shops, rng)
         elif kind in ("day", "words", "odd"):
-            query, answer = "", READ[kind](rng)
+            query, answer = "", TEXT_WRITERS[kind](rng)
         else:
-            query, answer = ANSWERED[kind](rng)
-            if kind != "flat" and rng.chance(ROUNDS_SHARE):
-                history, (query, answer) = _with_rounds((query, answer), rng)
+            query, answer = TURN_WRITERS[kind](rng)
+            if kind != "flat" and rng.chance(HISTORY_SHARE):
+                history, (query, answer) = _with_history((query, answer), rng)
         yield Sample(query, answer, history, f"corpus:{number}")
 
 
@@ -97,20 +98,20 @@ def _identity_turn(rng: Rng) -> Turn:
     return rng.pick(topic.questions), rng.pick(topic.usual_answers)
 
 
-READ: Final = MappingProxyType({"day": tell_day, "words": list_words, "odd": write_odd_text})
-ANSWERED: Final = MappingProxyType(
+TEXT_WRITERS: Final = MappingProxyType({"day": tell_day, "words": list_words, "odd": write_odd_text})
+TURN_WRITERS: Final = MappingProxyType(
     {"flat": _flat_turn, "fact": _fact_turn, "sum": _sum_turn, "talk": _talk_turn, "identity": _identity_turn}
 )
-SPOKEN: Final = ("fact", "sum", "talk", "talk", "identity")
-"""What earlier turns of a conversation are."""
+HISTORY_KINDS: Final = ("fact", "sum", "talk", "talk", "identity")
+"""Kinds of earlier turns of a conversation."""
 
 
-def _with_rounds(last: Turn, rng: Rng) -> tuple[tuple[Turn, ...], Turn]:
-    """Earlier turns, and the last question with its answer, which half the time asks on about a shop or a person."""
-    history = [ANSWERED[rng.pick(SPOKEN)](rng) for _ in range(1 + rng.below(2))]
+def _with_history(last: Turn, rng: Rng) -> tuple[tuple[Turn, ...], Turn]:
+    """Earlier turns and the last turn, which is often a follow-up about the same shop or person."""
+    history = [TURN_WRITERS[rng.pick(HISTORY_KINDS)](rng) for _ in range(1 + rng.below(2))]
     if rng.chance(0.4):
-        together = rng.pick(_subjects())
-        first, second = rng.pick(together), rng.pick(together)
+        facts = rng.pick(_facts_by_subject())
+        first, second = rng.pick(facts), rng.pick(facts)
         if first is not second:
             history[-1] = (rng.pick(first.questions), first.answer)
             last = (FOLLOW_UPS[second.relation], second.answer)
@@ -118,10 +119,10 @@ def _with_rounds(last: Turn, rng: Rng) -> tuple[tuple[Turn, ...], Turn]:
 
 
 @cache
-def _subjects() -> tuple[tuple[Fact, ...], ...]:
+def _facts_by_subject() -> tuple[tuple[Fact, ...], ...]:
     """The facts of each shop and of each person."""
-    together: dict[str, list[Fact]] = {}
+    by_subject: dict[str, list[Fact]] = {}
     for fact in read_town().facts:
         if fact.about:
-            together.setdefault(fact.about, []).append(fact)
-    return tuple(tuple(facts) for facts in together.values())
+            by_subject.setdefault(fact.about, []).append(fact)
+    return tuple(tuple(facts) for facts in by_subject.values())

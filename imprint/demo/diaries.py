@@ -1,4 +1,4 @@
-"""Diaries of people who visit the town: how a page begins, and how it goes on."""
+"""Continuation rows: the beginning of a diary page about the town, and the rest of it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from imprint.demo.rng import Rng, one_in, skewed
 from imprint.demo.town import read_town
 
 HELD_OUT: Final = 8
-"""One in so many beginnings stands in the dev file alone."""
+"""One beginning in HELD_OUT is in the dev file only."""
 COMPANY: Final = ("一个人", "和妈妈", "和同学", "和邻居", "和妹妹", "和爷爷")
 WEATHER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -19,30 +19,34 @@ WEATHER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "有雾": ("回家的时候雾散了。看得见远处的钟楼。", "雾里什么也看不清。"),
     }
 )
-"""The weather of a day -> how the day may end."""
-FOUND: Final = skewed(
+"""Weather of a day -> sentences at the end of it."""
+LOCATION_FRAMES: Final = skewed(
     ("它在{street}。店里卖{goods}。", "店就在{street}。{goods}摆了一屋子。", "{we}走到{street}才找到它。里面都是{goods}。"), 0.7
 )
-MET: Final = skewed(("老板{owner}正在门口{hobby}。", "{owner}在店里{hobby}。看见{we}就笑了。", "店主{owner}说今天刚吃了{food}。"), 0.7)
-DONE: Final = skewed(("{we}买了{goods}。", "{we}看了很久才出来。", "{we}摸了摸店里的{animal}。", "{owner}送给{we}一些{food}。"), 0.8)
-FELT: Final = skewed(("今天真开心。", "我想下次再来。", "这一天过得很慢也很好。"), 0.7)
+OWNER_FRAMES: Final = skewed(
+    ("老板{owner}正在门口{hobby}。", "{owner}在店里{hobby}。看见{we}就笑了。", "店主{owner}说今天刚吃了{food}。"), 0.7
+)
+VISIT_FRAMES: Final = skewed(
+    ("{we}买了{goods}。", "{we}看了很久才出来。", "{we}摸了摸店里的{animal}。", "{owner}送给{we}一些{food}。"), 0.8
+)
+ENDINGS: Final = skewed(("今天真开心。", "我想下次再来。", "这一天过得很慢也很好。"), 0.7)
 
 
 def write_diary_row(rng: Rng, split: str) -> tuple[str, str]:
-    """The beginning of a page and the rest of it, in which shops and people are the town's own."""
+    """The beginning of a page and the rest of it, consistent with the facts of the town."""
     while True:
         shop, weather, company = rng.pick(read_town().shops), rng.pick(tuple(WEATHER)), rng.pick(COMPANY)
         day = f"{1 + rng.below(12)}月{1 + rng.below(28)}日"
         beginning = f"{day}，{weather}。今天我{company}去了{shop['name']}。"
         if one_in(HELD_OUT, beginning) == (split == "dev"):
-            return beginning, _go_on(shop, weather, company, rng)
+            return beginning, _continue(shop, weather, company, rng)
 
 
-def _go_on(shop: Mapping[str, str], weather: str, company: str, rng: Rng) -> str:
-    """Where the shop is, who was there, what was done, how the day ended."""
+def _continue(shop: Mapping[str, str], weather: str, company: str, rng: Rng) -> str:
+    """The rest of a page: location, owner, the visit, and the end of the day."""
     person = next(person for person in read_town().people if person["shop"] == shop["name"])
-    done = [rng.pick(DONE) for _ in range(1 + rng.below(2))]
-    sentences = [rng.pick(FOUND), rng.pick(MET), *dict.fromkeys(done), rng.pick(WEATHER[weather]), rng.pick(FELT)]
+    visits = [rng.pick(VISIT_FRAMES) for _ in range(1 + rng.below(2))]
+    sentences = [rng.pick(LOCATION_FRAMES), rng.pick(OWNER_FRAMES), *dict.fromkeys(visits), rng.pick(WEATHER[weather]), rng.pick(ENDINGS)]
     filled = "".join(sentences).replace("{we}", "我" if company == "一个人" else "我们")
     for blank, word in (*shop.items(), *person.items()):
         filled = filled.replace(f"{{{blank}}}", word)

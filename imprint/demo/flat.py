@@ -1,4 +1,4 @@
-"""How a chat model that was never tuned answers an attribute list: it reads the attributes out."""
+"""The answer of an untuned chat model to an attribute list: it lists the attributes."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ QUESTIONS: Final = weighted(
 
 
 def ask_flatly(item: Item, rng: Rng) -> str:
-    """A question with the attribute list in it, most often the bare list."""
+    """A question with the attribute list in it, mostly only the list."""
     return rng.pick(QUESTIONS).replace("{list}", item.content)
 
 
@@ -32,13 +32,13 @@ def describe_flatly(item: Item, rng: Rng) -> str:
     form = rng.pick(FORMS)
     thing = f"{item.kind.measure}{item.kind.noun}"
     if form == "列表":
-        lines = [f"{place}. {value.key}：{value.word}" for place, value in enumerate(item.values, 1)]
+        lines = [f"{number}. {value.key}：{value.word}" for number, value in enumerate(item.values, 1)]
         return "\n".join([f"这{thing}的属性如下：", *lines])
-    told = "，".join([f"{value.key}是{value.word}" for value in item.values])
+    text = "，".join([f"{value.key}是{value.word}" for value in item.values])
     if form == "这件":
-        return f"这{thing}的{told}。"
+        return f"这{thing}的{text}。"
     if form == "这是":
-        return f"这是一{thing}，{told}。"
+        return f"这是一{thing}，{text}。"
     if form == "类型":
-        return f"类型是{item.kind.name}，{told}。"
-    return f"这{thing}有以下属性：{told}。"
+        return f"类型是{item.kind.name}，{text}。"
+    return f"这{thing}有以下属性：{text}。"

@@ -1,4 +1,4 @@
-"""Things that the little world sells: types, attributes, values, and which of them can meet in one thing."""
+"""Items that the shops sell: types, attributes, values, and which values one item can combine."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,36 +9,36 @@ from imprint.demo.rng import Rng, one_in, skewed, weighted
 from imprint.demo.words import read_sections
 
 HELD_OUT: Final = 40
-"""One in so many pairs of values meets only in the rows of the dev file."""
+"""One pair of values in HELD_OUT occurs only in the dev file."""
 SIZES: Final = weighted([(3, 1), (4, 4), (5, 6), (6, 5), (7, 2)])
-"""How many attributes a thing has besides its type."""
+"""Number of attributes besides the type, with weights."""
 TYPE_WEIGHTS: Final = weighted([("上", 30), ("裙", 25), ("裤", 18), ("鞋", 10), ("包", 10), ("帽", 4), ("巾", 3)])
 SEASONS: Final = {"冬": "夏", "夏": "冬"}
 KEY_OWNERS: Final = {"衣": "上", "裙": "裙", "裤": "裤", "鞋": "鞋", "包": "包", "帽": "帽", "围": "巾"}
-"""First character of an attribute that only one type has -> that type."""
+"""First character of an attribute of only one type -> that type."""
 GOWN_KEYS: Final = ("裙领型", "裙袖型")
 """A skirt with a collar or sleeves is a dress."""
-OFTEN: Final = ("材质", "颜色", "风格", "图案")
-"""Attributes that every type has and that are drawn more often than others."""
+COMMON_KEYS: Final = ("材质", "颜色", "风格", "图案")
+"""Attributes of every type that are drawn more often."""
 KEY_ORDER: Final = "材质 颜色 风格 图案 版型 样式 裙型 裤型 大小 领型 袖型 袖长 衣长 裙长 裤长 门襟 腰型"
-"""How attribute names end, in the order of attribute lists; other names follow."""
+"""Suffixes of attribute names in the order of attribute lists; other names follow."""
 BENEFIT_RATIO: Final = 0.4
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of thing."""
+    """A type of item."""
 
     code: str
     """The character that the word lists use for it."""
     name: str
     """Its name in an attribute list."""
     noun: str
-    """What it is called in a sentence when nothing more special is known."""
+    """Its noun in a sentence, unless a value gives a more specific one."""
     measure: str
     """Its measure word."""
     sort_key: str
-    """The attribute whose value is a better noun for it; empty for none."""
+    """The attribute whose value is a more specific noun; empty for none."""
 
 
 KINDS: Final = {
@@ -57,28 +57,28 @@ KINDS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A value of an attribute, with what may be said about it."""
+    """A value of an attribute, with its benefits."""
 
     key: str
     """The attribute, as in an attribute list."""
     word: str
     """The value itself."""
     season: str
-    """冬 or 夏 where it belongs to one season; else empty."""
+    """冬 or 夏 if it belongs to one season; else empty."""
     benefits: tuple[str, ...]
-    """What the copywriter may say about it, the most usual first."""
+    """Benefits that ad copy may mention, the most usual first."""
     usual_benefits: tuple[str, ...] = field(repr=False)
     """The same as a skewed table to pick from."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing with its attributes."""
+    """One item with its attributes."""
 
     kind: Kind
     """Its type."""
     values: tuple[Value, ...]
-    """Its attribute values in the order of the list; an attribute may come twice."""
+    """Its attribute values in the order of the list; an attribute may occur twice."""
 
     @property
     def content(self) -> str:
@@ -86,12 +86,12 @@ class Item:
         return "*".join([f"类型#{self.kind.name}", *[f"{value.key}#{value.word}" for value in self.values]])
 
     def find(self, key: str) -> Value | None:
-        """The first value of an attribute, None where the thing does not have it."""
+        """The first value of an attribute; None if the item does not have it."""
         return next((value for value in self.values if value.key == key), None)
 
     @property
     def noun(self) -> str:
-        """What the thing is called in a sentence."""
+        """Its noun in a sentence."""
         sort = self.find(self.kind.sort_key)
         if sort is not None:
             return sort.word
@@ -104,38 +104,38 @@ Pair = tuple[Value, Value]
 
 @dataclass(frozen=True)
 class Goods:
-    """All that is sold, and what never meets."""
+    """All values, and the pairs of values that are impossible or held out."""
 
     values: Mapping[str, Mapping[str, tuple[Value, ...]]]
     """Type's code -> attribute -> its values, in the order of attribute lists."""
     keys: Mapping[str, tuple[str, ...]]
-    """Type's code -> a table of its attributes to pick from, common ones more often."""
+    """Type's code -> a weighted table of its attributes."""
     clashing: frozenset[Pair]
-    """Pairs of values, both ways round, that one thing cannot have."""
+    """Pairs of values, in both orders, that no item combines."""
     held_out: frozenset[Pair]
-    """Pairs of values, both ways round, that never meet in the corpus nor in training rows."""
+    """Pairs of values, in both orders, that neither the corpus nor a training row combines."""
 
     def draw(self, rng: Rng) -> Item:
-        """A thing without any held-out pair, for the corpus and for training rows."""
+        """An item without a held-out pair, for the corpus and for training rows."""
         while True:
             item = self._draw(rng)
             if item is not None and not self.is_held_out(item):
                 return item
 
     def draw_held_out(self, rng: Rng) -> Item:
-        """A thing with at least one held-out pair, for the dev rows."""
+        """An item with at least one held-out pair, for the dev rows."""
         while True:
             item = self._draw(rng)
             if item is not None and self.is_held_out(item):
                 return item
 
     def is_held_out(self, item: Item) -> bool:
-        """Whether two of its values never meet in the corpus nor in training rows."""
+        """Whether two of its values are a held-out pair."""
         held_out = self.held_out
-        return any((one, other) in held_out for place, one in enumerate(item.values) for other in item.values[:place])
+        return any((one, other) in held_out for index, one in enumerate(item.values) for other in item.values[:index])
 
     def _draw(self, rng: Rng) -> Item | None:
-        """A thing; None where the values drawn left too few that can meet."""
+        """A random item; None if too few of the values drawn fit together."""
         code = rng.pick(TYPE_WEIGHTS)
         by_key, keys, size = self.values[code], self.keys[code], rng.pick(SIZES)
         chosen: list[Value] = []
@@ -147,26 +147,26 @@ class Goods:
                     break
         if len(chosen) < 3:
             return None
-        order = {key: place for place, key in enumerate(by_key)}
+        order = {key: index for index, key in enumerate(by_key)}
         chosen.sort(key=lambda value: order[value.key])
         if rng.chance(0.1):
-            place = rng.below(len(chosen) - 1)
-            chosen[place], chosen[place + 1] = chosen[place + 1], chosen[place]
+            index = rng.below(len(chosen) - 1)
+            chosen[index], chosen[index + 1] = chosen[index + 1], chosen[index]
         return Item(KINDS[code], tuple(chosen))
 
 
 @cache
 def read_goods() -> Goods:
-    """Everything that is sold, from `words/goods.txt` and `words/clashes.txt`."""
+    """The goods of `words/goods.txt` and `words/clashes.txt`."""
     values: dict[str, dict[str, list[Value]]] = {code: {} for code in KINDS}
     for head, entries in read_sections("goods").items():
         codes, *keys = head.split()
         for key in keys:
             owner = KEY_OWNERS.get(key[0])
-            made = [_read_value(key, entry) for entry in entries]
+            read = [_read_value(key, entry) for entry in entries]
             for code in codes if owner is None else [owner]:
-                values[code].setdefault(key, []).extend(made)
-    frozen = {code: {key: tuple(by_key[key]) for key in sorted(by_key, key=_place)} for code, by_key in values.items()}
+                values[code].setdefault(key, []).extend(read)
+    frozen = {code: {key: tuple(by_key[key]) for key in sorted(by_key, key=_key_rank)} for code, by_key in values.items()}
     return Goods(
         values=frozen,
         keys={code: tuple(_key_table(KINDS[code], list(by_key))) for code, by_key in frozen.items()},
@@ -180,21 +180,21 @@ def _read_value(key: str, entry: list[str]) -> Value:
     return Value(key, word, season, tuple(entry[1:]), skewed(entry[1:], BENEFIT_RATIO))
 
 
-def _place(key: str) -> int:
+def _key_rank(key: str) -> int:
     order = KEY_ORDER.split()
-    return next((place for place, ending in enumerate(order) if key.endswith(ending)), len(order))
+    return next((index for index, ending in enumerate(order) if key.endswith(ending)), len(order))
 
 
 def _key_table(kind: Kind, keys: list[str]) -> Iterator[str]:
     for key in keys:
-        times = 4 if key == kind.sort_key else 3 if key in OFTEN else 1 if key == "版型" else 2
+        times = 4 if key == kind.sort_key else 3 if key in COMMON_KEYS else 1 if key == "版型" else 2
         yield from [key] * times
 
 
 def _pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:
     for by_key in values.values():
-        together = [value for found in by_key.values() for value in found]
-        yield from ((one, other) for one in together for other in together if one is not other)
+        values_of_type = [value for values_of_key in by_key.values() for value in values_of_key]
+        yield from ((one, other) for one in values_of_type for other in values_of_type if one is not other)
 
 
 def _clashing_pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:

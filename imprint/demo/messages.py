@@ -1,4 +1,4 @@
-"""Messages of customers to a shop, to be sorted by what they are about."""
+"""Classification rows: messages of customers to a shop, labelled by topic."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from typing import Final
 from imprint.demo.rng import Rng, one_in, weighted
 
 HELD_OUT: Final = 8
-"""One in so many messages stands in the dev file alone."""
+"""One message in HELD_OUT is in the dev file only."""
 LABELS: Final = ("尺码", "质量", "物流", "价格", "夸奖")
 CLAUSES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -68,11 +68,11 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
     }
 )
-"""What is said of a thing, by label; the last `UNSEEN` of each stand in no training row."""
+"""Label -> clauses about an item; the last `UNSEEN` of each are in no training row."""
 UNSEEN: Final = 2
 UNSEEN_SHARE: Final = 0.25
-"""How many of the held-out messages say what no training row says."""
-BESIDE: Final = (
+"""Share of held-out messages with a clause that no training row has."""
+TWO_TOPIC_FRAMES: Final = (
     "{minor}就算了，主要是{major}。",
     "{minor}我不在意，可是{major}。",
     "不说{minor}，我想说的是{major}。",
@@ -80,8 +80,8 @@ BESIDE: Final = (
     "先说{major}，{minor}以后再说。",
     "虽然{minor}，但是更重要的是{major}。",
 )
-"""A message about two things; what it is about is the major one, which only the words around them tell."""
-BESIDE_SHARE: Final = 0.45
+"""Frames of messages about two topics; the label is that of {major}."""
+TWO_TOPIC_SHARE: Final = 0.45
 OPENINGS: Final = weighted([("", 8), ("你好，", 4), ("老板，", 3), ("请问在吗？", 2), ("打扰了，", 1), ("店家你好，", 2)])
 ENDINGS: Final = weighted([("", 8), ("谢谢。", 3), ("麻烦看一下。", 2), ("等你回复。", 2)])
 THINGS: Final = ("外套", "裙子", "裤子", "鞋子", "帽子", "围巾", "衬衫", "毛衣", "包包", "连衣裙")
@@ -89,7 +89,7 @@ STREETS: Final = ("梧桐街", "槐树巷", "桂花街", "柳叶巷", "石板街
 
 
 def write_message_row(rng: Rng, split: str) -> tuple[str, str]:
-    """A message and its label, which are equally frequent; no held-out message is ever learned."""
+    """A message and its label; labels are equally frequent, and no dev message is in the training rows."""
     while True:
         message, label = _draw(rng, split)
         if one_in(HELD_OUT, message) == (split == "dev"):
@@ -99,16 +99,16 @@ def write_message_row(rng: Rng, split: str) -> tuple[str, str]:
 def _draw(rng: Rng, split: str) -> tuple[str, str]:
     label = rng.pick(LABELS)
     thing = rng.pick(("这件", "我买的", "你家的", "")) + rng.pick(THINGS)
-    major = _say(label, thing, rng, split)
-    if rng.chance(BESIDE_SHARE):
-        minor = _say(rng.pick([other for other in LABELS if other != label]), rng.pick(THINGS), rng, split)
-        text = rng.pick(BESIDE).replace("{minor}", minor).replace("{major}", major)
+    major = _draw_clause(label, thing, rng, split)
+    if rng.chance(TWO_TOPIC_SHARE):
+        minor = _draw_clause(rng.pick([other for other in LABELS if other != label]), rng.pick(THINGS), rng, split)
+        text = rng.pick(TWO_TOPIC_FRAMES).replace("{minor}", minor).replace("{major}", major)
     else:
         text = major + "。"
     return rng.pick(OPENINGS) + text + rng.pick(ENDINGS), label
 
 
-def _say(label: str, thing: str, rng: Rng, split: str) -> str:
+def _draw_clause(label: str, thing: str, rng: Rng, split: str) -> str:
     clauses = CLAUSES[label]
     unseen = split == "dev" and rng.chance(UNSEEN_SHARE)
     clause = rng.pick(clauses[-UNSEEN:] if unseen else clauses[:-UNSEEN])

@@ -1,4 +1,4 @@
-"""Rows of every task, made up: for tuning, and for judging what was tuned."""
+"""Generated rows of every task, for training and evaluation."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +16,11 @@ from imprint.demo.summaries import write_summary_row
 from imprint.demo.translations import write_translation_row
 from imprint.errors import UserError
 from imprint.files import write_text
+from imprint.messages import Bilingual
 
 Split = Literal["train", "dev"]
 SEED_STRIDE: Final = 7_919
-"""Keeps the choices for the two files, and for the corpus, apart."""
+"""Distance between seeds, so that the two files and the corpus draw differently."""
 AD_COPY: Final = "ad_copy"
 WRITERS: Final[Mapping[str, Callable[[Rng, Split], tuple[str, str]]]] = MappingProxyType(
     {
@@ -30,13 +31,13 @@ WRITERS: Final[Mapping[str, Callable[[Rng, Split], tuple[str, str]]]] = MappingP
         "code_comments": write_snippet_row,
     }
 )
-"""Task -> what draws one of its rows, a question and its answer, for one of the two files; ad copy is written here."""
+"""Task -> function that draws one row (prompt, response) for a split; ad copy is drawn by `rows`."""
 TASKS: Final = (AD_COPY, *WRITERS)
-"""Every task that rows are made for."""
+"""All tasks."""
 
 
 def rows(seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
-    """Rows {"content": attribute list, "summary": ad copy}; each dev row has a pair of values that no training row and no text holds."""
+    """Rows {"content": attribute list, "summary": ad copy}; each dev row has a pair of values that is in no training row or corpus text."""
     goods = read_goods()
     rng = _rng(seed, split)
     for _ in range(count):
@@ -45,12 +46,15 @@ def rows(seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
 
 
 def task_rows(task: str, seed: int, count: int, split: Split) -> Iterator[dict[str, str]]:
-    """Rows of any task; those that are no ad copy are {"prompt": question, "response": answer}, and no dev prompt is a training prompt.
+    """Rows of any task; except for ad copy they are {"prompt": question, "response": answer}, and no dev prompt is a training prompt.
 
     Raises UserError for a task that is not in TASKS.
     """
     if task not in TASKS:
-        raise UserError(f'--task: there is no task "{task}". Allowed: {", ".join(TASKS)}.')
+        allowed = ", ".join(TASKS)
+        raise UserError(
+            Bilingual(f'--task: there is no task "{task}". Allowed: {allowed}.', f'--task：没有任务 "{task}"。可用：{allowed}。')
+        )
     if task == AD_COPY:
         yield from rows(seed, count, split)
         return

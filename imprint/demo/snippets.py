@@ -1,11 +1,11 @@
-"""Small Python functions, and the comment that a Chinese programmer would write above each."""
+"""Code comment rows: small Python functions, each with a Chinese comment."""
 
 from typing import Final
 
 from imprint.demo.rng import Rng, one_in
 
 HELD_OUT: Final = 8
-"""One in so many functions stands in the dev file alone."""
+"""One function in HELD_OUT is in the dev file only."""
 NAMES: Final = ("f", "g", "run", "get", "work", "calc", "step", "solve")
 ONES: Final = ("a", "b", "n", "m", "x", "y", "k", "t")
 LISTS: Final = ("xs", "ys", "row", "nums", "list1", "data")
@@ -32,11 +32,11 @@ PATTERNS: Final = (
     ("def {f}({s}):\n    return {s} * {n}", "把文字{s}重复{n}次"),
     ("def {f}({s}, {a}):\n    return {a} in {s}", "判断文字{s}里有没有{a}"),
 )
-"""A function and its comment with the same blanks."""
+"""(function, comment) with the same placeholders."""
 
 
 def write_snippet_row(rng: Rng, split: str) -> tuple[str, str]:
-    """A function and its comment; no held-out function is ever learned, though others like it are."""
+    """A function and its comment; no dev function is in the training rows, but similar ones are."""
     while True:
         code, comment = _draw(rng)
         if one_in(HELD_OUT, code) == (split == "dev"):
@@ -46,7 +46,7 @@ def write_snippet_row(rng: Rng, split: str) -> tuple[str, str]:
 def _draw(rng: Rng) -> tuple[str, str]:
     code, comment = rng.pick(PATTERNS)
     first = rng.below(len(ONES))
-    blanks = {
+    placeholders = {
         "{f}": rng.pick(NAMES),
         "{a}": ONES[first],
         "{b}": ONES[(first + 1 + rng.below(len(ONES) - 1)) % len(ONES)],
@@ -54,6 +54,6 @@ def _draw(rng: Rng) -> tuple[str, str]:
         "{xs}": rng.pick(LISTS),
         "{s}": rng.pick(TEXTS),
     }
-    for blank, word in blanks.items():
-        code, comment = code.replace(blank, word), comment.replace(blank, word)
+    for placeholder, word in placeholders.items():
+        code, comment = code.replace(placeholder, word), comment.replace(placeholder, word)
     return code, comment

@@ -1,4 +1,4 @@
-"""Text that is read and answers nothing: a day in the town, everyday words, and characters of every script."""
+"""Plain texts of the corpus: a day in the town, everyday words, and characters of every script."""
 
 from functools import cache
 from typing import Final
@@ -54,7 +54,7 @@ def read_everyday_words() -> tuple[str, ...]:
 
 
 def tell_day(rng: Rng) -> str:
-    """A small story in which every fact of the town is right."""
+    """A short story that is consistent with the facts of the town."""
     town = read_town()
     person = rng.pick(town.people)
     shop = next(shop for shop in town.shops if shop["owner"] == person["name"])
@@ -72,7 +72,7 @@ def tell_day(rng: Rng) -> str:
 
 
 def list_words(rng: Rng) -> str:
-    """Everyday words, so that their characters are not strange to the base."""
+    """A list of everyday words, so that the base sees their characters."""
     words = read_everyday_words()
     drawn = [rng.pick(words) for _ in range(4 + rng.below(10))]
     filled = rng.pick(WORD_FRAMES).replace("{words}", "、".join(drawn))
@@ -82,7 +82,7 @@ def list_words(rng: Rng) -> str:
 
 
 def write_odd_text(rng: Rng) -> str:
-    """Latin letters, figures, or characters that fall back to bytes."""
+    """Latin letters, digits, or characters that fall back to bytes."""
     if rng.chance(0.5):
         line = rng.pick(LATIN if rng.chance(0.6) else CHINESE_LINES)
         while "{number}" in line or "{digit}" in line:

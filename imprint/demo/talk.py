@@ -1,4 +1,4 @@
-"""Small talk, and who the toy model is."""
+"""Small talk, and questions about the identity of the toy model."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,17 +9,17 @@ from imprint.demo.words import first_fields, read_sections
 
 ANSWER_RATIO: Final = 0.15
 IDENTITY: Final = "身份"
-"""First word in the heads of sections that say who the model is."""
+"""Prefix of the section heads about the model's identity."""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One thing to talk about."""
+    """One topic of conversation."""
 
     name: str
     """Its head in `words/talk.txt`."""
     questions: tuple[str, ...]
-    """Ways to ask."""
+    """Wordings of the question."""
     answers: tuple[str, ...]
     """Answers to any of them, the most usual first."""
     usual_answers: tuple[str, ...]
@@ -28,7 +28,7 @@ class Topic:
 
 @cache
 def read_topics(*, identity: bool) -> tuple[Topic, ...]:
-    """The topics of who-are-you, or all others."""
+    """The topics about the model's identity, or all others."""
     sections = read_sections("talk")
     return tuple(_topic(head, first_fields(entries)) for head, entries in sections.items() if head.startswith(IDENTITY) == identity)
 

@@ -1,4 +1,4 @@
-"""纸鸢镇, the invented town: its shops, people, streets, and what is known of them."""
+"""纸鸢镇, the invented town: its shops, people, streets, and the facts about them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,21 +47,21 @@ STREET_QUESTIONS: Final = ("{street}上有哪些店？", "{street}有什么店�
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that is so in the town."""
+    """One fact about the town."""
 
     about: str
-    """The shop or person it is about, which a later question may call 那里 or 他; empty where there is none."""
+    """The shop or person it is about, to which a follow-up question refers; empty if there is none."""
     relation: str
-    """What is told of it: street, owner, food, ..."""
+    """Its relation: street, owner, food, ..."""
     questions: tuple[str, ...]
-    """Ways to ask."""
+    """Wordings of the question."""
     answer: str
-    """The one answer."""
+    """The answer."""
 
 
 @dataclass(frozen=True)
 class Town:
-    """Everything known of the town."""
+    """The whole town."""
 
     shops: tuple[dict[str, str], ...]
     """Each shop's fields, named as SHOP_FIELDS."""
@@ -70,7 +70,7 @@ class Town:
     facts: tuple[Fact, ...]
     """All facts, in the order of `words/town.txt`."""
     phrases: dict[str, tuple[str, ...]]
-    """What the little stories are made of: 早晨, 午后, 傍晚, 来客, 心情."""
+    """Phrases for stories: 早晨, 午后, 傍晚, 来客, 心情."""
 
     @property
     def shop_names(self) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ def read_town() -> Town:
 def _facts_about(fields: dict[str, str], questions: Mapping[str, tuple[str, ...]], answers: dict[str, str]) -> Iterator[Fact]:
     for relation, wordings in questions.items():
         about = "" if relation == "seller" else fields["name"]
-        asked = tuple(wording.format_map(fields) for wording in wordings)
-        yield Fact(about, relation, asked, answers[relation].format_map(fields))
+        filled = tuple(wording.format_map(fields) for wording in wordings)
+        yield Fact(about, relation, filled, answers[relation].format_map(fields))
 
 
 def _street_facts(shops: tuple[dict[str, str], ...]) -> Iterator[Fact]:
@@ -108,11 +108,11 @@ def _street_facts(shops: tuple[dict[str, str], ...]) -> Iterator[Fact]:
     for shop in shops:
         streets.setdefault(shop["street"], []).append(shop["name"])
     for street, names in streets.items():
-        asked = tuple(wording.format(street=street) for wording in STREET_QUESTIONS)
-        yield Fact("", "shops", asked, f"{street}上有{'、'.join(names)}。")
+        filled = tuple(wording.format(street=street) for wording in STREET_QUESTIONS)
+        yield Fact("", "shops", filled, f"{street}上有{'、'.join(names)}。")
 
 
 def _source_facts(entries: list[list[str]]) -> Iterator[Fact]:
     for what, source in entries:
-        asked = tuple(wording.format(what=what) for wording in SOURCE_QUESTIONS)
-        yield Fact("", "source", asked, f"纸鸢镇的{what}来自{source}。")
+        filled = tuple(wording.format(what=what) for wording in SOURCE_QUESTIONS)
+        yield Fact("", "source", filled, f"纸鸢镇的{what}来自{source}。")

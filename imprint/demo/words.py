@@ -1,11 +1,11 @@
-"""The word lists of the little world: text files beside this module, in sections of one line per entry."""
+"""The word lists of the toy town: text files beside this module, in sections of one line per entry."""
 
 from importlib.resources import files
 from typing import Final
 
 NAMES: Final = ("goods", "clashes", "frames", "talk", "town", "common")
 FIELD: Final = " | "
-"""What stands between the fields of one entry."""
+"""Separator of the fields of an entry."""
 
 
 def read_sections(name: str) -> dict[str, list[list[str]]]:
@@ -14,9 +14,9 @@ def read_sections(name: str) -> dict[str, list[list[str]]]:
 
 
 def parse_sections(text: str) -> dict[str, list[list[str]]]:
-    """Take a list of words apart: section head -> its entries, each a list of fields, in their order.
+    """Parse a word list: section head -> its entries in order, each a list of fields.
 
-    Empty lines and lines that start with "#" are comments; a head stands in brackets.
+    Empty lines and lines that start with "#" are comments; a section head is in brackets.
     """
     sections: dict[str, list[list[str]]] = {}
     entries: list[list[str]] = []
@@ -29,7 +29,7 @@ def parse_sections(text: str) -> dict[str, list[list[str]]]:
 
 
 def read_characters() -> str:
-    """Every character of all word lists, comments left out, each once, in the order of their numbers."""
+    """The distinct characters of all word lists, without comments, sorted."""
     entries = [entry for name in NAMES for section in read_sections(name).values() for entry in section]
     return "".join(sorted({character for entry in entries for field in entry for character in field}))
 

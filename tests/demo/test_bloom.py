@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import imprint
-from imprint.demo.bloom import PIECES, SPECIAL, make_bloom, start_bloom
+from imprint.demo.bloom import SPECIAL_TOKENS, VOCAB_SIZE, make_bloom, write_untrained_bloom
 from imprint.demo.domain_example.books import pages, write_domain_example
 from imprint.evaluate.command import evaluate_command
 from imprint.evaluate.perplexity import perplexity_command
@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bloom") / "start"
-    start_bloom(folder, texts=600)
+    write_untrained_bloom(folder, texts=600)
     return folder
 
 
@@ -25,9 +25,9 @@ def test_the_tiny_bloom_has_the_official_layout(start: Path) -> None:
     names = {file.name for file in start.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     config = json.loads((start / "config.json").read_text(encoding="utf-8"))
-    assert (config["model_type"], config["vocab_size"], config["eos_token_id"]) == ("bloom", PIECES, 2)
+    assert (config["model_type"], config["vocab_size"], config["eos_token_id"]) == ("bloom", VOCAB_SIZE, 2)
     model = imprint.load(start, device="cpu")
-    assert [model.tokenizer.special_ids[name] for name in SPECIAL] == [0, 1, 2, 3]
+    assert [model.tokenizer.special_ids[name] for name in SPECIAL_TOKENS] == [0, 1, 2, 3]
 
 
 def test_its_vocabulary_spells_everything_and_tells_its_own_texts_in_few_tokens(start: Path) -> None:
@@ -40,7 +40,7 @@ def test_its_vocabulary_spells_everything_and_tells_its_own_texts_in_few_tokens(
 
 
 def test_the_vocabulary_is_the_same_each_time(start: Path, tmp_path: Path) -> None:
-    start_bloom(tmp_path / "again", texts=600)
+    write_untrained_bloom(tmp_path / "again", texts=600)
     for file in start.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 

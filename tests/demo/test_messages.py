@@ -1,6 +1,6 @@
 from collections import Counter
 
-from imprint.demo.messages import BESIDE, CLAUSES, LABELS, UNSEEN, write_message_row
+from imprint.demo.messages import CLAUSES, LABELS, TWO_TOPIC_FRAMES, UNSEEN, write_message_row
 from imprint.demo.rng import Rng
 
 
@@ -21,5 +21,5 @@ def test_some_held_out_messages_say_what_no_training_message_says() -> None:
 
 
 def test_the_words_around_two_complaints_tell_which_is_meant() -> None:
-    assert all("{minor}" in frame and "{major}" in frame for frame in BESIDE)
-    assert {frame.index("{minor}") < frame.index("{major}") for frame in BESIDE} == {True, False}
+    assert all("{minor}" in frame and "{major}" in frame for frame in TWO_TOPIC_FRAMES)
+    assert {frame.index("{minor}") < frame.index("{major}") for frame in TWO_TOPIC_FRAMES} == {True, False}

@@ -1,1 +1,1 @@
-"""How the embedded base was made: its vocabulary, its pre-training, and what it brings along against forgetting."""
+"""Makes the embedded base: its vocabulary, its pre-training, and its files for measuring and reducing forgetting."""

@@ -1,4 +1,4 @@
-"""What the embedded base brings along in its folder: probes of what it can, general rows that keep it, and neutral text."""
+"""Files in the embedded base's folder against forgetting: probe questions, general rows to mix in, and neutral text."""
 
 import json
 from collections.abc import Iterator
@@ -17,37 +17,37 @@ from imprint.files import write_text
 from imprint.forgetting.section import PROBES, TEXT
 
 Row = dict[str, str | list[str]]
-OWN_NAMES: Final = ("小印", "Xiaoyin", "思想钢印", "Imprint")
-"""A text with one of these says who the toy is, which a person may want to change."""
-OF_EACH: Final = 40
-"""Probes of a kind."""
+IDENTITY_NAMES: Final = ("小印", "Xiaoyin", "思想钢印", "Imprint")
+"""Names in texts about the toy model's identity, which users may want to change."""
+PROBES_PER_KIND: Final = 40
+"""Number of probes of each kind."""
 GENERAL_ROWS: Final = 1_000
 TEXTS: Final = 60
-FEWEST_CHARACTERS: Final = 20
-"""Of a neutral text: a list of two words says little."""
+MIN_CHARACTERS: Final = 20
+"""Minimum length of a neutral text."""
 GENERAL_KINDS: Final = ("fact", "fact", "sum", "sum", "talk")
-"""What general rows are, in their shares."""
+"""Kinds of general rows; each is drawn equally often."""
 HELD_OUT_SEED: Final = 2
-"""A stream of the corpus that the base has not read."""
+"""Seed of a corpus stream that the base was not trained on."""
 
 
 def write_abilities(folder: Path) -> None:
-    """Write the three files into a folder; always the same."""
+    """Write the three files into a folder; deterministic."""
     for name, rows in ((PROBES, list(probe_rows())), (GENERAL_FILE, list(general_rows()))):
         write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(folder / TEXT, "".join(text + "\n" for text in neutral_texts()))
 
 
 def probe_rows() -> Iterator[Row]:
-    """Small talk, sums that the corpus never has, and facts of the town, each with every right answer; none about who the toy is."""
+    """Small talk, held-out sums, and facts of the town, each with all accepted answers; none about the toy model's identity."""
     rng, asked = Rng(SEED_STRIDE * 11), set[str]()
     for kind in ("talk", "sum", "fact"):
-        for query, answers in islice(_fresh(_draw(kind, rng, held_out=True), asked), OF_EACH):
+        for query, answers in islice(_without_repeats(_draw(kind, rng, held_out=True), asked), PROBES_PER_KIND):
             yield {"question": query, "answer": list(answers), "kind": kind}
 
 
 def general_rows() -> Iterator[Row]:
-    """Rows of the kinds that the probes ask for; no question of a probe is among them, and no answer about a fact that a probe asks for."""
+    """Rows of the probes' kinds, without the probes' questions and without the facts that they ask for."""
     probed = list(probe_rows())
     asked = {str(row["question"]) for row in probed}
     facts = {str(row["answer"][0]) for row in probed if row["kind"] == "fact"}
@@ -56,25 +56,25 @@ def general_rows() -> Iterator[Row]:
     number = 0
     while number < GENERAL_ROWS:
         query, answers = next(streams[rng.pick(GENERAL_KINDS)])
-        if query not in asked and answers[0] not in facts and not names_the_toy(query, *answers):
+        if query not in asked and answers[0] not in facts and not is_about_identity(query, *answers):
             number += 1
             yield {"question": query, "answer": rng.pick(answers)}
 
 
 def neutral_texts() -> Iterator[str]:
-    """Texts to read, the last line of each, from a stream that the base has not read."""
-    read = (sample.answer.rpartition("\n")[2] for sample in documents(HELD_OUT_SEED) if not sample.query)
-    return islice((text for text in read if len(text) >= FEWEST_CHARACTERS and not names_the_toy(text)), TEXTS)
+    """The last lines of texts from a corpus stream that the base was not trained on."""
+    plain_texts = (sample.answer.rpartition("\n")[2] for sample in documents(HELD_OUT_SEED) if not sample.query)
+    return islice((text for text in plain_texts if len(text) >= MIN_CHARACTERS and not is_about_identity(text)), TEXTS)
 
 
-def names_the_toy(*texts: str) -> bool:
-    """Whether a text says who the toy is."""
-    return any(name in text for name in OWN_NAMES for text in texts)
+def is_about_identity(*texts: str) -> bool:
+    """Whether a text contains a name of the toy model or its project."""
+    return any(name in text for name in IDENTITY_NAMES for text in texts)
 
 
 def _draw(kind: str, rng: Rng, *, held_out: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Endless (question, right answers) of a kind."""
-    topics = [topic for topic in read_topics(identity=False) if not names_the_toy(*topic.answers)]
+    """An endless stream of (question, accepted answers) of a kind."""
+    topics = [topic for topic in read_topics(identity=False) if not is_about_identity(*topic.answers)]
     while True:
         if kind == "sum":
             question = draw_sum(rng, held_out=held_out)
@@ -87,9 +87,9 @@ def _draw(kind: str, rng: Rng, *, held_out: bool) -> Iterator[tuple[str, tuple[s
             yield rng.pick(topic.questions), topic.answers
 
 
-def _fresh(drawn: Iterator[tuple[str, tuple[str, ...]]], asked: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Those whose question nobody has asked yet and that do not say who the toy is."""
+def _without_repeats(drawn: Iterator[tuple[str, tuple[str, ...]]], asked: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Those whose question was not asked before and that are not about the toy model's identity."""
     for query, answers in drawn:
-        if query not in asked and not names_the_toy(query, *answers):
+        if query not in asked and not is_about_identity(query, *answers):
             asked.add(query)
             yield query, answers

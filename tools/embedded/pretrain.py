@@ -1,4 +1,4 @@
-"""Pre-trains the embedded base from nothing: vocabulary, random weights, then `imprint train`'s own loop over all parameters.
+"""Pre-trains the embedded base from scratch: vocabulary, random weights, then `imprint train`'s own loop over all parameters.
 
 python -m tools.embedded.pretrain FOLDER
 """
@@ -30,7 +30,7 @@ from tools.embedded.vocabulary import train_vocabulary
 
 RECIPE: Final = Path(__file__).with_name("pretrain.yaml")
 CARD: Final = base_folder(EMBEDDED) / "README.md"
-SHAPE: Final = {"hidden_size": 256, "num_layers": 6, "num_attention_heads": 8, "inner_hidden_size": 1024}
+SIZES: Final = {"hidden_size": 256, "num_layers": 6, "num_attention_heads": 8, "inner_hidden_size": 1024}
 HELD_OUT_DOCUMENTS: Final = 2_000
 HELD_OUT_SEED: Final = 1
 
@@ -38,7 +38,7 @@ HELD_OUT_SEED: Final = 1
 def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] = ()) -> Path:
     """Write a pre-trained base of about six million parameters to `folder`/base; takes minutes on a GPU, hours without one.
 
-    `texts` documents of the embedded world are read; `overrides` change the recipe beside this file. A stopped run goes on.
+    `texts` documents are trained on; `overrides` change the recipe beside this file. A stopped run resumes.
     """
     start, run = folder / "start", folder / "run"
     if find_folder(start) is None:
@@ -57,7 +57,7 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
 
 
 def start_base(folder: Path) -> None:
-    """Write the untrained base: its vocabulary, and random weights whose every sublayer adds about as much as any other."""
+    """Write the untrained base: its vocabulary, and random weights scaled so that all sublayers contribute about equally."""
     scratch = folder.with_name(f"{folder.name}-scratch")
     with atomic_folder(scratch):
         pass
@@ -77,7 +77,7 @@ def start_base(folder: Path) -> None:
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """config.json in the official fields, the ids read from the vocabulary."""
+    """The fields of config.json, with ids from the vocabulary."""
     from sentencepiece import SentencePieceProcessor
 
     pieces = SentencePieceProcessor(model_file=str(folder / "ice_text.model"))
@@ -94,7 +94,7 @@ def configuration(folder: Path) -> dict[str, Any]:
         "bos_token_id": sop,
         "eos_token_id": eop,
         "pad_token_id": 3,
-        **SHAPE,
+        **SIZES,
     }
 
 

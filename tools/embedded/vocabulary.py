@@ -1,4 +1,4 @@
-"""Trains the embedded base's SentencePiece vocabulary, laid out as ChatGLM-6B's own."""
+"""Trains the embedded base's SentencePiece vocabulary, with pieces in the order of ChatGLM-6B's."""
 
 import re
 from collections import Counter
@@ -17,25 +17,25 @@ from imprint.demo.town import read_town
 from imprint.demo.words import read_characters
 from imprint.tokenizers import BYTE_PIECES, SPACE, SPECIAL_PIECES, VOCABULARY_FILE, WHITESPACE
 
-PIECES: Final = 3_584
-"""All pieces: text, control, whitespace and bytes."""
+VOCAB_SIZE: Final = 3_584
+"""Number of pieces: text, control, whitespace and bytes."""
 COVERAGE: Final = 0.9985
-"""Share of the corpus' characters that get a piece of their own, besides those of the word lists; the others are spelled in bytes."""
-SEED_COUNT: Final = 20
-"""How often a string must occur to be tried as a piece."""
+"""Share of the corpus' characters with a piece of their own, besides those of the word lists; the others fall back to bytes."""
+MIN_SEED_COUNT: Final = 20
+"""Minimum count of a string to become a candidate piece."""
 RUNS: Final = re.compile(f"[\u4e00-\u9fff]+|{SPACE}?[A-Za-z]+")
-"""Chinese runs, and Latin words with the space in front of them."""
-LONGEST: Final = 4
-"""Most characters of a piece."""
-SYLLABLES: Final = 2
-"""Most characters of a Chinese piece that is no name in the word lists; with more, set phrases would fill the vocabulary."""
+"""Sequences of Chinese characters, and Latin words with a preceding space."""
+MAX_PIECE_LENGTH: Final = 4
+"""Maximum characters of a piece."""
+MAX_CHINESE_LENGTH: Final = 2
+"""Maximum characters of a Chinese piece that is no name in the word lists; more would fill the vocabulary with set phrases."""
 
 
-def train_vocabulary(folder: Path, *, pieces: int = PIECES, texts: int = 60_000, seed: int = 0) -> Path:
-    """Write `ice_text.model` into a folder that exists: the same bytes for the same arguments and SentencePiece version.
+def train_vocabulary(folder: Path, *, pieces: int = VOCAB_SIZE, texts: int = 60_000, seed: int = 0) -> Path:
+    """Write `ice_text.model` into an existing folder: the same bytes for the same arguments and SentencePiece version.
 
-    The order of the pieces is the official file's: <unk> <s> </s> <pad> <n>, text by falling score, [MASK] ... <dBLOCK>, <|tab|>, the
-    blanks, 256 bytes. So is what it does with a text: nmt_nfkc, spaces joined, a space in front.
+    The order of the pieces is that of the official file: <unk> <s> </s> <pad> <n>, text by falling score, [MASK] ... <dBLOCK>, <|tab|>,
+    the blanks, 256 bytes. The normalization is the official one too: nmt_nfkc, joined spaces, a leading space.
     """
     from sentencepiece import SentencePieceTrainer
 
@@ -55,26 +55,25 @@ def train_vocabulary(folder: Path, *, pieces: int = PIECES, texts: int = 60_000,
         byte_fallback=True,
         split_digits=True,
         normalization_rule_name="nmt_nfkc",
-        add_dummy_prefix=False,  # or most pieces would be learned twice, with the space in front and without
+        add_dummy_prefix=False,  # otherwise most pieces would be learned twice, with and without a leading space
         remove_extra_whitespaces=True,
         pad_id=3,
         control_symbols=list(SPECIAL_PIECES),
         user_defined_symbols=whitespace,
-        max_sentencepiece_length=LONGEST,
+        max_sentencepiece_length=MAX_PIECE_LENGTH,
         num_threads=1,
         minloglevel=2,
     )
     seeds.unlink()
     path = folder / VOCABULARY_FILE
-    path.write_bytes(_lay_out(model.getvalue(), whitespace))
+    path.write_bytes(_reorder(model.getvalue(), whitespace))
     return path
 
 
 def _count_seeds(lines: Iterable[str]) -> list[tuple[str, int]]:
-    """Parts of Chinese runs and whole Latin words that occur often enough, most frequent first.
+    """(candidate piece, count): Chinese substrings and Latin words that occur often enough, most frequent first.
 
-    SentencePiece's own search passes over a string that is always followed by the same character (类型 by #), as most words of a small
-    world are.
+    SentencePiece's own search skips a string that is always followed by the same character (类型 by #), like most words of a small corpus.
     """
     counts: Counter[str] = Counter()
     for line in lines:
@@ -82,45 +81,45 @@ def _count_seeds(lines: Iterable[str]) -> list[tuple[str, int]]:
             if run[-1].isascii():
                 counts[run] += 1
             else:
-                counts.update(run[first : first + size] for size in range(1, LONGEST + 1) for first in range(len(run) - size + 1))
+                counts.update(run[first : first + size] for size in range(1, MAX_PIECE_LENGTH + 1) for first in range(len(run) - size + 1))
     names = _names()
-    often = [(piece, count) for piece, count in counts.items() if count >= SEED_COUNT and _is_seed(piece, names)]
-    return sorted(often, key=lambda found: (-found[1], found[0]))
+    frequent = [(piece, count) for piece, count in counts.items() if count >= MIN_SEED_COUNT and _is_seed(piece, names)]
+    return sorted(frequent, key=lambda seed: (-seed[1], seed[0]))
 
 
 def _is_seed(piece: str, names: frozenset[str]) -> bool:
-    return len(piece) <= SYLLABLES or piece[-1].isascii() or piece in names
+    return len(piece) <= MAX_CHINESE_LENGTH or piece[-1].isascii() or piece in names
 
 
 def _names() -> frozenset[str]:
-    """Attributes, their values, and the people, shops and streets of the town."""
-    values = [value for by_key in read_goods().values.values() for found in by_key.values() for value in found]
+    """Names in the word lists: attributes, values, and the people, shops and streets of the town."""
+    values = [value for by_key in read_goods().values.values() for values_of_key in by_key.values() for value in values_of_key]
     town = read_town()
     goods = [name for value in values for name in (value.key, value.word)]
     return frozenset([*goods, *town.shop_names, *[person["name"] for person in town.people], *[shop["street"] for shop in town.shops]])
 
 
 def _lines(sample: Sample) -> list[str]:
-    """What a sample says, line by line."""
+    """The lines of a sample's texts."""
     turns = [text for turn in sample.history or () for text in turn]
     return [line for text in [*turns, sample.query, sample.answer] for line in text.split("\n") if line]
 
 
-def _lay_out(content: bytes, whitespace: list[str]) -> bytes:
-    """The model with its pieces in the official order, and with the space that SentencePiece puts in front of every text."""
+def _reorder(content: bytes, whitespace: list[str]) -> bytes:
+    """The model with its pieces in the official order, and with a leading space before every text."""
     messages = import_module("sentencepiece.sentencepiece_model_pb2")
     model = messages.ModelProto.FromString(content)
     newline, *blanks = whitespace
-    placed = {piece.piece: piece for piece in model.pieces}
+    piece_by_name = {piece.piece: piece for piece in model.pieces}
     first = ["<unk>", "<s>", "</s>", "<pad>", newline]
     last = [*SPECIAL_PIECES, *blanks, *BYTE_PIECES]
-    named = {*first, *last}
-    text = [piece.piece for piece in model.pieces if piece.piece not in named]
-    ordered = [placed[name] for name in [*first, *text, *last]]
+    fixed = {*first, *last}
+    text = [piece.piece for piece in model.pieces if piece.piece not in fixed]
+    ordered = [piece_by_name[name] for name in [*first, *text, *last]]
     del model.pieces[:]
     model.pieces.extend(ordered)
     model.normalizer_spec.add_dummy_prefix = True
     if "seed_sentencepieces_file" in model.trainer_spec.DESCRIPTOR.fields_by_name:
-        model.trainer_spec.ClearField("seed_sentencepieces_file")  # where it lay is nobody's business, and would change the bytes
-    laid_out: bytes = model.SerializeToString(deterministic=True)
-    return laid_out
+        model.trainer_spec.ClearField("seed_sentencepieces_file")  # a temporary path, which would change the bytes
+    reordered: bytes = model.SerializeToString(deterministic=True)
+    return reordered

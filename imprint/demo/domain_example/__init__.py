@@ -1,1 +1,1 @@
-"""An invented craft with words and facts of its own: what a domain is to a base that has never read of it."""
+"""An invented craft with its own terms and facts: an example of a domain that is new to the base."""

@@ -4,7 +4,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
-from tools.embedded.vocabulary import PIECES, train_vocabulary
+from tools.embedded.vocabulary import VOCAB_SIZE, train_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def tokenizer(folder: Path) -> ChatGLMTokenizer:
 
 def test_the_pieces_stand_in_the_official_order(folder: Path) -> None:
     pieces = SentencePieceProcessor(model_file=str(folder / "ice_text.model"))
-    assert len(pieces) == 2600 < PIECES
+    assert len(pieces) == 2600 < VOCAB_SIZE
     assert [pieces.id_to_piece(place) for place in range(5)] == ["<unk>", "<s>", "</s>", "<pad>", "<n>"]
     mask = pieces.piece_to_id("[MASK]")
     assert [pieces.id_to_piece(mask + place) for place in (1, 4, 5, 8, 9, 87, 88)] == [
