@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 141
     except KeyboardInterrupt as stop:
-        message = str(stop) or Bilingual("stopped; the same command again goes on where it can", "已停止；再次运行同一命令即可继续").line
+        message = str(stop) or Bilingual("stopped; run the same command again to continue", "已停止；再次运行同一命令即可继续").line
         print("\n" + message, file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
@@ -93,7 +93,7 @@ def _print_error(message: UserError | Bilingual) -> None:
 def _output_error(problem: str) -> Bilingual:
     """The message if standard output cannot be written."""
     return Bilingual(
-        f"what the command says cannot be written where its output goes: {problem}. Free some space or send it "
+        f"the command cannot write its output: {problem}. Free some space or send it "
         "elsewhere, then run the same\n"
         "       command again; what was saved is kept.",
         "命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。",
@@ -166,17 +166,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_overrides(compare)
 
     forgetting = _add_command(
-        commands, "forgetting", _forgetting, Bilingual("measure what a tuning took from its base", "评估微调造成的遗忘").line
+        commands, "forgetting", _forgetting, Bilingual("measure what the base has forgotten in a run", "评估微调造成的遗忘").line
     )
     forgetting.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
     _add_overrides(forgetting)
 
-    report = _add_command(commands, "report", _report, Bilingual("write the report of a run anew", "重新生成训练报告").line)
+    report = _add_command(commands, "report", _report, Bilingual("write the report of a run again", "重新生成训练报告").line)
     report.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
 
     recipe = _add_command(commands, "recipe", _recipe, Bilingual("list all knobs of a recipe", "列出配方的全部选项").line)
     recipe.add_argument("--evaluate", action="store_true", help=Bilingual("the knobs of evaluate and compare", "列出评估与对照的选项").line)
-    recipe.add_argument("--markdown", action="store_true", help=Bilingual("as the page of the docs", "输出为文档页面").line)
+    recipe.add_argument("--markdown", action="store_true", help=Bilingual("as Markdown, as in the docs", "输出为文档页面").line)
 
     _add_perplexity(commands)
     _add_chat_and_score(commands)
@@ -399,16 +399,16 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     for part in (check, show):
         part.add_argument(
-            "--model", metavar="RUN|MODEL", help=Bilingual("whose tokens are counted; the toy base if not given", "用谁的词表").line
+            "--model", metavar="RUN|MODEL", help=Bilingual("whose tokenizer to use; the toy base if not given", "用谁的词表").line
         )
     for part in (check, show, convert):
         _add_overrides(part)
-    _add_command(commands, "doctor", _doctor, Bilingual("say what this machine has and what is used", "检查这台机器的环境").line)
+    _add_command(commands, "doctor", _doctor, Bilingual("show the hardware and libraries of this machine", "检查这台机器的环境").line)
 
 
 def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
     perplexity = _add_command(
-        commands, "perplexity", _perplexity, Bilingual("measure how sure a model is of texts", "测量模型对文本的困惑度").line
+        commands, "perplexity", _perplexity, Bilingual("measure the perplexity of texts under a model", "测量模型对文本的困惑度").line
     )
     perplexity.add_argument(
         "folder", type=Path, metavar="RUN|MODEL", help=Bilingual("a run folder, or a model folder", "训练结果或模型目录").line
@@ -429,15 +429,15 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
     export = _add_command(
-        commands, "export", _export, Bilingual("write what was tuned in the files of other tools", "把微调结果导出给其他工具").line
+        commands, "export", _export, Bilingual("export a run to the file formats of other tools", "把微调结果导出给其他工具").line
     )
     export.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
     export.add_argument(
         "output", type=Path, nargs="?", metavar="OUT", help=Bilingual("where to write; into the run folder if not given", "输出位置").line
     )
-    export.add_argument("--to", required=True, choices=TARGETS, help=Bilingual("whose files", "导出格式").line)
+    export.add_argument("--to", required=True, choices=TARGETS, help=Bilingual("target format", "导出格式").line)
     export.add_argument(
-        "--prompts", type=Path, metavar="FILE", help=Bilingual("prove it with these questions", "用这些问题验证导出前后一致").line
+        "--prompts", type=Path, metavar="FILE", help=Bilingual("verify the export with these questions", "用这些问题验证导出前后一致").line
     )
     _add_overrides(export)
 
@@ -481,5 +481,5 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1 on, got "{text}"')
+        raise argparse.ArgumentTypeError(f'must be an integer of at least 1, got "{text}"')
     return int(text)

@@ -154,7 +154,7 @@ def test_a_terminal_without_chinese_gets_its_escapes_and_no_traceback(setting: d
 def test_a_full_disk_under_the_output_is_a_sentence() -> None:
     result = printing("> /dev/full")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: what the command says cannot be written where its output goes: No space left on device.")
+    assert result.stderr.startswith("error: the command cannot write its output: No space left on device.")
     assert "Traceback" not in result.stderr
     assert "Exception ignored" not in result.stderr
 
@@ -178,14 +178,14 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
 
     stand_in("imprint.training.run", "train_command", interrupt)
     assert main(["train", "recipe.yaml"]) == 130
-    assert capsys.readouterr().err.startswith("\nstopped; the same command again goes on where it can / 已停止")
+    assert capsys.readouterr().err.startswith("\nstopped; run the same command again to continue / 已停止")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ([], "usage: imprint [-h] [--version] COMMAND ..."),
-        (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be a whole number from 1 on, got "0". Run'),
+        (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be an integer of at least 1, got "0". Run'),
         (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
         (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: train, evaluate,'),
         (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
