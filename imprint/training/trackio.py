@@ -38,6 +38,7 @@ class Trackio:
 
     def write(self, event: Event) -> None:
         """Log the numbers of a step or an evaluation, or the text of a sample or a notice."""
+        values: dict[str, object]
         match event:
             case Step() | Evaluation():
                 fields = event_fields(event)
