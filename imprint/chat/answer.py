@@ -46,9 +46,9 @@ def max_length(model: Model, request: ChatRequest) -> int:
 
 
 def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:
-    """The answer so far whenever it has grown, as `Model.stream_chat` gives it; with the adapter off it is the base's, bit for bit.
+    """Stream the answer so far, as `Model.stream_chat`; with the adapter off it is the base's, bit for bit.
 
-    Close it when done: until then the adapter stays off.
+    Close the generator when done: it keeps the adapter off until then.
     """
     before, settings = request.before, request.before.settings
     with nullcontext() if before.adapter_on else model.adapter_off():

@@ -75,5 +75,5 @@ def _answer_lines(chat: Chat, reader: LineReader) -> None:
     chat.talk(reader)
     if chat.failures:
         raise UserError(
-            Bilingual(f"{chat.failures} of the lines given could not be answered, as said above.", f"有 {chat.failures} 行未能处理，见上。")
+            Bilingual(f"{chat.failures} of the lines could not be answered; see above.", f"有 {chat.failures} 行未能处理，见上。")
         )

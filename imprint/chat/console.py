@@ -52,7 +52,7 @@ class PipeReader:
             raise UserError(
                 Bilingual(
                     f"line {self._number} of the input is not UTF-8 text. Convert it, for instance with iconv -f GB18030 -t UTF-8.",
-                    "输入不是 UTF-8 编码。",
+                    "输入不是 UTF-8 编码：请先转换编码。",
                 )
             ) from None
 
@@ -138,7 +138,7 @@ class Chat:
 
     def take(self, text: str) -> bool:
         """Answer a question or run a command; returns whether the chat continues. Raises UserError if that fails."""
-        text = text.strip().encode(errors="replace").decode()  # a terminal hands on bytes that are no UTF-8 as halves of characters
+        text = text.strip().encode(errors="replace").decode()  # a terminal passes invalid UTF-8 as lone surrogates
         if is_command(text):
             outcome = run(text, self.conversation)
             self.conversation = outcome.conversation

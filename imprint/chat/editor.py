@@ -20,7 +20,7 @@ class Editor:
 
     def __init__(self) -> None:
         self._session: PromptSession[str] = PromptSession(
-            multiline=True,  # Enter sends nevertheless, see `_keys`; what is pasted may have many lines
+            multiline=True,  # for pasted lines; Enter still sends, see `_keys`
             key_bindings=_keys(),
             completer=Commands(),
             complete_while_typing=Condition(lambda: is_command(get_app().current_buffer.text)),
@@ -31,13 +31,13 @@ class Editor:
         )
 
     def read(self, mark: str, /) -> str:
-        """What was typed behind `mark`; EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C where nothing is typed."""
+        """The text typed after `mark`. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line."""
         return self._session.prompt([("bold", mark)])
 
 
 @contextmanager
 def echo_off() -> Iterator[None]:
-    """Inside this block the terminal does not show what is typed; the next line begins with it. Ctrl-C works as ever."""
+    """Do not echo typed keys inside this block; they appear on the next line. Ctrl-C works as usual."""
     if sys.platform == "win32":
         yield
         return
@@ -52,10 +52,10 @@ def echo_off() -> Iterator[None]:
 
 
 class Commands(Completer):
-    """Completes the commands and the words that they take."""
+    """Completes commands and their arguments."""
 
     def get_completions(self, document: Document, _event: CompleteEvent) -> Iterable[Completion]:
-        """The commands that begin as what is typed does, or the words that may stand behind one."""
+        """Commands that start with the typed text, or arguments of a command."""
         typed = document.text_before_cursor
         if not is_command(typed):
             return
@@ -71,7 +71,7 @@ class Commands(Completer):
 
 
 def _keys() -> KeyBindings:
-    """Enter sends and Alt-Enter begins a new line; Ctrl-C empties the line, and on an empty one is told to the caller."""
+    """Enter sends and Alt-Enter begins a new line; Ctrl-C empties the line, and on an empty one raises KeyboardInterrupt in the caller."""
     keys = KeyBindings()
 
     @keys.add("enter")

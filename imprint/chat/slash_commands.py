@@ -22,7 +22,7 @@ SAME_ANSWER: Final = Bilingual(
 )
 NO_SYSTEM: Final = Bilingual("no system text; /system TEXT sets one", "没有系统提示；/system 文字 可设置")
 SYSTEM_OFF: Final = Bilingual("no system text from the next answer on", "下一个回答起不用系统提示")
-SYSTEM_SET: Final = Bilingual("the model is told this from the next answer on", "下一个回答起使用这段系统提示")
+SYSTEM_SET: Final = Bilingual("this is the system text from the next answer on", "下一个回答起使用这段系统提示")
 ADAPTER_ON: Final = Bilingual("the adapter is on: the tuned model answers", "适配器已开：由微调后的模型回答")
 ADAPTER_OFF: Final = Bilingual("the adapter is off: the base answers", "适配器已关：由底座模型回答")
 
@@ -67,7 +67,7 @@ def question(text: str) -> str:
 
 def run(text: str, conversation: Conversation) -> CommandOutcome:
     """Run a command. Raises UserError if it fails."""
-    name, *behind = text[1:].split(maxsplit=1) or [""]
+    name, *rest = text[1:].split(maxsplit=1) or [""]
     command = COMMANDS.get(name.lower())
     if command is None:
         near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
@@ -79,7 +79,7 @@ def run(text: str, conversation: Conversation) -> CommandOutcome:
                 f"没有这个命令{suggestion}；/help 查看全部命令。",
             )
         )
-    return command.run(conversation, "".join(behind).strip())
+    return command.run(conversation, "".join(rest).strip())
 
 
 def _clear(conversation: Conversation, _argument: str) -> CommandOutcome:
@@ -121,10 +121,10 @@ def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
 
 def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
-    asked = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
-    if asked:
+    shown = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
+    if shown:
         settings = conversation.settings
-        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.description}" for knob in asked))
+        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.description}" for knob in shown))
     changed = conversation.with_setting(name, value.strip())
     return CommandOutcome(changed, Bilingual(f"{name} is {_value(changed.settings, name)}", "已设置").line)
 
@@ -170,11 +170,11 @@ COMMANDS: Final[Mapping[str, SlashCommand]] = MappingProxyType(
         "clear": SlashCommand("", Bilingual("forget the conversation", "清空对话"), _clear),
         "retry": SlashCommand("", Bilingual("answer the last question again", "重新回答上一个问题"), _retry),
         "undo": SlashCommand("", Bilingual("take the last turn back", "撤回上一轮"), _undo),
-        "system": SlashCommand("[TEXT|off]", Bilingual("what the model is told first", "系统提示"), _system, ("off",)),
+        "system": SlashCommand("[TEXT|off]", Bilingual("show, set or clear the system text", "系统提示"), _system, ("off",)),
         "adapter": SlashCommand("[on|off]", Bilingual("off: the base answers", "关闭适配器即由底座回答"), _adapter, ("on", "off")),
         "prefix": SlashCommand("[on|off]", Bilingual("the same, its older name", "同 /adapter"), _adapter, ("on", "off")),
-        "set": SlashCommand("[NAME VALUE]", Bilingual("how answers are drawn", "采样设置"), _set, tuple(knob.path for knob in KNOBS)),
-        "save": SlashCommand("FILE", Bilingual("keep it: .jsonl to train on, .md to read", "保存对话"), _save),
+        "set": SlashCommand("[NAME VALUE]", Bilingual("sampling settings", "采样设置"), _set, tuple(knob.path for knob in KNOBS)),
+        "save": SlashCommand("FILE", Bilingual("save it: .jsonl to train on, .md to read", "保存对话"), _save),
         "help": SlashCommand("", Bilingual("list the commands", "列出命令"), _help),
         "quit": SlashCommand("", Bilingual("leave; Ctrl-D too", "退出"), _quit),
     }

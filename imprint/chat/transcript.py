@@ -9,17 +9,17 @@ from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_text
 from imprint.messages import Bilingual
 
-ENDINGS: Final = (".jsonl", ".json", ".md")
+SUFFIXES: Final = (".jsonl", ".json", ".md")
 
 
 def save(conversation: Conversation, name: str) -> tuple[Path, int]:
-    """Write the conversation to a file; its path, and how many turns without an answer were left out.
+    """Write the conversation to a file; returns its path and the number of turns left out because they have no answer.
 
-    A name without an ending gets .jsonl. Raises UserError where nothing was said, for another ending, and for a file that is there already,
-    unless it holds this conversation as it was earlier.
+    A name without a suffix gets .jsonl. Raises UserError for a conversation without answers, for another suffix, and for an existing file
+    unless an earlier /save of this conversation wrote it.
     """
     path = _path(name)
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(Bilingual(f"{path}: must end in .jsonl (to train on) or .md (to read).", "请用 .jsonl 或 .md 结尾。"))
     if not any(turn.answer for turn in conversation.turns):
         raise UserError(Bilingual("/save: there is no answer to save yet.", "还没有可以保存的回答。"))
@@ -31,28 +31,28 @@ def save(conversation: Conversation, name: str) -> tuple[Path, int]:
 
 
 def _path(name: str) -> Path:
-    """The file that is meant; `~` is the person's own folder."""
+    """The path of a file name; expands `~`."""
     try:
         path = Path(name).expanduser()
     except RuntimeError:
-        raise UserError(Bilingual(f"{name}: there is no such person's folder. Give a path without ~.", "请给出不带 ~ 的路径。")) from None
+        raise UserError(Bilingual(f"{name}: there is no such home folder. Give a path without ~.", "请给出不带 ~ 的路径。")) from None
     if not path.name or path.name == ".." or not name.isprintable():
         raise UserError(Bilingual("/save: give a file, for instance /save chat.jsonl or /save chat.md.", "请给出文件名。"))
     return path if path.suffix else path.with_name(f"{path.name}.jsonl")
 
 
 def as_row(conversation: Conversation) -> str:
-    """One line of JSON, in the shape of ChatGLM3's data; a stopped answer is marked as one not to learn, in that shape's own way."""
-    said: list[dict[str, object]] = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    """One line of JSON in ChatGLM3's data format; a stopped answer gets `"loss": false`, so that it is not learned."""
+    messages: list[dict[str, object]] = [{"role": "system", "content": conversation.system}] if conversation.system else []
     for turn in conversation.turns:
         if turn.answer:
-            said.append({"role": "user", "content": turn.question})
-            said.append({"role": "assistant", "content": turn.answer} | ({"loss": False} if turn.stopped else {}))
-    return json.dumps({"conversations": said}, ensure_ascii=False) + "\n"
+            messages.append({"role": "user", "content": turn.question})
+            messages.append({"role": "assistant", "content": turn.answer} | ({"loss": False} if turn.stopped else {}))
+    return json.dumps({"conversations": messages}, ensure_ascii=False) + "\n"
 
 
 def as_markdown(conversation: Conversation) -> str:
-    """The conversation for a person."""
+    """The conversation as Markdown."""
     parts = [f"> {line}" for line in (conversation.system or "").splitlines()]
     for turn in conversation.turns:
         if turn.answer:

@@ -1,1 +1,1 @@
-"""`imprint evaluate RUN|MODEL --data FILE`: answers written as they come, then scores under a named protocol."""
+"""Commands that evaluate models: evaluate, compare, score, perplexity, forgetting and report."""

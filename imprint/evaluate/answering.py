@@ -57,13 +57,13 @@ class Answers:
     """Number of answers that hit the token limit instead of ending."""
     cut_prompts: int
     """Number of truncated prompts."""
-    judged: TaskScores
+    scores: TaskScores
     """Scores; all 0 and meaningless without references."""
 
     @property
     def summary(self) -> Summary:
         """Metrics with confidence intervals."""
-        return self.judged.summary
+        return self.scores.summary
 
     @property
     def scored(self) -> bool:
@@ -112,9 +112,9 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     likelihood_rows = None
     if isinstance(task, ContinuationTask):
         likelihood_rows = [Likelihood(line["log_probability"], line["scored_tokens"]) for line in lines]
-    judged = score_task(task, predictions, references, protocol=section.protocol, likelihoods=likelihood_rows)
+    scores = score_task(task, predictions, references, protocol=section.protocol, likelihoods=likelihood_rows)
     unfinished = sum(not line["finished"] for line in lines)
-    return Answers(references, predictions, unfinished, sum(question.cut for question in questions), judged)
+    return Answers(references, predictions, unfinished, sum(question.cut for question in questions), scores)
 
 
 def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -> None:
@@ -124,7 +124,7 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
         raise UserError(
             Bilingual(
                 f'{unknown[0].location}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in '
-                f"{len(unknown):,} of {len(samples):,} rows. Name every label of the data in task.labels, or mend the rows.",
+                f"{len(unknown):,} of {len(samples):,} rows. Name every label of the data in task.labels, or fix the rows.",
                 "有的答案不在标签之中：请在 task.labels 中写全所有标签，或修改这些数据。",
             )
         )
@@ -160,7 +160,7 @@ def _extra_measurements(section: EvaluateSection) -> dict[str, Any]:
 def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
     """Encode a sample's prompt under the section's truncation."""
     source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
-    assert source is not None, "resolve() fills what was left open"
+    assert source is not None, "resolve() fills open knobs"
     assert target is not None
     source_prefix = section.source_prefix or ""
     if section.truncation == "original":
@@ -181,7 +181,7 @@ def _answer_batch(batch: list[int], questions: list[Question], model: Model, sec
         return _choose_labels(batch, prompts, model, section.task)
     lines = _generate_answers(batch, prompts, model, section)
     if isinstance(section.task, ContinuationTask):
-        assert section.max_target_length is not None, "resolve() fills what was left open"
+        assert section.max_target_length is not None, "resolve() fills open knobs"
         targets = [_target_ids(model, question.reference, section.max_target_length) for question in prompts]
         log_probs = score_answers(model.network, [question.ids for question in prompts], targets, prefix=model.prefix())
         for line, probability, ids in zip(lines, log_probs, targets, strict=True):
@@ -213,7 +213,7 @@ def _choose_labels(batch: list[int], prompts: list[Question], model: Model, task
             same = task.labels[options.index(option)]
             raise UserError(
                 Bilingual(
-                    f'task.labels: "{same}" and "{task.labels[index]}" are the same tokens to this model. Give labels that differ.',
+                    f'task.labels: "{same}" and "{task.labels[index]}" are the same tokens in this model. Give different labels.',
                     "这两个标签对该模型是相同的词元：请换用不同的标签。",
                 )
             )

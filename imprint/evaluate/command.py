@@ -34,7 +34,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools: bool = False) -> list[Sample]:
     """The rows to answer. `tools`: whether the template supports tools."""
-    assert section.prompt_column is not None, "resolve() fills what was left open"
+    assert section.prompt_column is not None, "resolve() fills open knobs"
     assert section.response_column is not None
     samples = read_samples(
         data,
@@ -55,7 +55,7 @@ def name_of(data: Path) -> str:
 
 def answers_folder(source: ModelSource, section: EvaluateSection, name: str, limit: int | None) -> Path:
     """Folder of the answers: in the run folder, else in `evaluations/`; one for each selection of rows and weights."""
-    home = source.run_folder.evaluations if source.kind == "run" else source.output_folder
+    parent = source.run_folder.evaluations if source.kind == "run" else source.output_folder
     first = f"-first-{limit}" if limit else ""
     base, adapter = "-base" if section.base else "", f"-{section.adapter.name}" if section.adapter else ""
-    return home / (name + first + base + adapter)
+    return parent / (name + first + base + adapter)

@@ -44,16 +44,16 @@ def compare(
     if data is not None and prompts is not None:
         raise UserError(
             Bilingual(
-                "--data and --prompts: give one of them. --data asks rows and scores the answers, --prompts asks questions only.",
+                "--data and --prompts: give only one. --data answers rows and scores them, --prompts only answers questions.",
                 "--data 与 --prompts 只能给一个：前者回答并打分，后者只提问。",
             )
         )
-    source.require_result()  # before the base is loaded and answers
+    source.require_result()  # raises before the base is loaded
     section = resolve(section, run)
     if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
         raise UserError(
             Bilingual(
-                f"{given[0]}: is decided by the comparison itself: base and tuned model, into the run folder. Leave it out.",
+                f"{given[0]}: is set by the comparison itself: base and tuned model, into the run folder. Leave it out.",
                 "该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
             )
         )
@@ -74,7 +74,7 @@ def compare(
     comparison = _comparison(path, run, section, compared, before, after, baseline)
     if before.scored and isinstance(section.task, ClassificationTask):
         picture = page.with_name(f"{compared.page}-{CONFUSION}")
-        draw_confusions({"base": before.judged, "tuned": after.judged, BASELINE: baseline}, section.task, picture)
+        draw_confusions({"base": before.scores, "tuned": after.scores, BASELINE: baseline}, section.task, picture)
         comparison = replace(comparison, picture=picture)
     write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
@@ -110,7 +110,7 @@ def _read_prompts(
 ) -> _ComparedPrompts:
     path, page = source.path, source.run_folder.comparison.name
     if prompts is not None:
-        assert section.prompt_column is not None, "resolve() fills what was left open"
+        assert section.prompt_column is not None, "resolve() fills open knobs"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
         return _ComparedPrompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
@@ -118,16 +118,15 @@ def _read_prompts(
     if not isinstance(run.data, DataSection):
         raise UserError(
             Bilingual(
-                f"{path}: learned from raw text, which asks nothing. Name rows with --data or questions with --prompts; "
-                "`imprint perplexity` "
-                "measures texts.",
-                "该结果学的是纯文本，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。",
+                f"{path}: was trained on raw text, which has no questions. Give rows with --data or questions with --prompts; "
+                "`imprint perplexity` measures texts.",
+                "该结果是在纯文本上训练的，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。",
             )
         )
     samples = load_held_out(run.data, tools=tools)[:limit]
     if not samples:
         raise UserError(
-            Bilingual(f"{path}: this run holds out no rows. Name a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
+            Bilingual(f"{path}: this run holds out no rows. Give a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
         )
     return _ComparedPrompts(samples, run.data.dev or run.data.train, "held-out", page)
 
@@ -142,9 +141,9 @@ def _comparison(
     baseline: TaskScores | None,
 ) -> Comparison:
     rows = [
-        ComparedRow(sample.query, reference, old, new, old_scores, new_scores, after.judged.row_metric)
+        ComparedRow(sample.query, reference, old, new, old_scores, new_scores, after.scores.row_metric)
         for sample, reference, old, new, old_scores, new_scores in zip(
-            compared.samples, before.references, before.predictions, after.predictions, before.judged.rows, after.judged.rows, strict=True
+            compared.samples, before.references, before.predictions, after.predictions, before.scores.rows, after.scores.rows, strict=True
         )
     ]
     facts = {"data": str(compared.source), "decoding": decoding(section), "seed": str(section.seed)}
@@ -164,7 +163,7 @@ def _comparison(
         base_rates=before.rates,
         tuned_rates=after.rates,
         facts=facts,
-        gains=task_gains(before.judged, after.judged) if before.scored else {},
+        gains=task_gains(before.scores, after.scores) if before.scored else {},
         baseline=baseline.summary if baseline is not None else None,
     )
 

@@ -59,10 +59,12 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     perplexities: dict[str, list[Perplexity]] = {}
     for side in sides:
-        untouched = {"adapter": None} if len(sides) == 2 and side == "base" else {}  # the adapter given is on the tuned side only
-        model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **untouched}))
+        without_adapter = (
+            {"adapter": None} if len(sides) == 2 and side == "base" else {}
+        )  # an adapter given by the user is for the tuned side
+        model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **without_adapter}))
         perplexities[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
-        del model  # of two bases only one fits
+        del model  # memory may not hold two models
     report = {
         "texts": [
             {"data": str(text.source), "documents": text.documents, "characters": text.characters}
@@ -89,23 +91,23 @@ def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySect
 
 
 def _parts(source: Path, section: PerplexitySection, limit: int | None) -> Iterator[tuple[str, DocumentPart | BadRowError]]:
-    number = 0
-    for place, found in read_document_parts(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
-        number += isinstance(found, BadRowError) or found.first
-        if limit is not None and number > limit:
+    documents = 0
+    for location, part in read_document_parts(source, column=section.text_column, blank_lines=bool(section.blank_lines)):
+        documents += isinstance(part, BadRowError) or part.first
+        if limit is not None and documents > limit:
             return
-        yield place, found
+        yield location, part
 
 
 def _scan(source: Path, number: int, section: PerplexitySection, limit: int | None) -> MeasuredText:
     """Count documents and characters of a source. Raises UserError for bad rows, before any weight is read."""
     bad_rows, characters = BadRows(source), 0
-    for place, found in _parts(source, section, limit):
-        if isinstance(found, BadRowError):
-            bad_rows.add(place, found)
+    for location, part in _parts(source, section, limit):
+        if isinstance(part, BadRowError):
+            bad_rows.add(location, part)
         else:
-            bad_rows.good += found.first
-            characters += len(found.text)
+            bad_rows.good += part.first
+            characters += len(part.text)
     bad_rows.raise_if_any(Bilingual("Fix {}; nothing was measured.", "请修正这些数据；没有测量。"))
     if not bad_rows.good:
         raise UserError(
@@ -150,7 +152,7 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
         "base_path",
         "template",
         "batch_tokens",
-    }  # change no number, or the identity
+    }  # do not change a result, or are in the identity
     settings = section.model_dump(mode="json", exclude=ignored)
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
     lines = read_jsonl(file)
@@ -163,19 +165,19 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
 
 def _skip_measured(parts: Iterable[tuple[str, DocumentPart | BadRowError]], done: int) -> Iterator[DocumentPart]:
     """The parts after the first `done` documents."""
-    number = 0
-    for _place, part in parts:
-        assert isinstance(part, DocumentPart), "bad rows were perplexity_lines before"
-        number += part.first
-        if number > done:
+    documents = 0
+    for _location, part in parts:
+        assert isinstance(part, DocumentPart), "_scan raised for bad rows"
+        documents += part.first
+        if documents > done:
             yield part
 
 
 @dataclass
 class _DocumentSums:
-    """LossSums of a document that is being measured."""
+    """Sums over a document that is being measured."""
 
-    place: str
+    location: str
     """File and line where it begins."""
     tokens: int = 0
     """Number of scored tokens."""
@@ -185,7 +187,7 @@ class _DocumentSums:
     """Sum of the token losses."""
     complete: bool = False
     """Whether it was read to its end."""
-    waiting: int = 0
+    pending: int = 0
     """Number of windows not computed yet."""
 
 
@@ -199,37 +201,37 @@ class _WindowBatcher:
 
     def documents(self, parts: Iterable[DocumentPart]) -> Iterator[_DocumentSums]:
         """Documents in order, each after all of its windows are computed."""
-        frame = document_tokens(self.model.tokenizer)
-        length, stride = self._window(frame)
-        windows, held = SlidingWindows(frame, length, stride), list[_DocumentSums]()
+        special = document_tokens(self.model.tokenizer)
+        length, stride = self._window(special)
+        windows, unfinished = SlidingWindows(special, length, stride), list[_DocumentSums]()
         for part in parts:
             if part.first:
-                held.append(_DocumentSums(part.location))
-            document = held[-1]
+                unfinished.append(_DocumentSums(part.location))
+            document = unfinished[-1]
             document.characters += len(part.text)
             document.complete = part.last
             ids = self.model.tokenizer.encode(part.text)
             for window in windows.add(ids, first=part.first, last=part.last):
-                document.waiting += 1
+                document.pending += 1
                 document.tokens += window.scored
                 self.batch.append((document, window))
                 if sum(len(window.ids) for _, window in self.batch) >= self.section.batch_tokens:
                     self._compute()
-            while held and held[0].complete and not held[0].waiting:
-                yield held.pop(0)
+            while unfinished and unfinished[0].complete and not unfinished[0].pending:
+                yield unfinished.pop(0)
         self._compute()
-        yield from held
+        yield from unfinished
 
-    def _window(self, frame: DocumentTokens) -> tuple[int, int]:
+    def _window(self, special: DocumentTokens) -> tuple[int, int]:
         """Length and stride of the windows, from the section or the model."""
         length = self.section.length or min(MAX_WINDOW, self.model.network.shape.max_length)
-        most = length - len(frame.row_prefix) - frame.overlap
+        max_stride = length - len(special.row_prefix) - special.overlap
         stride = self.section.stride or max(1, length // 2)
-        if stride > most:
+        if stride > max_stride:
             raise UserError(
                 Bilingual(
-                    f"stride: must be at most {most} with windows of {length} tokens, or some tokens would be left out; got {stride}.",
-                    f"stride 不能超过 {most}，否则会漏掉一些词元。",
+                    f"stride: must be at most {max_stride} with windows of {length} tokens, or some tokens would be skipped; got {stride}.",
+                    f"stride 不能超过 {max_stride}，否则会漏掉一些词元。",
                 )
             )
         return length, stride
@@ -241,13 +243,13 @@ class _WindowBatcher:
             if not torch.isfinite(torch.tensor(nats)):
                 raise UserError(
                     Bilingual(
-                        f"{document.place}: the loss of this text is not finite. Use dtype=float32, or check the model's weights.",
+                        f"{document.location}: the loss of this text is not finite. Use dtype=float32, or check the model's weights.",
                         "这段文本的损失不是有限值：请使用 dtype=float32，或检查模型权重。",
                     )
                 )
             document.nats += nats
-            document.waiting -= 1
-            assert window.scored, "a window brings something new"
+            document.pending -= 1
+            assert window.scored, "every window scores tokens"
         self.batch.clear()
 
 
@@ -282,7 +284,7 @@ def perplexity_lines(report: dict[str, Any], output: Path) -> list[str]:
     return [*lines, f"written to {output}"]
 
 
-def _with_interval(found: dict[str, float | None]) -> str:
+def _with_interval(perplexity: dict[str, float | None]) -> str:
     """A perplexity with its confidence interval."""
-    interval = "" if found["low"] is None else f" ({found['low']:.2f} - {found['high']:.2f})"
-    return f"{found['perplexity']:.2f}{interval}"
+    interval = "" if perplexity["low"] is None else f" ({perplexity['low']:.2f} - {perplexity['high']:.2f})"
+    return f"{perplexity['perplexity']:.2f}{interval}"

@@ -29,7 +29,7 @@ from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 
-NOTHING_TUNED = Bilingual("nothing was tuned there. Give a run folder.", "没有微调结果，请给出训练结果目录。")
+NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调结果，请给出训练结果目录。")
 Say = Callable[[str], None]
 FILLED_ROWS = 200
 """Maximum number of rows that are answered where a recipe fills placeholders: they show whether the model says the new texts."""
@@ -57,13 +57,13 @@ def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     """Measure a run, write forgetting.json and print lost answers. Raises UserError for a folder without a result."""
     given = read_overrides(overrides, ForgettingCommandSection)
     source = _run_source(path, given.base_path)
-    known = source.require_run(NOTHING_TUNED).forgetting.model_dump()
-    section = ForgettingCommandSection(**known).model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
-    found = review(source, section, _print)
-    for row in lost_rows(found.rows)[:SHOWN_LOST]:
+    defaults = source.require_run(NOTHING_TUNED).forgetting.model_dump()
+    section = ForgettingCommandSection(**defaults).model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+    forgetting = review(source, section, _print)
+    for row in lost_rows(forgetting.rows)[:SHOWN_LOST]:
         _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
     if RunFolder(path).report.exists():
-        write_run_report(source)  # which would show other numbers otherwise
+        write_run_report(source)  # it would show old results otherwise
     _print(f"written to {RunFolder(path).forgetting} / 已写入")
 
 
@@ -100,19 +100,19 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
 def write_run_report(source: ModelSource) -> None:
     """Write report.html from what is in the run folder."""
     run, home = source.require_run(NOTHING_TUNED), source.run_folder
-    found, rows = read_review(home)
+    forgetting, rows = read_review(home)
     examples, kind = _examples(home, rows)
-    said = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
+    summary = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
     report = RunReport(
         title=source.path.name,
         base_name=run.model.path,
         method=source.method or "-",
-        summary=tuple(Bilingual(english, chinese) for english, chinese in said),
+        summary=tuple(Bilingual(english, chinese) for english, chinese in summary),
         events=read_events(home),
         examples=examples,
         examples_are=kind,
         fill_texts=tuple(run.rows.fill.values()),
-        forgetting=found,
+        forgetting=forgetting,
         recipe=home.config.read_text(encoding="utf-8"),
     )
     write_report(report, home.report)
@@ -127,7 +127,7 @@ def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Ex
     for event in read_events(home):
         if isinstance(event, SampledAnswer):
             answers.setdefault(event.prompt, []).append(event.answer)
-    return tuple(Example(prompt, "", said[0], said[-1]) for prompt, said in answers.items()), "watched"
+    return tuple(Example(prompt, "", texts[0], texts[-1]) for prompt, texts in answers.items()), "watched"
 
 
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
@@ -135,17 +135,17 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     run, home = source.require_run(NOTHING_TUNED), source.run_folder
     samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
     own = RunPrompts(samples, run.data.max_source_length, run.data.max_target_length)
-    found, answers = measure(_base_and_tuned(source, section), section, own)
+    forgetting, answers = measure(_base_and_tuned(source, section), section, own)
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)
     ]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
-    write_json(home.forgetting, found.as_json())
+    write_json(home.forgetting, forgetting.as_json())
     filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
-    advised = forgetting_messages(found, mixed=run.rows.mix_general is not None)
-    for message in [*([filled.message()] if filled else []), *advised]:
+    messages = forgetting_messages(forgetting, mixed=run.rows.mix_general is not None)
+    for message in [*([filled.message()] if filled else []), *messages]:
         say(str(message))
-    return found
+    return forgetting
 
 
 def read_review(home: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow]]:

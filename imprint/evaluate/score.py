@@ -58,18 +58,20 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
                 "这正是预测文件本身：请给 --output 换一个名字。",
             )
         )
-    judged = {name: score_by_protocol(name, predictions.predictions, predictions.references) for name in names if name in TASK_PROTOCOLS}
+    task_scores = {
+        name: score_by_protocol(name, predictions.predictions, predictions.references) for name in names if name in TASK_PROTOCOLS
+    }
     summaries = (
         {label: summary(rows, requested[label].protocol.name) for label, rows in _score_rows(predictions, requested).items()}
         if requested
         else {}
     )
-    summaries |= {name: one.summary for name, one in judged.items()}
+    summaries |= {name: one.summary for name, one in task_scores.items()}
     rates = failure_rates(predictions.predictions, predictions.unfinished)
     for line in _report_lines(file, predictions, requested, summaries, rates):
         print(line)  # noqa: T201
     if output is not None:
-        write_json(output, _report_json(file, predictions, requested, summaries, rates, judged))
+        write_json(output, _report_json(file, predictions, requested, summaries, rates, task_scores))
         print(f"written to {output} / 已写入 {output}")  # noqa: T201
 
 
@@ -79,7 +81,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
     if known in TASK_PROTOCOLS:
         raise UserError(
             Bilingual(
-                f'--protocol {name}: {known} takes nothing behind its name. Write "{known}".',
+                f'--protocol {name}: {known} takes nothing after its name. Write "{known}".',
                 f"该计分方式的名字后面不能再加内容：请写 {known}。",
             )
         )
@@ -90,7 +92,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
     if protocol.references != "cut":
         raise UserError(
             Bilingual(
-                f'--protocol {name}: {known} keeps references whole. Write "{known}"; {example} cuts them.',
+                f'--protocol {name}: {known} does not truncate references. Write "{known}"; {example} truncates them.',
                 f"该计分方式不截断参考答案：请写 {known}。",
             )
         )
@@ -111,11 +113,11 @@ def _score_rows(predictions: Predictions, requested: Mapping[str, RequestedProto
     with Progress(f"scoring {len(predictions.predictions)} rows", len(predictions.predictions), "row") as progress:
         for start in range(0, len(predictions.predictions), CHUNK):
             batch, references = predictions.predictions[start : start + CHUNK], predictions.references[start : start + CHUNK]
-            whole = {label: one for label, one in requested.items() if one.tokenizer is None}
-            together = score_protocols(batch, references, [one.protocol.name for one in whole.values()])
+            shared = {label: one for label, one in requested.items() if one.tokenizer is None}
+            shared_scores = score_protocols(batch, references, [one.protocol.name for one in shared.values()])
             for label, one in requested.items():
                 name = one.protocol.name
-                scores = together[name] if label in whole else score_protocols(batch, one.references(references), [name])[name]
+                scores = shared_scores[name] if label in shared else score_protocols(batch, one.references(references), [name])[name]
                 rows[label] += scores
             progress.advance(len(batch))
     return rows
@@ -169,14 +171,14 @@ def _table_lines(summaries: Mapping[str, Summary]) -> Iterable[str]:
 
 def _reference_lines(requested: Mapping[str, RequestedProtocol], predictions: Predictions) -> Iterable[str]:
     """Whether the references were truncated."""
-    before = predictions.references_cut_to
+    earlier_limit = predictions.references_cut_to
     for label, one in requested.items():
         if one.cut_to is not None:
             yield f"{label}: references cut here to {one.cut_to} tokens, as published / 参考答案在此截断到 {one.cut_to} 个词元，同原版"
     whole = [one.protocol for one in requested.values() if one.cut_to is None]
-    if whole and before is not None:
-        yield f"References: `imprint evaluate` had cut them to {before} tokens when it wrote the file."
-        yield f"参考答案：`imprint evaluate` 写文件时已截断到 {before} 个词元。"
+    if whole and earlier_limit is not None:
+        yield f"References: `imprint evaluate` had cut them to {earlier_limit} tokens when it wrote the file."
+        yield f"参考答案：`imprint evaluate` 写文件时已截断到 {earlier_limit} 个词元。"
     elif whole:
         yield "References: as the file has them, not cut here."
         yield "参考答案：按文件原样，此处未截断。"
@@ -193,7 +195,7 @@ def _report_json(
     requested: Mapping[str, RequestedProtocol],
     summaries: Mapping[str, Summary],
     rates: FailureRates,
-    judged: Mapping[str, TaskScores],
+    task_scores: Mapping[str, TaskScores],
 ) -> dict[str, Any]:
     protocols: dict[str, dict[str, Any]] = {}
     for label, scored in summaries.items():
@@ -204,7 +206,7 @@ def _report_json(
             "dropped": scored.dropped,
             **{metric: asdict(mean) for metric, mean in scored.means.items()},
         }
-    for label, other in judged.items():
+    for label, other in task_scores.items():
         protocols[label] |= {"signatures": other.signatures} if other.signatures else {}
         if other.classes is not None:
             protocols[label] |= {"classes": [asdict(one) for one in other.classes.classes], "confusion": other.classes.confusion}

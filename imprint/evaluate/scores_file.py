@@ -25,25 +25,25 @@ CONFUSION = "confusion.png"
 def write_scores(
     answers: Answers, section: EvaluateSection, data: Path, output: Path, *, training: Sequence[Sample], baseline: TaskScores | None
 ) -> dict[str, Any]:
-    """Write scores.json, with a confusion picture of a classification, and return what it says.
+    """Write scores.json, with a confusion picture of a classification, and return its content.
 
     Questions without references have rates but no scores. `training` are the rows that the model was trained on, `baseline` are the
     scores of the classical baseline.
     """
-    summary, rates, judged = answers.summary, answers.rates, answers.judged
+    summary, rates, scores = answers.summary, answers.rates, answers.scores
     report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
     if answers.scored:
         report |= {"protocol": summary.protocol, **{name: asdict(mean) for name, mean in summary.means.items()}}
         report |= {"dropped": summary.dropped, "references_cut_to": reference_limit(section)}
     if answers.scored and section.task is not None and not isinstance(section.task, TextTask):
-        report |= {"task": section.task.kind, **({"signatures": judged.signatures} if judged.signatures else {})}
+        report |= {"task": section.task.kind, **({"signatures": scores.signatures} if scores.signatures else {})}
     report |= {"empty": summary.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
     report |= {"cut_prompts": answers.cut_prompts}
     if training:
         report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training])
-    if judged.classes is not None and isinstance(section.task, ClassificationTask):
-        report |= {"classes": [asdict(one) for one in judged.classes.classes], "confusion": judged.classes.confusion}
-        draw_confusions({"model": judged, BASELINE: baseline}, section.task, output / CONFUSION)
+    if scores.classes is not None and isinstance(section.task, ClassificationTask):
+        report |= {"classes": [asdict(one) for one in scores.classes.classes], "confusion": scores.classes.confusion}
+        draw_confusions({"model": scores, BASELINE: baseline}, section.task, output / CONFUSION)
         if baseline is not None:
             report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in baseline.summary.means.items()}}
     report |= {"settings": section.model_dump(mode="json")}
@@ -66,11 +66,11 @@ def baseline_of(training: Sequence[Sample], samples: Sequence[Sample], section: 
     return score_task(task, baseline_predictions(questions, labels, [sample.query for sample in samples]), references)
 
 
-def draw_confusions(judged: Mapping[str, TaskScores | None], task: ClassificationTask, out: Path) -> None:
+def draw_confusions(scores: Mapping[str, TaskScores | None], task: ClassificationTask, out: Path) -> None:
     """Draw the confusion matrices of several classifiers side by side, each with its name."""
     from imprint.report.confusion import Panel, draw_confusion_matrices
 
-    panels = [Panel(name, one.classes.confusion) for name, one in judged.items() if one is not None and one.classes is not None]
+    panels = [Panel(name, one.classes.confusion) for name, one in scores.items() if one is not None and one.classes is not None]
     draw_confusion_matrices(panels, task.labels, out)
 
 

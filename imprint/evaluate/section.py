@@ -82,7 +82,7 @@ def reference_limit(section: EvaluateSection) -> int | None:
     """Maximum tokens of a scored reference; None if references are not truncated."""
     if section.truncation != "original":
         return None
-    assert section.max_target_length is not None, "resolve() fills what was left open"
+    assert section.max_target_length is not None, "resolve() fills open knobs"
     return section.max_target_length - 2
 
 

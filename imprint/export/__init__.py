@@ -1,1 +1,1 @@
-"""The ways out: what was tuned, in the files of other tools, each proven to answer as before."""
+"""Export of tuned models to the files of other tools, verified to answer as before."""

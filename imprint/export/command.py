@@ -40,7 +40,7 @@ from imprint.runtime import DTYPES, is_out_of_memory
 
 RECORD = "export.json"
 NOTHING_TO_EXPORT = Bilingual(
-    "there is nothing tuned to export. Give a run folder; `imprint quantize` takes models.",
+    "there is no tuned model to export. Give a run folder; `imprint quantize` takes models.",
     "没有可导出的微调结果，请给出训练结果目录；量化模型请用 imprint quantize。",
 )
 WRITERS: dict[tuple[Method, Target], Writer] = {
@@ -79,8 +79,8 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     if target == "bundle":
         refuse_bundle_destination(out)
     else:
-        reads = (path, source.folder, source.network_folder, base_folder(run.model.path))
-        refuse_destination(out, reads, written_before=_is_export, otherwise="is no export")
+        inputs = (path, source.folder, source.network_folder, base_folder(run.model.path))
+        refuse_destination(out, inputs, written_before=_is_export, otherwise="is no export")
     if prompts is None:
         samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
     else:
@@ -113,11 +113,11 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
                 f"{reason.chinese}。",
             )
         )
-    below = run_of_base(run.model.path)
-    if (method, target) in WITHOUT_BASE and below is not None and find_folder(below.model) is None:
+    base_run = run_of_base(run.model.path)
+    if (method, target) in WITHOUT_BASE and base_run is not None and find_folder(base_run.model) is None:
         raise UserError(
             Bilingual(
-                f"--to {target}: the base of {path} is the run {below.path}, whose LoRA is in no folder of weights. Export that one with "
+                f"--to {target}: the base of {path} is the run {base_run.path}, whose LoRA is not merged. Export that one with "
                 "--to merged, then this one with base_path=THAT FOLDER.",
                 "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。",
             )
@@ -137,7 +137,7 @@ def refuse_bundle_destination(out: Path) -> None:
     if out.suffix != SUFFIX:
         raise UserError(
             Bilingual(
-                f"{out}: a bundle's name ends in {SUFFIX}, by which `imprint chat` knows it. Give {out}{SUFFIX}.",
+                f"{out}: a bundle's name must end in {SUFFIX}. Give {out}{SUFFIX}.",
                 f"打包文件名须以 {SUFFIX} 结尾：请写 {out}{SUFFIX}。",
             )
         )
@@ -157,8 +157,8 @@ def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:
     run = source.require_run(NOTHING_TO_EXPORT)
     stored = [read_config(folder) for folder in (source.network_folder, base_folder(run.model.path)) if folder.is_dir()]
     names = [run.model.dtype, *(fields.get(name) for fields in stored for name in ("dtype", "torch_dtype"))]
-    found = (DTYPES.get(str(name).removeprefix("torch.").lower()) for name in names)
-    return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float16)
+    dtypes = (DTYPES.get(str(name).removeprefix("torch.").lower()) for name in names)
+    return next((dtype for dtype in dtypes if dtype in (torch.float16, torch.bfloat16)), torch.float16)
 
 
 def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> list[str]:
@@ -166,20 +166,18 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     if target == "bundle":
         return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
     written = "" if run.model.template == "auto" else f" template={run.model.template}"
-    beside = f"`imprint chat {base_name(run)} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
+    with_base = f"`imprint chat {base_name(run)} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
     lines = [f"next: `imprint chat {out}{written}`, or model.path={out} in a recipe"]
     if target == "official" and method == "prefix":
-        lines = [f"next: {beside}; in the original's scripts --ptuning_checkpoint {out}"]
+        lines = [f"next: {with_base}; in the original's scripts --ptuning_checkpoint {out}"]
     elif target == "peft":
-        lines = [f'next: PeftModel.from_pretrained(base, "{out}"), or {beside}']
+        lines = [f'next: PeftModel.from_pretrained(base, "{out}"), or {with_base}']
     elif target == "transformers":
         lines = [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
     elif method == "prefix":
         lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{written}`"]
-    if before := run.rows.source_prefix:
-        lines.append(
-            f'"{before}" stands before every question of this run, which these files cannot say: put it there yourself / 提问时须自行加上'
-        )
+    if prefix := run.rows.source_prefix:
+        lines.append(f'"{prefix}" is put before every question of this run, but is not in these files: add it yourself / 提问时须自行加上')
     return lines
 
 
@@ -187,18 +185,18 @@ def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample]) 
     """Answer, write, and answer again. Raises UserError if an answer differs, or if memory runs out."""
     writer = write(job)
     try:
-        say(f"{job.source.path}: is asked {len(samples)} questions / 正在向训练结果提问")
+        say(f"{job.source.path}: answers {len(samples)} questions / 正在用训练结果回答问题")
         before = next(writer)(samples)
-        say(f"{job.out}: is being written, then asked the same / 正在写出，随后提出同样的问题")
+        say(f"{job.out}: is being written, then answers the same / 正在写出，随后回答同样的问题")
         after = next(writer)(samples)
-        next(writer, None)  # it may have something to clear away
+        next(writer, None)  # lets it clean up
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
             Bilingual(
-                f"{job.out}: memory ran out while {job.proof_dtype or 'the type of the run'} was computed in; nothing was written. Give "
-                "device=cpu, or proof_dtype=bfloat16, which needs half of it and rounds.",
+                f"{job.out}: memory ran out while computing in {job.proof_dtype or 'the type of the run'}; nothing was written. Give "
+                "device=cpu, or proof_dtype=bfloat16, which needs half the memory and rounds.",
                 "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
             )
         ) from error

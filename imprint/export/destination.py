@@ -12,12 +12,12 @@ def with_own_name(out: Path) -> Path:
     return out if out.name not in ("", "..") else out.resolve()
 
 
-def refuse_destination(out: Path, reads: Iterable[Path], *, written_before: Callable[[Path], bool], otherwise: str) -> None:
+def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Callable[[Path], bool], otherwise: str) -> None:
     """Raise UserError if writing the folder `out` would overwrite its inputs or foreign files.
 
     `written_before` says whether a folder was written by the same command; `otherwise` completes the message for one that was not.
     """
-    for source in reads:
+    for source in inputs:
         if source.resolve().is_relative_to(out.resolve()):
             raise UserError(
                 Bilingual(

@@ -89,13 +89,13 @@ class QuantizationPlan:
 
     @classmethod
     def from_folder(cls, source: Path, bits: int) -> "QuantizationPlan":
-        """Scan the folder once. Raises UserError where it is quantised already, or holds other than its config.json calls for."""
+        """Scan the folder once. Raises UserError if it is quantised already or does not match its config.json."""
         fields = read_config(source)
-        if there := fields.get("quantization_bit"):
+        if stored_bits := fields.get("quantization_bit"):
             raise UserError(
                 Bilingual(
-                    f"{source}: is quantised to {there} bits already. Give the folder it was made from.",
-                    f"该目录已量化为 {there} 位：请给出量化前的目录。",
+                    f"{source}: is quantised to {stored_bits} bits already. Give the folder it was made from.",
+                    f"该目录已量化为 {stored_bits} 位：请给出量化前的目录。",
                 )
             )
         fields = quantized_fields(fields, bits, source)
@@ -153,7 +153,7 @@ def _check_disk(out: Path, needed: int) -> None:
 
 
 def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
-    """Bytes of the weights as they are, and of each tensor that will be written, in the order in which they are read."""
+    """(bytes of the stored weights, bytes of each tensor to write in reading order)."""
     expected = network.state_dict()
     before, sizes, missing = 0, {}, expected.keys() - set(map(scale_name, layers))
     for name, tensor in _tensors(source, network):
@@ -171,18 +171,18 @@ def _write(
     source: Path, network: Network, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Write the shards in order; yields the bytes read so far and the checksums of the last tensors."""
-    waiting, shard, done = iter(files.items()), {}, 0
-    file, names = next(waiting)
+    remaining, shard, done = iter(files.items()), {}, 0
+    file, names = next(remaining)
     for name, tensor in _tensors(source, network):
         parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
         checksums = {}
         for key, value in parts.items():
-            shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may be one piece of memory
+            shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may share memory
             checksums[key] = _checksum(shard[key])
             if len(shard) == len(names):
                 save_file(shard, part / file, {"format": "pt"})
                 shard = {}
-                file, names = next(waiting, ("", []))
+                file, names = next(remaining, ("", []))
         done += tensor.nbytes
         yield done, checksums
 
@@ -193,14 +193,14 @@ def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
         wrong = min(name for name in checksums if checksums_read.get(name) != checksums[name])
         raise UserError(
             Bilingual(
-                f"{out}: {wrong!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.",
+                f"{out}: {wrong!r} differs when read back: the disk or the memory is faulty. Use another disk.",
                 "写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
             )
         )
 
 
 def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
-    """Everything that will be written, under the names that the network has for it."""
+    """All tensors to write, under the network's names."""
     return ((network.parameter_name(name), tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
 
 

@@ -7,7 +7,7 @@ from imprint.loading.section import DEVICE_HELP, BaseSection
 
 
 class ExportSection(BaseSection):
-    """How an export is written and proven."""
+    """How an export is written and verified."""
 
     dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
         None,

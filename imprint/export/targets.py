@@ -36,7 +36,7 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
 """What each possible combination writes."""
 REFUSED: Final[dict[tuple[Method, Target], Bilingual]] = {
     ("prefix", "peft"): Bilingual(
-        "peft puts a prefix into the cache, which shifts every position by the prefix's length: the same numbers answer differently there",
+        "peft puts a prefix into the cache, which shifts every position by the prefix's length: the same values answer differently there",
         "peft 会让所有位置后移一个前缀长度，同样的数值会给出不同的回答",
     ),
     ("prefix", "merged"): Bilingual(

@@ -26,7 +26,7 @@ TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "ge
 
 
 def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
-    """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else as it is."""
+    """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else unchanged."""
     model = job.open()
     network, template = model.network, model.template
     yield job.answerer(model)
@@ -55,31 +55,31 @@ def _transformers_answers(
     reference = ReferenceModel(job.part, dtype=dtype, device=device)
     prompts = encode_prompts(template, job.run, samples)
     for sample, ids in zip(samples, prompts, strict=True):
-        found = reference.encode(sample.query)
-        if found != (wanted := template.tokenizer.encode(sample.query)):
-            raise _other_tokens(sample.query, wanted, found)
-        whole = len(ids) < job.run.rows.max_source_length and not job.run.rows.source_prefix
-        if whole and (found := reference.encode_chat(_messages(sample))) != ids:
-            raise _other_tokens(sample.query, ids, found)
-    answered = [reference.generate(ids, MAX_ANSWER_TOKENS) for ids in prompts]
-    return [GreedyAnswer(tuple(ids), template.tokenizer.decode(ids)) for ids in answered]
+        exported_ids = reference.encode(sample.query)
+        if exported_ids != (expected := template.tokenizer.encode(sample.query)):
+            raise _tokens_differ(sample.query, expected, exported_ids)
+        complete = len(ids) < job.run.rows.max_source_length and not job.run.rows.source_prefix
+        if complete and (exported_ids := reference.encode_chat(_messages(sample))) != ids:
+            raise _tokens_differ(sample.query, ids, exported_ids)
+    answers = [reference.generate(ids, MAX_ANSWER_TOKENS) for ids in prompts]
+    return [GreedyAnswer(tuple(ids), template.tokenizer.decode(ids)) for ids in answers]
 
 
-def _other_tokens(text: str, wanted: Sequence[int], found: Sequence[int]) -> UserError:
+def _tokens_differ(text: str, expected: Sequence[int], exported_ids: Sequence[int]) -> UserError:
     return UserError(
         Bilingual(
-            f'--to transformers: its tokenizer writes "{text}" as {list(found)[:12]}, ours as {list(wanted)[:12]}, so nothing was written. '
-            "A tokenizer.json finds control tokens in typed text: ask without them (--prompts FILE).",
+            f'--to transformers: its tokenizer writes "{text}" as {list(exported_ids)[:12]}, ours as {list(expected)[:12]}, so '
+            "nothing was written. A tokenizer.json finds special tokens in typed text: give questions without them (--prompts FILE).",
             "导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。",
         )
     )
 
 
 def _messages(sample: Sample) -> list[dict[str, str]]:
-    said = [] if sample.system is None else [("system", sample.system)]
+    messages = [] if sample.system is None else [("system", sample.system)]
     for question, answer in sample.history or ():
-        said += [("user", question), ("assistant", answer)]
-    return [{"role": role, "content": text} for role, text in (*said, ("user", sample.query))]
+        messages += [("user", question), ("assistant", answer)]
+    return [{"role": role, "content": text} for role, text in (*messages, ("user", sample.query))]
 
 
 def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
@@ -88,19 +88,19 @@ def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
     if isinstance(tokenizer, GLM4Tokenizer):
         vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.special_ids), "<|endoftext|>", roles("\\n")
     else:
-        assert isinstance(tokenizer, ChatGLM2Tokenizer), "no other tokenizer belongs to this network"
+        assert isinstance(tokenizer, ChatGLM2Tokenizer), "ChatGLM2 networks have no other tokenizer"
         pieces, scores = tokenizer.scored_pieces()
         vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.special_ids), "</s>"
-        chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space: each text begins with one that nobody typed
+        chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space that the vocabulary adds before each text
     write_json(part / TOKENIZER, vocabulary)
     write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.special_ids], end=end, chat=chat, longest=longest))
 
 
 def _complete_template(part: Path, template: Template) -> None:
-    """Where a folder has no chat template of its own, write down the one that was trained with; tokens as plain text, as of today."""
+    """Write the chat template of the training if the folder has none, and token objects as plain text."""
     if not (part / SETTINGS).is_file():
         return
-    assert isinstance(template.tokenizer, HFTokenizer), "no other tokenizer is written so"
+    assert isinstance(template.tokenizer, HFTokenizer), "other tokenizers have no tokenizer_config.json"
     fields: dict[str, Any] = json.loads((part / SETTINGS).read_text(encoding="utf-8"))
     for name, token in fields.items():
         if name.endswith("_token") and isinstance(token, dict):

@@ -71,7 +71,7 @@ def refuse_changed_answers(samples: Sequence[Sample], before: Sequence[GreedyAns
         Bilingual(
             f"the export answers {len(changed)} of {len(samples)} questions differently, so nothing was written. First: "
             f'"{samples[row].query}", after {equal} equal tokens: before "{old.text}", after "{new.text}". '
-            "Rounding to 16 bit can do this between tokens that are all but equally likely: dtype=float32 writes all digits, and "
+            "Rounding to 16 bit can do this between almost equally likely tokens: dtype=float32 writes without rounding, and "
             "proof_dtype=float32 compares without rounding.",
             f"导出后有 {len(changed)} 个问题的回答不同，因此没有写出任何文件；可用 dtype=float32 和 proof_dtype=float32 排除舍入。",
         )
@@ -83,5 +83,5 @@ def _held_out_samples(run: RunConfig, *, tools: bool) -> list[Sample]:
         return []
     try:
         return load_held_out(run.data, tools=tools)
-    except UserError:  # the rows may be gone
+    except UserError:  # the data file may be gone
         return []

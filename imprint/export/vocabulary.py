@@ -1,10 +1,10 @@
 """The vocabularies of ChatGLM2, ChatGLM3 and GLM-4 as a `tokenizer.json`, which transformers and vLLM read without code from a folder.
 
-A SentencePiece or tiktoken vocabulary becomes byte pairs in the order in which the original joins them; control ids keep their places. The
-control piece that ChatGLM2 and ChatGLM3 call `sop` is written `<sop>`: a tokenizer.json finds control pieces in typed text, and `sop`
-stands in the middle of English words.
+A SentencePiece or tiktoken vocabulary becomes BPE merges in the order of the original; special ids stay the same. The special token that
+ChatGLM2 and ChatGLM3 call `sop` is written `<sop>`: a tokenizer.json finds special tokens in typed text, and `sop` occurs in English
+words.
 
-Source of the form: the `tokenizers` library; of the vocabularies: tokenization_chatglm.py of each family.
+Source of the format: the `tokenizers` library; of the vocabularies: tokenization_chatglm.py of each family.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Pairs = list[tuple[str, str]]
 
 
 def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_ids: Mapping[str, int]) -> dict[str, Any]:
-    """A SentencePiece vocabulary of byte pairs with byte pieces, whose texts begin with a space that nobody typed."""
+    """A SentencePiece BPE vocabulary with byte fallback, which adds a space before each text."""
     vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
     model = _byte_pairs(vocabulary, _pairs(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     normalizer = [{"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
@@ -39,7 +39,7 @@ def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_i
 
 
 def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, int]) -> dict[str, Any]:
-    """A tiktoken vocabulary: its pieces in the order of their ranks, and the pattern that takes a text apart."""
+    """A tiktoken vocabulary: pieces in the order of their ranks; `split` is the pre-tokenization pattern."""
     letters = letters_of_bytes()
     vocabulary = {"".join(letters[value] for value in piece): rank for rank, piece in enumerate(pieces)}
     pre_tokenizer = [
@@ -94,11 +94,11 @@ LINES: Final = {
         "{%- else -%}{{- '\\n' ~ message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
     ),
 }
-"""The templates of folders that bring none along, as chat templates, by their names."""
+"""Name of a template for folders without one -> the same as a chat template."""
 
 
 def roles(between: str) -> str:
-    """The chat template of ChatGLM3 and GLM-4; `between` stands between a role and what it says: the original encodes both apart."""
+    """The chat template of ChatGLM3 and GLM-4; `between` separates a role from its text, which the original encodes separately."""
     return (
         "[gMASK]<sop>{%- for message in messages -%}{{- '<|' ~ message['role'] ~ '|>' ~ message.get('metadata', '') ~ '"
         + between
@@ -107,25 +107,25 @@ def roles(between: str) -> str:
 
 
 def letters_of_bytes() -> list[str]:
-    """The letter that stands for each byte in a byte-level vocabulary, as GPT-2 chose them: a readable one, or one from U+0100 on."""
-    readable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    """The letter of each byte in a byte-level vocabulary, as in GPT-2: a printable one, or one from U+0100 on."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
-    return [chr(value if value in readable else next(others)) for value in range(256)]
+    return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
 def _pairs(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None) -> Pairs:
-    """Every pair of pieces that makes a piece, those of the best-scored piece first, or of the lowest rank where there are no scores.
+    """Every pair of pieces that forms a piece, highest score first, or lowest rank without scores.
 
-    Every pair, because both originals ask only what two neighbours make together, not how each of them came about.
+    Every pair, because both originals merge any two neighbours that form a piece, however these were formed.
     """
-    found = []
+    merges = []
     for piece, rank in vocabulary.items():
         order = rank if scores is None else -scores[rank]
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
-                found.append((order, vocabulary[left], vocabulary[right], left, right))
-    return [(left, right) for _order, _one, _other, left, right in sorted(found)]
+                merges.append((order, vocabulary[left], vocabulary[right], left, right))
+    return [(left, right) for _order, _one, _other, left, right in sorted(merges)]
 
 
 def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
         if tensor.is_floating_point() and not bool((tensor.abs() <= largest).all()):
             raise UserError(
                 Bilingual(
-                    f"dtype: {name!r} holds numbers that {dtype} cannot hold (its largest is {largest:.4g}) or that are not finite. "
+                    f"dtype: {name!r} holds values that {dtype} cannot represent (its largest is {largest:.4g}) or that are not finite. "
                     "Set dtype=bfloat16 or dtype=float32.",
                     "有数值超出该精度的范围；请用 dtype=bfloat16 或 dtype=float32。",
                 )
@@ -218,7 +218,7 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     if result not in (run.model, run.adapter):
         raise UserError(
             Bilingual(
-                f"{run.path}: its result is just being replaced. Wait for the run to end, then export again.",
+                f"{run.path}: its result is being replaced. Wait for the run to end, then export again.",
                 "该结果正在被更新：请等训练结束后再导出。",
             )
         )

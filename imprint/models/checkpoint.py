@@ -408,7 +408,7 @@ def _read_back(file: Path, content: Mapping[str, Tensor]) -> None:
         if not torch.equal(tensor.flatten().view(torch.uint8), content[key].flatten().view(torch.uint8)):
             raise UserError(
                 Bilingual(
-                    f"{file}: {key!r} reads back other than it was written: the disk or the memory is faulty. Use another disk.",
+                    f"{file}: {key!r} differs when read back: the disk or the memory is faulty. Use another disk.",
                     f"{key!r} 读回的内容与写入的不同，磁盘或内存有故障：请换用其他磁盘。",
                 )
             )

@@ -79,7 +79,7 @@ def test_a_trained_run_folder_is_enough(piped: Piped, tmp_path: Path) -> None:
     result = piped("你好\n/system 你是诗人\n上衣\n", str(tuned.path), "max_length=40", "seed=1")
     assert (result.status, "prefix 前缀" in result.notes) == (0, True)
     assert "loaded 已加载: base 底座 " + str(tmp_path / "base") in result.notes
-    assert "the model is told this from the next answer on" in result.notes
+    assert "this is the system text from the next answer on" in result.notes
 
 
 def test_a_run_that_tuned_all_parameters_and_the_base_of_a_run_say_so(piped: Piped, tmp_path: Path, run: RunFolder) -> None:
@@ -100,7 +100,7 @@ def test_a_pipe_in_which_something_failed_says_so_at_the_end_and_goes_on(piped: 
     assert result.answers.count("\n") == 1
     said = result.notes
     assert "error: /hlep is no command; did you mean /help?" in said
-    assert said.endswith("error: 2 of the lines given could not be answered, as said above.\n       有 2 行未能处理，见上。\n")
+    assert said.endswith("error: 2 of the lines could not be answered; see above.\n       有 2 行未能处理，见上。\n")
     assert "Traceback" not in said
     assert result.status == 2
 

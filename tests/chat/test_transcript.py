@@ -69,7 +69,7 @@ def test_a_name_without_an_ending_and_one_of_the_own_folder_are_understood(tmp_p
         ("..", "^/save: give a file"),
         ("a\0b.md", "^/save: give a file"),
         ("say.txt", r"^say\.txt: must end in \.jsonl"),
-        ("~nobody-is-called-this/say.md", "there is no such person's folder"),
+        ("~nobody-is-called-this/say.md", "there is no such home folder"),
         ("x" * 300 + ".md", "the name is too long for the disk"),
     ],
 )

@@ -129,7 +129,7 @@ def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused(run: RunFolder, t
     file.write_text("".join(json.dumps({"content": "上衣", "summary": label}) + "\n" for label in ("白，色", "白,色")), encoding="utf-8")
     knobs = ["task.kind=classification", "task.labels=['白，色', '白,色']", f"output={tmp_path}"]
     assert main(["evaluate", str(run.path), "--data", str(file), *knobs]) == 2
-    assert 'task.labels: "白，色" and "白,色" are the same tokens to this model.' in capsys.readouterr().err
+    assert 'task.labels: "白，色" and "白,色" are the same tokens in this model.' in capsys.readouterr().err
 
 
 def test_a_stopped_evaluation_goes_on_behind_its_answers(ask: Ask, batches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

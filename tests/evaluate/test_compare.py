@@ -117,7 +117,7 @@ def test_answers_that_never_stop_are_warned_of(run: RunFolder, rows: Path, capsy
 @pytest.mark.parametrize("knob", ["base=true", "adapter=elsewhere", "output=elsewhere"])
 def test_what_the_comparison_decides_cannot_be_set(knob: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run.path), knob]) == 2
-    assert f"{knob.split('=')[0]}: is decided by the comparison itself" in capsys.readouterr().err
+    assert f"{knob.split('=')[0]}: is set by the comparison itself" in capsys.readouterr().err
 
 
 def test_the_rows_it_learned_from_need_not_be_there_any_more(run: RunFolder, rows: Path, tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_what_an_evaluation_wrote_stays_as_it_was(run: RunFolder, rows: Path) ->
         (["nowhere"], "nowhere: there is no such folder."),
         (["{run}", "--data", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
         (["{run}", "tempature=1"], "tempature"),
-        (["{run}", "--data", "{run}/config.yaml", "--prompts", "{run}/config.yaml"], "--data and --prompts: give one of them."),
+        (["{run}", "--data", "{run}/config.yaml", "--prompts", "{run}/config.yaml"], "--data and --prompts: give only one."),
         (["{run}", "--prompts", "nowhere.txt"], "nowhere.txt: there is no such file. Give a text with one question per line"),
-        (["{talk}"], "this run holds out no rows. Name a file with --data."),
+        (["{talk}"], "this run holds out no rows. Give a file with --data."),
     ],
 )
 def test_what_cannot_be_compared_is_a_sentence(words: list[str], sentence: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_a_run_that_is_not_to_be_measured_leaves_no_file(tmp_path: Path) -> None
 
 
 def test_a_model_folder_and_broken_files_are_reported(run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a model folder, and nothing was tuned there"):
+    with pytest.raises(UserError, match="is a model folder, and nothing was tuned"):
         forgetting_command(run.path.parent / "base", [])
     (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"forgetting\.json: is no JSON"):

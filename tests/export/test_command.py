@@ -150,7 +150,7 @@ class TestWhatIsWritten:
         (first, second) = command.next_steps("lora", "peft", Path("out"), run)
 
         assert first.endswith(f"`imprint chat {run.model.path} adapter=out template=chatglm quantize=8`")
-        assert second.startswith('"写广告：" stands before every question of this run')
+        assert second.startswith('"写广告：" is put before every question of this run')
 
 
 class TestPlaces:
@@ -171,7 +171,7 @@ class TestPlaces:
 
     def test_a_bundle_is_called_so_and_replaces_nothing_else(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
         (tmp_path / "thesis.tar").write_text("thesis")
-        for name, sentence in (("thesis.txt", r"a bundle's name ends in \.tar"), ("thesis.tar", "is there already and is no bundle")):
+        for name, sentence in (("thesis.txt", r"a bundle's name must end in \.tar"), ("thesis.tar", "is there already and is no bundle")):
             with pytest.raises(UserError, match=sentence):
                 export_command(runs["prefix"].path, "bundle", tmp_path / name)
         assert (tmp_path / "thesis.tar").read_text() == "thesis"
@@ -243,7 +243,7 @@ class TestBases:
         recipe = runs["lora"].path.parent / "recipe.yaml"
         above = tiny_run(recipe, "above", f"model.path={runs['lora'].path}", "tune={method: lora, rank: 4}", "train.steps=2")
 
-        with pytest.raises(UserError, match="whose LoRA is in no folder of weights"):
+        with pytest.raises(UserError, match="whose LoRA is not merged"):
             export_command(above.path, "peft", tmp_path / "out")
         merged = export_command(runs["lora"].path, "merged", tmp_path / "merged", overrides=["dtype=float32"])
         out = export_command(above.path, "peft", tmp_path / "out", overrides=[f"base_path={merged}"])
@@ -292,7 +292,7 @@ class TestRefusals:
             return model
 
         monkeypatch.setattr(writers, "load_model", large)
-        with pytest.raises(UserError, match=r"holds numbers that torch\.float16 cannot hold .* Set dtype=bfloat16"):
+        with pytest.raises(UserError, match=r"holds values that torch\.float16 cannot represent .* Set dtype=bfloat16"):
             export_command(runs["full"].path, "merged", tmp_path / "out")
 
     def test_a_folder_that_is_no_export_is_not_replaced(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ class TestRefusals:
         assert export_command(runs["full"].path, "merged", tmp_path / "out") == first
 
     def test_a_model_folder_and_a_run_without_a_result(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="is a model folder, and there is nothing tuned to export"):
+        with pytest.raises(UserError, match="is a model folder, and there is no tuned model to export"):
             export_command(Path(base_of(runs["full"])), "merged", None)
         with pytest.raises(UserError, match="there is no such folder"):
             export_command(tmp_path / "nowhere", "merged", None)

@@ -167,7 +167,5 @@ class TestRefusals:
 
         monkeypatch.setattr(export, "save_file", careless)
 
-        assert "'transformer.layers.1.mlp.dense_4h_to_h.weight' reads back other than it was written" in refusal(
-            CASE.folder, tmp_path / "out"
-        )
+        assert "'transformer.layers.1.mlp.dense_4h_to_h.weight' differs when read back" in refusal(CASE.folder, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []

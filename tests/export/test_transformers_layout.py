@@ -102,7 +102,7 @@ def test_two_programs_are_compared_without_rounding_unless_it_is_asked_for(
 
     monkeypatch.setattr("imprint.models.reference.ReferenceModel", witness)
     for more in ([], ["proof_dtype=bfloat16"]):
-        with pytest.raises(UserError, match=r"memory ran out while \w+ was computed in; nothing was written\. Give device=cpu"):
+        with pytest.raises(UserError, match=r"memory ran out while computing in \w+; nothing was written\. Give device=cpu"):
             export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=1", *more])
     assert types == [torch.float32, torch.bfloat16]
 
@@ -119,6 +119,6 @@ def test_other_tokens_than_ours_end_the_export(run_of: RunOf, tmp_path: Path) ->
     run = run_of("GLM-4-9B")
     (tmp_path / "asked.txt").write_text("<|user|>是什么\n", encoding="utf-8")
 
-    with pytest.raises(UserError, match="finds control tokens in typed text: ask without them"):
+    with pytest.raises(UserError, match="finds special tokens in typed text: give questions without them"):
         export_command(run.path, "transformers", tmp_path / "out", prompts=tmp_path / "asked.txt")
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ def test_a_number_that_the_type_cannot_hold_is_refused_with_its_name() -> None:
     with pytest.raises(UserError) as caught:
         refuse_overflow(model, torch.float16)
 
-    assert f"{name!r} holds numbers that torch.float16 cannot hold (its largest is 6.55e+04)" in str(caught.value)
+    assert f"{name!r} holds values that torch.float16 cannot represent (its largest is 6.55e+04)" in str(caught.value)
 
 
 def test_a_number_that_is_none_is_refused_in_every_type() -> None:

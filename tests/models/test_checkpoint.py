@@ -473,6 +473,6 @@ def test_what_reads_back_other_than_it_was_written_is_not_kept(tmp_path: Path, m
         save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, metadata)
 
     monkeypatch.setattr("imprint.models.checkpoint.save_file", faulty)
-    with pytest.raises(UserError, match="reads back other than it was written: the disk or the memory is faulty"):
+    with pytest.raises(UserError, match="differs when read back: the disk or the memory is faulty"):
         tiny_base(tmp_path / "base")
     assert not (tmp_path / "base").exists()
