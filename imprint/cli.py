@@ -174,6 +174,11 @@ def build_parser() -> argparse.ArgumentParser:
     report = _add_command(commands, "report", _report, Bilingual("write the report of a run again", "重新生成训练报告").line)
     report.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
 
+    runs = _add_command(commands, "runs", _runs, Bilingual("list runs: state, step, loss, scores", "列出训练结果及其状态").line)
+    where = Bilingual("look here and below; the working directory if not given", "查找的目录，默认为当前目录").line
+    runs.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help=where)
+    runs.add_argument("--json", action="store_true", help=Bilingual("for scripts", "供脚本读取").line)
+
     recipe = _add_command(commands, "recipe", _recipe, Bilingual("list all knobs of a recipe", "列出配方的全部选项").line)
     recipe.add_argument("--evaluate", action="store_true", help=Bilingual("the knobs of evaluate and compare", "列出评估与对照的选项").line)
     recipe.add_argument("--markdown", action="store_true", help=Bilingual("as Markdown, as in the docs", "输出为文档页面").line)
@@ -220,6 +225,12 @@ def _report(options: argparse.Namespace) -> None:
     from imprint.evaluate.review import report_command
 
     report_command(options.run)
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from imprint.report.run_list import runs_command
+
+    runs_command(options.folder, as_json=options.json)
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from imprint.errors import UserError
 from imprint.files import translate_disk_errors
 from imprint.messages import Bilingual
 
+LOCK_SECONDS = 0.5
+"""How long a start waits for the lock: `is_locked` holds it for an instant."""
 STATE = re.compile(r"state-(\d{6,})")
 
 
@@ -118,6 +120,19 @@ class RunFolder:
             if state not in kept:
                 remove_state(state)
 
+    def is_locked(self) -> bool:
+        """Whether a process trains in this folder."""
+        import fcntl  # as filelock does; not on Windows
+
+        try:
+            with (self.path / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the folder for one writing process; the operating system releases the lock when the process ends.
@@ -127,9 +142,9 @@ class RunFolder:
         path = self.path / "lock"
         with translate_disk_errors(path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, blocking=False)
+            lock = FileLock(path)
             try:
-                lock.acquire()
+                lock.acquire(timeout=LOCK_SECONDS, poll_interval=LOCK_SECONDS / 10)
             except Timeout:
                 raise UserError(
                     Bilingual(

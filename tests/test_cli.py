@@ -33,6 +33,7 @@ SURFACE = {
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},
     "forgetting": {"--help", "RUN", "a.b=c"},
     "report": {"--help", "RUN"},
+    "runs": {"--help", "--json", "FOLDER"},
     "recipe": {"--help", "--evaluate", "--markdown"},
     "demo": {"--help"},
     "demo rows": {"--help", "--task", "OUT"},

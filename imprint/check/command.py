@@ -13,13 +13,13 @@ from imprint.check.report import all_findings, finding_lines, language_line, len
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
-from imprint.check.terminal import Style, style_for, terminal_columns
 from imprint.check.text_scan import check_text_command
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.messages import Bilingual
+from imprint.terminal import Style, style_for, terminal_columns
 
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 

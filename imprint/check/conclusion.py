@@ -10,8 +10,8 @@ from imprint.check.findings import KINDS, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths
 from imprint.check.report import heading
 from imprint.check.scan import DataScan
-from imprint.check.terminal import Style
 from imprint.messages import Bilingual
+from imprint.terminal import Style
 
 TRAINED_LENGTH: Final = 2048
 """Maximum context of ChatGLM-6B's pre-training, in tokens; a higher limit only costs memory."""

@@ -14,12 +14,12 @@ from imprint.check.report import heading
 from imprint.check.row_format import RowFormat
 from imprint.check.scan import DataScan
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
-from imprint.check.terminal import Style
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
 from imprint.errors import UserError
 from imprint.files import atomic_file
 from imprint.messages import Bilingual
+from imprint.terminal import Style
 
 REPAIRS: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from imprint.check.terminal import Style, bar, pad_left
 from imprint.messages import Bilingual
+from imprint.terminal import Style, bar, pad_left
 
 BIN_WIDTHS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 2000, 5000, 10_000, 100_000, 1_000_000)
 MAX_BINS = 12

@@ -9,8 +9,8 @@ from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leak
 from imprint.check.findings import EXAMPLES, KINDS, FindingKind, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
 from imprint.check.scan import DataScan
-from imprint.check.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, width
 from imprint.messages import Bilingual
+from imprint.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, width
 
 LANGUAGE_NAMES: Mapping[str, str] = {
     "zh": "Chinese 中文",

@@ -7,7 +7,6 @@ from itertools import islice
 from imprint.check.report import heading
 from imprint.check.settings import CheckSettings, read_settings
 from imprint.check.shaped_rows import rows_with_shapes
-from imprint.check.terminal import Style, style_for, terminal_columns
 from imprint.check.text_scan import describe_texts, first_rows
 from imprint.check.token_view import TokenMark, mark_legend, token_lines, view_tokens
 from imprint.data.encode import EncodedRow
@@ -17,6 +16,7 @@ from imprint.data.shapes import samples_from_row
 from imprint.errors import UserError
 from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
+from imprint.terminal import Style, style_for, terminal_columns
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ from imprint.check.findings import EXAMPLES, FindingKind, FindingTally
 from imprint.check.lengths import Lengths, histogram, summary
 from imprint.check.report import finding_lines, heading, language_line, location_shortener
 from imprint.check.settings import CheckSettings
-from imprint.check.terminal import Style, style_for, terminal_columns
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, language, repeats_itself
 from imprint.data.document_rows import RowPacker, document_tokens
 from imprint.data.encode import EncodedRow
@@ -28,6 +27,7 @@ from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
 from imprint.errors import UserError
 from imprint.messages import Bilingual
+from imprint.terminal import Style, style_for, terminal_columns
 from imprint.tokenizers import Tokenizer
 
 TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(

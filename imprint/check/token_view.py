@@ -8,11 +8,10 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Final
 
-from imprint.check.terminal import Style, pad_right, width
 from imprint.data.encode import EncodedRow
-from imprint.data.readers.bad_rows import printable
 from imprint.messages import Bilingual
 from imprint.pack import IGNORE_INDEX
+from imprint.terminal import Style, pad_right, printable, width
 from imprint.tokenizers import SPACE, Tokenizer
 
 BORDER: Final = "│"

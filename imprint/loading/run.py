@@ -1,4 +1,4 @@
-"""The sections of a run's recipe that other commands read."""
+"""What other commands read of a run's recipe."""
 
 from pathlib import Path
 
@@ -11,22 +11,30 @@ from imprint.loading.section import ModelSection
 from imprint.task import TaskSection, TextTask
 
 
+class TrainLength(Section):
+    """How long a run is; null where the recipe counts epochs."""
+
+    model_config = ConfigDict(extra="ignore")
+    steps: int | None = Field(None, description="Optimizer steps.")
+
+
 class RunConfig(Section):
-    """The sections of a run's recipe that other commands need; others may be of another version and are not read."""
+    """The sections of a run's recipe that other commands need; the rest may be of another version."""
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base.")
-    data: AnyData = Field(description="The training data.")
-    task: TaskSection = Field(default_factory=TextTask, description="The kind of answers.")
-    forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How forgetting is measured.")
+    data: AnyData = Field(description="What it learned from.")
+    train: TrainLength = Field(default_factory=TrainLength, description="How long it is.")
+    task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives.")
+    forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How what was lost is measured.")
 
     @property
     def rows(self) -> DataSection:
-        """The data section for reading questions: the run's own, or the default for a run on raw text."""
+        """How it reads questions: as it was trained, or by default where it learned from raw text."""
         return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
     def with_base_path(self, base_path: Path | None) -> "RunConfig":
-        """The same run with its base at another path than in its recipe; None changes nothing."""
+        """The same run with its base elsewhere than its recipe says; None changes nothing."""
         if base_path is None:
             return self
         return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path)})})

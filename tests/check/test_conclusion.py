@@ -4,8 +4,8 @@ from imprint.check.conclusion import CheckArguments, conclusion_lines, raised_li
 from imprint.check.report import all_findings
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.terminal import Style
 from imprint.data.shapes import Columns, detect_shape
+from imprint.terminal import Style
 from tests.check.rows import SOUND, row
 
 

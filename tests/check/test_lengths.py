@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 
 from imprint.check.lengths import Lengths, cost, histogram, summary
-from imprint.check.terminal import Style, width
+from imprint.terminal import Style, width
 
 PLAIN = Style(coloured=False)
 

@@ -6,8 +6,8 @@ from imprint.check.findings import KINDS
 from imprint.check.report import all_findings, finding_lines, language_line, length_lines, location_shortener, percent
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.terminal import Style, width
 from imprint.data.shapes import Columns, detect_shape
+from imprint.terminal import Style, width
 from tests.check.rows import SOUND, row
 
 PLAIN = Style(coloured=False)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from imprint.check.settings import CheckSettings, read_settings
-from imprint.check.terminal import Style, width
 from imprint.check.token_view import TokenMark, mark_legend, token_lines, view_tokens
 from imprint.data.sample import Sample
+from imprint.terminal import Style, width
 from tests.families import FOLDERS
 
 PLAIN = Style(coloured=False)

@@ -6,6 +6,7 @@ from typing import Final
 
 from imprint.errors import UserError
 from imprint.messages import Bilingual
+from imprint.terminal import printable
 
 MAX_LISTED: Final = 10
 """Maximum number of bad rows that an error lists; the rest is counted."""
@@ -89,11 +90,6 @@ def quote(text: str) -> str:
 def clip(text: str, size: int = 40) -> str:
     """The beginning of a text on one line, non-printable characters escaped."""
     return printable(text if len(text) <= size else text[:size] + "...")
-
-
-def printable(text: str) -> str:
-    """The text on one line: newlines and other non-printable characters escaped."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _as_json(value: object) -> str:

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from imprint.check.terminal import Style, bar, clip_columns, pad_left, pad_right, style_for, width
+from imprint.terminal import Style, bar, clip_columns, pad_left, pad_right, style_for, table_lines, width
 
 
 class Terminal(io.StringIO):
@@ -62,3 +62,7 @@ def test_without_colour_a_text_is_itself() -> None:
     assert Style(coloured=False)("错", "red", "bold") == "错"
     assert Style(coloured=True)("错", "red", "bold") == "\x1b[31;1m错\x1b[0m"
     assert Style(coloured=True)("", "red") == ""
+
+
+def test_columns_are_aligned_with_chinese_and_control_characters_are_shown() -> None:
+    assert list(table_lines([["训练", "x"], ["a\x1b[31m", "y"]])) == ["训练       x", "a\\x1b[31m  y"]

@@ -4,12 +4,10 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TextIO
-
-from imprint.data.readers.bad_rows import printable
 
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 DEFAULT_COLUMNS: Final = 100
@@ -62,6 +60,11 @@ def pad_left(text: str, columns: int) -> str:
     return " " * (columns - width(text)) + text
 
 
+def printable(text: str) -> str:
+    """The text on one line: newlines and other non-printable characters escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def clip_columns(text: str, columns: int) -> str:
     """The beginning of a text in at most `columns` columns, non-printable characters escaped."""
     shown = printable(text[: columns + 1])
@@ -74,6 +77,14 @@ def clip_columns(text: str, columns: int) -> str:
             break
         kept += character
     return kept + "…"
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells as lines with aligned columns; non-printable characters are escaped."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(map(pad_right, row, widths)).rstrip()
 
 
 def bar(share: float, columns: int) -> str:

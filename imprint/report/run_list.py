@@ -1,0 +1,160 @@
+"""`imprint runs [FOLDER] [--json]`: the runs below a folder with state, step, loss and scores."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from imprint.config import read_recipe
+from imprint.errors import UserError
+from imprint.events import Finished, Notice, Started, Step, read_events, values_by_step
+from imprint.loading.run import RunConfig
+from imprint.loading.source import resolve_source
+from imprint.messages import Bilingual
+from imprint.runs import RunFolder
+from imprint.terminal import table_lines
+
+MAX_DEPTH = 6
+"""How many folders deep runs are looked for."""
+RunState = Literal["running", "finished", "stopped", "unreadable"]
+STATE_NAMES: Mapping[RunState, Bilingual] = {
+    "running": Bilingual("running", "训练中"),
+    "finished": Bilingual("finished", "已完成"),
+    "stopped": Bilingual("stopped", "已停止"),
+    "unreadable": Bilingual("unreadable", "无法读取"),
+}
+HEADER = (
+    Bilingual("run", "训练"),
+    Bilingual("state", "状态"),
+    Bilingual("method", "方法"),
+    Bilingual("step", "步数"),
+    Bilingual("loss", "损失"),
+    Bilingual("best eval loss", "最低评估损失"),
+    Bilingual("scores", "得分"),
+)
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What the files of a run say."""
+
+    path: str
+    """Its folder."""
+    state: RunState
+    """`stopped`: no process trains in it, and steps are left; the same command resumes it."""
+    method: str | None = None
+    """prefix, lora or full; None before the first result."""
+    base: str | None = None
+    """The base that it tunes."""
+    step: int = 0
+    """Optimizer steps done."""
+    steps: int | None = None
+    """Steps of the whole run; None if the log does not say."""
+    loss: float | None = None
+    """Loss of the latest step with a finite one."""
+    best_eval_loss: float | None = None
+    """The lowest evaluation loss after tuning began."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Evaluation -> score -> value."""
+    updated: str | None = None
+    """When something was last logged, local time."""
+    notice: str | None = None
+    """The latest notice in the log, in English; what is wrong with an unreadable run."""
+
+
+def runs_command(folder: Path, *, as_json: bool) -> None:
+    """`imprint runs`: print the runs below a folder. Raises UserError where there is no such folder, or no run in it."""
+    if not folder.is_dir():
+        raise UserError(
+            Bilingual(
+                f"{folder}: there is no such folder. Give the folder that holds the runs.", "没有这个目录：请给出存放训练结果的目录。"
+            )
+        )
+    entries = [describe_run(run) for run in find_runs(folder)]
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=2))  # noqa: T201
+        return
+    if not entries:
+        raise UserError(
+            Bilingual(
+                f"{folder}: no run is in this folder or up to {MAX_DEPTH} folders below it. A run is a folder with config.yaml and "
+                "log.jsonl.",
+                "该目录及其子目录中没有训练结果（含 config.yaml 与 log.jsonl 的目录）。",
+            )
+        )
+    for line in table_lines([tuple(title.line for title in HEADER), *map(_cells, entries)]):
+        print(line)  # noqa: T201
+
+
+def find_runs(folder: Path) -> Iterator[RunFolder]:
+    """The run folders in a folder and below it, by name; links are not followed, hidden folders and those inside of runs are left out."""
+    for path, folders, files in os.walk(folder):
+        here = Path(path)
+        run = RunFolder(here)
+        if run.config.name in files and (run.log.name in files or run.states()):
+            folders.clear()
+            yield run
+            continue
+        deep = len(here.relative_to(folder).parts) >= MAX_DEPTH
+        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
+
+
+def describe_run(run: RunFolder) -> RunEntry:
+    """State, progress and scores of a run, from its files alone; one that cannot be read is an entry that says why."""
+    try:
+        events, source = read_events(run), resolve_source(run.path)
+        config = read_recipe(run.config, [], RunConfig)
+        done = max((event.step for event in events if isinstance(event, Step)), default=0)
+        steps = next((event.steps for event in reversed(events) if isinstance(event, Started)), None)
+        finished = any(isinstance(event, Finished) for event in events)
+        if steps is None:  # the log of an earlier version: it says neither how long the run is nor that it ended
+            steps = config.train.steps
+            finished = done == steps or run.verdict.is_file()
+        return RunEntry(
+            path=str(run.path),
+            state="running" if run.is_locked() else "finished" if finished else "stopped",
+            method=source.method,
+            base=config.model.path,
+            step=done,
+            steps=steps,
+            loss=next(reversed(values_by_step(events, "loss").values()), None),
+            best_eval_loss=min((loss for step, loss in values_by_step(events, "eval_loss").items() if step), default=None),
+            scores=dict(_scores(run)),
+            updated=datetime.fromtimestamp(run.log.stat().st_mtime).isoformat(timespec="seconds") if run.log.is_file() else None,
+            notice=next((event.english for event in reversed(events) if isinstance(event, Notice)), None),
+        )
+    except (UserError, OSError) as error:
+        return RunEntry(str(run.path), "unreadable", notice=str(error).splitlines()[0])
+
+
+def _scores(run: RunFolder) -> Iterator[tuple[str, dict[str, float]]]:
+    for file in sorted(run.evaluations.glob("*/scores.json")):
+        try:
+            values: Any = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # being written, or damaged: the evaluation itself says more
+            continue
+        if isinstance(values, dict):
+            means = {
+                name: one["value"] for name, one in values.items() if isinstance(one, dict) and isinstance(one.get("value"), int | float)
+            }
+            yield file.parent.name, means
+
+
+def _cells(entry: RunEntry) -> tuple[str, ...]:
+    scores = "; ".join(
+        f"{name}: " + ", ".join(f"{score} {value:.4g}" for score, value in one.items()) for name, one in entry.scores.items()
+    )
+    if entry.state == "unreadable":
+        scores = entry.notice or ""
+    return (
+        entry.path,
+        STATE_NAMES[entry.state].line,
+        entry.method or "-",
+        f"{entry.step}/{entry.steps}" if entry.steps is not None else str(entry.step),
+        "-" if entry.loss is None else f"{entry.loss:.3f}",
+        "-" if entry.best_eval_loss is None else f"{entry.best_eval_loss:.3f}",
+        scores or "-",
+    )

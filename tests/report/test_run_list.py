@@ -1,0 +1,108 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imprint.cli import main
+from imprint.errors import UserError
+from imprint.events import Notice
+from imprint.report.run_list import MAX_DEPTH, describe_run, find_runs, runs_command
+from imprint.runs import RunFolder
+from imprint.training.run_log import RunLog
+from tests.logged import evaluation, step
+from tests.tinyrun import tiny_recipe, tiny_run
+
+OLD = Path(__file__).parents[1] / "golden-runs"
+
+
+def listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["runs", str(folder), "--json"]) == 0
+    return list(json.loads(capsys.readouterr().out))
+
+
+def started(path: Path, steps: int = 4) -> tuple[RunFolder, RunLog]:
+    """A run that has logged a step."""
+    run = RunFolder(path)
+    run.path.mkdir(parents=True)
+    run.config.write_text("output: x\nmodel: {path: embedded}\ndata: {train: rows.jsonl}\n")
+    log = RunLog(run, step=0, steps=steps)
+    log.write(step(1, 2.5))
+    return run, log
+
+
+def end_of(log: RunLog) -> None:
+    for sink in log.sinks:
+        sink.close()
+
+
+def test_runs_are_listed_with_state_step_loss_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = tiny_run(recipe, "runs/finished")
+    assert main(["evaluate", str(run.path), "--data", str(recipe.parent / "rows.jsonl"), "--limit", "2"]) == 0
+    stopped, log = started(tmp_path / "runs" / "group" / "stopped")
+    log.write(evaluation(1, 1.5))
+    log.notice(Notice(step=1, source="guard", english="a spike", chinese="突变").message, "guard")
+    end_of(log)
+
+    finished, other = listed(tmp_path, capsys)
+    assert (finished["state"], finished["method"], finished["step"], finished["steps"]) == ("finished", "prefix", 6, 6)
+    assert finished["best_eval_loss"] > 0
+    assert finished["scores"]["rows-first-2"].keys() >= {"rouge-1", "rouge-2", "rouge-l", "bleu-4"}
+    assert other["path"] == str(stopped.path)
+    assert (other["state"], other["step"], other["steps"], other["loss"], other["best_eval_loss"]) == ("stopped", 1, 4, 2.5, 1.5)
+    assert other["notice"] == "a spike"
+
+    assert main(["runs", str(tmp_path)]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("run / 训练")
+    assert "finished / 已完成" in rows[0]
+    assert "6/6" in rows[0]
+    assert "stopped / 已停止" in rows[1]
+    assert "2.500" in rows[1]
+
+
+def test_a_run_that_a_process_holds_is_running_and_that_process_is_not_disturbed(tmp_path: Path) -> None:
+    run, log = started(tmp_path / "run")
+    with run.lock():
+        assert describe_run(run).state == "running"
+        assert (run.path / "lock").read_text() == f"{os.getpid()}\n"
+    assert describe_run(run).state == "stopped"
+    end_of(log)
+
+
+def test_runs_of_earlier_versions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {entry["path"].removeprefix(f"{OLD}/"): entry for entry in listed(OLD, capsys)}
+    assert {name: entry["state"] for name, entry in found.items() if name.startswith(("finished", "stopped"))} == {
+        f"{state}/{method}": state for state in ("finished", "stopped") for method in ("full", "lora", "prefix")
+    }
+    assert found["finished/prefix"]["scores"]["train"]["bleu-4"] == pytest.approx(53.0135)
+
+
+def test_a_run_that_cannot_be_read_says_why_and_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        end_of(started(tmp_path / name)[1])
+    (tmp_path / "a" / "log.jsonl").write_text('{"event": "step", "step": 1, "loss": "low"}\n')
+    bad, good = listed(tmp_path, capsys)
+    assert (bad["state"], good["state"]) == ("unreadable", "stopped")
+    assert "log.jsonl:1: this is not what Imprint wrote" in bad["notice"]
+
+
+def test_folders_that_are_no_runs_and_links_are_left_out(tmp_path: Path) -> None:
+    end_of(started(tmp_path / "run")[1])
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("a: 1\n")
+    deep = tmp_path.joinpath(*"d" * MAX_DEPTH)
+    end_of(started(deep / "too-deep")[1])
+    assert [run.path.name for run in find_runs(tmp_path)] == ["run"]
+
+
+def test_a_folder_without_runs_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        runs_command(tmp_path / "none", as_json=False)
+    with pytest.raises(UserError, match="no run is in this folder"):
+        runs_command(tmp_path, as_json=False)
+    assert listed(tmp_path, capsys) == []
