@@ -165,10 +165,10 @@ def stop_on_signal() -> Iterator[list[int]]:
         received.append(number)
         sys.stderr.write(f"\n{STOPPING.line}\n")
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
-        numbers.append(hangup)
-    previous = {number: signal.signal(number, handle) for number in numbers}
+        signals.append(hangup)
+    previous = {number: signal.signal(number, handle) for number in signals}
     try:
         yield received
     finally:

@@ -418,7 +418,7 @@ def test_the_folder_of_a_saved_model_describes_itself(base: Path) -> None:
 
 @pytest.mark.gpu
 class TestOnAGpu:
-    """The same numbers as on the CPU: the golden ones in float32, near them in 16 bit."""
+    """The same results as on the CPU: the golden ones in float32, close to them in 16 bit."""
 
     @pytest.mark.parametrize("name", CASES)
     def test_logits_loss_gradients_and_greedy_ids_are_the_originals(self, name: str) -> None:

@@ -98,7 +98,8 @@ def overridden_fields(file: Path) -> list[str]:
     content = _read(file)
     overridden = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in content and content[name] != AUTO]
     overridden += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in content else []
-    return [f"{file}: decided by the recipe instead / 由配方决定: {', '.join(overridden)}"] if overridden else []
+    notice = Bilingual("decided by the recipe instead", "由配方决定").line
+    return [f"{file}: {notice}: {', '.join(overridden)}"] if overridden else []
 
 
 def _without_auto(zero: dict[str, Any]) -> dict[str, Any]:

@@ -90,10 +90,10 @@ class DeepSpeedZero:
 
     def discard_gradients(self) -> None:
         """See Strategy; they are NaN, from `discard_scale`."""
-        kept, self.any_gradient = self._scaler(), False
+        saved, self.any_gradient = self._scaler(), False
         self.engine.step()
         assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
-        self._restore_scaler(kept)
+        self._restore_scaler(saved)
 
     def full_state(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""

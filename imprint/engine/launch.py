@@ -165,10 +165,10 @@ def _forward_signals() -> Iterator[None]:
         for child in child_processes():
             os.kill(child, number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, forward) for number in numbers}
+        signals.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in signals}
     try:
         yield
     finally:

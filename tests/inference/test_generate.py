@@ -129,8 +129,8 @@ class TestLogitsThatAreNotFinite:
             return logits
 
         network.logits = broken  # type: ignore[method-assign]
-        place = "prompt 1 of 3" if sampling.num_beams > 1 else "prompt 2 of 3"
-        with pytest.raises(NotFiniteError, match=f"^{place}: the network computes numbers that are not finite.*Use float32 or bfloat16"):
+        location = "prompt 1 of 3" if sampling.num_beams > 1 else "prompt 2 of 3"
+        with pytest.raises(NotFiniteError, match=f"^{location}: the network computes numbers that are not finite.*Use float32 or bfloat16"):
             generate(network, prompts, sampling)
 
     @pytest.mark.parametrize("sampling", [SAMPLINGS["greedy"], SAMPLINGS["sampled"]], ids=["greedy", "sampled"])

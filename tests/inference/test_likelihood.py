@@ -20,12 +20,12 @@ def prompts_of(network: Network) -> list[list[int]]:
     return [prompt(network, *text) for text in ([1, 2, 3, 4], [5], [2, 2, 6], [6, 5, 4, 3, 2, 1])]
 
 
-def one_by_one(network: Network, asked: Sequence[int], answer: Sequence[int], prefix: Prefix | None) -> float:
+def one_by_one(network: Network, ids: Sequence[int], answer: Sequence[int], prefix: Prefix | None) -> float:
     """Brute force: the whole row, without a cache, alone."""
-    row = [*asked, *answer]
+    row = [*ids, *answer]
     with torch.no_grad():
         logs = network.logits(network(pack([row], network), prefix=prefix)).log_softmax(-1)
-    return sum(float(logs[len(asked) + place - 1, token]) for place, token in enumerate(answer))
+    return sum(float(logs[len(ids) + index - 1, token]) for index, token in enumerate(answer))
 
 
 def prefix_for(network: Network) -> Prefix:
@@ -40,13 +40,13 @@ def test_the_tree_of_options_equals_brute_force(max_rows: int, tuned: bool, monk
     monkeypatch.setattr("imprint.inference.likelihood.MAX_ROWS", max_rows)
     network = small_network(vocabulary=12, std=0.5)
     prefix = prefix_for(network) if tuned else None
-    asked = prompts_of(network)
+    prompts = prompts_of(network)
 
-    found = score_options(network, asked, OPTIONS, prefix=prefix)
+    actual = score_options(network, prompts, OPTIONS, prefix=prefix)
 
-    wanted = torch.tensor([[one_by_one(network, row, option, prefix) for option in OPTIONS] for row in asked])
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
-    assert found.argmax(1).tolist() == wanted.argmax(1).tolist()
+    expected = torch.tensor([[one_by_one(network, row, option, prefix) for option in OPTIONS] for row in prompts])
+    assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    assert actual.argmax(1).tolist() == expected.argmax(1).tolist()
 
 
 def test_labels_have_the_same_scores_alone_and_in_a_batch() -> None:
@@ -63,20 +63,20 @@ def test_labels_have_the_same_scores_alone_and_in_a_batch() -> None:
 def test_the_probability_of_an_answer_is_that_of_its_tokens_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imprint.inference.likelihood.CHUNK_TOKENS", 2)
     network = small_network(vocabulary=12, std=0.5)
-    asked = prompts_of(network)
+    prompts = prompts_of(network)
     answers = [[1, 2, END], [END], [4, 4, 4, 1, END], [3, END]]
 
-    found = score_answers(network, asked, answers)
+    actual = score_answers(network, prompts, answers)
 
-    wanted = [one_by_one(network, row, answer, None) for row, answer in zip(asked, answers, strict=True)]
-    assert found == pytest.approx(wanted, abs=1e-4)
+    expected = [one_by_one(network, row, answer, None) for row, answer in zip(prompts, answers, strict=True)]
+    assert actual == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_probabilities_of_all_answers_add_up_to_one() -> None:
     network = small_network(vocabulary=6, std=0.5)
-    asked = [prompt(network, 1, 2)]
+    prompts = [prompt(network, 1, 2)]
     vocabulary = network.shape.vocab_size
-    firsts = score_options(network, asked, [[token] for token in range(vocabulary)])
+    firsts = score_options(network, prompts, [[token] for token in range(vocabulary)])
     assert float(firsts.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 

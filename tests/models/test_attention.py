@@ -63,13 +63,13 @@ def compare(lengths: list[int], *, with_prefix: bool, score_scale: float = 1.0, 
     pack = causal_pack(lengths)
     single, double = draw(lengths), draw(lengths, dtype=torch.float64)
     used = 5 if with_prefix else 3
-    found = attended(pack, single, with_prefix=with_prefix, score_scale=score_scale, slopes=slopes)
+    actual = attended(pack, single, with_prefix=with_prefix, score_scale=score_scale, slopes=slopes)
     expected = naive(pack, double[0], double[1], double[2], (double[3], double[4]) if with_prefix else None, slopes)
     torch.manual_seed(1)
     upstream = torch.randn(expected.shape, dtype=torch.float64)
-    pairs = [(found, expected)]
+    pairs = [(actual, expected)]
     pairs += zip(
-        torch.autograd.grad(found, single[:used], upstream.float()), torch.autograd.grad(expected, double[:used], upstream), strict=True
+        torch.autograd.grad(actual, single[:used], upstream.float()), torch.autograd.grad(expected, double[:used], upstream), strict=True
     )
     return max(float(((a.double() - b).abs().max() / b.abs().max()).detach()) for a, b in pairs)
 
@@ -120,13 +120,13 @@ def test_queries_that_share_keys_are_as_with_their_own(lengths: list[int], with_
     query = torch.randn(sum(lengths), 3 * HEADS, SIZE, requires_grad=True)
     tensors = [query, *(shared if with_prefix else shared[:2])]
 
-    found = attended(pack, [query, *shared], with_prefix=with_prefix, score_scale=score_scale)
+    actual = attended(pack, [query, *shared], with_prefix=with_prefix, score_scale=score_scale)
     expected = attended(pack, [query, *(one.repeat_interleave(3, 1) for one in shared)], with_prefix=with_prefix, score_scale=score_scale)
 
-    assert found.shape == query.shape
-    assert difference(found, expected) < 1e-5
-    upstream = torch.randn_like(found)
-    for one, other in zip(torch.autograd.grad(found, tensors, upstream), torch.autograd.grad(expected, tensors, upstream), strict=True):
+    assert actual.shape == query.shape
+    assert difference(actual, expected) < 1e-5
+    upstream = torch.randn_like(actual)
+    for one, other in zip(torch.autograd.grad(actual, tensors, upstream), torch.autograd.grad(expected, tensors, upstream), strict=True):
         assert difference(one, other) < 1e-4
 
 

@@ -50,29 +50,29 @@ class TestAgainstTransformers:
     def test_logits_of_rows_in_one_pack(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
         model, ours = pair(heads, after_norm=after_norm)
 
-        for row, found in zip(ROWS, our_logits(ours, ROWS), strict=True):
-            assert difference(found, reference_models.logits(model, row)) <= 1e-4
-        for found, padded in zip(our_logits(ours, ROWS), reference_models.padded_logits(model, ROWS), strict=True):
-            assert difference(found, padded) <= 1e-4
+        for row, actual in zip(ROWS, our_logits(ours, ROWS), strict=True):
+            assert difference(actual, reference_models.logits(model, row)) <= 1e-4
+        for actual, padded in zip(our_logits(ours, ROWS), reference_models.padded_logits(model, ROWS), strict=True):
+            assert difference(actual, padded) <= 1e-4
 
     def test_every_hidden_state(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
         model, ours = pair(heads, after_norm=after_norm)
 
-        for row, found in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
+        for row, actual in zip(ROWS, Model(ours, None, "ours").hidden_states(ROWS), strict=True):
             expected = reference_models.run(model, row, output_hidden_states=True).hidden_states
-            assert len(found) == len(expected)
-            assert max(difference(a, b[0]) for a, b in zip(found, expected, strict=True)) <= 1e-4
+            assert len(actual) == len(expected)
+            assert max(difference(a, b[0]) for a, b in zip(actual, expected, strict=True)) <= 1e-4
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     def test_loss_and_the_gradient_of_every_weight(self, *, heads: int, after_norm: bool, checkpointing: bool) -> None:
         model, ours = pair(heads, after_norm=after_norm)
         ours.requires_grad_(requires_grad=True)
 
-        found, expected = our_loss(ours, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS)
-        found.backward()
+        actual, expected = our_loss(ours, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS)
+        actual.backward()
         expected.backward()
 
-        assert difference(found, expected) <= 1e-5
+        assert difference(actual, expected) <= 1e-5
         theirs = dict(model.named_parameters())
         for name, parameter in ours.named_parameters():
             assert parameter.grad is not None
@@ -84,10 +84,10 @@ class TestAgainstTransformers:
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
 
-        found, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
+        actual, expected = our_loss(ours, prefix, checkpointing=checkpointing), reference_models.loss(model, ROWS, LABELS, prefix)
 
-        assert difference(found, expected) <= 1e-5
-        for a, b in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
+        assert difference(actual, expected) <= 1e-5
+        for a, b in zip(torch.autograd.grad(actual, tensors), torch.autograd.grad(expected, tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
     def test_greedy_ids(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
@@ -123,9 +123,9 @@ def test_a_prefix_that_a_text_has_started_is_that_text_before_the_row() -> None:
     text = [20, 21, 22, 23, 24, 25]
 
     encoder = start_prefix(ours, PrefixShape.from_network(ours, len(text), projection=False), "text", text)
-    found = ours(pack(ROWS, ours), prefix=encoder.prefix(torch.float32)).split([len(row) for row in ROWS])
+    actual = ours(pack(ROWS, ours), prefix=encoder.prefix(torch.float32)).split([len(row) for row in ROWS])
 
-    for row, hidden in zip(ROWS, found, strict=True):
+    for row, hidden in zip(ROWS, actual, strict=True):
         assert difference(hidden, ours(pack([text + row], ours))[len(text) :]) <= 1e-4
 
 
@@ -173,8 +173,8 @@ def test_official_folders_load_and_what_is_saved_loads_in_transformers(tmp_path:
     assert (kind == "shards") == ((folder / "model.safetensors.index.json").is_file())
     for row in ROWS:
         expected = reference_models.logits(model, row)
-        for found in (network, again):
-            assert difference(our_logits(found, [row])[0], expected) <= 1e-4
+        for actual in (network, again):
+            assert difference(our_logits(actual, [row])[0], expected) <= 1e-4
         assert difference(reference_models.logits(theirs, row), expected) <= 1e-4
 
 
@@ -196,24 +196,24 @@ class TestQuantised:
 
         ours = load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
         layers = quantized_layers(ours)
-        numbers = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
-        model.load_state_dict({**numbers, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}}, strict=False)
+        plain = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
+        model.load_state_dict({**plain, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}}, strict=False)
 
         assert len(layers) == 2 * 4
         assert not any(isinstance(layer, nn.Linear) for layer in ours.modules())
         assert difference(our_loss(ours), reference_models.loss(model, ROWS, LABELS)) <= 1e-5
         prefix = prefix_of(ours)
         tensors = [tensor for layer in prefix for tensor in layer]
-        found = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
-        for a, b in zip(found, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
+        actual = torch.autograd.grad(our_loss(ours, prefix, checkpointing=True), tensors)
+        for a, b in zip(actual, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
     def test_a_quantised_folder_is_the_base_quantised_as_it_is_read(self, tmp_path: Path, bits: int) -> None:
         _, folder = official(tmp_path / "base", kind="bare")
-        asked = imprint.load(folder, quantize=bits, dtype="float32", device="cpu")
+        quantized = imprint.load(folder, quantize=bits, dtype="float32", device="cpu")
 
         ready = imprint.load(imprint.quantize(folder, tmp_path / "quantised", bits), dtype="float32", device="cpu")
 
         assert ready.network.quantization_bit == bits
-        for a, b in zip(asked.logits(ROWS), ready.logits(ROWS), strict=True):
+        for a, b in zip(quantized.logits(ROWS), ready.logits(ROWS), strict=True):
             assert torch.equal(a, b)

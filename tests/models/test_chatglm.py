@@ -20,10 +20,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 class TestAgainstTheOriginal:
     def test_logits_of_every_row(self, case: Case) -> None:
-        found = case.load().logits(case.rows)
+        actual = case.load().logits(case.rows)
 
-        assert [len(logits) for logits in found] == [len(row) for row in case.rows]
-        for logits, expected in zip(found, case.per_row("logits"), strict=True):
+        assert [len(logits) for logits in actual] == [len(row) for row in case.rows]
+        for logits, expected in zip(actual, case.per_row("logits"), strict=True):
             assert difference(logits, expected) <= 1e-4
 
     def test_a_row_has_the_same_logits_alone_and_in_a_batch_of_any_order(self, case: Case) -> None:
@@ -40,11 +40,11 @@ class TestAgainstTheOriginal:
                 assert difference(logits, original) <= 1e-4
 
     def test_every_hidden_state(self, case: Case) -> None:
-        found = case.load().hidden_states(case.rows)
+        actual = case.load().hidden_states(case.rows)
 
-        assert {len(states) for states in found} == {4}  # embeddings, two between three blocks, the last one
+        assert {len(states) for states in actual} == {4}  # embeddings, two between three blocks, the last one
         for layer in range(4):
-            for states, expected in zip(found, case.per_row(f"hidden_{layer}"), strict=True):
+            for states, expected in zip(actual, case.per_row(f"hidden_{layer}"), strict=True):
                 assert difference(states[layer], expected) <= 5e-4
 
     def test_the_loss(self, case: Case) -> None:
@@ -63,17 +63,17 @@ class TestAgainstTheOriginal:
         expected = {key.removeprefix("grad."): value for key, value in tuned.expected.items() if key.startswith("grad.")}
         assert model.prefix_parameters().keys() == expected.keys()
         for key, gradient in expected.items():
-            found = model.prefix_parameters()[key].grad
-            assert found is not None
-            assert difference(found, gradient) <= 1e-4 * float(gradient.abs().max())
+            actual = model.prefix_parameters()[key].grad
+            assert actual is not None
+            assert difference(actual, gradient) <= 1e-4 * float(gradient.abs().max())
 
     def test_positions_are_those_of_the_original(self, case: Case) -> None:
         ours = pack(case.rows, case.load().network).positions.split([len(row) for row in case.rows], dim=1)
 
-        for found, original, row in zip(ours, case.expected["position_ids"], case.rows, strict=True):
+        for actual, original, row in zip(ours, case.expected["position_ids"], case.rows, strict=True):
             unpadded = original[:, -len(row) :]
-            assert torch.equal(found[0] - found[0, 0], unpadded[0] - unpadded[0, 0])  # rotary positions count from anywhere
-            assert torch.equal(found[1], unpadded[1])
+            assert torch.equal(actual[0] - actual[0, 0], unpadded[0] - unpadded[0, 0])  # rotary positions count from anywhere
+            assert torch.equal(actual[1], unpadded[1])
 
 
 class TestContextSpan:
@@ -159,8 +159,8 @@ class TestQuantised:
         plain = Model(plain_twin(ours.network), None, "plain")
 
         assert ours.generate(case.prompts, max_new_tokens=10) == plain.generate(case.prompts, max_new_tokens=10)
-        for found, expected in zip(ours.logits(case.rows), plain.logits(case.rows), strict=True):
-            assert difference(found, expected) <= 1e-5
+        for actual, expected in zip(ours.logits(case.rows), plain.logits(case.rows), strict=True):
+            assert difference(actual, expected) <= 1e-5
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     @pytest.mark.parametrize("embeddings", [False, True])
@@ -178,16 +178,16 @@ class TestQuantised:
     def test_a_gpu_computes_the_same(self, tmp_path: Path, bits: int) -> None:
         case = Case(TUNED[0])
         folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
-        found = []
+        actual = []
         for device in ("cpu", "cuda"):
             model = imprint.load(folder, adapter=case.adapter, dtype="float32", device=device)
             loss = model.loss(case.rows, case.labels, checkpointing=True)
             loss.backward()
             gradient = next(iter(model.prefix_parameters().values())).grad
             assert gradient is not None
-            found.append((torch.cat(model.logits(case.rows)).cpu(), loss.detach().cpu(), gradient.cpu(), model.generate(case.prompts, 10)))
+            actual.append((torch.cat(model.logits(case.rows)).cpu(), loss.detach().cpu(), gradient.cpu(), model.generate(case.prompts, 10)))
 
-        (logits, loss, gradient, ids), (other_logits, other_loss, other_gradient, other_ids) = found
+        (logits, loss, gradient, ids), (other_logits, other_loss, other_gradient, other_ids) = actual
         assert difference(other_logits, logits) <= 1e-4
         assert difference(other_loss, loss) <= 1e-4
         assert difference(other_gradient, gradient) <= 1e-4 * float(gradient.abs().max())
@@ -222,7 +222,7 @@ class TestParts:
         exact = torch.cat(model.logits(case.rows))
         model.network.to(dtype)
 
-        found = torch.cat(model.logits(case.rows))
+        actual = torch.cat(model.logits(case.rows))
 
-        assert found.dtype is dtype
-        assert (found.float() - exact).abs().mean() < share * exact.abs().mean()
+        assert actual.dtype is dtype
+        assert (actual.float() - exact).abs().mean() < share * exact.abs().mean()

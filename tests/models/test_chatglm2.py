@@ -86,32 +86,32 @@ class TestAgainstTheOriginal:
         expected = {key.removeprefix("grad."): value for key, value in tuned.expected.items() if key.startswith("grad.")}
         assert model.prefix_parameters().keys() == expected.keys()
         for key, gradient in expected.items():
-            found = model.prefix_parameters()[key].grad
-            assert found is not None
-            assert difference(found, gradient) <= 1e-4 * float(gradient.abs().max())
+            actual = model.prefix_parameters()[key].grad
+            assert actual is not None
+            assert difference(actual, gradient) <= 1e-4 * float(gradient.abs().max())
 
     def test_positions_are_those_of_the_original(self, case: Case) -> None:
         ours = pack(case.rows, case.load().network).positions.split([len(row) for row in case.rows], dim=1)
 
-        for found, original, row in zip(ours, case.expected["position_ids"], case.rows, strict=True):
+        for actual, original, row in zip(ours, case.expected["position_ids"], case.rows, strict=True):
             unpadded = original[-len(row) :]
-            assert torch.equal(found[0], unpadded - unpadded[0])  # rotary positions count from anywhere
+            assert torch.equal(actual[0], unpadded - unpadded[0])  # rotary positions count from anywhere
 
     def test_greedy_ids(self, case: Case) -> None:
         model = case.load()
         (end,) = model.network.end_ids
 
-        found = model.generate(case.prompts, max_new_tokens=10)
+        actual = model.generate(case.prompts, max_new_tokens=10)
 
         expected: list[list[int]] = case.expected["greedy_ids"].tolist()
-        assert found == [row[: row.index(end)] if end in row else row for row in expected]
+        assert actual == [row[: row.index(end)] if end in row else row for row in expected]
 
     def test_hidden_states_are_the_embeddings_then_what_enters_each_block_and_the_last(self, case: Case) -> None:
         model = case.load()
-        found = model.hidden_states(case.rows)
+        actual = model.hidden_states(case.rows)
 
-        assert {len(states) for states in found} == {model.network.shape.num_layers + 1}
-        for states, logits, row in zip(found, case.per_row("logits"), case.rows, strict=True):
+        assert {len(states) for states in actual} == {model.network.shape.num_layers + 1}
+        for states, logits, row in zip(actual, case.per_row("logits"), case.rows, strict=True):
             assert torch.equal(states[0], model.network.state_dict()[EMBEDDING][torch.tensor(row)])
             assert difference(model.network.logits(states[-1]), logits) <= 1e-4
 
@@ -134,8 +134,8 @@ class TestCache:
         steps = [batch.prefill(network, prefix)]
         steps += [batch.step(network, prefix, torch.tensor(tokens)) for tokens in zip(*new, strict=True)]
 
-        for place, row in enumerate(ROWS):
-            assert difference(torch.stack([step[place] for step in steps]), expected[place][len(row) - 1 :]) < 1e-4
+        for index, row in enumerate(ROWS):
+            assert difference(torch.stack([step[index] for step in steps]), expected[index][len(row) - 1 :]) < 1e-4
 
     def test_it_holds_grouped_keys_only(self) -> None:
         network = small_chatglm2()
@@ -150,36 +150,36 @@ class TestCache:
         together = generate(network, ROWS, Sampling(12), prefix=prefix)
 
         for row, answer in zip(ROWS, together, strict=True):
-            found: list[int] = []
+            actual: list[int] = []
             for _ in range(12):
-                token = int(network.logits(network(pack([[*row, *found]], network), prefix=prefix)[-1:]).argmax())
+                token = int(network.logits(network(pack([[*row, *actual]], network), prefix=prefix)[-1:]).argmax())
                 if token in network.end_ids:
                     break
-                found.append(token)
-            assert answer == found
+                actual.append(token)
+            assert answer == actual
 
     def test_an_answer_ends_with_any_of_the_ends(self) -> None:
         plain = small_chatglm2(fields={"eos_token_id": None})
         (long,) = generate(plain, ROWS[:1], Sampling(12))
-        place = next(place for place, token in enumerate(long) if place and token not in long[:place])
-        ending = small_chatglm2(fields={"eos_token_id": [39, long[place]]})
+        index = next(index for index, token in enumerate(long) if index and token not in long[:index])
+        ending = small_chatglm2(fields={"eos_token_id": [39, long[index]]})
 
         assert len(long) == 12
-        assert generate(ending, ROWS[:1], Sampling(12)) == [long[:place]]
+        assert generate(ending, ROWS[:1], Sampling(12)) == [long[:index]]
 
 
 class TestTraining:
     def test_every_weight_has_the_same_gradient_with_and_without_checkpointing(self) -> None:
-        found = []
+        actual = []
         for checkpointing in (False, True):
             network = small_chatglm2().requires_grad_(requires_grad=True).train()
             batch = pack(ROWS, network, ROWS)
             hidden = network(batch, checkpointing=checkpointing)
             target_loss(hidden[batch.targets], network.head_weight, batch.labels).backward()
-            found.append({name: parameter.grad for name, parameter in network.named_parameters()})
+            actual.append({name: parameter.grad for name, parameter in network.named_parameters()})
 
-        for name, gradient in found[0].items():
-            again = found[1][name]
+        for name, gradient in actual[0].items():
+            again = actual[1][name]
             assert gradient is not None
             assert again is not None
             assert gradient.abs().max() > 0, name
@@ -199,8 +199,8 @@ class TestPrefix:
         text = pack([[3, 1, 4, 1, 5, 9]], network)
         joint: list[Tensor] = []
         for layer in (0, 1):
-            place = network.get_submodule(f"transformer.encoder.layers.{layer}.self_attention.query_key_value")
-            place.register_forward_hook(lambda _module, _inputs, output: joint.append(output))
+            projection = network.get_submodule(f"transformer.encoder.layers.{layer}.self_attention.query_key_value")
+            projection.register_forward_hook(lambda _module, _inputs, output: joint.append(output))
         network(text)
         cos, sin = rotary(text.positions[0], network.config, torch.float32)
 
@@ -243,10 +243,10 @@ class TestPrefix:
 
 
 def quantized_twin(network: ChatGLM2) -> ChatGLM2:
-    """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
+    """A network of plain fp32 weights, equal to the dequantised weights of a quantised one."""
     twin = ChatGLM2(replace(network.config, quantization_bit=None))
-    numbers = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
-    twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
+    dequantized = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
+    twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | dequantized)
     return twin.requires_grad_(requires_grad=False).eval()
 
 
@@ -304,10 +304,10 @@ class TestQuantised:
     def test_the_four_linears_of_a_block_are_quantised_and_nothing_else(self, bits: int) -> None:
         network = small_chatglm2(fields={"quantization_bit": bits})
 
-        held = {name: module for name, module in network.named_modules() if isinstance(module, QuantizedLinear)}
+        layers = {name: module for name, module in network.named_modules() if isinstance(module, QuantizedLinear)}
 
-        assert set(held) == {f"transformer.encoder.layers.{i}.{name}" for i in range(2) for name in LINEARS}
-        assert {name for name, module in held.items() if module.bias is not None} == {name for name in held if "query_key" in name}
+        assert set(layers) == {f"transformer.encoder.layers.{i}.{name}" for i in range(2) for name in LINEARS}
+        assert {name for name, module in layers.items() if module.bias is not None} == {name for name in layers if "query_key" in name}
         assert type(network.transformer.output_layer) is nn.Linear
 
     @pytest.mark.parametrize("checkpointing", [False, True])
@@ -363,8 +363,8 @@ class TestParts:
 
         one, other = (network(pack(ROWS, network)) for network in (plain, scaled))
 
-        found = [[module.score_scale for module in network.modules() if isinstance(module, Attention)] for network in (plain, scaled)]
-        assert found == [[1, 1], [1, 2]]
+        actual = [[module.score_scale for module in network.modules() if isinstance(module, Attention)] for network in (plain, scaled)]
+        assert actual == [[1, 1], [1, 2]]
         assert difference(one, other) < 1e-4
 
     def test_what_is_saved_loads_equal(self, tmp_path: Path) -> None:
@@ -385,32 +385,32 @@ class TestParts:
         exact = torch.cat(model.logits(case.rows))
         model.network.to(dtype)
 
-        found = torch.cat(model.logits(case.rows))
+        actual = torch.cat(model.logits(case.rows))
 
-        assert found.dtype is dtype
-        assert (found.float() - exact).abs().mean() < share * exact.abs().mean()
+        assert actual.dtype is dtype
+        assert (actual.float() - exact).abs().mean() < share * exact.abs().mean()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_the_norm_is_computed_in_fp32_and_rounded_once(self, dtype: torch.dtype) -> None:
         norm = drawn(small_chatglm2(), seed=0, std=0.4).transformer.encoder.final_layernorm.to(dtype)
         x = (3 * torch.randn(50, 32)).to(dtype)
 
-        found = norm(x)
+        actual = norm(x)
 
         scaled = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5)
-        assert torch.equal(found, (norm.weight.float() * scaled).to(dtype))
+        assert torch.equal(actual, (norm.weight.float() * scaled).to(dtype))
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("name", CHATGLM2_CASES)
     def test_a_gpu_computes_the_same(self, name: str) -> None:
         case = Case(name)
-        found = []
+        actual = []
         for device in ("cpu", "cuda"):
             model = imprint.load(case.folder, adapter=case.adapter, dtype="float32", device=device)
-            found.append((torch.cat(model.logits(case.rows)).cpu(), model.loss(case.rows, case.labels, checkpointing=True).detach().cpu()))
+            actual.append((torch.cat(model.logits(case.rows)).cpu(), model.loss(case.rows, case.labels, checkpointing=True).detach().cpu()))
 
-        assert difference(found[1][0], found[0][0]) <= 1e-4
-        assert difference(found[1][1], found[0][1]) <= 1e-4
+        assert difference(actual[1][0], actual[0][0]) <= 1e-4
+        assert difference(actual[1][1], actual[0][1]) <= 1e-4
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("bits", [None, *BITS])

@@ -110,10 +110,10 @@ def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path:
 def test_a_quantised_folder_is_known_by_its_fields(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
     network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": embeddings}, tmp_path)
 
-    held = {name for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
+    quantized = {name for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
 
-    assert len(held) == 2 * 4 + embeddings
-    assert ("transformer.word_embeddings" in held) == embeddings
+    assert len(quantized) == 2 * 4 + embeddings
+    assert ("transformer.word_embeddings" in quantized) == embeddings
     assert {type(layer) for layer in network.modules()} & {nn.Linear} == set()
 
 

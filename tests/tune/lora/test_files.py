@@ -49,8 +49,8 @@ def hidden(network: Any, batch: Any) -> torch.Tensor:
 
 def change(file: Path, **fields: object) -> None:
     """Other values in a JSON file; ... takes a field out."""
-    told = {**json.loads(file.read_text()), **fields}
-    file.write_text(json.dumps({name: value for name, value in told.items() if value is not ...}))
+    content = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
 
 
 def foreign(folder: Path, knobs: dict[str, object] | None = None) -> Path:
