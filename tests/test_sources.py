@@ -37,7 +37,7 @@ REFUSED: dict[tuple[str, str], str] = {
     **{(name, f"{method}.tar"): TO_UNPACK for name in ("forgetting", "report") for method in ("prefix", "lora", "full")},
     **{("quantize", source): BESIDE_BASE for source in ("prefix", "lora", "prefix.tar", "lora.tar")},
     **{("train", source): "is a run with a prefix, which is no part of the weights" for source in ("prefix", "prefix.tar")},
-    **{("adapter of chat", source): "has no adapter. Give it in the place of the model folder" for source in ("full", "full.tar")},
+    **{("adapter of chat", source): "has no adapter. Give it instead of the model folder" for source in ("full", "full.tar")},
     ("adapter of chat", "base"): "holds no prefix",
     ("adapter of chat", "embedded"): "there is no such file or folder",
 }

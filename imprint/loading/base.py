@@ -1,4 +1,4 @@
-"""Where a base is: a model folder, the embedded one, or what a run or a bundle of one holds."""
+"""Finds the folder of a base: a model folder, the embedded one, or the result of a run or bundle."""
 
 from pathlib import Path
 
@@ -13,21 +13,21 @@ from imprint.messages import Bilingual
 from imprint.runs import RunFolder
 
 EMBEDDED = "embedded"
-"""Names the toy base that comes with Imprint."""
+"""The name of the toy base that is part of Imprint."""
 
 
 class BaseReference(Section):
-    """The part of a run's recipe that names its base; the other sections may be of another version."""
+    """The section of a run's recipe that names its base; other sections may be of another version and are not read."""
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base it was tuned from.")
 
 
 def base_folder(path: str | Path) -> Path:
-    """The folder of a base: a model folder, the embedded one, or what a run has made of its own base.
+    """The folder of a base: a model folder, the embedded one, or that of a run's result.
 
-    A run with full tuning is the model in it. A run with an adapter is its base; `load_base` merges a LoRA into it.
-    Raises UserError for a run that has no result yet.
+    For a run with full tuning this is the model in it, for a run with an adapter its base; `load_base` merges a LoRA into that.
+    Raises UserError for a run without a result.
     """
     if str(path) == EMBEDDED:
         return Path(__file__).parents[1] / "embedded"
@@ -53,5 +53,5 @@ def run_of_base(path: str | Path) -> RunFolder | None:
 
 
 def base_of_run(run: RunFolder) -> str:
-    """The base that a run's recipe names."""
+    """The path of the base in a run's recipe."""
     return read_recipe(run.config, [], BaseReference).model.path

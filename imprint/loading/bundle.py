@@ -1,8 +1,8 @@
-"""A bundle: one archive to hand on, with what was tuned, its recipe, its report, checksums, and the name and licence of the base.
+"""A bundle: one archive to share, with the tuned weights, recipe, report, checksums, and the name and licence of the base.
 
-A plain tar, so that anything can look into it: `bundle.json` first, then the files that it lists with their SHA-256. Reading one runs
-nothing and writes nowhere but into a folder of its own, and no more bytes than the archive has: a name that leaves the folder, a link, a
-file with holes, a file that is not listed or not what was packed is refused.
+A plain tar that any tool can read: `bundle.json` first, then the files that it lists with their SHA-256. Unpacking one runs no code, writes
+only into a folder of its own, and writes no more bytes than the archive has. Refused are names outside the folder, links, sparse files,
+files that are not listed, and files whose checksum differs.
 """
 
 import hashlib
@@ -31,20 +31,20 @@ LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What a bundle says of itself."""
+    """The description in a bundle's `bundle.json`."""
 
     name: str
-    """What the run was called."""
+    """Name of the run."""
     method: str
-    """How it was tuned: prefix, lora or full."""
+    """Tuning method: prefix, lora or full."""
     base: str
-    """The base as the recipe names it."""
+    """Path of the base in the recipe."""
     licence: str
-    """The base's licence, as far as its folder tells."""
+    """The base's licence, as `read_licence` finds it."""
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a file begins as a bundle does; what follows may be damaged."""
+    """Whether a file begins like a bundle; the rest may be damaged."""
     try:
         with tarfile.open(path, "r:") as archive:
             first = archive.next()
@@ -54,20 +54,20 @@ def is_bundle(path: Path) -> bool:
 
 
 def pack(out: Path, folder: Path, names: Sequence[str], facts: BundleFacts) -> None:
-    """Write these files of a folder into the archive `out`; times and owners are left out, so that the same files are the same archive."""
+    """Write these files of a folder into the archive `out`, without times and owners, so that equal files give an equal archive."""
     checksums = {name: _sha256((folder / name).open("rb")) for name in names}
-    listed = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
+    manifest = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(_entry(MANIFEST, len(listed)), io.BytesIO(listed))
+        archive.addfile(_entry(MANIFEST, len(manifest)), io.BytesIO(manifest))
         for name in names:
             with (folder / name).open("rb") as file:
                 archive.addfile(_entry(name, os.fstat(file.fileno()).st_size), file)
 
 
 def unpack_cached(path: Path) -> Path:
-    """The folder that a bundle becomes, in the user's cache; any other path is given back as it is.
+    """The folder in the user's cache into which a bundle is unpacked, once; any other path is returned unchanged.
 
-    An archive is unpacked once. Raises UserError where it is no bundle, or damaged, or holds what a bundle never holds.
+    Raises UserError for an archive that is no bundle, is damaged, or holds anything that a bundle never holds.
     """
     if not path.is_file() or path.suffix != SUFFIX:
         return path
@@ -76,37 +76,39 @@ def unpack_cached(path: Path) -> Path:
     except OSError as error:
         raise UserError(
             Bilingual(
-                f"{path}: cannot be read: {error.strerror}. Get it again, or let yourself read it.",
+                f"{path}: cannot be read: {error.strerror}. Get it again, or check its permissions.",
                 "无法读取：请重新获取，或检查读取权限。",
             )
         ) from error
-    home = _cache() / f"{path.stem}-{digest[:12]}"
-    if not home.is_dir():
-        with translate_disk_errors(home):
-            home.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".", dir=home.parent) as aside:  # of its own: two chats may begin at once
-                unpack(path, Path(aside) / home.name)
-                _take_name(Path(aside) / home.name, home)
-    return home
+    folder = _cache() / f"{path.stem}-{digest[:12]}"
+    if not folder.is_dir():
+        with translate_disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(
+                prefix=".", dir=folder.parent
+            ) as temporary:  # a folder of its own, since two processes may unpack at once
+                unpack(path, Path(temporary) / folder.name)
+                _rename_unless_exists(Path(temporary) / folder.name, folder)
+    return folder
 
 
-def _take_name(folder: Path, home: Path) -> None:
-    """Give a folder its name, unless another process has put the same one there meanwhile."""
+def _rename_unless_exists(source: Path, target: Path) -> None:
+    """Rename a folder, unless another process has created the target meanwhile."""
     try:
-        folder.rename(home)
+        source.rename(target)
     except OSError:
-        if not home.is_dir():
+        if not target.is_dir():
             raise
 
 
-def unpack(path: Path, home: Path) -> None:
-    """Write the files of a bundle into the folder `home`, which appears complete or not at all.
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files of a bundle into `folder`, which appears complete or not at all.
 
-    Raises UserError where the file is no bundle, or damaged, or holds what a bundle never holds.
+    Raises UserError for a file that is no bundle, is damaged, or holds anything that a bundle never holds.
     """
     try:
         with tarfile.open(path, "r:") as archive:
-            _unpack(archive, path, home)
+            _unpack(archive, path, folder)
     except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             Bilingual(
@@ -116,34 +118,34 @@ def unpack(path: Path, home: Path) -> None:
         ) from error
 
 
-def read_facts(home: Path) -> BundleFacts | None:
-    """What the bundle that was unpacked into this folder says of itself; None for a folder that came from none.
+def read_facts(folder: Path) -> BundleFacts | None:
+    """The description of the bundle that was unpacked into this folder; None for any other folder.
 
-    A stranger may have written it: what would steer a terminal is left out.
+    It is untrusted: terminal control characters are removed.
     """
-    file = home / MANIFEST
+    file = folder / MANIFEST
     if not file.is_file():
         return None
-    listed = json.loads(file.read_text(encoding="utf-8"))
-    said = {name: str(listed.get(name, "")) for name in BundleFacts.__dataclass_fields__}
-    return BundleFacts(**{name: "".join(filter(str.isprintable, text)) for name, text in said.items()})
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    fields = {name: str(manifest.get(name, "")) for name in BundleFacts.__dataclass_fields__}
+    return BundleFacts(**{name: "".join(filter(str.isprintable, text)) for name, text in fields.items()})
 
 
 def read_licence(base: Path) -> str:
-    """What a base's folder says of its licence: the first line of the licence file, or `license:` of its README."""
+    """The licence of a base: the first line of the folder's licence file, or `license:` of its README."""
     for file in sorted(base.iterdir()) if base.is_dir() else []:
         if LICENCE_FILES.fullmatch(file.name) and file.is_file():
             lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
             return f"{file.name}: {next((line for line in lines if line), 'empty')}"
     readme = base / "README.md"
     if readme.is_file():
-        found = re.search(r"^license(?:_name)?:\s*(\S.*)$", readme.read_text(encoding="utf-8", errors="replace")[:4096], re.MULTILINE)
-        if found:
-            return found[1].strip()
+        match = re.search(r"^license(?:_name)?:\s*(\S.*)$", readme.read_text(encoding="utf-8", errors="replace")[:4096], re.MULTILINE)
+        if match:
+            return match[1].strip()
     return "not said by the base's folder; look it up where the base came from"
 
 
-def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
+def _unpack(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
     first = archive.next()
     if first is None or first.name != MANIFEST or not _plain(first) or first.size > MAX_MANIFEST_BYTES:
         raise UserError(
@@ -152,17 +154,17 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
                 "不是打包文件：请用 imprint export RUN --to bundle 生成。",
             )
         )
-    content = _opened(archive, first).read()
-    listed = json.loads(content)
-    if listed.get("format") != FORMAT:
+    content = _open_entry(archive, first).read()
+    manifest = json.loads(content)
+    if manifest.get("format") != FORMAT:
         raise UserError(
             Bilingual(
-                f'{path}: "format" is {listed.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
+                f'{path}: "format" is {manifest.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
                 f"打包格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
             )
         )
-    checksums: Mapping[str, str] = dict(listed["sha256"])
-    with atomic_folder(home) as part:
+    checksums: Mapping[str, str] = dict(manifest["sha256"])
+    with atomic_folder(folder) as part:
         (part / MANIFEST).write_bytes(content)
         missing = set(checksums)
         while (entry := archive.next()) is not None:
@@ -174,11 +176,11 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
                     )
                 )
             missing.discard(entry.name)
-            place = part / entry.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as file:
-                found = _sha256(_opened(archive, entry), file)
-            if found != checksums[entry.name]:
+            target = part / entry.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                checksum = _sha256(_open_entry(archive, entry), file)
+            if checksum != checksums[entry.name]:
                 raise UserError(
                     Bilingual(
                         f"{path}: {entry.name!r} is not what was packed. The archive is damaged; get it again.",
@@ -192,18 +194,18 @@ def _unpack(archive: tarfile.TarFile, path: Path, home: Path) -> None:
 
 
 def _plain(entry: tarfile.TarInfo) -> bool:
-    """Whether an entry is a file with all its bytes in the archive: no link, no device, and none with holes, which could fill a disk."""
+    """Whether an entry is a regular file with all its bytes in the archive: no link, no device, not sparse (it could fill a disk)."""
     return entry.isreg() and not entry.issparse()
 
 
 def _inside(name: str) -> bool:
-    """Whether a name is a plain one below its folder, and not that of the list itself."""
+    """Whether a name is a plain relative path inside the folder, and not that of the manifest."""
     parts = PurePosixPath(name).parts
     outside = name.startswith("/") or "\\" in name or any(part in ("..", ".") or ":" in part for part in parts)
     return bool(parts) and not outside and name != MANIFEST
 
 
-def _opened(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+def _open_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(entry)
     assert file is not None, "only regular files are opened"
     return file
@@ -217,14 +219,14 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _sha256(source: IO[bytes], copy: IO[bytes] | None = None) -> str:
-    """The digest of a file, read in pieces, which `copy` gets too; closes the source."""
-    found = hashlib.sha256()
+    """The SHA-256 of a file, which is also written to `copy`; closes the source."""
+    digest = hashlib.sha256()
     with source:
-        while piece := source.read(READ_BYTES):
-            found.update(piece)
+        while chunk := source.read(READ_BYTES):
+            digest.update(chunk)
             if copy is not None:
-                copy.write(piece)
-    return found.hexdigest()
+                copy.write(chunk)
+    return digest.hexdigest()
 
 
 def _cache() -> Path:

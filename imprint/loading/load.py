@@ -1,4 +1,4 @@
-"""`imprint.load`: a model folder, a run or a bundle becomes a model that can be talked to."""
+"""`imprint.load`: loads a model folder, a run or a bundle as a Model."""
 
 from pathlib import Path
 
@@ -31,12 +31,11 @@ def load(
 ) -> Model:
     """Load a model folder, `embedded`, a run folder, or a bundle of one: the same paths as `imprint chat` takes.
 
-    A run is its base with what was tuned: a prefix or a LoRA that `adapter_off()` switches off, or the model of full tuning. What is left
-    open is taken from its recipe. `adapter`: one of our adapter folders, a run, whose adapter is taken, a LoRA folder of peft, an original
-    prefix file of any name, or its folder. `quantize`, 8 or 4, rounds the weights of the blocks to so many bits as they are read; a folder
-    that is quantised already says so itself. `dtype`, torch's or its name, is what is computed in: float32 on the CPU and bfloat16 or
-    float16 on a GPU unless said. `template` says how a conversation is written where the folder does not. Raises UserError for whatever is
-    wrong with a folder.
+    A run is loaded as its base with the prefix or LoRA, which `adapter_off()` switches off, or as the model of full tuning; arguments that
+    are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
+    original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits while loading; for a folder
+    that is quantised already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
+    `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
     source = resolve_source(folder)
     chosen = None if template == "auto" else template
@@ -51,9 +50,9 @@ def load_base(
     device: str | None = None,
     template: TemplateName = "auto",
 ) -> Model:
-    """The base of a recipe: a model folder, or what a run has made of its own base, a LoRA merged into the weights.
+    """The base of a recipe: a model folder, or the result of a run, with a LoRA merged into the weights.
 
-    Raises UserError for a run with a prefix, which is no part of the weights.
+    Raises UserError for a run with a prefix, which cannot be merged into the weights.
     """
     if quantize not in (None, *BITS):
         raise UserError(Bilingual(f"quantize: must be 8, 4 or None, got {quantize!r}.", "quantize 只能是 8、4 或 None。"))
@@ -75,10 +74,10 @@ def load_model(
     device: str | None = None,
     template: TemplateName | None = None,
 ) -> Model:
-    """The model of a run with what was tuned, unless its untouched `base` is asked for; or a model folder as it is.
+    """The model of a source: a model folder, or a run with its result, or with `base` the untouched base of a run.
 
-    What is left open is taken from the run. An `adapter` is put on what the source stands for, as `tune.adapter` is on `model.path`: a run
-    with a LoRA is merged first, and a run with a prefix is refused. Raises UserError where there is nothing to load.
+    Arguments that are None take the value of the run. An `adapter` is added to the model of the source, as `tune.adapter` to `model.path`:
+    the LoRA of a run is merged first, and a run with a prefix is refused. Raises UserError where there is nothing to load.
     """
     run = source.run
     path, own = _parts_to_load(source, base=base, adapter=adapter)
@@ -95,7 +94,7 @@ def load_model(
 
 
 def load_with(source: ModelSource, section: OpenSection) -> Model:
-    """The model that the knobs of a command ask for; `base_path` was given to `resolve_source`."""
+    """The model by the knobs of a command; `base_path` was passed to `resolve_source` already."""
     return load_model(
         source,
         base=section.base,
@@ -108,16 +107,16 @@ def load_with(source: ModelSource, section: OpenSection) -> Model:
 
 
 def open_template(source: ModelSource, template: TemplateName | None = None) -> Template:
-    """How conversations are written; no weights are read. Raises UserError where there is no tokenizer.
+    """The prompt template with its tokenizer; no weights are read. Raises UserError where there is no tokenizer.
 
     `template` None takes the run's own.
     """
     folder = source.network_folder
     fields = read_config(folder)
-    found = read_template(folder, fields, template or (source.run.model.template if source.run is not None else "auto"))
-    if found is None:
+    opened = read_template(folder, fields, template or (source.run.model.template if source.run is not None else "auto"))
+    if opened is None:
         raise missing_tokenizer_error(folder, tokenizer_file(fields))
-    return found
+    return opened
 
 
 def open_tokenizer(source: ModelSource) -> Tokenizer:
@@ -126,38 +125,37 @@ def open_tokenizer(source: ModelSource) -> Tokenizer:
 
 
 def _parts_to_load(source: ModelSource, *, base: bool, adapter: str | Path | None) -> tuple[str | Path, Path | None]:
-    """The base to load, and the adapter to put on it."""
-    given = None if adapter is None else adapter_path(adapter)
+    """The base to load, and the adapter to add to it."""
+    chosen = None if adapter is None else adapter_path(adapter)
     if source.run is None:
-        return source.folder, given
+        return source.folder, chosen
     if base:
-        _ = source.base_folder  # says what to do where it is gone
-        return source.run.model.path, given
+        _ = source.base_folder  # raises where it does not exist
+        return source.run.model.path, chosen
     method = source.require_result()
-    if given is not None and method == "prefix":
+    if chosen is not None and method == "prefix":
         raise UserError(
             Bilingual(
-                f"adapter: {source.path} is a run, which has its own. Give a model folder to put {adapter} on it.",
-                "该结果自带适配器：请改用模型目录，再放上该适配器。",
+                f"adapter: {source.path} is a run, which has its own. Give a model folder to use {adapter} with it.",
+                "该结果自带适配器：请改用模型目录，再加上该适配器。",
             )
         )
-    if given is not None or method == "full":
-        return source.folder, given
+    if chosen is not None or method == "full":
+        return source.folder, chosen
     _ = source.base_folder
     return source.run.model.path, source.run_folder.adapter
 
 
 def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> None:
-    """Merge the LoRA of a run that serves as a base into the weights, and before it those of the runs below."""
+    """Merge the LoRA of a run that serves as a base into the weights, after those of the runs that are its own bases."""
     run = run_of_base(path)
     if run is None or find_folder(run.model) is not None:
         return
     if quantize is not None:
         raise UserError(
             Bilingual(
-                f"model.quantize: {quantize}, but {path} is a run with a LoRA, which is merged into its base before it is tuned "
-                "further, and "
-                "bits cannot take it up. Leave model.quantize out, or export the merged model first.",
+                f"model.quantize: {quantize}, but {path} is a run with a LoRA, which is merged into its base before further tuning, and "
+                "quantised weights cannot represent it. Leave model.quantize out, or export the merged model first.",
                 "以 LoRA 结果作底座时要先合并权重，不能同时量化：请去掉 model.quantize，或先导出合并后的模型。",
             )
         )
@@ -166,7 +164,7 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> No
     if model.adapter is None or not model.adapter.mergeable:
         raise UserError(
             Bilingual(
-                f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be tuned upon. Tune it further "
+                f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be a base. Tune it further "
                 f"with tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.",
                 "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。",
             )

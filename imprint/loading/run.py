@@ -1,4 +1,4 @@
-"""What other commands read of a run's recipe."""
+"""The sections of a run's recipe that other commands read."""
 
 from pathlib import Path
 
@@ -19,22 +19,22 @@ class TrainLength(Section):
 
 
 class RunConfig(Section):
-    """The sections of a run's recipe that other commands need; the rest may be of another version."""
+    """The sections of a run's recipe that other commands need; others may be of another version and are not read."""
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base.")
-    data: AnyData = Field(description="What it learned from.")
-    train: TrainLength = Field(default_factory=TrainLength, description="How long it is.")
-    task: TaskSection = Field(default_factory=TextTask, description="What kind of answers it gives.")
-    forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How what was lost is measured.")
+    data: AnyData = Field(description="The training data.")
+    train: TrainLength = Field(default_factory=TrainLength, description="Its length.")
+    task: TaskSection = Field(default_factory=TextTask, description="The kind of answers.")
+    forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How forgetting is measured.")
 
     @property
     def rows(self) -> DataSection:
-        """How it reads questions: as it was trained, or by default where it learned from raw text."""
+        """The data section for reading questions: the run's own, or the default for a run on raw text."""
         return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
     def with_base_path(self, base_path: Path | None) -> "RunConfig":
-        """The same run with its base elsewhere than its recipe says; None changes nothing."""
+        """The same run with its base at another path than in its recipe; None changes nothing."""
         if base_path is None:
             return self
         return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path)})})

@@ -1,4 +1,4 @@
-"""The `model` section of a recipe, and the knobs of every command that opens a model."""
+"""The `model` section of a recipe, and the knobs of all commands that open a model."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,10 @@ class ModelSection(Section):
 
     path: str = Field(
         min_length=1,
-        description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy that comes along.',
+        description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy base of Imprint.',
     )
     quantize: Literal[4, 8] | None = Field(
-        None, description="Round the base's weights to so many bits, as the original's quantization_bit; null takes them as they are."
+        None, description="Quantise the base's weights to 8 or 4 bits, as the original's quantization_bit; null takes them as they are."
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
@@ -23,28 +23,28 @@ class ModelSection(Section):
 
 
 class AdapterSection(Section):
-    """Which weights are opened: what was tuned, its base, or a base with an adapter."""
+    """Which weights are opened: the result of a run, its base, or a base with an adapter."""
 
-    base: bool = Field(False, description="Take the untouched base of a run instead of what was tuned.")
+    base: bool = Field(False, description="Take the untouched base of a run instead of its result.")
     adapter: Path | None = Field(
-        None, description="An adapter to put on top: ours, a LoRA of peft, an original prefix file, or a run, whose adapter is taken."
+        None, description="An adapter to add: ours, a LoRA of peft, an original prefix file, or a run, whose adapter is taken."
     )
 
 
 class BaseSection(Section):
-    """Where the base of a run is, and how its conversations are written."""
+    """The path of a run's base, and its prompt template."""
 
-    base_path: Path | None = Field(None, description="Where the base of a run is now, if not where its recipe says.")
+    base_path: Path | None = Field(None, description="Path of the base of a run, if it is not at the path in its recipe.")
     template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
 
 
-DEVICE_HELP = "Where to compute; null takes the run's, else a GPU where there is one."
+DEVICE_HELP = "Device to compute on; null takes the run's, else a GPU where there is one."
 
 
 class PrecisionSection(Section):
-    """In which precision a model is opened, and where."""
+    """The precision and device of a model."""
 
-    quantize: Literal[4, 8] | None = Field(None, description="Round the base's weights to so many bits; null takes the run's.")
+    quantize: Literal[4, 8] | None = Field(None, description="Quantise the base's weights to 8 or 4 bits; null takes the run's.")
     dtype: str | None = Field(
         None,
         description="float32, bfloat16 or float16; null takes the run's, else float32 on the CPU and 16 bit on a GPU.",
@@ -53,4 +53,4 @@ class PrecisionSection(Section):
 
 
 class OpenSection(PrecisionSection, BaseSection, AdapterSection):
-    """Everything that says how a command opens a model; null takes what the run was trained with."""
+    """All knobs with which a command opens a model; null takes the value that the run was trained with."""

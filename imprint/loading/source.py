@@ -1,4 +1,4 @@
-"""What a path names: a model folder, a run, or a bundle of one. Every command that opens a model asks here."""
+"""Resolves the path of a model folder, a run, or a bundle; used by every command that opens a model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,16 +21,16 @@ Method = Literal["prefix", "lora", "full"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a path names, as far as it is known without reading weights."""
+    """A model folder, run or bundle, described without reading weights."""
 
     path: Path
-    """As the user gave it."""
+    """The path as the user gave it."""
     folder: Path
-    """Where its files are: for a bundle, where it was unpacked."""
+    """The folder of its files; for a bundle, the folder into which it was unpacked."""
     run: RunConfig | None
     """The recipe of a run or of a bundle; None for a model folder."""
     bundle: BundleFacts | None = None
-    """What a bundle says of itself."""
+    """The description of a bundle; None for anything else."""
 
     @property
     def kind(self) -> Kind:
@@ -39,19 +39,19 @@ class ModelSource:
 
     @property
     def run_folder(self) -> RunFolder:
-        """The names of the files of a run or of an unpacked bundle."""
+        """The paths of the files of a run or an unpacked bundle."""
         return RunFolder(self.folder)
 
     @property
     def output_folder(self) -> Path:
-        """Where results go: into a run folder, else beside the command, for models and bundles are not written to."""
+        """The folder for results: a run's own, else one in the current folder, since models and bundles are not written to."""
         if self.kind == "run":
             return self.folder
         return Path("evaluations") / (self.path.stem if self.kind == "bundle" else self.path.name)
 
     @property
     def method(self) -> Method | None:
-        """How a run was tuned, by the files in it; None before its first result, and for a model folder."""
+        """The tuning method of a run, by its files; None before its first result, and for a model folder."""
         if self.run is None:
             return None
         if find_folder(self.run_folder.model) is not None:
@@ -61,39 +61,39 @@ class ModelSource:
 
     @property
     def base_folder(self) -> Path:
-        """The folder of the base. Raises UserError, with what to do, where it is not there any more."""
+        """The folder of the base. Raises UserError where it does not exist any more."""
         if self.run is None:
             return self.folder
         folder = base_folder(self.run.model.path)
         if not folder.is_dir():
             raise UserError(
                 Bilingual(
-                    f"{self.path}: its base, {self.run.model.path}, is not there. Put it back, or say where it is now: base_path=FOLDER.",
-                    "底座不在原处：请放回，或用 base_path=目录 指明。",
+                    f"{self.path}: its base, {self.run.model.path}, does not exist. Put it back, or give its new path: base_path=FOLDER.",
+                    "底座已不在原处：请放回，或用 base_path=目录 给出新路径。",
                 )
             )
         return folder
 
     @property
     def network_folder(self) -> Path:
-        """The folder that the network is read from: the model of full tuning, else the base."""
+        """The folder with the network's weights: the model of full tuning, else the base."""
         tuned_model = None if self.run is None else find_folder(self.run_folder.model)
         return tuned_model or self.base_folder
 
     def with_template(self, template: TemplateName | None) -> "ModelSource":
-        """The same source, its conversations written by another template than the recipe's; None changes nothing."""
+        """The same source with another prompt template than its recipe's; None changes nothing."""
         if self.run is None or template is None:
             return self
         return replace(self, run=self.run.model_copy(update={"model": self.run.model.model_copy(update={"template": template})}))
 
     def require_run(self, reason: Bilingual) -> RunConfig:
-        """The run's recipe. Raises UserError with the reason for a model folder."""
+        """The run's recipe. Raises UserError with `reason` for a model folder."""
         if self.run is None:
             raise UserError(Bilingual(f"{self.path}: is a model folder, and {reason.english}", f"这是模型目录：{reason.chinese}"))
         return self.run
 
     def require_result(self) -> Method:
-        """How the run was tuned. Raises UserError before its first result."""
+        """The tuning method. Raises UserError before the first result."""
         method = self.method
         if method is None:
             raise UserError(
@@ -105,7 +105,7 @@ class ModelSource:
         return method
 
     def refuse_bundle(self) -> None:
-        """Raise UserError where a command would have to write into a bundle."""
+        """Raise UserError for a bundle; for commands that write into a run folder."""
         if self.kind == "bundle":
             raise UserError(
                 Bilingual(
@@ -117,9 +117,9 @@ class ModelSource:
 
 
 def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSource:
-    """What a path names; `base_path` is where the base of a run is now, if not where its recipe says.
+    """Resolve a path to a model folder, run or bundle; a bundle is unpacked into the user's cache.
 
-    A bundle is unpacked into the user's cache. Raises UserError for anything else.
+    `base_path`: path of the base of a run, if it is not at the path in its recipe. Raises UserError for anything else.
     """
     path = Path(path)
     if str(path) == EMBEDDED:
@@ -129,19 +129,21 @@ def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSour
         run = read_recipe(config, [], RunConfig).with_base_path(base_path)
         return ModelSource(path, folder, run, read_facts(folder) if folder != path else None)
     if not (folder / "config.json").is_file():
-        found = "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
+        problem = (
+            "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
+        )
         raise UserError(
             Bilingual(
-                f'{path}: {found}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
-                "adapter=... puts an adapter on it.",
-                f"请给出训练结果目录、打包文件、模型目录或“{EMBEDDED}”；adapter=... 可放上适配器。",
+                f'{path}: {problem}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
+                "adapter=... adds an adapter.",
+                f"请给出训练结果目录、打包文件、模型目录或“{EMBEDDED}”；可用 adapter=... 加上适配器。",
             )
         )
     return ModelSource(path, folder, None)
 
 
 def adapter_path(path: str | Path) -> Path:
-    """The adapter that a path names: of a run or a bundle its adapter, any other path as it is.
+    """The path of an adapter: for a run or bundle its adapter, any other path unchanged.
 
     Raises UserError for a run without one.
     """
@@ -152,7 +154,7 @@ def adapter_path(path: str | Path) -> Path:
     if source.require_result() == "full":
         raise UserError(
             Bilingual(
-                f"adapter: {path} is a run that tuned all parameters and has no adapter. Give it in the place of the model folder.",
+                f"adapter: {path} is a run that tuned all parameters and has no adapter. Give it instead of the model folder.",
                 "该结果是全参数微调，没有适配器：请把它当作模型目录给出。",
             )
         )

@@ -210,7 +210,7 @@ class TestBundles:
             base.with_name("moved").rename(base)
         said = capsys.readouterr().err
         assert f"bundle 打包文件: run · prefix · base 底座 {base}, licence 许可: not said" in said
-        assert "say where it is now: base_path=FOLDER" in said
+        assert "give its new path: base_path=FOLDER" in said
 
     def test_one_that_answers_differently_is_not_written(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -231,7 +231,7 @@ class TestBases:
         base = Path(base_of(runs["lora"]))
         moved = base.rename(base.with_name("elsewhere"))
         try:
-            with pytest.raises(UserError, match="say where it is now: base_path=FOLDER"):
+            with pytest.raises(UserError, match="give its new path: base_path=FOLDER"):
                 export_command(runs["lora"].path, "merged", tmp_path / "lora")
             export_command(runs["lora"].path, "merged", tmp_path / "lora", overrides=[f"base_path={moved}"])
             export_command(runs["full"].path, "merged", tmp_path / "full")

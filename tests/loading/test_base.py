@@ -16,7 +16,7 @@ def test_a_model_folder_is_its_own_base_and_the_embedded_one_has_a_name(tmp_path
     assert run_of_base(EMBEDDED) is None
 
 
-def test_a_run_is_the_model_it_has_tuned_or_the_base_below_its_adapter(tmp_path: Path) -> None:
+def test_a_run_is_its_tuned_model_or_the_base_of_its_adapter(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     full = tiny_run(recipe, "full", "tune={method: full}", "train.steps=1")
     lora = tiny_run(recipe, "lora", f"model.path={full.path}", "tune={method: lora, rank: 2}", "train.steps=1")

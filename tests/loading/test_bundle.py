@@ -38,7 +38,7 @@ def packed(run: Path, name: str = "out.tar") -> Path:
 def forged(
     run: Path, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None], *, listed: str | None = None
 ) -> Path:
-    """A bundle in which some entries are others than were packed; `listed` is a name that its list has too."""
+    """A bundle with some entries changed; `listed` is added to its manifest."""
     out = run.parent / "forged.tar"
     with tarfile.open(packed(run)) as source, tarfile.open(out, "w") as target:
         for entry in source:
@@ -48,10 +48,10 @@ def forged(
                 fields = json.loads(content)
                 fields["sha256"][listed] = hashlib.sha256(b"x").hexdigest()
                 content = json.dumps(fields).encode()
-            made = change(entry, content)
-            if made is not None:
-                made[0].size = len(made[1]) if made[0].isreg() else 0
-                target.addfile(made[0], io.BytesIO(made[1]))
+            changed = change(entry, content)
+            if changed is not None:
+                changed[0].size = len(changed[1]) if changed[0].isreg() else 0
+                target.addfile(changed[0], io.BytesIO(changed[1]))
     return out
 
 
@@ -61,7 +61,7 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_what_is_packed_comes_out_as_it_was_with_its_facts(run: Path) -> None:
+def test_files_and_facts_are_unpacked_as_they_were(run: Path) -> None:
     home = unpack_cached(packed(run))
 
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in NAMES)
@@ -70,13 +70,13 @@ def test_what_is_packed_comes_out_as_it_was_with_its_facts(run: Path) -> None:
     assert unpack_cached(packed(run)) == home
 
 
-def test_what_would_steer_a_terminal_is_left_out(run: Path) -> None:
+def test_control_characters_are_removed(run: Path) -> None:
     pack(run.parent / "out.tar", run, NAMES, BundleFacts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
 
     assert read_facts(unpack_cached(run.parent / "out.tar")) == BundleFacts("[2Jrun", "prefix", "底座", "")
 
 
-def test_two_that_unpack_it_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_that_unpack_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, real = packed(run), bundle.unpack
 
     def overtaken(path: Path, home: Path) -> None:
@@ -104,7 +104,7 @@ def test_any_other_path_is_left_alone(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", MANIFEST])
-def test_a_name_that_leaves_the_folder_or_is_that_of_the_list_is_refused(run: Path, tmp_path: Path, name: str) -> None:
+def test_a_name_outside_the_folder_or_of_the_manifest_is_refused(run: Path, tmp_path: Path, name: str) -> None:
     def outside(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
             entry.name = name
@@ -116,7 +116,7 @@ def test_a_name_that_leaves_the_folder_or_is_that_of_the_list_is_refused(run: Pa
     assert not list(tmp_path.glob("cache/imprint/bundles/*"))
 
 
-def test_a_file_with_holes_that_would_fill_the_disk_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_sparse_file_that_would_fill_the_disk_is_refused(run: Path, tmp_path: Path) -> None:
     def bomb(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
             holes = {"major": "0", "minor": "1", "name": "config.yaml", "numblocks": "0", "map": "0,0", "size": str(2**40)}
@@ -166,7 +166,7 @@ def test_a_bundle_is_known_by_its_beginning(run: Path, tmp_path: Path) -> None:
     assert not any(map(is_bundle, (tmp_path / "notes.tar", run, tmp_path / "nowhere.tar")))
 
 
-def test_an_archive_that_may_not_be_read_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_without_permission_is_a_user_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(_path: Path, _mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -177,7 +177,7 @@ def test_an_archive_that_may_not_be_read_is_a_sentence(run: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 2048])
-def test_a_file_that_is_no_archive_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_archive_is_a_user_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(content)
 
     assert "x.tar: " in refusal(tmp_path / "x.tar")
@@ -192,7 +192,7 @@ def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
     assert "so it is no bundle" in refusal(forged(run, lambda entry, content: None if entry.name == MANIFEST else (entry, content)))
 
 
-def test_the_licence_of_a_base_is_what_its_folder_says(tmp_path: Path) -> None:
+def test_the_licence_of_a_base_is_that_of_its_folder(tmp_path: Path) -> None:
     assert read_licence(tmp_path).startswith("not said")
     (tmp_path / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
     assert read_licence(tmp_path) == "bigscience-bloom-rail-1.0"

@@ -61,7 +61,7 @@ class TestRuns:
             bundle = export_command(run.path, "bundle", tmp_path / f"{method}.tar", overrides=["questions=1"])
             assert identity(bundle) == identity(run.path)
 
-    def test_what_is_left_open_is_the_run_s(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    def test_arguments_that_are_none_take_the_runs_values(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
         recipe = runs["prefix"].config.read_text(encoding="utf-8")
         assert "quantize: null" in recipe
         changed = recipe.replace("quantize: null", "quantize: 8").replace("source_prefix: ''", "source_prefix: 颜色")
@@ -69,12 +69,12 @@ class TestRuns:
         shutil.copytree(runs["prefix"].adapter, tmp_path / "adapter")
         model = imprint.load(tmp_path)
         assert (model.network.quantization_bit, model.source_prefix) == (8, "颜色")
-        given = imprint.load(tmp_path, quantize=4, dtype=torch.bfloat16)
-        assert (given.network.quantization_bit, given.network.dtype) == (4, torch.bfloat16)
+        requantized = imprint.load(tmp_path, quantize=4, dtype=torch.bfloat16)
+        assert (requantized.network.quantization_bit, requantized.network.dtype) == (4, torch.bfloat16)
         with pytest.raises(UserError, match="template: plain does not fit the tokenizer of"):
             imprint.load(tmp_path, template="plain")
 
-    def test_a_run_without_a_result_is_told(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    def test_a_run_without_a_result_is_refused(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
         shutil.copy(runs["prefix"].config, tmp_path / "config.yaml")
         with pytest.raises(UserError, match="has no adapter yet"):
             imprint.load(tmp_path)
@@ -84,18 +84,18 @@ class TestAdapters:
     def test_a_run_given_as_an_adapter_is_its_adapter(self, runs: dict[str, RunFolder], base: Path) -> None:
         assert identity(base, runs["lora"].path) == identity(runs["lora"].path)
 
-    def test_an_adapter_is_put_on_what_a_run_has_made_of_its_base(self, runs: dict[str, RunFolder]) -> None:
+    def test_an_adapter_is_added_to_the_result_of_a_run(self, runs: dict[str, RunFolder]) -> None:
         recipe = runs["full"].path.parent / "recipe.yaml"
         for method in ("full", "lora"):
-            below = runs[method].path
-            above = tiny_run(recipe, f"on-{method}", f"model.path={below}", "train.steps=1")
-            assert identity(below, above.adapter) == identity(above.path)
+            base_run = runs[method].path
+            run = tiny_run(recipe, f"on-{method}", f"model.path={base_run}", "train.steps=1")
+            assert identity(base_run, run.adapter) == identity(run.path)
 
     def test_a_run_with_a_prefix_has_its_own(self, runs: dict[str, RunFolder]) -> None:
-        with pytest.raises(UserError, match=r"is a run, which has its own\. Give a model folder to put"):
+        with pytest.raises(UserError, match=r"is a run, which has its own\. Give a model folder to use"):
             imprint.load(runs["prefix"].path, adapter=runs["lora"].path)
 
-    def test_the_base_of_a_run_takes_another(self, runs: dict[str, RunFolder]) -> None:
+    def test_the_base_of_a_run_takes_another_adapter(self, runs: dict[str, RunFolder]) -> None:
         source = resolve_source(runs["prefix"].path)
         assert load_model(source, base=True, adapter=runs["lora"].path).identity == identity(runs["lora"].path)
 
@@ -109,7 +109,7 @@ class TestBases:
         with pytest.raises(UserError, match=r"(?s)lora is a run with a LoRA, .* Leave model\.quantize out"):
             load_base(runs["lora"].path, quantize=8, device="cpu")
 
-    def test_the_untouched_base_of_a_run_is_opened_where_it_is_asked_for(self, runs: dict[str, RunFolder], base: Path) -> None:
+    def test_the_untouched_base_of_a_run_is_opened_on_request(self, runs: dict[str, RunFolder], base: Path) -> None:
         for run in runs.values():
             assert load_with(resolve_source(run.path), OpenSection(base=True)).identity == identity(base)
 
@@ -119,7 +119,7 @@ class TestBases:
 
 
 class TestTokenizers:
-    def test_that_of_a_run_is_its_base_s_and_no_weights_are_read(
+    def test_a_run_has_the_tokenizer_of_its_base_and_no_weights_are_read(
         self, runs: dict[str, RunFolder], base: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("imprint.loading.load.load_network")
@@ -128,7 +128,7 @@ class TestTokenizers:
         assert open_tokenizer(resolve_source(EMBEDDED)).encode("类型")
         assert open_template(resolve_source(base), "chatglm").name == "chatglm"
 
-    def test_a_folder_without_one_is_told(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_tokenizer_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text("{}", encoding="utf-8")
         with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file"):
             open_tokenizer(resolve_source(tmp_path))

@@ -14,7 +14,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return tiny_run(tiny_recipe(tmp_path_factory.mktemp("trained")), "run", "train.steps=1")
 
 
-def test_a_run_says_its_base_and_its_data(run: RunFolder) -> None:
+def test_a_run_names_its_base_and_its_data(run: RunFolder) -> None:
     config = read_recipe(run.config, [], RunConfig)
     assert config.model.path == str(run.path.parent / "base")
     assert config.data.train == run.path.parent / "rows.jsonl"
@@ -31,7 +31,7 @@ def test_a_run_on_raw_text_reads_questions_by_default(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "config.yaml", [], RunConfig).rows == DataSection(train=Path("books.txt"))
 
 
-def test_the_base_may_be_elsewhere(run: RunFolder) -> None:
+def test_the_base_may_have_another_path(run: RunFolder) -> None:
     config = read_recipe(run.config, [], RunConfig)
     assert config.with_base_path(None) is config
     moved = config.with_base_path(Path("elsewhere"))

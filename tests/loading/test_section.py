@@ -19,19 +19,19 @@ OPENING: dict[type[Section], set[str]] = {
     ExportSection: {"base_path", "template", "dtype", "device"},  # its dtype is that of the files
     CheckSection: {"base_path", "template"},  # no weights are read
 }
-"""What each command takes of the knobs that open a model."""
+"""Command section -> those of the knobs that open a model that it has."""
 
 
-def test_there_are_seven_knobs_that_open_a_model() -> None:
+def test_seven_knobs_open_a_model() -> None:
     assert {"base", "adapter", "base_path", "template", "quantize", "dtype", "device"} == EVERYTHING
     assert read_overrides(["base_path=elsewhere", "quantize=8"], OpenSection) == OpenSection(base_path=Path("elsewhere"), quantize=8)
 
 
 @pytest.mark.parametrize("section", OPENING, ids=lambda section: section.__name__)
-def test_a_command_says_the_same_of_them_as_every_other(section: type[Section]) -> None:
-    shared = set(section.model_fields) & EVERYTHING
-    assert shared == OPENING[section]
-    different = {name for name in shared if section.model_fields[name].description != OpenSection.model_fields[name].description}
+def test_every_command_describes_them_alike(section: type[Section]) -> None:
+    common = set(section.model_fields) & EVERYTHING
+    assert common == OPENING[section]
+    different = {name for name in common if section.model_fields[name].description != OpenSection.model_fields[name].description}
     assert different == ({"dtype"} if section is ExportSection else set())
 
 

@@ -39,15 +39,15 @@ def test_a_model_folder_has_no_recipe(run: RunFolder) -> None:
 
 
 def test_a_run_has_a_recipe_and_a_method(run: RunFolder, full: RunFolder) -> None:
-    prefix, whole = resolve_source(run.path), resolve_source(str(full.path))
-    assert (prefix.kind, prefix.method, whole.method) == ("run", "prefix", "full")
-    assert prefix.base_folder == prefix.network_folder == whole.base_folder == run.path.parent / "base"
-    assert whole.network_folder == full.model
+    prefix, tuned = resolve_source(run.path), resolve_source(str(full.path))
+    assert (prefix.kind, prefix.method, tuned.method) == ("run", "prefix", "full")
+    assert prefix.base_folder == prefix.network_folder == tuned.base_folder == run.path.parent / "base"
+    assert tuned.network_folder == full.model
     assert prefix.output_folder == run.path
     assert prefix.require_run(Bilingual("it has one", "")) is prefix.run
 
 
-def test_a_bundle_is_a_run_that_nothing_is_written_into(run: RunFolder, bundle: Path) -> None:
+def test_a_bundle_is_a_read_only_run(run: RunFolder, bundle: Path) -> None:
     source = resolve_source(bundle)
     assert (source.kind, source.method, source.path) == ("bundle", "prefix", bundle)
     assert source.bundle is not None
@@ -59,13 +59,13 @@ def test_a_bundle_is_a_run_that_nothing_is_written_into(run: RunFolder, bundle: 
         source.refuse_bundle()
 
 
-def test_a_base_that_is_gone_is_told_and_may_be_elsewhere(run: RunFolder, tmp_path: Path) -> None:
+def test_a_missing_base_is_named_and_may_have_another_path(run: RunFolder, tmp_path: Path) -> None:
     assert resolve_source(run.path, tmp_path).base_folder == tmp_path
-    with pytest.raises(UserError, match=r"its base, .*gone, is not there\. Put it back, or say where it is now: base_path=FOLDER"):
+    with pytest.raises(UserError, match=r"its base, .*gone, does not exist\. Put it back, or give its new path: base_path=FOLDER"):
         _ = resolve_source(run.path, tmp_path / "gone").base_folder
 
 
-def test_a_template_that_is_given_takes_the_place_of_the_recipe_s(run: RunFolder) -> None:
+def test_a_given_template_replaces_the_recipes(run: RunFolder) -> None:
     source = resolve_source(run.path)
     assert source.with_template(None) is source
     changed = source.with_template("plain").run
@@ -73,7 +73,7 @@ def test_a_template_that_is_given_takes_the_place_of_the_recipe_s(run: RunFolder
     assert changed.model.template == "plain"
 
 
-def test_a_path_that_is_neither_is_told(tmp_path: Path) -> None:
+def test_any_other_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no such folder\. Give a run folder"):
         resolve_source(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has neither config\.yaml nor config\.json\. Give a run folder"):
