@@ -47,7 +47,7 @@ class TokenView:
 
 def view_tokens(tokenizer: Tokenizer, row: EncodedRow, untruncated: EncodedRow) -> list[TokenView]:
     """The tokens of a training row, and at their positions those that truncation removed from the `untruncated` row."""
-    names = {token: name for name, token in tokenizer.special_ids.items()}
+    names = {token: name for name, token in tokenizer.controls.items()}
     marks = [TokenMark.READ if label == IGNORE_INDEX else TokenMark.LEARNED for label in row.labels]
     prompt, full_prompt = marks.count(TokenMark.READ), untruncated.labels.count(IGNORE_INDEX)
     views: list[TokenView] = []

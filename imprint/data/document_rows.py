@@ -40,10 +40,8 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     if isinstance(tokenizer, ChatGLMTokenizer):
         control = tokenizer.control
         return DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
-    sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.special_ids else ("sop", "</s>")
-    return DocumentTokens(
-        row_prefix=(tokenizer.special_ids["[gMASK]"], tokenizer.special_ids[sop]), bos=(), eos=(tokenizer.special_ids[end],)
-    )
+    sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
+    return DocumentTokens(row_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
 
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:

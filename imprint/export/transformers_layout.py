@@ -86,14 +86,14 @@ def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
     """A tokenizer.json with the ids of ChatGLM2, ChatGLM3 or GLM-4, and their chat template."""
     tokenizer = template.tokenizer
     if isinstance(tokenizer, GLM4Tokenizer):
-        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.special_ids), "<|endoftext|>", roles("\\n")
+        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls), "<|endoftext|>", roles("\\n")
     else:
         assert isinstance(tokenizer, ChatGLM2Tokenizer), "ChatGLM2 networks have no other tokenizer"
         pieces, scores = tokenizer.scored_pieces()
-        vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.special_ids), "</s>"
+        vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.controls), "</s>"
         chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space that the vocabulary adds before each text
     write_json(part / TOKENIZER, vocabulary)
-    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.special_ids], end=end, chat=chat, longest=longest))
+    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.controls], end=end, chat=chat, longest=longest))
 
 
 def _complete_template(part: Path, template: Template) -> None:

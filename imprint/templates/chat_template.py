@@ -46,7 +46,7 @@ class ChatTemplate:
 
         Raises UserError for a conversation that the template refuses.
         """
-        special = frozenset(self.tokenizer.special_ids.values())
+        special = frozenset(self.tokenizer.controls.values())
         prefixed = _with_prefix(messages, source_prefix)
         rendered = _render(self.tokenizer, prefixed, answering=True)
         texts = _text_spans(rendered.replace(GUARD, ""), prefixed)
@@ -84,7 +84,7 @@ class ChatTemplate:
         tokens: list[tuple[int, int, int]] = []
         offset = 0
         for part in self.tokenizer.special_pattern.split(rendered):
-            text, known = part.replace(GUARD, ""), self.tokenizer.special_ids.get(part)
+            text, known = part.replace(GUARD, ""), self.tokenizer.controls.get(part)
             inside = self.tokenizer.encode_with_offsets(text, special=False) if known is None else [(known, 0, len(text))]
             tokens += ((token, offset + start, offset + end) for token, start, end in inside)
             offset += len(text)
@@ -99,7 +99,7 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
     question, answer = Message("user", "1"), Message("assistant", MARKER)
     after = _render(tokenizer, [question, answer, Message("user", "2")], answering=False).partition(MARKER)[2]
     match = tokenizer.special_pattern.match(after.lstrip())
-    ends = [tokenizer.special_ids[match[1]]] if match else list(tokenizer.special_tokens.eos_ids)
+    ends = [tokenizer.controls[match[1]]] if match else list(tokenizer.special_tokens.eos_ids)
     if not ends:
         raise UserError(
             Bilingual(

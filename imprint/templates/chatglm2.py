@@ -32,7 +32,7 @@ class ChatGLM2Template:
     @property
     def end_id(self) -> int:
         """`</s>`."""
-        return self.tokenizer.special_ids["</s>"]
+        return self.tokenizer.controls["</s>"]
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -42,7 +42,7 @@ class ChatGLM2Template:
     @property
     def start_ids(self) -> tuple[int, int]:
         """`[gMASK] sop`."""
-        return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["sop"]
+        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["sop"]
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """`[gMASK] sop`, then the text. Raises UserError for tool messages."""

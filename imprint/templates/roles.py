@@ -44,18 +44,18 @@ class RoleTemplate:
     @property
     def end_id(self) -> int:
         """The end of a row in the fine-tuning script: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
-        return self.tokenizer.special_ids["<|user|>" if self.name == "glm4" else "</s>"]
+        return self.tokenizer.controls["<|user|>" if self.name == "glm4" else "</s>"]
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """EOS, and the roles of user and observation."""
         eos = "<|endoftext|>" if self.name == "glm4" else "</s>"
-        return frozenset(self.tokenizer.special_ids[name] for name in (eos, "<|user|>", "<|observation|>"))
+        return frozenset(self.tokenizer.controls[name] for name in (eos, "<|user|>", "<|observation|>"))
 
     @property
     def start_ids(self) -> tuple[int, int]:
         """`[gMASK] <sop>`; ChatGLM3 calls the second one `sop`."""
-        return self.tokenizer.special_ids["[gMASK]"], self.tokenizer.special_ids["<sop>" if self.name == "glm4" else "sop"]
+        return self.tokenizer.controls["[gMASK]"], self.tokenizer.controls["<sop>" if self.name == "glm4" else "sop"]
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """All messages, then `<|assistant|>`; `source_prefix` is put before the last text."""
@@ -91,7 +91,7 @@ class RoleTemplate:
         return [Segment(line, fixed=True), Segment(tuple(self.tokenizer.encode(text)))]
 
     def _role(self, role: str) -> int:
-        return self.tokenizer.special_ids[f"<|{role}|>"]
+        return self.tokenizer.controls[f"<|{role}|>"]
 
     def _texts(self, message: Message) -> list[str]:
         """Texts of a message: ChatGLM3 has the tools as a JSON list after the text, GLM-4 as a message of their own before it."""

@@ -106,7 +106,7 @@ class ChatGLMTokenizer:
 
     def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
         self.control = control
-        self.special_ids: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
+        self.controls: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
         """Name -> special id."""
         self._processor = processor
         self._shift = shift

@@ -31,7 +31,7 @@ class ChatGLM2Tokenizer:
         self._processor = processor
         self._ids = list(range(len(processor)))  # one int object per id, shared by all rows to save memory
         own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
-        self.special_ids: Mapping[str, int] = MappingProxyType(
+        self.controls: Mapping[str, int] = MappingProxyType(
             own | {name: len(processor) + index for index, name in enumerate(SPECIAL_TOKENS)}
         )
         """Name -> special id."""

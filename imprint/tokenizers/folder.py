@@ -68,7 +68,7 @@ def _read_file(file: Path, config: Mapping[str, object]) -> Tokenizer:
 
 def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer) -> None:
     """Raise UserError if the ids do not fit config.json; both vocabularies have the same file name and architecture."""
-    size, needed = config.get("padded_vocab_size"), max(tokenizer.special_ids.values()) + 1
+    size, needed = config.get("padded_vocab_size"), max(tokenizer.controls.values()) + 1
     if isinstance(size, int) and needed > size:
         raise UserError(
             Bilingual(
@@ -77,7 +77,7 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGL
             )
         )
     name = "<|endoftext|>" if isinstance(tokenizer, GLM4Tokenizer) else "</s>"
-    end, expected = tokenizer.special_ids[name], config.get("eos_token_id")
+    end, expected = tokenizer.controls[name], config.get("eos_token_id")
     if expected is not None and end not in (expected if isinstance(expected, list) else [expected]):
         raise UserError(
             Bilingual(

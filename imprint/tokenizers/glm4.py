@@ -55,7 +55,7 @@ class GLM4Tokenizer:
         self.pieces = pieces
         """Bytes of every piece, by id."""
         self._ids = list(range(len(pieces)))  # one int object per id, shared by all rows to save memory
-        self.special_ids: Mapping[str, int] = MappingProxyType({name: len(pieces) + index for index, name in enumerate(SPECIAL_TOKENS)})
+        self.controls: Mapping[str, int] = MappingProxyType({name: len(pieces) + index for index, name in enumerate(SPECIAL_TOKENS)})
         """Name -> special id."""
 
     def __len__(self) -> int:

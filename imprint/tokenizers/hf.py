@@ -55,10 +55,10 @@ class HFTokenizer:
         added = rust.get_added_tokens_decoder()
         self._rust = rust
         self._lock = Lock()  # `encode_special_tokens` is a setting of the shared tokenizer, and chats may run in threads
-        self.special_ids: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
+        self.controls: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
         """Name -> special id."""
         self._added = {index: token.content.encode() for index, token in added.items()}
-        self._added |= dict.fromkeys(self.special_ids.values(), b"")
+        self._added |= dict.fromkeys(self.controls.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
         self.replaces_each_byte = not self._bytes
@@ -67,7 +67,7 @@ class HFTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
-        names = sorted(self.special_ids, key=len, reverse=True)
+        names = sorted(self.controls, key=len, reverse=True)
         self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
         """Matches the name of any special token, longest first; nothing if there is none."""
 
@@ -165,7 +165,7 @@ def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
 
 def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFTokenizer) -> None:
     size = config.get("vocab_size")
-    used = max(tokenizer.special_ids.values(), default=0)
+    used = max(tokenizer.controls.values(), default=0)
     if isinstance(size, int) and max(len(tokenizer) - 1, used) >= size:
         raise UserError(
             Bilingual(
@@ -174,7 +174,7 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFToke
                 "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
             )
         )
-    typed = [name for name, token in tokenizer.special_ids.items() if token in tokenizer.encode(name)]
+    typed = [name for name, token in tokenizer.controls.items() if token in tokenizer.encode(name)]
     if typed:
         raise UserError(
             Bilingual(

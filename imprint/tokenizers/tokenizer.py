@@ -13,7 +13,7 @@ class Tokenizer(Protocol):
     """Text to ids and back; typed text never becomes a special id."""
 
     @property
-    def special_ids(self) -> Mapping[str, int]:
+    def controls(self) -> Mapping[str, int]:
         """Name -> special id."""
 
     @property

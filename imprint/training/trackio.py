@@ -53,5 +53,7 @@ class Trackio:
 
     def close(self) -> None:
         """Write what is left."""
+        import trackio
+
         with redirect_stdout(io.StringIO()):
-            self._run.finish()
+            trackio.finish()

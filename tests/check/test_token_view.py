@@ -75,7 +75,7 @@ def test_every_family_shows_its_special_tokens_and_what_is_learned(name: str, tm
     used = read_settings(str(tmp_path), ["max_target_length=200", "max_source_length=2000"])
     row = used.encode(Sample("a  b\n", "好。", TURNS, "", "你是店员。"))
     views = view_tokens(used.tokenizer, row, row)
-    names = {token: control for control, token in used.tokenizer.special_ids.items()}
+    names = {token: control for control, token in used.tokenizer.controls.items()}
     assert [view.text for view in views if view.special] == [names[token] for token in row.ids if token in names]
     assert [view.mark is TokenMark.LEARNED for view in views] == [label != -100 for label in row.labels]
     assert views[-1].text == names[used.template.end_id]

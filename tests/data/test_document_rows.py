@@ -35,10 +35,8 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
     assert fourth is not None
     assert plain is not None
     assert prefixed is not None
-    assert document_tokens(second) == DocumentTokens(
-        row_prefix=(second.special_ids["[gMASK]"], second.special_ids["sop"]), bos=(), eos=(2,)
-    )
-    control = [fourth.special_ids[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
+    assert document_tokens(second) == DocumentTokens(row_prefix=(second.controls["[gMASK]"], second.controls["sop"]), bos=(), eos=(2,))
+    control = [fourth.controls[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
     assert document_tokens(fourth) == DocumentTokens(row_prefix=(control[0], control[1]), bos=(), eos=(control[2],))
     assert document_tokens(plain) == DocumentTokens(row_prefix=(), bos=(2,), eos=(2,))
     assert document_tokens(prefixed) == DocumentTokens(row_prefix=(), bos=(1,), eos=(2,))

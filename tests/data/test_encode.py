@@ -153,7 +153,7 @@ def test_every_family_learns_the_answer_and_its_end_alone(template: Template) ->
 
 
 def test_every_family_keeps_its_frame_and_the_question_however_short_the_limit(template: Template) -> None:
-    rng, special_ids = random.Random(5), set(template.tokenizer.special_ids.values())
+    rng, special_ids = random.Random(5), set(template.tokenizer.controls.values())
     frame = [token for segment in template.prompt(make_messages("问")) for token in segment.ids if token in special_ids]
     long = "类型#上衣*颜色#白色" * 3
     whole = len(encode_prompt(template, long, max_source_length=10**6))
@@ -182,7 +182,7 @@ def test_every_family_drops_old_turns_and_never_what_the_system_says(template: T
 
 
 def test_no_family_takes_a_typed_control_token_for_its_own(template: Template) -> None:
-    special_ids = template.tokenizer.special_ids
+    special_ids = template.tokenizer.controls
     typed = "".join(special_ids)
     plain = encode_sample(template, sample("好", "好", (("好", "好"),)), max_source_length=2000, max_target_length=200)
     row = encode_sample(template, sample(typed, typed, ((typed, typed),)), max_source_length=2000, max_target_length=200)

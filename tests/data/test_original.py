@@ -93,7 +93,7 @@ def test_a_row_of_somebody_elses_training_log_holds() -> None:
 
 def test_chatglm2_cuts_the_text_behind_its_frame_and_keeps_the_whole_target_length(tmp_path: Path) -> None:
     template = template_of("chatglm2", tmp_path)
-    start = [template.tokenizer.special_ids["[gMASK]"], template.tokenizer.special_ids["sop"]]
+    start = [template.tokenizer.controls["[gMASK]"], template.tokenizer.controls["sop"]]
     long = sample(answer="好😀😀", history=TURNS)
     whole, answer = template.tokenizer.encode(format_rounds_from_one(long.query, TURNS)), template.tokenizer.encode(long.answer)
 

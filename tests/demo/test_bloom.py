@@ -27,7 +27,7 @@ def test_the_tiny_bloom_has_the_official_layout(start: Path) -> None:
     config = json.loads((start / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["vocab_size"], config["eos_token_id"]) == ("bloom", VOCAB_SIZE, 2)
     model = imprint.load(start, device="cpu")
-    assert [model.tokenizer.special_ids[name] for name in SPECIAL_TOKENS] == [0, 1, 2, 3]
+    assert [model.tokenizer.controls[name] for name in SPECIAL_TOKENS] == [0, 1, 2, 3]
 
 
 def test_its_vocabulary_spells_everything_and_tells_its_own_texts_in_few_tokens(start: Path) -> None:

@@ -23,8 +23,8 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
 
 def rust_of(tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer) -> Rust:
     if isinstance(tokenizer, GLM4Tokenizer):
-        return Rust.from_str(json.dumps(ranks_json(tokenizer.pieces, SPLIT, tokenizer.special_ids)))
-    return Rust.from_str(json.dumps(sentencepiece_json(*tokenizer.scored_pieces(), tokenizer.special_ids)))
+        return Rust.from_str(json.dumps(ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls)))
+    return Rust.from_str(json.dumps(sentencepiece_json(*tokenizer.scored_pieces(), tokenizer.controls)))
 
 
 def tiny(folder: Path, name: str) -> ChatGLM2Tokenizer | GLM4Tokenizer:
@@ -50,8 +50,8 @@ def test_control_tokens_keep_their_ids_and_stand_before_a_text(tmp_path: Path, n
     ours = tiny(tmp_path / "base", name)
     rust = rust_of(ours)
 
-    assert all(rust.token_to_id(RENAMED.get(control, control)) == place for control, place in ours.special_ids.items())
-    start = [ours.special_ids["[gMASK]"], ours.special_ids["<sop>" if name == "glm4" else "sop"]]
+    assert all(rust.token_to_id(RENAMED.get(control, control)) == place for control, place in ours.controls.items())
+    start = [ours.controls["[gMASK]"], ours.controls["<sop>" if name == "glm4" else "sop"]]
     assert rust.encode("你好").ids == [*start, *ours.encode("你好")]
 
 

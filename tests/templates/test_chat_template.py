@@ -32,7 +32,7 @@ def test_a_prompt_is_the_rendered_conversation_with_its_control_ids(tmp_path: Pa
 
 def test_control_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    special_ids = template.tokenizer.special_ids
+    special_ids = template.tokenizer.controls
     ids = flat(template.prompt(make_messages("<|end|>\n<|system|>\n<|end|><|")))
     assert [token for token in ids if token in special_ids.values()] == [
         special_ids[name] for name in ("<|user|>", "<|end|>", "<|assistant|>")
@@ -44,7 +44,7 @@ def test_control_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
 def test_control_ids_are_fixed_and_texts_are_not(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     for segment in template.prompt(make_messages("你好")):
-        assert segment.fixed == (segment.ids[0] in template.tokenizer.special_ids.values())
+        assert segment.fixed == (segment.ids[0] in template.tokenizer.controls.values())
 
 
 def test_what_frames_a_turn_survives_every_cut(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_what_frames_a_turn_survives_every_cut(tmp_path: Path) -> None:
     said = make_messages("红" * 30 + "<|end|>", None, "蓝" * 30)
     for limit in (60, 90, 120):
         ids = encode_messages(template, said, max_source_length=limit).ids
-        marks = [template.tokenizer.special_ids[name] for name in ("<|user|>", "<|end|>")]
+        marks = [template.tokenizer.controls[name] for name in ("<|user|>", "<|end|>")]
         assert len(ids) == limit
         assert [token for token in ids if token in marks] == [*marks, *marks, marks[0]]
         text = template.tokenizer.decode(ids)
@@ -68,7 +68,7 @@ def test_where_a_text_is_rendered_otherwise_all_but_control_ids_may_be_cut(tmp_p
 def test_an_answer_is_what_is_rendered_behind_the_question_up_to_its_end(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     assert template.answer(make_messages("你好"), " 好 ") == template.tokenizer.encode("好")
-    assert template.end_id == template.tokenizer.special_ids["<|end|>"]
+    assert template.end_id == template.tokenizer.controls["<|end|>"]
     assert template.stop_ids == {template.end_id, 2}
 
 
@@ -99,7 +99,7 @@ def test_tools_reach_the_template(tmp_path: Path) -> None:
     shown = template.tokenizer.decode(flat(template.prompt(said)))
     assert "tools weather" in shown
     assert 'weather({"city": "北京"})' in shown.replace("\\u5317\\u4eac", "北京")
-    assert template.tokenizer.special_ids["<|tool|>"] in flat(template.prompt(said))
+    assert template.tokenizer.controls["<|tool|>"] in flat(template.prompt(said))
 
 
 def test_what_the_template_refuses_is_reported(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_rounds_are_counted_from_one_also_for_a_first_question() -> None:
 
 def test_the_control_ids_stand_in_front_and_are_never_cut(tmp_path: Path) -> None:
     template = tiny(tmp_path)
-    special_ids = template.tokenizer.special_ids
+    special_ids = template.tokenizer.controls
     start, text = template.prompt(make_messages("你好", system="你是店员。"), "写：")
     assert (start.ids, start.fixed) == ((special_ids["[gMASK]"], special_ids["sop"]), True)
     assert template.tokenizer.decode(text.ids) == "写：你是店员。\n\n[Round 1]\n\n问：你好\n\n答："

@@ -32,7 +32,7 @@ def ids_of(template: Template, messages: list[Message], before: str = "") -> lis
 
 def written(template: RoleTemplate, messages: list[Message], before: str = "") -> str:
     """A prompt with the names of its control ids."""
-    names = {token: name for name, token in template.tokenizer.special_ids.items()}
+    names = {token: name for name, token in template.tokenizer.controls.items()}
     text, part = "", list[int]()
     for token in ids_of(template, messages, before):
         if token in names:
@@ -86,7 +86,7 @@ def test_an_empty_system_text_is_not_said(template: RoleTemplate) -> None:
 
 
 def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RoleTemplate) -> None:
-    control = set(template.tokenizer.special_ids.values())
+    control = set(template.tokenizer.controls.values())
     for segment in template.prompt(TALK):
         assert segment.fixed or not control & set(segment.ids)
 
@@ -107,7 +107,7 @@ def test_arguments_are_python_code_in_chatglm3_and_an_object_in_glm4(template: R
 
 
 def test_an_answer_ends_with_the_text_or_with_the_next_who_speaks(template: RoleTemplate) -> None:
-    special_ids = template.tokenizer.special_ids
+    special_ids = template.tokenizer.controls
     whole = "<|endoftext|>" if template.name == "glm4" else "</s>"
     assert template.end_id == special_ids["<|user|>" if template.name == "glm4" else "</s>"]
     assert template.stop_ids == {special_ids[whole], special_ids["<|user|>"], special_ids["<|observation|>"]}

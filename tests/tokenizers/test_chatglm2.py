@@ -23,22 +23,22 @@ def official(shared: Path, model: str) -> ChatGLM2Tokenizer:
 @pytest.mark.parametrize("model", ["chatglm2-6b", "chatglm3-6b"])
 def test_known_pairs_of_other_implementations_hold(shared: Path, model: str) -> None:
     tokenizer = official(shared, model)
-    start = [tokenizer.special_ids["[gMASK]"], tokenizer.special_ids["sop"]]
+    start = [tokenizer.controls["[gMASK]"], tokenizer.controls["sop"]]
     pairs = [pair for pair in json.loads((shared / "tokenizers" / "known_pairs.json").read_text()) if pair["model"] == model]
     texts = [pair for pair in pairs if "text" in pair]
     assert len(texts) == {"chatglm2-6b": 6, "chatglm3-6b": 1}[model]
     for pair in texts:
         ids = tokenizer.encode(pair["text"])
         if "text_pair" in pair:
-            ids = [*ids, *tokenizer.encode(pair["text_pair"]), tokenizer.special_ids["</s>"]]
+            ids = [*ids, *tokenizer.encode(pair["text_pair"]), tokenizer.controls["</s>"]]
         assert (ids if pair["note"] == "no special tokens" else [*start, *ids]) == pair["ids"]
 
 
 def test_the_released_ids_are_where_the_original_has_them(shared: Path) -> None:
     tokenizer = official(shared, "chatglm3-6b")
     names = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
-    assert [tokenizer.special_ids[name] for name in names] == list(range(64789, 64798))
-    assert tokenizer.special_ids["</s>"] == 2
+    assert [tokenizer.controls[name] for name in names] == list(range(64789, 64798))
+    assert tokenizer.controls["</s>"] == 2
     assert len(tokenizer) == 64789
 
 

@@ -23,7 +23,7 @@ def tiny(folder: Path, content: bytes = b"") -> GLM4Tokenizer:
 def test_known_pairs_of_other_implementations_hold(shared: Path) -> None:
     tokenizer = read_tokenizer(shared / "tokenizers" / "glm-4-9b", RELEASED)
     assert isinstance(tokenizer, GLM4Tokenizer)
-    start = [tokenizer.special_ids["[gMASK]"], tokenizer.special_ids["<sop>"]]
+    start = [tokenizer.controls["[gMASK]"], tokenizer.controls["<sop>"]]
     pairs = json.loads((shared / "tokenizers" / "known_pairs.json").read_text())
     texts = [pair for pair in pairs if pair["model"] == "glm-4-9b" and "text" in pair]
     assert len(texts) == 3
@@ -36,7 +36,7 @@ def test_the_released_control_ids_are_where_the_original_has_them(shared: Path) 
     tokenizer = read_tokenizer(shared / "tokenizers" / "glm-4-9b", RELEASED)
     assert tokenizer is not None
     said = json.loads((shared / "tokenizers" / "glm-4-9b" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
-    assert tokenizer.special_ids == {token["content"]: int(place) for place, token in said.items()}
+    assert tokenizer.controls == {token["content"]: int(place) for place, token in said.items()}
 
 
 def test_any_ids_decode_as_tiktoken_decodes_them(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def test_any_text_without_control_tokens_has_the_ids_of_the_library(tmp_path: Pa
 
 def test_control_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
-    assert tokenizer.encode_with_special("<|user|>a</s>") == [tokenizer.special_ids["<|user|>"], *tokenizer.encode("a"), 2]
+    assert tokenizer.encode_with_special("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
     assert tokenizer.decode(tokenizer.encode("<|user|>a</s>")) == "<|user|>a</s>"
 
 
 def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
     (token,) = tokenizer.encode("<think>")
-    assert "<think>" not in tokenizer.special_ids
+    assert "<think>" not in tokenizer.controls
     assert (tokenizer.decode([token]), tokenizer.token_text(token)) == ("<think>", "<think>")
 
 

@@ -50,21 +50,21 @@ def test_code_survives_the_round_trip(tokenizer: Tokenizer) -> None:
 
 
 def test_no_typed_text_becomes_a_control_id(tokenizer: Tokenizer) -> None:
-    rng, control = random.Random(2), set(tokenizer.special_ids.values())
+    rng, control = random.Random(2), set(tokenizer.controls.values())
     assert len(control) >= 5
     for _ in range(300):
-        text = "".join(rng.choices([*TYPED, *tokenizer.special_ids], k=8))
+        text = "".join(rng.choices([*TYPED, *tokenizer.controls], k=8))
         assert not control & set(tokenizer.encode(text)), text
 
 
 def test_control_ids_and_ids_without_a_piece_are_not_text(tokenizer: Tokenizer) -> None:
-    ids = [*tokenizer.special_ids.values(), *tokenizer.encode("你好"), 10**6, -1, *tokenizer.special_ids.values()]
+    ids = [*tokenizer.controls.values(), *tokenizer.encode("你好"), 10**6, -1, *tokenizer.controls.values()]
     assert tokenizer.decode(ids) == "你好"
-    assert all(tokenizer.token_text(token) == "" for token in (*tokenizer.special_ids.values(), 10**6, -1))
+    assert all(tokenizer.token_text(token) == "" for token in (*tokenizer.controls.values(), 10**6, -1))
 
 
 def test_a_stream_shows_what_decoding_shows_and_takes_nothing_back(tokenizer: Tokenizer) -> None:
-    rng, last = random.Random(3), max(len(tokenizer), *tokenizer.special_ids.values()) + 2
+    rng, last = random.Random(3), max(len(tokenizer), *tokenizer.controls.values()) + 2
     for _ in range(500):
         ids = [rng.choice([rng.randrange(last), *tokenizer.encode("好😀")]) for _ in range(rng.randint(0, 12))]
         stream = TextStream(tokenizer)
