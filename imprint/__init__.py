@@ -3,12 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from imprint.messages import UserError
+
 if TYPE_CHECKING:
     from imprint import data, metrics
     from imprint.export.quantized import quantize
     from imprint.loading.load import load
 
-__all__ = ["__version__", "data", "load", "metrics", "quantize"]
+__all__ = ["UserError", "__version__", "data", "load", "metrics", "quantize"]
 __version__ = "0.1.0"
 
 

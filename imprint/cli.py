@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imprint import __version__
-from imprint.errors import UserError
 from imprint.export.targets import TARGETS
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = Bilingual(

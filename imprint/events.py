@@ -11,9 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
-from imprint.errors import UserError
 from imprint.files import append_jsonl, read_jsonl
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 
 NoticeSource = Literal["guard", "memory", "resume", "sample"]

@@ -1,4 +1,4 @@
-"""The one form of a message in both languages."""
+"""What the user is told: messages in both languages, and the exception that carries one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,3 +26,10 @@ class Bilingual:
 def join_lines(messages: Sequence[Bilingual]) -> Bilingual:
     """One message with a line for each of several."""
     return Bilingual("\n".join(message.english for message in messages), "\n".join(message.chinese for message in messages))
+
+
+class UserError(Exception):
+    """Something that the user can fix: the message says where, what was found, what is allowed and what to do next."""
+
+    def __init__(self, message: str | Bilingual) -> None:
+        super().__init__(str(message))

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from imprint.data.encode import encode_messages, encode_prompt
-from imprint.errors import UserError
 from imprint.inference.generate import generate, stream
 from imprint.inference.sampling import Sampling
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from imprint.errors import UserError
 from imprint.files import translate_disk_errors
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 LOCK_SECONDS = 0.5
 """How long a start waits for the lock: `is_locked` holds it for an instant."""

@@ -12,8 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

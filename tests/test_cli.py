@@ -11,7 +11,7 @@ import pytest
 
 import imprint
 from imprint.cli import build_parser, main
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
 SURFACE = {

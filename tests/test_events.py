@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.events import (
     Event,
     Finished,
@@ -19,6 +18,7 @@ from imprint.events import (
     values_by_step,
     write_rescue,
 )
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from imprint.training.run_log import RunLog
 from tests.logged import evaluation, sample, step

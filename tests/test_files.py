@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imprint import files
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 class Killed(BaseException):

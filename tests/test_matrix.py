@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training.run import train
 from tests.bases import FAMILIES
 from tests.matrix import CELLS, LEARNED, METHODS, PRECISIONS, QUICK, Cell, recipe_of, run

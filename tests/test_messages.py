@@ -1,5 +1,4 @@
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 MESSAGE = Bilingual("there is no such file", "没有这个文件")
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.data.encode import encode_prompt
-from imprint.errors import UserError
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.load import load_base, load_model
 from imprint.loading.section import ModelSection
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.templates import make_messages

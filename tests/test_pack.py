@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.pack import pack
 from tests.data.test_batches import GMASK, MASK, NETWORK, SOP
 

@@ -24,7 +24,7 @@ TEXTS = [
     if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ".js", ".css", ".html", ""} and path.is_file()
 ] + [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".yaml", ".txt"}]
 
-WITHOUT_TESTS = {"imprint/__main__.py", "imprint/errors.py"}  # run by every other test
+WITHOUT_TESTS = {"imprint/__main__.py"}  # run by every other test
 TESTS_OF_NO_MODULE = {
     "tests/test_matrix.py",
     "tests/test_old_runs.py",

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.files import remove_leftovers
+from imprint.messages import UserError
 from imprint.runs import RunFolder, mark_damaged, step_of
 
 

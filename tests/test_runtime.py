@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imprint import runtime
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")

@@ -1,8 +1,8 @@
 import pytest
 
 from imprint.config import read_overrides
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
+from imprint.messages import UserError
 from imprint.metrics.task_scores import TASK_METRICS
 from imprint.task import ClassificationTask, TextTask, TranslationTask
 

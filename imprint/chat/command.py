@@ -11,11 +11,10 @@ from imprint.chat.console import Chat, LineReader, PipeReader, Screen
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
-from imprint.errors import UserError
 from imprint.loading.bundle import read_facts
 from imprint.loading.load import load_with
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 
 WELCOME: Final = Bilingual("/help lists the commands, Ctrl-D leaves", "输入 /help 查看命令，Ctrl-D 退出")

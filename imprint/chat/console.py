@@ -11,8 +11,7 @@ from typing import BinaryIO, Final, Protocol, TextIO
 from imprint.chat.answer import ContextFit, answer, fit_context
 from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.slash_commands import is_command, question, run
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runtime import is_out_of_memory
 

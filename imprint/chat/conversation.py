@@ -5,8 +5,7 @@ from pathlib import Path
 
 from imprint.chat.section import SamplingSection
 from imprint.config import read_overrides
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 SLASHES: Final = ("/", "／")
 """Characters that begin a command; the second is typed by a Chinese input method."""

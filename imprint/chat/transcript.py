@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from imprint.chat.conversation import Conversation
-from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_text
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 SUFFIXES: Final = (".jsonl", ".json", ".md")
 

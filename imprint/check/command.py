@@ -17,8 +17,7 @@ from imprint.check.text_scan import check_text_command
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, style_for, terminal_columns
 
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")

@@ -13,8 +13,7 @@ from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 
 

@@ -16,9 +16,8 @@ from imprint.check.scan import DataScan
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
-from imprint.errors import UserError
 from imprint.files import atomic_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style
 
 REPAIRS: Final[Mapping[str, str]] = MappingProxyType(

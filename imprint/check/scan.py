@@ -15,7 +15,7 @@ from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")

@@ -16,11 +16,10 @@ from imprint.data.readers.sources import detect_format
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.shapes import Columns, detect_shape
-from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template
 from imprint.loading.source import resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 

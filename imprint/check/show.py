@@ -13,8 +13,7 @@ from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import describe_source
 from imprint.data.shapes import samples_from_row
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 from imprint.terminal import Style, style_for, terminal_columns
 

@@ -25,8 +25,7 @@ from imprint.data.readers.sources import detect_format, plain_encoding
 from imprint.data.section import TextsSection
 from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, style_for, terminal_columns
 from imprint.tokenizers import Tokenizer
 

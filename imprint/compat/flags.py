@@ -16,8 +16,7 @@ from imprint.compat.retired import RETIRED
 from imprint.config import Field, Section
 from imprint.config.problems import explain_errors
 from imprint.config.section import union_members
-from imprint.errors import UserError
-from imprint.messages import Bilingual, join_lines
+from imprint.messages import Bilingual, UserError, join_lines
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 NUMBER = re.compile(r"-\.?\d")

@@ -8,9 +8,8 @@ from imprint.compat.flags import TRUE, OriginalFlags
 from imprint.compat.layout import ALL_RESULTS, CHECKPOINT, PREDICTIONS, TRAINER_STATE, checkpoints, remove, results_file, step_of
 from imprint.compat.settings import evaluates
 from imprint.config import dump
-from imprint.errors import UserError
 from imprint.files import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_text
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.families import listing
 from imprint.runs import RunFolder
 from imprint.runs import step_of as state_step

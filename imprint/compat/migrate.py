@@ -10,10 +10,9 @@ from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.script import main_calls
 from imprint.compat.settings import evaluation_section, recipe_from_flags
 from imprint.config import dump
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import write_text
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 WITHOUT_KNOB = {
     "logging_steps": "log.jsonl has every step; trainer_state.json is written by `imprint main` alone",

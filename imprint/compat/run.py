@@ -18,7 +18,6 @@ from imprint.data.sample import Sample
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.section import EngineSection
 from imprint.engine.world import is_launched
-from imprint.errors import UserError
 from imprint.evaluate.answering import answer_all
 from imprint.evaluate.command import read_data
 from imprint.evaluate.section import EvaluateSection
@@ -26,7 +25,7 @@ from imprint.events import read_events
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.families import read_config
 from imprint.runs import RunFolder

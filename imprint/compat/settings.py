@@ -8,12 +8,11 @@ from torch import Tensor
 from imprint.compat.flags import OriginalFlags
 from imprint.data.section import DataSection
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED
 from imprint.loading.section import ModelSection
-from imprint.messages import Bilingual, join_lines
+from imprint.messages import Bilingual, UserError, join_lines
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.training.recipe import Recipe, TrainSection
 from imprint.tune.adapter import PrefixFacts

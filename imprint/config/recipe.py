@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from imprint.config.problems import Problem, explain_errors, quote_value
 from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
-from imprint.errors import UserError
-from imprint.messages import Bilingual, join_lines
+from imprint.messages import Bilingual, UserError, join_lines
 
 S = TypeVar("S", bound=Section)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.

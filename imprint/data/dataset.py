@@ -17,8 +17,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
 from imprint.data.token_file import row_lengths
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.templates import Template
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imprint.data.sample import Sample
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 from imprint.templates import Message, Segment, Template, Turns, make_messages, split_rounds
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import FROM_BASE, GENERAL_FILE, MixSection
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 
 @dataclass(frozen=True)

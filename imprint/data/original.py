@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from imprint.data.encode import EncodedPrompt, EncodedRow
 from imprint.data.sample import Sample
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 from imprint.templates import Template, Turns
 from imprint.templates.chatglm import ChatGLMTemplate, format_rounds, with_system

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.sample import Sample
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
 BRACE_GROUPS: Final = 2

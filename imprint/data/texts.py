@@ -13,9 +13,8 @@ from imprint.data.readers.documents import describe_file_count, list_text_files,
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter
-from imprint.errors import UserError
 from imprint.files import atomic_folder, write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.tokenizers import Tokenizer
 

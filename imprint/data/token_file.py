@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
-from imprint.errors import UserError
 from imprint.files import translate_disk_errors, write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 
 DOCUMENT_START: Final = 1 << 31

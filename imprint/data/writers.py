@@ -16,9 +16,8 @@ from typing import Final
 from imprint.data.readers.tables import MAX_CELL
 from imprint.data.readers.workbooks import EXCEL_ROWS, escape_cell
 from imprint.data.sample import Sample
-from imprint.errors import UserError
 from imprint.files import atomic_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 PROMPT, RESPONSE, HISTORY, SYSTEM = "prompt", "response", "history", "system"
 MAX_EXCEL_CELL: Final = 32_767

@@ -14,9 +14,8 @@ from imprint.demo.rng import Rng
 from imprint.demo.snippets import write_snippet_row
 from imprint.demo.summaries import write_summary_row
 from imprint.demo.translations import write_translation_row
-from imprint.errors import UserError
 from imprint.files import write_text
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 Split = Literal["train", "dev"]
 SEED_STRIDE: Final = 7_919

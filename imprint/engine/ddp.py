@@ -13,8 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from imprint.engine.master_weights import MasterAdamW
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
 from imprint.engine.world import World
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""

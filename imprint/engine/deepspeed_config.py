@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 AUTO = "auto"
 ADAM_NAMES = ("adam", "adamw")

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
 from imprint.engine.world import World
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """State of DeepSpeed's float16 loss scaler."""

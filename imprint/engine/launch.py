@@ -16,8 +16,7 @@ import torch
 
 from imprint.engine.section import EngineSection
 from imprint.engine.world import CONNECTION_LOST, ERRORS, LAUNCHER
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runtime import child_processes
 
 RENDEZVOUS_SECONDS = 900

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 TIMEOUT = timedelta(hours=1)
 """Timeout of a collective call; another process may be writing a large state."""

@@ -12,13 +12,12 @@ from imprint.data.batches import longest_first_batches
 from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_original
 from imprint.data.sample import Sample
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import append_jsonl, read_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.task_scores import Likelihood, TaskScores, score_task

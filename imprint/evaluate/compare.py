@@ -9,7 +9,6 @@ from imprint.data.dataset import load_held_out
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
@@ -17,7 +16,7 @@ from imprint.evaluate.section import EvaluateSection, decoding, reference_limit,
 from imprint.loading.load import load_with, open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.task_scores import TaskScores, task_gains
 from imprint.report.comparison import ComparedRow, Comparison, rate_lines, tuned_warnings

@@ -13,13 +13,12 @@ from imprint.data.document_rows import DocumentTokens, SlidingWindows, Window, d
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
-from imprint.errors import UserError
 from imprint.evaluate.section import PerplexitySection
 from imprint.files import append_jsonl, read_jsonl, write_json, write_text
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.perplexity import LossSums, Perplexity
 from imprint.model import Model
 from imprint.models.loss import token_losses

@@ -12,7 +12,6 @@ from imprint.config import read_overrides
 from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import SampledAnswer, read_events
 from imprint.files import read_jsonl, write_json, write_text
@@ -23,7 +22,7 @@ from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.report.runpage import Example, Examples, RunReport, write_report
 from imprint.runs import RunFolder

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from imprint.data.readers.predictions import Predictions, read_predictions
-from imprint.errors import UserError
 from imprint.files import write_json
 from imprint.loading.load import open_tokenizer
 from imprint.loading.source import resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary, summary
 from imprint.metrics.protocols import PROTOCOLS, Protocol, get_protocol
 from imprint.metrics.rates import FailureRates, failure_rates, failure_warnings

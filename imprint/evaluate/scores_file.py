@@ -8,11 +8,11 @@ from typing import Any
 from imprint.data.dataset import load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files import write_json
 from imprint.loading.run import RunConfig
+from imprint.messages import UserError
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.metrics.rates import FailureRates, copied_share, failure_warnings

@@ -8,7 +8,6 @@ import torch
 from imprint.config import read_overrides
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
-from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name
 from imprint.export.section import ExportSection
 from imprint.export.targets import Method, Target, possible, refusal
@@ -33,7 +32,7 @@ from imprint.loading.bundle import SUFFIX, is_bundle, read_licence
 from imprint.loading.load import open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runtime import DTYPES, is_out_of_memory

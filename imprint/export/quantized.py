@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name
 from imprint.files import atomic_folder, write_json
 from imprint.loading.source import resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
     PREFIX_PART,

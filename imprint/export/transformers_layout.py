@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from imprint.data.sample import Sample
-from imprint.errors import UserError
 from imprint.export.verify import MAX_ANSWER_TOKENS, GreedyAnswer, encode_prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
 from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
 from imprint.files import write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
 from imprint.models.glm_layout import glm_fields, glm_tensors

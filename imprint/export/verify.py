@@ -7,11 +7,10 @@ from imprint.data.dataset import load_held_out
 from imprint.data.encode import encode_prompt
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.run import RunConfig
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.templates import Template
 

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 from imprint.data.sample import Sample
-from imprint.errors import UserError
 from imprint.export.quantized import QuantizationPlan, write_quantized
 from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files import find_folder, write_json
@@ -19,7 +18,7 @@ from imprint.loading.bundle import BundleFacts, pack, read_licence, unpack
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import copy_small_files, save_network
 from imprint.models.families import read_config

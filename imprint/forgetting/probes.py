@@ -11,8 +11,7 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
 from imprint.data.readers.encodings import detect_encoding, read_lines, undecodable_error
 from imprint.data.readers.questions import holds_rows, read_questions
 from imprint.data.readers.rows import read_rows
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 KEYS: Final = "answer"
 """The column of accepted texts: a text, or a list of texts of which a correct answer contains at least one."""

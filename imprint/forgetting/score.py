@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from imprint.errors import UserError
 from imprint.forgetting.probes import is_correct, is_same
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 Fate = Literal["same", "right", "lost", "never"]
 """Whether the tuned answer is the same as the base's, still correct, or lost. `never`: the base was wrong, so nothing could be lost."""

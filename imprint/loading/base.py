@@ -5,11 +5,10 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section, read_recipe
-from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.section import ModelSection
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 
 EMBEDDED = "embedded"

@@ -17,9 +17,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO, Final
 
-from imprint.errors import UserError
 from imprint.files import atomic_folder, translate_disk_errors
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 FORMAT: Final = 1
 MANIFEST: Final = "bundle.json"

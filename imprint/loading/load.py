@@ -4,12 +4,11 @@ from pathlib import Path
 
 import torch
 
-from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
 from imprint.loading.section import OpenSection
 from imprint.loading.source import ModelSource, adapter_path, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
 from imprint.models.families import read_config

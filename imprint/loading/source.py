@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from imprint.config import read_recipe
-from imprint.errors import UserError
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.bundle import BundleFacts, read_facts, unpack_cached
 from imprint.loading.run import RunConfig
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.templates import TemplateName
 from imprint.tune.adapter_folder import read_description

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.tokens import segment
 
 BASELINE: Final = "TF-IDF + logistic regression"

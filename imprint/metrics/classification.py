@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.corpus_metric import CorpusMetric, FloatArray, mean_metric
 
 

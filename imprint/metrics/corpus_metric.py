@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.means import Mean, require_rows, unpaired_rows
 
 if TYPE_CHECKING:

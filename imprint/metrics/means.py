@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.scores import RowScore, score_rows
 
 METRICS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")

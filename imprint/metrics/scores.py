@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.protocols import Protocol, get_protocol
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
 from imprint.metrics.tokens import segment, strip_blanks, strip_spaces

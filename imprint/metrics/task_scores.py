@@ -7,8 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.classification import ClassificationScores, score_classification
 from imprint.metrics.corpus_metric import CorpusMetric, estimate, mean_metric, metric_gain
 from imprint.metrics.means import METRICS, Mean, Summary, gains, require_rows, summary

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 CONTEXT = "imprint_context"
 """The keyword argument that carries a ForwardContext, or the probe, to every attention."""

@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imprint.errors import UserError
 from imprint.files import atomic_folder, refuse_lfs_pointer, write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
 from imprint.quant.formats import SCALE, quantize

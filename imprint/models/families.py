@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from imprint.errors import UserError
 from imprint.files import read_json_object
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.bloom import Bloom
 from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.configs.chatglm2 import ROPE_THETA, ChatGLM2Config
 
 MODEL_TYPE = "glm"

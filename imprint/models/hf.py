@@ -17,8 +17,7 @@ from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
 from imprint.models.configs.fields import end_ids, field_error, quantization_bits

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imprint.config import read_recipe
-from imprint.errors import UserError
 from imprint.events import Finished, Notice, Started, Step, read_events, values_by_step
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.terminal import table_lines
 

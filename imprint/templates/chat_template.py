@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, Segment
 from imprint.tokenizers import HFTokenizer, render_chat_template
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.templates.chat_template import chat_template_of
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, split_rounds
 
 

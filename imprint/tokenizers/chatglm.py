@@ -16,9 +16,8 @@ from typing import Final
 
 from sentencepiece import SentencePieceProcessor
 
-from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
 VOCABULARY_FILE: Final = "ice_text.model"

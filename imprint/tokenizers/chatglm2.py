@@ -10,9 +10,8 @@ from typing import Final
 
 from sentencepiece import SentencePieceProcessor
 
-from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 
 SPECIAL_TOKENS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")

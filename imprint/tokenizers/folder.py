@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.chatglm import VOCABULARY_FILE, read_chatglm
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer, read_chatglm2
 from imprint.tokenizers.glm4 import GLM4Tokenizer, is_ranks, read_glm4

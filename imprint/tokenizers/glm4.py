@@ -13,9 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from imprint.errors import UserError
 from imprint.files import read_model_file
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import decode, readable, well_formed
 
 if TYPE_CHECKING:

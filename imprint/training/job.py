@@ -11,8 +11,7 @@ from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything

@@ -16,8 +16,7 @@ from imprint.data.encode import EncodedRow
 from imprint.data.token_file import row_lengths
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory, peak_memory_bytes

@@ -4,9 +4,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
-from imprint.errors import UserError
 from imprint.events import Rescued, SampledAnswer, read_rescues, write_rescue
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import step_of
 from imprint.training.guard import (
     RESCUES,

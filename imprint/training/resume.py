@@ -10,10 +10,9 @@ from imprint.config import describe, dump, read_recipe
 from imprint.data.dataset import DataSplits
 from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
-from imprint.errors import UserError
 from imprint.events import read_rescues
 from imprint.files import remove_leftovers
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.training.recipe import Recipe
 from imprint.training.state import DamagedStateError, SavedState, TrainState, read_saved_state, read_train_state

@@ -11,13 +11,12 @@ from imprint.data.dataset import DataSplits
 from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
-from imprint.errors import UserError
 from imprint.evaluate.review import review_finished
 from imprint.events import Evaluation, finite_or_none, read_rescues
 from imprint.files import write_json, write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal

@@ -7,9 +7,8 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
-from imprint.errors import UserError
 from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress, say
 from imprint.runs import RunFolder
 from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line, write_lines

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from imprint.engine.engine import Engine
 from imprint.engine.strategy import MOMENTS, VALUE
-from imprint.errors import UserError
 from imprint.files import atomic_folder, temporary_path, translate_disk_errors, write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import shard_names, split_into_shards
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state

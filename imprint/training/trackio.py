@@ -5,9 +5,8 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
-from imprint.errors import UserError
 from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.progress import say
 
 PROJECT = "imprint"

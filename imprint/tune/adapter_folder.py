@@ -9,9 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imprint.errors import UserError
 from imprint.files import atomic_folder, find_folder, write_json
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
 from imprint.models.families import listing
 from imprint.models.network import Network

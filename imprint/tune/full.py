@@ -1,7 +1,6 @@
 """Tuning of all parameters."""
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 
 

@@ -7,8 +7,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss

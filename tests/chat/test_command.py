@@ -11,7 +11,7 @@ import pytest
 import imprint
 from imprint.chat.command import chat_command
 from imprint.cli import main
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.chat.talkative import LENGTH, prefix_run
 from tests.tiny import tiny_base

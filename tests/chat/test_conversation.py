@@ -2,7 +2,7 @@ import pytest
 
 from imprint.chat.conversation import ChatTurn, Conversation
 from imprint.chat.section import SamplingSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 START = Conversation(SamplingSection(), "你是小印。", has_adapter=True)
 

@@ -2,8 +2,8 @@ import pytest
 
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
-from imprint.errors import UserError
 from imprint.loading.section import OpenSection
+from imprint.messages import UserError
 
 
 def test_the_defaults_are_those_of_the_original_chat() -> None:

@@ -5,7 +5,7 @@ import pytest
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.chat.slash_commands import COMMANDS, CommandOutcome, is_command, question, run
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 START = Conversation(SamplingSection(), has_adapter=True)
 SPOKEN = START.ask("你好").answered("你好呀！").ask("你是谁？").answered("我是小印。")

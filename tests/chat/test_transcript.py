@@ -6,7 +6,7 @@ import pytest
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 SPOKEN = (
     Conversation(SamplingSection(), "你是小印。")

@@ -7,7 +7,7 @@ import pytest
 
 from imprint.check.command import check_command
 from imprint.cli import main
-from imprint.errors import UserError
+from imprint.messages import UserError
 from tests.check.rows import SOUND, row, write
 from tests.families import published_folder
 

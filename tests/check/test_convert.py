@@ -9,7 +9,7 @@ from imprint.check.convert import convert_command
 from imprint.cli import main
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def read(path: Path | str) -> list[Sample]:

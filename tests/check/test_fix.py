@@ -5,7 +5,7 @@ import pytest
 
 from imprint.check.command import check_command
 from imprint.check.fix import REPAIRS, rejected_file
-from imprint.errors import UserError
+from imprint.messages import UserError
 from tests.check.rows import SOUND, lines, row, write
 
 REPAIRABLE = [

@@ -3,7 +3,7 @@ import pytest
 from imprint.check.section import CheckSection, ConvertSection
 from imprint.config import Section, read_overrides
 from imprint.data.section import DataSection, TextsSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def test_a_check_knows_the_reading_knobs_of_a_recipe_and_sets_none_of_them() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from imprint.check.settings import read_settings
 from imprint.data.sample import Sample
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import VOCABULARY_FILE
 from tests.families import chatglm2_folder
 from tests.tiny import tiny_base

@@ -10,7 +10,7 @@ from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.data.writers import write_samples
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.progress import Progress
 from tests.check.rows import SOUND, write
 

@@ -4,7 +4,7 @@ import pytest
 
 from imprint.check.show import show_command
 from imprint.cli import main
-from imprint.errors import UserError
+from imprint.messages import UserError
 from tests.check.rows import SOUND, row, write
 
 

@@ -11,7 +11,7 @@ from imprint.cli import main
 from imprint.config import read_recipe
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training.recipe import Recipe
 from tests.tinyrun import tiny_recipe
 

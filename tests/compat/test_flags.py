@@ -5,7 +5,7 @@ import pytest
 
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.retired import RETIRED
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 NEEDED = ["--model_name_or_path", "base", "--output_dir", "out"]
 

@@ -10,8 +10,8 @@ from imprint.cli import build_parser
 from imprint.compat.migrate import migrate_command
 from imprint.compat.run import run_original
 from imprint.config import read_overrides, read_recipe
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from imprint.training.recipe import Recipe
 from imprint.training.run import train

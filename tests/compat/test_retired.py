@@ -3,7 +3,7 @@ import pytest
 from imprint.compat.flags import read_flags
 from imprint.compat.retired import RETIRED
 from imprint.compat.settings import recipe_from_flags
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 WORDS = ["--model_name_or_path", "base", "--output_dir", "out", "--train_file", "a.json", "--prompt_column", "a", "--response_column", "b"]
 ANY = {"report_to": ["tensorboard", "wandb"], "local_rank": ["-1"], "overwrite_cache": []}

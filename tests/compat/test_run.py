@@ -18,10 +18,10 @@ from imprint.config import read_recipe
 from imprint.data.batches import BatchSampler
 from imprint.data.dataset import load_splits
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.models.families import read_config
 from imprint.pack import pack
 from imprint.runs import RunFolder

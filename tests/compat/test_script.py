@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.compat.script import main_calls
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 ORIGINAL = """\
 PRE_SEQ_LEN=128

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.settings import check_flags, evaluation_section, prefix_file, recipe_from_flags
 from imprint.engine.engine import Engine
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, small_network, write_config
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import model_validator
 
 from imprint.config import Field, Section, dump, read_overrides, read_recipe
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 class Prefix(Section):

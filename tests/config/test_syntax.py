@@ -3,7 +3,7 @@ import math
 import pytest
 
 from imprint.config.syntax import parse, parse_scalar, render
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 SCALARS = [
     ("1e-3", 1e-3), ("2e-2", 0.02), ("1.5", 1.5), (".5", 0.5), ("-3", -3), ("+7", 7), ("010", 10), ("1e5", 1e5), ("-.inf", -math.inf),

@@ -6,7 +6,7 @@ import pytest
 from imprint.data.dataset import TruncationReport, load_held_out, load_splits
 from imprint.data.original import encode_original
 from imprint.data.section import DataSection, MixSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import read_template
 from tests.families import fields_of, published_folder, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer

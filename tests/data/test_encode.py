@@ -6,7 +6,7 @@ import pytest
 
 from imprint.data.encode import encode_messages, encode_prompt, encode_sample
 from imprint.data.original import encode_evaluation_original, encode_sample_original
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import Template, make_messages
 from imprint.templates.chatglm import format_chatglm_prompt
 from tests.families import FOLDERS, template_of

@@ -5,7 +5,7 @@ import pytest
 
 from imprint.data.general_rows import general_per_epoch, load_general_rows
 from imprint.data.section import GENERAL_FILE, MixSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 @pytest.fixture

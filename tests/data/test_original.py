@@ -5,7 +5,7 @@ import pytest
 
 from imprint.data import encode_original, encode_original_evaluation
 from imprint.data.original import encode_evaluation_original, encode_sample_original
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates.chatglm import format_chatglm_prompt
 from imprint.templates.chatglm2 import format_rounds_from_one
 from tests.families import template_of

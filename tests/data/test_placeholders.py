@@ -8,7 +8,7 @@ from imprint.data.placeholders import fill_placeholders, placeholders, refuse_un
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import Message
 
 TEXTS = {"name": "小墨", "author": "青竹工坊"}

@@ -6,7 +6,7 @@ import pytest
 from imprint.data.document_rows import DocumentTokens
 from imprint.data.encode import EncodedRow
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 GLM = DocumentTokens(row_prefix=(7, 8), bos=(), eos=(9,))
 CAUSAL = DocumentTokens(row_prefix=(), bos=(9,), eos=(9,))

@@ -8,7 +8,7 @@ import pytest
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.writers import WRITERS, sample_to_row, write_samples
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 SAMPLES = [
     Sample("q", "a", None, "f:1"),

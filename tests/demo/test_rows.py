@@ -8,7 +8,7 @@ import pytest
 from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
 from imprint.demo.rows import TASKS, rows, task_rows, write_rows
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def pairs(content: str) -> set[tuple[str, str]]:

@@ -7,7 +7,7 @@ import torch
 
 from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 ORIGINAL = {  # in the form of ChatGLM-6B's ptuning/deepspeed.json
     "train_micro_batch_size_per_gpu": "auto",

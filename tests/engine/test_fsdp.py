@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imprint.errors import UserError
 from imprint.files import read_jsonl
+from imprint.messages import UserError
 from imprint.training.run import train
 from tests.worlds import Outcome
 

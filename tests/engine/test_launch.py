@@ -13,8 +13,8 @@ import torch
 
 from imprint.engine.launch import _exit_status, launch, local_processes
 from imprint.engine.section import EngineSection
-from imprint.errors import UserError
 from imprint.files import read_jsonl
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.worlds import Start, free_port, world_folder, world_runs
 

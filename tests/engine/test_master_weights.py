@@ -9,7 +9,7 @@ import imprint
 from imprint.engine.engine import Engine
 from imprint.engine.master_weights import MasterAdamW
 from imprint.engine.section import OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.pack import pack
 from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner

@@ -4,7 +4,7 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.engine.section import EngineSection, OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training.recipe import Recipe
 from tests.tinyrun import RECIPE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.engine.world import SINGLE, World, is_launched, is_orphaned, join_world, report_to_launcher
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def refuse() -> int:

@@ -10,10 +10,10 @@ import imprint.evaluate.perplexity as measuring
 from imprint.cli import main
 from imprint.data.document_rows import Window, document_tokens
 from imprint.data.section import TextsSection
-from imprint.errors import UserError
 from imprint.evaluate.perplexity import perplexity_command, window_nats
 from imprint.evaluate.section import PerplexitySection
 from imprint.files import read_jsonl
+from imprint.messages import UserError
 from imprint.pack import pack
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run

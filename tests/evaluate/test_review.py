@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_recipe
-from imprint.errors import UserError
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files import read_jsonl
@@ -12,6 +11,7 @@ from imprint.forgetting.section import ForgettingSection
 from imprint.inference.sampling import NotFiniteError
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from tests.bases import base_of

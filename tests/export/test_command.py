@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.cli import main
-from imprint.errors import UserError
 from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
@@ -18,7 +17,7 @@ from imprint.files import write_json
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
 from imprint.runs import RunFolder

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.export.destination import refuse_destination, with_own_name
+from imprint.messages import UserError
 
 
 def refusal(out: Path, *reads: Path) -> str:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import imprint
 from imprint.cli import main
-from imprint.errors import UserError
 from imprint.export import quantized as export
+from imprint.messages import UserError
 from imprint.models.checkpoint import read_tensors
 from imprint.quant.formats import BITS
 from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config

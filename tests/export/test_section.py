@@ -1,8 +1,8 @@
 import pytest
 
 from imprint.config import read_overrides
-from imprint.errors import UserError
 from imprint.export.section import ExportSection
+from imprint.messages import UserError
 
 
 def test_an_export_is_written_and_verified_as_the_run_says_unless_given() -> None:

@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import imprint
-from imprint.errors import UserError
 from imprint.export.command import export_command
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.models.checkpoint import read_tensors
 from imprint.runs import RunFolder
 from tests.bases import base_of

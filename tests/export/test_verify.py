@@ -5,11 +5,11 @@ import pytest
 
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.errors import UserError
 from imprint.export.verify import QUESTIONS, GreedyAnswer, encode_prompts, greedy_answers, refuse_changed_answers, verification_samples
 from imprint.loading.load import load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from tests.tinyrun import tiny_recipe, tiny_run
 
 ASKED = [Sample("你好", "", None, location=""), Sample("再见", "", None, location="")]

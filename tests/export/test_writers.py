@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from imprint.errors import UserError
 from imprint.export.writers import refuse_overflow
+from imprint.messages import UserError
 from tests.cases import small_model
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.forgetting.probes import Probe, contains, is_correct, is_same, read_probes, read_texts
+from imprint.messages import UserError
 
 
 def test_questions_come_one_a_line_or_with_what_a_right_answer_holds(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.forgetting.score import Forgetting, ProbeResult, forgetting_messages, lost_rows, parse_forgetting
+from imprint.messages import UserError
 
 
 def found(*fates: tuple[str, str, tuple[str, ...]], kl: float | None = 0.25) -> Forgetting:

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from imprint.errors import UserError
 from imprint.inference.decode_batch import DecodeBatch
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
+from imprint.messages import UserError
 from imprint.models.network import Network
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import log_probabilities, prefix_for, short_prompts

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from imprint.errors import UserError
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NO_TOKEN, NotFiniteError, Sampling, make_sampler, token_ids
+from imprint.messages import UserError
 from tests.cases import difference, prompt, small_network
 from tests.inference.reference import end_id, ending_network, log_probabilities, short_prompts
 

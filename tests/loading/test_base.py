@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.loading.base import EMBEDDED, base_folder, base_of_run, run_of_base
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.loading import bundle
 from imprint.loading.bundle import MANIFEST, BundleFacts, is_bundle, pack, read_facts, read_licence, unpack_cached
+from imprint.messages import UserError
 
 FACTS = BundleFacts("run", "prefix", "embedded", "Apache-2.0")
 

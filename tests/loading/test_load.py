@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import imprint
-from imprint.errors import UserError
 from imprint.export.command import export_command
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load_base, load_model, load_with, open_template, open_tokenizer
 from imprint.loading.section import OpenSection
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 

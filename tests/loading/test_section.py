@@ -5,10 +5,10 @@ import pytest
 from imprint.chat.section import ChatSection
 from imprint.check.section import CheckSection
 from imprint.config import Section, read_overrides
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection, ForgettingCommandSection, PerplexitySection
 from imprint.export.section import ExportSection
 from imprint.loading.section import ModelSection, OpenSection
+from imprint.messages import UserError
 
 EVERYTHING = set(OpenSection.model_fields)
 OPENING: dict[type[Section], set[str]] = {

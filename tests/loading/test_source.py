@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.export.command import export_command
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.source import adapter_path, resolve_source
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 

@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.baseline import baseline_predictions, nonblank_words
 
 QUESTIONS = ["裙子太大了", "裤子太小了", "外套大了一号", "鞋子小了一码", "包裹还没送到", "快递送错了", "还没有寄出", "送得太慢了"]

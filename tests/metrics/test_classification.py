@@ -4,7 +4,7 @@ import tracemalloc
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.classification import score_classification
 from imprint.metrics.corpus_metric import estimate
 

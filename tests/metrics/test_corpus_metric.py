@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.corpus_metric import CorpusMetric, estimate, mean_metric, metric_gain
 from imprint.metrics.means import interval
 

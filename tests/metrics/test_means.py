@@ -2,7 +2,7 @@
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.means import METRICS, Mean, gains, interval, score, summary
 from imprint.metrics.scores import RowScore, score_rows
 

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from imprint.errors import UserError
 from imprint.evaluate.section import EvaluateSection
+from imprint.messages import UserError
 from imprint.metrics.means import score
 from imprint.metrics.protocols import PROTOCOLS, Protocol, ProtocolName, get_protocol
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics import tokens
 from imprint.metrics.means import METRICS, score
 from imprint.metrics.protocols import PROTOCOLS

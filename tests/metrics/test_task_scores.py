@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.metrics.means import gains, summary
 from imprint.metrics.scores import score_rows
 from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_METRICS, Likelihood, score_task, task_gains

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.attention_probe import ProbedAttention, probe_attention, summarize_error
 from imprint.models.hf import ATTENTION, attention_hook
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models import checkpoint
 from imprint.models.checkpoint import load_network, load_pickle, quantized_layers, read_tensors, save_network, weight_files
 from imprint.models.families import build_network

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.quant.linear import QuantizedWeight
 from tests.cases import chatglm2_fields, small_fields, write_config

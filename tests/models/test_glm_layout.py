@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.glm_layout import chatglm2_fields, chatglm2_tensors, glm_fields, glm_tensors

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from imprint.errors import UserError
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network

@@ -9,8 +9,8 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.image import imread
 
-from imprint.errors import UserError
 from imprint.events import Event
+from imprint.messages import UserError
 from imprint.report.curve import CHINESE_FONTS, chinese_fonts, draw_curves
 from tests.logged import evaluation, step
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from imprint.cli import main
-from imprint.errors import UserError
 from imprint.events import Notice
+from imprint.messages import UserError
 from imprint.report.run_list import MAX_DEPTH, describe_run, find_runs, runs_command
 from imprint.runs import RunFolder
 from imprint.training.run_log import RunLog

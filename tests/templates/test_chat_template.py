@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.encode import encode_messages
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import Message, Segment, make_messages, read_template
 from imprint.templates.chat_template import ChatTemplate
 from tests.families import CHAT, fields_of, published_folder

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import TemplateName, choose_template, read_template
 from imprint.templates.choice import mentions_role_tokens
 from imprint.tokenizers import Tokenizer

@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import Message, make_messages
 from imprint.templates.pairs import split_pairs
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.templates import Message, TemplateName, make_messages, read_template
 from imprint.templates.plain import PlainTemplate
 from tests.families import fields_of, published_folder

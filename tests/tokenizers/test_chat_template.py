@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import render_chat_template
 from imprint.tokenizers.hf import SpecialTokens
 from tests.families import CHAT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import VOCABULARY_FILE, ChatGLMSpecialIds, ChatGLMTokenizer, TextStream, read_tokenizer
 from tests.vocabulary import bare_pieces, configuration, tiny_tokenizer, vocabulary
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import ChatGLM2Tokenizer, read_tokenizer
 from imprint.tokenizers.chatglm2 import read_chatglm2
 from tests.families import SECOND, chatglm2_vocabulary

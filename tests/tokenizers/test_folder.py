@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import (
     ChatGLM2Tokenizer,
     ChatGLMTokenizer,

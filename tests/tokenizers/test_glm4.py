@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiktoken
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import GLM4Tokenizer, read_tokenizer
 from imprint.tokenizers.glm4 import SPLIT, is_ranks, read_glm4
 from tests.families import SECOND, chatglm2_vocabulary, ranks

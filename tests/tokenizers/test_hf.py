@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tokenizers import HFTokenizer, read_tokenizer
 from tests.families import fields_of, folder_of, published_folder, tokenizer_json
 

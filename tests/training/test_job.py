@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from imprint.cli import main
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training.job import TrainJob, describe_rows, refuse_sharded_base
 
 

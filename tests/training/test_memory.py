@@ -13,9 +13,8 @@ from imprint.data.encode import EncodedRow
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.world import World
-from imprint.errors import UserError
 from imprint.files import read_jsonl
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
 from imprint.training.memory import (

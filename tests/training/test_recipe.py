@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.config import describe, dump, read_recipe
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training.recipe import Recipe
 from tests.tinyrun import RECIPE
 

@@ -14,10 +14,10 @@ import imprint
 import imprint.training.run as training
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.errors import UserError
 from imprint.events import Rescued, read_rescues, write_rescue
 from imprint.files import read_jsonl
 from imprint.loading.load import load_base
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.network import Network
 from imprint.runs import RunFolder

@@ -11,8 +11,8 @@ import pytest
 
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.errors import UserError
 from imprint.files import read_jsonl
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from imprint.training.run import train
 from tests.tiny import tiny_rows

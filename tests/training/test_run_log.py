@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from imprint.errors import UserError
 from imprint.events import finite_or_none
 from imprint.files import read_jsonl
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 from imprint.training import sinks
 from imprint.training.run_log import RunLog

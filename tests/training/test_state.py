@@ -10,7 +10,7 @@ from torch import Tensor
 import imprint
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.runtime import seed_everything
 from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, TrainState, read_saved_state, save_state
 from imprint.tune.section import PrefixSection

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from imprint.errors import UserError
 from imprint.events import Notice
+from imprint.messages import UserError
 from imprint.training.tensorboard import TensorBoard
 from tests.logged import sample, step
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.training import trackio
 from tests.tinyrun import tiny_recipe, tiny_run
 

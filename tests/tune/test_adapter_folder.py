@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import imprint
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.network import Network
 from imprint.quant.formats import BITS
 from imprint.tune.adapter import Adapter, Description, PrefixFacts

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack
 from imprint.tune.full import unfreeze

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.chatglm import Attention, ChatGLM, rotary, rotate
 from imprint.pack import pack

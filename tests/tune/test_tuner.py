@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import imprint
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.families import read_config
 from imprint.models.network import Network
 from imprint.pack import Pack, pack

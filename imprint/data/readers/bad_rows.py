@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import printable
 
 MAX_LISTED: Final = 10

@@ -10,8 +10,7 @@ from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
 from imprint.data.readers.rows import file_rows, interrupted_read_error, list_names
 from imprint.data.readers.sources import DATA_SUFFIXES, data_files, detect_format, parse_source, plain_encoding, skipped_files
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 MAX_PART: Final = 2**20
 """Maximum characters of a part; a longer document has several."""

@@ -13,9 +13,8 @@ from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
 from imprint.data.readers.rows import read_rows
-from imprint.errors import UserError
 from imprint.files import read_jsonl
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 PREDICTION_COLUMNS: Final = (
     "predict",

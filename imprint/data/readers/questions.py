@@ -14,8 +14,7 @@ from imprint.data.readers.samples import collect_samples
 from imprint.data.readers.sources import parse_source, plain_encoding, unreadable_error
 from imprint.data.sample import Sample
 from imprint.data.shapes import published_shape, samples_from_row
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
 JSON_START: Final = re.compile(r'\s*(\[\s*)?\{\s*"')

@@ -13,8 +13,7 @@ from imprint.data.readers.sources import DataFile, data_files, detect_format, pa
 from imprint.data.readers.tables import csv_rows
 from imprint.data.readers.workbooks import parquet_rows, sheet_names, workbook_rows
 from imprint.data.shapes import Columns, detect_shape
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 SAMPLE_SEED = 0
 JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})

@@ -8,8 +8,7 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.rows import read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, RowShape, detect_shape, samples_from_row
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 
 def read_samples(

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
-from imprint.errors import UserError
 from imprint.files import refuse_lfs_pointer
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 Format = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"

@@ -8,8 +8,7 @@ from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, quote
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 MAX_CELL: Final = 2**20
 """Maximum characters of a CSV cell; what is longer is an unclosed quote."""

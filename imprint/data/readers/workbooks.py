@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from imprint.data.readers.bad_rows import BadRowError, clip
 from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.tables import Header
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 if TYPE_CHECKING:
     from openpyxl import Workbook

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.quant.formats import BITS
 
 

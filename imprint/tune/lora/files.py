@@ -15,9 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imprint.errors import UserError
 from imprint.files import refuse_lfs_pointer
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear

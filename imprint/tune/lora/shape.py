@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import DEFAULT_RANK, NEEDS_PLAIN_WEIGHT, LoraSection

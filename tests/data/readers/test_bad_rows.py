@@ -3,8 +3,7 @@ from datetime import date
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError, BadRows, clip, describe_value, quote
-from imprint.errors import UserError
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 
 
 @pytest.mark.parametrize(

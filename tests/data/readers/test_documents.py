@@ -6,7 +6,7 @@ import pytest
 import imprint.data.readers.documents as reading
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.documents import DocumentPart, describe_file_count, list_text_files, read_document_parts
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def told(source: Path, *, column: str | None = None, blank_lines: bool = False) -> list[tuple[str, str]]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from imprint.data.readers.predictions import read_predictions
-from imprint.errors import UserError
 from imprint.files import append_jsonl, write_json
+from imprint.messages import UserError
 
 
 def lines(path: Path, *rows: Any) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.questions import read_questions
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def asked(path: Path, *, limit: int | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from imprint.data.readers.samples import iterate_samples
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.data.writers import write_samples
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 SAMPLES = [Sample(f"问题{i}", "答案，好" * (i % 7 + 1), (("x", "y\n"),) if i % 3 else None, "", "s" if i % 2 else None) for i in range(40)]
 MEASURED = """

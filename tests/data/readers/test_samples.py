@@ -6,7 +6,7 @@ import pytest
 from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import FORMATS, FORMATS_CHINESE
 from imprint.data.sample import Sample
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 GOOD = '{"content": "类型#上衣", "summary": "这件上衣很好看。"}'
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.readers.sources import FORMATS, Source, data_files, detect_format, parse_source, skipped_files
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def test_a_number_behind_a_hash_is_how_many_rows(tmp_path: Path) -> None:

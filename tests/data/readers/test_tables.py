@@ -5,7 +5,7 @@ import pytest
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.encodings import detect_encoding
 from imprint.data.readers.tables import csv_rows
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def read(tmp_path: Path, text: str | bytes, delimiter: str = ",") -> list[tuple[int, object]]:

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.workbooks import escape_cell, parquet_rows, sheet_names, workbook_rows
-from imprint.errors import UserError
+from imprint.messages import UserError
 
 
 def workbook(path: Path, **rows: list[list[Any]]) -> Path:

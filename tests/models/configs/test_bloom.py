@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.configs.bloom import BloomConfig
 
 FIELDS: dict[str, object] = {"vocab_size": 60, "hidden_size": 24, "n_layer": 2, "n_head": 3}

@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.configs.chatglm import ChatGLMConfig
 from tests.cases import small_fields
 

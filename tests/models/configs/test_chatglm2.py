@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from tests.cases import chatglm2_fields
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.configs.fields import end_ids, positive_float, positive_int, quantization_bits
 
 

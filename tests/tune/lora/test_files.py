@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import imprint
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.models.network import Network
 from imprint.tune.adapter import LoraFacts
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 import imprint
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.errors import UserError
 from imprint.files import read_jsonl
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from imprint.config.recipe import read_overrides
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.tune.adapter_folder import load_adapter
 from imprint.tune.lora.section import LoraSection
 from tests.cases import difference

@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.errors import UserError
+from imprint.messages import UserError
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import LoraSection
