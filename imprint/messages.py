@@ -33,3 +33,10 @@ class UserError(Exception):
 
     def __init__(self, message: str | Bilingual) -> None:
         super().__init__(str(message))
+        self._message = message
+
+    def prefixed(self, prefix: str) -> "UserError":
+        """The same error with `prefix`, such as "train.jsonl:7: ", before the message."""
+        message = self._message
+        prefixed = Bilingual(prefix + message.english, message.chinese) if isinstance(message, Bilingual) else prefix + message
+        return UserError(prefixed)

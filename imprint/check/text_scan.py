@@ -151,7 +151,7 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
         with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
             for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(part, BadRowError):
-                    raise UserError(f"{location}: {part}")
+                    raise UserError(Bilingual(f"{location}: {part}", "这一行无法读取，请改正。"))
                 if part.first:  # the first part of a long document is enough
                     writer.add(settings.tokenizer.encode(part.text), location, len(part.text), first=True, last=True)
                 if writer.rows >= count:

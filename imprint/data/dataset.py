@@ -174,7 +174,7 @@ def encode_samples(section: DataSection, template: Template, samples: Iterable[S
         try:
             rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=prefix))
         except UserError as error:
-            raise UserError(f"{sample.location}: {error}") from error
+            raise error.prefixed(f"{sample.location}: ") from error
     return rows
 
 

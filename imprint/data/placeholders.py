@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.sample import Sample
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, join_lines
 
 PLACEHOLDER: Final = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]*) *\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|<([A-Z_]+)>|\[([A-Z_]+)\]")
 BRACE_GROUPS: Final = 2
@@ -33,7 +33,7 @@ def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> li
         for name in placeholders(sample, known) - known.keys():
             missing.setdefault(name, []).append(sample.location)
     if missing:
-        raise UserError("\n".join(_unknown_placeholder(name, locations, texts) for name, locations in sorted(missing.items())))
+        raise UserError(join_lines([_unknown_placeholder(name, locations, texts) for name, locations in sorted(missing.items())]))
     return [_fill_sample(sample, known) for sample in samples]
 
 
@@ -94,12 +94,10 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
     return replace(sample, query=fill(sample.query), answer=fill(sample.answer), history=history, system=system, context=context)
 
 
-def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> str:
+def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> Bilingual:
     more = f" and {len(locations) - MAX_LISTED} more" if len(locations) > MAX_LISTED else ""
-    return str(
-        Bilingual(
-            f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill has no text for it; it has "
-            f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it is with 'data.fill.{name}=\"{{{name}}}\"'.",
-            f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
-        )
+    return Bilingual(
+        f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill has no text for it; it has "
+        f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it is with 'data.fill.{name}=\"{{{name}}}\"'.",
+        f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import field_validator
 
 from imprint.config import DefaultTag, Field, MayChange, Section
+from imprint.messages import Bilingual
 
 FROM_BASE: Final = "base"
 """Value of `rows` for the general rows of the base."""
@@ -77,9 +78,19 @@ class DataSection(Section):
     def _fills_with_text(cls, texts: dict[str, str]) -> dict[str, str]:
         for name, text in texts.items():
             if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f'"{name}" cannot be the name of a placeholder; use letters, digits and _, such as name')
+                raise ValueError(
+                    Bilingual(
+                        f'"{name}" cannot be the name of a placeholder; use letters, digits and _, such as name',
+                        f'"{name}" 不能作占位符的名称；请用字母、数字和下划线，例如 name',
+                    )
+                )
             if not text.strip() or "\0" in text:
-                raise ValueError(f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}')
+                raise ValueError(
+                    Bilingual(
+                        f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}',
+                        f'"{name}" 的内容不能为空，也不能含有 NUL 字符，实际是 {text!r}',
+                    )
+                )
         return texts
 
 

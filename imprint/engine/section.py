@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section
+from imprint.messages import Bilingual
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 ADDRESS = re.compile(r"[^\s:]+:\d{1,5}")
@@ -70,21 +71,28 @@ class EngineSection(Section):
     @classmethod
     def _offload_needs_deepspeed(cls, offload: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
         if offload and info.data.get("deepspeed") in (None, "zero1"):
-            raise ValueError("moves what DeepSpeed's zero2 or zero3 shards into main memory; set engine.deepspeed to one of them")
+            raise ValueError(
+                Bilingual(
+                    "moves what DeepSpeed's zero2 or zero3 shards into main memory; set engine.deepspeed to one of them",
+                    "把 DeepSpeed zero2 或 zero3 切分的内容移到内存；请把 engine.deepspeed 设为其中之一",
+                )
+            )
         return offload
 
     @field_validator("fsdp")
     @classmethod
     def _excludes_deepspeed(cls, fsdp: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
         if fsdp and info.data.get("deepspeed") is not None:
-            raise ValueError("does what engine.deepspeed=zero3 does; set one of the two")
+            raise ValueError(
+                Bilingual("does what engine.deepspeed=zero3 does; set one of the two", "与 engine.deepspeed=zero3 作用相同；两者只设一个")
+            )
         return fsdp
 
     @field_validator("rendezvous")
     @classmethod
     def _is_an_address(cls, rendezvous: str | None) -> str | None:
         if rendezvous is not None and not ADDRESS.fullmatch(rendezvous):
-            raise ValueError('must be host:port, such as "10.0.0.1:29500"')
+            raise ValueError(Bilingual('must be host:port, such as "10.0.0.1:29500"', '应写成 host:port，例如 "10.0.0.1:29500"'))
         return rendezvous
 
     @property

@@ -99,7 +99,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
                 try:
                     lines = _answer_batch(batch, questions, model, section)
                 except NotFiniteError as error:
-                    raise UserError(f"{samples[batch[error.row]].location}: {error}") from error
+                    raise error.prefixed(f"{samples[batch[error.row]].location}: ") from error
                 for line in lines:
                     append_jsonl(file, line)
                     done[line["row"]] = line

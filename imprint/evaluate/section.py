@@ -10,6 +10,7 @@ from imprint.data.section import DataSection
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.run import RunConfig
 from imprint.loading.section import BaseSection, OpenSection, PrecisionSection
+from imprint.messages import Bilingual
 from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
 
@@ -63,7 +64,12 @@ class EvaluateSection(OpenSection):
     @classmethod
     def _beams_are_not_sampled(cls, num_beams: int, info: ValidationInfo) -> int:
         if num_beams > 1 and info.data.get("temperature"):
-            raise ValueError(f"{num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1")
+            raise ValueError(
+                Bilingual(
+                    f"{num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1",
+                    "集束搜索不做采样；请把 temperature 设为 0，或把 num_beams 设为 1",
+                )
+            )
         return num_beams
 
 

@@ -49,7 +49,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
     try:
         return _build(fields, generation)
     except UserError as error:  # names the file without its folder
-        raise UserError(f"{folder}/{error}") from error
+        raise error.prefixed(f"{folder}/") from error
 
 
 def _build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:

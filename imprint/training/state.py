@@ -81,7 +81,12 @@ class SavedState:
         for name, shape in engine.shapes.items():
             numbers = self._numbers(name)
             if VALUE not in numbers or numbers[VALUE].shape != shape:
-                raise UserError(f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.")
+                raise UserError(
+                    Bilingual(
+                        f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.",
+                        f"保存的训练状态与模型不符：{name} 的形状应为 {tuple(shape)}。请换一个新的结果目录。",
+                    )
+                )
             engine.load_state(name, numbers)
         engine.restore_counters(self.counters)
         if engine.rank < len(self.random):

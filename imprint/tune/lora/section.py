@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, Section
+from imprint.messages import Bilingual
 
 DEFAULT_RANK = 8
 NEEDS_DATA = {
@@ -72,26 +73,55 @@ class LoraSection(Section):
     @classmethod
     def _not_empty(cls, targets: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(targets, tuple) and not (targets and all(name.strip() for name in targets)):
-            raise ValueError('must name linears, for instance ["query_key_value", "dense"]')
+            raise ValueError(
+                Bilingual(
+                    'must name linears, for instance ["query_key_value", "dense"]', '应列出线性层的名称，例如 ["query_key_value", "dense"]'
+                )
+            )
         return targets
 
     @field_validator("start")
     @classmethod
     def _supported_start(cls, start: str, info: ValidationInfo) -> str:
         if start in NEEDS_DATA:
-            raise ValueError(f'"{start}" starts from {NEEDS_DATA[start]}, which are not collected here; use "pissa", or "standard"')
+            raise ValueError(
+                Bilingual(
+                    f'"{start}" starts from {NEEDS_DATA[start]}, which are not collected here; use "pissa", or "standard"',
+                    f'"{start}" 需要先用数据统计激活或梯度，这里不支持；请用 "pissa" 或 "standard"',
+                )
+            )
         if start == "loftq":
-            raise ValueError('"loftq" quantises the base in a format of its own; use model.quantize with start "standard"')
+            raise ValueError(
+                Bilingual(
+                    '"loftq" quantises the base in a format of its own; use model.quantize with start "standard"',
+                    '"loftq" 用自己的格式量化底座；请用 model.quantize，并把 start 设为 "standard"',
+                )
+            )
         rank = DEFAULT_RANK if info.data.get("rank") is None else info.data["rank"]
         if start == "orthogonal" and rank % 2 and info.data.get("adapter") is None:
-            raise ValueError(f'"orthogonal" needs an even rank, and tune.rank is {rank}; use {rank + 1}')
+            raise ValueError(
+                Bilingual(
+                    f'"orthogonal" needs an even rank, and tune.rank is {rank}; use {rank + 1}',
+                    f'"orthogonal" 要求秩为偶数，而 tune.rank 是 {rank}；请用 {rank + 1}',
+                )
+            )
         if start in NEEDS_PLAIN_WEIGHT and info.data.get("dora") and info.data.get("adapter") is None:
-            raise ValueError(f'"{start}" and tune.dora both decompose the weight and cannot be combined; use one of them')
+            raise ValueError(
+                Bilingual(
+                    f'"{start}" and tune.dora both decompose the weight and cannot be combined; use one of them',
+                    f'"{start}" 与 tune.dora 都要分解权重，不能同时使用；请只用一个',
+                )
+            )
         return start
 
     @field_validator("pissa_iterations")
     @classmethod
     def _only_with_pissa(cls, count: int | None, info: ValidationInfo) -> int | None:
         if count is not None and info.data.get("start", "pissa") != "pissa":
-            raise ValueError('is only for the start "pissa"; take it out, or set tune.start to "pissa"')
+            raise ValueError(
+                Bilingual(
+                    'is only for the start "pissa"; remove it, or set tune.start to "pissa"',
+                    '仅用于 start "pissa"；请去掉，或把 tune.start 设为 "pissa"',
+                )
+            )
         return count

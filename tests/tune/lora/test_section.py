@@ -50,7 +50,7 @@ def read(*overrides: str) -> LoraSection:
         ("targets=[]", 'must name linears, for instance ["query_key_value", "dense"]'),
         ('targets=["dense", " "]', "must name linears"),
         ("targets=head", "targets"),
-        ("pissa_iterations=4", 'is only for the start "pissa"; take it out, or set tune.start to "pissa"'),
+        ("pissa_iterations=4", 'is only for the start "pissa"; remove it, or set tune.start to "pissa"'),
     ],
 )
 def test_an_impossible_value_is_a_user_error(override: str, sentence: str) -> None:
