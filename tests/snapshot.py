@@ -290,6 +290,8 @@ def keep_file(path: Path, place: Path, masked: Callable[[str], str]) -> None:
         lines = ["is there"]
     elif path.suffix == ".safetensors":
         lines = safetensors_lines(path)
+    elif path.name == "log.jsonl":
+        lines = loss_lines(path, masked)
     elif path.suffix in (".bin", ".pt"):
         lines = pickled_lines(path)
     elif ".tfevents." in path.name:
@@ -310,6 +312,13 @@ def text_lines(path: Path, masked: Callable[[str], str]) -> list[str]:
         return [digest(content)]
     lines = text.split("\n")
     return [digest(text.encode()), *lines[:5]] if len(content) > SHOWN_BYTES else lines
+
+
+def loss_lines(path: Path, masked: Callable[[str], str]) -> list[str]:
+    """The lines of a log that hold a loss, without their `event`: what else is in a log, older trees did not write."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    losses = [{name: value for name, value in line.items() if name != "event"} for line in lines if {"loss", "eval_loss"} & line.keys()]
+    return [masked(json.dumps(line, ensure_ascii=False)) for line in losses]
 
 
 def digest(content: bytes) -> str:
