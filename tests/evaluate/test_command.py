@@ -50,7 +50,7 @@ def test_an_adapter_is_put_on_a_model_folder(ask: Ask, run: RunFolder) -> None:
 
 def test_an_adapter_for_a_run_is_refused(run: RunFolder, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run.path), "--data", str(rows), "adapter=elsewhere"]) == 2
-    assert "is a run, which has its own. Give a model folder to put elsewhere on it." in capsys.readouterr().err
+    assert "is a run, which has its own. Give a model folder to use elsewhere with it." in capsys.readouterr().err
 
 
 def test_a_run_of_another_version_can_still_be_evaluated(ask: Ask, run: RunFolder, tmp_path: Path) -> None:
