@@ -111,9 +111,9 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
         notify(disk_warning)
     with open_log(job, state) as run_log, stop_on_signal() as signals:
         notify.log(run_log)
+        print_start(job, state, run_log)
         guard = Guard.replay(run_log.events, job.steps)
         prune(job, guard)  # a process killed right after its last save deleted none
-        print_start(job, state, run_log)
         for step in range(state.step + 1, job.steps + 1):
             state = train_step(job, replace(state, step=step), run_log)
             state = evaluate_and_keep_best(job, state, run_log)

@@ -68,8 +68,8 @@ class RunLog:
         self.notice(message, "memory")
 
     def finish(self, best_step: int, best_loss: float | None) -> None:
-        """Log that all steps are done, once."""
-        if not any(isinstance(event, Finished) for event in self.events):
+        """Log that all steps are done, unless that is the last event already: `follow` stops at a last event of this kind."""
+        if not isinstance(self.events[-1], Finished):
             self.write(Finished(step=self.step, best_step=best_step, best_loss=best_loss))
 
     def events_of(self, step: int) -> list[Event]:

@@ -14,7 +14,7 @@ import imprint
 import imprint.training.run as training
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.events import Rescued, read_rescues, write_rescue
+from imprint.events import Rescued, read_events, read_rescues, write_rescue
 from imprint.files import read_jsonl
 from imprint.loading.load import load_base
 from imprint.messages import UserError
@@ -22,8 +22,10 @@ from imprint.model import Model
 from imprint.models.network import Network
 from imprint.runs import RunFolder
 from imprint.training import rescue
-from imprint.training.guard import RATE_FACTOR, RESTART_RATE_FACTOR
+from imprint.training.guard import RATE_FACTOR, RESTART_RATE_FACTOR, Guard
+from imprint.training.job import TrainJob
 from imprint.training.rescue import apply_rescues
+from imprint.training.run_log import RunLog
 from imprint.training.state import TrainState
 from imprint.tune.tuner import Tuner
 from tests.tinyrun import log_of, losses, tiny_run, train_again
@@ -112,6 +114,20 @@ def test_a_run_killed_around_its_rescue_ends_as_one_that_was_not(recipe: Path, m
         run = tiny_run(recipe, f"rescued-{name}", *ABSURD)
         assert log_of(run) == log_of(whole)
         assert read_jsonl(run.rescues) == read_jsonl(whole.rescues)
+
+
+def test_the_guard_of_a_live_run_knows_what_the_log_says(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guards: list[Guard] = []
+    real = rescue.rescue_if_diverged
+
+    def spy(job: TrainJob, state: TrainState, run_log: RunLog, guard: Guard) -> bool:
+        guards.append(guard)
+        return real(job, state, run_log, guard)
+
+    monkeypatch.setattr(training, "rescue_if_diverged", spy)
+    run = tiny_run(recipe, "guarded")
+    assert len(losses(run, "eval_loss")) == 3  # the one before tuning too
+    assert vars(guards[-1]) == vars(Guard.replay(read_events(run), 6))
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from imprint.events import finite_or_none
+from imprint.events import Finished, finite_or_none, follow
 from imprint.files import read_jsonl
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.training import sinks
 from imprint.training.run_log import RunLog
@@ -159,3 +159,16 @@ def test_a_number_that_is_not_finite_is_null_in_the_log(run: RunFolder) -> None:
     assert line.keys() == FIELDS | {"skipped_rows"}
     assert (line["loss"], line["gradient_norm"], line["skipped_rows"]) == (None, None, [4, 2])
     assert run.curve.is_file()
+
+
+def test_a_finished_run_that_is_started_again_still_ends_with_its_last_event(run: RunFolder) -> None:
+    write(run, 1, 2, steps=2)
+    for notices in (0, 0, 1):
+        run_log = RunLog(run, step=2, steps=2)
+        for _ in range(notices):
+            run_log.notice(Bilingual("changed since the run began", "与开始时不同"), "resume")
+        run_log.finish(2, None)
+        close_files(run_log)
+    events = list(follow(run))
+    assert [event.event for event in events] == ["started", "step", "step", "evaluation", "sample", "finished", "notice", "finished"]
+    assert events[-1] == Finished(step=2, best_step=2, best_loss=None)
