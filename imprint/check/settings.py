@@ -18,14 +18,17 @@ from imprint.data.section import DataSection, TextsSection
 from imprint.data.shapes import Columns, detect_shape
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import open_template
+from imprint.loading.run import data_knobs
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
 UNLIMITED: Final = 10**9
-ROW_KNOBS: Final = ("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length", "truncation")
-TEXT_KNOBS: Final = ("text_column", "blank_lines", "length")
+ROW_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in DataSection.model_fields and name != "kind")
+"""Knobs that the data section of rows has too."""
+TEXT_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in TextsSection.model_fields and name != "kind")
+"""Knobs that the data section of raw text has too."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
     source = resolve_source(model or EMBEDDED, section.base_path)
     run = source.run
     given = section.model_dump(exclude_none=True)
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in ROW_KNOBS}
+    known = data_knobs(ROW_KNOBS, run)
     chosen = known | {name: given[name] for name in ROW_KNOBS if name in given}
     settings = CheckSettings(template=open_template(source, section.template), name=_model_name(model), **chosen)
     run_texts = run.data if run is not None and isinstance(run.data, TextsSection) else None

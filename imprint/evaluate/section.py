@@ -8,23 +8,11 @@ from pydantic import ValidationInfo, field_validator
 from imprint.config import Field
 from imprint.data.section import DataSection
 from imprint.forgetting.section import ForgettingSection
-from imprint.loading.run import RunConfig
+from imprint.loading.run import RunConfig, data_knobs
 from imprint.loading.section import BaseSection, OpenSection, PrecisionSection
 from imprint.messages import Bilingual
 from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
-
-FROM_DATA = (
-    "truncation",
-    "prompt_column",
-    "response_column",
-    "history_column",
-    "fill",
-    "source_prefix",
-    "max_source_length",
-    "max_target_length",
-)
-"""Knobs whose default is the run's data section."""
 
 
 class EvaluateSection(OpenSection):
@@ -73,9 +61,13 @@ class EvaluateSection(OpenSection):
         return num_beams
 
 
+FROM_DATA = EvaluateSection.model_fields.keys() & DataSection.model_fields.keys()
+"""Knobs whose default is the run's data section: those that it has too."""
+
+
 def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
     """Fill open knobs from the run, else from the defaults of a recipe."""
-    known = {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in FROM_DATA}
+    known = data_knobs(FROM_DATA, run)
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.task is None:
         section = section.model_copy(update={"task": run.task if run else TextTask()})

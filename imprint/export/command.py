@@ -10,7 +10,7 @@ from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.export.destination import refuse_destination, with_own_name
 from imprint.export.section import ExportSection
-from imprint.export.targets import Method, Target, possible, refusal
+from imprint.export.targets import Target, possible, refusal
 from imprint.export.transformers_layout import transformers_model
 from imprint.export.verify import refuse_changed_answers, verification_samples
 from imprint.export.writers import (
@@ -36,6 +36,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, read_config
 from imprint.progress import say
 from imprint.runtime import DTYPES, is_out_of_memory
+from imprint.tune.method import Method
 
 RECORD = "export.json"
 NOTHING_TO_EXPORT = Bilingual(

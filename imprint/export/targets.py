@@ -6,9 +6,9 @@ A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual
+from imprint.tune.method import Method
 
 Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "bundle"]
-Method = Literal["prefix", "lora", "full"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 

@@ -1,6 +1,8 @@
 """The sections of a run's recipe that other commands read."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict
 
@@ -38,3 +40,8 @@ class RunConfig(Section):
         if base_path is None:
             return self
         return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path)})})
+
+
+def data_knobs(names: Iterable[str], run: RunConfig | None) -> dict[str, Any]:
+    """The values of these knobs of `DataSection`: those of the run, or without a run the defaults."""
+    return {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in names}

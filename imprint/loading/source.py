@@ -13,9 +13,9 @@ from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.templates import TemplateName
 from imprint.tune.adapter_folder import read_description
+from imprint.tune.method import Method
 
 Kind = Literal["model", "run", "bundle"]
-Method = Literal["prefix", "lora", "full"]
 
 
 @dataclass(frozen=True)

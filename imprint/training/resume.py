@@ -116,8 +116,7 @@ def _free_micro_batch(recipe: Recipe) -> set[str]:
 
 def _depends_on_micro_batches(recipe: Recipe) -> bool:
     """Whether the loss of a step depends on which of its rows are computed together."""
-    dropout = getattr(recipe.tune, "prefix_dropout", 0.0) or getattr(recipe.tune, "dropout", 0.0)
-    return bool(dropout) or recipe.train.loss_average == "micro_batch"
+    return bool(recipe.tune.dropout) or recipe.train.loss_average == "micro_batch"
 
 
 def _knobs(recipe: Recipe) -> dict[str, Any]:

@@ -3,24 +3,23 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from imprint.models.attention import Prefix
+from imprint.tune.method import AdapterMethod
 
 FORMAT = 1
 """Version of adapter.json."""
-
-Method = Literal["prefix", "lora"]
 
 
 @dataclass(frozen=True)
 class PrefixFacts:
     """Fields of adapter.json that only a prefix has."""
 
-    method: ClassVar[Method] = "prefix"
+    method: ClassVar[AdapterMethod] = "prefix"
     length: int
     """Prefix length in tokens."""
     projection: bool
@@ -37,7 +36,7 @@ class PrefixFacts:
 class LoraFacts:
     """Fields of adapter.json that only a LoRA has; the tensors are loaded by peft's own configuration."""
 
-    method: ClassVar[Method] = "lora"
+    method: ClassVar[AdapterMethod] = "lora"
     rank: int
     """Rank of the saved matrices: twice the recipe's where the initialization was subtracted from the weight."""
     targets: tuple[str, ...]
@@ -50,13 +49,13 @@ class LoraFacts:
         return f"LoRA {path} (rank {self.rank} on {', '.join(self.targets)}{progress})"
 
 
-FACTS: dict[Method, type[PrefixFacts | LoraFacts]] = {facts.method: facts for facts in (PrefixFacts, LoraFacts)}
+FACTS: dict[AdapterMethod, type[PrefixFacts | LoraFacts]] = {facts.method: facts for facts in (PrefixFacts, LoraFacts)}
 
 
 class Adapter(Protocol):
     """Trained parameters that are added to the weights of one network."""
 
-    method: ClassVar[Method]
+    method: ClassVar[AdapterMethod]
     """The `tune.method` of a recipe."""
     mergeable: ClassVar[bool]
     """Whether `merge` can add it to the weights."""
@@ -120,7 +119,7 @@ class Description:
     """Version of the file."""
 
     @property
-    def method(self) -> Method:
+    def method(self) -> AdapterMethod:
         """The tuning method."""
         return self.facts.method
 

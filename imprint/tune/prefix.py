@@ -18,7 +18,8 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.tune.adapter import Method, PrefixFacts, fp32_tensors
+from imprint.tune.adapter import PrefixFacts, fp32_tensors
+from imprint.tune.method import AdapterMethod
 from imprint.tune.section import NO_TEXT_WITH_PROJECTION
 
 DEFAULT_LENGTH = 128
@@ -62,7 +63,7 @@ class PrefixShape:
 class PrefixEncoder(nn.Module):
     """A prefix as an `Adapter`: fp32 parameters with the original's names."""
 
-    method: ClassVar[Method] = "prefix"
+    method: ClassVar[AdapterMethod] = "prefix"
     mergeable: ClassVar[bool] = False
 
     def __init__(self, shape: PrefixShape) -> None:

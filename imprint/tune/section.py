@@ -58,6 +58,11 @@ class FullSection(Section):
 
     method: Literal["full"] = Field(description="Train all parameters; the result is a model folder of its own.")
 
+    @property
+    def dropout(self) -> float:
+        """No dropout: nothing is added to the base."""
+        return 0.0
+
 
 AnySection = PrefixSection | LoraSection | FullSection
 

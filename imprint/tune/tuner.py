@@ -34,7 +34,7 @@ class Tuner(nn.Module):
         self.adapter = adapter
         self.section = section
         self.checkpointing = checkpointing
-        if adapter is not None and not isinstance(section, FullSection):
+        if adapter is not None:
             adapter.set_dropout(section.dropout)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002

@@ -9,8 +9,8 @@ from imprint.data.original import encode_evaluation_original, encode_sample_orig
 from imprint.messages import UserError
 from imprint.templates import Template, make_messages
 from imprint.templates.chatglm import format_chatglm_prompt
+from tests.data.official import TURNS, sample
 from tests.families import FOLDERS, template_of
-from tests.official import TURNS, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 

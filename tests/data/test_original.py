@@ -8,8 +8,8 @@ from imprint.data.original import encode_evaluation_original, encode_sample_orig
 from imprint.messages import UserError
 from imprint.templates.chatglm import format_chatglm_prompt
 from imprint.templates.chatglm2 import format_rounds_from_one
+from tests.data.official import SHARED, TURNS, golden, official, official_tokenizer, sample
 from tests.families import template_of
-from tests.official import SHARED, TURNS, golden, official, official_tokenizer, sample
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 

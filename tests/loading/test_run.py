@@ -4,7 +4,7 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.data.section import DataSection
-from imprint.loading.run import RunConfig
+from imprint.loading.run import RunConfig, data_knobs
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -37,3 +37,9 @@ def test_the_base_may_have_another_path(run: RunFolder) -> None:
     moved = config.with_base_path(Path("elsewhere"))
     assert moved.model.path == "elsewhere"
     assert moved.data == config.data
+
+
+def test_data_knobs_are_those_of_the_run_or_a_recipes_defaults(run: RunFolder) -> None:
+    config = read_recipe(run.config, [], RunConfig)
+    assert data_knobs(["max_source_length"], config) == {"max_source_length": config.rows.max_source_length}
+    assert data_knobs(["prompt_column", "truncation"], None) == {"prompt_column": "content", "truncation": "oldest_first"}

@@ -13,8 +13,9 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
-from imprint.tune.adapter import LoraFacts, Method
+from imprint.tune.adapter import LoraFacts
 from imprint.tune.lora.shape import LoraShape
+from imprint.tune.method import AdapterMethod
 
 if TYPE_CHECKING:  # peft takes seconds to import; only a LoRA needs it
     from imprint.tune.lora.layer import Init, LoraLinear
@@ -30,7 +31,7 @@ CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.s
 class Lora:
     """A LoRA as an `Adapter`: its modules replace linears of one network; inside `off` the network is the base, bit for bit."""
 
-    method: ClassVar[Method] = "lora"
+    method: ClassVar[AdapterMethod] = "lora"
     mergeable: ClassVar[bool] = True
 
     def __init__(self, network: Network, shape: LoraShape, *, init: "Init" = True) -> None:

@@ -10,7 +10,7 @@ import pytest
 from imprint.data.sample import Sample
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden" / "chatglm1-text" / "text.json"
 TURNS = (("白色上衣", "这件上衣的颜色是白色。"), ("黑色长裙", "这件长裙的颜色是黑色。"), ("红色外套", "这件外套的颜色是红色。"))
 
