@@ -25,7 +25,7 @@ class TranslationTask(Section):
 
     kind: Literal["translation"] = Field("translation", description="A translation, scored by sacreBLEU and chrF.")
     tokenizer: Literal["zh", "13a", "intl", "char"] = Field(
-        "zh", description="What BLEU counts, by sacreBLEU's names: zh where the translation is Chinese, 13a where it is in Latin letters."
+        "zh", description="sacreBLEU's tokenizer: zh for translations into Chinese, 13a for those in Latin letters."
     )
 
 
@@ -33,13 +33,13 @@ class ClassificationTask(Section):
     """One of several labels."""
 
     kind: Literal["classification"] = Field("classification", description="One of the labels, scored by accuracy and macro-F1.")
-    labels: tuple[str, ...] = Field(min_length=2, description="Every label, as it stands in the answers of the data.")
+    labels: tuple[str, ...] = Field(min_length=2, description="All labels, as written in the answers of the data.")
     constrained: bool = Field(
-        True, description="Answer with the most probable of the labels; false lets the model write, and anything else is wrong."
+        True, description="Answer with the most probable label; false generates text, which is wrong unless it is the label."
     )
     baseline: bool = Field(
         True,
-        description="Score TF-IDF with logistic regression, trained on the same rows, in the same table, where a run says what they are.",
+        description="Also score TF-IDF with logistic regression, trained on the rows of the run.",
     )
 
     @field_validator("labels")
@@ -48,7 +48,8 @@ class ClassificationTask(Section):
         if blank := [label for label in labels if label != label.strip() or not label]:
             raise ValueError(
                 Bilingual(
-                    f'holds "{blank[0]}"; a label is a text without blanks at its ends', f'含有 "{blank[0]}"；标签不能为空，首尾不能有空白'
+                    f'holds "{blank[0]}"; a label must be a text without whitespace around it',
+                    f'含有 "{blank[0]}"；标签不能为空，首尾不能有空白',
                 )
             )
         if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
@@ -70,6 +71,6 @@ class CodeCommentsTask(Section):
 
 TaskSection = Annotated[
     TextTask | SummaryTask | TranslationTask | ClassificationTask | ContinuationTask | CodeCommentsTask,
-    Field(discriminator="kind", description="What kind of answers it gives, which decides how they are scored."),
+    Field(discriminator="kind", description="Kind of task, which determines how answers are scored."),
 ]
 Task = TextTask | SummaryTask | TranslationTask | ClassificationTask | ContinuationTask | CodeCommentsTask

@@ -29,8 +29,8 @@ def test_every_kind_has_metrics() -> None:
     [
         ("[好评]", "must be at least 2 long"),
         ("[好评, 好评]", 'holds "好评" twice; name each label once'),
-        ("[好评, '']", 'holds ""; a label is a text without blanks at its ends'),
-        ("[好评, '差评 ']", 'holds "差评 "; a label is a text'),
+        ("[好评, '']", 'holds ""; a label must be a text without whitespace around it'),
+        ("[好评, '差评 ']", 'holds "差评 "; a label must be a text'),
         ("[1, 2]", "must be text, got 1"),
     ],
 )

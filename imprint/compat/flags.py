@@ -43,7 +43,7 @@ class OriginalFlags(Section):
     max_target_length: int = Field(128, ge=4, description="Maximum tokens of an answer in training.")
     val_max_target_length: int | None = Field(None, ge=4, description="Maximum tokens of a reference; max_target_length if not given.")
     per_device_train_batch_size: int = Field(8, ge=1, description="Rows of a forward pass in training.")
-    per_device_eval_batch_size: int = Field(8, ge=1, description="Prompts answered at once.")
+    per_device_eval_batch_size: int = Field(8, ge=1, description="Prompts per batch.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Forward passes of an optimizer step.")
     predict_with_generate: bool = Field(False, description="Generate answers and score them; otherwise only the loss is computed.")
     num_beams: int | None = Field(None, ge=1, description="Number of beams; more than one means beam search instead of sampling.")

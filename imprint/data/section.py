@@ -16,7 +16,7 @@ GENERAL_FILE: Final = "general.jsonl"
 
 
 class MixSection(Section):
-    """General rows mixed in: they are learned like the others and never counted as yours."""
+    """General rows mixed into training: they are learned like the others, but not counted as rows of the data."""
 
     rows: str = Field(
         FROM_BASE,
@@ -25,47 +25,44 @@ class MixSection(Section):
             f'File or folder of question and answer rows, or "{FROM_BASE}": the {GENERAL_FILE} in the folder of the base; the toy has one.'
         ),
     )
-    share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes other ones in their turn.")
+    share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes the next ones in rotation.")
 
 
 class DataSection(Section):
-    """Rows of questions with answers: the `data` section of a recipe, unless it says otherwise."""
+    """Rows of questions with answers: the `data` section of a recipe, unless it sets another kind."""
 
-    kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
+    kind: Literal["rows"] = Field("rows", description="rows: questions with answers; texts: raw text, for continued pre-training.")
     train: MayChange[Path] = Field(
-        description="File or folder of rows to learn from, in any common format; FILE#500 draws 500 rows of it. A resumed run needs the "
-        "same rows."
+        description="Training rows: a file or folder in any common format; FILE#500 takes a random sample of 500 rows. A resumed run "
+        "needs the same rows."
     )
     dev: MayChange[Path | None] = Field(
-        None, description="The same, to measure the evaluation loss on; without it, rows of `train` are held out."
+        None, description="Rows for the evaluation loss, in the same formats; null holds out rows of `train`."
     )
     prompt_column: str = Field(
-        "content", min_length=1, description="Column of the question; where nobody names it, known shapes are read too."
+        "content", min_length=1, description="Column of the question; unless it is set, the layouts of common data sets are detected too."
     )
     response_column: str = Field(
-        "summary", min_length=1, description="Column of the answer; where nobody names it, known shapes are read too."
+        "summary", min_length=1, description="Column of the answer; unless it is set, the layouts of common data sets are detected too."
     )
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
-    source_prefix: str = Field("", description="Text put before every prompt, as the original's flag of that name.")
-    max_source_length: int = Field(64, ge=4, description="Most tokens of a prompt, those that frame it included.")
-    max_target_length: int = Field(64, ge=4, description="Most tokens of an answer, the one that ends it included.")
+    source_prefix: str = Field("", description="Text put before every prompt, as by the original's flag of that name.")
+    max_source_length: int = Field(64, ge=4, description="Maximum tokens of a prompt, including those of the template.")
+    max_target_length: int = Field(64, ge=4, description="Maximum tokens of an answer, including its end token.")
     truncation: Literal["oldest_first", "original"] = Field(
         "oldest_first",
-        description="What a prompt that is too long loses: its oldest turns, or its end as in the scripts of ChatGLM-6B and ChatGLM2-6B.",
+        description="What is removed from a prompt that is too long: its oldest turns, or its end, as in the scripts of ChatGLM-6B and "
+        "ChatGLM2-6B.",
     )
     fill: dict[str, str] = Field(
         {},
-        description="Texts for the placeholders of the rows: {name: ..., author: ...} stand in the place of {name} and {author}.",
+        description="Texts for the placeholders of the rows: {name: ..., author: ...} replaces {name} and {author}.",
     )
-    train_rows: int | None = Field(None, ge=1, description="Read only so many rows of `train`; null reads all.")
-    dev_rows: int | None = Field(None, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
-    dev_share: float = Field(
-        0.02, ge=0, le=0.5, description="Share of `train` that is held out where there is no `dev`; 0 holds out nothing."
-    )
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the rows held out, whatever the seed of the run.")
-    mix_general: MixSection | None = Field(
-        None, description="General rows mixed into the training so that the base keeps what it can; null mixes none."
-    )
+    train_rows: int | None = Field(None, ge=1, description="Use only the first N rows of `train`; null uses all.")
+    dev_rows: int | None = Field(None, ge=1, description="Maximum number of rows for the evaluation loss; null sets no limit.")
+    dev_share: float = Field(0.02, ge=0, le=0.5, description="Share of `train` that is held out if there is no `dev`; 0 holds out nothing.")
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that selects the held-out rows, independent of the seed of the run.")
+    mix_general: MixSection | None = Field(None, description="General rows mixed into training, to reduce forgetting; null mixes in none.")
 
     @property
     def files(self) -> list[str]:
@@ -99,31 +96,33 @@ MAX_CONTINUATION: Final = 64
 
 
 class TextsSection(Section):
-    """Raw text, for continued pre-training: whole documents, every token of which is learned."""
+    """Raw text for continued pre-training: whole documents, of which every token is learned."""
 
-    kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text to read, for continued pre-training.")
+    kind: Literal["texts"] = Field(description="rows: questions with answers; texts: raw text, for continued pre-training.")
     train: MayChange[Path] = Field(
         description="File or folder of texts: plain text (.txt) in any encoding, or a column of JSON lines, JSON, CSV, Excel or Parquet. "
         "A resumed run needs the same text."
     )
     dev: MayChange[Path | None] = Field(
-        None, description="The same, to measure the evaluation loss on; without it, documents of `train` are held out."
+        None, description="Texts for the evaluation loss, in the same formats; null holds out documents of `train`."
     )
     text_column: str | None = Field(
         None,
         min_length=1,
-        description="Column of the text; null takes one that is called text, content, document, body, 正文, 内容 or 文本.",
+        description="Column of the text; null takes the first one named text, content, document, body, 正文, 内容 or 文本.",
     )
-    blank_lines: bool = Field(False, description="Blank lines part the documents of a plain text; false takes each file for one document.")
+    blank_lines: bool = Field(False, description="Blank lines separate the documents of a plain text; false makes each file one document.")
     length: int = Field(
-        512, ge=16, description="Most tokens of a row; short documents share one, unseen by each other, a longer one takes several."
+        512,
+        ge=16,
+        description="Maximum tokens of a row; short documents share one without attending to each other, a longer one takes several.",
     )
-    train_rows: int | None = Field(None, ge=1, description="Use only the first so many rows of `train`; null uses all.")
-    dev_rows: int | None = Field(200, ge=1, description="Use at most so many rows for the evaluation loss; null sets no limit.")
+    train_rows: int | None = Field(None, ge=1, description="Use only the first N rows of `train`; null uses all.")
+    dev_rows: int | None = Field(200, ge=1, description="Maximum number of rows for the evaluation loss; null sets no limit.")
     dev_share: float = Field(
-        0.02, ge=0, le=0.5, description="Share of the documents that is held out where there is no `dev`; 0 holds out nothing."
+        0.02, ge=0, le=0.5, description="Share of the documents that is held out if there is no `dev`; 0 holds out nothing."
     )
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that chooses the documents held out, whatever the seed of the run.")
+    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that selects the held-out documents, independent of the seed of the run.")
 
     @property
     def files(self) -> list[str]:
@@ -146,4 +145,4 @@ class TextsSection(Section):
         return min(MAX_CONTINUATION, self.length)
 
 
-AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="What a run learns from."), DefaultTag("rows")]
+AnyData = Annotated[DataSection | TextsSection, Field(discriminator="kind", description="Training data."), DefaultTag("rows")]

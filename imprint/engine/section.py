@@ -19,15 +19,16 @@ class OptimizerSection(Section):
 
     learning_rate: float = Field(5e-3, gt=0, le=10, description="Peak learning rate; the original's for a prefix is 2e-2.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "cosine", description="How the rate falls after the warm-up: to 0 by the last step, or not at all."
+        "cosine", description="Decay of the learning rate after the warm-up: to 0 by the last step, or none (constant)."
     )
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises from 0; at most half of the run.")
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises from 0; at most half of the run.")
     warmup_share: float | None = Field(None, ge=0, le=1, description="The same as a share of the run, instead of `warmup_steps`.")
     warmup_from_zero: bool = Field(
-        False, description="Rise as transformers does: the first step has the rate 0, and the warm-up may take more than half of the run."
+        False,
+        description="Warm up as transformers does: the first step has a rate of 0, and the warm-up may take more than half of the run.",
     )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices; biases and norms have none.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
+    clip: float = Field(1.0, gt=0, description="Maximum norm of the gradient; a larger gradient is scaled down to it.")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of optimizer step `step` (from 1) of a run of `steps`."""
@@ -60,12 +61,10 @@ class EngineSection(Section):
     )
     fsdp: bool = Field(False, description="Shard weights, gradients and optimizer state with PyTorch's own FSDP, without DeepSpeed.")
     nodes: int = Field(
-        1, ge=1, le=1024, description="Machines that train together, each with as many processes and the same `output` folder."
+        1, ge=1, le=1024, description="Machines that train together, each with the same number of processes and the same `output` folder."
     )
-    node_rank: int | None = Field(None, ge=0, description="Rank of this machine, from 0; where there are several.")
-    rendezvous: str | None = Field(
-        None, description="Where the machines meet: host:port of machine 0, a port that is free there; where there are several."
-    )
+    node_rank: int | None = Field(None, ge=0, description="Rank of this machine, from 0, if there are several.")
+    rendezvous: str | None = Field(None, description="Address of machine 0 with a free port of it, as host:port, if there are several.")
 
     @field_validator("offload")
     @classmethod

@@ -16,37 +16,37 @@ from imprint.task import TaskSection, TextTask
 
 
 class EvaluateSection(OpenSection):
-    """How answers are made and scored; null takes what the run was trained with."""
+    """How answers are generated and scored; null takes what the run was trained with."""
 
-    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
+    batch_size: int = Field(64, ge=1, description="Prompts per batch.")
     max_new_tokens: int | None = Field(
         None,
         ge=1,
-        description="Most tokens of an answer; null takes data.max_target_length, or the original's bound on prompt and answer together.",
+        description="Maximum tokens of an answer; null takes data.max_target_length, or the original's limit of prompt and answer.",
     )
     temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
     top_p: float = Field(
         1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
     )
-    num_beams: int = Field(1, ge=1, description="More than one searches beams instead.")
+    num_beams: int = Field(1, ge=1, description="Beams of beam search; 1 does not search.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
-    task: TaskSection | None = Field(None, description="What kind of answers are scored, as in a recipe; null takes the run's, else text.")
-    protocol: ProtocolName = Field("chatglm-6b", description="How ROUGE and BLEU-4 are counted; docs/metrics.md says what each counts.")
+    task: TaskSection | None = Field(None, description="Kind of task, as in a recipe; null takes the run's, else text.")
+    protocol: ProtocolName = Field("chatglm-6b", description="How ROUGE and BLEU-4 are computed; see docs/metrics.md.")
     truncation: Literal["oldest_first", "original"] | None = Field(
         None,
-        description="How prompts are cut; `original` also cuts references and bounds prompt and answer together, as ChatGLM-6B's script.",
+        description="How prompts are truncated; `original` also truncates references and limits prompt plus answer, as ChatGLM-6B does.",
     )
     prompt_column: str | None = Field(None, min_length=1, description="Column of the question.")
     response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
     fill: dict[str, str] | None = Field(None, description="Texts for the placeholders of the rows, such as {name: ..., author: ...}.")
-    max_source_length: int | None = Field(None, ge=4, description="Most tokens of a prompt.")
+    max_source_length: int | None = Field(None, ge=4, description="Maximum tokens of a prompt.")
     source_prefix: str | None = Field(None, description="Text put before every prompt.")
-    max_target_length: int | None = Field(None, ge=4, description="Most tokens of a reference, where truncation is `original`.")
+    max_target_length: int | None = Field(None, ge=4, description="Maximum tokens of a reference, if truncation is `original`.")
     max_length: int | None = Field(
-        None, ge=5, description="Most tokens of prompt and answer together, where truncation is `original`; null adds up the two lengths."
+        None, ge=5, description="Maximum tokens of prompt and answer together, if truncation is `original`; null adds the two limits."
     )
-    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
+    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or into the working directory.")
 
     @field_validator("num_beams")
     @classmethod
@@ -99,17 +99,19 @@ class PerplexitySection(OpenSection):
     """How texts are read and measured."""
 
     length: int | None = Field(
-        None, ge=16, description="Tokens of a window; null takes the run's data.length, or what the base was made for, up to 2048."
+        None, ge=16, description="Tokens of a window; null takes the run's data.length, or the maximum length of the base, up to 2048."
     )
     stride: int | None = Field(
         None,
         ge=1,
-        description="Tokens between the beginnings of two windows of a long document; a smaller one leaves each token more to go by, and "
+        description="Tokens between the starts of two windows of a long document; a smaller stride gives each token more context, and "
         "takes longer. Null takes half of the window.",
     )
-    batch_tokens: int = Field(8192, ge=1, description="Tokens computed at once.")
+    batch_tokens: int = Field(8192, ge=1, description="Tokens per batch.")
     text_column: str | None = Field(
-        None, min_length=1, description="Column of the text; null takes the run's, or one that is called like a text."
+        None, min_length=1, description="Column of the text; null takes the run's, else the first one with a common name, such as text."
     )
-    blank_lines: bool | None = Field(None, description="Blank lines part the documents of a plain text; null does as the run did.")
-    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or beside the command.")
+    blank_lines: bool | None = Field(
+        None, description="Blank lines separate the documents of a plain text; null takes the value of the run."
+    )
+    output: Path | None = Field(None, description="Folder to write to; null writes into the run folder, or into the working directory.")

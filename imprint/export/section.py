@@ -11,12 +11,12 @@ class ExportSection(BaseSection):
 
     dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
         None,
-        description="Type of the weights that are written; null takes the 16-bit type of model.dtype, else that of the base's own weights.",
+        description="Dtype of the written weights; null takes the 16-bit type of model.dtype, else that of the base's own weights.",
     )
     device: str | None = Field(None, description=DEVICE_HELP)
     proof_dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
         None,
-        description="Type in which questions are answered before and after; null takes float32 where two programs, or a LoRA and what it "
-        "is merged into, round 16 bits each in its way, else what the run computes in.",
+        description="Dtype in which the answers before and after the export are compared; null takes float32 if 16-bit rounding "
+        "differs (another program, or a merged LoRA), else the dtype of the run.",
     )
-    questions: int = Field(8, ge=1, le=1000, description="How many questions are asked before and after.")
+    questions: int = Field(8, ge=1, le=1000, description="Number of questions answered before and after the export.")

@@ -13,22 +13,22 @@ TEXT: Final = "neutral.txt"
 
 
 class ForgettingSection(Section):
-    """What a finished run has taken from its base: the same questions before and after, and the same texts."""
+    """Forgetting of the base, measured by the same questions and texts before and after tuning."""
 
-    measure: bool = Field(True, description="Measure it at the end of `imprint train` and write forgetting.json; false does not.")
+    measure: bool = Field(True, description="Measure forgetting at the end of `imprint train` and write forgetting.json.")
     probes: Path | None = Field(
         None,
-        description="Questions, one a line, or rows with a question and, as `answer`, what a right answer holds; null takes the "
+        description="Probe questions: one a line, or rows with a `question` and its accepted texts as `answer`; null takes "
         "probes.jsonl in the folder of the base (the toy has one), else the built-in Chinese and English ones.",
     )
     text: Path | None = Field(
-        None, description="Neutral text, a piece a line; null takes the neutral.txt in the folder of the base, else the built-in one."
+        None, description="Neutral text, one text a line; null takes neutral.txt in the folder of the base, else the built-in one."
     )
-    limit: int | None = Field(None, ge=1, description="Ask at most so many of the questions, from all over the file; null asks all.")
-    max_new_tokens: int = Field(48, ge=1, description="Most tokens of an answer.")
-    text_tokens: int = Field(1000, ge=1, description="Read about so many tokens of the text.")
-    batch_size: int = Field(60, ge=1, description="Questions answered at once.")
-    shown_rows: int = Field(12, ge=0, description="Held-out rows that are answered before and after for the report.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of questions, spread evenly over the file; null asks all.")
+    max_new_tokens: int = Field(48, ge=1, description="Maximum tokens of an answer.")
+    text_tokens: int = Field(1000, ge=1, description="Approximate number of tokens of the text to score.")
+    batch_size: int = Field(60, ge=1, description="Questions per batch.")
+    shown_rows: int = Field(12, ge=0, description="Number of held-out rows answered before and after tuning, for the report.")
 
     def probes_path(self, base: Path) -> Path:
         """The file of questions for a base in this folder."""

@@ -15,19 +15,19 @@ class ModelSection(Section):
         description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy base of Imprint.',
     )
     quantize: Literal[4, 8] | None = Field(
-        None, description="Quantise the base's weights to 8 or 4 bits, as the original's quantization_bit; null takes them as they are."
+        None, description="Quantise the base's weights to 8 or 4 bits, like the original's quantization_bit; null leaves them unchanged."
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
-    device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU where there is one.")
+    device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
     template: TemplateName = Field("auto", description=TEMPLATE_HELP)
 
 
 class AdapterSection(Section):
     """Which weights are opened: the result of a run, its base, or a base with an adapter."""
 
-    base: bool = Field(False, description="Take the untouched base of a run instead of its result.")
+    base: bool = Field(False, description="Open the untuned base of a run instead of its result.")
     adapter: Path | None = Field(
-        None, description="An adapter to add: ours, a LoRA of peft, an original prefix file, or a run, whose adapter is taken."
+        None, description="An adapter to add: ours, a LoRA of peft, an original prefix file, or the run that trained it."
     )
 
 
@@ -38,7 +38,7 @@ class BaseSection(Section):
     template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
 
 
-DEVICE_HELP = "Device to compute on; null takes the run's, else a GPU where there is one."
+DEVICE_HELP = "Device to compute on; null takes the run's, else a GPU if there is one."
 
 
 class PrecisionSection(Section):

@@ -16,7 +16,7 @@ from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenize
 
 TemplateName = Literal["auto", "chatglm", "chatglm2", "chatglm3", "glm4", "own", "plain", "bare"]
 TEMPLATE_HELP: Final = (
-    "How a conversation is written; auto goes by the folder. Where it cannot tell, chatglm2 or chatglm3; for other families own (the chat "
+    "Template of a conversation; auto detects it from the folder. If it cannot: chatglm2 or chatglm3; for other families own (the chat "
     "template of the folder), plain (lines with 问： and 答：) or bare."
 )
 ROLE_TOKEN_KEYS: Final = ("chat_template", "additional_special_tokens", "added_tokens_decoder")

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a run, each knob said once in the section beside the code that uses it."""
+"""A recipe: all settings of a run; each knob is declared once, in the section beside the code that uses it."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,55 +13,55 @@ from imprint.tune.section import TuneSection
 
 
 class TrainSection(Section):
-    """The loop: how long, how much at a time, how often to look and to save."""
+    """The training loop: its length, its batches, and how often it evaluates and saves."""
 
-    steps: MayChange[int | None] = Field(None, ge=1, description="Optimizer steps; null goes by `epochs`.")
-    epochs: MayChange[float] = Field(1.0, gt=0, description="Times through the data, where `steps` is null.")
+    steps: MayChange[int | None] = Field(None, ge=1, description="Optimizer steps; null uses `epochs`.")
+    epochs: MayChange[float] = Field(1.0, gt=0, description="Passes over the data, if `steps` is null.")
     batch_size: int = Field(16, ge=1, description="Rows in one optimizer step, over all processes.")
-    micro_batch_size: int = Field(16, ge=1, description="Rows computed at once on one device; the rest of a batch is accumulated.")
+    micro_batch_size: int = Field(16, ge=1, description="Rows per forward pass on one device; the gradients of a batch are accumulated.")
     group_by_length: bool = Field(
         True,
-        description="Put rows of similar length into one batch, which is faster; false shuffles rows alone, and what an epoch leaves over "
-        "begins the next step, as in the original.",
+        description="Put rows of similar length into one batch, which is faster; false only shuffles rows, and the rows left over at the "
+        "end of an epoch begin the next step, as in the original.",
     )
     loss_average: Literal["token", "micro_batch"] = Field(
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
     )
     checkpointing: MayChange[bool] = Field(
-        False, description="Compute activations again in the backward pass: less memory, about a third slower."
+        False, description="Recompute activations in the backward pass: less memory, about a third slower."
     )
     guard: MayChange[bool] = Field(
-        True, description="Watch the loss: where it breaks, go back to a good state with a lower rate, at most three times."
+        True, description="Watch the loss: if it diverges, return to a good state with a lower learning rate, at most three times."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of data order, random starts and dropout.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of data order, random initialization and dropout.")
     evaluate_every: MayChange[int | None] = Field(None, ge=1, description="Steps between evaluation losses; null takes a tenth of the run.")
     save_every: MayChange[int] = Field(100, ge=1, description="Steps between saved states.")
-    keep_states: MayChange[int] = Field(2, ge=1, description="How many saved states are kept.")
+    keep_states: MayChange[int] = Field(2, ge=1, description="Number of saved states to keep.")
     watch_every: MayChange[int | None] = Field(
         None, ge=1, description="Steps between answers to the watched prompts; null takes a fifth of the run."
     )
-    watch_prompts: MayChange[int] = Field(2, ge=0, description="How many held-out prompts are answered while it trains.")
+    watch_prompts: MayChange[int] = Field(2, ge=0, description="Number of held-out prompts answered during training.")
     report: MayChange[bool] = Field(True, description="Write report.html at the end.")
     tracker: MayChange[Literal["trackio"] | None] = Field(
         None,
-        description="Also log to Trackio, on this machine: `trackio show --project imprint` draws it. Needs imprint[trackio].",
+        description="Also log to Trackio, on this machine: `trackio show --project imprint` shows it. Needs imprint[trackio].",
     )
 
 
 class Recipe(Section):
     """A whole run."""
 
-    output: MayChange[Path] = Field(description="The run folder; a run that was stopped goes on where it was.")
+    output: MayChange[Path] = Field(description="Run folder; a stopped run resumes from it.")
     model: ModelSection = Field(description="The base.")
-    data: AnyData = Field(description="What it learns from.")
+    data: AnyData = Field(description="Training data.")
     tune: TuneSection = Field(description="What is trained.")
     task: TaskSection = Field(
-        default_factory=TextTask, description="What kind of answers it gives, which decides how they are scored; see docs/tasks.md."
+        default_factory=TextTask, description="Kind of task, which determines how answers are scored; see docs/tasks.md."
     )
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="AdamW and its schedule.")
-    train: TrainSection = Field(default_factory=TrainSection, description="The loop.")
-    engine: MayChange[EngineSection] = Field(default_factory=EngineSection, description="The processes that share the work.")
+    train: TrainSection = Field(default_factory=TrainSection, description="The training loop.")
+    engine: MayChange[EngineSection] = Field(default_factory=EngineSection, description="The processes that train together.")
     forgetting: MayChange[ForgettingSection] = Field(
         default_factory=ForgettingSection,
-        description="What a finished run has taken from its base; with the same questions before and after.",
+        description="Forgetting of the base, measured by the same questions and texts before and after tuning.",
     )

@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 from pydantic import ValidationInfo, field_validator
 
 from imprint.config import Field, MayChange, Section
+from imprint.messages import Bilingual
 from imprint.tune.lora.section import LoraSection
 
-NO_TEXT_WITH_PROJECTION = (
+NO_TEXT_WITH_PROJECTION = Bilingual(
     '"text" cannot start a prefix with a projection, whose keys and values are computed from an embedding; '
-    'set tune.start to "random" or "zeros", or tune.projection to false'
+    'set tune.start to "random" or "zeros", or tune.projection to false',
+    '带投影的前缀由嵌入计算键和值，不能以 "text" 初始化；请把 tune.start 设为 "random" 或 "zeros"，或把 tune.projection 设为 false',
 )
 
 
@@ -19,13 +21,13 @@ class PrefixSection(Section):
 
     method: Literal["prefix"] = Field("prefix", description="Train a prefix (P-Tuning v2); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Continue this adapter, ours or an original prefix file, instead of a new one; `start` is not used then."
+        None, description="Continue this adapter, ours or an original prefix file, instead of a new one; `start` is then ignored."
     )
-    length: int | None = Field(None, ge=1, le=2048, description="Tokens in the prefix; null takes 128, or as many as `adapter` has.")
+    length: int | None = Field(None, ge=1, le=2048, description="Number of prefix tokens; null takes 128, or the length of `adapter`.")
     projection: bool | None = Field(
         None,
-        description="Compute the prefix through two linear layers, as `prefix_projection` of the original; null takes what `adapter` has, "
-        "else no.",
+        description="Compute the prefix by two linear layers, like `prefix_projection` of the original; null takes that of `adapter`, "
+        "else false.",
     )
     start: Literal["text", "zeros", "random"] = Field(
         "text", description="Initialization: the base's own keys and values of `text`, zeros, or random as in the original."
@@ -33,10 +35,10 @@ class PrefixSection(Section):
     text: str = Field(
         "根据商品的属性，写一段吸引人的广告文案。",
         min_length=1,
-        description="The text for `start: text`: the task's instruction; repeated where it is shorter than the prefix.",
+        description="Text for `start: text`, such as the task's instruction; repeated if it is shorter than the prefix.",
     )
     prefix_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Dropout rate of the prefix, drawn for each micro-batch; the original's is 0.1."
+        0.0, ge=0, lt=1, description="Dropout rate of the prefix, sampled for each micro-batch; the original's is 0.1."
     )
     original_file: MayChange[bool] = Field(False, description="Also write the prefix as the original's pytorch_model.bin into `adapter/`.")
 

@@ -24,42 +24,49 @@ Start = Literal["standard", "gaussian", "orthogonal", "olora", "pissa", "mica", 
 
 
 class LoraSection(Section):
-    """LoRA: two low-rank matrices beside some linears are trained, the base stays frozen."""
+    """LoRA: low-rank updates of some linear layers are trained; the base stays frozen."""
 
-    method: Literal["lora"] = Field(description="Train two low-rank matrices beside linears (LoRA); the base stays frozen.")
+    method: Literal["lora"] = Field(description="Train low-rank updates of linear layers (LoRA); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Continue this adapter, ours or a LoRA folder of peft, instead of a new one; `start` is not used then."
+        None, description="Continue this adapter, ours or a LoRA folder of peft, instead of a new one; `start` is then ignored."
     )
-    rank: int | None = Field(None, ge=1, le=1024, description="Rank of the two matrices; null takes 8, or what `adapter` has.")
+    rank: int | None = Field(None, ge=1, le=1024, description="Rank of the two matrices; null takes 8, or that of `adapter`.")
     alpha: float | None = Field(
         None,
         gt=0,
-        description="The product of the two matrices is multiplied by alpha / rank; null takes twice the rank, or what `adapter` has.",
+        description="The product of the two matrices is multiplied by alpha / rank; null takes twice the rank, or that of `adapter`.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the input of each LoRA.")
     targets: Literal["attention", "all"] | tuple[str, ...] | None = Field(
         None,
-        description="Which linears: attention (those of queries, keys and values), all (every linear of the blocks), or a list of "
+        description="Which linear layers: attention (those of queries, keys and values), all (every one of the blocks), or a list of "
         "names or ends of names; null takes attention, or those of `adapter`.",
     )
     rslora: bool | None = Field(
-        None, description="Divide `alpha` by the root of the rank instead of the rank (rsLoRA), for large ranks; null: no, or as `adapter`."
+        None,
+        description="Divide `alpha` by the square root of the rank (rsLoRA), for large ranks; null takes that of `adapter`, else false.",
     )
     dora: bool | None = Field(
         None,
-        description="Train the norm of each row of a weight apart from its direction (DoRA): slower, for bases that are not quantised; "
-        "null: no, or as `adapter`.",
+        description="Train the norm of each row of a weight separately from its direction (DoRA): slower, only for bases that are not "
+        "quantised; null takes that of `adapter`, else false.",
     )
     start: Start = Field(
         "standard",
-        description="Initialization: standard (one matrix random, one zero), gaussian, orthogonal; or from the weight itself, for bases "
-        "that are not quantised: olora, pissa, mica (which trains only one of the two). peft's eva, corda, lora_ga and loftq are refused.",
+        description="Initialization: standard (one matrix random, one zero), gaussian, orthogonal; or from the weight, only for bases that "
+        "are not quantised: olora, pissa, mica (which trains only one of the two). peft's eva, corda, lora_ga and loftq are refused.",
     )
     pissa_iterations: int | None = Field(
-        None, ge=1, le=64, description="Iterations of a fast approximate SVD for `start: pissa`; null takes the exact SVD, which is slow."
+        None,
+        ge=1,
+        le=64,
+        description="Iterations of the fast, approximate SVD for `start: pissa`; null takes the exact SVD, which is slow.",
     )
     plus_ratio: float = Field(
-        1.0, ge=1, le=1024, description="Learning rate of the second matrix over that of the first (LoRA+); its paper advises 16."
+        1.0,
+        ge=1,
+        le=1024,
+        description="Ratio of the learning rate of the second matrix to that of the first (LoRA+); its paper recommends 16.",
     )
 
     @property
@@ -75,7 +82,8 @@ class LoraSection(Section):
         if isinstance(targets, tuple) and not (targets and all(name.strip() for name in targets)):
             raise ValueError(
                 Bilingual(
-                    'must name linears, for instance ["query_key_value", "dense"]', '应列出线性层的名称，例如 ["query_key_value", "dense"]'
+                    'must name linear layers, for instance ["query_key_value", "dense"]',
+                    '应列出线性层的名称，例如 ["query_key_value", "dense"]',
                 )
             )
         return targets
