@@ -1,1 +1,1 @@
-"""One training run: the story (`run`), its parts, what it keeps, and how it is resumed."""
+"""One training run, from the recipe to the saved result; `run` is the place to start reading."""

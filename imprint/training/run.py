@@ -155,7 +155,7 @@ def open_log(job: TrainJob, state: TrainState) -> RunLog:
 def prune(job: TrainJob, guard: Guard) -> None:
     """Keep the newest states, and while the run is unstable the newest good one too."""
     if job.world.is_main:
-        job.run.keep_newest(job.recipe.train.keep_states, good=guard.good if guard.unstable else None)
+        job.run.keep_newest(job.recipe.train.keep_states, good=guard.good_step if guard.unstable else None)
 
 
 def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:

@@ -5,11 +5,11 @@ import pytest
 
 from imprint.events import Event
 from imprint.training.guard import (
+    CONSTANT_STEPS,
     HOPELESS_STEPS,
-    NONFINITE_STEPS,
+    MAX_NONFINITE_STEPS,
     RATE_FACTOR,
     RESTART_RATE_FACTOR,
-    SAME_LOSSES,
     Decision,
     Diverged,
     Guard,
@@ -67,7 +67,7 @@ class TestLosses:
         suspicion = fed(guard, [*[3.0, 3.1] * 20, *[9.0, 8.9] * 10])[0][1]
         assert isinstance(suspicion, SpikeSuspected)
         assert guard.confirm(suspicion, 3.2, 60) is None
-        assert (guard.good, guard.unstable) == (60, False)
+        assert (guard.good_step, guard.unstable) == (60, False)
         assert fed(guard, [9.0, 9.1] * 9, first=61) == []
         assert isinstance(guard.confirm(suspicion, float("nan"), 60), Diverged)
 
@@ -77,9 +77,9 @@ class TestLosses:
     @pytest.mark.parametrize(("values", "good"), [([5.0, 4.0, 3.0, None], 2), ([5.0, 4.0, 9.0, 9.0, None], 1)])
     def test_a_row_of_steps_that_are_not_finite_goes_back_before_the_last_update(self, values: list[float | None], good: int) -> None:
         guard = Guard(100)
-        found = fed(guard, values + [None] * (NONFINITE_STEPS - 1))
+        found = fed(guard, values + [None] * (MAX_NONFINITE_STEPS - 1))
         assert found == [
-            (len(values) + NONFINITE_STEPS - 1, Diverged(good, f"loss or gradient was not finite {NONFINITE_STEPS} times in a row"))
+            (len(values) + MAX_NONFINITE_STEPS - 1, Diverged(good, f"loss or gradient was not finite {MAX_NONFINITE_STEPS} times in a row"))
         ]
 
     def test_a_poisoned_row_now_and_then_is_of_no_matter(self) -> None:
@@ -114,13 +114,13 @@ class TestLosses:
 
     @pytest.mark.parametrize(("norm", "why"), [(1.0, "raise optimizer.learning_rate"), (0.0, "no gradient arrives")])
     def test_a_loss_that_never_changes_is_explained_once_and_ends_nothing(self, norm: float, why: str) -> None:
-        found = fed(Guard(1000), [4.0] * (3 * SAME_LOSSES), norm=norm)
-        assert [step for step, _ in found] == [SAME_LOSSES]
+        found = fed(Guard(1000), [4.0] * (3 * CONSTANT_STEPS), norm=norm)
+        assert [step for step, _ in found] == [CONSTANT_STEPS]
         assert isinstance(found[0][1], GuardWarning)
         assert why in found[0][1].message.english
 
     def test_a_tiny_loss_that_never_changes_is_known_by_heart(self) -> None:
-        found = fed(Guard(1000), [4.0, 1.0, *[0.001] * (2 * SAME_LOSSES)], norm=1.0)
+        found = fed(Guard(1000), [4.0, 1.0, *[0.001] * (2 * CONSTANT_STEPS)], norm=1.0)
         assert [type(verdict) for _step, verdict in found] == [GuardWarning]
         assert "known by heart" in found[0][1].message.english  # type: ignore[union-attr]
 
@@ -171,7 +171,7 @@ class TestAnswers:
             guard.observe(evaluation(number, loss))
         found = guard.observe_answers(["好" * 40])
         assert isinstance(found, Diverged)
-        assert found.good == 20
+        assert found.good_step == 20
         assert "the evaluation loss rose from 3.00 to 5.50" in found.reason
 
 
