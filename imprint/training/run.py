@@ -1,4 +1,4 @@
-"""`imprint train RECIPE.yaml`: config -> data -> model -> tune -> engine -> loop -> save, told once."""
+"""`imprint train RECIPE.yaml`: config -> model -> data -> tune -> engine -> loop -> save, told once."""
 
 import gc
 import os

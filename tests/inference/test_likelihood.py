@@ -8,8 +8,8 @@ from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import CASES, Case, prompt, small_network
+from tests.inference.reference import prefix_for
 
 END = 10
 OPTIONS = ([1, END], [1, 2, END], [1, 2, 3, END], [4, 4, END], [END], [5, 1, 2, 3, END])
@@ -26,12 +26,6 @@ def one_by_one(network: Network, ids: Sequence[int], answer: Sequence[int], pref
     with torch.no_grad():
         logs = network.logits(network(pack([row], network), prefix=prefix)).log_softmax(-1)
     return sum(float(logs[len(ids) + index - 1, token]) for index, token in enumerate(answer))
-
-
-def prefix_for(network: Network) -> Prefix:
-    torch.manual_seed(0)
-    encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=False), "random", [])
-    return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
 
 
 @pytest.mark.parametrize("max_rows", [256, 4, 1])
