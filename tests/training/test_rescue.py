@@ -197,7 +197,7 @@ def test_a_run_that_breaks_again_and_again_ends_with_advice_and_a_guard_that_is_
     monkeypatch.setattr(Tuner, "forward", worse)
     assert main(command) == 2
     said = capsys.readouterr()
-    assert "and that after 3 times back to a good state and a lower rate. In a new folder set optimizer.learning_rate=" in said.err
+    assert "even after 3 rescues, each with a lower rate. In a new folder set optimizer.learning_rate=" in said.err
     assert "Traceback" not in said.err
     assert len(read_jsonl(RunFolder(recipe.parent / "hopeless").rescues)) == 3
     assert main(command) == 2  # again the same end, and no fourth rescue
