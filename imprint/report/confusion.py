@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from imprint.report.curve import BLUE, DOTS_PER_INCH, FAINT, INK, fonts_for, has_glyphs, save_figure
+from imprint.report.figure import BLUE, DOTS_PER_INCH, FAINT, INK, fonts_for, has_glyphs, save_figure
 
 MAX_NAMED_LABELS: Final = 30
 """With more labels, names and counts would be illegible and are not drawn."""

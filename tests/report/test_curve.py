@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import font_manager
 from matplotlib.image import imread
 
 from imprint.events import Event
 from imprint.messages import UserError
-from imprint.report.curve import CHINESE_FONTS, chinese_fonts, draw_curves
+from imprint.report.curve import draw_curves
 from tests.logged import evaluation, step
 
 BLUE, VERMILION, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (170, 68, 153)
@@ -129,15 +128,3 @@ def test_the_step_that_a_rescue_went_back_to_is_marked(tmp_path: Path) -> None:
         draw_curves(events(100), tmp_path / f"{name}.png", title="a run", rescues=rescues)
 
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
-
-
-def test_a_font_that_was_installed_after_matplotlib_listed_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = font_manager.fontManager
-    files = {font.fname for font in manager.ttflist if font.name in CHINESE_FONTS}
-    monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.fname not in files])
-    chinese_fonts.cache_clear()
-    found = chinese_fonts()
-    chinese_fonts.cache_clear()
-    if not any("CJK" in path for path in font_manager.findSystemFonts()):
-        pytest.skip("no Chinese font is installed")
-    assert found
