@@ -9,7 +9,9 @@ Prints one JSON line per case.
 import argparse
 import gc
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -78,15 +80,25 @@ def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny:
     return network
 
 
+def _repeat(function: Callable[[], object], count: int) -> int:
+    for _ in range(count):
+        function()
+    return count
+
+
 def conversion(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> dict[str, object]:
     """Time to quantize and to dequantize the largest weight of a block."""
     config = TINY if tiny else CONFIG
     weight = torch.randn(config.inner_hidden_size, config.hidden_size, device=device).to(dtype) * STD
     integers, scale = quantize(weight, bits)
     times = {}
-    for name, function in (("quantize", lambda: quantize(weight, bits)), ("dequantize", lambda: dequantize(integers, scale, bits, dtype))):
+    work: dict[str, Callable[[], object]] = {
+        "quantize": lambda: quantize(weight, bits),
+        "dequantize": lambda: dequantize(integers, scale, bits, dtype),
+    }
+    for name, function in work.items():
         synchronize(device)
-        count, seconds = timed(lambda function=function: sum(len(function()) > 0 for _ in range(10)), device)
+        count, seconds = timed(partial(_repeat, function, 10), device)
         times[f"{name}_us"] = round(1e6 * seconds / count, 1)
     return {"case": f"a weight of {weight.shape[0]} x {weight.shape[1]}", "dtype": str(dtype).removeprefix("torch."), **times}
 
