@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from imprint.data.sample import Sample
+from imprint.export.glm_layout import glm_fields, glm_tensors
 from imprint.export.verify import MAX_ANSWER_TOKENS, GreedyAnswer, encode_prompts
 from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
 from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
@@ -16,7 +17,6 @@ from imprint.files import write_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
-from imprint.models.glm_layout import glm_fields, glm_tensors
 from imprint.templates import Template
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, HFTokenizer
 from imprint.tokenizers.glm4 import SPLIT

@@ -64,8 +64,13 @@ class ChatGLM2Template:
 
     def stable_prefix(self, shown: str) -> str:
         """Without an incomplete date at the end."""
-        text = without_partial_date(shown)
-        return text[:-1] if text == shown and text.endswith("[") else text
+        return without_partial_date_or_bracket(shown)
+
+
+def without_partial_date_or_bracket(shown: str) -> str:
+    """Without an incomplete date at the end, or a bracket that may begin one."""
+    text = without_partial_date(shown)
+    return text[:-1] if text == shown and text.endswith("[") else text
 
 
 def format_rounds_from_one(query: str, history: Turns) -> str:

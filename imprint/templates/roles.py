@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.templates.chatglm import fill_date, without_partial_date
+from imprint.templates.chatglm import fill_date
+from imprint.templates.chatglm2 import without_partial_date_or_bracket
 from imprint.templates.conversation import Message, Segment
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
 
@@ -83,8 +84,7 @@ class RoleTemplate:
 
     def stable_prefix(self, shown: str) -> str:
         """Without an incomplete date at the end."""
-        text = without_partial_date(shown)
-        return text[:-1] if text == shown and text.endswith("[") else text
+        return without_partial_date_or_bracket(shown)
 
     def _message_segments(self, message: Message, text: str) -> list[Segment]:
         line = (self._role(message.role), *self.tokenizer.encode(f"{message.tool}\n"))

@@ -7,10 +7,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from imprint.messages import UserError
+from imprint.export.glm_layout import glm_fields, glm_tensors
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.configs.chatglm2 import ChatGLM2Config
-from imprint.models.glm_layout import chatglm2_fields, chatglm2_tensors, glm_fields, glm_tensors
 from imprint.pack import pack
 from tests import cases, reference_models
 from tests.cases import difference, small_chatglm2
@@ -68,28 +67,6 @@ def test_gradients_of_a_prefix_and_the_loss_are_those_of_transformers(tmp_path: 
         assert difference(one, other) <= 1e-4 * float(other.abs().max())
 
 
-def test_a_round_trip_gives_the_same_network(network: ChatGLM2) -> None:
-    converted = dict(glm_tensors(network.state_dict().items(), network.config))
-    back = dict(chatglm2_tensors(reversed(converted.items())))
-
-    assert ChatGLM2Config.read(chatglm2_fields(glm_fields(network.config, torch.float16))) == network.config
-    assert back.keys() == network.state_dict().keys()
-    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in back.items())
-
-
-def test_a_folder_that_transformers_wrote_is_read(network: ChatGLM2, tmp_path: Path) -> None:
-    glm = as_glm(network, tmp_path / "glm")
-    glm.save_pretrained(tmp_path / "again")
-    fields = chatglm2_fields(json.loads((tmp_path / "again" / "config.json").read_text()))
-
-    ours = ChatGLM2(ChatGLM2Config.read(fields))
-    ours.load_state_dict(dict(chatglm2_tensors(glm.state_dict().items())))
-
-    assert ours.config == network.config
-    assert fields["torch_dtype"] == "float32"
-    assert difference(ours(pack(ROWS, ours)), network(pack(ROWS, network))) == 0
-
-
 def test_the_fused_projection_is_split_without_a_copy() -> None:
     network = small_chatglm2()
     weight = network.state_dict()["transformer.encoder.layers.1.self_attention.query_key_value.weight"]
@@ -99,37 +76,6 @@ def test_the_fused_projection_is_split_without_a_copy() -> None:
     rows = [parts[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
     assert [len(part) for part in rows] == [48, 24, 24]
     assert {part.untyped_storage().data_ptr() for part in rows} == {weight.untyped_storage().data_ptr()}
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"partial_rotary_factor": 1.0}, '"partial_rotary_factor" is 1.0, for which the original layout'),
-        ({"tie_word_embeddings": True}, '"tie_word_embeddings" is True'),
-        ({"hidden_act": "gelu"}, "\"hidden_act\" is 'gelu'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "\"rope_type\" is 'yarn'"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": 4}}, "\"rope_parameters\" is {'rope_theta': 10000.0, 'factor': 4}"),
-        ({"vocab_size": None}, '"padded_vocab_size" must be a whole number of at least 1'),
-    ],
-)
-def test_settings_that_the_original_layout_lacks_are_refused(change: dict[str, object], sentence: str) -> None:
-    fields = glm_fields(small_chatglm2().config, torch.float32)
-
-    with pytest.raises(UserError) as caught:
-        chatglm2_fields({**fields, **change})
-
-    assert sentence in str(caught.value)
-
-
-def test_other_weights_and_missing_parts_are_named() -> None:
-    network = small_chatglm2()
-    converted = dict(glm_tensors(network.state_dict().items(), network.config))
-
-    with pytest.raises(UserError, match=r"'model\.layers\.0\.mlp\.router\.weight' is no weight of transformers' `glm`"):
-        list(chatglm2_tensors([("model.layers.0.mlp.router.weight", torch.zeros(1))]))
-    del converted["model.layers.1.self_attn.k_proj.bias"]
-    with pytest.raises(UserError, match=r"'transformer\.encoder\.layers\.1\.self_attention\.query_key_value\.bias' has no query, key or"):
-        list(chatglm2_tensors(converted.items()))
 
 
 def test_one_end_is_an_id_several_are_a_list_and_none_is_none() -> None:
