@@ -34,7 +34,7 @@ from imprint.runs import RunFolder
 from imprint.tokenizers import Tokenizer
 from imprint.training import job, step
 from imprint.training.job import TrainJob
-from imprint.training.memory import MicroBatch, probe
+from imprint.training.memory import MicroBatch, probe_memory
 from imprint.training.run_log import RunLog
 from imprint.training.state import TrainState
 from tests.killing import Prepare, blank_pictures, end, ready_to_fork, start
@@ -155,7 +155,7 @@ def probe_first() -> None:
     print_start = training.print_start
 
     def probing(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-        probe(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
+        probe_memory(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
         print_start(job, state, run_log)
 
     setattr(training, "print_start", probing)  # noqa: B010

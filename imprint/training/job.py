@@ -1,4 +1,4 @@
-"""Everything a training run works with, and how it is put together."""
+"""The objects that a training run works with, and how they are built from a recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,33 +19,34 @@ from imprint.training.memory import TokenBudget, num_targets, refuse_small_memor
 from imprint.training.recipe import Recipe
 from imprint.tune.tuner import Tuner, start_tuner
 
-NAMED_ROWS = 5
+LISTED_ROWS = 5
+"""Most rows that a message lists."""
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Everything the loop works with."""
+    """The objects that the training loop works with."""
 
     recipe: Recipe
     """The resolved recipe."""
     run: RunFolder
-    """Where it is written."""
+    """The run folder."""
     model: Model
-    """The base with its tokenizer."""
+    """The base with its tokenizer and template."""
     split: DataSplits
-    """Encoded rows."""
+    """The encoded rows for training and evaluation."""
     tuner: Tuner
-    """What learns."""
+    """The network with its trainable parameters."""
     engine: Engine
-    """Devices and optimizer."""
+    """Devices, processes and optimizer."""
     batches: BatchSampler
-    """Which rows a step takes."""
+    """The rows of each step."""
     steps: int
-    """Optimizer steps in all."""
+    """Optimizer steps of the whole run."""
     token_budget: TokenBudget = field(default_factory=TokenBudget)
-    """How much is computed at once."""
+    """How many tokens are computed at once."""
     base_parameters: int = 0
-    """Numbers in the base; counted before they are shared between processes."""
+    """Number of parameters of the base; counted before they are sharded."""
 
     @property
     def world(self) -> World:
@@ -54,25 +55,25 @@ class TrainJob:
 
     @property
     def trained_parameters(self) -> int:
-        """Numbers that learn."""
+        """Number of trained parameters."""
         return sum(shape.numel() for shape in self.engine.shapes.values())
 
 
 def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
-    """The encoded rows of a recipe; raw text is tokenized into the run folder, by the leader alone."""
+    """The encoded rows of a recipe; raw text is tokenized into the run folder, by the main process only."""
     if not isinstance(recipe.data, TextsSection):
         return load_splits(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
-    section, found = recipe.data, []
+    section, loaded = recipe.data, list[DataSplits]()
 
     def tokenize() -> None:
-        found.append(load_texts(section, model.tokenizer, run.tokens))
+        loaded.append(load_texts(section, model.tokenizer, run.tokens))
 
     world.on_main(tokenize, slow=True)
-    return found[0] if found else load_texts(section, model.tokenizer, run.tokens)
+    return loaded[0] if loaded else load_texts(section, model.tokenizer, run.tokens)
 
 
 def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> TrainJob:
-    """Tuner, engine and batches of a run."""
+    """Build tuner, engine and batches. Raises UserError if nothing can be learned, or the settings do not fit together or into memory."""
     if not any(map(num_targets, split.train)) and isinstance(recipe.data, DataSection):
         raise UserError(
             Bilingual(
@@ -98,9 +99,8 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
     if recipe.engine.deepspeed is not None and model.network.quantization_bit:
         raise UserError(
             Bilingual(
-                "engine.deepspeed: takes no quantised base, whose scales it would round. Leave it out: a prefix or a LoRA "
-                "needs little memory, "
-                "and the gradients are added up without it.",
+                "engine.deepspeed: does not support a quantised base, whose scales it would round. Leave it out: a prefix or a LoRA "
+                "needs little memory, and gradients are reduced without DeepSpeed too.",
                 "量化底座不需要 DeepSpeed：请去掉 engine.deepspeed。",
             )
         )
@@ -116,26 +116,26 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
         engine=recipe.engine,
         lr_ratios=tuner.lr_ratios(),
     )
-    if tuner.adapter is not None and not engine.replicated:  # as a DeepSpeed file says
+    if tuner.adapter is not None and not engine.replicated:  # stage 3 of a DeepSpeed file
         refuse_sharded_base(recipe.tune.method)
     if world.rank:
-        seed_everything(section.seed + world.rank)  # from here on each draws for rows of its own
+        seed_everything(section.seed + world.rank)  # each process draws other dropout masks from here on
     return TrainJob(recipe, run, model, split, tuner, engine, batches, steps, base_parameters=base_parameters)
 
 
 def refuse_sharded_base(method: str) -> NoReturn:
-    """Raise UserError: a frozen base is not shared between processes."""
+    """Raise UserError: the weights of a frozen base cannot be sharded."""
     raise UserError(
         Bilingual(
-            f"engine: to share all weights between processes is offered for tune.method=full; this is {method}, whose base stays as it is. "
-            "Take engine.deepspeed=zero2 or leave it out, and model.quantize=4 where the base is too large.",
+            f"engine: sharding all weights over processes needs tune.method=full; this is {method}, whose base is frozen. Use "
+            "engine.deepspeed=zero2 or leave it out, and model.quantize=4 if the base is too large.",
             "engine.deepspeed=zero3 与 engine.fsdp 只用于全参数微调；请改用 zero2 或去掉该项，底座放不下时用 model.quantize=4。",
         )
     )
 
 
 def describe_rows(job: TrainJob, rows: Sequence[int]) -> str:
-    """Where rows stand, the first few of them."""
-    places = [job.split.location(row) for row in rows]
-    more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
-    return ", ".join(places[:NAMED_ROWS]) + more
+    """The locations (file:line) of rows, for a message: at most the first few."""
+    locations = [job.split.location(row) for row in rows]
+    more = f" and {len(locations) - LISTED_ROWS} more" if len(locations) > LISTED_ROWS else ""
+    return ", ".join(locations[:LISTED_ROWS]) + more

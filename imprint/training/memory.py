@@ -1,7 +1,7 @@
-"""What fits: a step in smaller pieces once memory runs out, with the same loss and gradient; and a run on the disk.
+"""Memory and disk limits: a step that runs out of memory is repeated in smaller pieces, with the same loss and gradient.
 
-A micro-batch stays what it is: one mean under `loss_average: micro_batch`, one drawing of the prefix's dropout. Its pieces are computed one
-after the other, each from the same random state, and their gradients add up to that of the whole.
+A piece is a part of a micro-batch. Pieces are computed one after the other, each from the same random state, and their gradients add up to
+that of the micro-batch: it remains one mean under `loss_average: micro_batch`, with one dropout mask of the prefix.
 """
 
 import shutil
@@ -25,43 +25,44 @@ from imprint.tune.tuner import Tuner
 Notify = Callable[[Bilingual], None]
 GIB = 2**30
 OFFLOADED_BYTES = 16
+"""Main memory per offloaded parameter: weight, gradient and AdamW's two moments in fp32."""
 GATHERED_BYTES = 2 * 10**9
+"""Most bytes of a saved state that are gathered in main memory at a time."""
 STATE_BYTES = 12
-"""Of a state for each number that learns: the number itself in fp32, and the two that AdamW keeps."""
+"""Size of a saved state per trained parameter: its value in fp32 and AdamW's two moments."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A micro-batch, and what its summed loss counts for in that of the step."""
+    """A micro-batch, and the weight of its summed loss in that of the step."""
 
     rows: Sequence[EncodedRow]
     """Its rows."""
     weight: float
-    """Its weight: 0 for a stand-in where there are fewer rows than processes."""
+    """Its weight: 0 for a filler, where a process has fewer micro-batches than the others."""
 
 
 @dataclass
 class TokenBudget:
-    """How much is computed at once: what memory has taught so far."""
+    """How many tokens are computed at once; lowered when memory runs out."""
 
     tokens: int | None = None
-    """The most tokens of a piece; None: nothing ran out yet. One row is a piece however long it is."""
+    """Most tokens of a piece; None: no limit so far. A single row is a piece even if it is longer."""
 
     def split(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
-        """Cut rows into runs of neighbours that fit."""
-        limit = self.tokens
-        found: list[list[EncodedRow]] = []
-        held = 0
+        """Split rows into pieces of consecutive rows within the limit."""
+        pieces: list[list[EncodedRow]] = []
+        tokens = 0
         for row in rows:
-            if not found or (limit is not None and held + len(row.ids) > limit):
-                found.append([])
-                held = 0
-            found[-1].append(row)
-            held += len(row.ids)
-        return list(found)
+            if not pieces or (self.tokens is not None and tokens + len(row.ids) > self.tokens):
+                pieces.append([])
+                tokens = 0
+            pieces[-1].append(row)
+            tokens += len(row.ids)
+        return list(pieces)
 
     def shrink(self, piece: Sequence[EncodedRow], notify: Notify) -> None:
-        """Compute half as much at once as the piece that did not fit. Raises UserError where it was one row."""
+        """Set the limit to half of a piece that ran out of memory. Raises UserError for a single row."""
         tokens = sum(len(row.ids) for row in piece)
         if len(piece) == 1:
             raise UserError(
@@ -85,24 +86,24 @@ class TokenBudget:
 
 
 def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, notify: Notify) -> float:
-    """Leave the gradient of a step in the parameters and return its loss, both summed over the shares of this process.
+    """Accumulate the gradient of a step over this process's micro-batches; returns their summed loss.
 
-    Where memory runs out, everything is thrown away and computed again in smaller pieces, from the same random state.
+    If memory runs out, the gradients are discarded and computed again in smaller pieces, from the same random state.
     """
     start = _rng_states(engine.device)
     while True:
-        tried: list[Sequence[EncodedRow]] = []
+        attempted: list[Sequence[EncodedRow]] = []
         try:
-            return _forward_backward(tuner, engine, micro_batches, budget, tried)
+            return _forward_backward(tuner, engine, micro_batches, budget, attempted)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if engine.world_size > 1 or engine.engine_section.is_sharded:  # it cannot begin anew by itself, half-way through
-                raise UserError(_out_of_memory_advice(tried[-1], engine)) from error
-        # Only here is the exception gone, and with it the frames that held the tensors.
+            if engine.world_size > 1 or engine.engine_section.is_sharded:  # collective: one process cannot start over alone
+                raise UserError(_out_of_memory_advice(attempted[-1], engine)) from error
+        # Outside the except block: only now the exception is freed, and with it the frames that refer to the tensors.
         engine.discard_gradients()
         _empty_cache(engine.device)
-        budget.shrink(tried[-1], notify)
+        budget.shrink(attempted[-1], notify)
         _restore_rng(start, engine.device)
 
 
@@ -117,46 +118,47 @@ def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> Biling
 
 
 def _forward_backward(
-    tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, tried: list[Sequence[EncodedRow]]
+    tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, attempted: list[Sequence[EncodedRow]]
 ) -> float:
+    """Forward and backward pass of all pieces; `attempted` always holds the latest one."""
     loss = torch.zeros((), device=engine.device)
     for number, micro_batch in enumerate(micro_batches, 1):
         before = _rng_states(engine.device)
         pieces = budget.split(micro_batch.rows)
-        for place, piece in enumerate(pieces, 1):
-            tried[:] = [piece]
-            if place > 1:
+        for index, piece in enumerate(pieces, 1):
+            attempted[:] = [piece]
+            if index > 1:
                 _restore_rng(before, engine.device)
             batch = pack_rows(piece, tuner.network).to(engine.device)
             piece_loss: Tensor = engine.module(batch) * micro_batch.weight
-            engine.backward(piece_loss, last=number == len(micro_batches) and place == len(pieces))
+            engine.backward(piece_loss, last=number == len(micro_batches) and index == len(pieces))
             loss += piece_loss.detach()
     return float(loss)
 
 
-def probe(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> None:
-    """Compute the heaviest micro-batch that there can be and forget its gradient: too little memory shows now, not after an hour."""
-    heaviest = sorted(rows, key=lambda row: -len(row.ids))[:size]
+def probe_memory(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> None:
+    """Compute a micro-batch of the longest rows and discard its gradient, so that a lack of memory shows before training."""
+    longest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _rng_states(engine.device)
     tuner.train()
-    accumulate_gradients(tuner, engine, [MicroBatch(heaviest, engine.discard_scale)], budget, notify)
+    accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify)
     engine.discard_gradients()
     _restore_rng(start, engine.device)
-    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in heaviest)
-    have = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
+    peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest)
+    of_total = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""
     notify(
         Bilingual(
-            f"the longest {len(heaviest)} rows ({tokens} tokens) need {peak:.1f}{have} GiB of memory at their peak",
-            f"最长的 {len(heaviest)} 行（{tokens} 个词元）峰值需要 {peak:.1f} GiB 显存",
+            f"the longest {len(longest)} rows ({tokens} tokens) need {peak:.1f}{of_total} GiB of memory at their peak",
+            f"最长的 {len(longest)} 行（{tokens} 个词元）峰值需要 {peak:.1f} GiB 显存",
         )
     )
 
 
 @torch.no_grad()
 def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> float:
-    """Mean cross-entropy per target token, without dropout; in smaller pieces where memory runs out.
+    """Mean cross-entropy per target token, without dropout; in smaller pieces if memory runs out.
 
-    Several processes take the batches in turn, each as many as the others: one that has none left computes the last one for nothing.
+    Several processes take the batches in turn. All compute the same number: one that has none left repeats the last and ignores the result.
     """
     tuner.eval()
     world, batches = engine.world, longest_first_batches(row_lengths(rows), size)
@@ -169,36 +171,36 @@ def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: in
 
 def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budget: TokenBudget, notify: Notify) -> float:
     while True:
-        tried: Sequence[EncodedRow] = rows
+        attempted: Sequence[EncodedRow] = rows
         try:
             total = 0.0
-            for tried in budget.split(rows):
-                total += float(tuner(pack_rows(tried, tuner.network).to(engine.device)))
+            for attempted in budget.split(rows):
+                total += float(tuner(pack_rows(attempted, tuner.network).to(engine.device)))
             return total
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if not engine.replicated:  # the others gather weights together with this one, piece by piece
-                raise UserError(_out_of_memory_advice(tried, engine)) from error
+            if not engine.replicated:  # collective: one process cannot start over alone
+                raise UserError(_out_of_memory_advice(attempted, engine)) from error
         _empty_cache(engine.device)
-        budget.shrink(tried, notify)
+        budget.shrink(attempted, notify)
 
 
 def pack_rows(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
-    """Rows laid end to end; texts that share a row are rows of their own in the pack, so that none sees another."""
+    """Pack rows; several texts in one row become separate sequences, so that none attends to another."""
     texts = [text for row in rows for text in row.sequences]
     return pack([ids for ids, _ in texts], scheme, [labels for _, labels in texts])
 
 
 def num_targets(row: EncodedRow) -> int:
-    """How many tokens of a row are predicted; the first has nothing before it."""
+    """Number of scored tokens of a row; the first is never scored, since nothing precedes it."""
     return len(row.labels) - 1 - row.labels[1:].count(IGNORE_INDEX)
 
 
 def check_disk(run: RunFolder, parameters: int, result_bytes: int, keep_states: int) -> Bilingual | None:
-    """Compare what a run will write with the free space. Returns a warning where not all states fit; raises UserError if not even one does.
+    """Compare the size of a run's files with the free disk space: a warning if not all states fit, UserError if not even one does.
 
-    `parameters` are trained; `result_bytes` is the size of the result.
+    `parameters` is the number of trained parameters, `result_bytes` the size of the result.
     """
     state = STATE_BYTES * parameters
     written = sum(file.stat().st_size for folder in (*run.states(), run.adapter, run.model) for file in folder.rglob("*") if file.is_file())
@@ -225,31 +227,29 @@ def check_disk(run: RunFolder, parameters: int, result_bytes: int, keep_states: 
 
 
 def refuse_small_memory(
-    numbers: int, largest: int, device: torch.device, world: World, memory: tuple[int, int], *, offload: bool = False
+    elements: int, largest: int, device: torch.device, world: World, memory: tuple[int, int], *, offload: bool = False
 ) -> None:
-    """Compare what a run will hold in main memory with what there is (all, and free now): UserError where it does not fit.
+    """Raise UserError if a run needs more main memory than is free; `memory` is (total, available) in bytes.
 
-    `numbers` learn in all, `largest` of them in one parameter. Offloaded are weight, gradient and AdamW's two, each of 4 bytes; to be
-    written, some parameters are gathered in whole.
+    `elements`: trained elements of all parameters; `largest`: those of the largest parameter. Memory is needed for an offloaded optimizer,
+    and for the parameters that are gathered while a state is saved.
     """
-    offloaded = OFFLOADED_BYTES * numbers * world.local_size // world.size if offload else 0
-    gathered = 2 * min(GATHERED_BYTES, STATE_BYTES * numbers) + (0 if device.type == "cpu" else 2 * STATE_BYTES * largest)
+    offloaded = OFFLOADED_BYTES * elements * world.local_size // world.size if offload else 0
+    gathered = 2 * min(GATHERED_BYTES, STATE_BYTES * elements) + (0 if device.type == "cpu" else 2 * STATE_BYTES * largest)
     needed, (total, free) = offloaded + gathered * world.local_size, memory
     if needed > free:
-        how = (
-            "With engine.offload 16 bytes for each number that learns are there; use more GPUs without it" if offloaded else "Close others"
-        )
+        remedy = "engine.offload takes 16 bytes per trained parameter; use more GPUs without it" if offloaded else "Close other programs"
         raise UserError(
             Bilingual(
-                f"main memory: {needed / GIB:.1f} GiB are needed to train and to save, {free / GIB:.1f} of {total / GIB:.1f} GiB are free. "
-                f"{how}, or take a machine with more.",
+                f"main memory: training and saving need {needed / GIB:.1f} GiB, {free / GIB:.1f} of {total / GIB:.1f} GiB are free. "
+                f"{remedy}, or take a machine with more.",
                 f"内存不足：训练与保存约需 {needed / GIB:.1f} GiB，目前可用 {free / GIB:.1f} GiB。",
             )
         )
 
 
 def _rng_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The random state that dropout draws from."""
+    """The random states of the CPU and, if used, the GPU, from which dropout draws."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 

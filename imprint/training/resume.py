@@ -1,4 +1,4 @@
-"""Opens a run folder: for one process at a time, with the recipe that began it, at its newest good state."""
+"""Opens a run folder to start or resume a run: locks it, compares the recipe and the data, and finds the newest good state."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,22 +18,25 @@ from imprint.training.recipe import Recipe
 from imprint.training.state import DamagedStateError, SavedState, TrainState, read_saved_state, read_train_state
 
 Notify = Callable[[Bilingual], None]
-LENGTH = {"train.steps", "train.epochs"}
+LENGTH_KNOBS = {"train.steps", "train.epochs"}
+"""The knobs that determine the number of steps."""
 
 
 @contextmanager
 def open_run(recipe: Recipe, notify: Notify, world: World = SINGLE) -> Iterator[RunFolder]:
-    """Hold the run folder of a recipe; one that was begun must have been begun by it, but for knobs that change no number.
+    """Lock the run folder of a recipe. A run that is resumed must have the same recipe, except for knobs that may change.
 
-    Of several processes the leader holds it for all. Raises UserError where the others do not see the same folder.
+    The main process holds the lock. Raises UserError if another process trains there, if the recipe differs, or if the other processes do
+    not see the folder.
     """
-    with world.main_context(_held(recipe, notify)):
+    with world.main_context(_lock_folder(recipe, notify)):
         run = RunFolder(recipe.output)
-        world.on_all(lambda: _refuse_other_disk(run))
+        world.on_all(lambda: _refuse_unshared_folder(run))
         yield run
 
 
-def _refuse_other_disk(run: RunFolder) -> None:
+def _refuse_unshared_folder(run: RunFolder) -> None:
+    """Raise UserError if this machine does not see the run folder of the first one."""
     if not run.path.is_dir():
         raise UserError(
             Bilingual(
@@ -44,41 +47,44 @@ def _refuse_other_disk(run: RunFolder) -> None:
 
 
 @contextmanager
-def _held(recipe: Recipe, notify: Notify) -> Iterator[None]:
+def _lock_folder(recipe: Recipe, notify: Notify) -> Iterator[None]:
+    """Hold the lock, after clean-up and checks; for the main process only."""
     run = RunFolder(recipe.output)
     with run.lock():
         remove_leftovers(run.path)
-        begun = run.log.is_file() or run.states()
-        if begun and not run.config.is_file():
+        started = run.log.is_file() or run.states()
+        if started and not run.config.is_file():
             raise UserError(
                 Bilingual(
-                    f"{run.path}: a run was begun here, but its config.yaml is gone. Put it back, or choose another folder (output=...).",
+                    f"{run.path}: a run was started here, but its config.yaml is gone. Put it back, or choose another folder (output=...).",
                     "该目录中的训练缺少 config.yaml：请放回该文件，或换一个目录（output=...）。",
                 )
             )
-        if begun and run.config.read_text(encoding="utf-8") != dump(recipe):
-            _compare(read_recipe(run.config, [], Recipe), recipe, run, notify)
-        if begun and run.states() and not run.log.is_file():
+        if started and run.config.read_text(encoding="utf-8") != dump(recipe):
+            _check_changes(read_recipe(run.config, [], Recipe), recipe, run, notify)
+        if started and run.states() and not run.log.is_file():
             notify(
                 Bilingual(
-                    f"{run.log} is gone: it goes on with the steps from here; nothing else depends on it",
-                    "日志文件不见了，将从这一步继续记录",
+                    f"{run.log} is missing: a new log begins with the next step; nothing else depends on it",
+                    "日志文件不见了，将从下一步开始重新记录",
                 )
             )
         yield
 
 
-def _compare(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) -> None:
-    """Say which knobs of the recipe have changed. Raises UserError for those that may not."""
-    old, new = _knobs(before), _knobs(now)
+def _check_changes(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) -> None:
+    """Notify of the knobs that have changed since the run was started. Raises UserError for those that must not change."""
+    old, new = _flatten(before), _flatten(now)
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
-    changeable = {knob.path for knob in describe(Recipe) if knob.may_change} | (_free_micro_batch(now) & _free_micro_batch(before))
-    texts = {name: f"{name}: {_as_yaml(was)} -> {_as_yaml(is_now)}" for name, (was, is_now) in changed.items()}
+    changeable = {knob.path for knob in describe(Recipe) if knob.may_change} | (
+        _changeable_micro_batch(now) & _changeable_micro_batch(before)
+    )
+    texts = {name: f"{name}: {_as_yaml(old_value)} -> {_as_yaml(new_value)}" for name, (old_value, new_value) in changed.items()}
     if refused := [texts[name] for name in changed if name not in changeable]:
         raise UserError(
             Bilingual(
-                f"{run.path}: was begun with another recipe: {'; '.join(refused)}. Take back the change, or choose another folder "
-                "(output=...). While a run goes on, only its length (train.steps, train.epochs), train.checkpointing, the "
+                f"{run.path}: was started with another recipe: {'; '.join(refused)}. Take back the change, or choose another folder "
+                "(output=...). In a resumed run, only its length (train.steps, train.epochs), train.checkpointing, the "
                 "guard, the engine, "
                 "and how often it saves, evaluates and answers may change.",
                 "该目录的训练使用另一份配方：请改回，或换一个目录（output=...）。训练中途只可修改步数、train.checkpointing、guard、engine "
@@ -91,66 +97,69 @@ def _compare(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) -> Non
     if any(name.startswith("engine.") for name in changed):
         notify(
             Bilingual(
-                "other processes compute other rows together, with one mask or one mean: losses differ a little",
+                "with other processes, other rows share a micro-batch, its dropout mask and its mean: losses differ a little",
                 "微批的组成不同，损失略有差异",
             )
             if _depends_on_micro_batches(now)
             else Bilingual(
-                "the sums of other processes round otherwise: losses agree to about six digits",
+                "with other processes, sums are rounded differently: losses agree to about six digits",
                 "进程不同，求和舍入略有差异",
             )
         )
-    if LENGTH & set(changed):
+    if LENGTH_KNOBS & set(changed):
         notify(Bilingual("the learning rate follows the schedule of the new length from here on", "学习率从此按新的总步数变化"))
 
 
 def _as_yaml(value: object) -> str:
-    """A value as a recipe says it: null, true and false."""
+    """A value as it is written in a recipe: null, true, false."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
-def _free_micro_batch(recipe: Recipe) -> set[str]:
-    """The size of a micro-batch, where no number depends on it."""
+def _changeable_micro_batch(recipe: Recipe) -> set[str]:
+    """The knob of the micro-batch size, if no loss depends on it; else nothing."""
     return {"train.micro_batch_size"} if recipe.train.group_by_length and not _depends_on_micro_batches(recipe) else set()
 
 
 def _depends_on_micro_batches(recipe: Recipe) -> bool:
-    """Whether the loss of a step depends on which of its rows are computed together."""
+    """Whether the loss of a step depends on how its rows are split into micro-batches."""
     return bool(recipe.tune.dropout) or recipe.train.loss_average == "micro_batch"
 
 
-def _knobs(recipe: Recipe) -> dict[str, Any]:
-    """Every knob with its value, under its dotted name."""
-    found: dict[str, Any] = {}
+def _flatten(recipe: Recipe) -> dict[str, Any]:
+    """The value of every knob, by dotted name."""
+    flat: dict[str, Any] = {}
 
-    def gather(values: Mapping[str, Any], place: str) -> None:
+    def add(values: Mapping[str, Any], prefix: str) -> None:
         for name, value in values.items():
             if isinstance(value, dict):
-                gather(value, f"{place}{name}.")
+                add(value, f"{prefix}{name}.")
             else:
-                found[place + name] = value
+                flat[prefix + name] = value
 
-    gather(recipe.model_dump(mode="json"), "")
-    return found
+    add(recipe.model_dump(mode="json"), "")
+    return flat
 
 
 def newest_state(run: RunFolder, notify: Notify, world: World = SINGLE) -> SavedState | None:
-    """The newest state that is good; one that a rescue gave up is deleted, a damaged one is set aside and told. None: begin anew.
+    """The newest state to resume from, or None to start from the beginning.
 
-    Of several processes the leader looks for it, and compares it with its checksums.
+    States that a rescue discarded are deleted; damaged ones are renamed, with a notice. The main process searches and verifies checksums.
     """
-    found: list[SavedState] = []
+    newest: SavedState | None = None
 
     def find() -> Path | None:
-        found.extend(_newest(run, notify))
-        return found[0].folder if found else None
+        nonlocal newest
+        newest = _find_newest(run, notify)
+        return None if newest is None else newest.folder
 
     folder = world.on_main(find)
-    return found[0] if found else read_saved_state(folder, verify=False) if folder else None
+    if newest is not None or folder is None:
+        return newest
+    return read_saved_state(folder, verify=False)
 
 
-def _newest(run: RunFolder, notify: Notify) -> list[SavedState]:
-    """That state, or nothing."""
+def _find_newest(run: RunFolder, notify: Notify) -> SavedState | None:
+    """`newest_state` in the main process."""
     rescues = read_rescues(run)
     damaged = False
     for folder in run.states():
@@ -159,23 +168,23 @@ def _newest(run: RunFolder, notify: Notify) -> list[SavedState]:
             if any(state.step > rescue.back_to for rescue in rescues[state.rescues :]):
                 remove_state(folder)
                 continue
-            return [read_saved_state(folder)]
+            return read_saved_state(folder)
         except DamagedStateError as error:
             damaged = True
-            place = mark_damaged(folder)
+            renamed = mark_damaged(folder)
             notify(
                 Bilingual(
-                    f"{folder}: this saved state is damaged ({error}); it is now {place.name}, and the run goes on from the one before.",
-                    f"保存的状态已损坏，已改名为 {place.name}；将从更早的状态继续。",
+                    f"{folder}: this saved state is damaged ({error}); it is now {renamed.name}, and the run goes on from the one before.",
+                    f"保存的状态已损坏，已改名为 {renamed.name}；将从更早的状态继续。",
                 )
             )
     if damaged:
         notify(Bilingual("no undamaged state is left: the run begins again from its start", "没有完好的状态，从头开始"))
-    return []
+    return None
 
 
-def refuse_other_rows(state: TrainState, digest: str, files: list[str]) -> None:
-    """Raise UserError where the rows are not those that the run was begun with."""
+def refuse_changed_data(state: TrainState, digest: str, files: list[str]) -> None:
+    """Raise UserError if the encoded rows are not those with which the run was started."""
     if state.data != digest:
         raise UserError(
             Bilingual(
@@ -186,7 +195,7 @@ def refuse_other_rows(state: TrainState, digest: str, files: list[str]) -> None:
 
 
 def data_digest(split: DataSplits) -> str:
-    """What the encoded rows are recognised by: those learned from, the general ones too, and those held out."""
+    """A digest of all encoded rows: training rows, general rows and held-out rows."""
     digest = hashlib.sha256()
     for rows in (split.train, split.general, split.dev):
         if isinstance(rows, TokenFileRows):

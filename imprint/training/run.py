@@ -23,10 +23,10 @@ from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_o
 from imprint.training.evaluation import evaluate_and_keep_best, evaluation_loss
 from imprint.training.guard import NOTHING_FINITE, Guard
 from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base
-from imprint.training.memory import check_disk, probe
+from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
-from imprint.training.resume import data_digest, newest_state, open_run, refuse_other_rows
+from imprint.training.resume import data_digest, newest_state, open_run, refuse_changed_data
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
@@ -164,7 +164,7 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
     state = TrainState(data=digest)
     saved = newest_state(job.run, notify, job.world)
     if saved is not None:
-        refuse_other_rows(saved.state, digest, job.recipe.data.files)
+        refuse_changed_data(saved.state, digest, job.recipe.data.files)
         state = saved.restore(job.engine)
         if state.step > job.steps:
             raise UserError(
@@ -198,7 +198,7 @@ def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
         tell(f"going on after step {state.step} of {job.steps}")
     if job.model.device.type == "cuda" and state.step < job.steps:
         longest_rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
-        probe(job.tuner, job.engine, longest_rows, len(longest_rows), job.token_budget, run_log.memory_notice)
+        probe_memory(job.tuner, job.engine, longest_rows, len(longest_rows), job.token_budget, run_log.memory_notice)
     if not state.step and job.split.dev and not any(isinstance(event, Evaluation) for event in run_log.events):
         loss = evaluation_loss(job, run_log)
         run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))

@@ -1,7 +1,8 @@
-"""What survives a killed run: trained tensors, optimizer, random numbers, and the place in the data.
+"""Training state: saved so that a killed run resumes exactly. Trained tensors, optimizer state, random states, and the step.
 
-The numbers lie by parameter, whole and in fp32 where that is kept, however many processes have written them: a run goes on with any
-number of processes and any strategy. Several processes write a large state together, each some of its files.
+Tensors are stored by parameter name, unsharded, and in fp32 where there is a master copy, however many processes write them: a run can
+resume with another number of processes and another parallel strategy. Several processes write a large state together, each some of its
+files.
 """
 
 import errno
@@ -27,171 +28,172 @@ from imprint.models.checkpoint import shard_names, split_into_shards
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 
-DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
-DAMAGED_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
-"""What the system says of a file that is no longer what was written; of anything else it says, the file is innocent."""
+READ_ERRORS = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
+DAMAGE_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
+"""Error numbers that mean that a file is damaged or missing; with any other, the file may be fine and only unreadable now."""
 POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
 CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
 FILE_BYTES = 2 * 10**9
-"""What is gathered in memory before it is written, values into one file and moments into another."""
+"""Size of the parameters and moments that are gathered in memory at a time; the values go into one file, the moments into another."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """How far a run has come; the position in the data follows from the step and the seed."""
+    """The progress of a run; the position in the data follows from the step and the seed."""
 
     step: int = 0
     """Optimizer steps done."""
     best_step: int = 0
-    """The step whose adapter is kept; 0 before the first evaluation."""
+    """The step whose weights are the result so far; 0 before the first evaluation."""
     best_loss: float | None = None
     """Evaluation loss at that step."""
     skipped: int = 0
-    """The latest steps in a row whose gradient was not finite and was thrown away."""
+    """Number of consecutive skipped steps up to this one."""
     seconds: float = 0.0
-    """Time spent training, over all starts of the run."""
+    """Training time in seconds, over all starts of the run."""
     data: str = ""
-    """Digest of the encoded rows, those held out too."""
+    """Digest of the encoded rows, including those held out."""
     rescues: int = 0
-    """How often the guard has brought the run back to a good state."""
+    """Number of rescues so far."""
     rate_scale: float = 1.0
-    """What the learning rate is multiplied by since then."""
+    """Factor of the learning rate, lowered by each rescue."""
     piece_tokens: int | None = None
-    """The most tokens computed at once, found by running out of memory; None while nothing ran out."""
+    """Most tokens computed at once (`TokenBudget.tokens`); None if memory never ran out."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A saved state, complete and undamaged; its tensors stay on the disk until they are asked for."""
+    """A saved state, complete and undamaged; its tensors are read from the disk by `restore`."""
 
     state: TrainState
-    """Where the run was."""
+    """The progress of the run."""
     folder: Path
-    """Where it lies."""
-    places: Mapping[str, Path] = field(repr=False)
-    """The file of each tensor: of a parameter under its name, of a moment behind the moment's name and a slash."""
+    """The folder of the state."""
+    tensor_files: Mapping[str, Path] = field(repr=False)
+    """The file of each tensor, by its key: NAME for a parameter, MOMENT/NAME for its moments."""
     random: Sequence[dict[str, Any]] = field(repr=False)
-    """The state of every random generator, of each process."""
+    """The random states of each process, by rank."""
     counters: Mapping[str, Any] = field(repr=False)
-    """What else the optimizer remembers."""
+    """The remaining optimizer state, as `Engine.counters` gives it."""
 
     def restore(self, engine: Engine) -> TrainState:
-        """Bring parameters, optimizer and random numbers to where the state was written. Raises UserError for tensors of another shape."""
+        """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape."""
         for name, shape in engine.shapes.items():
-            numbers = self._numbers(name)
-            if VALUE not in numbers or numbers[VALUE].shape != shape:
+            tensors = self._read_tensors(name)
+            if VALUE not in tensors or tensors[VALUE].shape != shape:
                 raise UserError(
                     Bilingual(
                         f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.",
                         f"保存的训练状态与模型不符：{name} 的形状应为 {tuple(shape)}。请换一个新的结果目录。",
                     )
                 )
-            engine.load_state(name, numbers)
+            engine.load_state(name, tensors)
         engine.restore_counters(self.counters)
         if engine.rank < len(self.random):
             set_rng_state(self.random[engine.rank])
-        else:  # there were fewer processes: nobody knows what this one would have drawn
+        else:  # the state was saved by fewer processes
             seed_everything(self.state.step + engine.rank)
         return self.state
 
-    def _numbers(self, name: str) -> dict[str, Tensor]:
-        """What the files hold of a parameter."""
+    def _read_tensors(self, name: str) -> dict[str, Tensor]:
+        """Value and moments of a parameter, as far as the files have them."""
         keys = {kind: _key(name, kind) for kind in (VALUE, *MOMENTS)}
-        return {kind: _tensor(self.places[key], key) for kind, key in keys.items() if key in self.places}
+        return {kind: _read_tensor(self.tensor_files[key], key) for kind, key in keys.items() if key in self.tensor_files}
 
 
 class DamagedStateError(Exception):
-    """A state folder that cannot be gone on from; its text says why."""
+    """Raised for a state folder that cannot be resumed from; the message is the reason."""
 
 
 def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
-    """Write a state folder, complete or not at all; each file is read once more for its checksum. All processes call it together."""
+    """Write a state folder atomically, with a checksum of each file as read back. Collective."""
     world = engine.world
     with world.main_context(atomic_folder(folder)):
-        part = temporary_path(folder)
+        temporary = temporary_path(folder)
         written: dict[str, int] = {}
-        for checksums in world.on_all(lambda: _write_numbers(part, engine)):
+        for checksums in world.on_all(lambda: _write_tensors(temporary, engine)):
             written |= checksums
         random = world.gather(rng_state())
         if world.is_main:
-            torch.save(random, part / RANDOM)
-            written[RANDOM] = _checksum(part / RANDOM)
-            write_json(part / POSITION, asdict(state) | {COUNTERS: engine.counters(), CHECKSUMS: written})
+            torch.save(random, temporary / RANDOM)
+            written[RANDOM] = _checksum(temporary / RANDOM)
+            write_json(temporary / POSITION, asdict(state) | {COUNTERS: engine.counters(), CHECKSUMS: written})
 
 
-def _write_numbers(part: Path, engine: Engine) -> dict[str, int]:
-    """Write what this process has to write; returns the files' checksums."""
-    groups = split_into_shards({name: 12 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
-    kinds = {TRAINED: (VALUE,), OPTIMIZER: MOMENTS}
-    files = {last: shard_names(Path(last).stem, "safetensors", len(groups)) for last in kinds}
+def _write_tensors(folder: Path, engine: Engine) -> dict[str, int]:
+    """Write this process's share of the tensor files; returns their checksums. Collective."""
+    shards = split_into_shards({name: 12 * shape.numel() for name, shape in engine.shapes.items()}, FILE_BYTES)
+    kinds_by_file = {TRAINED: (VALUE,), OPTIMIZER: MOMENTS}
+    file_names = {file: shard_names(Path(file).stem, "safetensors", len(shards)) for file in kinds_by_file}
     checksums: dict[str, int] = {}
-    problem: UserError | None = None
-    for number, names in enumerate(groups):
-        mine = number % engine.world_size == engine.rank and problem is None
-        held: dict[str, dict[str, Tensor]] = {last: {} for last in kinds}
+    first_error: UserError | None = None
+    for index, names in enumerate(shards):
+        writes = index % engine.world_size == engine.rank and first_error is None
+        contents: dict[str, dict[str, Tensor]] = {file: {} for file in kinds_by_file}
         for name in names:
-            numbers = engine.full_state(name)  # the others wait for this process here, whatever its disk says
-            for last in kinds if mine else ():
-                held[last] |= {_key(name, kind): numbers[kind].cpu().contiguous() for kind in kinds[last] if kind in numbers}
-        for last, tensors in held.items() if mine else ():
-            file = part / files[last][number]
+            state = engine.full_state(name)  # collective, so it is called even after an error
+            for file, kinds in kinds_by_file.items() if writes else ():
+                contents[file] |= {_key(name, kind): state[kind].cpu().contiguous() for kind in kinds if kind in state}
+        for file, tensors in contents.items() if writes else ():
+            path = folder / file_names[file][index]
             try:
-                with translate_disk_errors(file):
-                    save_file(tensors, file, {"format": "pt"})
-                    checksums[file.name] = _checksum(file)
+                with translate_disk_errors(path):
+                    save_file(tensors, path, {"format": "pt"})
+                    checksums[path.name] = _checksum(path)
             except UserError as error:
-                problem = error
-    if problem is not None:
-        raise problem
+                first_error = error
+    if first_error is not None:
+        raise first_error
     return checksums
 
 
 def _key(name: str, kind: str) -> str:
-    """What a tensor is called in its file."""
+    """The key of a tensor in its file."""
     return name if kind == VALUE else f"{kind}/{name}"
 
 
-def _tensor(file: Path, key: str) -> Tensor:
+def _read_tensor(file: Path, key: str) -> Tensor:
     with safe_open(file, framework="pt") as opened:
         tensor: Tensor = opened.get_tensor(key)
     return tensor
 
 
 def read_train_state(folder: Path) -> TrainState:
-    """Where a state was written, without its tensors. Raises DamagedStateError."""
+    """The progress stored in a state folder; no tensors are read. Raises DamagedStateError."""
     return _read_train_state(folder)[0]
 
 
 def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
-    """A state folder, read before anything is changed by it; not compared with its checksums where another process has done so.
+    """Read a state folder, without changing any object; `verify` compares the files with their checksums.
 
     Raises DamagedStateError.
     """
     state, extra = _read_train_state(folder)
-    with _damage():
+    with _translate_damage():
         for name, expected in extra[CHECKSUMS].items() if verify else ():
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
         random = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
         if not all({"python", "torch", "cuda"} <= set(one) for one in random):
             raise ValueError(f"{RANDOM} holds something else")
-        return SavedState(state, folder, _places(folder), random, extra[COUNTERS])
+        return SavedState(state, folder, _tensor_files(folder), random, extra[COUNTERS])
 
 
-def _places(folder: Path) -> dict[str, Path]:
-    """The file of each tensor."""
-    found: dict[str, Path] = {}
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor, by its key."""
+    files: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            found |= dict.fromkeys(opened.keys(), file)
-    if not found:
+            files |= dict.fromkeys(opened.keys(), file)
+    if not files:
         raise ValueError("it holds no tensors")
-    return found
+    return files
 
 
 def _read_train_state(folder: Path) -> tuple[TrainState, dict[str, Any]]:
-    with _damage():
+    """The progress, and the checksums and counters that are stored with it."""
+    with _translate_damage():
         values = json.loads((folder / POSITION).read_text(encoding="utf-8"))
         extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
         state = TrainState(**values)
@@ -201,17 +203,17 @@ def _read_train_state(folder: Path) -> tuple[TrainState, dict[str, Any]]:
 
 
 @contextmanager
-def _damage() -> Iterator[None]:
-    """Turn whatever reading a broken file raises into DamagedStateError; a good one that cannot be read now is no damage."""
+def _translate_damage() -> Iterator[None]:
+    """Turn errors of reading a damaged file into DamagedStateError; raise UserError for a file that is only unreadable now."""
     try:
         yield
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        if isinstance(error, OSError) and error.errno not in DAMAGED_FILES:
+        if isinstance(error, OSError) and error.errno not in DAMAGE_ERRNOS:
             raise UserError(
                 Bilingual(
-                    f"{error.filename}: cannot be read: {error.strerror}. Nothing was changed; mend that, then run the same command again.",
+                    f"{error.filename}: cannot be read: {error.strerror}. Nothing was changed; fix that, then run the same command again.",
                     "无法读取保存的状态，未做任何改动；解决后再次运行同一命令。",
                 )
             ) from error
@@ -219,9 +221,9 @@ def _damage() -> Iterator[None]:
 
 
 def _checksum(file: Path) -> int:
-    """CRC-32 of a file, read in pieces."""
-    found = 0
+    """CRC-32 of a file, read in chunks."""
+    checksum = 0
     with file.open("rb") as opened:
-        while piece := opened.read(READ_BYTES):
-            found = zlib.crc32(piece, found)
-    return found
+        while chunk := opened.read(READ_BYTES):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

@@ -119,7 +119,7 @@ def test_rarer_settings_give_the_same_losses(rarer: tuple[Path, dict[str, Outcom
     for name in ("zero2-probed", "zero3-probed", "fsdp-probed"):
         assert outcomes[name].losses == pytest.approx(outcomes["alone"].losses, abs=2e-5), outcomes[name].words
     assert outcomes["zero-prefix-three"].statuses == [2, 2]
-    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["zero-prefix-three"].words
+    assert "sharding all weights over processes needs tune.method=full; this is prefix" in outcomes["zero-prefix-three"].words
 
 
 @pytest.mark.long

@@ -38,7 +38,7 @@ def test_the_saved_model_is_complete_and_in_the_dtype_of_the_recipe(rarer: tuple
 
 def test_a_frozen_base_is_not_sharded(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["fsdp-prefix"].statuses == [2]
-    assert "to share all weights between processes is offered for tune.method=full; this is prefix" in outcomes["fsdp-prefix"].words
+    assert "sharding all weights over processes needs tune.method=full; this is prefix" in outcomes["fsdp-prefix"].words
 
 
 @pytest.mark.parametrize("knob", ["engine.fsdp=true", "engine.deepspeed=zero3"])

@@ -33,7 +33,7 @@ def test_rows_without_any_target_are_refused(recipe: Path, capsys: pytest.Captur
 
 
 def test_a_frozen_base_is_not_sharded_and_the_message_names_the_method() -> None:
-    with pytest.raises(UserError, match=r"is offered for tune\.method=full; this is lora") as refused:
+    with pytest.raises(UserError, match=r"needs tune\.method=full; this is lora") as refused:
         refuse_sharded_base("lora")
     assert "zero2" in str(refused.value)
 

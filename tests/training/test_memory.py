@@ -24,7 +24,7 @@ from imprint.training.memory import (
     check_disk,
     mean_loss,
     pack_rows,
-    probe,
+    probe_memory,
     refuse_small_memory,
 )
 from imprint.tune.section import PrefixSection
@@ -166,7 +166,7 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
     tuner, engine = begin(recipe.parent / "base", dropout=0.3)
     before, budget, told = torch.get_rng_state(), TokenBudget(), list[Bilingual]()
     seen = memory(30)
-    probe(tuner, engine, [row(3), row(20), row(9), row(18, 12)], 3, budget, told.append)
+    probe_memory(tuner, engine, [row(3), row(20), row(9), row(18, 12)], 3, budget, told.append)
     assert seen == [47, 20, 18, 9]
     assert budget.tokens == 23
     assert torch.equal(before, torch.get_rng_state())
@@ -233,8 +233,8 @@ def test_main_memory_that_is_too_small_for_the_run_is_told_before_it_begins() ->
     refuse_small_memory(billions, 534_642_688, cpu, World(), (128 * 2**30, 110 * 2**30), offload=True)
     with pytest.raises(UserError) as told:
         refuse_small_memory(billions, 534_642_688, cpu, World(), (64 * 2**30, 60 * 2**30), offload=True)
-    assert str(told.value).startswith("main memory: 95.7 GiB are needed to train and to save, 60.0 of 64.0 GiB are free.")
-    assert "With engine.offload 16 bytes for each number that learns are there" in str(told.value)
+    assert str(told.value).startswith("main memory: training and saving need 95.7 GiB, 60.0 of 64.0 GiB are free.")
+    assert "engine.offload takes 16 bytes per trained parameter" in str(told.value)
     refuse_small_memory(billions, 534_642_688, cpu, World(), (64 * 2**30, 60 * 2**30))
 
 

@@ -106,7 +106,7 @@ def test_without_any_undamaged_state_the_run_begins_again_and_says_so(
 )
 def test_a_changed_recipe_is_refused_and_every_change_is_told(knob: str, told: str, killed: RunFolder) -> None:
     before = killed.config.read_bytes()
-    with pytest.raises(UserError, match=r"was begun with another recipe: .*Take back the change, or choose another folder") as error:
+    with pytest.raises(UserError, match=r"was started with another recipe: .*Take back the change, or choose another folder") as error:
         train(killed.config, [knob, "train.save_every=2"])
     assert told in str(error.value)
     assert str(killed.path) in str(error.value)
@@ -143,7 +143,10 @@ def test_the_size_of_a_micro_batch_may_change_where_no_row_of_a_step_depends_on_
 
 def test_other_processes_drop_other_numbers_which_is_told(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_again(killed, "engine.processes=1") == 0
-    assert "other processes compute other rows together, with one mask or one mean: losses differ a little" in capsys.readouterr().out
+    assert (
+        "with other processes, other rows share a micro-batch, its dropout mask and its mean: losses differ a little"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_run_may_be_made_longer_but_not_shorter_than_it_is(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +206,7 @@ def test_a_log_that_was_deleted_is_told_and_the_run_goes_on_to_the_same_losses(
 ) -> None:
     killed.log.unlink()
     assert train_again(killed) == 0
-    assert f"{killed.log} is gone" in capsys.readouterr().out
+    assert f"{killed.log} is missing" in capsys.readouterr().out
     assert losses(killed) == losses(whole)[4:]
 
 
