@@ -1,4 +1,4 @@
-"""What a run measures while it trains: evaluation loss, the best result so far, answers to sample prompts."""
+"""Evaluation during training: evaluation loss, the best weights so far, answers to sample prompts."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from imprint.training.state import TrainState
 
 
 def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
-    """Every few steps: measure the evaluation loss, save the best weights, answer the sample prompts."""
+    """If it is due after this step: measure the evaluation loss, save the weights if they are the best, answer the sample prompts."""
     section, last = job.recipe.train, state.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
     if last or state.step % every == 0:
@@ -46,20 +46,20 @@ def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
 
 
 def save_best(job: TrainJob, state: TrainState) -> None:
-    """Save the weights of this step as the result of the run."""
+    """Save the current weights as the result of the run. Collective."""
     scores = {} if state.best_loss is None else {"eval_loss": state.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
     base, template, step = Path(job.model.name), job.model.template.name, state.step
-    named = str(job.recipe.model.path)
+    base_name = str(job.recipe.model.path)
     if job.engine.replicated:
         with job.engine.full_precision() if job.tuner.adapter is not None else nullcontext():
-            job.world.on_main(lambda: job.tuner.save(folder, base=named, base_folder=base, template=template, step=step, scores=scores))
+            job.world.on_main(lambda: job.tuner.save(folder, base=base_name, base_folder=base, template=template, step=step, scores=scores))
     else:
         job.tuner.save_sharded(folder, base, job.engine.gather, is_main=job.world.is_main)
 
 
 def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
-    """Answer the first held-out prompts greedily and log the answers, in all processes."""
+    """Answer the first held-out prompts greedily and log the answers. Collective."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
         return
@@ -73,7 +73,7 @@ def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
 
 @torch.no_grad()
 def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | str:
-    """Greedy answers to these prompts, or why there are none: a sample that fails does not end the run."""
+    """Greedy answers to these prompts, or the reason why there are none: a failure here does not end the run."""
     limit = job.recipe.data.max_target_length
     try:
         with job.engine.generation_mode():
@@ -86,9 +86,9 @@ def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | st
 
 
 def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
-    """Token ids of the sample prompts; of a raw text, its beginning."""
+    """Token ids of the sample prompts; for raw text, those of its beginning."""
     section = job.recipe.data
     if isinstance(section, TextsSection):
-        return [encode_document_start(job.model.tokenizer, one.query) for one in samples]
-    longest = section.max_source_length
-    return [job.model.prompt(one.query, one.history, max_source_length=longest, system=one.system) for one in samples]
+        return [encode_document_start(job.model.tokenizer, sample.query) for sample in samples]
+    limit = section.max_source_length
+    return [job.model.prompt(sample.query, sample.history, max_source_length=limit, system=sample.system) for sample in samples]

@@ -49,7 +49,7 @@ class TrainSection(Section):
 
 
 class Recipe(Section):
-    """A whole run."""
+    """All settings of a run."""
 
     output: MayChange[Path] = Field(description="Run folder; a stopped run resumes from it.")
     model: ModelSection = Field(description="The base.")

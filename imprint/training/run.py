@@ -1,4 +1,4 @@
-"""`imprint train RECIPE.yaml`: config -> model -> data -> tune -> engine -> loop -> save, told once."""
+"""`imprint train RECIPE.yaml`: recipe -> model -> data -> tuner and engine -> training loop -> result."""
 
 import gc
 import os
@@ -36,10 +36,11 @@ from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
 OnSave = Callable[[TrainJob, TrainState], None] | None
+"""Called before each state is saved."""
 
 
 def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
-    """`imprint train`: run the recipe at `path` in as many processes as it says; returns the exit status. Raises as `train_recipe`."""
+    """`imprint train`: run the recipe at `path` in one or several processes; returns the exit status. Raises as `train_recipe`."""
     recipe = read_recipe(path, overrides, Recipe)
     if not is_launched():
         count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
@@ -49,25 +50,25 @@ def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
         train_recipe(recipe)
     except KeyboardInterrupt:
         if not is_launched() or not int(os.environ["RANK"]):
-            raise  # the others stop together with the main process, which says so
+            raise  # only the main process prints that the run has stopped
     return 0
 
 
 def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
-    """Run the recipe at `path` in this process, or resume it; returns the run folder. Raises as `train_recipe`."""
+    """Start or resume the run of the recipe at `path` in this process; returns the run folder. Raises as `train_recipe`."""
     return train_recipe(read_recipe(path, overrides, Recipe))
 
 
 def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: OnSave = None) -> RunFolder:
-    """Run a recipe, on its own data or on rows that are already encoded; `on_save` is called before each state is written.
+    """Start or resume the run of a recipe, on its own data or on encoded rows (`split`); returns the run folder.
 
-    Raises UserError for everything a user can fix, KeyboardInterrupt after a stop that has been saved.
+    Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
-    refuse_impossible(recipe)
+    check_settings(recipe)
     notify = EarlyNotices()
     with join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world, open_run(recipe, notify, world) as run:
         finished = False
-        while not finished:  # again after each rescue, exactly as a new process would start
+        while not finished:  # after a rescue everything is built again, as in a new process
             seed_everything(recipe.train.seed)
             base = recipe.model
             model = load_base(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
@@ -75,18 +76,18 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             check_files(recipe.forgetting, Path(model.name))
             split = split or load_data(recipe, run, model, world)
             job = build_job(recipe, run, model, split, world)
-            del model  # memory holds one base, not two
+            del model  # only the job refers to it, so that memory never holds two
             finished = train_loop(job, on_save, notify)
             del job
-            if not finished or recipe.forgetting.measure:  # a base is loaded again, and the optimizer refers to this one in a cycle
+            if not finished or recipe.forgetting.measure:  # the base is loaded again; a reference cycle keeps this one
                 gc.collect()
         if world.is_main:
             review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
 
 
-def refuse_impossible(recipe: Recipe) -> None:
-    """Raise UserError for settings that cannot be honoured, before anything is loaded."""
+def check_settings(recipe: Recipe) -> None:
+    """Raise UserError for settings that do not fit together or this machine, before anything is loaded."""
     if not is_launched() and (recipe.engine.processes or 1) * recipe.engine.nodes > 1:
         raise UserError(
             Bilingual(
@@ -104,16 +105,16 @@ def refuse_impossible(recipe: Recipe) -> None:
 
 
 def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
-    """Train from the newest good state to the end: True; or until the guard takes the run back: False."""
+    """Train from the newest good state to the last step; returns False if the guard stops it for a rescue."""
     run, section = job.run, job.recipe.train
     state = resume(job, notify)
-    if (disk_warning := job.world.on_main(lambda: bind_folder(job))) is not None:
+    if (disk_warning := job.world.on_main(lambda: save_config(job))) is not None:
         notify(disk_warning)
     with open_log(job, state) as run_log, stop_on_signal() as signals:
         notify.log(run_log)
         print_start(job, state, run_log)
         guard = Guard.replay(run_log.events, job.steps)
-        prune(job, guard)  # a process killed right after its last save deleted none
+        prune(job, guard)  # a kill between save and prune may have left too many
         for step in range(state.step + 1, job.steps + 1):
             state = train_step(job, replace(state, step=step), run_log)
             state = evaluate_and_keep_best(job, state, run_log)
@@ -136,8 +137,11 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
     return True
 
 
-def bind_folder(job: TrainJob) -> Bilingual | None:
-    """Check the disk and write the recipe into the folder, as late as this: a recipe that cannot run binds none. Returns a warning."""
+def save_config(job: TrainJob) -> Bilingual | None:
+    """Check the disk space and write config.yaml, which commits the folder to this recipe; returns a warning if space is short.
+
+    This comes after all other checks: a recipe that cannot run leaves no config.yaml.
+    """
     width = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
     warning = check_disk(job.run, job.trained_parameters, width * job.trained_parameters, job.recipe.train.keep_states)
     write_text(job.run.config, dump(job.recipe))
@@ -145,7 +149,7 @@ def bind_folder(job: TrainJob) -> Bilingual | None:
 
 
 def open_log(job: TrainJob, state: TrainState) -> RunLog:
-    """The log of the run, with the events up to this state."""
+    """Open the log of the run, with the events up to this state."""
     quiet, trackers = not job.world.is_main, list[Sink]()
     if job.recipe.train.tracker == "trackio" and not quiet:
         trackers.append(Trackio(job.run.path.resolve().name, job.recipe.model_dump(mode="json")))
@@ -153,13 +157,13 @@ def open_log(job: TrainJob, state: TrainState) -> RunLog:
 
 
 def prune(job: TrainJob, guard: Guard) -> None:
-    """Keep the newest states, and while the run is unstable the newest good one too."""
+    """Delete all states but the newest, and the newest good one while the run is unstable."""
     if job.world.is_main:
         job.run.keep_newest(job.recipe.train.keep_states, good=guard.good_step if guard.unstable else None)
 
 
 def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
-    """Restore the newest good state, or stay at the start."""
+    """Restore the newest good state; returns the progress, or a new one if there is no state. Raises UserError if it does not fit."""
     digest = data_digest(job.split)
     state = TrainState(data=digest)
     saved = newest_state(job.run, notify, job.world)
@@ -169,53 +173,53 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
         if state.step > job.steps:
             raise UserError(
                 Bilingual(
-                    f"train.steps: {job.run.path} has done {state.step} steps already. Give at least that many.",
+                    f"train.steps: {job.run.path} has already done {state.step} steps. Give at least that many.",
                     f"train.steps：该目录已训练 {state.step} 步，请给出不小于此的步数。",
                 )
             )
     state = apply_rescues(state, read_rescues(job.run))
     job.engine.lr_scale = state.rate_scale
-    job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # shared: all compute the same number of pieces
+    job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # sharded: always whole micro-batches
     return state
 
 
 def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-    """Say what is about to happen, try the longest rows where memory is a GPU's, and measure the loss before tuning."""
-    tell = run_log.bar.say
+    """Print what is trained, probe the memory of a GPU, and measure the evaluation loss before tuning."""
+    show = run_log.bar.say
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
     processes = f" by {job.world.size} processes" if job.world.size > 1 else ""
-    tell(
+    show(
         f"base {job.model.name}: {job.base_parameters / 1e6:.1f} M parameters{bits} on {job.model.device}; "
         f"{job.trained_parameters / 1e6:.2f} M are trained{processes}"
     )
     for line in (*job.engine.notices(), *job.split.sources):
-        tell(line)
-    tell(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.summary()}")
+        show(line)
+    show(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.summary()}")
     if state.rate_scale != 1:
-        tell(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
+        show(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < state.step < job.steps:
-        tell(f"going on after step {state.step} of {job.steps}")
+        show(f"resuming after step {state.step} of {job.steps}")
     if job.model.device.type == "cuda" and state.step < job.steps:
         longest_rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
         probe_memory(job.tuner, job.engine, longest_rows, len(longest_rows), job.token_budget, run_log.memory_notice)
     if not state.step and job.split.dev and not any(isinstance(event, Evaluation) for event in run_log.events):
         loss = evaluation_loss(job, run_log)
         run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
-        tell(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        show(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
 
 
 def print_end(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-    """Say that the run is finished, how it went, and what to do next."""
+    """Print the result, the advice and the next commands; the advice is also written for the report."""
     path, result = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
     loss = "" if state.best_loss is None else f" with evaluation loss {state.best_loss:.4f}"
     run_log.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}")
     rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
     general = job.split.general_per_epoch
     summary = RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
-    data, sentences = job.recipe.data, advice(summary)
+    data, messages = job.recipe.data, advice(summary)
     if job.world.is_main and job.recipe.train.report:
-        write_json(job.run.verdict, [[sentence.english, sentence.chinese] for sentence in sentences])
+        write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
     commands = next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)
-    for line in (*map(str, sentences), *commands):
+    for line in (*map(str, messages), *commands):
         run_log.bar.say(line)

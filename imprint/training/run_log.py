@@ -1,4 +1,4 @@
-"""The log of a run while it trains: one list of typed events, written to every sink."""
+"""The log of a training run: a list of typed events, each written to every sink."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,17 +16,17 @@ from imprint.training.tensorboard import TensorBoard
 
 
 class RunLog:
-    """The open log of one run. A resumed run drops the events that came after its state.
+    """The open log of one run. When a run resumes, events after its saved state are dropped.
 
-    Of several processes only the main one writes and prints; the others are `quiet` and keep the same events in memory.
+    Only the main process writes and prints; the others are `quiet` and keep the same events in memory.
     """
 
     def __init__(self, run: RunFolder, *, step: int, steps: int, quiet: bool = False, trackers: Sequence[Sink] = ()) -> None:
         self.step = step
-        """The step that is being done; notices are logged under it."""
+        """The current step, under which notices are logged."""
         self.bar = Progress("training", steps, "step", start=step, quiet=quiet)
         self.events: list[Event] = _events_up_to(run, step, steps)
-        """Everything logged so far."""
+        """All events so far."""
         if not quiet:
             _rewrite(run, self.events)
         self.sinks: tuple[Sink, ...] = () if quiet else (*_run_folder_sinks(run, self.events, step), Screen(self.bar), *trackers)
@@ -46,7 +46,7 @@ class RunLog:
                 for sink in self.sinks:
                     stack.callback(sink.close)
         except UserError:
-            if error is None:  # else the first error is the one to report
+            if error is None:  # else the original error is raised
                 raise
         finally:
             self.bar.__exit__(kind, error, trace)
@@ -73,13 +73,13 @@ class RunLog:
             self.write(Finished(step=self.step, best_step=best_step, best_loss=best_loss))
 
     def events_of(self, step: int) -> list[Event]:
-        """The newest events, as far as they are of that step."""
+        """The events of that step, which must be the latest."""
         return list(takewhile(lambda event: event.step == step, reversed(self.events)))[::-1]
 
 
 @dataclass
 class EarlyNotices:
-    """Messages from before the log is open: printed at once, and logged when it opens."""
+    """Messages from before the log is open: they are printed at once, and logged when it opens."""
 
     messages: list[Bilingual] = field(default_factory=list)
 
@@ -89,14 +89,14 @@ class EarlyNotices:
         self.messages.append(message)
 
     def log(self, run_log: RunLog) -> None:
-        """Move the messages into the log."""
+        """Write the messages to the log and forget them."""
         for message in self.messages:
             run_log.notice(message, "resume", show=False)
         self.messages.clear()
 
 
 def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
-    """The events that are still true of a run of `steps` steps that resumes after `step`: those up to there, and all rescues."""
+    """The events to keep in a run of `steps` steps that resumes after `step`: those up to `step`, and all rescues."""
     rescues = read_rescues(run)
     events: list[Event] = []
     for event in read_events(run):
@@ -105,11 +105,11 @@ def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
                 events.append(event)
         elif event.step <= step and not (isinstance(event, Finished) and event.step < steps):
             events.append(event)
-    return [*events, *(rescue for rescue in rescues if rescue not in events)]  # the last one may be on record there alone
+    return [*events, *(rescue for rescue in rescues if rescue not in events)]  # a kill may have left the last one in rescues.jsonl only
 
 
 def _rewrite(run: RunFolder, events: list[Event]) -> None:
-    """Bring log.jsonl and samples.jsonl to these events; a kill in between leaves the files as they were."""
+    """Replace log.jsonl and samples.jsonl, each atomically; after a kill in between, the next resume does it again."""
     if run.log.exists():
         write_lines(run.log, map(event_fields, events))
     if run.samples.exists():

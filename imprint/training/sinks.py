@@ -1,4 +1,4 @@
-"""Where the events of a run go: the files of the run folder, the picture of the loss, and the screen."""
+"""Sinks of the events of a run: files in the run folder, a plot of the loss, and the screen."""
 
 import json
 import time
@@ -14,39 +14,40 @@ from imprint.runs import RunFolder
 
 SECONDS_BETWEEN_CURVES = 15.0
 SMOOTHING = 0.9
+"""Weight of earlier losses in the exponential moving average that the screen shows."""
 
 
 class Sink(Protocol):
-    """One place that events are written to, as they happen."""
+    """A destination of events."""
 
     def write(self, event: Event) -> None:
-        """Take in one event. Raises UserError where it cannot be written."""
+        """Write one event. Raises UserError if it cannot be written."""
 
     def close(self) -> None:
-        """Write what is left. Raises UserError where it cannot be written."""
+        """Write what is buffered and close. Raises UserError if it cannot be written."""
 
 
 class EventFile:
-    """log.jsonl: every event is a line of JSON. A file that was deleted meanwhile is written anew."""
+    """log.jsonl: a line of JSON per event. If the file was deleted meanwhile, all events are written again."""
 
     def __init__(self, path: Path, events: list[Event]) -> None:
         self.path = path
         self.events = events
-        """All events of the run so far; its owner appends to it before each write."""
+        """All events so far; the RunLog appends to this list before each write."""
 
     def write(self, event: Event) -> None:
-        """Append the event, which is in `events` already."""
+        """Append the event, which is already in `events`."""
         if self.path.exists() or len(self.events) == 1:
             append_jsonl(self.path, event_fields(event))
         else:
             write_lines(self.path, map(event_fields, self.events))
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Nothing to do."""
 
 
 class SampleFile:
-    """samples.jsonl: prompts and answers alone, for people and scripts that look for nothing else."""
+    """samples.jsonl: only the sampled answers, for people and scripts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,27 +58,27 @@ class SampleFile:
             append_jsonl(self.path, sample_line(event))
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Nothing to do."""
 
 
 class Curve:
-    """loss.png, drawn anew now and then."""
+    """loss.png, a plot that is redrawn from time to time."""
 
     def __init__(self, run: RunFolder, events: list[Event], rescues: Iterable[int]) -> None:
         self.run = run
         self.events = events
-        """All events of the run so far; its owner appends to it before each write."""
+        """All events so far; the RunLog appends to this list before each write."""
         self.rescues = list(rescues)
         """The steps that rescues went back to."""
         self._drawn = time.monotonic()
 
     def write(self, event: Event) -> None:
-        """Draw again if the picture is old."""
+        """Redraw the plot if it is old."""
         if isinstance(event, Step) and time.monotonic() - self._drawn > SECONDS_BETWEEN_CURVES:
             self._draw()
 
     def close(self) -> None:
-        """Draw the last picture."""
+        """Draw the final plot."""
         self._draw()
 
     def _draw(self) -> None:
@@ -102,18 +103,18 @@ class Screen:
                 self.bar.say(f"  {event.prompt}\n  -> {event.answer}")
             case Notice():
                 self.bar.say(str(event.message))
-            case _:  # what the story of a run prints by itself
+            case _:  # `run` prints the other messages itself
                 pass
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Nothing to do."""
 
     def _advance(self, step: Step) -> None:
         if step.loss is not None:
             self._smoothed = step.loss if self._smoothed is None else SMOOTHING * self._smoothed + (1 - SMOOTHING) * step.loss
-        shown = {"loss": "-" if self._smoothed is None else f"{self._smoothed:.3f}", "lr": f"{step.learning_rate:.1e}"}
-        shown |= {"tokens/s": f"{step.tokens_per_second:,.0f}", "memory": f"{step.memory_gib:.1f} GiB"}
-        self.bar.advance(1, shown)
+        fields = {"loss": "-" if self._smoothed is None else f"{self._smoothed:.3f}", "lr": f"{step.learning_rate:.1e}"}
+        fields |= {"tokens/s": f"{step.tokens_per_second:,.0f}", "memory": f"{step.memory_gib:.1f} GiB"}
+        self.bar.advance(1, fields)
 
 
 def sample_line(event: SampledAnswer) -> dict[str, object]:

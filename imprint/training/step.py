@@ -15,22 +15,21 @@ from imprint.training.state import TrainState
 
 
 def train_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
-    """One optimizer step over one batch; a loss or gradient that is not finite never reaches the weights, and its rows are named."""
-    began = time.monotonic()
+    """Train on the batch of step `state.step` and log it; the step is skipped if its loss or gradient is not finite."""
+    start = time.monotonic()
     engine, run_log.step = job.engine, state.step
     job.tuner.train()
     rows = job.batches.batch(state.step)
     targets = sum(num_targets(job.split.row(row)) for row in rows)
     engine.loss_scale = 1 / max(targets, 1)
     rate = engine.learning_rate(state.step)
-    applied, tried = False, False
-    while not tried or engine.retry:  # float16: once more at a lower scale of the loss
-        tried = True
-        parts = micro_batches(job, rows, targets)
-        loss = accumulate_gradients(job.tuner, engine, parts, job.token_budget, run_log.memory_notice)
+    applied, first_attempt = False, True
+    while first_attempt or engine.retry:  # float16: repeated at a lower loss scale
+        first_attempt = False
+        loss = accumulate_gradients(job.tuner, engine, micro_batches(job, rows, targets), job.token_budget, run_log.memory_notice)
         loss = engine.all_sum(loss) / max(targets, 1)
         norm, applied = engine.update(state.step, apply=math.isfinite(loss))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     state = replace(state, seconds=state.seconds + seconds, skipped=0 if applied else state.skipped + 1)
     run_log.write(
         Step(
@@ -49,18 +48,18 @@ def train_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
 
 
 def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[int, ...]:
-    """The rows of a skipped step whose own loss is not finite; the log names them, or all where only the gradient is not finite."""
+    """The rows of a skipped step whose own loss is not finite; a notice lists them, or all rows if only the gradient is not finite."""
     broken = []
     for row in rows:
         loss = mean_loss(job.tuner, job.engine, [job.split.row(row)], 1, job.token_budget, run_log.memory_notice)
         if not math.isfinite(loss):
             broken.append(row)
-    what, chinese = ("loss", "损失") if broken else ("gradient", "梯度")
-    names = describe_rows(job, broken or rows)
+    quantity, chinese = ("loss", "损失") if broken else ("gradient", "梯度")
+    locations = describe_rows(job, broken or rows)
     run_log.notice(
         Bilingual(
-            f"step {run_log.step}: thrown away, the {what} of these rows is not finite: {names}",
-            f"第 {run_log.step} 步已丢弃：这些行的{chinese}不是有限值：{names}",
+            f"step {run_log.step}: skipped, the {quantity} of these rows is not finite: {locations}",
+            f"第 {run_log.step} 步已跳过：这些行的{chinese}不是有限值：{locations}",
         ),
         "guard",
     )
@@ -68,19 +67,20 @@ def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[in
 
 
 def micro_batches(job: TrainJob, rows: Sequence[int], targets: int) -> list[MicroBatch]:
-    """The micro-batches of this process; none where no token of the step is a target.
+    """The micro-batches of this process, whose rows have `targets` targets in all processes; none if there are no targets.
 
-    All processes get the same number, because they synchronise at each one: where one has fewer, a row of weight 0 fills up.
+    All processes get the same number, because they synchronise at each one: a process that has fewer adds fillers of weight 0.
     """
     if not targets:
         return []
-    size, count = job.recipe.train.micro_batch_size, job.world.size
-    shared = [rows[rank::count] for rank in range(count)]
-    cut = [[mine[start : start + size] for start in range(0, len(mine), size)] for mine in shared]
-    parts = []
-    for piece in cut[job.world.rank]:
-        encoded = [job.split.row(row) for row in piece]
-        means = sum(map(len, cut)) * max(1, sum(map(num_targets, encoded)))
-        parts.append(MicroBatch(encoded, targets / means if job.recipe.train.loss_average == "micro_batch" else 1.0))
-    stand_in = MicroBatch([job.split.row(rows[0])], 0.0)
-    return parts + [stand_in] * (len(cut[0]) - len(parts))
+    size, world_size = job.recipe.train.micro_batch_size, job.world.size
+    rows_by_rank = [rows[rank::world_size] for rank in range(world_size)]
+    split = [[own[start : start + size] for start in range(0, len(own), size)] for own in rows_by_rank]
+    count = sum(map(len, split))
+    result = []
+    for micro_batch in split[job.world.rank]:
+        encoded = [job.split.row(row) for row in micro_batch]
+        mean_weight = targets / (count * max(1, sum(map(num_targets, encoded))))
+        result.append(MicroBatch(encoded, mean_weight if job.recipe.train.loss_average == "micro_batch" else 1.0))
+    filler = MicroBatch([job.split.row(rows[0])], 0.0)
+    return result + [filler] * (len(split[0]) - len(result))

@@ -1,4 +1,4 @@
-"""What a finished run has come to, in plain language: is its loss normal, is it still falling, and what to try next."""
+"""The summary of a finished run in plain language: how good its loss is, whether it is still falling, and what to try next."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,33 +8,33 @@ from imprint.events import Evaluation, Event, Step
 from imprint.messages import Bilingual
 
 FLAT_SHARE = 0.01
-"""Changes of the evaluation loss below this share of it, or of all that it fell, are none."""
+"""Relative change of the evaluation loss, or share of its total decrease, that counts as no change."""
 MEMORIZED_LOSS = 0.02
-"""Below this loss, in nats a token, the model knows what comes."""
-LITTLE_SHARE = 0.03
-"""A run that gains less than this share of the loss has hardly learned."""
+"""Loss, in nats per token, below which the rows are memorized."""
+MIN_GAIN = 0.03
+"""Relative decrease of the loss below which a run has hardly learned."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the verdict is about."""
+    """The figures on which the advice is based."""
 
     evaluations: Sequence[tuple[int, float]]
-    """(step, evaluation loss), finite, in their order; step 0 is before tuning."""
+    """(step, evaluation loss), finite, by step; step 0 is before tuning."""
     epochs: float
-    """How often each row was learned from."""
+    """How many times each training row was used."""
     rows: int
-    """How many rows there are to learn from."""
+    """Number of training rows."""
     held_out: int
-    """How many rows the evaluation loss is of."""
+    """Number of rows held out for evaluation."""
     steps: int
-    """Steps of the run."""
+    """Optimizer steps of the run."""
     skipped: int
-    """How many of them were thrown away."""
+    """Number of skipped steps."""
 
     @classmethod
     def from_log(cls, events: Iterable[Event], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0) -> "RunSummary":
-        """Read from the events of a run; `general` rows share each epoch with the `rows` that count."""
+        """The summary of a run's events; each epoch has `general` rows besides the `rows` of the data."""
         losses, skipped = dict[int, float](), 0
         for event in events:
             if isinstance(event, Evaluation) and event.eval_loss is not None:
@@ -45,44 +45,45 @@ class RunSummary:
 
 
 def advice(summary: RunSummary) -> list[Bilingual]:
-    """How the run went and what to try next, in a few sentences."""
+    """How the run went and what to try next, one message per point."""
     trend = _trend(summary)
     sentences = [_quality(summary), *([trend] if trend is not None else [])]
     if summary.skipped:
         sentences.append(
             Bilingual(
-                f"{summary.skipped} of {summary.steps} steps were thrown away because their loss or gradient was not finite; "
+                f"{summary.skipped} of {summary.steps} steps were skipped because their loss or gradient was not finite; "
                 "log.jsonl names the rows.",
-                f"有 {summary.skipped} 步因损失或梯度不是有限值而被丢弃，相关行见 log.jsonl。",
+                f"有 {summary.skipped} 步因损失或梯度不是有限值而被跳过，相关行见 log.jsonl。",
             )
         )
     return sentences
 
 
 def _quality(summary: RunSummary) -> Bilingual:
-    covered = f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times"
+    """How good the best evaluation loss is."""
+    coverage = f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times"
     chinese = f"每行数据学了 {summary.epochs:.1f} 遍"
     if not summary.evaluations:
         return Bilingual(
-            f"verdict: {covered}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.",
+            f"verdict: {coverage}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.",
             f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。",
         )
-    first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda one: one[1])
+    first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda evaluation: evaluation[1])
     start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
     choices = f"{math.exp(min(best, 20)):,.{0 if best > 2.3 else 1}f}"
-    few = f" ({summary.held_out} rows are few: take it as a hint)" if summary.held_out < 20 else ""
+    hint = f" ({summary.held_out} rows are few: take it as a hint)" if summary.held_out < 20 else ""
     return Bilingual(
-        f"verdict: evaluation loss {start}{best:.2f} at step {step}; {covered}. At a loss of {best:.2f} the model is as unsure of each "
-        f"token as of a choice among {choices}; compare losses on the same rows only{few}.",
+        f"verdict: evaluation loss {start}{best:.2f} at step {step}; {coverage}. At a loss of {best:.2f} the model is as unsure of each "
+        f"token as of a choice among {choices}; compare losses on the same rows only{hint}.",
         f"结论：评估损失最低 {best:.2f}（第 {step} 步），{chinese}；相当于每个词元在约 {choices} 个候选中猜一个。",
     )
 
 
 def _trend(summary: RunSummary) -> Bilingual | None:
-    """Where the loss was heading, and what that asks for; None after a single evaluation."""
+    """How the evaluation loss developed, and what to do about it; None if there are fewer than two evaluations."""
     if len(summary.evaluations) < 2:
         return None
-    (step, best), (last_step, last) = min(summary.evaluations, key=lambda one: one[1]), summary.evaluations[-1]
+    (step, best), (last_step, last) = min(summary.evaluations, key=lambda evaluation: evaluation[1]), summary.evaluations[-1]
     if best < MEMORIZED_LOSS:
         return Bilingual(
             "next to nothing is left to learn: these rows are known by heart. Hold out rows that are not like those learned from, or use "
@@ -97,7 +98,7 @@ def _trend(summary: RunSummary) -> Bilingual | None:
             "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。",
         )
     first_step, first = summary.evaluations[0]
-    if first_step == 0 and best > first * (1 - LITTLE_SHARE):
+    if first_step == 0 and best > first * (1 - MIN_GAIN):
         return Bilingual(
             "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
             "optimizer.learning_rate.",
@@ -109,8 +110,8 @@ def _trend(summary: RunSummary) -> Bilingual | None:
             f"rows, fewer steps (train.steps={step}) or a lower rate.",
             f"从第 {step} 步起上升（过拟合）：保留的是第 {step} 步；可增加数据、减少步数或降低学习率。",
         )
-    before = [loss for at, loss in summary.evaluations if at <= last_step * 2 / 3]
-    if before and min(before) - last > FLAT_SHARE * max(min(before), first - last):
+    earlier = [loss for step, loss in summary.evaluations if step <= last_step * 2 / 3]
+    if earlier and min(earlier) - last > FLAT_SHARE * max(min(earlier), first - last):
         return Bilingual(
             f"still falling: more steps would help, for instance train.steps={2 * summary.steps} with the same command.",
             f"仍在下降：可以训练更久，例如 train.steps={2 * summary.steps}，命令不变。",
@@ -123,18 +124,18 @@ def _trend(summary: RunSummary) -> Bilingual | None:
 
 
 def next_commands(run: str, data: str | None, kind: str = "rows", *, held_out: int) -> list[str]:
-    """What to type now; `data` is a file of what was held out, `held_out` how many rows were held out, from a file or not."""
-    talk, next_to = f"  imprint chat {run}    talk to it / 与它对话", "next / 接下来:"
+    """The commands to run next; `data` is the file of held-out rows, if any, and `held_out` the number of held-out rows."""
+    chat, header = f"  imprint chat {run}    talk to it / 与它对话", "next / 接下来:"
     if kind == "texts":
         return [
-            next_to,
+            header,
             f"  imprint perplexity {run} --data {data or 'FILE'}    how sure it is of texts, before and after / 困惑度，微调前后对照",
             f"  model.path={run}    in another recipe: teach it to answer / 在另一配方中作底座，再做指令微调",
-            talk,
+            chat,
         ]
     return [
-        next_to,
-        talk,
+        header,
+        chat,
         f"  imprint evaluate {run} --data {data or 'FILE'}    scores on held-out rows / 在留出数据上打分",
         f"  imprint compare {run}{'' if held_out else ' --data FILE'}    before and after, side by side / 微调前后并排对照",
     ]

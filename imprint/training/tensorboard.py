@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written by the thread that logs: what the disk refuses is raised here, where it becomes a sentence.
+"""A sink for TensorBoard that writes its event files in the calling thread, so that a disk error becomes a UserError.
 
 TensorBoard's own writer works in a thread of its own, which prints a traceback when the disk is full.
 """
@@ -18,13 +18,13 @@ from imprint.files import translate_disk_errors
 
 
 class TensorBoard:
-    """A sink of one event file; TensorBoard hides what older files of the folder say of `step` and of later steps."""
+    """Writes one event file; TensorBoard then hides the values of older files in the folder from `step` on."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.folder = folder
         with translate_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            older = sum(1 for _file in folder.iterdir())  # two of one second are read in their order
+            older = sum(1 for _file in folder.iterdir())  # TensorBoard reads the files in the order of their names
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{older:04d}"
             self._file = (folder / name).open("wb")
             self._records = RecordWriter(self._file)
@@ -32,7 +32,7 @@ class TensorBoard:
             self._record(Record(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, event: Event) -> None:
-        """Write the numbers of a step or an evaluation, or the text of a sample or a notice."""
+        """Write the values of a step or an evaluation, or the text of a sampled answer or a notice."""
         with translate_disk_errors(self.folder):
             match event:
                 case Step() | Evaluation():
@@ -48,12 +48,12 @@ class TensorBoard:
             self._file.flush()
 
     def close(self) -> None:
-        """Bring everything to the file."""
+        """Close the file."""
         with translate_disk_errors(self.folder):
             self._file.close()
 
-    def _text(self, step: int, name: str, words: str) -> None:
-        self._record(Record(wall_time=time.time(), step=step, summary=text(name, words)))
+    def _text(self, step: int, name: str, content: str) -> None:
+        self._record(Record(wall_time=time.time(), step=step, summary=text(name, content)))
 
     def _record(self, record: object) -> None:
         self._records.write(record.SerializeToString())  # type: ignore[attr-defined]

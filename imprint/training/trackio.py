@@ -1,4 +1,4 @@
-"""A sink for Trackio, a tracker of experiments that keeps its database on this machine and needs no account."""
+"""A sink for Trackio, an experiment tracker with a database on this machine, without an account."""
 
 import io
 from contextlib import redirect_stdout
@@ -13,7 +13,7 @@ PROJECT = "imprint"
 
 
 def refuse_missing_trackio() -> None:
-    """Raise UserError where the package is not installed."""
+    """Raise UserError if the package is not installed."""
     if find_spec("trackio") is None:
         raise UserError(
             Bilingual(
@@ -25,18 +25,18 @@ def refuse_missing_trackio() -> None:
 
 
 class Trackio:
-    """One run of the project `imprint` in Trackio's own database, named after the run folder; a resumed run goes on with it."""
+    """One run of the project `imprint` in Trackio's database, named after the run folder; a resumed run continues it."""
 
     def __init__(self, name: str, recipe: dict[str, Any]) -> None:
-        import trackio  # half a second, and few runs ask for it
+        import trackio  # takes half a second to import
 
-        with redirect_stdout(io.StringIO()):  # it speaks of uploads, which there are none of
+        with redirect_stdout(io.StringIO()):  # it prints messages about uploads, which do not happen
             self._run = trackio.init(PROJECT, name=name, config=recipe, resume="allow", auto_log_gpu=False, auto_log_cpu=False, embed=False)
         self._text = trackio.Markdown
         say(Bilingual(f"logged to Trackio as {name}: trackio show --project {PROJECT}", f"Trackio 记录名：{name}").line)
 
     def write(self, event: Event) -> None:
-        """Log the numbers of a step or an evaluation, or the text of a sample or a notice."""
+        """Log the values of a step or an evaluation, or the text of a sampled answer or a notice."""
         values: dict[str, object]
         match event:
             case Step() | Evaluation():
@@ -51,7 +51,7 @@ class Trackio:
         self._run.log(values, step=event.step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Finish the run in Trackio's database."""
         import trackio
 
         with redirect_stdout(io.StringIO()):

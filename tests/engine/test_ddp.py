@@ -45,5 +45,5 @@ def test_only_the_main_process_prints(outcomes: dict[str, Outcome]) -> None:
 
 
 def test_each_process_resumes_with_its_own_random_state(outcomes: dict[str, Outcome]) -> None:
-    assert "going on after step 2 of 4" in outcomes["dropped-again"].words
+    assert "resuming after step 2 of 4" in outcomes["dropped-again"].words
     assert outcomes["dropped-again"].losses == outcomes["dropped"].losses

@@ -34,7 +34,7 @@ def test_losses_are_those_of_one_process(name: str, outcomes: dict[str, Outcome]
 def test_a_run_resumes_with_more_and_fewer_processes_and_other_strategies(outcomes: dict[str, Outcome]) -> None:
     by_turns = outcomes["by-turns-zero"]
     assert by_turns.statuses == [0], by_turns.words
-    assert "going on after step 3 of 4" in by_turns.words
+    assert "resuming after step 3 of 4" in by_turns.words
     assert by_turns.norms == pytest.approx(outcomes["alone"].norms, rel=1e-3)
     assert by_turns.losses[-1] == pytest.approx(outcomes["alone"].losses[-1], abs=2e-5)
 

@@ -23,7 +23,7 @@ def test_losses_are_those_of_one_process(outcomes: dict[str, Outcome]) -> None:
 def test_a_run_resumes_with_more_and_fewer_processes(outcomes: dict[str, Outcome]) -> None:
     by_turns = outcomes["by-turns"]
     assert by_turns.statuses == [0], by_turns.words
-    assert "going on after step 2 of 3" in by_turns.words
+    assert "resuming after step 2 of 3" in by_turns.words
     assert by_turns.norms == pytest.approx(outcomes["alone"].norms[:3], rel=1e-3)
 
 
@@ -45,7 +45,7 @@ def test_a_frozen_base_is_not_sharded(outcomes: dict[str, Outcome]) -> None:
 def test_that_is_refused_before_the_base_is_read(knob: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("output: run\nmodel: {path: nowhere}\ndata: {train: rows.jsonl}\ntune: {method: lora}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"offered for tune\.method=full; this is lora"):
+    with pytest.raises(UserError, match=r"needs tune\.method=full; this is lora"):
         train(recipe, [knob])
 
 

@@ -118,7 +118,7 @@ def test_a_killed_process_ends_the_others_with_a_user_error_and_the_run_resumes(
     knobs = [*KNOBS, f"train.steps={step + 4}", f"train.evaluate_every={step + 4}"]
     again, alone = world_runs(tmp_path, [Start("killed", 2, ["engine.processes=2", *knobs]), Start("alone", 1, knobs)])
     assert (again.statuses, alone.statuses) == ([0, 0], [0]), again.words + alone.words
-    assert f"going on after step {step} of {step + 4}" in again.words
+    assert f"resuming after step {step} of {step + 4}" in again.words
     assert again.losses == pytest.approx(alone.losses, abs=2e-4)
 
 

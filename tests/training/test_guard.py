@@ -24,7 +24,7 @@ from tests.logged import evaluation, sample, step
 
 
 def fed(guard: Guard, values: list[float | None], *, first: int = 1, norm: float = 1.0, bad: int = 0) -> Sequence[tuple[int, Decision]]:
-    """What a guard says to losses, with their steps; null is a step that was thrown away, `bad` rows of its four being at fault."""
+    """What a guard says to losses, with their steps; None is a skipped step, of whose four rows `bad` are at fault."""
     found = []
     for number, loss in enumerate(values, first):
         rows = (1, 2, 3, 4) if loss is None else ()

@@ -84,9 +84,9 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
     said = capsys.readouterr().out
     assert len(thrown) == 1
     assert len(thrown[0]["broken_rows"]) == 1
-    assert f"step {thrown[0]['step']}: thrown away, the loss of these rows is not finite: {rows}:{number}\n" in said
+    assert f"step {thrown[0]['step']}: skipped, the loss of these rows is not finite: {rows}:{number}\n" in said
     assert "finished: 6 of 6 steps are done" in said
-    assert "1 of 6 steps were thrown away" in said
+    assert "1 of 6 steps were skipped" in said
     assert not run.rescues.exists()
 
 
@@ -230,9 +230,9 @@ def test_a_state_that_a_rescue_gave_up_is_never_gone_on_from(killed: RunFolder, 
     write_rescue(killed, Rescued(step=4, back_to=2, rate_scale=0.5, reason="the loss rose", rows=(), best_step=3, best_loss=1.0))
     assert train_again(killed) == 0
     said = capsys.readouterr().out
-    assert "going on after step 2 of 6" in said
+    assert "resuming after step 2 of 6" in said
     assert "rescued 1 times so far: the learning rate is 0.5 of the recipe's" in said
     rates = [line["learning_rate"] for line in log_of(killed) if "loss" in line]
     assert rates[2] == pytest.approx(0.05)
     train_again(killed)
-    assert "going on" not in capsys.readouterr().out  # the new states count
+    assert "resuming after" not in capsys.readouterr().out  # the new states count

@@ -70,7 +70,7 @@ def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
     said = capsys.readouterr().out
     assert f"{killed.state(4)}: this saved state is damaged (" in said
     assert "it is now state-000004.damaged, and the run goes on from the one before" in said
-    assert "going on after step 3 of 6" in said
+    assert "resuming after step 3 of 6" in said
     assert log_of(killed) == log_of(whole)
     assert (killed.path / "state-000004.damaged").is_dir()
     assert train_again(killed) == 0
@@ -156,7 +156,7 @@ def test_a_run_may_be_made_longer_but_not_shorter_than_it_is(killed: RunFolder, 
     assert "the learning rate follows the schedule of the new length from here on" in said
     assert len(losses(killed)) == 9
     assert train_again(killed, "train.steps=8") == 2
-    assert "has done 9 steps already. Give at least that many." in capsys.readouterr().err
+    assert "has already done 9 steps. Give at least that many." in capsys.readouterr().err
 
 
 def test_a_recipe_of_an_older_version_lacks_new_knobs_and_is_gone_on_with(killed: RunFolder, whole: RunFolder) -> None:

@@ -122,7 +122,7 @@ def test_a_signal_ends_the_step_in_progress_and_the_next_start_goes_on(
     assert run.states()[0] == run.state(4)
     signals.clear()
     assert main(command) == 0
-    assert "going on after step 4 of 6" in capsys.readouterr().out
+    assert "resuming after step 4 of 6" in capsys.readouterr().out
     assert_same_ending(run, whole, 6)
 
 
@@ -202,7 +202,7 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(
     assert f"finished: 6 of 6 steps are done; {whole.adapter} holds step 6 with evaluation loss" in said
     assert f"imprint chat {whole.path} " in said
     assert f"imprint evaluate {whole.path} --data FILE" in said
-    assert "going on" not in said
+    assert "resuming after" not in said
     assert before == (whole.log.read_bytes(), whole.samples.read_bytes(), (whole.adapter / "prefix.safetensors").read_bytes())
 
 

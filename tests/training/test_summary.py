@@ -47,7 +47,7 @@ def test_without_held_out_rows_nothing_is_claimed() -> None:
 
 
 def test_steps_that_were_thrown_away_are_counted() -> None:
-    assert advice(summary(4.8, 4.0, skipped=3))[-1].english.startswith("3 of 10 steps were thrown away")
+    assert advice(summary(4.8, 4.0, skipped=3))[-1].english.startswith("3 of 10 steps were skipped")
 
 
 def test_a_course_is_read_from_the_log() -> None:
