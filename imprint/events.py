@@ -110,17 +110,17 @@ class Rescued:
 
     event: Literal["rescued"] = "rescued"
     step: int
-    """The step after which the guard stepped in."""
+    """The step after which the guard found the divergence."""
     back_to: int
     """The step whose state the run resumes from; 0 is the start. Events of the steps in between are dropped from the log."""
     rate_scale: float
     """Factor of the recipe's learning rate from there on."""
     reason: str
-    """What was seen."""
+    """Description of what was observed."""
     rows: tuple[str, ...]
-    """Locations of the rows that were learned when it began."""
+    """Locations of the rows at which the divergence began."""
     best_step: int
-    """The step whose weights were kept then, which may be later than `back_to`."""
+    """The step of the best weights at that time, which may be later than `back_to`."""
     best_loss: float | None
     """Evaluation loss of that step."""
 
@@ -153,15 +153,15 @@ def event_fields(event: Event) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != () or name == "rows"}
 
 
-def parse_event(line: object, where: str, event: str | None = None) -> Event:
-    """The event that a line of JSON holds; `where` is file and line, for the message. Raises UserError.
+def parse_event(line: object, location: str, event: str | None = None) -> Event:
+    """The event in a line of JSON; `location` is file and line, for the message. Raises UserError.
 
-    Earlier versions wrote no `event` into log.jsonl: such a line is what its fields say, or the `event` given.
+    Earlier versions wrote no `event` into log.jsonl: then it is the `event` given, or follows from the fields.
     """
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         raise UserError(
             Bilingual(
-                f'{where}: this line has no "step", a whole number. Mend or delete the line, then run again.',
+                f'{location}: this line has no "step", an integer. Correct or delete the line, then run again.',
                 "这一行没有整数 step：请修改或删除该行，再重新运行。",
             )
         )
@@ -173,16 +173,16 @@ def parse_event(line: object, where: str, event: str | None = None) -> Event:
     except ValidationError as error:
         raise UserError(
             Bilingual(
-                f"{where}: this is not what Imprint wrote. Mend or delete the line, then run again.",
+                f"{location}: this is not a line that Imprint wrote. Correct or delete the line, then run again.",
                 "这一行不是 Imprint 写的内容：请修改或删除该行，再重新运行。",
             )
         ) from error
 
 
 def read_events(run: RunFolder) -> list[Event]:
-    """All events of a run in their order; answers that an earlier version kept in samples.jsonl alone are put behind their step.
+    """All events of a run, in order. Answers that an earlier version wrote to samples.jsonl only are inserted after their step.
 
-    Raises UserError for a line that is none.
+    Raises UserError for a line that is not an event.
     """
     events = _read(run.log)
     if any(isinstance(event, SampledAnswer) for event in events):
@@ -194,27 +194,27 @@ def read_events(run: RunFolder) -> list[Event]:
 def values_by_step(events: Iterable[Event], field: str) -> dict[int, float]:
     """One quantity of the events that have it, such as `loss`, `eval_loss` or `memory_gib`, by increasing step.
 
-    None and numbers that are not finite are left out; of a step logged twice the later value counts.
+    None and values that are not finite are left out; if a step was logged twice, the later value is taken.
     """
     values = {event.step: float(value) for event in events if (value := getattr(event, field, None)) is not None}
     return {step: value for step, value in sorted(values.items()) if math.isfinite(value)}
 
 
 def read_rescues(run: RunFolder) -> list[Rescued]:
-    """The rescues of a run, from rescues.jsonl, in their order. Raises UserError for a line that is none."""
+    """The rescues of a run, from rescues.jsonl, in order. Raises UserError for a line that is not an event."""
     return [event for event in _read(run.rescues, event="rescued") if isinstance(event, Rescued)]
 
 
 def write_rescue(run: RunFolder, rescue: Rescued) -> None:
-    """Record a rescue in rescues.jsonl: from now on no start resumes from a state that it gave up."""
+    """Record a rescue in rescues.jsonl; no later start resumes from a state that it discarded."""
     append_jsonl(run.rescues, {name: value for name, value in event_fields(rescue).items() if name != "event"})
 
 
 def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
-    """The events of a run as they are logged, from the first one on; ends with the last event of a finished run.
+    """Yield the events of a run from the first on, as they are logged, until the run is finished.
 
     A resumed or rescued run repeats steps: an event whose step is lower than that of the one before replaces all later steps.
-    Until the run is finished this waits for more, through kills and resumes. Raises UserError for a line that is no event.
+    While the run is not finished, this waits for more events, through kills and resumes. Raises UserError for a line that is not an event.
     """
     tail = _Tail(run.log)
     last: Event | None = None
@@ -222,7 +222,7 @@ def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
     while not isinstance(last, Finished):
         for number, line in tail.new_lines():
             last = parse_event(_json_or_none(line), f"{run.log}:{number}")
-            if not isinstance(last, Rescued) or last not in rescues:  # a replaced log holds earlier ones again
+            if not isinstance(last, Rescued) or last not in rescues:  # a replaced log repeats earlier ones
                 yield last
             if isinstance(last, Rescued):
                 rescues.append(last)
@@ -231,19 +231,19 @@ def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
 
 
 class _Tail:
-    """The lines of a file that grows, and that a resume replaces by a shorter one."""
+    """Reads the new lines of a file that grows, and that a resume may replace by a shorter one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hashes: list[int] = []
-        """Of each line read so far."""
+        """Hashes of the lines read so far."""
         self.offset = 0
-        """Where the next line begins."""
+        """Offset in bytes of the next line."""
         self.last = b""
-        """The last line read: where it is no longer in its place, the file has been replaced."""
+        """The last line read; if the file no longer has it before `offset`, the file was replaced."""
 
     def new_lines(self) -> list[tuple[int, bytes]]:
-        """The complete lines since the last call, each with its number; of a replaced file those that differ from what was read."""
+        """The complete lines since the last call, with their numbers; after a replacement, all from the first that differs."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset - len(self.last))
@@ -272,7 +272,7 @@ def _json_or_none(line: bytes) -> object:
 
 
 def _read(path: Path, event: str | None = None) -> list[Event]:
-    """The events of a file of JSON lines; `event` is what lines without that key are."""
+    """The events in a file of JSON lines; `event` is the kind of lines without that key."""
     return [parse_event(line, f"{path}:{number}", event) for number, line in enumerate(read_jsonl(path), start=1)]
 
 

@@ -1,4 +1,4 @@
-"""The run folder, which commands hand over to each other; only this module knows its file names."""
+"""The run folder, through which commands exchange files; only this module knows their names."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """One line of JSON per logged step."""
+        """The events of the run, one line of JSON each; see `imprint.events`."""
         return self.path / "log.jsonl"
 
     @property

@@ -28,7 +28,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED")
 """Parts of the out-of-memory messages of CUDA, the CPU allocator, the system and cuBLAS."""
 
-STOPPING = Bilingual("stopping after this step; once more stops at once", "本步结束后停止，再按一次立即停止")
+STOPPING = Bilingual("stopping after this step; a second signal stops at once", "本步结束后停止，再按一次立即停止")
 
 
 def choose_device(name: str | None) -> torch.device:

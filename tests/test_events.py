@@ -54,7 +54,7 @@ def test_the_lines_of_earlier_versions_are_read() -> None:
 
 @pytest.mark.parametrize("field", [{"loss": "2.0"}, {"event": "stop"}, {"colour": "red"}, {"loss": True}])
 def test_a_field_that_no_event_has_is_refused_with_its_line(field: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=r"log\.jsonl:8: this is not what Imprint wrote"):
+    with pytest.raises(UserError, match=r"log\.jsonl:8: this is not a line that Imprint wrote"):
         parse_event(event_fields(step(3)) | field, "log.jsonl:8")
 
 

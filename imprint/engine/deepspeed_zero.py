@@ -91,7 +91,7 @@ class DeepSpeedZero:
         """See Strategy; they are NaN, from `discard_scale`."""
         saved, self.any_gradient = self._scaler(), False
         self.engine.step()
-        assert not self.engine.was_step_applied(), "only a loss times `nothing` can be forgotten"
+        assert not self.engine.was_step_applied(), "the gradients of a loss times `discard_scale` must not be applied"
         self._restore_scaler(saved)
 
     def full_state(self, name: str) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ def write_run_report(source: ModelSource) -> None:
         events=read_events(home),
         examples=examples,
         examples_are=kind,
-        fill_texts=tuple(run.rows.fill.values()),
+        fill_texts=tuple(run.data_section.fill.values()),
         forgetting=forgetting,
         recipe=home.config.read_text(encoding="utf-8"),
     )
@@ -140,8 +140,8 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     ]
     write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
     write_json(home.forgetting, forgetting.as_json())
-    filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.rows.fill.values()))
-    messages = forgetting_messages(forgetting, mixed=run.rows.mix_general is not None)
+    filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.data_section.fill.values()))
+    messages = forgetting_messages(forgetting, mixed=run.data_section.mix_general is not None)
     for message in [*([filled.message()] if filled else []), *messages]:
         say(str(message))
     return forgetting

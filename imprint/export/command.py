@@ -176,7 +176,7 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
         lines = [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
     elif method == "prefix":
         lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{written}`"]
-    if prefix := run.rows.source_prefix:
+    if prefix := run.data_section.source_prefix:
         lines.append(f'"{prefix}" is put before every question of this run, but is not in these files: add it yourself / 提问时须自行加上')
     return lines
 

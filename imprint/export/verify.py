@@ -45,7 +45,7 @@ def verification_samples(run: RunConfig, count: int, *, tools: bool = False) -> 
 
 def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]) -> list[list[int]]:
     """Prompt ids, truncated as in the run."""
-    max_length, source_prefix = run.rows.max_source_length, run.rows.source_prefix
+    max_length, source_prefix = run.data_section.max_source_length, run.data_section.source_prefix
     return [
         encode_prompt(template, one.query, one.history, max_source_length=max_length, system=one.system, source_prefix=source_prefix)
         for one in samples

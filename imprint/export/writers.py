@@ -76,7 +76,7 @@ class ExportJob:
         section = self.run.model
         dtype, device = self.proof_dtype or section.dtype, self.device or section.device
         model = load(folder, adapter=adapter, quantize=bits, dtype=dtype, device=device, template=section.template)
-        model.source_prefix = self.run.rows.source_prefix
+        model.source_prefix = self.run.data_section.source_prefix
         return model
 
     def answerer(self, model: Model) -> AnswerFunction:

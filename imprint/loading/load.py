@@ -79,16 +79,16 @@ def load_model(
     the LoRA of a run is merged first, and a run with a prefix is refused. Raises UserError where there is nothing to load.
     """
     run = source.run
-    path, own = _parts_to_load(source, base=base, adapter=adapter)
+    path, adapter_folder = _base_and_adapter(source, base=base, adapter=adapter)
     if run is not None:
         merged = adapter is not None and not base and source.method == "lora"
         quantize = quantize or (None if merged else run.model.quantize)
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
     model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto")
-    if own is not None:
-        model.attach(*load_adapter(own, model.network))
+    if adapter_folder is not None:
+        model.attach(*load_adapter(adapter_folder, model.network))
     if run is not None:
-        model.source_prefix = run.rows.source_prefix
+        model.source_prefix = run.data_section.source_prefix
     return model
 
 
@@ -123,7 +123,7 @@ def open_tokenizer(source: ModelSource) -> Tokenizer:
     return open_template(source).tokenizer
 
 
-def _parts_to_load(source: ModelSource, *, base: bool, adapter: str | Path | None) -> tuple[str | Path, Path | None]:
+def _base_and_adapter(source: ModelSource, *, base: bool, adapter: str | Path | None) -> tuple[str | Path, Path | None]:
     """The base to load, and the adapter to add to it."""
     chosen = None if adapter is None else adapter_path(adapter)
     if source.run is None:
@@ -164,7 +164,7 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> No
         raise UserError(
             Bilingual(
                 f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be a base. Tune it further "
-                f"with tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.",
+                f"with tune.adapter={run.adapter} and the base's adapter_folder model.path, or tune with lora or full first.",
                 "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。",
             )
         )

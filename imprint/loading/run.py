@@ -31,8 +31,8 @@ class RunConfig(Section):
     forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How forgetting is measured.")
 
     @property
-    def rows(self) -> DataSection:
-        """The data section for reading questions: the run's own, or the default for a run on raw text."""
+    def data_section(self) -> DataSection:
+        """The knobs for reading rows: the run's own, or the defaults for a run on raw text."""
         return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
     def with_base_path(self, base_path: Path | None) -> "RunConfig":
@@ -44,4 +44,4 @@ class RunConfig(Section):
 
 def data_knobs(names: Iterable[str], run: RunConfig | None) -> dict[str, Any]:
     """The values of these knobs of `DataSection`: those of the run, or without a run the defaults."""
-    return {name: getattr(run.rows, name) if run else DataSection.model_fields[name].default for name in names}
+    return {name: getattr(run.data_section, name) if run else DataSection.model_fields[name].default for name in names}

@@ -106,10 +106,10 @@ def test_questions_that_cannot_be_read_are_reported_before_the_run(tmp_path: Pat
 def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_are_no_end(run: RunFolder) -> None:
     known = resolve_source(run.path).run
     assert known is not None
-    without = known.model_copy(update={"data": known.rows.model_copy(update={"dev_share": 0.0})})
+    without = known.model_copy(update={"data": known.data_section.model_copy(update={"dev_share": 0.0})})
     samples, held_out = run_samples(without, ForgettingSection(shown_rows=3))
     assert (len(samples), held_out) == (3, False)
-    gone: RunConfig = known.model_copy(update={"data": known.rows.model_copy(update={"train": Path("gone.jsonl")})})
+    gone: RunConfig = known.model_copy(update={"data": known.data_section.model_copy(update={"train": Path("gone.jsonl")})})
     assert run_samples(gone, ForgettingSection()) == ([], False)
 
 
@@ -150,7 +150,7 @@ def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: P
     tiny_run(recipe, "stopped", *knobs, "train.steps=3")
     resumed = tiny_run(recipe, "stopped", *knobs)
     assert losses(resumed) == losses(whole)
-    assert read_recipe(whole.config, [], RunConfig).rows.files[-1] == str(general)
+    assert read_recipe(whole.config, [], RunConfig).data_section.files[-1] == str(general)
     with pytest.raises(UserError, match=rf"{general}: is not what this run began with"):
         general.write_text('{"content": "颜色", "summary": "白色"}\n', encoding="utf-8")
         tiny_run(recipe, "whole", *knobs, "train.steps=9")

@@ -142,7 +142,7 @@ class TestWhatIsWritten:
         run = run.model_copy(
             update={
                 "model": run.model.model_copy(update={"template": "chatglm", "quantize": 8}),
-                "data": run.rows.model_copy(update={"source_prefix": "写广告："}),
+                "data": run.data_section.model_copy(update={"source_prefix": "写广告："}),
             }
         )
 

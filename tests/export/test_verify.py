@@ -44,7 +44,7 @@ def test_the_first_difference_is_shown() -> None:
 
 def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(run: tuple[Path, RunConfig], tmp_path: Path) -> None:
     _path, trained = run
-    gone = trained.model_copy(update={"data": trained.rows.model_copy(update={"train": tmp_path / "gone.jsonl"})})
+    gone = trained.model_copy(update={"data": trained.data_section.model_copy(update={"train": tmp_path / "gone.jsonl"})})
 
     assert verification_samples(trained, 2)[0].query.startswith("类型#")
     assert [one.query for one in verification_samples(gone, 3)] == list(QUESTIONS[:3])
@@ -68,5 +68,5 @@ def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tupl
     (ids,) = encode_prompts(model.template, trained, [Sample("白色" * 200, "", None, location="")])
     (answer,) = greedy_answers(model, trained, ASKED[:1])
 
-    assert len(ids) == trained.rows.max_source_length
+    assert len(ids) == trained.data_section.max_source_length
     assert model.tokenizer.decode(answer.ids) == answer.text

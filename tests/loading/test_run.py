@@ -18,7 +18,7 @@ def test_a_run_names_its_base_and_its_data(run: RunFolder) -> None:
     config = read_recipe(run.config, [], RunConfig)
     assert config.model.path == str(run.path.parent / "base")
     assert config.data.train == run.path.parent / "rows.jsonl"
-    assert config.rows is config.data
+    assert config.data_section is config.data
 
 
 def test_sections_of_another_version_are_not_read(run: RunFolder, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_sections_of_another_version_are_not_read(run: RunFolder, tmp_path: Path
 
 def test_a_run_on_raw_text_reads_questions_by_default(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: {path: embedded}\ndata: {kind: texts, train: books.txt}\n", encoding="utf-8")
-    assert read_recipe(tmp_path / "config.yaml", [], RunConfig).rows == DataSection(train=Path("books.txt"))
+    assert read_recipe(tmp_path / "config.yaml", [], RunConfig).data_section == DataSection(train=Path("books.txt"))
 
 
 def test_the_base_may_have_another_path(run: RunFolder) -> None:
@@ -41,5 +41,5 @@ def test_the_base_may_have_another_path(run: RunFolder) -> None:
 
 def test_data_knobs_are_those_of_the_run_or_a_recipes_defaults(run: RunFolder) -> None:
     config = read_recipe(run.config, [], RunConfig)
-    assert data_knobs(["max_source_length"], config) == {"max_source_length": config.rows.max_source_length}
+    assert data_knobs(["max_source_length"], config) == {"max_source_length": config.data_section.max_source_length}
     assert data_knobs(["prompt_column", "truncation"], None) == {"prompt_column": "content", "truncation": "oldest_first"}

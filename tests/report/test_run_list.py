@@ -87,7 +87,7 @@ def test_a_run_that_cannot_be_read_says_why_and_hides_no_other(tmp_path: Path, c
     (tmp_path / "a" / "log.jsonl").write_text('{"event": "step", "step": 1, "loss": "low"}\n')
     bad, good = listed(tmp_path, capsys)
     assert (bad["state"], good["state"]) == ("unreadable", "stopped")
-    assert "log.jsonl:1: this is not what Imprint wrote" in bad["notice"]
+    assert "log.jsonl:1: this is not a line that Imprint wrote" in bad["notice"]
 
 
 def test_folders_that_are_no_runs_and_links_are_left_out(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_rescue_is_on_record_and_counts_for_every_position_before_it(tmp_path:
     assert apply_rescues(old, [first]) == TrainState(step=40, best_step=50, best_loss=3.2, rescues=1, rate_scale=0.3)
     assert apply_rescues(TrainState(step=10, rescues=2, rate_scale=0.03), [first, second]).best_step == 0
     run.rescues.write_text(json.dumps({"step": 3}) + "\n")
-    with pytest.raises(UserError, match=r"rescues\.jsonl:1: this is not what Imprint wrote"):
+    with pytest.raises(UserError, match=r"rescues\.jsonl:1: this is not a line that Imprint wrote"):
         read_rescues(run)
 
 

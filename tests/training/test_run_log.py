@@ -104,7 +104,7 @@ def test_a_line_without_a_step_is_named_with_its_number(run: RunFolder, bad: str
     write(run, 1, 1)
     with run.log.open("a", encoding="utf-8") as file:
         file.write(f"{bad}\n")
-    with pytest.raises(UserError, match=re.escape(f'{run.log}:3: this line has no "step", a whole number. Mend or delete the line')):
+    with pytest.raises(UserError, match=re.escape(f'{run.log}:3: this line has no "step", an integer. Correct or delete the line')):
         RunLog(run, step=1, steps=8)
 
 
@@ -124,7 +124,7 @@ def test_a_line_that_was_changed_by_hand_is_named_with_its_number(run: RunFolder
         run.log.write_text("".join(line for line in run.log.read_text(encoding="utf-8").splitlines(True) if '"sample"' not in line))
     file = getattr(run, name)
     file.write_text(f"{file.read_text(encoding='utf-8').splitlines()[0]}\n{bad}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=re.escape(f"{file}:2: this is not what Imprint wrote. Mend or delete the line")):
+    with pytest.raises(UserError, match=re.escape(f"{file}:2: this is not a line that Imprint wrote. Correct or delete the line")):
         RunLog(run, step=2, steps=8)
 
 
