@@ -21,7 +21,7 @@ PAINS = (
     "An evaluation takes hours",
     "An empty answer ends the scoring",
     "Answers repeat or never end",
-    "Control tokens moved",
+    "Special tokens moved",
     "Scores cannot be compared",
     "Several GPUs, one is used",
     "DeepSpeed saves fp32, or fills the disk, or saves nothing",
