@@ -1,4 +1,4 @@
-"""What the user is told: messages in both languages, and the exception that carries one."""
+"""Messages to the user in English and Chinese, and the exception that carries one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def join_lines(messages: Sequence[Bilingual]) -> Bilingual:
 
 
 class UserError(Exception):
-    """Something that the user can fix: the message says where, what was found, what is allowed and what to do next."""
+    """An error that the user can fix; the message says where it is, what was found, what is allowed and what to do."""
 
     def __init__(self, message: str | Bilingual) -> None:
         super().__init__(str(message))

@@ -67,7 +67,7 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """A short digest of the sums of all weights, adapter included; equal for equal models, so that their answers can be cached."""
+        """A short digest of the sums of all weights and of the adapter, the key under which answers are cached."""
         digest = hashlib.sha256()
         with self.adapter_off():
             base = self.network.state_dict()
@@ -111,7 +111,7 @@ class Model:
             self._adapter_on = previous
 
     def merge(self, *, dequantize: bool = False) -> None:
-        """Make a LoRA a part of the weights, for good; see `Adapter.merge`. Raises UserError where there is none."""
+        """Merge a LoRA into the weights permanently; see `Adapter.merge`. Raises UserError if there is none."""
         if self.adapter is None or not self.adapter.mergeable:
             raise UserError(
                 Bilingual(

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class JobProgress:
-    """Units done and speed of a job; the speed counts only the work of this process, not that of an earlier one that it resumes."""
+    """Units done and speed of a job; the speed counts only the units done since this process started."""
 
     done: int
     """Units done, including those of earlier processes."""

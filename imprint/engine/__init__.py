@@ -1,1 +1,1 @@
-"""The one door to processes, devices and the optimizer: one process or many, each with all weights or with a share of them."""
+"""Processes, devices and the optimizer: a single process, DDP, FSDP or DeepSpeed ZeRO behind one interface."""

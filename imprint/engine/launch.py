@@ -82,7 +82,7 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its messages speak of agents and attempts
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its messages are about agents and restarts
     with tempfile.TemporaryDirectory(prefix="imprint-") as folder, _child_environment(folder, count):
         config = _launch_config(section, count, folder)
         errors: list[Exception] = []

@@ -1,1 +1,1 @@
-"""From a path to a model: where a base is, what a run says of itself, and what a bundle holds."""
+"""From a path to a model: resolves model folders, runs and bundles, and loads them."""

@@ -164,7 +164,7 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> No
         raise UserError(
             Bilingual(
                 f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be a base. Tune it further "
-                f"with tune.adapter={run.adapter} and the base's adapter_folder model.path, or tune with lora or full first.",
+                f"with tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.",
                 "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。",
             )
         )

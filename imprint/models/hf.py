@@ -300,7 +300,7 @@ class TransformersNetwork(Network):
             raise unusable_error(
                 self.config.model_type,
                 f"its logits over packed rows differ by {difference:.3g} of {largest:.3g} from those with its own attention, so it "
-                "computes more than attention, blocks and head. Use another base.",
+                "computes something else besides attention, blocks and head. Use another base.",
                 f"打包计算的 logits 与原有注意力相差 {difference:.3g}（最大值 {largest:.3g}），说明它还有其他计算：请换用其他底座。",
             )
 

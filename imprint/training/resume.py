@@ -174,7 +174,7 @@ def _find_newest(run: RunFolder, notify: Notify) -> SavedState | None:
             renamed = mark_damaged(folder)
             notify(
                 Bilingual(
-                    f"{folder}: this saved state is damaged ({error}); it is now {renamed.name}, and the run goes on from the one before.",
+                    f"{folder}: this saved state is damaged ({error}); it is now {renamed.name}, and the run resumes from the one before.",
                     f"保存的状态已损坏，已改名为 {renamed.name}；将从更早的状态继续。",
                 )
             )

@@ -1,6 +1,6 @@
 """A sink for TensorBoard that writes its event files in the calling thread, so that a disk error becomes a UserError.
 
-TensorBoard's own writer works in a thread of its own, which prints a traceback when the disk is full.
+TensorBoard's own writer uses another thread, which prints a traceback when the disk is full.
 """
 
 import os

@@ -69,7 +69,7 @@ def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert train_again(killed) == 0
     said = capsys.readouterr().out
     assert f"{killed.state(4)}: this saved state is damaged (" in said
-    assert "it is now state-000004.damaged, and the run goes on from the one before" in said
+    assert "it is now state-000004.damaged, and the run resumes from the one before" in said
     assert "resuming after step 3 of 6" in said
     assert log_of(killed) == log_of(whole)
     assert (killed.path / "state-000004.damaged").is_dir()
