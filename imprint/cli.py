@@ -174,8 +174,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
 
     runs = _add_command(commands, "runs", _runs, Bilingual("list runs: state, step, loss, scores", "列出训练结果及其状态").line)
-    where = Bilingual("look here and below; the working directory if not given", "查找的目录，默认为当前目录").line
-    runs.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help=where)
+    folder_help = Bilingual("search this folder and below; the working directory if not given", "查找的目录，默认为当前目录").line
+    runs.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help=folder_help)
     runs.add_argument("--json", action="store_true", help=Bilingual("for scripts", "供脚本读取").line)
 
     recipe = _add_command(commands, "recipe", _recipe, Bilingual("list all knobs of a recipe", "列出配方的全部选项").line)
@@ -398,7 +398,7 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help=Bilingual("files or folders of rows or raw text, FILE#500 takes 500 rows", "数据或纯文本的文件、目录").line,
     )
     check.add_argument("--dev", type=str, metavar="FILE", help=Bilingual("held-out rows, to find those in both", "留出数据，查找重复").line)
-    check.add_argument("--fix", type=Path, metavar="OUT", help=Bilingual("write what can be mended there", "修好的数据写到这里").line)
+    check.add_argument("--fix", type=Path, metavar="OUT", help=Bilingual("write the repaired rows to this file", "修好的数据写到这里").line)
     show = _add_command(parts, "show", _show, Bilingual("show rows as the tokens that are learned", "显示每行的词元与学习部分").line)
     show.add_argument("file", type=str, metavar="FILE", help=Bilingual("a file or folder of rows or raw text", "数据或纯文本").line)
     show.add_argument("--limit", type=_count, default=3, metavar="N", help=Bilingual("how many rows", "显示几行").line)

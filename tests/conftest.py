@@ -41,14 +41,14 @@ def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     """What came of the short drills, by name; made once for all tests, also where several workers share them."""
     home = tmp_path_factory.getbasetemp()
     home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
-    told = home / "drilled.json"
+    result_file = home / "drilled.json"
     with FileLock(home / "drilled.lock"):
-        if not told.is_file():
+        if not result_file.is_file():
             command = [sys.executable, "-m", "tests.drills", "short", str(home / "drills")]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            told.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
-    return dict(json.loads(told.read_text(encoding="utf-8")))
+            result_file.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+    return dict(json.loads(result_file.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -123,8 +123,8 @@ def ending_of(run: RunFolder) -> Ending:
             else:
                 files[f"{folder.name}/{file.name}"] = file.read_bytes().hex()
     others = [entry.name for entry in run.path.iterdir() if entry.name.startswith(".")]
-    told = {"samples": read_jsonl(run.samples), "rescues": read_jsonl(run.rescues)}
-    return {"log": log, **told, "files": files, "leftovers": others}
+    logs = {"samples": read_jsonl(run.samples), "rescues": read_jsonl(run.rescues)}
+    return {"log": log, **logs, "files": files, "leftovers": others}
 
 
 def halves(run: RunFolder) -> list[str]:

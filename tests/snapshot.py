@@ -122,12 +122,12 @@ def write(folder: Path, tree: Path, *, keep: bool) -> None:
         file.parent.mkdir(exist_ok=True)
         words = [word.replace("TREE", str(tree)) for word in shlex.split(line)]
         status = forked(lambda words=words: run_module(words), work, file, lines)  # type: ignore[misc]
-        out, err = (masked(told(file.with_suffix(ending))) for ending in (".out", ".err"))
+        out, err = (masked(text_of(file.with_suffix(ending))) for ending in (".out", ".err"))
         file.write_text(f"$ imprint {line}\nexit {status}\n--- out\n{out}--- err\n{err}", encoding="utf-8")
         for ending in (".out", ".err"):
             file.with_suffix(ending).unlink()
     status = forked(lambda: from_python(Path("python")), work, folder / "console" / "python.txt", "")
-    assert status == 0, told(folder / "console" / "python.err")
+    assert status == 0, text_of(folder / "console" / "python.err")
     for path in sorted(work.rglob("*")):
         name = path.relative_to(work)
         if path.is_file() and name.parts[0] not in ("bases", "cache"):
@@ -250,7 +250,7 @@ def from_python(place: Path) -> None:
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, place / "tensors.safetensors")
 
 
-def told(file: Path) -> str:
+def text_of(file: Path) -> str:
     """What a command said, without the lines that a slow machine has more of."""
     text = file.read_text(encoding="utf-8", errors="replace")
     kept = []

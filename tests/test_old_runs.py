@@ -100,9 +100,9 @@ def test_a_finished_run_is_read_by_every_command(
     expected = answers_of(run / "evaluations" / "train")
     assert typed(monkeypatch, "evaluate", f"finished/{method}", "--data", "train.jsonl", "output=again") == 0
     assert answers_of(old / "again") == expected
-    told = json.loads((run / "evaluations" / "train" / "scores.json").read_text(encoding="utf-8"))
+    expected_scores = json.loads((run / "evaluations" / "train" / "scores.json").read_text(encoding="utf-8"))
     found = json.loads((old / "again" / "scores.json").read_text(encoding="utf-8"))
-    assert found.keys() == told.keys()
+    assert found.keys() == expected_scores.keys()
 
     capsys.readouterr()
     assert typed(monkeypatch, "chat", f"finished/{method}", "temperature=0", lines=questions()[:1]) == 0
@@ -116,14 +116,14 @@ def test_a_finished_run_is_read_by_every_command(
 
 def test_what_was_forgotten_is_what_that_commit_found(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = old / "finished" / "prefix" / "forgetting.json"
-    told = json.loads(file.read_text(encoding="utf-8"))
+    expected = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     assert typed(monkeypatch, "forgetting", "finished/prefix") == 0
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert found.keys() == told.keys()
-    assert [found[name] for name in ("counted", "asked", "kept")] == [told[name] for name in ("counted", "asked", "kept")]
-    numbers = [name for name, value in told.items() if isinstance(value, float) and name != "seconds"]
-    assert [found[name] for name in numbers] == pytest.approx([told[name] for name in numbers], rel=ROUNDING)
+    assert found.keys() == expected.keys()
+    assert [found[name] for name in ("counted", "asked", "kept")] == [expected[name] for name in ("counted", "asked", "kept")]
+    numbers = [name for name, value in expected.items() if isinstance(value, float) and name != "seconds"]
+    assert [found[name] for name in numbers] == pytest.approx([expected[name] for name in numbers], rel=ROUNDING)
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
         assert (tmp_path / "runs/demo" / name).is_file()
     assert "runs/demo/compare.html" in said
 
-    told = json.loads((tmp_path / "runs/identity/forgetting.json").read_text(encoding="utf-8"))
-    assert told["kept_share"] >= 0.9
+    result = json.loads((tmp_path / "runs/identity/forgetting.json").read_text(encoding="utf-8"))
+    assert result["kept_share"] >= 0.9
     rows = [json.loads(line) for line in (tmp_path / "runs/identity/before-after.jsonl").read_text(encoding="utf-8").splitlines()]
     new = [("小墨" in row[who] and "青竹工坊" in row[who]) for who in ("base", "tuned") for row in rows]
     assert sum(new[: len(rows)]) == 0
@@ -125,13 +125,13 @@ def test_tuning_on_conversations_leaves_its_files_too(repo: Path, tmp_path: Path
 def test_all_weights_by_deepspeed_and_their_evaluation_leave_every_file_that_the_readme_names(repo: Path, tmp_path: Path) -> None:
     project = old_project(tmp_path / "project")
     more = ["--max_predict_samples", "2", "--do_predict", "--max_target_length", "12"]
-    told = bash(project, repo / "scripts" / "ds_train_finetune.sh", *SHORT, *more)
-    assert "predict_bleu-4" in told
+    result = bash(project, repo / "scripts" / "ds_train_finetune.sh", *SHORT, *more)
+    assert "predict_bleu-4" in result
     folder = project / "output" / "adgen-chatglm-6b-ft-1e-4"
     saved = tensors(folder / "checkpoint-4")
     assert "lm_head.weight" in saved
     assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
-    assert not {"deepspeed", "fp16"} & {line.partition(":")[0].removeprefix("--") for line in told.splitlines()}
+    assert not {"deepspeed", "fp16"} & {line.partition(":")[0].removeprefix("--") for line in result.splitlines()}
     bash(project, repo / "scripts" / "evaluate_finetune.sh", "--no_cuda", "--max_target_length", "12", STEP="4")
     assert_evaluated(folder)
 

@@ -131,7 +131,7 @@ def _extra_key(path: str, section: type[Section], schema: type[Section]) -> Bili
     if choice:
         names = list(section.model_fields)
         return Bilingual(
-            f"is there with {choice} only; allowed here: {', '.join(names)}", f"仅在 {choice} 时可用；此处可用：{'、'.join(names)}"
+            f"exists only with {choice}; allowed here: {', '.join(names)}", f"仅在 {choice} 时可用；此处可用：{'、'.join(names)}"
         )
     return unknown_key(
         key, list(section.model_fields), [knob.path for knob in knobs if knob.path.endswith(f".{key}") and knob.path != path]

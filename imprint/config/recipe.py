@@ -45,7 +45,7 @@ def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S],
         name = source or "overrides"
         raise UserError(
             Bilingual(
-                f"{name}: cannot be a recipe: a value holds itself, or is nested too deeply.",
+                f"{name}: cannot be a recipe: a value contains itself, or is nested too deeply.",
                 f"{name}：不能作为配方：有的值包含自身，或嵌套过深。",
             )
         ) from error

@@ -14,7 +14,7 @@ __all__ = ["DefaultTag", "Field", "MayChange", "Section", "default_tag", "may_ch
 
 
 NUL_CHARACTER = Bilingual(
-    "holds a NUL character, which no file name and no text of a recipe may hold; take it out",
+    "holds a NUL character, which is allowed in no file name and no text of a recipe; remove it",
     "含有 NUL 字符，文件名和配方的文本中都不允许；请去掉",
 )
 

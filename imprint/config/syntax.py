@@ -44,7 +44,7 @@ class Loader(yaml.SafeLoader):
         seen = set()
         for key in [key for key, _value in node.value if isinstance(key, yaml.ScalarNode)] if isinstance(node, yaml.MappingNode) else ():
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+                raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -17,7 +17,7 @@ from imprint.runs import RunFolder
 from imprint.terminal import table_lines
 
 MAX_DEPTH = 6
-"""How many folders deep runs are looked for."""
+"""Depth in folders to which runs are searched."""
 RunState = Literal["running", "finished", "stopped", "unreadable"]
 STATE_NAMES: Mapping[RunState, Bilingual] = {
     "running": Bilingual("running", "训练中"),
@@ -89,16 +89,16 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
-    """The run folders in a folder and below it, by name; links are not followed, hidden folders and those inside of runs are left out."""
+    """The run folders in a folder and below it, by name; links are not followed, hidden folders and folders inside runs are skipped."""
     for path, folders, files in os.walk(folder):
-        here = Path(path)
-        run = RunFolder(here)
+        current = Path(path)
+        run = RunFolder(current)
         if run.config.name in files and (run.log.name in files or run.states()):
             folders.clear()
             yield run
             continue
-        deep = len(here.relative_to(folder).parts) >= MAX_DEPTH
-        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
+        is_deepest = len(current.relative_to(folder).parts) >= MAX_DEPTH
+        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith("."))
 
 
 def describe_run(run: RunFolder) -> RunEntry:

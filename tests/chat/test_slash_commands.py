@@ -53,10 +53,10 @@ def test_undo_says_what_was_taken_back() -> None:
 
 def test_the_system_text_is_shown_set_in_several_lines_and_taken_away() -> None:
     assert run("/system", START).message.startswith("no system text; /system TEXT sets one")
-    told = run("/system 你是诗人。\n只写诗。", START).conversation
-    assert told.system == "你是诗人。\n只写诗。"
-    assert run("/system", told).message == "你是诗人。\n只写诗。"
-    assert run("/system off", told).conversation.system is None
+    with_system = run("/system 你是诗人。\n只写诗。", START).conversation
+    assert with_system.system == "你是诗人。\n只写诗。"
+    assert run("/system", with_system).message == "你是诗人。\n只写诗。"
+    assert run("/system off", with_system).conversation.system is None
 
 
 def test_the_adapter_is_shown_and_switched_by_either_name() -> None:
@@ -77,7 +77,7 @@ def test_settings_are_listed_shown_and_set() -> None:
     assert [line.split()[:2] for line in run("/set", START).message.splitlines()] == [
         [name, value] for name, value in zip(names, ["0.95", "0.7", "null", "null"], strict=True)
     ]
-    assert run("/set seed", START).message.startswith("seed        null    Makes answers repeatable")
+    assert run("/set seed", START).message.startswith("seed        null    Seed of sampling")
     for typed in ("/set temperature 0.7", "/set temperature=0.7", "/set temperature = 0.7"):
         outcome = run(typed, START)
         assert outcome.conversation.settings.temperature == 0.7

@@ -105,10 +105,10 @@ def test_where_no_row_is_left_nothing_is_written(tmp_path: Path) -> None:
 
 def test_the_result_of_a_fix_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fix(tmp_path, *SOUND, *REPAIRABLE, *UNREPAIRABLE, SOUND[1], dev=[SOUND[5]])
-    told = capsys.readouterr().out
-    assert f"{tmp_path / 'out.jsonl'}: {len(SOUND) - 1 + len(REPAIRABLE)} rows / 写入" in told
-    assert "4 cannot be fixed, 1 repeated, 1 held out" in told or "4 cannot be fixed, 1 held out, 1 repeated" in told
-    assert all(f"{REPAIRS[name]} in 1" in told for name in ("garbled", "tokens", "blanks", "columns", "numbers", "json"))
+    printed = capsys.readouterr().out
+    assert f"{tmp_path / 'out.jsonl'}: {len(SOUND) - 1 + len(REPAIRABLE)} rows / 写入" in printed
+    assert "4 cannot be fixed, 1 repeated, 1 held out" in printed or "4 cannot be fixed, 1 held out, 1 repeated" in printed
+    assert all(f"{REPAIRS[name]} in 1" in printed for name in ("garbled", "tokens", "blanks", "columns", "numbers", "json"))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out"])

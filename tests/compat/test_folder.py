@@ -39,16 +39,16 @@ def untimed(value: object) -> object:
 def content(folder: Path) -> dict[str, object]:
     """Everything that the original wrote too, without times."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and "evaluations" not in file.parts]
-    told: dict[str, object] = {}
+    contents: dict[str, object] = {}
     for file in files:
         name = file.relative_to(folder).as_posix()
         if file.suffix == ".json" and "state-" not in name and "adapter" not in name:
-            told[name] = untimed(said(file))
+            contents[name] = untimed(said(file))
         elif name.endswith("pytorch_model.bin"):
-            told[name] = {key: tensor.tolist() for key, tensor in torch.load(file, weights_only=True).items()}
+            contents[name] = {key: tensor.tolist() for key, tensor in torch.load(file, weights_only=True).items()}
         elif file.suffix in {".txt", ".yaml"}:
-            told[name] = file.read_text(encoding="utf-8")
-    return told
+            contents[name] = file.read_text(encoding="utf-8")
+    return contents
 
 
 KILLS = [

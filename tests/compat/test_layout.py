@@ -49,8 +49,8 @@ def test_a_step_that_was_thrown_away_is_no_part_of_the_mean() -> None:
 
 
 def test_evaluation_losses_stand_in_the_history_but_for_that_before_the_first_step() -> None:
-    told = [evaluation(0, 9.0), *lines(1.0, 2.0), evaluation(2, 1.5)]
-    assert trainer_state(told, PACE, step=2, next_rate=0.5)["log_history"][-1] == {"epoch": 0.8, "eval_loss": 1.5, "step": 2}
+    log = [evaluation(0, 9.0), *lines(1.0, 2.0), evaluation(2, 1.5)]
+    assert trainer_state(log, PACE, step=2, next_rate=0.5)["log_history"][-1] == {"epoch": 0.8, "eval_loss": 1.5, "step": 2}
 
 
 def test_the_figures_of_training_have_the_originals_names() -> None:

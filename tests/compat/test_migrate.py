@@ -46,11 +46,11 @@ def test_the_recipe_is_printed_with_a_sentence_for_each_flag_without_a_counterpa
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     migrate_command(script(tmp_path, *training(project, "x", *PREFIX, "--overwrite_cache", "--overwrite_output_dir")), None)
-    told = capsys.readouterr().out
-    assert "# --overwrite_cache: rows are read each time" in told
-    assert "# --logging_steps: log.jsonl has every step" in told
-    assert "# --overwrite_output_dir: a stopped run resumes" in told
-    (tmp_path / "recipe.yaml").write_text(told, encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert "# --overwrite_cache: rows are read each time" in printed
+    assert "# --logging_steps: log.jsonl has every step" in printed
+    assert "# --overwrite_output_dir: a stopped run resumes" in printed
+    (tmp_path / "recipe.yaml").write_text(printed, encoding="utf-8")
     assert read_recipe(tmp_path / "recipe.yaml", [], Recipe).train.steps == 4
 
 
@@ -70,9 +70,9 @@ def test_a_json_file_of_arguments_is_read_too(tmp_path: Path, capsys: pytest.Cap
     given = {"do_train": True, "train_file": "a.json", "prompt_column": "p", "response_column": "r"}
     file.write_text(json.dumps({**given, "model_name_or_path": "THUDM/chatglm-6b", "output_dir": "out", "pre_seq_len": 128}))
     migrate_command(file, None)
-    told = capsys.readouterr().out
-    assert "path: THUDM/chatglm-6b" in told
-    assert "length: 128" in told
+    printed = capsys.readouterr().out
+    assert "path: THUDM/chatglm-6b" in printed
+    assert "length: 128" in printed
 
 
 def test_every_script_of_ours_is_one_that_can_be_migrated(

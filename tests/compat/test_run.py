@@ -195,15 +195,15 @@ def answers_of(file: Path) -> list[dict[str, str]]:
 
 def test_the_flags_are_listed_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     run_original([])
-    told = capsys.readouterr().out
-    assert all(name in told for name in OriginalFlags.model_fields)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in OriginalFlags.model_fields)
 
 
 def test_a_retired_flag_is_answered_on_the_screen(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_original(["--", *training(project, "told", *PREFIX, "--fsdp", "full_shard", "--overwrite_cache")])
-    told = capsys.readouterr().out
-    assert "--fsdp: in a recipe it is engine.fsdp=true" in told
-    assert "--overwrite_cache: rows are read each time" in told
+    printed = capsys.readouterr().out
+    assert "--fsdp: in a recipe it is engine.fsdp=true" in printed
+    assert "--overwrite_cache: rows are read each time" in printed
 
 
 # It computes what the original computed

@@ -66,7 +66,7 @@ def test_a_knob_of_another_choice_says_with_which_it_is_there() -> None:
     (problem,) = explain_errors(error.value.errors(), Chosen)
     assert problem == Problem(
         "tune.rank",
-        Bilingual("is there with tune.method=lora only; allowed here: method", "仅在 tune.method=lora 时可用；此处可用：method"),
+        Bilingual("exists only with tune.method=lora; allowed here: method", "仅在 tune.method=lora 时可用；此处可用：method"),
     )
 
 

@@ -157,9 +157,9 @@ def test_a_value_of_the_wrong_kind_is_shown(recipe: Path, text: str, sentence: s
         ("data.path=1", 'override data.path=1: data holds "a", not a section; set it as a whole: data=...'),
         ("tune={method", "override tune={method:1:8: this is not valid YAML: expected ',' or '}', but got '<stream end>'."),
         ("train=" + "[" * 600, f"override train={'[' * 74}...: this is nested too deeply for a recipe."),
-        ("train={a: &a [*a]}", "recipe.yaml: cannot be a recipe: a value holds itself, or is nested too deeply."),
-        ("note=a\0b", "override note=a\0b: holds a NUL character, which no file name and no text of a recipe may hold; take it out"),
-        ("data=a\0b", "override data=a\0b: holds a NUL character, which no file name and no text of a recipe may hold; take it out"),
+        ("train={a: &a [*a]}", "recipe.yaml: cannot be a recipe: a value contains itself, or is nested too deeply."),
+        ("note=a\0b", "override note=a\0b: holds a NUL character, which is allowed in no file name and no text of a recipe; remove it"),
+        ("data=a\0b", "override data=a\0b: holds a NUL character, which is allowed in no file name and no text of a recipe; remove it"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, sentence: str) -> None:
@@ -170,10 +170,10 @@ def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, se
     ("text", "sentence"),
     [
         ("data: a\ntrain: [1\n", "recipe.yaml:3:1: this is not valid YAML: expected ',' or ']', but got '<stream end>'."),
-        ("data: a\ndata: b\n", "recipe.yaml:2:1: this is not valid YAML: the key 'data' is there twice."),
+        ("data: a\ndata: b\n", "recipe.yaml:2:1: this is not valid YAML: the key 'data' occurs twice."),
         ("- data\n", 'recipe.yaml: must hold `key: value` lines, got ["data"]'),
         ("data: \x00", "recipe.yaml: this is not valid YAML: unacceptable character"),
-        ("data: &a [*a]\n", "recipe.yaml: cannot be a recipe: a value holds itself, or is nested too deeply."),
+        ("data: &a [*a]\n", "recipe.yaml: cannot be a recipe: a value contains itself, or is nested too deeply."),
         ("data: " + "[" * 300 + "]" * 300, "recipe.yaml: is nested too deeply for a recipe"),
     ],
 )
@@ -208,8 +208,8 @@ def test_what_was_dumped_reads_back_equal(recipe: Path, note: str) -> None:
 
 
 def test_a_knob_of_another_section_is_told_where_it_is(recipe: Path) -> None:
-    (told,) = complaint(recipe, "data: a", "batch_size=4")
-    assert told.startswith("override batch_size=4: is unknown; did you mean train.batch_size? allowed here: data, tune,")
+    (message,) = complaint(recipe, "data: a", "batch_size=4")
+    assert message.startswith("override batch_size=4: is unknown; did you mean train.batch_size? allowed here: data, tune,")
 
 
 def test_overrides_alone_make_a_section_and_are_told_when_wrong() -> None:

@@ -39,7 +39,7 @@ def test_keys_keep_their_order_and_chinese_stays_readable() -> None:
     ("text", "sentence"),
     [
         ("a: [1\n", r"here:2:1: this is not valid YAML: expected ',' or '\]'"),
-        ("a:\n  b: 1\n  b: 2", "here:3:3: this is not valid YAML: the key 'b' is there twice"),
+        ("a:\n  b: 1\n  b: 2", "here:3:3: this is not valid YAML: the key 'b' occurs twice"),
         ("a: !!python/object:os.system x", "here:1:4: this is not valid YAML: could not determine a constructor"),
         ("a: \x00", "here: this is not valid YAML: unacceptable character"),
         ("? [a, b]\n: 1", "here:1:3: this is not valid YAML: found unhashable key"),

@@ -50,9 +50,9 @@ def test_a_text_is_put_in_as_it_is() -> None:
 
 def test_placeholders_without_a_text_are_reported_together_with_their_locations() -> None:
     rows = [sample("?", "{author}", f"rows.jsonl:{line}") for line in range(1, 9)] + [sample("{firm}", "x", "rows.jsonl:9")]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         fill_placeholders(rows, {"name": "小墨"})
-    author, firm, _, chinese = str(told.value).splitlines()
+    author, firm, _, chinese = str(caught.value).splitlines()
     assert author.startswith(
         "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 3 more: holds {author}, and data.fill"
     )

@@ -140,5 +140,5 @@ def test_a_recipe_that_names_no_kind_reads_rows(tmp_path: Path) -> None:
     assert isinstance(read_recipe(path, ["data={kind: texts, train: x}"], Recipe).data, TextsSection)
     with pytest.raises(UserError, match=r"data\.kind=poems: must be one of rows, texts, got"):
         read_recipe(path, ["data.kind=poems"], Recipe)
-    with pytest.raises(UserError, match=r"data\.length=3: is there with data\.kind=texts only"):
+    with pytest.raises(UserError, match=r"data\.length=3: exists only with data\.kind=texts"):
         read_recipe(path, ["data.length=3"], Recipe)

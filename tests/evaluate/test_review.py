@@ -41,11 +41,11 @@ def test_a_run_ends_with_what_it_has_taken_from_its_base(run: RunFolder) -> None
 def test_the_command_measures_an_old_run_again_and_shows_what_was_lost(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     before = run.forgetting.read_text(encoding="utf-8")
     forgetting_command(run.path, ["limit=2"])
-    told = capsys.readouterr().out
-    assert "asking base and tuned model: 8/8" in told  # two questions and two own rows, twice
-    assert "KL divergence" in told
-    assert "遗忘评估" in told
-    assert f"written to {run.forgetting}" in told
+    printed = capsys.readouterr().out
+    assert "asking base and tuned model: 8/8" in printed  # two questions and two own rows, twice
+    assert "KL divergence" in printed
+    assert "遗忘评估" in printed
+    assert f"written to {run.forgetting}" in printed
     assert len(json.loads(run.forgetting.read_text(encoding="utf-8"))["rows"]) == 2
     forgetting_command(run.path, [])
     again, first = json.loads(run.forgetting.read_text(encoding="utf-8")), json.loads(before)

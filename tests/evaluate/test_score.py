@@ -166,10 +166,10 @@ def test_translations_labels_and_exact_answers_stand_beside_texts(tmp_path: Path
     assert found["labels"]["accuracy"]["value"] == found["exact"]["exact"]["value"] == 50
     assert found["labels"]["confusion"] == [[1, 0, 1], [1, 1, 0]]
     assert "tok:zh" in found["sacrebleu-zh"]["signatures"]["bleu"]
-    told = capsys.readouterr().out
-    lines = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+    printed = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert len(lines["rouge-1"]) == len(lines["accuracy"]) == 1
-    assert "labels: macro-f1: mean of the labels' F1" in told
+    assert "labels: macro-f1: mean of the labels' F1" in printed
 
 
 def test_references_of_one_label_are_no_classification(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,23 +40,23 @@ def write_abilities(folder: Path) -> None:
 
 def probe_rows() -> Iterator[Row]:
     """Small talk, held-out sums, and facts of the town, each with all accepted answers; none about the toy model's identity."""
-    rng, asked = Rng(SEED_STRIDE * 11), set[str]()
+    rng, questions = Rng(SEED_STRIDE * 11), set[str]()
     for kind in ("talk", "sum", "fact"):
-        for query, answers in islice(_without_repeats(_draw(kind, rng, held_out=True), asked), PROBES_PER_KIND):
+        for query, answers in islice(_without_repeats(_draw(kind, rng, held_out=True), questions), PROBES_PER_KIND):
             yield {"question": query, "answer": list(answers), "kind": kind}
 
 
 def general_rows() -> Iterator[Row]:
     """Rows of the probes' kinds, without the probes' questions and without the facts that they ask for."""
     probed = list(probe_rows())
-    asked = {str(row["question"]) for row in probed}
+    questions = {str(row["question"]) for row in probed}
     facts = {str(row["answer"][0]) for row in probed if row["kind"] == "fact"}
     rng = Rng(SEED_STRIDE * 13)
     streams = {kind: _draw(kind, rng, held_out=False) for kind in set(GENERAL_KINDS)}
     number = 0
     while number < GENERAL_ROWS:
         query, answers = next(streams[rng.pick(GENERAL_KINDS)])
-        if query not in asked and answers[0] not in facts and not is_about_identity(query, *answers):
+        if query not in questions and answers[0] not in facts and not is_about_identity(query, *answers):
             number += 1
             yield {"question": query, "answer": rng.pick(answers)}
 
@@ -87,9 +87,9 @@ def _draw(kind: str, rng: Rng, *, held_out: bool) -> Iterator[tuple[str, tuple[s
             yield rng.pick(topic.questions), topic.answers
 
 
-def _without_repeats(drawn: Iterator[tuple[str, tuple[str, ...]]], asked: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Those whose question was not asked before and that are not about the toy model's identity."""
+def _without_repeats(drawn: Iterator[tuple[str, tuple[str, ...]]], questions: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Those whose question was not questions before and that are not about the toy model's identity."""
     for query, answers in drawn:
-        if query not in asked and not is_about_identity(query, *answers):
-            asked.add(query)
+        if query not in questions and not is_about_identity(query, *answers):
+            questions.add(query)
             yield query, answers

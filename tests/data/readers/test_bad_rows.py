@@ -38,6 +38,6 @@ def test_one_bad_row_is_reported_alone_and_many_are_listed_and_counted() -> None
             problems.raise_if_any(Bilingual("Fix {}.", "请修正。"))
         if line == 1:
             assert str(error.value) == "a.jsonl:1: is bad. Fix this row.\n请修正。"
-    told = str(error.value).splitlines()
-    assert (told[0], told[-3:-1]) == ("a.jsonl: 12 of 17 rows are bad. Fix them.", ["a.jsonl:10: is bad.", "and 2 more."])
-    assert told[-1] == "12 行有问题。请修正。"
+    lines = str(error.value).splitlines()
+    assert (lines[0], lines[-3:-1]) == ("a.jsonl: 12 of 17 rows are bad. Fix them.", ["a.jsonl:10: is bad.", "and 2 more."])
+    assert lines[-1] == "12 行有问题。请修正。"

@@ -9,7 +9,7 @@ from imprint.data.readers.documents import DocumentPart, describe_file_count, li
 from imprint.messages import UserError
 
 
-def told(source: Path, *, column: str | None = None, blank_lines: bool = False) -> list[tuple[str, str]]:
+def documents(source: Path, *, column: str | None = None, blank_lines: bool = False) -> list[tuple[str, str]]:
     """The (place behind the folder, text or complaint) of each passage."""
     found = read_document_parts(source, column=column, blank_lines=blank_lines)
     return [(place.rpartition("/")[2], what.text if isinstance(what, DocumentPart) else str(what)) for place, what in found]
@@ -17,18 +17,18 @@ def told(source: Path, *, column: str | None = None, blank_lines: bool = False) 
 
 def test_a_plain_file_is_one_document_without_the_blank_lines_around_it(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\r\n\n第一行\r\n\r\n  第二行\n\n".encode())
-    assert told(tmp_path / "a.txt") == [("a.txt:3", "第一行\n\n  第二行")]
+    assert documents(tmp_path / "a.txt") == [("a.txt:3", "第一行\n\n  第二行")]
 
 
 def test_blank_lines_part_documents_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n一\n二\n \n\n三\n\n", encoding="utf-8")
-    assert told(tmp_path / "a.txt", blank_lines=True) == [("a.txt:2", "一\n二"), ("a.txt:6", "三")]
+    assert documents(tmp_path / "a.txt", blank_lines=True) == [("a.txt:2", "一\n二"), ("a.txt:6", "三")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
 def test_the_encoding_of_a_plain_file_is_found(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_text("纸鸢镇的窑火\n烧了三百年。", encoding=encoding)
-    assert told(tmp_path / "a.txt") == [("a.txt:1", "纸鸢镇的窑火\n烧了三百年。")]
+    assert documents(tmp_path / "a.txt") == [("a.txt:1", "纸鸢镇的窑火\n烧了三百年。")]
 
 
 def test_a_folder_is_read_file_by_file_whatever_their_formats(tmp_path: Path) -> None:
@@ -37,21 +37,21 @@ def test_a_folder_is_read_file_by_file_whatever_their_formats(tmp_path: Path) ->
     (tmp_path / "c.csv").write_text("id,正文\n1,丙\n", encoding="gb18030")
     (tmp_path / "README.md").write_text("no data", encoding="utf-8")
     assert describe_file_count(tmp_path) == "3 files (not read: README.md)"
-    assert told(tmp_path) == [("a.jsonl:1", "甲"), ("a.jsonl:2", "甲二"), ("b.txt:1", "乙"), ("c.csv:2", "丙")]
+    assert documents(tmp_path) == [("a.jsonl:1", "甲"), ("a.jsonl:2", "甲二"), ("b.txt:1", "乙"), ("c.csv:2", "丙")]
 
 
 def test_a_column_of_parquet_is_read(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"page": ["甲", "乙"]}), tmp_path / "a.parquet")
-    assert told(tmp_path / "a.parquet", column="page") == [("a.parquet:1", "甲"), ("a.parquet:2", "乙")]
+    assert documents(tmp_path / "a.parquet", column="page") == [("a.parquet:1", "甲"), ("a.parquet:2", "乙")]
 
 
 def test_what_is_no_text_is_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = [{"text": "好"}, {"text": 3}, {"text": " "}, {"title": "x"}, {"text": "好\ud83d"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "b.txt").write_bytes("这一行是好的文字。\n".encode() * 9 + b"\xff\n")
-    assert told(tmp_path)[:6] == [
+    assert documents(tmp_path)[:6] == [
         ("a.jsonl:1", "好"),
         ("a.jsonl:2", '"text" must be a text, got a number (3).'),
         ("a.jsonl:3", '"text" must not be empty, got a string (" ").'),
@@ -63,7 +63,7 @@ def test_what_is_no_text_is_reported_and_the_rest_is_read(tmp_path: Path) -> Non
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "好"}\n', encoding="utf-8")
-    assert told(tmp_path / "a.jsonl", column="body") == [
+    assert documents(tmp_path / "a.jsonl", column="body") == [
         ("a.jsonl:1", 'has no column "body"; its columns are "text". Set text_column=... to the column of the text.')
     ]
 
@@ -88,7 +88,7 @@ def test_a_long_document_comes_in_passages_that_make_up_the_whole(tmp_path: Path
 def test_no_blank_line_is_lost_where_passages_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
     monkeypatch.setattr(reading, "MAX_PART", longest)
     (tmp_path / "a.txt").write_text("甲乙\n\n丙\n\n\n丁\n\n", encoding="utf-8")
-    assert "".join(text for _location, text in told(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
+    assert "".join(text for _location, text in documents(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
 
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:

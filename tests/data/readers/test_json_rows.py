@@ -41,10 +41,13 @@ def test_commas_too_many_and_comments_are_reported_in_words_that_help(file: Path
     *good, (line, bad) = array_rows(file, detect_encoding(file))
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
     assert (line, str(bad)) == (3, "there is a trailing comma before the `]` of the array. Delete it.")
-    for text, told in (('[{"a": 1,}]', "a comma too many at column"), ('[{"a": 1, // one\n}]', "a comment, which JSON does not know, at")):
+    for text, reason in (
+        ('[{"a": 1,}]', "a comma too many at column"),
+        ('[{"a": 1, // one\n}]', "a comment, which JSON does not know, at"),
+    ):
         file.write_text(text)
         ((_line, bad),) = array_rows(file, detect_encoding(file))
-        assert told in str(bad)
+        assert reason in str(bad)
 
 
 def test_an_array_that_was_cut_off_gives_the_rows_before_and_says_so(file: Path) -> None:

@@ -10,11 +10,11 @@ def test_every_glaze_has_every_field_and_a_name_of_its_own() -> None:
 
 def test_no_field_tells_another_so_that_only_reading_helps() -> None:
     glazes = read_craft().glazes
-    for told in FIELDS[1:]:
+    for given in FIELDS[1:]:
         for asked in FIELDS[1:]:
-            if told != asked and len({glaze[told] for glaze in glazes}) < len(glazes) / 2:
-                pairs = {(glaze[told], glaze[asked]) for glaze in glazes}
-                assert len(pairs) > len({glaze[told] for glaze in glazes}), (told, asked)
+            if given != asked and len({glaze[given] for glaze in glazes}) < len(glazes) / 2:
+                pairs = {(glaze[given], glaze[asked]) for glaze in glazes}
+                assert len(pairs) > len({glaze[given] for glaze in glazes}), (given, asked)
 
 
 def test_every_relation_can_be_stated_and_asked() -> None:
