@@ -110,16 +110,17 @@ def run(cell: Cell, folder: Path) -> Result:
 PAGE = """\
 # Family x method x precision
 
-Every cell is tried by a test, `make test-long`: a tiny base of the family (two blocks, random weights, a tokenizer with the family's
-template) learns eight rows by heart, with activation checkpointing and in packed micro-batches, in
-{steps}; the last loss must be under a tenth of the first. What was learned is saved,
-loaded again as a stranger would, and must give the same greedy answers, from a cache. `make test` tries the cells in *italics*.
+Every cell is a test, `make test-long`: a tiny base of the family (two blocks, random weights, a tokenizer with the family's
+template) learns eight rows by heart, with activation checkpointing and packed micro-batches, in
+{steps}; the last loss must be under a tenth of the first. The result is saved,
+loaded again from the files alone, and must give the same greedy answers with a KV cache. `make test` runs the cells in *italics*.
 
 The numbers are the last loss as a share of the first ({when}, PyTorch {torch}, CPU). {count} cells run, {refused} are refused
-with a sentence: integers take no small steps, so a base in few bits is not tuned as a whole.
+with an error: integers cannot take small updates, so full tuning of a quantised base is not supported.
 
 {table}
-A share is no quality: it says that gradients flow to where they should. The page is made by `python -m tests.matrix > docs/matrix.md`.
+A share does not measure quality; it shows that gradients reach the trained parameters. The page is made by
+`python -m tests.matrix > docs/matrix.md`.
 """
 QUICK = {
     ("ChatGLM-6B", "prefix", "INT4"),

@@ -86,8 +86,8 @@ def test_running_out_of_memory_is_a_sentence(words: str, stand_in: Stand, capsys
 
     stand_in("imprint.training.run", "train_command", fail)
     assert main(["train", "recipe.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1")
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1")
 
 
 def test_every_help_line_is_in_both_languages() -> None:

@@ -19,7 +19,7 @@ from imprint.training.run import train_recipe
 
 RECIPE: Final = Path(__file__).with_name("bloom.yaml")
 SPECIAL_TOKENS: Final = ("<unk>", "<s>", "</s>", "<pad>")
-"""The control tokens of the official vocabulary, whose ids are 0, 1, 2 and 3."""
+"""The special tokens of the official vocabulary, whose ids are 0, 1, 2 and 3."""
 PRE_TOKENIZER_PATTERN: Final = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 """How the official tokenizer splits a text before byte-level BPE. Source: tokenizer.json of bigscience/bloom-560m."""
 VOCAB_SIZE: Final = 2048

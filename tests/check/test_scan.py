@@ -103,8 +103,8 @@ def test_rows_are_counted_by_language() -> None:
 
 
 def test_every_answer_of_a_conversation_is_measured_and_its_texts_are_looked_at_once() -> None:
-    said = [("user", "问\0"), ("assistant", "答。"), ("user", "再问"), ("assistant", "再答。")]
-    value = {"messages": [{"role": role, "content": content} for role, content in said]}
+    turns = [("user", "问\0"), ("assistant", "答。"), ("user", "再问"), ("assistant", "再答。")]
+    value = {"messages": [{"role": role, "content": content} for role, content in turns]}
     scan = DataScan(read_settings(None, []))
     scan.add("a:1", value, detect_shape(value, Columns()))
     assert (scan.rows, scan.samples, scan.prompt_lengths.total) == (1, 2, 2)

@@ -37,8 +37,8 @@ def test_special_tokens_are_shown_with_a_legend(tmp_path: Path, capsys: pytest.C
 
 
 def test_every_answer_of_a_conversation_is_a_row_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = [{"role": role, "content": "说。"} for role in ("user", "assistant") * 2]
-    text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", [{"messages": said}])))
+    turns = [{"role": role, "content": "说。"} for role in ("user", "assistant") * 2]
+    text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", [{"messages": turns}])))
     assert "answer 1 of 2" in text
     assert "answer 2 of 2" in text
 

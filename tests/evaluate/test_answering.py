@@ -72,9 +72,9 @@ def test_numbers_that_are_not_finite_are_reported_with_the_line_of_the_file(
 
     monkeypatch.setattr(answering, "generate", fail)
     assert main(["evaluate", str(run.path), "--data", str(rows), "--limit", "3", f"output={tmp_path}"]) == 2
-    said = capsys.readouterr().err
-    assert "rows.jsonl:" in said
-    assert "numbers that are not finite" in said
+    printed = capsys.readouterr().err
+    assert "rows.jsonl:" in printed
+    assert "numbers that are not finite" in printed
 
 
 def test_batches_of_any_size_give_the_same_greedy_answers(ask: Ask) -> None:
@@ -118,9 +118,9 @@ def test_an_answer_that_is_no_label_is_reported_with_its_row_before_anything_is_
 ) -> None:
     knobs = ["task.kind=classification", "task.labels=[好, 坏]", f"output={tmp_path}"]
     assert main(["evaluate", str(run.path), "--data", str(rows), *knobs]) == 2
-    said = capsys.readouterr().err
-    assert "rows.jsonl:1: " in said
-    assert "is none of the labels 好, 坏, and so in 24 of 24 rows. Name every label of the data in task.labels" in said
+    printed = capsys.readouterr().err
+    assert "rows.jsonl:1: " in printed
+    assert "is none of the labels 好, 坏, and so in 24 of 24 rows. Name every label of the data in task.labels" in printed
     assert batches == []
 
 

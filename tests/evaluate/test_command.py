@@ -101,7 +101,7 @@ def test_what_cannot_be_evaluated_is_a_sentence(
     (tmp_path / "moved" / "adapter").symlink_to(run.adapter)
     words = [word.format_map(places) for word in words]
     assert main(["evaluate", *words, f"output={tmp_path / 'answers'}"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert sentence.format_map(places) in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert sentence.format_map(places) in printed
+    assert "Traceback" not in printed

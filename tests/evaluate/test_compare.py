@@ -32,9 +32,9 @@ def test_both_pages_show_label_and_both_answers(run: RunFolder, rows: Path, caps
     for one, other in zip(base, tuned, strict=True):
         assert all(text in markdown for text in (one["label"], one["prediction"], other["prediction"]))
         assert one["label"] in page
-    said = capsys.readouterr().out
-    assert f"6 rows compared; open {run.path / 'compare.html'}" in said
-    assert "rouge-l" in said
+    printed = capsys.readouterr().out
+    assert f"6 rows compared; open {run.path / 'compare.html'}" in printed
+    assert "rouge-l" in printed
     assert all(metric in markdown and metric.upper() in page for metric in ("rouge-1", "rouge-2", "rouge-l", "bleu-4"))
     assert not re.search(r"""(src|href)=["']?(https?:)?//|url\(""", page)  # nothing is loaded from elsewhere
 
@@ -75,9 +75,9 @@ def test_questions_of_ones_own_are_answered_by_both_and_not_scored(
     (tmp_path / "mine.txt").write_bytes("类型#上衣*颜色#白色\n\n类型#裤*颜色#黑色\n".encode("gb18030"))
     capsys.readouterr()
     assert main(["compare", str(run.path), "--prompts", str(tmp_path / "mine.txt")]) == 0
-    said = capsys.readouterr().out
-    assert f"2 questions compared; open {run.path / 'compare-mine.html'}" in said
-    assert "never-ending answers" in said
+    printed = capsys.readouterr().out
+    assert f"2 questions compared; open {run.path / 'compare-mine.html'}" in printed
+    assert "never-ending answers" in printed
     assert (run.path / "compare.html").read_bytes() == held_out
     page, markdown = ((run.path / f"compare-mine.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
     for text in (page, markdown):
@@ -157,10 +157,10 @@ def test_what_cannot_be_compared_is_a_sentence(words: list[str], sentence: str, 
     talk = run.path.parent / "talk"
     places = {"run": run.path, "model": talk / "model", "talk": talk}
     assert main(["compare", *(word.format_map(places) for word in words)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert sentence in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert sentence in printed
+    assert "Traceback" not in printed
 
 
 def test_a_run_without_a_result_is_reported_before_the_base_is_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,9 +168,9 @@ def test_a_run_without_a_result_is_reported_before_the_base_is_asked(run: RunFol
     begun.mkdir()
     shutil.copy(run.config, begun / "config.yaml")
     assert main(["compare", str(begun)]) == 2
-    said = capsys.readouterr()
-    assert "has no adapter yet" in said.err
-    assert "answering" not in said.out
+    printed = capsys.readouterr()
+    assert "has no adapter yet" in printed.err
+    assert "answering" not in printed.out
 
 
 def test_a_run_that_tuned_the_whole_network_is_compared_with_its_base(run: RunFolder, rows: Path) -> None:

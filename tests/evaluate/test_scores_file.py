@@ -28,11 +28,11 @@ def test_scores_are_those_of_the_protocol_with_intervals_and_settings(ask: Ask, 
 
 def test_the_scores_are_reported(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ask(limit=5)
-    said = capsys.readouterr().out
-    assert "95 % interval" in said
-    assert "bleu-4" in said
-    assert "5 rows: 0 empty" in said
-    assert f"written to {folder}" in said
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "bleu-4" in printed
+    assert "5 rows: 0 empty" in printed
+    assert f"written to {folder}" in printed
 
 
 def test_it_is_reported_under_which_protocol_and_whether_references_were_cut(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,13 +64,13 @@ def test_rows_that_the_protocol_leaves_out_are_reported(ask: Ask, run: RunFolder
 
 def test_many_bad_answers_are_warned_of_on_top(ask: Ask, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ask(folder=run.path.parent / "base", limit=4)
-    said = capsys.readouterr().out
-    assert said.index("warning: 100% of the answers are empty: the model ends at once.") < said.index("rouge-1")
-    assert "警告：100% 的回答是空的" in said
+    printed = capsys.readouterr().out
+    assert printed.index("warning: 100% of the answers are empty: the model ends at once.") < printed.index("rouge-1")
+    assert "警告：100% 的回答是空的" in printed
     ask("max_new_tokens=1", limit=4, name="short")
-    said = capsys.readouterr().out
-    assert "warning: 100% of the answers never stop: their limit ended them." in said
-    assert "are empty:" not in said
+    printed = capsys.readouterr().out
+    assert "warning: 100% of the answers never stop: their limit ended them." in printed
+    assert "are empty:" not in printed
     assert "warning" not in (folder / "scores.json").read_text(encoding="utf-8")
 
 

@@ -207,9 +207,9 @@ class TestBundles:
             assert main(["chat", str(bundle), f"base_path={base.with_name('moved')}"]) == 0
         finally:
             base.with_name("moved").rename(base)
-        said = capsys.readouterr().err
-        assert f"bundle 打包文件: run · prefix · base 底座 {base}, licence 许可: not said" in said
-        assert "give its new path: base_path=FOLDER" in said
+        printed = capsys.readouterr().err
+        assert f"bundle 打包文件: run · prefix · base 底座 {base}, licence 许可: not said" in printed
+        assert "give its new path: base_path=FOLDER" in printed
 
     def test_one_that_answers_differently_is_not_written(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -327,5 +327,5 @@ def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit):
         main(["export", "x", "--to", "nowhere"])
 
-    said = capsys.readouterr().err
-    assert ", ".join(TARGETS) in said
+    printed = capsys.readouterr().err
+    assert ", ".join(TARGETS) in printed

@@ -82,9 +82,9 @@ class TestTheCommand:
     def test_it_says_both_sizes_and_that_it_was_read_back(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["quantize", str(CASE.folder), str(tmp_path / "out"), "--bits", "8"]) == 0
 
-        said = capsys.readouterr().out
-        assert "out: 8 bits, 0.48 MB instead of 1.47 MB; read back without a difference" in said
-        assert "quantising: 2/2" in said
+        printed = capsys.readouterr().out
+        assert "out: 8 bits, 0.48 MB instead of 1.47 MB; read back without a difference" in printed
+        assert "quantising: 2/2" in printed
 
     def test_its_own_folder_may_be_written_again(self, tmp_path: Path) -> None:
         for bits in (8, 4):

@@ -24,19 +24,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
     return path, found
 
 
-def said(*texts: str) -> list[GreedyAnswer]:
+def answers_from(*texts: str) -> list[GreedyAnswer]:
     return [GreedyAnswer(tuple(map(ord, text)), text) for text in texts]
 
 
 def test_the_same_answers_pass() -> None:
-    refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见。"))
+    refuse_changed_answers(ASKED, answers_from("你好！", "再见。"), answers_from("你好！", "再见。"))
     with pytest.raises(UserError, match="answers 1 of 2 questions differently"):
-        refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好！", "再见"))
+        refuse_changed_answers(ASKED, answers_from("你好！", "再见。"), answers_from("你好！", "再见"))
 
 
 def test_the_first_difference_is_shown() -> None:
     with pytest.raises(UserError) as caught:
-        refuse_changed_answers(ASKED, said("你好！", "再见。"), said("你好？", "再见！"))
+        refuse_changed_answers(ASKED, answers_from("你好！", "再见。"), answers_from("你好？", "再见！"))
 
     assert 'answers 2 of 2 questions differently, so nothing was written. First: "你好", after 2 equal tokens' in str(caught.value)
     assert 'before "你好！", after "你好？". Rounding to 16 bit can do this' in str(caught.value)

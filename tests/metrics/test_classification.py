@@ -20,12 +20,12 @@ def drawn(seed: int, count: int = 60) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_are_those_of_scikit_learn(seed: int) -> None:
-    said, wanted = drawn(seed)
-    found = score_classification(said, wanted, LABELS)
-    assert found.accuracy.compute() == pytest.approx(100 * accuracy_score(wanted, said))
-    assert found.macro_f1.compute() == pytest.approx(100 * f1_score(wanted, said, average="macro", zero_division=0))
-    assert [line[:-1] for line in found.confusion] == confusion_matrix(wanted, said, labels=LABELS).tolist()
-    precision, recall, f1, rows = precision_recall_fscore_support(wanted, said, labels=LABELS, zero_division=0)
+    predictions, wanted = drawn(seed)
+    found = score_classification(predictions, wanted, LABELS)
+    assert found.accuracy.compute() == pytest.approx(100 * accuracy_score(wanted, predictions))
+    assert found.macro_f1.compute() == pytest.approx(100 * f1_score(wanted, predictions, average="macro", zero_division=0))
+    assert [line[:-1] for line in found.confusion] == confusion_matrix(wanted, predictions, labels=LABELS).tolist()
+    precision, recall, f1, rows = precision_recall_fscore_support(wanted, predictions, labels=LABELS, zero_division=0)
     assert [one.precision for one in found.classes] == pytest.approx((100 * precision).tolist())
     assert [one.recall for one in found.classes] == pytest.approx((100 * recall).tolist())
     assert [one.f1 for one in found.classes] == pytest.approx((100 * f1).tolist())
@@ -48,9 +48,9 @@ def test_a_reference_that_is_no_label_is_refused() -> None:
 def test_many_rows_of_many_labels_take_little_memory() -> None:
     labels = [f"label {number}" for number in range(80)]
     chance = random.Random(0)
-    said, wanted = ([chance.choice(labels) for _ in range(5_000)] for _ in range(2))
+    predictions, wanted = ([chance.choice(labels) for _ in range(5_000)] for _ in range(2))
     tracemalloc.start()
-    found = estimate(score_classification(said, wanted, labels).macro_f1)
+    found = estimate(score_classification(predictions, wanted, labels).macro_f1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.low < found.value < found.high

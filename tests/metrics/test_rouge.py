@@ -6,25 +6,25 @@ from imprint.metrics.rouge import chinese_rouge, plain_rouge
 
 
 def test_they_agree_on_one_sentence_of_different_words() -> None:
-    said, wanted = ["黑色", "上衣", "好看"], ["白色", "上衣", "很", "好看"]
+    prediction, wanted = ["黑色", "上衣", "好看"], ["白色", "上衣", "很", "好看"]
 
-    assert plain_rouge(said, wanted) == pytest.approx(chinese_rouge(said, wanted))
-    assert plain_rouge(said, wanted) == pytest.approx((4 / 7, 0.0, 4 / 7), abs=1e-6)
+    assert plain_rouge(prediction, wanted) == pytest.approx(chinese_rouge(prediction, wanted))
+    assert plain_rouge(prediction, wanted) == pytest.approx((4 / 7, 0.0, 4 / 7), abs=1e-6)
 
 
 def test_words_said_twice_count_once_in_the_plain_rouge_l() -> None:
-    said, wanted = ["好", "好", "好", "看"], ["好", "看"]
+    prediction, wanted = ["好", "好", "好", "看"], ["好", "看"]
 
-    assert chinese_rouge(said, wanted)[2] == pytest.approx(2 * 2 / (4 + 2), abs=1e-6)
-    assert plain_rouge(said, wanted)[2] == pytest.approx(1.0, abs=1e-6)
+    assert chinese_rouge(prediction, wanted)[2] == pytest.approx(2 * 2 / (4 + 2), abs=1e-6)
+    assert plain_rouge(prediction, wanted)[2] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_full_stop_ends_a_sentence_of_the_plain_rouge_and_is_no_word() -> None:
     # Sentences a b | c and c | a b: in one sequence two words are in order, sentence by sentence all three.
-    said, wanted = ["a", "b", ".", "c"], ["c", ".", "a", "b"]
+    prediction, wanted = ["a", "b", ".", "c"], ["c", ".", "a", "b"]
 
-    assert plain_rouge(said, wanted)[2] == pytest.approx(1.0, abs=1e-6)
-    assert chinese_rouge(said, wanted)[2] == pytest.approx(0.5, abs=1e-6)
+    assert plain_rouge(prediction, wanted)[2] == pytest.approx(1.0, abs=1e-6)
+    assert chinese_rouge(prediction, wanted)[2] == pytest.approx(0.5, abs=1e-6)
     assert plain_rouge(["3.5"], ["3", "5"])[0] == pytest.approx(1.0, abs=1e-6)
 
 

@@ -20,8 +20,8 @@ def test_rows_alone_are_what_sacrebleu_says_of_a_sentence() -> None:
     found = score_translation(SAID, WANTED, "zh")
     bleu = BLEU(tokenize="zh", effective_order=True)
     wanted = [
-        {"bleu": bleu.sentence_score(said, [label]).score, "chrf": CHRF().sentence_score(said, [label]).score}
-        for said, label in zip(SAID, WANTED, strict=True)
+        {"bleu": bleu.sentence_score(prediction, [label]).score, "chrf": CHRF().sentence_score(prediction, [label]).score}
+        for prediction, label in zip(SAID, WANTED, strict=True)
     ]
     assert found.rows == [pytest.approx(row) for row in wanted]
 

@@ -12,7 +12,7 @@ def test_a_conversation_is_the_system_text_the_turns_and_the_question() -> None:
 
 
 def test_a_round_goes_from_a_question_to_what_comes_before_the_next() -> None:
-    said = [
+    messages = [
         Message("system", "你有工具。"),
         Message("user", "北京的天气？"),
         Message("assistant", "{}", tool="weather"),
@@ -20,5 +20,5 @@ def test_a_round_goes_from_a_question_to_what_comes_before_the_next() -> None:
         Message("assistant", "晴。"),
         Message("user", "上海呢？"),
     ]
-    assert split_rounds(said) == (said[:1], [said[1:5], said[5:]])
+    assert split_rounds(messages) == (messages[:1], [messages[1:5], messages[5:]])
     assert split_rounds([]) == ([], [])

@@ -30,7 +30,8 @@ def test_braces_in_a_question_are_text(tmp_path: Path) -> None:
 def test_bare_puts_nothing_around_a_text(tmp_path: Path) -> None:
     template = tiny(tmp_path, "bare")
     assert [
-        template.tokenizer.decode(template.prompt(said)[1].ids) for said in (make_messages("你好"), make_messages("b", [("a", "1")]))
+        template.tokenizer.decode(template.prompt(messages)[1].ids)
+        for messages in (make_messages("你好"), make_messages("b", [("a", "1")]))
     ] == [
         "你好",
         "a\n1\nb",

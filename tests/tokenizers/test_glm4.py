@@ -35,8 +35,8 @@ def test_known_pairs_of_other_implementations_hold(shared: Path) -> None:
 def test_the_released_control_ids_are_where_the_original_has_them(shared: Path) -> None:
     tokenizer = read_tokenizer(shared / "tokenizers" / "glm-4-9b", RELEASED)
     assert tokenizer is not None
-    said = json.loads((shared / "tokenizers" / "glm-4-9b" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
-    assert tokenizer.controls == {token["content"]: int(place) for place, token in said.items()}
+    special_tokens = json.loads((shared / "tokenizers" / "glm-4-9b" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    assert tokenizer.controls == {token["content"]: int(place) for place, token in special_tokens.items()}
 
 
 def test_any_ids_decode_as_tiktoken_decodes_them(tmp_path: Path) -> None:
