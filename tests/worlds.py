@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from imprint.data.dataset import DataSplits
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
-from imprint.events import Evaluation, Step, read_events
+from imprint.events import Evaluation, Event, Step, read_events
 from imprint.runs import RunFolder
 from imprint.tokenizers import Tokenizer
 from imprint.training import job, step
@@ -122,6 +123,11 @@ def world_folder(folder: Path) -> Path:
     return recipe
 
 
+def losses_of(events: Sequence[Event]) -> list[float | None]:
+    """The losses of steps and evaluations, in their order."""
+    return [event.loss if isinstance(event, Step) else event.eval_loss for event in events if isinstance(event, Step | Evaluation)]
+
+
 def make(one: Start, folder: Path) -> Outcome:
     """One start, as many processes as it says."""
     run = RunFolder(folder / one.name)
@@ -131,7 +137,7 @@ def make(one: Start, folder: Path) -> Outcome:
     children = [start(command, screen, place(rank, one, port)) for rank, screen in enumerate(screens)]
     statuses = [end(child) for child in children]
     log = read_events(run)
-    losses = [event.loss if isinstance(event, Step) else event.eval_loss for event in log if isinstance(event, Step | Evaluation)]
+    losses = losses_of(log)
     norms = [event.gradient_norm for event in log if isinstance(event, Step)]
     return Outcome(statuses, losses, norms, "\n".join(screen.read_text(encoding="utf-8")[-5000:] for screen in screens))
 
@@ -214,7 +220,7 @@ def make_all(arguments: list[str]) -> list[dict[str, Any]]:
     """Make the starts of a file."""
     folder, plan = Path(arguments[0]), json.loads(Path(arguments[1]).read_text(encoding="utf-8"))
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    shared = [name for knob, names in IF_ASKED_FOR.items() if knob in str(plan) for name in names]
+    shared = [name for knob, names in IF_ASKED_FOR.items() if knob in str(plan) for name in names if find_spec(name.partition(".")[0])]
     ready_to_fork([*IMPORTED_ONCE, *shared])
     blank_pictures()
     return [asdict(make(Start(**one), folder)) for one in plan]

@@ -108,7 +108,8 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
     """Train from the newest good state to the last step; returns False if the guard stops it for a rescue."""
     run, section = job.run, job.recipe.train
     state = resume(job, notify)
-    if (disk_warning := job.world.on_main(lambda: save_config(job))) is not None:
+    disk_warning = job.world.on_main(lambda: save_config(job))
+    if disk_warning is not None and job.world.is_main:
         notify(disk_warning)
     with open_log(job, state) as run_log, stop_on_signal() as signals:
         notify.log(run_log)

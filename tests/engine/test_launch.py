@@ -13,10 +13,11 @@ import torch
 
 from imprint.engine.launch import _exit_status, launch, local_processes
 from imprint.engine.section import EngineSection
+from imprint.events import read_events
 from imprint.files import read_jsonl
 from imprint.messages import UserError
 from imprint.runs import RunFolder
-from tests.worlds import Start, free_port, world_folder, world_runs
+from tests.worlds import Start, free_port, losses_of, world_folder, world_runs
 
 KNOBS = ["train.steps=400", "train.save_every=2", "train.evaluate_every=400", "train.watch_prompts=0", "train.keep_states=1"]
 
@@ -133,8 +134,8 @@ def test_two_machines_meet_at_the_rendezvous(tmp_path: Path) -> None:
     assert "are trained by 2 processes" in outputs[0]
     assert outputs[1] == ""
     (alone,) = world_runs(tmp_path, [Start("alone", 1)])
-    log = [line.get("loss", line.get("eval_loss")) for line in read_jsonl(tmp_path / "together" / "log.jsonl")]
-    assert log == pytest.approx(alone.losses, abs=2e-5)
+    events = read_events(RunFolder(tmp_path / "together"))
+    assert losses_of(events) == pytest.approx(alone.losses, abs=2e-5)
 
 
 @pytest.mark.long
