@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from tests.snapshot import python_path
+
 SHORT = ("train.report=false", "forgetting.measure=false", "model.device=cpu")
 """Nothing but training is timed."""
 
@@ -57,7 +59,7 @@ def timed(tree: Path, threads: int) -> dict[str, float]:
 
 def run(tree: Path, folder: Path, threads: int, *words: str) -> tuple[float, float]:
     """The wall clock and the processor's time of `imprint WORDS`."""
-    surroundings = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    surroundings = {**os.environ, "PYTHONPATH": python_path(tree), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     began, before = time.monotonic(), os.times()
     subprocess.run([sys.executable, "-m", "imprint", *words], cwd=folder, env=surroundings, check=True, stdout=subprocess.DEVNULL)
     after = os.times()

@@ -97,7 +97,7 @@ def main() -> int:
     if options.part == "compare":
         return compare(options.before, options.after, lines=options.lines)
     tree = Path.cwd()
-    wanted = {**os.environ, **SURROUNDINGS, "PYTHONPATH": str(tree)}
+    wanted = {**os.environ, **SURROUNDINGS, "PYTHONPATH": python_path(tree)}
     if wanted != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
     found = find_spec("imprint")
@@ -105,6 +105,12 @@ def main() -> int:
     assert found.origin == str(tree / "imprint" / "__init__.py"), "start it in the root of a checkout"
     write(options.folder.resolve(), tree, keep=options.keep)
     return 0
+
+
+def python_path(tree: Path) -> str:
+    """PYTHONPATH with this tree at its head, and without any other."""
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and not (Path(entry) / "imprint").is_dir()]
+    return os.pathsep.join([str(tree), *entries])
 
 
 def write(folder: Path, tree: Path, *, keep: bool) -> None:
