@@ -9,7 +9,7 @@ from imprint.check.section import CheckSection
 from imprint.config import read_overrides
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.original import encode_sample_original
-from imprint.data.readers.documents import PLAIN_NAMES, list_text_files
+from imprint.data.readers.documents import PLAIN_SUFFIXES, list_text_files
 from imprint.data.readers.questions import holds_rows
 from imprint.data.readers.rows import file_rows
 from imprint.data.readers.sources import detect_format
@@ -127,7 +127,7 @@ def holds_plain_text(source: str) -> bool:
     """Whether every file of a source has a plain text suffix and holds no rows of a known shape."""
     try:
         files = list_text_files(source)
-        return all(file.suffix.lower() in PLAIN_NAMES and not (holds_rows(file) or _is_table(file)) for file in files)
+        return all(file.suffix.lower() in PLAIN_SUFFIXES and not (holds_rows(file) or _is_table(file)) for file in files)
     except UserError:  # reported when it is read
         return False
 

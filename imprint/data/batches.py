@@ -80,8 +80,8 @@ class BatchSampler:
 
     def batch(self, step: int) -> list[int]:
         """Row indices of optimizer step `step`, counted from 1 over all epochs; the smaller last micro-batch of an epoch comes last."""
-        taken = range((step - 1) * self.units_per_step, step * self.units_per_step)
-        units = [self._shuffled(number // self.units_per_epoch)[number % self.units_per_epoch] for number in taken]
+        numbers = range((step - 1) * self.units_per_step, step * self.units_per_step)
+        units = [self._shuffled(number // self.units_per_epoch)[number % self.units_per_epoch] for number in numbers]
         units.sort(key=len, reverse=True)
         return [row for unit in units for row in unit]
 

@@ -139,12 +139,12 @@ def _with_general_rows(splits: DataSplits, section: DataSection, mix: MixSection
             )
         )
     count = general_per_epoch(len(splits.train), mix.share)
-    long = f"; {len(encoded) - len(complete)} are too long and left out" if len(complete) < len(encoded) else ""
-    each = f"{count} of them join" if count <= len(complete) else f"each joins {count / len(complete):.1f} times, {count} in all,"
-    turns = ", other ones each time," if count < len(complete) else ""
+    left_out = f"; {len(encoded) - len(complete)} are too long and left out" if len(complete) < len(encoded) else ""
+    share = f"{count} of them join" if count <= len(complete) else f"each joins {count / len(complete):.1f} times, {count} in all,"
+    rotation = ", other ones each time," if count < len(complete) else ""
     note = Bilingual(
-        f"{general.source}: {len(complete)} general rows{long}; {each} the {len(splits.train)} own rows in each epoch{turns} and none is "
-        "counted as yours",
+        f"{general.source}: {len(complete)} general rows{left_out}; {share} the {len(splits.train)} own rows in each epoch{rotation} and "
+        "none is counted as yours",
         f"每轮混入 {count} 条通用数据，不计入你的数据",
     )
     return replace(splits, general=complete, general_per_epoch=count, sources=(*splits.sources, note.line))

@@ -20,7 +20,7 @@ class DocumentTokens:
 
     @property
     def overlap(self) -> int:
-        """Tokens that a row repeats of the previous one: one without a `row_prefix`, so that its first new token is predicted."""
+        """Number of tokens that a row repeats from the previous one: 1 without a `row_prefix`, so that its first new token is predicted."""
         return 0 if self.row_prefix else 1
 
 
@@ -35,8 +35,8 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     GLM-130B, 2023, section 2.2 ([gMASK] for long generation).
     """
     if isinstance(tokenizer, HFTokenizer):
-        begin, last = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
-        return DocumentTokens(row_prefix=(), bos=begin or last, eos=last)
+        bos, eos = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
+        return DocumentTokens(row_prefix=(), bos=bos or eos, eos=eos)
     if isinstance(tokenizer, ChatGLMTokenizer):
         control = tokenizer.control
         return DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
@@ -81,7 +81,7 @@ class RowPacker:
         self._open: RowSpan | None = None
 
     def add(self, tokens: int) -> Iterator[RowSpan]:
-        """Add a document of so many tokens, `bos` and `eos` included; yields the rows that it completes."""
+        """Add a document of `tokens` tokens, `bos` and `eos` included; yields the rows that it completes."""
         start, document = self.tokens, self.documents
         self.tokens += tokens
         self.documents += 1

@@ -26,7 +26,7 @@ def encode_sample_original(
 
     Source: preprocess_function_train in ptuning/main.py, THUDM/ChatGLM-6B and THUDM/ChatGLM2-6B.
     """
-    full_prompt, answer = _prompt(template, sample, source_prefix, trained=True), template.tokenizer.encode(sample.answer)
+    full_prompt, answer = _prompt(template, sample, source_prefix, training=True), template.tokenizer.encode(sample.answer)
     chatglm1 = isinstance(template, ChatGLMTemplate)
     source, target = (max_source_length - 1, max_target_length - 2) if chatglm1 else (max_source_length - 2, max_target_length)
     prompt = _with_special_ids(template, full_prompt[:source])
@@ -51,7 +51,7 @@ def encode_evaluation_original(
 
     Source: preprocess_function_eval in ptuning/main.py, THUDM/ChatGLM-6B and THUDM/ChatGLM2-6B.
     """
-    full_prompt = _prompt(template, sample, source_prefix, trained=False)
+    full_prompt = _prompt(template, sample, source_prefix, training=False)
     limit = max_source_length - 2
     reference = template.tokenizer.decode(template.tokenizer.encode(sample.answer)[: max_target_length - 2])
     return EncodedPrompt(_with_special_ids(template, full_prompt[:limit]), cut_tokens=max(len(full_prompt) - limit, 0)), reference
@@ -91,8 +91,11 @@ def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:
     return ChatGLMTemplate(tokenizer)
 
 
-def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: bool) -> list[int]:
-    """Ids of a sample's prompt text, not truncated and without special ids."""
+def _prompt(template: Template, sample: Sample, source_prefix: str, *, training: bool) -> list[int]:
+    """Ids of a sample's prompt text, not truncated and without special ids.
+
+    With an empty history ChatGLM-6B writes `[Round 0]` in `training` only.
+    """
     if isinstance(template, ChatGLM2Template):
         text = format_rounds_from_one(sample.query, sample.history or ())
     elif not isinstance(template, ChatGLMTemplate):
@@ -104,7 +107,7 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, trained: 
             )
         )
     else:
-        text = format_rounds(sample.query, sample.history) if sample.history or (trained and sample.history is not None) else sample.query
+        text = format_rounds(sample.query, sample.history) if sample.history or (training and sample.history is not None) else sample.query
     return template.tokenizer.encode(source_prefix + with_system(text, sample.system))
 
 

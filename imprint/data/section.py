@@ -72,7 +72,7 @@ class DataSection(Section):
 
     @field_validator("fill")
     @classmethod
-    def _fills_with_text(cls, texts: dict[str, str]) -> dict[str, str]:
+    def _check_fill(cls, texts: dict[str, str]) -> dict[str, str]:
         for name, text in texts.items():
             if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(

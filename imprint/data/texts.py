@@ -31,7 +31,7 @@ PROGRESS_BYTES: Final = 1000
 
 @dataclass(frozen=True)
 class HeldOutDocuments:
-    """The indices of held-out documents: a random one of every block; the first is among the first two documents."""
+    """The indices of held-out documents: a random one of each block; in the first block it is one of the first two."""
 
     every: int
     """Size of a block in documents; 0 holds out none."""

@@ -139,7 +139,7 @@ class TokenFileRows(Sequence[EncodedRow]):
     def __getitem__(self, index: slice) -> list[EncodedRow]: ...
     def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(self._count))]
+            return [self[position] for position in range(*index.indices(self._count))]
         row = self._row(index)
         tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
         parts = np.split(tokens & (DOCUMENT_START - 1), np.flatnonzero(tokens[1:] & DOCUMENT_START) + 1)
@@ -179,7 +179,7 @@ class RowLocations(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        return self._rows.location(index) if isinstance(index, int) else [self[one] for one in range(*index.indices(len(self)))]
+        return self._rows.location(index) if isinstance(index, int) else [self[position] for position in range(*index.indices(len(self)))]
 
 
 def _digest_head(special: DocumentTokens, length: int) -> str:

@@ -46,7 +46,7 @@ def is_tool_turn(turn: Mapping[str, object]) -> bool:
 
 
 def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[Mapping[str, object], ...]:
-    """The tools of a row, from a column or the system turn. Raises BadRowError if they are no list of objects."""
+    """The tools of a row, from a column or the system turn. Raises BadRowError if they are not a list of objects."""
     first = turns[0] if turns and isinstance(turns[0], dict) else {}
     value = row.get("tools") or first.get("tools") or []
     if isinstance(value, str):

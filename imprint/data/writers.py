@@ -73,10 +73,10 @@ def _write_jsonl(part: Path, samples: Iterable[Sample], _columns: Sequence[str])
 
 def _write_json_array(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
     with part.open("w", encoding="utf-8", newline="\n") as file:
-        before = "[\n"
+        separator = "[\n"
         for sample in samples:
-            file.write(before + _as_json(sample_to_row(sample)))
-            before = ",\n"
+            file.write(separator + _as_json(sample_to_row(sample)))
+            separator = ",\n"
         file.write("\n]\n")
 
 

@@ -24,7 +24,7 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.report.runpage import Example, Examples, RunReport, write_report
+from imprint.report.runpage import Example, ExampleKind, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 
@@ -109,7 +109,7 @@ def write_run_report(source: ModelSource) -> None:
         summary=tuple(Bilingual(english, chinese) for english, chinese in summary),
         events=read_events(home),
         examples=examples,
-        examples_are=kind,
+        example_kind=kind,
         fill_texts=tuple(run.data_section.fill.values()),
         forgetting=forgetting,
         recipe=home.config.read_text(encoding="utf-8"),
@@ -117,10 +117,10 @@ def write_run_report(source: ModelSource) -> None:
     write_report(report, home.report)
 
 
-def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], Examples]:
+def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], ExampleKind]:
     """Rows with both answers; if there are none, the first and the last answer to each sampled prompt."""
     if rows:
-        kind: Examples = "held-out" if rows[0].held_out else "learned"
+        kind: ExampleKind = "held-out" if rows[0].held_out else "learned"
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
     answers: dict[str, list[str]] = {}
     for event in read_events(home):

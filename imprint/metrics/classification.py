@@ -93,4 +93,4 @@ def _macro_f1(confusion: FloatArray) -> float:
 def _classes(confusion: FloatArray, labels: Sequence[str]) -> list[ClassScore]:
     precision, recall, f1 = ((100 * shares).tolist() for shares in _precision_recall_f1(confusion))
     rows = confusion.sum(1).astype(int).tolist()
-    return [ClassScore(*one) for one in zip(labels, precision, recall, f1, rows, strict=True)]
+    return [ClassScore(*values) for values in zip(labels, precision, recall, f1, rows, strict=True)]

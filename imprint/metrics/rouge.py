@@ -57,22 +57,22 @@ def _f1(shared: int, predicted: int, expected: int) -> float:
     return 2 * precision * recall / (precision + recall + EPSILON)
 
 
-def _common_subsequence(one: Sequence[str], other: Sequence[str]) -> set[str]:
+def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> set[str]:
     """The words of the longest common subsequence; among several, the one that the package's backtracking finds."""
-    lengths = [[0] * (len(other) + 1)]
-    for word in one:
+    lengths = [[0] * (len(second) + 1)]
+    for word in first:
         above, row = lengths[-1], [0]
-        for column, match in enumerate(other):
+        for column, match in enumerate(second):
             row.append(above[column] + 1 if word == match else max(above[column + 1], row[column]))
         lengths.append(row)
     common = set()
-    line, column = len(one), len(other)
-    while line and column:
-        if one[line - 1] == other[column - 1]:
-            common.add(one[line - 1])
-            line, column = line - 1, column - 1
-        elif lengths[line - 1][column] > lengths[line][column - 1]:
-            line -= 1
+    index, column = len(first), len(second)
+    while index and column:
+        if first[index - 1] == second[column - 1]:
+            common.add(first[index - 1])
+            index, column = index - 1, column - 1
+        elif lengths[index - 1][column] > lengths[index][column - 1]:
+            index -= 1
         else:
             column -= 1
     return common

@@ -201,14 +201,14 @@ def _corpus_metrics(
 ) -> dict[str, CorpusMetric]:
     """The metrics of a task besides ROUGE and BLEU-4."""
     if task.kind == "continuation" and likelihoods is not None:
-        statistics = np.array([(one.log_probability, one.tokens) for one in likelihoods], dtype=np.float64)
+        statistics = np.array([(likelihood.log_probability, likelihood.tokens) for likelihood in likelihoods], dtype=np.float64)
         return {"perplexity": CorpusMetric(statistics, lambda sums: float(np.exp(-sums[0] / sums[1])))}
     if task.kind == "code_comments":
-        same = [
+        is_equal = [
             normalize_text(prediction) == normalize_text(reference) != ""
             for prediction, reference in zip(predictions, references, strict=True)
         ]
-        return {"exact": mean_metric(100.0 * np.array(same))}
+        return {"exact": mean_metric(100.0 * np.array(is_equal))}
     return {}
 
 

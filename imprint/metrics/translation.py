@@ -40,7 +40,10 @@ def score_translation(predictions: Sequence[str], references: Sequence[str], tok
     def score(metric: Any, sums: FloatArray) -> float:
         return float(metric._compute_score_from_stats(sums.tolist()).score)
 
-    rows = [{"bleu": score(row_bleu, one), "chrf": score(chrf, other)} for one, other in zip(bleu_statistics, chrf_statistics, strict=True)]
+    rows = [
+        {"bleu": score(row_bleu, bleu_sums), "chrf": score(chrf, chrf_sums)}
+        for bleu_sums, chrf_sums in zip(bleu_statistics, chrf_statistics, strict=True)
+    ]
     return TranslationScores(
         CorpusMetric(bleu_statistics, lambda sums: score(bleu, sums)),
         CorpusMetric(chrf_statistics, lambda sums: score(chrf, sums)),

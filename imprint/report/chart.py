@@ -31,9 +31,9 @@ class Line:
 
 def line_from_log(events: Sequence[Event], field: str, name: Bilingual, kind: str, *, dots: bool = False) -> Line:
     """One quantity of a run log, by the name of its field; steps without a finite value are left out."""
-    kept = list(values_by_step(events, field).items())
-    stride = max(1, -(-len(kept) // MAX_POINTS))
-    return Line(name, kind, tuple(kept[::-1][::stride][::-1]), dots)
+    points = list(values_by_step(events, field).items())
+    stride = max(1, -(-len(points) // MAX_POINTS))
+    return Line(name, kind, tuple(points[::-1][::stride][::-1]), dots)
 
 
 def chart(title: Bilingual, lines: Sequence[Line], format_value: Callable[[float], str], *, from_zero: bool = False) -> str:
@@ -61,8 +61,8 @@ def _escaped(text: Bilingual) -> str:
     return ui_text(Bilingual(escape(text.english), escape(text.chinese)))
 
 
-def _polyline(line: Line, last: int, low: float, span: float) -> str:
-    coordinates = [(WIDTH * step / last, HEIGHT * (1 - (value - low) / span)) for step, value in line.points]
+def _polyline(line: Line, last_step: int, low: float, span: float) -> str:
+    coordinates = [(WIDTH * step / last_step, HEIGHT * (1 - (value - low) / span)) for step, value in line.points]
     path = f'<polyline class="{line.kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in coordinates)}"/>'
     if line.dots or len(coordinates) == 1:  # a zero-length line with round caps is a dot that keeps its shape at any width
         path += "".join(f'<line class="dot {line.kind}" x1="{x:.1f}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}"/>' for x, y in coordinates)

@@ -40,10 +40,12 @@ def _summary(comparison: Comparison) -> str:
     scored = metric_lines(comparison)
     for line in scored:
         interval = f" ({format_signed(line.interval[0], 2)} to {format_signed(line.interval[1], 2)})" if line.interval else ""
-        last = f" {_mean(line.baseline)} |" if line.baseline else ""
-        lines.append(f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{format_signed(line.gain, 2)}**{interval} |{last}")
-    end = " |" if has_baseline else ""
-    lines += [f"| {rate.name.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{end}" for rate in rate_lines(comparison)]
+        baseline = f" {_mean(line.baseline)} |" if line.baseline else ""
+        lines.append(
+            f"| {line.metric} | {_mean(line.base)} | {_mean(line.tuned)} | **{format_signed(line.gain, 2)}**{interval} |{baseline}"
+        )
+    empty_cell = " |" if has_baseline else ""
+    lines += [f"| {rate.name.english} | {_share(rate.base)} | {_share(rate.tuned)} | |{empty_cell}" for rate in rate_lines(comparison)]
     notes = []
     if scored and comparison.base_summary is not None:
         notes = ["In brackets: 95 % bootstrap intervals over the rows."]

@@ -57,7 +57,7 @@ class RunEntry:
     best_eval_loss: float | None = None
     """The lowest evaluation loss after tuning began."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Evaluation -> score -> value."""
+    """Evaluation -> metric -> value."""
     updated: str | None = None
     """When something was last logged, local time."""
     notice: str | None = None
@@ -137,17 +137,19 @@ def _scores(run: RunFolder) -> Iterator[tuple[str, dict[str, float]]]:
             continue
         if isinstance(values, dict):
             means = {
-                name: one["value"] for name, one in values.items() if isinstance(one, dict) and isinstance(one.get("value"), int | float)
+                name: mean["value"]
+                for name, mean in values.items()
+                if isinstance(mean, dict) and isinstance(mean.get("value"), int | float)
             }
             yield file.parent.name, means
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:
-    scores = "; ".join(
-        f"{name}: " + ", ".join(f"{score} {value:.4g}" for score, value in one.items()) for name, one in entry.scores.items()
+    last_cell = "; ".join(
+        f"{name}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in scores.items()) for name, scores in entry.scores.items()
     )
     if entry.state == "unreadable":
-        scores = entry.notice or ""
+        last_cell = entry.notice or ""
     return (
         entry.path,
         STATE_NAMES[entry.state].line,
@@ -155,5 +157,5 @@ def _cells(entry: RunEntry) -> tuple[str, ...]:
         f"{entry.step}/{entry.steps}" if entry.steps is not None else str(entry.step),
         "-" if entry.loss is None else f"{entry.loss:.3f}",
         "-" if entry.best_eval_loss is None else f"{entry.best_eval_loss:.3f}",
-        scores or "-",
+        last_cell or "-",
     )

@@ -15,7 +15,7 @@ from imprint.report.answers import answer_box, label_box, prompt_box
 from imprint.report.chart import chart, line_from_log
 from imprint.report.html import lang_attribute, page_header, ui_message, ui_text, write_page
 
-Examples = Literal["held-out", "learned", "watched"]
+ExampleKind = Literal["held-out", "learned", "watched"]
 """Held-out rows, rows that were trained on, or prompts that were sampled during the run."""
 FATES: Final[Mapping[str, tuple[str, Bilingual]]] = {
     "lost": ("down", Bilingual("✗ lost", "✗ 丢失")),
@@ -58,8 +58,8 @@ class RunReport:
     """Its log."""
     examples: tuple[Example, ...]
     """Rows of its own data."""
-    examples_are: Examples
-    """What the examples are."""
+    example_kind: ExampleKind
+    """Where the examples come from."""
     fill_texts: tuple[str, ...]
     """The texts of data.fill; an answer with those of its label is correct."""
     forgetting: Forgetting | None
@@ -104,9 +104,12 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
             )
         )
     if report.forgetting is not None and report.forgetting.share is not None:
-        kept = report.forgetting
+        forgetting = report.forgetting
         tiles.append(
-            (ui_text(Bilingual("answers kept", "原有回答保留")), f"<b>{kept.share:.1%}</b> <small>{kept.kept} / {kept.counted}</small>")
+            (
+                ui_text(Bilingual("answers kept", "原有回答保留")),
+                f"<b>{forgetting.share:.1%}</b> <small>{forgetting.kept} / {forgetting.counted}</small>",
+            )
         )
     if report.forgetting is not None and report.forgetting.kl is not None:
         tiles.append((ui_text(Bilingual("KL, nats a token", "每词元 KL 散度")), f"<b>{report.forgetting.kl:.4f}</b>"))
@@ -130,7 +133,7 @@ def _duration(seconds: float) -> str:
 
 def _curves(report: RunReport) -> str:
     events = report.events
-    drawn = [
+    figures = [
         chart(
             Bilingual("Loss", "损失"),
             [
@@ -152,7 +155,7 @@ def _curves(report: RunReport) -> str:
             from_zero=True,
         ),
     ]
-    charts = "\n".join(one for one in drawn if one)
+    charts = "\n".join(figure for figure in figures if figure)
     return _section("curves", ui_text(Bilingual("Curves", "曲线")), f'<div class="charts">{charts}</div>') if charts else ""
 
 
@@ -164,7 +167,7 @@ def _examples(report: RunReport) -> str:
         "held-out": ui_text(Bilingual("Held-out rows: they were not trained on.", "留出的数据，训练中没有用到。")),
         "learned": ui_text(Bilingual("No row was held out; these were trained on.", "没有留出数据；以下各行参与了训练。")),
         "watched": ui_text(Bilingual("Watched prompts: the first answer and the last.", "训练中观察的提示：最初与最后的回答。")),
-    }[report.examples_are]
+    }[report.example_kind]
     numbered = sorted(enumerate(report.examples, start=1), key=lambda item: _has_fill_texts(item[1], report.fill_texts) is not False)
     rows = [_example(number, row, report.fill_texts) for number, row in numbered]
     visible, more = rows[:OPEN_EXAMPLES], rows[OPEN_EXAMPLES:]
@@ -214,8 +217,8 @@ def _forgetting(report: RunReport) -> str:
         english = f"The base answers none of {len(forgetting.rows)} questions correctly, so there was nothing to keep."
         chinese, bar = f"底座没有答对 {len(forgetting.rows)} 个问题中的任何一个，没有可保留的回答。", ""
     else:
-        kept_of = f"{forgetting.kept} of {forgetting.counted} answers are kept"
-        english = f"{kept_of}: the same as before, or right in other words. {len(lost)} are lost."
+        kept_count = f"{forgetting.kept} of {forgetting.counted} answers are kept"
+        english = f"{kept_count}: the same as before, or right in other words. {len(lost)} are lost."
         chinese = f"{forgetting.counted} 个回答中保留 {forgetting.kept} 个（与之前相同，或换了说法仍正确），丢失 {len(lost)} 个。"
         width = f"{100 * forgetting.share:.2f}%"
         rest = f'<rect class="down" x="{width}" width="{100 - 100 * forgetting.share:.2f}%" height="10"/>'

@@ -30,7 +30,7 @@ def run_report() -> RunReport:
             evaluation(8, 0.5),
         ],
         examples=examples,
-        examples_are="held-out",
+        example_kind="held-out",
         fill_texts=("小墨",),
         forgetting=Forgetting(rows, 0.0123, 900, "a/long/path/" * 12 + "probes.jsonl", "neutral.txt", 2.0),
         recipe="output: runs/identity\n",

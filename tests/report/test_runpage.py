@@ -65,7 +65,7 @@ def test_what_was_not_measured_and_has_no_rows_is_said_or_left_out(tmp_path: Pat
 
 @pytest.mark.parametrize(("kind", "words"), [("learned", "these were trained on"), ("watched", "the first answer and the last")])
 def test_rows_that_were_not_held_out_are_told(tmp_path: Path, kind: str, words: str) -> None:
-    report = replace(run_report(), examples_are="learned" if kind == "learned" else "watched")
+    report = replace(run_report(), example_kind="learned" if kind == "learned" else "watched")
     write_report(report, tmp_path / "report.html")
     assert words in (tmp_path / "report.html").read_text(encoding="utf-8")
 

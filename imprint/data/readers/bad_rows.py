@@ -45,7 +45,7 @@ class BadRows:
 
 
 def non_empty_text(value: object, column: str) -> str:
-    """The value of a column. Raises BadRowError if it is no text or blank."""
+    """The value of a column. Raises BadRowError if it is not a text or is blank."""
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     if not value.strip():

@@ -14,9 +14,9 @@ from imprint.messages import Bilingual, UserError
 
 MAX_PART: Final = 2**20
 """Maximum characters of a part; a longer document has several."""
-PLAIN_NAMES: Final = (".txt", ".text")
+PLAIN_SUFFIXES: Final = (".txt", ".text")
 """Suffixes of plain text in a folder; a file given by name is plain text unless it has a suffix of rows."""
-TEXT_NAMES: Final = (*DATA_SUFFIXES, *PLAIN_NAMES)
+TEXT_SUFFIXES: Final = (*DATA_SUFFIXES, *PLAIN_SUFFIXES)
 TEXT_COLUMNS: Final = ("text", "content", "document", "body", "正文", "内容", "文本")
 """Names of a column of text, in order of preference."""
 
@@ -53,12 +53,12 @@ def list_text_files(source: str | Path) -> list[Path]:
                 f"文档按顺序读取，不支持抽样：请去掉 #{parsed.count}；data.train_rows 可只用开头的行。",
             )
         )
-    return data_files(parsed.path, TEXT_NAMES)
+    return data_files(parsed.path, TEXT_SUFFIXES)
 
 
 def describe_file_count(source: str | Path) -> str:
     """The number of files that are read, and the names of skipped ones, as text. Raises UserError as `list_text_files`."""
-    count, skipped = len(list_text_files(source)), skipped_files(Path(source), TEXT_NAMES)
+    count, skipped = len(list_text_files(source)), skipped_files(Path(source), TEXT_SUFFIXES)
     return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {list_names(skipped)})" if skipped else "")
 
 

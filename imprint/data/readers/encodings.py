@@ -14,7 +14,7 @@ from imprint.data.readers.bad_rows import BadRowError
 
 CHUNK_BYTES: Final = 2**20
 SAMPLE_BYTES: Final = 2**22
-"""Bytes from the first non-ASCII chunk on that decide between encodings."""
+"""Number of bytes, from the first non-ASCII chunk on, by which the encoding is detected."""
 MAX_ROW_CHARACTERS: Final = 2**24
 """Maximum characters of a row; what is longer is a file without newlines, which would fill the memory."""
 BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -51,8 +51,8 @@ def detect_encoding(path: Path) -> Encoding:
         for mark, codec in BOMS:
             if head.startswith(mark):
                 return Encoding(codec, len(mark), _newline(head, codec))
-        if wide := _utf16_without_bom(head):
-            return Encoding(wide, 0, _newline(head, wide))
+        if utf16 := _utf16_without_bom(head):
+            return Encoding(utf16, 0, _newline(head, utf16))
         newline, sample = _newline(head, "utf-8"), head
         while sample.isascii():
             sample = file.read(CHUNK_BYTES)

@@ -97,7 +97,7 @@ class _JsonScanner:
         self._encoding = encoding
         self._decoder = _Decoder()
         self._text = ""
-        self._complete = False
+        self._at_end = False
         self._broken = False
         self._position = 0
         self._first_line, self._first_column = 1, 1  # of the start of the text, in the file
@@ -141,7 +141,7 @@ class _JsonScanner:
             return line, self._next_value()
         except json.JSONDecodeError as error:
             self._broken = True
-            truncated = self._complete and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
+            truncated = self._at_end and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
             if truncated and self._peek():
                 return line, BadRowError("begins here and is incomplete at the end of the file. Was the file truncated?")
             return self._syntax_error(error)
@@ -157,11 +157,10 @@ class _JsonScanner:
             except json.JSONDecodeError as error:
                 incomplete = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - MAX_LITERAL
                 size = len(self._text) - self._position
-                if self._complete or not incomplete or size > MAX_ROW_CHARACTERS:
+                if self._at_end or not incomplete or size > MAX_ROW_CHARACTERS:
                     raise
-                self._complete = not self._read_more(
-                    size
-                )  # then decode again: error positions count from the start of the text, which moves
+                # Then decode again: error positions count from the start of the text, which moves.
+                self._at_end = not self._read_more(size)
             else:
                 if end < len(self._text) or not self._read_more(1):
                     text = self._text[self._position : end]
@@ -194,14 +193,14 @@ class _JsonScanner:
         self._counted = self._position
         return self._line
 
-    def _read_more(self, least: int) -> bool:
-        """Drop the decoded text and read at least `least` characters; False at the end of the file."""
+    def _read_more(self, minimum: int) -> bool:
+        """Drop the decoded text and read at least `minimum` characters; False at the end of the file."""
         self._first_line = self._current_line()
         newline = self._text.rfind("\n", 0, self._position)
         self._first_column = self._position - newline if newline >= 0 else self._first_column + self._position
         chunks = [self._text[self._position :]]
-        while least > 0 and (chunk := next(self._chunks, None)) is not None:
+        while minimum > 0 and (chunk := next(self._chunks, None)) is not None:
             chunks.append(chunk)
-            least -= len(chunk)
+            minimum -= len(chunk)
         self._text, self._position, self._counted = "".join(chunks), 0, 0
         return len(chunks) > 1

@@ -41,7 +41,7 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
 
 
 def holds_rows(path: Path) -> bool:
-    """Whether a file holds rows of data and no text, by its suffix or its beginning. Raises UserError if it cannot be read."""
+    """Whether a file holds rows of data, not plain text, by its suffix or its beginning. Raises UserError if it cannot be read."""
     source = parse_source(path)
     if source.count is not None or source.path.is_dir() or source.path.suffix.lower() in TABLE_SUFFIXES:
         return True

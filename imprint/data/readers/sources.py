@@ -67,34 +67,34 @@ def parse_source(source: str | Path) -> Source:
     if "\0" in str(source):
         raise UserError(Bilingual(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.", "文件名中含有 NUL 字符。"))
     path = Path(source)
-    count = re.fullmatch(r"(?s)(.+)#([^#/\\]*)", str(source))
+    match = re.fullmatch(r"(?s)(.+)#([^#/\\]*)", str(source))
     try:
-        if not path.exists() and count:
-            if not count[2].isascii() or not count[2].isdecimal() or int(count[2]) < 1:
+        if not path.exists() and match:
+            if not match[2].isascii() or not match[2].isdecimal() or int(match[2]) < 1:
                 raise UserError(
                     Bilingual(
-                        f'{source}: after "#" there must be the number of rows to sample, such as {count[1]}#500, got "{count[2]}".',
-                        f"“#”之后须是抽样的行数，例如 {count[1]}#500。",
+                        f'{source}: after "#" there must be the number of rows to sample, such as {match[1]}#500, got "{match[2]}".',
+                        f"“#”之后须是抽样的行数，例如 {match[1]}#500。",
                     )
                 )
-            return Source(Path(count[1]), int(count[2]))
+            return Source(Path(match[1]), int(match[2]))
     except (OSError, ValueError) as error:  # a name too long for the file system, a number too long for int()
         raise UserError(Bilingual(f"{str(source)[:80]!r}... cannot be the name of a file: {error}.", "这不是有效的文件名。")) from error
     return Source(path, None)
 
 
-def data_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[Path]:
-    """The files of a source, sorted; of a folder those with the suffixes `names`. Raises UserError if there is none."""
+def data_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[Path]:
+    """The files of a source, sorted; of a folder those with these suffixes. Raises UserError if there is none."""
     try:
         if not path.is_dir():
             return [path]
-        files = [file for file in _entries(path) if _is_data(file, names)]
+        files = [file for file in _entries(path) if _is_data(file, suffixes)]
     except OSError as error:
         raise unreadable_error(path, error) from error
     if not files:
         plain = (
-            f"; of plain text, files that end in {' or '.join(other)}"
-            if (other := [name for name in names if name not in DATA_SUFFIXES])
+            f"; of plain text, files that end in {' or '.join(plain_suffixes)}"
+            if (plain_suffixes := [suffix for suffix in suffixes if suffix not in DATA_SUFFIXES])
             else ""
         )
         raise UserError(
@@ -106,9 +106,9 @@ def data_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[Path]
     return files
 
 
-def skipped_files(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
-    """Relative paths of the files of a folder that are not read: those without the suffixes `names`."""
-    return [str(file.relative_to(path)) for file in _entries(path) if not _is_data(file, names)] if path.is_dir() else []
+def skipped_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
+    """Relative paths of the files of a folder that are not read: those with other suffixes."""
+    return [str(file.relative_to(path)) for file in _entries(path) if not _is_data(file, suffixes)] if path.is_dir() else []
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -117,8 +117,8 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in visible if entry.is_file())
 
 
-def _is_data(path: Path, names: tuple[str, ...] = DATA_SUFFIXES) -> bool:
-    return path.suffix.lower() in names and path.name not in METADATA_FILES and not path.name.startswith("~$")  # Excel's lock file file
+def _is_data(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> bool:
+    return path.suffix.lower() in suffixes and path.name not in METADATA_FILES and not path.name.startswith("~$")  # Excel's lock file
 
 
 def detect_format(path: Path) -> DataFile:
