@@ -213,7 +213,7 @@ def write_rescue(run: RunFolder, rescue: Rescued) -> None:
 def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
     """Yield the events of a run from the first on, as they are logged, until the run is finished.
 
-    A resumed or rescued run repeats steps: an event whose step is lower than that of the one before replaces all later steps.
+    A resumed or rescued run repeats steps: an event with a lower step than the one before replaces the earlier events of all later steps.
     While the run is not finished, this waits for more events, through kills and resumes. Raises UserError for a line that is not an event.
     """
     tail = _Tail(run.log)

@@ -122,7 +122,7 @@ class Chat:
             try:
                 text = reader.read("> " if self.conversation.adapter_on else "base> ")
                 leaving = False
-                if not self.take(text):
+                if not self.handle(text):
                     return
             except EOFError:
                 return
@@ -135,7 +135,7 @@ class Chat:
                 self.failures += 1
                 self.screen.problem(error)
 
-    def take(self, text: str) -> bool:
+    def handle(self, text: str) -> bool:
         """Answer a question or run a command; returns whether the chat continues. Raises UserError if that fails."""
         text = text.strip().encode(errors="replace").decode()  # a terminal passes invalid UTF-8 as lone surrogates
         if is_command(text):
@@ -156,8 +156,8 @@ class Chat:
         text, began = "", time.monotonic()
         try:
             fitted = fit_context(self.model, request)
-            with self.echo_off(), closing(answer(self.model, request)) as growing:
-                for text in growing:
+            with self.echo_off(), closing(answer(self.model, request)) as stream:
+                for text in stream:
                     self.screen.grow(self.model.template.stable_prefix(text))
         except KeyboardInterrupt:
             if not self.screen.live:

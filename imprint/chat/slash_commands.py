@@ -94,9 +94,10 @@ def _retry(conversation: Conversation, _argument: str) -> CommandOutcome:
 
 
 def _undo(conversation: Conversation, _argument: str) -> CommandOutcome:
-    left, turn = conversation.undo()
+    shortened, turn = conversation.undo()
     return CommandOutcome(
-        left, f"taken back / 已撤回: {_short(turn.question)} ({_turns(len(left.turns))} left / 还剩 {len(left.turns)} 轮)"
+        shortened,
+        f"taken back / 已撤回: {_short(turn.question)} ({_turns(len(shortened.turns))} left / 还剩 {len(shortened.turns)} 轮)",
     )
 
 

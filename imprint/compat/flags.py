@@ -142,11 +142,11 @@ def _parse_file(path: Path) -> dict[str, object]:
             )
         ) from error
     if not isinstance(fields, dict):
-        found = type(fields).__name__
+        kind = type(fields).__name__
         raise UserError(
             Bilingual(
-                f'{path}: must hold one JSON object of flags and values, such as {{"do_train": true}}, got {found}.',
-                f'{path}：应是一个由参数名和值组成的 JSON 对象，例如 {{"do_train": true}}，实际是 {found}。',
+                f'{path}: must hold one JSON object of flags and values, such as {{"do_train": true}}, got {kind}.',
+                f'{path}：应是一个由参数名和值组成的 JSON 对象，例如 {{"do_train": true}}，实际是 {kind}。',
             )
         )
     return {_flag_name(name): value for name, value in fields.items()}

@@ -38,71 +38,71 @@ def _same_number(value: object, other: str) -> bool:
         return False
 
 
-def _all(english: str, chinese: str, *names: str) -> dict[str, Retired]:
+def _same_reason(english: str, chinese: str, *names: str) -> dict[str, Retired]:
     return {name: Retired(Bilingual(english, chinese)) for name in names}
 
 
 RETIRED: Final[Mapping[str, Retired]] = MappingProxyType(
-    _all("rows are read each time, nothing is cached", "每次重新读取数据，没有缓存", "overwrite_cache", "cache_dir")
-    | _all(
+    _same_reason("rows are read each time, nothing is cached", "每次重新读取数据，没有缓存", "overwrite_cache", "cache_dir")
+    | _same_reason(
         "one process reads the rows fast enough",
         "单个进程读取已经够快",
         *("preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory", "remove_unused_columns", "label_names"),
         *("group_by_modality", "length_column_name", "sortish_sampler"),
     )
-    | _all("rows are computed without padding", "计算中没有填充", "pad_to_max_length", "past_index")
-    | _all(
+    | _same_reason("rows are computed without padding", "计算中没有填充", "pad_to_max_length", "past_index")
+    | _same_reason(
         "it had no effect in the original either",
         "原脚本中也不起作用",
         *("lang", "dataset_name", "dataset_config_name", "config_name", "tokenizer_name", "use_fast_tokenizer", "model_revision"),
         *("use_auth_token", "resize_position_embeddings", "forced_bos_token", "generation_max_length", "generation_config"),
     )
-    | _all(
+    | _same_reason(
         "a frozen base is float16 on a GPU as it was, and what is trained is float32",
         "与原版相同：底座 float16，训练部分 float32",
         *("fp16_opt_level", "fp16_backend", "half_precision_backend", "tf32"),
     )
-    | _all(
+    | _same_reason(
         "in a recipe it is engine.fsdp=true; here every process holds all weights, or --deepspeed shards them",
         "请在配方中使用 engine.fsdp",
         *("sharded_ddp", "fsdp", "fsdp_config", "fsdp_min_num_params", "fsdp_transformer_layer_cls_to_wrap"),
     )
-    | _all(
+    | _same_reason(
         "the launcher decides it, and the gradients are always reduced in the same way",
         "由启动方式决定，梯度汇总方式固定",
         *("local_rank", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_timeout", "ddp_backend", "ddp_broadcast_buffers"),
         *("xpu_backend", "tpu_num_cores", "tpu_metrics_debug", "mp_parameters", "ray_scope", "dispatch_batches", "split_batches"),
         *("use_mps_device", "use_ipex"),
     )
-    | _all(
+    | _same_reason(
         "every run writes log.jsonl, loss.png and events/ for TensorBoard into output_dir",
         "日志与曲线总在 output_dir",
         *("report_to", "logging_dir", "run_name", "logging_strategy", "logging_nan_inf_filter", "log_level", "log_level_replica"),
         *("log_on_each_node", "disable_tqdm", "debug", "skip_memory_metrics", "include_inputs_for_metrics"),
     )
-    | _all(
+    | _same_reason(
         "nothing is uploaded",
         "不会上传任何内容",
         *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo"),
         *("push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"),
     )
-    | _all("one seed governs everything: --seed", "只有一个种子：--seed", "data_seed", "full_determinism")
-    | _all(
+    | _same_reason("one seed governs everything: --seed", "只有一个种子：--seed", "data_seed", "full_determinism")
+    | _same_reason(
         "checkpoints are saved every --save_steps, and a run resumes at its position in the data",
         "按 --save_steps 保存",
         *("save_strategy", "save_on_each_node", "save_safetensors", "save_only_model", "ignore_data_skip"),
     )
-    | _all(
+    | _same_reason(
         "adapter/ (or model/) holds the best by evaluation loss, checkpoint-N each step saved",
         "adapter/ 总是验证损失最低的一步",
         *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
     )
-    | _all(
+    | _same_reason(
         "answers are generated and written batch by batch",
         "逐批生成并写出答案",
         *("eval_accumulation_steps", "eval_delay", "prediction_loss_only", "use_legacy_prediction_loop", "dataloader_drop_last"),
     )
-    | _all(
+    | _same_reason(
         "it changes speed only, and this implementation differs",
         "只影响速度，此处实现不同",
         *("jit_mode_eval", "torch_compile", "torch_compile_backend", "torch_compile_mode", "torchdynamo", "auto_find_batch_size"),

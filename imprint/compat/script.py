@@ -22,6 +22,7 @@ QUOTED = re.compile(rf"\\(?P<escaped>[$`\"\\])|{ANYWHERE}")
 PLAIN = re.compile(
     rf"\\(?P<escaped>.)|'(?P<literal>[^']*)'|(?P<comment>#)|(?P<home>~(?=/))|(?P<redirection>\d?[<>]+&?\s*[^\s;&|<>]*)|(?P<end>[&|;()])|(?P<blank>\s)|{ANYWHERE}"
 )
+"""QUOTED and PLAIN match the next part of a line, inside and outside double quotes; the name of the group is its kind."""
 UNKNOWN = "\0"
 """Placeholder in a word for text that only running the script would show."""
 

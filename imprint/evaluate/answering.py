@@ -87,9 +87,9 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         refuse_unknown_labels(task, samples)
     questions = [_prepare_question(model, sample, section) for sample in samples]
     file = output / ANSWERS
-    done = _reusable_answers(file, model, questions, section)
+    answered = _reusable_answers(file, model, questions, section)
     batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
-    pending_batches = [batch for batch in batches if not all(row in done for row in batch)]
+    pending_batches = [batch for batch in batches if not all(row in answered for row in batch)]
     if pending_batches:
         with Progress(
             f"answering {len(samples)} rows", len(samples), "row", start=len(samples) - sum(map(len, pending_batches))
@@ -102,10 +102,10 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
                     raise error.prefixed(f"{samples[batch[error.row]].location}: ") from error
                 for line in lines:
                     append_jsonl(file, line)
-                    done[line["row"]] = line
+                    answered[line["row"]] = line
                 tokens = sum(line["tokens"] for line in lines)
                 progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - start):,.0f}"})
-    lines = [done[row] for row in range(len(samples))]
+    lines = [answered[row] for row in range(len(samples))]
     predictions, references = [line["prediction"] for line in lines], [question.reference for question in questions]
     _write_predictions(output, samples, references, predictions)
     likelihood_rows = None
@@ -158,8 +158,8 @@ def _extra_measurements(section: EvaluateSection) -> dict[str, Any]:
 
 def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
     """Encode a sample's prompt under the section's truncation."""
-    source, target, bound = section.max_source_length, section.max_target_length, section.max_new_tokens
-    assert source is not None, "resolve() fills open knobs"
+    source, target, max_new_tokens = section.max_source_length, section.max_target_length, section.max_new_tokens
+    assert source is not None, "resolve() fills in null knobs"
     assert target is not None
     source_prefix = section.source_prefix or ""
     if section.truncation == "original":
@@ -167,10 +167,10 @@ def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) ->
             model.template, sample, max_source_length=source, max_target_length=target, source_prefix=source_prefix
         )
         remaining = max(1, (section.max_length or source + target + 1) - len(prompt.ids))
-        return Question(prompt.ids, reference, remaining if bound is None else min(remaining, bound), prompt.cut)
-    assert bound is not None
+        return Question(prompt.ids, reference, remaining if max_new_tokens is None else min(remaining, max_new_tokens), prompt.cut)
+    assert max_new_tokens is not None
     prompt = encode_messages(model.template, sample.messages, max_source_length=source, source_prefix=source_prefix)
-    return Question(prompt.ids, sample.answer, bound, prompt.cut)
+    return Question(prompt.ids, sample.answer, max_new_tokens, prompt.cut)
 
 
 def _answer_batch(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ def _answer_batch(batch: list[int], questions: list[Question], model: Model, sec
         return _choose_labels(batch, prompts, model, section.task)
     lines = _generate_answers(batch, prompts, model, section)
     if isinstance(section.task, ContinuationTask):
-        assert section.max_target_length is not None, "resolve() fills open knobs"
+        assert section.max_target_length is not None, "resolve() fills in null knobs"
         targets = [_target_ids(model, question.reference, section.max_target_length) for question in prompts]
         log_probs = score_answers(model.network, [question.ids for question in prompts], targets, prefix=model.prefix())
         for line, probability, ids in zip(lines, log_probs, targets, strict=True):

@@ -34,7 +34,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
 
 def read_data(section: EvaluateSection, data: Path, limit: int | None, *, tools: bool = False) -> list[Sample]:
     """The rows to answer. `tools`: whether the template supports tools."""
-    assert section.prompt_column is not None, "resolve() fills open knobs"
+    assert section.prompt_column is not None, "resolve() fills in null knobs"
     assert section.response_column is not None
     samples = read_samples(
         data,

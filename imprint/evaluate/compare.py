@@ -109,7 +109,7 @@ def _read_prompts(
 ) -> _ComparedPrompts:
     path, page = source.path, source.run_folder.comparison.name
     if prompts is not None:
-        assert section.prompt_column is not None, "resolve() fills open knobs"
+        assert section.prompt_column is not None, "resolve() fills in null knobs"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
         return _ComparedPrompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:

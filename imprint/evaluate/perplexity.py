@@ -58,9 +58,8 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     perplexities: dict[str, list[Perplexity]] = {}
     for side in sides:
-        without_adapter = (
-            {"adapter": None} if len(sides) == 2 and side == "base" else {}
-        )  # an adapter given by the user is for the tuned side
+        # An adapter given by the user is for the tuned side.
+        without_adapter = {"adapter": None} if len(sides) == 2 and side == "base" else {}
         model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **without_adapter}))
         perplexities[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
         del model  # memory may not hold two models
@@ -79,13 +78,13 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
 
 
 def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySection:
-    """Fill open knobs from a run on texts, else from the defaults."""
-    known = run.data if run is not None and isinstance(run.data, TextsSection) else TextsSection(kind="texts", train=Path())
-    filled: dict[str, Any] = {"text_column": section.text_column or known.text_column}
+    """Fill in null knobs from a run on texts, else from the defaults."""
+    texts_section = run.data if run is not None and isinstance(run.data, TextsSection) else TextsSection(kind="texts", train=Path())
+    filled: dict[str, Any] = {"text_column": section.text_column or texts_section.text_column}
     if section.blank_lines is None:
-        filled["blank_lines"] = known.blank_lines
-    if section.length is None and run is not None and known is run.data:
-        filled["length"] = known.length
+        filled["blank_lines"] = texts_section.blank_lines
+    if section.length is None and run is not None and texts_section is run.data:
+        filled["length"] = texts_section.length
     return section.model_copy(update=filled)
 
 
@@ -141,17 +140,11 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
 def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> list[dict[str, Any]]:
     """Lines of an earlier command with the same texts and settings; otherwise starts a new file."""
     try:
-        files = [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in list_text_files(text.source)]
+        files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in list_text_files(text.source)]
     except OSError as error:
         raise UserError(Bilingual(f"{error.filename}: cannot be read: {error.strerror}.", "无法读取该文件。")) from error
-    ignored = {
-        "output",
-        "base",
-        "adapter",
-        "base_path",
-        "template",
-        "batch_tokens",
-    }  # do not change a result, or are in the identity
+    # These change no result, or are part of the model's identity.
+    ignored = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}
     settings = section.model_dump(mode="json", exclude=ignored)
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
     lines = read_jsonl(file)

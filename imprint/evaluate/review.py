@@ -98,32 +98,32 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
 
 def write_run_report(source: ModelSource) -> None:
     """Write report.html from what is in the run folder."""
-    run, home = source.require_run(NOTHING_TUNED), source.run_folder
-    forgetting, rows = read_review(home)
-    examples, kind = _examples(home, rows)
-    summary = json.loads(home.verdict.read_text(encoding="utf-8")) if home.verdict.is_file() else []
+    run, folder = source.require_run(NOTHING_TUNED), source.run_folder
+    forgetting, rows = read_review(folder)
+    examples, kind = _examples(folder, rows)
+    summary = json.loads(folder.verdict.read_text(encoding="utf-8")) if folder.verdict.is_file() else []
     report = RunReport(
         title=source.path.name,
         base_name=run.model.path,
         method=source.method or "-",
         summary=tuple(Bilingual(english, chinese) for english, chinese in summary),
-        events=read_events(home),
+        events=read_events(folder),
         examples=examples,
         example_kind=kind,
         fill_texts=tuple(run.data_section.fill.values()),
         forgetting=forgetting,
-        recipe=home.config.read_text(encoding="utf-8"),
+        recipe=folder.config.read_text(encoding="utf-8"),
     )
-    write_report(report, home.report)
+    write_report(report, folder.report)
 
 
-def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], ExampleKind]:
+def _examples(folder: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], ExampleKind]:
     """Rows with both answers; if there are none, the first and the last answer to each sampled prompt."""
     if rows:
         kind: ExampleKind = "held-out" if rows[0].held_out else "learned"
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
     answers: dict[str, list[str]] = {}
-    for event in read_events(home):
+    for event in read_events(folder):
         if isinstance(event, SampledAnswer):
             answers.setdefault(event.prompt, []).append(event.answer)
     return tuple(Example(prompt, "", texts[0], texts[-1]) for prompt, texts in answers.items()), "watched"
@@ -131,15 +131,15 @@ def _examples(home: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Ex
 
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
     """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
-    run, home = source.require_run(NOTHING_TUNED), source.run_folder
+    run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
-    own = RunPrompts(samples, run.data.max_source_length, run.data.max_target_length)
-    forgetting, answers = measure(_base_and_tuned(source, section), section, own)
+    run_prompts = RunPrompts(samples, run.data.max_source_length, run.data.max_target_length)
+    forgetting, answers = measure(_base_and_tuned(source, section), section, run_prompts)
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)
     ]
-    write_text(home.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
-    write_json(home.forgetting, forgetting.as_json())
+    write_text(folder.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_json(folder.forgetting, forgetting.as_json())
     filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.data_section.fill.values()))
     messages = forgetting_messages(forgetting, mixed=run.data_section.mix_general is not None)
     for message in [*([filled.message()] if filled else []), *messages]:
@@ -147,20 +147,20 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     return forgetting
 
 
-def read_review(home: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow]]:
+def read_review(folder: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow]]:
     """What `review` wrote; None and no rows if it has not run yet."""
     try:
-        values = json.loads(home.forgetting.read_text(encoding="utf-8"))
+        values = json.loads(folder.forgetting.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None, []
     except ValueError as error:
         raise UserError(
             Bilingual(
-                f"{home.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
+                f"{folder.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
                 "不是 JSON：请删除它，再运行 imprint forgetting 重新评估。",
             )
         ) from error
-    return parse_forgetting(values, str(home.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(home.before_after)]
+    return parse_forgetting(values, str(folder.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(folder.before_after)]
 
 
 def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
@@ -180,10 +180,12 @@ def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = Fal
 
 def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPair:
     """Base and tuned model; two networks only where all parameters were tuned."""
-    opened = section if isinstance(section, ForgettingCommandSection) else ForgettingCommandSection()
+    precision = section if isinstance(section, ForgettingCommandSection) else ForgettingCommandSection()
 
     def load(*, base: bool = False) -> Model:
-        return load_model(source, base=base, quantize=opened.quantize, dtype=opened.dtype, device=opened.device, template=opened.template)
+        return load_model(
+            source, base=base, quantize=precision.quantize, dtype=precision.dtype, device=precision.device, template=precision.template
+        )
 
     if source.method != "full":
         return adapter_pair(load())

@@ -48,7 +48,7 @@ class RequestedProtocol:
 def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path | None) -> None:
     """Score a predictions file under the requested protocols, by default all protocols for texts; prints the scores and writes them."""
     names = list(dict.fromkeys(protocols or PROTOCOLS))
-    requested = {one.label: one for one in (_parse_protocol(name) for name in names if name not in TASK_PROTOCOLS)}
+    requested = {request.label: request for request in (_parse_protocol(name) for name in names if name not in TASK_PROTOCOLS)}
     predictions = read_predictions(file)
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(
@@ -65,7 +65,7 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
         if requested
         else {}
     )
-    summaries |= {name: one.summary for name, one in task_scores.items()}
+    summaries |= {name: scores.summary for name, scores in task_scores.items()}
     rates = failure_rates(predictions.predictions, predictions.unfinished)
     for line in _report_lines(file, predictions, requested, summaries, rates):
         print(line)  # noqa: T201
@@ -112,11 +112,11 @@ def _score_rows(predictions: Predictions, requested: Mapping[str, RequestedProto
     with Progress(f"scoring {len(predictions.predictions)} rows", len(predictions.predictions), "row") as progress:
         for start in range(0, len(predictions.predictions), CHUNK):
             batch, references = predictions.predictions[start : start + CHUNK], predictions.references[start : start + CHUNK]
-            shared = {label: one for label, one in requested.items() if one.tokenizer is None}
-            shared_scores = score_protocols(batch, references, [one.protocol.name for one in shared.values()])
-            for label, one in requested.items():
-                name = one.protocol.name
-                scores = shared_scores[name] if label in shared else score_protocols(batch, one.references(references), [name])[name]
+            shared = {label: request for label, request in requested.items() if request.tokenizer is None}
+            shared_scores = score_protocols(batch, references, [request.protocol.name for request in shared.values()])
+            for label, request in requested.items():
+                name = request.protocol.name
+                scores = shared_scores[name] if label in shared else score_protocols(batch, request.references(references), [name])[name]
                 rows[label] += scores
             progress.advance(len(batch))
     return rows
@@ -137,10 +137,10 @@ def _report_lines(
     yield "0 to 100, higher is nearer to the reference; below each mean its 95 % bootstrap interval."
     yield "0 到 100，越高越接近参考答案；均值下一行是 95% 自助法区间。"
     yield ""
-    stopped = "whether they stop is not known from this file" if rates.unfinished is None else f"{rates.unfinished:.1%} never stop"
-    halted = "是否停得下来：此文件没有记录" if rates.unfinished is None else f"停不下来 {rates.unfinished:.1%}"
-    yield f"{rates.empty:.1%} of the answers are empty, {rates.repeated:.1%} repeat themselves, {stopped}."
-    yield f"空回答 {rates.empty:.1%}，自我重复 {rates.repeated:.1%}，{halted}。"
+    unfinished = "whether they stop is not known from this file" if rates.unfinished is None else f"{rates.unfinished:.1%} never stop"
+    unfinished_chinese = "是否停得下来：此文件没有记录" if rates.unfinished is None else f"停不下来 {rates.unfinished:.1%}"
+    yield f"{rates.empty:.1%} of the answers are empty, {rates.repeated:.1%} repeat themselves, {unfinished}."
+    yield f"空回答 {rates.empty:.1%}，自我重复 {rates.repeated:.1%}，{unfinished_chinese}。"
     yield ""
     yield from _protocol_lines(requested, summaries)
     yield from _reference_lines(requested, predictions)
@@ -148,22 +148,22 @@ def _report_lines(
 
 def _protocol_lines(requested: Mapping[str, RequestedProtocol], summaries: Mapping[str, Summary]) -> Iterable[str]:
     """What each protocol counts, and notes on its scores."""
-    for protocol in {one.protocol.name: one.protocol for one in requested.values()}.values():
+    for protocol in {request.protocol.name: request.protocol for request in requested.values()}.values():
         yield f"{protocol.name}: {protocol.description.english}"
         yield f"  {protocol.description.chinese}"
-    for label, one in summaries.items():
-        for note in one.notes:
+    for label, scored in summaries.items():
+        for note in scored.notes:
             yield f"{label}: {note.english}"
             yield f"  {note.chinese}"
-        if one.dropped:
-            yield f"{label}: {one.dropped:,} of {one.rows:,} rows were left out / 未计入 {one.dropped:,} 行"
+        if scored.dropped:
+            yield f"{label}: {scored.dropped:,} of {scored.rows:,} rows were left out / 未计入 {scored.dropped:,} 行"
 
 
 def _table_lines(summaries: Mapping[str, Summary]) -> Iterable[str]:
     width = max(16, *(len(label) + 2 for label in summaries))
     yield f"{'':8}" + "".join(f"{label:>{width}}" for label in summaries)
-    for metric in [name for name in METRIC_BY_NAME if any(name in one.means for one in summaries.values())]:
-        means = [one.means.get(metric) for one in summaries.values()]
+    for metric in [name for name in METRIC_BY_NAME if any(name in scored.means for scored in summaries.values())]:
+        means = [scored.means.get(metric) for scored in summaries.values()]
         yield f"{metric:8}" + "".join(f"{f'{mean.value:.2f}' if mean else '':>{width}}" for mean in means)
         yield f"{'':8}" + "".join(f"{f'{mean.low:.2f} - {mean.high:.2f}' if mean else '':>{width}}" for mean in means)
 
@@ -171,10 +171,11 @@ def _table_lines(summaries: Mapping[str, Summary]) -> Iterable[str]:
 def _reference_lines(requested: Mapping[str, RequestedProtocol], predictions: Predictions) -> Iterable[str]:
     """Whether the references were truncated."""
     earlier_limit = predictions.references_cut_to
-    for label, one in requested.items():
-        if one.cut_to is not None:
-            yield f"{label}: references cut here to {one.cut_to} tokens, as published / 参考答案在此截断到 {one.cut_to} 个词元，同原版"
-    whole = [one.protocol for one in requested.values() if one.cut_to is None]
+    for label, request in requested.items():
+        if request.cut_to is not None:
+            limit = request.cut_to
+            yield f"{label}: references cut here to {limit} tokens, as published / 参考答案在此截断到 {limit} 个词元，同原版"
+    whole = [request.protocol for request in requested.values() if request.cut_to is None]
     if whole and earlier_limit is not None:
         yield f"References: `imprint evaluate` had cut them to {earlier_limit} tokens when it wrote the file."
         yield f"参考答案：`imprint evaluate` 写文件时已截断到 {earlier_limit} 个词元。"
@@ -198,17 +199,20 @@ def _report_json(
 ) -> dict[str, Any]:
     protocols: dict[str, dict[str, Any]] = {}
     for label, scored in summaries.items():
-        one = requested.get(label)
+        request = requested.get(label)
         protocols[label] = {
             "protocol": scored.protocol,
-            "references_cut_to": (one.cut_to if one else None) or predictions.references_cut_to,
+            "references_cut_to": (request.cut_to if request else None) or predictions.references_cut_to,
             "dropped": scored.dropped,
             **{metric: asdict(mean) for metric, mean in scored.means.items()},
         }
-    for label, other in task_scores.items():
-        protocols[label] |= {"signatures": other.signatures} if other.signatures else {}
-        if other.classes is not None:
-            protocols[label] |= {"classes": [asdict(one) for one in other.classes.classes], "confusion": other.classes.confusion}
+    for label, scores in task_scores.items():
+        protocols[label] |= {"signatures": scores.signatures} if scores.signatures else {}
+        if scores.classes is not None:
+            protocols[label] |= {
+                "classes": [asdict(class_score) for class_score in scores.classes.classes],
+                "confusion": scores.classes.confusion,
+            }
     return {
         "file": str(file),
         "rows": len(predictions.predictions),

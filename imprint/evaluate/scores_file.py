@@ -42,7 +42,7 @@ def write_scores(
     if training:
         report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training])
     if scores.classes is not None and isinstance(section.task, ClassificationTask):
-        report |= {"classes": [asdict(one) for one in scores.classes.classes], "confusion": scores.classes.confusion}
+        report |= {"classes": [asdict(class_score) for class_score in scores.classes.classes], "confusion": scores.classes.confusion}
         draw_confusions({"model": scores, BASELINE: baseline}, section.task, output / CONFUSION)
         if baseline is not None:
             report["baseline"] = {"name": BASELINE, **{name: asdict(mean) for name, mean in baseline.summary.means.items()}}
@@ -54,7 +54,7 @@ def write_scores(
 def baseline_of(training: Sequence[Sample], samples: Sequence[Sample], section: EvaluateSection) -> TaskScores | None:
     """Scores of the classical baseline, trained on the rows `training`, on the samples of a classification.
 
-    None for other tasks, where the recipe wants none, where there is nothing to score, and where the rows have fewer than two labels.
+    None for other tasks, where the recipe turns it off, where there is nothing to score, and where the rows have fewer than two labels.
     """
     task, references = section.task, [sample.answer for sample in samples]
     if not isinstance(task, ClassificationTask) or not task.baseline or not any(answer.strip() for answer in references):
@@ -70,7 +70,7 @@ def draw_confusions(scores: Mapping[str, TaskScores | None], task: Classificatio
     """Draw the confusion matrices of several classifiers side by side, each with its name."""
     from imprint.report.confusion import Panel, draw_confusion_matrices
 
-    panels = [Panel(name, one.classes.confusion) for name, one in scores.items() if one is not None and one.classes is not None]
+    panels = [Panel(name, model.classes.confusion) for name, model in scores.items() if model is not None and model.classes is not None]
     draw_confusion_matrices(panels, task.labels, out)
 
 

@@ -50,7 +50,7 @@ class EvaluateSection(OpenSection):
 
     @field_validator("num_beams")
     @classmethod
-    def _beams_are_not_sampled(cls, num_beams: int, info: ValidationInfo) -> int:
+    def _check_beams(cls, num_beams: int, info: ValidationInfo) -> int:
         if num_beams > 1 and info.data.get("temperature"):
             raise ValueError(
                 Bilingual(
@@ -66,7 +66,7 @@ FROM_DATA = EvaluateSection.model_fields.keys() & DataSection.model_fields.keys(
 
 
 def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
-    """Fill open knobs from the run, else from the defaults of a recipe."""
+    """Fill in null knobs from the run, else from the defaults of a recipe."""
     known = data_knobs(FROM_DATA, run)
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.task is None:
@@ -80,7 +80,7 @@ def reference_limit(section: EvaluateSection) -> int | None:
     """Maximum tokens of a scored reference; None if references are not truncated."""
     if section.truncation != "original":
         return None
-    assert section.max_target_length is not None, "resolve() fills open knobs"
+    assert section.max_target_length is not None, "resolve() fills in null knobs"
     return section.max_target_length - 2
 
 

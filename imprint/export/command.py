@@ -165,9 +165,11 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     """How to use what was written."""
     if target == "bundle":
         return [f"next: `imprint chat {out}`; the base, {run.model.path}, is not in it: elsewhere base_path=FOLDER says where it is"]
-    written = "" if run.model.template == "auto" else f" template={run.model.template}"
-    with_base = f"`imprint chat {base_name(run)} adapter={out}{written}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
-    lines = [f"next: `imprint chat {out}{written}`, or model.path={out} in a recipe"]
+    template_option = "" if run.model.template == "auto" else f" template={run.model.template}"
+    with_base = (
+        f"`imprint chat {base_name(run)} adapter={out}{template_option}{f' quantize={run.model.quantize}' if run.model.quantize else ''}`"
+    )
+    lines = [f"next: `imprint chat {out}{template_option}`, or model.path={out} in a recipe"]
     if target == "official" and method == "prefix":
         lines = [f"next: {with_base}; in the original's scripts --ptuning_checkpoint {out}"]
     elif target == "peft":
@@ -175,7 +177,7 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     elif target == "transformers":
         lines = [f"next: vllm serve {out}, AutoModelForCausalLM.from_pretrained, or `imprint chat {out}`"]
     elif method == "prefix":
-        lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{written}`"]
+        lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{template_option}`"]
     if prefix := run.data_section.source_prefix:
         lines.append(f'"{prefix}" is put before every question of this run, but is not in these files: add it yourself / 提问时须自行加上')
     return lines

@@ -63,7 +63,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     source, out = model.network_folder, with_own_name(Path(out))
     refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantised model")
     plan = QuantizationPlan.from_folder(source, bits)
-    _check_disk(out, plan.after)
+    _check_disk(out, plan.bytes_after)
     with atomic_folder(out) as part:
         write_quantized(plan, part, out)
     say(f"{out}: {plan.size_summary}; read back without a difference / 已写入并校验")
@@ -81,8 +81,8 @@ class QuantizationPlan:
     """The fields of the new config.json."""
     network: Network
     """The network on the meta device."""
-    before: int
-    """Bytes of the weights before."""
+    bytes_before: int
+    """Bytes of the weights that are read."""
     sizes: dict[str, int]
     """Bytes of each tensor that will be written, in the order in which they are read."""
 
@@ -104,31 +104,31 @@ class QuantizationPlan:
         return cls(source, fields, network, before, sizes)
 
     @property
-    def after(self) -> int:
+    def bytes_after(self) -> int:
         """Bytes that will be written."""
         return sum(self.sizes.values())
 
     @property
     def size_summary(self) -> str:
         """Size before and after, as text."""
-        return f"{self.network.quantization_bit} bits, {_size(self.after)} instead of {_size(self.before)}"
+        return f"{self.network.quantization_bit} bits, {_size(self.bytes_after)} instead of {_size(self.bytes_before)}"
 
 
 def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
     """Write the folder `part`, which will be renamed to `out`, and read it back."""
     shards = split_into_shards(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
-    megabytes = math.ceil(plan.before / 10**6)
+    megabytes = math.ceil(plan.bytes_before / 10**6)
     with Progress("quantising", megabytes, "MB") as bar:
         copy_small_files(plan.source, part)
         checksums: dict[str, int] = {}
         reported = 0
-        for done, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):
+        for bytes_read, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):
             checksums |= written
-            bar.advance(megabytes * done // plan.before - reported)
-            reported = megabytes * done // plan.before
+            bar.advance(megabytes * bytes_read // plan.bytes_before - reported)
+            reported = megabytes * bytes_read // plan.bytes_before
         if len(files) > 1:
-            write_index(part / "model.safetensors.index.json", files, plan.after)
+            write_index(part / "model.safetensors.index.json", files, plan.bytes_after)
         write_json(part / "config.json", plan.fields)
         _read_back(part, out, checksums)
 
@@ -170,7 +170,7 @@ def _write(
     source: Path, network: Network, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Write the shards in order; yields the bytes read so far and the checksums of the last tensors."""
-    remaining, shard, done = iter(files.items()), {}, 0
+    remaining, shard, bytes_read = iter(files.items()), {}, 0
     file, names = next(remaining)
     for name, tensor in _tensors(source, network):
         parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
@@ -182,17 +182,17 @@ def _write(
                 save_file(shard, part / file, {"format": "pt"})
                 shard = {}
                 file, names = next(remaining, ("", []))
-        done += tensor.nbytes
-        yield done, checksums
+        bytes_read += tensor.nbytes
+        yield bytes_read, checksums
 
 
 def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
     checksums_read = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
     if checksums_read != checksums:
-        wrong = min(name for name in checksums if checksums_read.get(name) != checksums[name])
+        damaged = min(name for name in checksums if checksums_read.get(name) != checksums[name])
         raise UserError(
             Bilingual(
-                f"{out}: {wrong!r} differs when read back: the disk or the memory is faulty. Use another disk.",
+                f"{out}: {damaged!r} differs when read back: the disk or the memory is faulty. Use another disk.",
                 "写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
             )
         )

@@ -11,7 +11,15 @@ import torch
 from imprint.data.sample import Sample
 from imprint.export.glm_layout import glm_fields, glm_tensors
 from imprint.export.verify import MAX_ANSWER_TOKENS, GreedyAnswer, encode_prompts
-from imprint.export.vocabulary import LINES, RENAMED, ROUNDS, ranks_json, roles, sentencepiece_json, settings
+from imprint.export.vocabulary import (
+    CHAT_TEMPLATES,
+    CHATGLM2_CHAT_TEMPLATE,
+    RENAMED,
+    role_chat_template,
+    sentencepiece_json,
+    tiktoken_json,
+    tokenizer_config,
+)
 from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
 from imprint.files import write_json
 from imprint.messages import Bilingual, UserError
@@ -21,7 +29,7 @@ from imprint.templates import Template
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, HFTokenizer
 from imprint.tokenizers.glm4 import SPLIT
 
-TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+TOKENIZER_JSON, TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
 
 def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -39,7 +47,7 @@ def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
         save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
         _complete_template(job.part, template)
     ends = sorted(network.end_ids)
-    write_json(job.part / GENERATION, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})
+    write_json(job.part / GENERATION_CONFIG, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})
     answer_function = partial(_transformers_answers, job, template, network.dtype, network.device)
     del model, network
     yield answer_function
@@ -81,29 +89,31 @@ def _messages(sample: Sample) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in (*messages, ("user", sample.query))]
 
 
-def _write_tokenizer(part: Path, template: Template, longest: int) -> None:
+def _write_tokenizer(part: Path, template: Template, max_length: int) -> None:
     """A tokenizer.json with the ids of ChatGLM2, ChatGLM3 or GLM-4, and their chat template."""
     tokenizer = template.tokenizer
     if isinstance(tokenizer, GLM4Tokenizer):
-        vocabulary, end, chat = ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls), "<|endoftext|>", roles("\\n")
+        vocabulary, end, chat = tiktoken_json(tokenizer.pieces, SPLIT, tokenizer.controls), "<|endoftext|>", role_chat_template("\\n")
     else:
         assert isinstance(tokenizer, ChatGLM2Tokenizer), "ChatGLM2 networks have no other tokenizer"
         pieces, scores = tokenizer.scored_pieces()
         vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.controls), "</s>"
-        chat = roles("\\n ") if template.name == "chatglm3" else ROUNDS  # the space that the vocabulary adds before each text
-    write_json(part / TOKENIZER, vocabulary)
-    write_json(part / SETTINGS, settings([RENAMED.get(name, name) for name in tokenizer.controls], end=end, chat=chat, longest=longest))
+        # "\\n ": with the space that the vocabulary adds before each text.
+        chat = role_chat_template("\\n ") if template.name == "chatglm3" else CHATGLM2_CHAT_TEMPLATE
+    write_json(part / TOKENIZER_JSON, vocabulary)
+    special = [RENAMED.get(name, name) for name in tokenizer.controls]
+    write_json(part / TOKENIZER_CONFIG, tokenizer_config(special, end_token=end, chat_template=chat, max_length=max_length))
 
 
 def _complete_template(part: Path, template: Template) -> None:
     """Write the chat template of the training if the folder has none, and token objects as plain text."""
-    if not (part / SETTINGS).is_file():
+    if not (part / TOKENIZER_CONFIG).is_file():
         return
     assert isinstance(template.tokenizer, HFTokenizer), "other tokenizers have no tokenizer_config.json"
-    fields: dict[str, Any] = json.loads((part / SETTINGS).read_text(encoding="utf-8"))
+    fields: dict[str, Any] = json.loads((part / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     for name, token in fields.items():
         if name.endswith("_token") and isinstance(token, dict):
             fields[name] = token.get("content")
-    if template.name in LINES:
-        fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.special_tokens.bos_ids else "") + LINES[template.name]
-    write_json(part / SETTINGS, fields)
+    if template.name in CHAT_TEMPLATES:
+        fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.special_tokens.bos_ids else "") + CHAT_TEMPLATES[template.name]
+    write_json(part / TOKENIZER_CONFIG, fields)

@@ -47,8 +47,10 @@ def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]
     """Prompt ids, truncated as in the run."""
     max_length, source_prefix = run.data_section.max_source_length, run.data_section.source_prefix
     return [
-        encode_prompt(template, one.query, one.history, max_source_length=max_length, system=one.system, source_prefix=source_prefix)
-        for one in samples
+        encode_prompt(
+            template, sample.query, sample.history, max_source_length=max_length, system=sample.system, source_prefix=source_prefix
+        )
+        for sample in samples
     ]
 
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 from imprint.tokenizers import SPACE
 
 RENAMED: Final = {"sop": "<sop>", "eop": "<eop>"}
-Pairs = list[tuple[str, str]]
+Merges = list[tuple[str, str]]
 
 
 def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A SentencePiece BPE vocabulary with byte fallback, which adds a space before each text."""
     vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
-    model = _byte_pairs(vocabulary, _pairs(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    model = _bpe_model(vocabulary, _merges(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     normalizer = [{"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     decoder = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
@@ -38,7 +38,7 @@ def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_i
     )
 
 
-def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, int]) -> dict[str, Any]:
+def tiktoken_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A tiktoken vocabulary: pieces in the order of their ranks; `split` is the pre-tokenization pattern."""
     letters = letters_of_bytes()
     vocabulary = {"".join(letters[value] for value in piece): rank for rank, piece in enumerate(pieces)}
@@ -47,7 +47,7 @@ def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, in
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ]
     return _tokenizer_json(
-        _byte_pairs(vocabulary, _pairs(vocabulary)) | {"ignore_merges": True},
+        _bpe_model(vocabulary, _merges(vocabulary)) | {"ignore_merges": True},
         special_ids,
         {
             "normalizer": None,
@@ -57,22 +57,22 @@ def ranks_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str, in
     )
 
 
-def settings(special_ids: Sequence[str], *, end: str, chat: str, longest: int) -> dict[str, Any]:
+def tokenizer_config(special_ids: Sequence[str], *, end_token: str, chat_template: str, max_length: int) -> dict[str, Any]:
     """The fields of a tokenizer_config.json beside such a vocabulary."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": end,
-        "pad_token": end,
+        "eos_token": end_token,
+        "pad_token": end_token,
         "padding_side": "left",
-        "model_max_length": longest,
+        "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
-        "chat_template": chat,
+        "chat_template": chat_template,
         "extra_special_tokens": list(special_ids),
         "model_input_names": ["input_ids", "attention_mask"],
     }
 
 
-ROUNDS: Final = (
+CHATGLM2_CHAT_TEMPLATE: Final = (
     "[gMASK]<sop>{%- set round = namespace(number=0) -%}{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
     "{%- elif message['role'] == 'user' -%}{%- set round.number = round.number + 1 -%}"
@@ -82,7 +82,7 @@ ROUNDS: Final = (
 """ChatGLM2's rounds as a chat template."""
 
 
-LINES: Final = {
+CHAT_TEMPLATES: Final = {
     "plain": (
         "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
         "{%- elif message['role'] == 'user' -%}{{- '问：' ~ message['content'] ~ '\\n答：' -}}"
@@ -94,27 +94,27 @@ LINES: Final = {
         "{%- else -%}{{- '\\n' ~ message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
     ),
 }
-"""Name of a template for folders without one -> the same as a chat template."""
+"""Name of our template for a folder without a chat template -> the same as a Jinja chat template."""
 
 
-def roles(between: str) -> str:
-    """The chat template of ChatGLM3 and GLM-4; `between` separates a role from its text, which the original encodes separately."""
+def role_chat_template(separator: str) -> str:
+    """The chat template of ChatGLM3 and GLM-4; `separator` separates a role from its text, which the original encodes separately."""
     return (
         "[gMASK]<sop>{%- for message in messages -%}{{- '<|' ~ message['role'] ~ '|>' ~ message.get('metadata', '') ~ '"
-        + between
+        + separator
         + "' ~ message['content'] -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
     )
 
 
 def letters_of_bytes() -> list[str]:
-    """The letter of each byte in a byte-level vocabulary, as in GPT-2: a printable one, or one from U+0100 on."""
+    """The letter of each byte in a byte-level vocabulary, as `bytes_to_unicode` of GPT-2: a printable one, or one from U+0100 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
-def _pairs(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None) -> Pairs:
-    """Every pair of pieces that forms a piece, highest score first, or lowest rank without scores.
+def _merges(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None) -> Merges:
+    """The BPE merges: every pair of pieces that forms a piece, highest score first, or lowest rank without scores.
 
     Every pair, because both originals merge any two neighbours that form a piece, however these were formed.
     """
@@ -125,10 +125,10 @@ def _pairs(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None)
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
                 merges.append((order, vocabulary[left], vocabulary[right], left, right))
-    return [(left, right) for _order, _one, _other, left, right in sorted(merges)]
+    return [(left, right) for _order, _left_rank, _right_rank, left, right in sorted(merges)]
 
 
-def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:
+def _bpe_model(vocabulary: Mapping[str, int], merges: Merges) -> dict[str, Any]:
     return {
         "type": "BPE",
         "dropout": None,
@@ -146,7 +146,7 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: Pairs) -> dict[str, Any]:
 def _tokenizer_json(model: dict[str, Any], special_ids: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [
-        {"id": index, "content": RENAMED.get(name, name), **flags} for name, index in sorted(special_ids.items(), key=lambda one: one[1])
+        {"id": index, "content": RENAMED.get(name, name), **flags} for name, index in sorted(special_ids.items(), key=lambda item: item[1])
     ]
     start = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("[gMASK]", "<sop>")]
     ids = {entry["content"]: entry["id"] for entry in added}

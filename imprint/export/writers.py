@@ -1,4 +1,4 @@
-"""One writer per export target: a generator that yields an answer function before, writes the files, and yields one that reads them."""
+"""One writer per export target: a generator that yields the answer function of the run, writes the files, and yields that of the files."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ class ExportJob:
     dtype: torch.dtype
     """Type of the written weights."""
     device: str | None
-    """Where to compute; None takes what the recipe says, else a GPU where there is one."""
+    """Device to compute on; None takes the recipe's, else a GPU if there is one."""
     proof_dtype: str | None
     """Type used for verification; None takes the run's."""
 
@@ -56,16 +56,16 @@ class ExportJob:
     @property
     def adapter(self) -> Path:
         """The folder of the adapter."""
-        found = find_folder(self.source.run_folder.adapter)
-        assert found is not None, "the method of the run was read from it"
-        return found
+        folder = find_folder(self.source.run_folder.adapter)
+        assert folder is not None, "the method of the run was read from it"
+        return folder
 
     @property
     def tuned(self) -> Path:
         """The model folder of full tuning."""
-        found = find_folder(self.source.run_folder.model)
-        assert found is not None, "the method of the run was read from it"
-        return found
+        folder = find_folder(self.source.run_folder.model)
+        assert folder is not None, "the method of the run was read from it"
+        return folder
 
     def open(self, *, bits: int | None = None) -> Model:
         """The tuned model of the run."""
@@ -195,13 +195,13 @@ def quantized_merge(bits: int) -> Writer:
     """A LoRA merged into the weights, which are then quantised."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
-        between = job.part / "merged"
+        merged_folder = job.part / "merged"
         model = job.open()
-        _save_merged(job, model, between)
+        _save_merged(job, model, merged_folder)
         del model
-        yield job.answerer(job.load_export(between, bits=bits))
-        write_quantized(QuantizationPlan.from_folder(between, bits), job.part, job.out)
-        shutil.rmtree(between)
+        yield job.answerer(job.load_export(merged_folder, bits=bits))
+        write_quantized(QuantizationPlan.from_folder(merged_folder, bits), job.part, job.out)
+        shutil.rmtree(merged_folder)
         yield job.answerer(job.load_export(job.part))
 
     return write
@@ -226,8 +226,8 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     licence = read_licence(base_folder(job.run.model.path))
     facts = BundleFacts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, facts)
-    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as folder:
-        home = Path(folder) / "run"
-        unpack(job.part, home)
-        unpacked_run = resolve_source(home, Path(job.run.model.path)).with_template(job.run.model.template)
+    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as temporary:
+        folder = Path(temporary) / "run"
+        unpack(job.part, folder)
+        unpacked_run = resolve_source(folder, Path(job.run.model.path)).with_template(job.run.model.template)
         yield job.answerer(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))

@@ -189,11 +189,11 @@ def _read_model(file: Path) -> SentencePieceProcessor:
                 "不是 SentencePiece 模型，或文件不完整：请重新下载。",
             )
         ) from error
-    typed = [piece for piece in SPECIAL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
-    if typed:
+    typable = [piece for piece in SPECIAL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
+    if typable:
         raise UserError(
             Bilingual(
-                f"{file}: {', '.join(typed)} must be control pieces, but are text that a user can type. Use another vocabulary file.",
+                f"{file}: {', '.join(typable)} must be control pieces, but are text that a user can type. Use another vocabulary file.",
                 "词表中的控制符可以被用户输入：请换用别的词表文件。",
             )
         )

@@ -29,9 +29,9 @@ class ChatGLM2Tokenizer:
     def __init__(self, processor: SentencePieceProcessor) -> None:
         self._processor = processor
         self._ids = list(range(len(processor)))  # one int object per id, shared by all rows to save memory
-        own = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
+        model_tokens = {"<unk>": processor.unk_id(), "<s>": processor.bos_id(), "</s>": processor.eos_id()}
         self.controls: Mapping[str, int] = MappingProxyType(
-            own | {name: len(processor) + index for index, name in enumerate(SPECIAL_TOKENS)}
+            model_tokens | {name: len(processor) + index for index, name in enumerate(SPECIAL_TOKENS)}
         )
         """Name -> special id."""
         self._byte_ids = frozenset(token for token in self._ids if processor.is_byte(token))

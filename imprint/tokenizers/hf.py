@@ -62,7 +62,7 @@ class HFTokenizer:
         self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
         self.replaces_each_byte = not self._bytes
         """Whether each invalid byte decodes to one U+FFFD, as with byte pieces; in byte-level vocabularies an incomplete character does."""
-        self._leading = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
+        self._strips_first_space = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
@@ -107,7 +107,7 @@ class HFTokenizer:
             return bytes([self._bytes[letter] for letter in piece]) if self._bytes.keys() >= set(piece) else piece.encode()
         if len(piece) == len("<0x00>") and piece.startswith("<0x"):
             return bytes([int(piece[3:5], 16)])
-        return (piece.removeprefix(SPACE) if first and self._leading else piece).replace(SPACE, " ").encode()
+        return (piece.removeprefix(SPACE) if first and self._strips_first_space else piece).replace(SPACE, " ").encode()
 
     def token_text(self, token: int) -> str:
         """A readable form of an id; empty for an id without text."""
@@ -173,11 +173,11 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFToke
                 "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
             )
         )
-    typed = [name for name, token in tokenizer.controls.items() if token in tokenizer.encode(name)]
-    if typed:
+    typable = [name for name, token in tokenizer.controls.items() if token in tokenizer.encode(name)]
+    if typable:
         raise UserError(
             Bilingual(
-                f"{file}: {', '.join(typed[:4])} are special tokens, but a user can type them. Use another vocabulary file.",
+                f"{file}: {', '.join(typable[:4])} are special tokens, but a user can type them. Use another vocabulary file.",
                 "词表中的控制符可以被用户输入：请换用别的词表文件。",
             )
         )
@@ -211,7 +211,7 @@ def _as_ids(value: object) -> list[int]:
 def _default_template(template: object) -> str | None:
     """The chat template; of several named ones the default one."""
     if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default")
     return template if isinstance(template, str) else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Rust
 
-from imprint.export.vocabulary import RENAMED, letters_of_bytes, ranks_json, sentencepiece_json
+from imprint.export.vocabulary import RENAMED, letters_of_bytes, sentencepiece_json, tiktoken_json
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, read_tokenizer
 from imprint.tokenizers.glm4 import SPLIT
 from tests.families import chatglm2_folder, fields_of, glm4_folder
@@ -23,7 +23,7 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
 
 def rust_of(tokenizer: ChatGLM2Tokenizer | GLM4Tokenizer) -> Rust:
     if isinstance(tokenizer, GLM4Tokenizer):
-        return Rust.from_str(json.dumps(ranks_json(tokenizer.pieces, SPLIT, tokenizer.controls)))
+        return Rust.from_str(json.dumps(tiktoken_json(tokenizer.pieces, SPLIT, tokenizer.controls)))
     return Rust.from_str(json.dumps(sentencepiece_json(*tokenizer.scored_pieces(), tokenizer.controls)))
 
 
