@@ -37,6 +37,7 @@ from imprint.training.state import TrainState
 
 ONE_ROW = Bilingual("--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster", "逐条回答较慢，可改为 16")
 MANY_ROWS = 100
+"""With more rows than this, ONE_ROW is printed."""
 
 
 def run_original(arguments: Sequence[str]) -> int:

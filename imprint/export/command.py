@@ -8,9 +8,9 @@ import torch
 from imprint.config import read_overrides
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
-from imprint.export.destination import refuse_destination, with_own_name
+from imprint.export.destination import refuse_destination, with_file_name
 from imprint.export.section import ExportSection
-from imprint.export.targets import Target, possible, refusal
+from imprint.export.targets import Target, possible_targets, refusal
 from imprint.export.transformers_layout import transformers_model
 from imprint.export.verify import refuse_changed_answers, verification_samples
 from imprint.export.writers import (
@@ -75,7 +75,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     run = source.require_run(NOTHING_TO_EXPORT)
     method = source.require_result()
     refuse_impossible(source, run, method, target)
-    out = with_own_name(out or default_destination(source, target))
+    out = with_file_name(out or default_destination(source, target))
     if target == "bundle":
         refuse_bundle_destination(out)
     else:
@@ -109,7 +109,7 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
         raise UserError(
             Bilingual(
                 f"--to {target}: {path} was tuned with the method {method!r}, and {reason.english}. "
-                f"It can go to: {', '.join(possible(method, family))}.",
+                f"It can go to: {', '.join(possible_targets(method, family))}.",
                 f"{reason.chinese}。",
             )
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from imprint.messages import Bilingual, UserError
 
 
-def with_own_name(out: Path) -> Path:
+def with_file_name(out: Path) -> Path:
     """The path with a file name: `.` has none, and the temporary folder needs one."""
     return out if out.name not in ("", "..") else out.resolve()
 

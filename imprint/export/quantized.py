@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imprint.export.destination import refuse_destination, with_own_name
+from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files import atomic_folder, write_json
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
@@ -60,7 +60,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
                 "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
             )
         )
-    source, out = model.network_folder, with_own_name(Path(out))
+    source, out = model.network_folder, with_file_name(Path(out))
     refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantised model")
     plan = QuantizationPlan.from_folder(source, bits)
     _check_disk(out, plan.bytes_after)

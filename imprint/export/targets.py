@@ -69,7 +69,7 @@ def refusal(method: Method, target: Target, family: str) -> Bilingual | None:
     return REFUSED.get((method, target), NO_CLASS if target == "transformers" and family == "ChatGLM" else None)
 
 
-def possible(method: Method, family: str) -> list[Target]:
+def possible_targets(method: Method, family: str) -> list[Target]:
     """The targets of this method on a base of this family."""
     return [target for target in TARGETS if refusal(method, target, family) is None]
 

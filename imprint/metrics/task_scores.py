@@ -155,7 +155,7 @@ def score_task(
         return TaskScores(row_summary, rows, row_metric, scores=scores)
     by_name = {**row_summary.means, **{name: estimate(metric) for name, metric in metrics.items()}}
     ordered = {name: by_name[name] for name in TASK_METRICS[task.kind] if name in by_name}
-    notes = (described(protocol, get_protocol(protocol).description), *_notes(metrics))
+    notes = (named_description(protocol, get_protocol(protocol).description), *_notes(metrics))
     return TaskScores(replace(row_summary, means=ordered, notes=notes), rows, row_metric, scores=scores, corpus_metrics=metrics)
 
 
@@ -218,9 +218,9 @@ def _summary(protocol: str, predictions: Sequence[str], metrics: Mapping[str, Co
 
 
 def _notes(names: Iterable[str]) -> list[Bilingual]:
-    return [described(name, METRIC_BY_NAME[name].description) for name in names]
+    return [named_description(name, METRIC_BY_NAME[name].description) for name in names]
 
 
-def described(name: str, description: Bilingual) -> Bilingual:
+def named_description(name: str, description: Bilingual) -> Bilingual:
     """The name of a metric or protocol followed by its description."""
     return Bilingual(f"{name}: {description.english}", f"{name}：{description.chinese}")

@@ -8,7 +8,7 @@ from imprint.messages import Bilingual
 from imprint.metrics.means import Mean, Summary
 from imprint.metrics.protocols import get_protocol
 from imprint.metrics.rates import FailureRates, failure_warnings
-from imprint.metrics.task_scores import METRIC_BY_NAME, described
+from imprint.metrics.task_scores import METRIC_BY_NAME, named_description
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def metric_lines(comparison: Comparison) -> list[MetricLine]:
 
 def metric_notes(summary: Summary) -> tuple[Bilingual, ...]:
     """What the metrics of a table count."""
-    return summary.notes or (described(summary.protocol, get_protocol(summary.protocol).description),)
+    return summary.notes or (named_description(summary.protocol, get_protocol(summary.protocol).description),)
 
 
 @dataclass(frozen=True)

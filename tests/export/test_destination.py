@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.export.destination import refuse_destination, with_own_name
+from imprint.export.destination import refuse_destination, with_file_name
 from imprint.messages import UserError
 
 
@@ -16,9 +16,9 @@ def test_a_place_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
 
-    assert with_own_name(Path()) == tmp_path / "inner"
-    assert with_own_name(Path("..")) == tmp_path
-    assert with_own_name(Path("out")) == Path("out")
+    assert with_file_name(Path()) == tmp_path / "inner"
+    assert with_file_name(Path("..")) == tmp_path
+    assert with_file_name(Path("out")) == Path("out")
 
 
 def test_what_is_read_is_never_written_over_though_it_be_our_own(tmp_path: Path) -> None:

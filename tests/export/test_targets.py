@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, possible, refusal, targets_table
+from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, possible_targets, refusal, targets_table
 
 
 def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> None:
@@ -17,14 +17,14 @@ def test_every_method_and_target_has_a_way_or_a_reason() -> None:
 
 
 def test_what_is_refused_is_not_possible() -> None:
-    assert possible("prefix", "ChatGLM2") == ["official", "int8", "int4", "bundle"]
-    assert "peft" in possible("lora", "ChatGLM2")
-    assert "peft" not in possible("full", "ChatGLM2")
+    assert possible_targets("prefix", "ChatGLM2") == ["official", "int8", "int4", "bundle"]
+    assert "peft" in possible_targets("lora", "ChatGLM2")
+    assert "peft" not in possible_targets("full", "ChatGLM2")
 
 
 def test_chatglm_6b_has_no_class_of_transformers() -> None:
-    assert "transformers" in possible("full", "ChatGLM2")
-    assert "transformers" not in possible("full", "ChatGLM")
+    assert "transformers" in possible_targets("full", "ChatGLM2")
+    assert "transformers" not in possible_targets("full", "ChatGLM")
     assert "has no ChatGLM-6B" in str(refusal("lora", "transformers", "ChatGLM"))
     assert "no place for a prefix" in str(refusal("prefix", "transformers", "ChatGLM"))
 
