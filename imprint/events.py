@@ -213,20 +213,22 @@ def write_rescue(run: RunFolder, rescue: Rescued) -> None:
 def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
     """Yield the events of a run from the first on, as they are logged, until the run is finished.
 
-    A resumed or rescued run repeats steps: an event with a lower step than the one before replaces the earlier events of all later steps.
+    A resumed or rescued run repeats steps: a `Step` whose number was there before replaces that one and all that came after it.
     While the run is not finished, this waits for more events, through kills and resumes. Raises UserError for a line that is not an event.
     """
     tail = _Tail(run.log)
-    last: Event | None = None
+    finished = False
     rescues: list[Rescued] = []
-    while not isinstance(last, Finished):
+    while not finished:
         for number, line in tail.new_lines():
-            last = parse_event(_json_or_none(line), f"{run.log}:{number}")
-            if not isinstance(last, Rescued) or last not in rescues:  # a replaced log repeats earlier ones
-                yield last
-            if isinstance(last, Rescued):
-                rescues.append(last)
-        if not isinstance(last, Finished):
+            event = parse_event(_json_or_none(line), f"{run.log}:{number}")
+            if not isinstance(event, Rescued) or event not in rescues:  # a replaced log repeats earlier ones
+                yield event
+            if isinstance(event, Rescued):
+                rescues.append(event)
+            if not isinstance(event, Notice):  # a finished run that is started again may say something, and is finished all the same
+                finished = isinstance(event, Finished)
+        if not finished:
             time.sleep(poll_seconds)
 
 

@@ -116,3 +116,10 @@ def test_a_finished_run_is_followed_at_once_and_a_line_that_is_none_is_named(run
     run.log.write_text("\n".join([*lines[:2], "[", *lines[2:]]) + "\n")
     with pytest.raises(UserError, match=r"log\.jsonl:3: "):
         list(follow(run))
+
+
+def test_a_finished_run_that_has_said_something_since_is_finished(run: RunFolder) -> None:
+    run.path.mkdir()
+    notice = Notice(step=9, source="resume", english="changed", chinese="已更改")
+    run.log.write_text("".join(json.dumps(event_fields(event)) + "\n" for event in [*EVERY_KIND, notice]))
+    assert list(follow(run)) == [*EVERY_KIND, notice]

@@ -111,7 +111,7 @@ def describe_run(run: RunFolder) -> RunEntry:
         finished = any(isinstance(event, Finished) for event in events)
         if steps is None:  # the log of an earlier version: it says neither how long the run is nor that it ended
             steps = config.train.steps
-            finished = done == steps or run.verdict.is_file()
+            finished = run.verdict.is_file() if steps is None else done == steps
         return RunEntry(
             path=str(run.path),
             state="running" if run.is_locked() else "finished" if finished else "stopped",

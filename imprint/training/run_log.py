@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual
 from imprint.progress import Progress, say
 from imprint.runs import RunFolder
 from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line, write_lines
@@ -45,7 +45,7 @@ class RunLog:
             with ExitStack() as stack:
                 for sink in self.sinks:
                     stack.callback(sink.close)
-        except UserError:
+        except Exception:  # of a tracker, any
             if error is None:  # else the original error is raised
                 raise
         finally:
@@ -105,7 +105,11 @@ def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
                 events.append(event)
         elif event.step <= step and not (isinstance(event, Finished) and event.step < steps):
             events.append(event)
-    return [*events, *(rescue for rescue in rescues if rescue not in events)]  # a kill may have left the last one in rescues.jsonl only
+    for rescue in rescues:  # a kill may have left the last one in rescues.jsonl only, an earlier version all of them
+        if rescue not in events:
+            later = (index for index, event in enumerate(events) if event.step > rescue.back_to)
+            events.insert(next(later, len(events)), rescue)
+    return events
 
 
 def _rewrite(run: RunFolder, events: list[Event]) -> None:

@@ -1,4 +1,5 @@
 import errno
+import json
 import math
 import re
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from imprint.events import Finished, finite_or_none, follow
+from imprint.events import Event, Finished, Rescued, Step, event_fields, finite_or_none, follow, write_rescue
 from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -172,3 +173,27 @@ def test_a_finished_run_that_is_started_again_still_ends_with_its_last_event(run
     events = list(follow(run))
     assert [event.event for event in events] == ["started", "step", "step", "evaluation", "sample", "finished", "notice", "finished"]
     assert events[-1] == Finished(step=2, best_step=2, best_loss=None)
+
+
+def test_a_rescue_that_an_earlier_version_logged_nowhere_stands_where_the_run_went_on(run: RunFolder) -> None:
+    run.path.mkdir()
+    run.log.write_text("".join(json.dumps(event_fields(step(number))) + "\n" for number in range(1, 8)))
+    rescue = Rescued(step=5, back_to=2, rate_scale=0.3, reason="the loss rose", rows=(), best_step=2, best_loss=None)
+    write_rescue(run, rescue)
+    run_log = RunLog(run, step=7, steps=8)
+    close_files(run_log)
+    assert [event.step for event in run_log.events if isinstance(event, Step | Rescued)] == [1, 2, 5, 3, 4, 5, 6, 7]
+
+
+def test_a_tracker_that_fails_to_close_hides_no_other_error(run: RunFolder) -> None:
+    class Broken:
+        def write(self, event: Event) -> None:
+            pass
+
+        def close(self) -> None:
+            raise RuntimeError("no network")
+
+    with pytest.raises(KeyboardInterrupt), RunLog(run, step=0, steps=8, trackers=[Broken()]):
+        raise KeyboardInterrupt
+    with pytest.raises(RuntimeError, match="no network"), RunLog(run, step=0, steps=8, trackers=[Broken()]):
+        pass
