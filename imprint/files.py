@@ -17,7 +17,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raise UserError if one of these files in a folder is a link that leads out of it: it may name any file of this machine.
+
+    The files of a Hugging Face cache's `snapshots` are links into its `blobs`, which count as inside.
+    """
+    home = folder.resolve()
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    for file in files:
+        target = file.resolve()
+        if not any(target.is_relative_to(inside) for inside in homes):
+            raise UserError(
+                Bilingual(
+                    f"{file}: is a link to {target}, outside of its folder, and is not copied into what is handed on. Replace the link by "
+                    "the file, or delete it.",
+                    "该文件是指向目录之外的链接，不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
+                )
+            )
 
 
 def temporary_path(path: Path) -> Path:

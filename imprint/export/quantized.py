@@ -19,7 +19,6 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import (
     IGNORED_ENDINGS,
     PREFIX_PART,
-    copy_small_files,
     quantize_stored,
     quantized_fields,
     quantized_layers,
@@ -33,6 +32,7 @@ from imprint.models.checkpoint import (
 )
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
+from imprint.models.small_files import copy_small_files
 from imprint.progress import Progress, say
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedWeight

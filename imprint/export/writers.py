@@ -12,7 +12,7 @@ import torch
 from imprint.data.sample import Sample
 from imprint.export.quantized import QuantizationPlan, write_quantized
 from imprint.export.verify import GreedyAnswer, greedy_answers
-from imprint.files import find_folder, write_json
+from imprint.files import find_folder, refuse_outside_links, write_json
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import BundleFacts, pack, read_licence, unpack
 from imprint.loading.load import load, load_model
@@ -20,8 +20,9 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.models.checkpoint import copy_small_files, save_network
+from imprint.models.checkpoint import save_network
 from imprint.models.families import read_config
+from imprint.models.small_files import copy_small_files
 from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import save_original
 
@@ -174,6 +175,7 @@ def quantized_base_with_adapter(bits: int) -> Writer:
         yield job.answerer(model)
         del model
         write_quantized(QuantizationPlan.from_folder(job.base, bits), job.part, job.out)
+        refuse_outside_links(job.adapter, job.adapter.rglob("*"))
         shutil.copytree(job.adapter, job.part / "adapter")
         yield job.answerer(job.load_export(job.part, adapter=job.part / "adapter"))
 
@@ -223,6 +225,7 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
         )
     documents = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
     names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
+    refuse_outside_links(run.path, [run.path / name for name in names])
     licence = read_licence(base_folder(job.run.model.path))
     facts = BundleFacts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, facts)

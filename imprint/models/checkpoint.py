@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from imprint.files import atomic_folder, refuse_lfs_pointer, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
+from imprint.models.small_files import copy_small_files
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
 
@@ -411,13 +411,6 @@ def _read_back(file: Path, content: Mapping[str, Tensor]) -> None:
                     f"{key!r} 读回的内容与写入的不同，磁盘或内存有故障：请换用其他磁盘。",
                 )
             )
-
-
-def copy_small_files(source: Path, folder: Path) -> None:
-    """Copy everything in a model folder but its weights."""
-    for small in source.iterdir():
-        if small.is_file() and small.suffix not in WEIGHT_SUFFIXES and not small.name.endswith(".index.json"):
-            shutil.copyfile(small, folder / small.name)
 
 
 def write_index(path: Path, shards: Mapping[str, Iterable[str]], total_bytes: int) -> None:

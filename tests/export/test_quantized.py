@@ -169,3 +169,15 @@ class TestRefusals:
 
         assert "'transformer.layers.1.mlp.dense_4h_to_h.weight' differs when read back" in refusal(CASE.folder, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_link_to_a_file_of_this_machine(self, tmp_path: Path) -> None:
+        secret = tmp_path / "secret.key"
+        secret.write_text("TOP SECRET")
+        tiny_base(tmp_path / "model")
+        for name in ("notes.txt", "vocab.extra"):
+            (tmp_path / "model" / name).symlink_to(secret)
+        imprint.quantize(tmp_path / "model", tmp_path / "out", 8)
+        assert not {"notes.txt", "vocab.extra"} & {file.name for file in (tmp_path / "out").iterdir()}
+        (tmp_path / "model" / "vocab.json").symlink_to(secret)
+        assert "vocab.json: is a link to" in refusal(tmp_path / "model", tmp_path / "again", 8)
+        assert not (tmp_path / "again").exists()
