@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
@@ -17,14 +17,11 @@ from imprint.runs import RunFolder
 
 NoticeSource = Literal["guard", "memory", "resume", "sample"]
 """What a notice is about."""
-STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
     """The run starts, or its length has changed."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     event: Literal["started"] = "started"
     step: int
@@ -36,8 +33,6 @@ class Started:
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One optimizer step."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     event: Literal["step"] = "step"
     step: int
@@ -64,8 +59,6 @@ class Step:
 class Evaluation:
     """The evaluation loss after a step; step 0 is before tuning."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     event: Literal["evaluation"] = "evaluation"
     step: int
     eval_loss: float | None
@@ -76,8 +69,6 @@ class Evaluation:
 class SampledAnswer:
     """The greedy answer to a sample prompt after a step."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     event: Literal["sample"] = "sample"
     step: int
     prompt: str
@@ -87,8 +78,6 @@ class SampledAnswer:
 @dataclass(frozen=True, kw_only=True)
 class Notice:
     """A message to the person who trains."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     event: Literal["notice"] = "notice"
     step: int
@@ -105,8 +94,6 @@ class Notice:
 @dataclass(frozen=True, kw_only=True)
 class Rescued:
     """The guard takes the run back to an earlier state, with a lower learning rate; also a line of rescues.jsonl."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     event: Literal["rescued"] = "rescued"
     step: int
@@ -129,8 +116,6 @@ class Rescued:
 class Finished:
     """All steps are done."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
     event: Literal["finished"] = "finished"
     step: int
     best_step: int
@@ -151,6 +136,11 @@ def event_fields(event: Event) -> dict[str, Any]:
     """An event as its line in log.jsonl; empty lists of a step's rows are left out."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
     return {name: value for name, value in values.items() if value != () or name == "rows"}
+
+
+def event_numbers(event: Step | Evaluation) -> dict[str, float]:
+    """The numbers of a step or an evaluation by the names that trackers show, such as `train/loss`; None is left out."""
+    return {f"train/{name}": value for name, value in event_fields(event).items() if name != "step" and isinstance(value, int | float)}
 
 
 def parse_event(line: object, location: str, event: str | None = None) -> Event:
@@ -280,4 +270,4 @@ def _read(path: Path, event: str | None = None) -> list[Event]:
 
 @cache
 def _adapter() -> TypeAdapter[Event]:
-    return TypeAdapter(Annotated[Event, Discriminator("event")])
+    return TypeAdapter(Annotated[Event, Discriminator("event")], config=ConfigDict(extra="forbid", strict=True))

@@ -8,9 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from imprint.config import read_recipe
 from imprint.events import Finished, Notice, Started, Step, read_events, values_by_step
-from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -105,7 +103,8 @@ def describe_run(run: RunFolder) -> RunEntry:
     """State, progress and scores of a run, from its files alone; one that cannot be read is an entry that says why."""
     try:
         events, source = read_events(run), resolve_source(run.path)
-        config = read_recipe(run.config, [], RunConfig)
+        config = source.run
+        assert config is not None, "a run folder has config.yaml"
         done = max((event.step for event in events if isinstance(event, Step)), default=0)
         steps = next((event.steps for event in reversed(events) if isinstance(event, Started)), None)
         finished = any(isinstance(event, Finished) for event in events)

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import scalar, text
 
-from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
+from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
 from imprint.files import translate_disk_errors
 
 
@@ -36,9 +36,8 @@ class TensorBoard:
         with translate_disk_errors(self.folder):
             match event:
                 case Step() | Evaluation():
-                    for name, value in event_fields(event).items():
-                        if name != "step" and isinstance(value, int | float):
-                            self._record(Record(wall_time=time.time(), step=event.step, summary=scalar(f"train/{name}", value)))
+                    for name, value in event_numbers(event).items():
+                        self._record(Record(wall_time=time.time(), step=event.step, summary=scalar(name, value)))
                 case SampledAnswer():
                     self._text(event.step, "sample", f"{event.prompt}\n\n{event.answer}")
                 case Notice():

@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
-from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
+from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
 from imprint.messages import Bilingual, UserError
 from imprint.progress import say
 
@@ -40,8 +40,7 @@ class Trackio:
         values: dict[str, object]
         match event:
             case Step() | Evaluation():
-                fields = event_fields(event)
-                values = {f"train/{name}": value for name, value in fields.items() if name != "step" and isinstance(value, int | float)}
+                values = {**event_numbers(event)}
             case SampledAnswer():
                 values = {"sample": self._text(f"{event.prompt}\n\n{event.answer}")}
             case Notice():
