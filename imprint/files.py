@@ -83,6 +83,11 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(nonfinite_to_null(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
+def write_jsonl(path: Path, values: Iterable[object]) -> None:
+    """Write values to `path` atomically, each as one line of JSON."""
+    write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
 def append_jsonl(path: Path, value: object) -> None:
     """Append `value` as one line of JSON; an unfinished last line, left by a killed process, is removed first."""
     line = json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,6 +1,5 @@
 """Decides what to do with an output_dir: resume, start over, resume from a checkpoint, or refuse."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from imprint.compat.flags import TRUE, OriginalFlags
 from imprint.compat.layout import ALL_RESULTS, CHECKPOINT, PREDICTIONS, TRAINER_STATE, checkpoints, remove, results_file, step_of
 from imprint.compat.settings import evaluates
 from imprint.config import dump
-from imprint.files import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_text
+from imprint.files import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_jsonl, write_text
 from imprint.messages import Bilingual, UserError
 from imprint.models.families import listing
 from imprint.runs import RunFolder
@@ -151,4 +150,4 @@ def _copy_state(source: RunFolder, run: RunFolder, step: int) -> None:
     for log, target in ((source.log, run.log), (source.samples, run.samples)):
         if log.is_file():
             lines = [line for line in read_jsonl(log) if line["step"] <= step]
-            write_text(target, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_jsonl(target, lines)

@@ -17,7 +17,7 @@ from torch import Tensor
 from imprint.data.batches import BatchSampler
 from imprint.events import Evaluation, Event, Step, values_by_step
 from imprint.export.writers import write_original_prefix
-from imprint.files import atomic_folder, write_json, write_text
+from imprint.files import atomic_folder, write_json, write_jsonl
 from imprint.models.checkpoint import save_network
 from imprint.runs import RunFolder
 from imprint.tune.tuner import Tuner
@@ -180,4 +180,4 @@ def write_results(folder: Path, split: str, results: Mapping[str, Any]) -> None:
 def write_predictions(folder: Path, references: Sequence[str], predictions: Sequence[str]) -> None:
     """Write generated_predictions.txt: one line of JSON per row, both texts stripped."""
     rows = [{"labels": label.strip(), "predict": answer.strip()} for label, answer in zip(references, predictions, strict=True)]
-    write_text(folder / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_jsonl(folder / PREDICTIONS, rows)

@@ -1,7 +1,6 @@
 """Generate answers in batches; each batch is written to answers.jsonl at once, so that a killed command resumes."""
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_original
 from imprint.data.sample import Sample
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import append_jsonl, read_jsonl, write_text
+from imprint.files import append_jsonl, read_jsonl, write_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
@@ -239,4 +238,4 @@ def _write_predictions(output: Path, samples: list[Sample], references: list[str
             [{"input": s.query, "label": r, "prediction": p} for s, r, p in zip(samples, references, predictions, strict=True)],
         ),
     ):
-        write_text(output / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_jsonl(output / name, rows)

@@ -14,7 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import SampledAnswer, read_events
-from imprint.files import read_jsonl, write_json, write_text
+from imprint.files import read_jsonl, write_json, write_jsonl
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
 from imprint.forgetting.score import Forgetting, forgetting_messages, lost_rows, parse_forgetting
@@ -138,7 +138,7 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)
     ]
-    write_text(folder.before_after, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_jsonl(folder.before_after, map(asdict, rows))
     write_json(folder.forgetting, forgetting.as_json())
     filled = FillRecall.count([(row.reference, row.base, row.tuned) for row in rows], tuple(run.data_section.fill.values()))
     messages = forgetting_messages(forgetting, mixed=run.data_section.mix_general is not None)

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
+from imprint.files import write_jsonl
 from imprint.messages import Bilingual
 from imprint.progress import Progress, say
 from imprint.runs import RunFolder
-from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line, write_lines
+from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line
 from imprint.training.tensorboard import TensorBoard
 
 
@@ -115,9 +116,9 @@ def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
 def _rewrite(run: RunFolder, events: list[Event]) -> None:
     """Replace log.jsonl and samples.jsonl, each atomically; after a kill in between, the next resume does it again."""
     if run.log.exists():
-        write_lines(run.log, map(event_fields, events))
+        write_jsonl(run.log, map(event_fields, events))
     if run.samples.exists():
-        write_lines(run.samples, [sample_line(event) for event in events if isinstance(event, SampledAnswer)])
+        write_jsonl(run.samples, [sample_line(event) for event in events if isinstance(event, SampledAnswer)])
 
 
 def _run_folder_sinks(run: RunFolder, events: list[Event], step: int) -> tuple[Sink, ...]:

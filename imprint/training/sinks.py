@@ -1,13 +1,12 @@
 """Sinks of the events of a run: files in the run folder, a plot of the loss, and the screen."""
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
-from imprint.files import append_jsonl, write_text
+from imprint.files import append_jsonl, write_jsonl
 from imprint.progress import Progress
 from imprint.report.curve import draw_curves
 from imprint.runs import RunFolder
@@ -40,7 +39,7 @@ class EventFile:
         if self.path.exists() or len(self.events) == 1:
             append_jsonl(self.path, event_fields(event))
         else:
-            write_lines(self.path, map(event_fields, self.events))
+            write_jsonl(self.path, map(event_fields, self.events))
 
     def close(self) -> None:
         """Nothing to do."""
@@ -120,8 +119,3 @@ class Screen:
 def sample_line(event: SampledAnswer) -> dict[str, object]:
     """The line of samples.jsonl."""
     return {"step": event.step, "prompt": event.prompt, "answer": event.answer}
-
-
-def write_lines(path: Path, lines: Iterable[object]) -> None:
-    """Write a file of JSON lines atomically."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
