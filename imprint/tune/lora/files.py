@@ -21,6 +21,7 @@ from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
 from imprint.tune.lora.lora import CONFIG_FILE, LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, PICKLE_FILE, TENSORS_FILE, Lora
+from imprint.tune.lora.patterns import match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
 
 TENSOR_NAME = re.compile(
@@ -29,13 +30,16 @@ TENSOR_NAME = re.compile(
 """A tensor's name in the files of every version of peft."""
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that peft subtracts from the base's weights; unless converted, such an adapter fits only the changed base."""
+KEPT_INITS = ("gaussian", "eva", "orthogonal", "mica")
+"""Initializations that leave the base's weights as they are."""
 IGNORED_FIELDS = {
     "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "target_modules",
-    "exclude_modules", "lora_dropout", "init_lora_weights", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core",
-    "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config",
+    "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config", "fan_in_fan_out",
 }  # fmt: skip
-"""Other fields of a configuration: unused, since the tensors' names tell which linears are adapted."""
-READ_FIELDS = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
+"""Fields that change no number: the tensors' names tell which linears are adapted, an initialization is in the tensors already, and
+`fan_in_fan_out` says how the base's own weight is stored; A and B have the same shapes for both."""
+READ_FIELDS = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias"}
 
 
 def damaged_error(path: Path, problem: str) -> UserError:
@@ -48,13 +52,13 @@ def damaged_error(path: Path, problem: str) -> UserError:
 def read_lora(folder: Path, network: Network) -> Lora:
     """Read a LoRA from a folder with peft's files and attach it to the network.
 
-    Only numbers and flags of the configuration are used: no class is imported, no pattern evaluated, nothing downloaded. Raises UserError
-    for a LoRA that does not fit the network, is damaged, or is of an unsupported kind.
+    Only numbers, flags and the patterns of ranks and alphas are used: no class is imported, nothing downloaded. Raises UserError for a
+    LoRA that does not fit the network, is damaged, or is of an unsupported kind.
     """
     path = folder / CONFIG_FILE
     fields = _read_fields(path)
-    by_linear = _tensors_by_linear(folder, _read_tensors(folder), network)
-    shape = _shape(path, fields, by_linear)
+    by_linear, stored = _tensors_by_linear(folder, _read_tensors(folder), network)
+    shape = _shape(path, fields, by_linear, stored)
     linears = linears_of(network)
     for name in shape.targets:
         _check_tensors(folder, name, linears[name], by_linear[name], shape)
@@ -80,7 +84,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
             )
         )
     init = fields.get("init_lora_weights")
-    if isinstance(init, str) and init.startswith(BASE_CHANGING_INITS):
+    if isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS):
         raise UserError(
             Bilingual(
                 f'{path}: "init_lora_weights" is {init!r}, which changes the base, and the adapter fits only that changed base. Save it '
@@ -96,7 +100,15 @@ def _read_fields(path: Path) -> dict[str, Any]:
                 f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"。',
             )
         )
-    unknown = sorted(name for name in fields.keys() - READ_FIELDS - IGNORED_FIELDS - {"bias"} if fields[name])
+    if isinstance(init, str) and init.lower() not in KEPT_INITS:
+        raise UserError(
+            Bilingual(
+                f'{path}: "init_lora_weights" is {init[:60]!r}, an initialization that is not known: it may have changed the base. '
+                f"Known: {', '.join(KEPT_INITS)}, true and false.",
+                f'"init_lora_weights" 为 {init[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
+            )
+        )
+    unknown = sorted(name for name in fields.keys() - READ_FIELDS - IGNORED_FIELDS if not _is_off(fields[name]))
     if unknown:
         raise UserError(
             Bilingual(
@@ -120,10 +132,16 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     raise damaged_error(folder, f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}")
 
 
-def _tensors_by_linear(folder: Path, tensors: Mapping[str, Tensor], network: Network) -> dict[str, dict[str, Tensor]]:
-    """Linear -> tensor name -> tensor, in the network's order. Raises UserError for a tensor of anything else."""
+def _tensors_by_linear(
+    folder: Path, tensors: Mapping[str, Tensor], network: Network
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """Linear -> tensor name -> tensor, in the network's order, and linear -> its name in the file.
+
+    Raises UserError for a tensor of anything else.
+    """
     linears = linears_of(network)
     by_linear: dict[str, dict[str, Tensor]] = {}
+    stored: dict[str, str] = {}
     for name, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(name)
         if match is None:
@@ -145,15 +163,16 @@ def _tensors_by_linear(folder: Path, tensors: Mapping[str, Tensor], network: Net
             )
         part = {"lora_A": LORA_A, "lora_B": LORA_B}.get(match["part"], MAGNITUDE)
         by_linear.setdefault(linear, {})[part] = tensor
+        stored[linear] = match["linear"]
     if not by_linear:
         raise damaged_error(folder, "its tensor file is empty")
-    return {name: by_linear[name] for name in linears if name in by_linear}
+    return {name: by_linear[name] for name in linears if name in by_linear}, stored
 
 
-def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, Mapping[str, Tensor]]) -> LoraShape:
+def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object], stored: Mapping[str, str]) -> LoraShape:
+    """The shape by the configuration; `stored`: linear -> its name in the tensor file, which peft's patterns are matched with."""
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    ranks, alphas = fields.get("rank_pattern") or {}, fields.get("alpha_pattern") or {}
-    values = [rank, alpha, *_values(ranks), *_values(alphas)]
+    values = [rank, alpha, *(value for field in ("rank_pattern", "alpha_pattern") for value in _values(fields.get(field) or {}))]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values):
         raise damaged_error(path, f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, got {values}')
     flags = [fields.get(name, False) for name in ("use_rslora", "use_dora")]
@@ -161,22 +180,19 @@ def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, Mappin
         raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')
     assert isinstance(rank, int | float)
     assert isinstance(alpha, int | float)
-    own_ranks = {name: int(value) for name in by_linear if (value := _match_pattern(ranks, name)) is not None}
-    own_alphas = {name: float(value) for name in by_linear if (value := _match_pattern(alphas, name)) is not None}
+    ranks, alphas = (match_patterns(path, field, fields.get(field) or {}, stored.values()) for field in ("rank_pattern", "alpha_pattern"))
+    own_ranks = {name: int(ranks[stored[name]]) for name in by_linear if stored[name] in ranks}
+    own_alphas = {name: float(alphas[stored[name]]) for name in by_linear if stored[name] in alphas}
     return LoraShape(int(rank), float(alpha), flags[0], flags[1], tuple(by_linear), own_ranks, own_alphas)
+
+
+def _is_off(value: object) -> bool:
+    """Whether a field has the value of a feature that is not used; 0 is a number, which may mean anything."""
+    return value is None or value is False or value in ("", [], {})
 
 
 def _values(pattern: object) -> list[Any]:
     return list(pattern.values()) if isinstance(pattern, dict) else [pattern]
-
-
-def _match_pattern(patterns: Mapping[str, float], name: str) -> float | None:
-    """The value of the first pattern that matches a linear; a pattern is read as the end of a name, not as a regular expression."""
-    for pattern, value in patterns.items():
-        end = pattern.removeprefix("^").removeprefix(PEFT_PREFIX).replace("\\.", ".")
-        if name == end or name.endswith(f".{end}"):
-            return value
-    return None
 
 
 def _check_tensors(folder: Path, name: str, linear: AnyLinear, parts: Mapping[str, Tensor], shape: LoraShape) -> None:
