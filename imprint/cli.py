@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import errno
-import io
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 from imprint import __version__
 from imprint.export.targets import TARGETS
 from imprint.messages import Bilingual, UserError
+from imprint.terminal import prepare_output, say
 
 Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = Bilingual(
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Before torch is imported: its idle threads should sleep. Spinning made it 3 x slower on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _prepare_output()
+    prepare_output()
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt as stop:
         message = str(stop) or Bilingual("stopped; run the same command again to continue", "已停止；再次运行同一命令即可继续").line
-        print("\n" + message, file=sys.stderr)
+        say("\n" + message, stream=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
         from imprint.runtime import is_out_of_memory
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) or error.filename is not None:
             raise
         _discard_output()
-        print(f"error: {_output_error(str(error.strerror)).line}", file=sys.stderr)
+        say(f"error: {_output_error(str(error.strerror)).line}", stream=sys.stderr)
         return 2
 
 
@@ -86,7 +86,7 @@ def _print_user_error(error: UserError) -> None:
 
 
 def _print_error(message: UserError | Bilingual) -> None:
-    print("error: " + str(message).replace("\n", "\n       "), file=sys.stderr)
+    say("error: " + str(message).replace("\n", "\n       "), stream=sys.stderr)
 
 
 def _output_error(problem: str) -> Bilingual:
@@ -97,17 +97,6 @@ def _output_error(problem: str) -> Bilingual:
         "       command again; what was saved is kept.",
         "命令的输出无法写入：请清理磁盘或换一个位置，再运行同一命令；已保存的内容不受影响。",
     )
-
-
-def _prepare_output() -> None:
-    r"""Discard output to a closed stream; print \u4f60 for characters that the encoding lacks, as under LC_ALL=POSIX."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = sys.stdout
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:
@@ -298,7 +287,7 @@ def _recipe(options: argparse.Namespace) -> None:
     from imprint.training.recipe import Recipe
 
     knobs = describe(EvaluateSection if options.evaluate else Recipe)
-    print(as_markdown(knobs) if options.markdown else as_text(knobs), end="")
+    say(as_markdown(knobs) if options.markdown else as_text(knobs), end="")
 
 
 def _demo_rows(options: argparse.Namespace) -> None:
@@ -326,7 +315,10 @@ def _demo_bloom(options: argparse.Namespace) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose error message says what to do next."""
+    """An ArgumentParser whose error message says what to do next, and which prints through `say`."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message, stream=sys.stderr if file is None or file is sys.stderr else sys.stdout, end="")
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help; exit status 2."""

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from imprint.terminal import harmless
+
 SECONDS_BETWEEN_LINES = 10.0
 T = TypeVar("T")
 
@@ -52,11 +54,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def say(text: str) -> None:
-    """Print `text` without markup and without wrapping lines."""
-    Console().print(Text(text), soft_wrap=True)
-
-
 class Progress:
     """A context manager that shows `description`, units done, speed, time left and extra fields while a job advances.
 
@@ -90,7 +87,7 @@ class Progress:
             TextColumn("{task.fields[status]}", markup=False),
             console=self._console,
         )
-        self._task = self._bar.add_task(description, total=total, completed=start, status="")
+        self._task = self._bar.add_task(harmless(description), total=total, completed=start, status="")
 
     def __enter__(self) -> Self:
         """Start the clock."""
@@ -126,7 +123,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print `text` above the bar, without markup and without wrapping lines."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(harmless(text)), soft_wrap=True)
 
     def _count(self, count: int) -> None:
         state = self._state
@@ -134,7 +131,7 @@ class Progress:
 
     def _status(self) -> str:
         fields = "".join(f"  {name} {value}" for name, value in self._fields.items())
-        return f"{self._state.done}/{self._state.total}  {self._state.text(self._unit)}{fields}"
+        return harmless(f"{self._state.done}/{self._state.total}  {self._state.text(self._unit)}{fields}")
 
     def _print(self) -> None:
         self._last_print = self._now()

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from imprint.messages import Bilingual, UserError
+from imprint.terminal import say
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -162,7 +163,7 @@ def stop_on_signal() -> Iterator[list[int]]:
         elif received:
             raise KeyboardInterrupt
         received.append(number)
-        sys.stderr.write(f"\n{STOPPING.line}\n")
+        say(f"\n{STOPPING.line}", stream=sys.stderr)
 
     signals = [signal.SIGINT, signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup

@@ -1,26 +1,45 @@
-"""Text for a terminal: alignment of Chinese text, bars and colours."""
+"""Text for a terminal: the one way to print, alignment of Chinese text, bars and colours.
 
+`say` prints everything that Imprint prints. Text comes from files, models and names of strangers, and a terminal obeys what is in it; so
+`say` replaces every control character, last of all. A colour is not an escape sequence until then: `Style` marks it with characters that
+Unicode reserves for a program's own use, U+FDD0 to U+FDEF, and `say` puts the sequence there.
+"""
+
+import io
+import json
+import logging
 import os
 import re
 import shutil
+import sys
+import traceback
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, TracebackType
 from typing import Final, TextIO
 
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 DEFAULT_COLUMNS: Final = 100
 """Columns of a line if the output is no terminal."""
-ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
+CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""C0 without newline and tab, DEL, C1, and the overrides and isolates that show a line in another order than it is in."""
+REPLACEMENT: Final = "\ufffd"
 ANSI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 )
+STYLE_MARKS: Final[Mapping[str, str]] = MappingProxyType({name: chr(0xFDD0 + number) for number, name in enumerate(ANSI_CODES)})
+"""Style -> the character that begins it in a text."""
+STYLE_END: Final = "\ufdef"
+MARKS: Final = re.compile("[\ufdd0-\ufdef]+")
+UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef]")
 
 
 @dataclass(frozen=True)
 class Style:
-    """Adds colours, if any: words and marks carry the meaning without them."""
+    """Marks colours, if any, which `say` shows: words and marks carry the meaning without them."""
 
     coloured: bool
     """Whether colours are added."""
@@ -29,7 +48,72 @@ class Style:
         """The text with these styles, names of `ANSI_CODES`."""
         if not self.coloured or not text or not names:
             return text
-        return f"\x1b[{';'.join(ANSI_CODES[name] for name in names)}m{text}\x1b[0m"
+        return "".join(STYLE_MARKS[name] for name in names) + text + STYLE_END
+
+
+def say(*lines: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print lines that no control character in them can make a terminal obey, and flush; to standard output if no stream is given."""
+    out = sys.stdout if stream is None else stream
+    for line in lines:
+        out.write(_coloured(harmless(line), out) + end)
+    out.flush()
+
+
+def say_json(value: object) -> None:
+    """Print a value as indented JSON, in which control characters are escaped, not replaced."""
+    say(UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False, indent=2)))
+
+
+def prepare_output() -> None:
+    r"""Discard output to a closed stream; print warnings, logs and tracebacks, which may quote a file, harmlessly.
+
+    Characters that the encoding lacks, as under LC_ALL=POSIX, are printed as \u4f60.
+    """
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = sys.stdout
+    logging.setLogRecordFactory(_HarmlessRecord)
+    warnings.showwarning = _show_warning
+    sys.excepthook = _show_exception
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _HarmlessRecord(logging.LogRecord):
+    """A log message of a library, which may quote a file."""
+
+    def getMessage(self) -> str:  # noqa: N802
+        """The message, harmless to a terminal."""
+        return harmless(super().getMessage())
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    say(warnings.formatwarning(message, category, filename, lineno, line), stream=file or sys.stderr, end="")
+
+
+def _show_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    say("".join(traceback.format_exception(kind, error, trace)), stream=sys.stderr, end="")
+
+
+def harmless(text: str) -> str:
+    """The text with a replacement character for each control character but newline and tab; CR LF is a newline."""
+    if text.isprintable():
+        return text
+    return CONTROLS.sub(REPLACEMENT, text.replace("\r\n", "\n"))
+
+
+def _coloured(text: str, stream: TextIO) -> str:
+    """The text with escape sequences where `Style` has marked colours, or without both if the stream shows none."""
+    if not MARKS.search(text):
+        return text
+    if not style_for(stream).coloured:
+        return MARKS.sub("", text)
+    codes = {mark: ANSI_CODES[name] for name, mark in STYLE_MARKS.items()} | {STYLE_END: "0"}
+    return MARKS.sub(lambda found: f"\x1b[{';'.join(codes.get(mark, '0') for mark in found[0])}m", text)
 
 
 def style_for(stream: TextIO, environment: Mapping[str, str] | None = None) -> Style:
@@ -46,8 +130,8 @@ def terminal_columns(stream: TextIO) -> int:
 def width(text: str) -> int:
     """Columns of a text: two for a wide character, none for a combining one."""
     if text.isascii():
-        return len(ESCAPE.sub("", text)) if "\x1b" in text else len(text)
-    return sum(_columns(character) for character in ESCAPE.sub("", text))
+        return len(text)
+    return sum(_columns(character) for character in MARKS.sub("", text))
 
 
 def pad_right(text: str, columns: int) -> str:

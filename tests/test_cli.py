@@ -1,5 +1,7 @@
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -171,6 +173,22 @@ def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand,
     stand_in("imprint.training.run", "train_command", refuse)
     assert main(["train", "recipe.yaml"]) == 2
     assert capsys.readouterr().err == "error: recipe.yaml: data: is missing\n       recipe.yaml: x: is unknown\n"
+
+
+def test_a_strangers_file_and_its_name_cannot_steer_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    hostile, base = "\x1b]0;title\x07", tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "ice_text.model"):
+        shutil.copy(Path(imprint.__file__).parent / "embedded" / name, base)
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": hostile}}), encoding="utf-8")
+    for words in (["chat", str(base)], ["data", "check", hostile], ["report", hostile], ["chat", hostile, f"x={hostile}"]):
+        assert main(words) == 2
+    with pytest.raises(SystemExit):
+        main(["chat", "run", f"--{hostile}"])
+    printed = capfd.readouterr()
+    assert "title" in printed.err
+    assert "\x1b" not in printed.err + printed.out
+    assert "\x07" not in printed.err + printed.out
 
 
 def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,7 @@
 """Input, output and Ctrl-C of a chat, on a terminal or in a pipe."""
 
-import os
 import time
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
@@ -14,6 +12,7 @@ from imprint.chat.slash_commands import is_command, question, run
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runtime import is_out_of_memory
+from imprint.terminal import Style, say, style_for
 
 HOW_TO_LEAVE: Final = Bilingual("Ctrl-C again or Ctrl-D leaves", "再按一次 Ctrl-C 或按 Ctrl-D 退出")
 STOPPED_EARLY: Final = Bilingual("stopped before anything came; /retry asks again", "还没有回答就停止了；/retry 重新提问")
@@ -67,37 +66,23 @@ class Screen:
 
     def grow(self, text: str) -> None:
         """Print the new part of an answer whose text so far is `text`."""
-        self._answers.write(self._safe(text[len(self._shown) :]))
-        self._answers.flush()
+        say(text[len(self._shown) :], stream=self._answers, end="")
         self._shown = text
 
     def end(self, mark: str = "") -> None:
         """End the line of an answer; a pipe gets a line for each, also an empty one."""
         if self._shown or not self.live:
-            self._answers.write(f"{mark}\n")
-            self._answers.flush()
+            say(mark, stream=self._answers)
         self._shown = ""
 
     def note(self, text: str) -> None:
         """Print a message that is no answer, dimmed on a color terminal."""
-        dim = self.live and colored(self._notes, os.environ)
-        lines = [f"\x1b[2m{line}\x1b[0m" if dim and line else line for line in self._safe(text).split("\n")]
-        print(*lines, sep="\n", file=self._notes, flush=True)
+        style = style_for(self._notes) if self.live else Style(coloured=False)
+        say(*(style(line, "dim") for line in text.split("\n")), stream=self._notes)
 
     def problem(self, error: UserError | str) -> None:
         """Print an error, as the command line does."""
-        print("error: " + self._safe(str(error)).replace("\n", "\n       "), file=self._notes, flush=True)
-
-    def _safe(self, text: str) -> str:
-        """The text without control characters on a terminal; unchanged in a pipe."""
-        if not self.live or text.isprintable():
-            return text
-        return "".join(letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
-
-
-def colored(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether to use colors: on a color terminal, unless NO_COLOR (https://no-color.org) is set."""
-    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+        say("error: " + str(error).replace("\n", "\n       "), stream=self._notes)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.messages import Bilingual, UserError
-from imprint.terminal import Style, style_for, terminal_columns
+from imprint.terminal import Style, say, style_for, terminal_columns
 
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
@@ -33,7 +33,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     settings = read_settings(model, overrides, files)
     _refuse_same(files, dev, fix)
     style = style_for(sys.stdout)
-    _print([style(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}"])
+    say(style(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}")
     if settings.texts is not None:
         if fix is not None:
             raise UserError(
@@ -53,11 +53,11 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
         raise UserError("\n".join(unreadable))
     short = location_shortener([*files, *([dev] if dev else [])])
     findings = all_findings(scan, held_out, short)
-    _print([*length_lines(scan, style), *language_line(scan.languages, style)])
-    _print(finding_lines(findings, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
+    say(*length_lines(scan, style), *language_line(scan.languages, style))
+    say(*finding_lines(findings, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
     if fix is not None:
-        _print(outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
-    _print(conclusion_lines(arguments, scan, findings, len(unreadable), fix, style))
+        say(*outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
+    say(*conclusion_lines(arguments, scan, findings, len(unreadable), fix, style))
     failed = unreadable or not scan.samples or any(KINDS[name].severity == "error" for name in findings)
     return 1 if failed else 0
 
@@ -109,7 +109,7 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
     for source in files:
         rows, bad = scan.rows, scan.bad_rows
         try:
-            _print(["", style(describe_source(source, columns), "bold")])
+            say("", style(describe_source(source, columns), "bold"))
             with read_progress(source, "checking") as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
                     if (problem := scan.add(location, value, shape)) is not None:
@@ -118,12 +118,7 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
             if len(files) == 1 and scan.rows == rows:
                 raise
             unreadable.append(str(error))
-            _print([f"{style('✗', 'red', 'bold')} {error}"])
+            say(f"{style('✗', 'red', 'bold')} {error}")
         rows, bad = scan.rows - rows, scan.bad_rows - bad
-        _print(["  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line])
+        say("  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line)
     return unreadable
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)  # noqa: T201

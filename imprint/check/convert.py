@@ -15,6 +15,7 @@ from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
+from imprint.terminal import say
 
 
 @dataclass
@@ -35,11 +36,11 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     output_suffix(output)
     _refuse_overwrite(parse_source(file).path, output)
-    print(describe_source(file, columns))  # noqa: T201
+    say(describe_source(file, columns))
     summary = scan_source(file, columns)
     with Progress(f"writing {output.name}", summary.samples, "rows") as progress:
         write_samples(output, progress.track(_read_samples(file, columns)), history=summary.history, system=summary.system)
-    print(Bilingual(f"{output} holds {summary.samples} rows", f"已写入 {summary.samples} 行").line)  # noqa: T201
+    say(Bilingual(f"{output} holds {summary.samples} rows", f"已写入 {summary.samples} 行").line)
 
 
 def scan_source(file: str, columns: Columns) -> SourceSummary:

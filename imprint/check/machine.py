@@ -12,6 +12,7 @@ import torch
 from imprint import __version__
 from imprint.messages import Bilingual
 from imprint.runtime import choose_device, choose_dtype, memory_bytes
+from imprint.terminal import say
 
 GIB = 2**30
 FREE = Bilingual("free", "可用")
@@ -26,7 +27,7 @@ OPTIONAL = (
 def machine_command() -> None:
     """Print versions, devices, defaults and missing packages."""
     for line in machine_lines(Path.cwd()):
-        print(line)  # noqa: T201
+        say(line)
 
 
 def machine_lines(folder: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from imprint.data.readers.rows import describe_source
 from imprint.data.shapes import samples_from_row
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
-from imprint.terminal import Style, style_for, terminal_columns
+from imprint.terminal import Style, say, style_for, terminal_columns
 
 
 def show_command(file: str, *, model: str | None, limit: int, overrides: Sequence[str]) -> None:
@@ -25,14 +25,14 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     """
     settings = read_settings(model, overrides, [file])
     style = style_for(sys.stdout)
-    print(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))  # noqa: T201
+    say(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))
     source = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
     for line in (f"  {settings.summary()}", f"  {source}", f"  {mark_legend(style)}"):
-        print(line)  # noqa: T201
+        say(line)
     shown = _texts(file, settings, limit, style) if settings.texts is not None else _rows(file, settings, limit, style)
     empty = True
     for line in shown:
-        print(line)  # noqa: T201
+        say(line)
         empty = False
     if empty:
         raise UserError(Bilingual(f"{file} holds nothing to show.", "文件中没有可显示的内容。"))

@@ -26,7 +26,7 @@ from imprint.data.section import TextsSection
 from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
 from imprint.messages import Bilingual, UserError
-from imprint.terminal import Style, style_for, terminal_columns
+from imprint.terminal import Style, say, style_for, terminal_columns
 from imprint.tokenizers import Tokenizer
 
 TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
@@ -124,13 +124,13 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
         )
     findings = {name: tally for name, tally in scan.findings.items() if tally.count}
     for line in (*_length_lines(scan, style), *language_line(scan.languages, style)):
-        print(line)  # noqa: T201
+        say(line)
     columns = terminal_columns(sys.stdout)
     for line in finding_lines(findings, short, compared=dev is not None, style=style, columns=columns, kinds=TEXT_KINDS):
-        print(line)  # noqa: T201
+        say(line)
     failed = not scan.documents or any(TEXT_KINDS[name].severity == "error" for name in findings)
     for line in _conclusion_lines(files, dev, scan, settings, knobs, failed=failed, style=style):
-        print(line)  # noqa: T201
+        say(line)
     return int(failed)
 
 
@@ -162,10 +162,10 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
 
 def _scan_source(source: str, scan: TextScan, style: Style) -> None:
     documents, bad = scan.documents, scan.findings["bad"].count
-    print(f"\n{style(describe_texts(source), 'bold')}")  # noqa: T201
+    say(f"\n{style(describe_texts(source), 'bold')}")
     scan.scan(source)
     documents, bad = scan.documents - documents, scan.findings["bad"].count - bad
-    print("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)  # noqa: T201
+    say("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)
 
 
 def _length_lines(scan: TextScan, style: Style) -> Iterator[str]:

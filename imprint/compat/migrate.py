@@ -13,6 +13,7 @@ from imprint.config import dump
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import write_text
 from imprint.messages import Bilingual, UserError
+from imprint.terminal import say
 
 WITHOUT_KNOB = {
     "logging_steps": "log.jsonl has every step; trainer_state.json is written by `imprint main` alone",
@@ -48,10 +49,10 @@ def migrate_command(script: Path, output: Path | None) -> None:
         )
     text = ("---\n" if trainings > 1 else "\n").join(migrate(*call, script=script) for call in parsed)
     if output is None:
-        print(text, end="")  # noqa: T201
+        say(text, end="")
         return
     write_text(output, text)
-    print(f"wrote {output}; next: imprint train {output}")  # noqa: T201
+    say(f"wrote {output}; next: imprint train {output}")
 
 
 def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) -> str:

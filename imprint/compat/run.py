@@ -30,6 +30,7 @@ from imprint.model import Model
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
 from imprint.templates import read_template
+from imprint.terminal import say
 from imprint.tokenizers import read_tokenizer, tokenizer_file
 from imprint.training.job import TrainJob
 from imprint.training.run import train_recipe
@@ -47,7 +48,7 @@ def run_original(arguments: Sequence[str]) -> int:
     """
     words = list(arguments[1:] if arguments[:1] == ["--"] else arguments)
     if not words:
-        _print(as_text(describe(OriginalFlags)).rstrip())
+        say(as_text(describe(OriginalFlags)).rstrip())
         return 0
     flags, notes = read_flags(words)
     check_flags(flags)
@@ -56,7 +57,7 @@ def run_original(arguments: Sequence[str]) -> int:
         return launch(EngineSection(processes=count), count, ["main", *words])
     is_main = int(os.environ.get("RANK", "0")) == 0
     for note in (*notes, *device_notes(flags)) if is_main else ():
-        _print(note.line)
+        say(note.line)
     if flags.do_train:
         train_original(flags)
     if not is_main:
@@ -81,7 +82,7 @@ def train_original(flags: OriginalFlags) -> None:
     without_reports = {"forgetting": ForgettingSection(measure=False), "train": recipe.train.model_copy(update={"report": False})}
     recipe = recipe.model_copy(update=without_reports)  # the original wrote no such files
     if int(os.environ.get("RANK", "0")) == 0 and (message := prepare_output(flags, recipe)):
-        _print(message.line)
+        say(message.line)
     train_recipe(recipe, on_save=_checkpoint_writer(flags))
 
 
@@ -119,7 +120,7 @@ def evaluate_original(flags: OriginalFlags, split: str) -> None:
     model = open_original(flags, section)
     batches = -(-len(samples) // section.batch_size)
     if section.batch_size == 1 and flags.predict_with_generate and len(samples) > MANY_ROWS:
-        _print(ONE_ROW.line)
+        say(ONE_ROW.line)
     started = time.monotonic()
     if flags.predict_with_generate:
         folder = RunFolder(flags.output_dir).evaluations / f"{split}-{data.stem}{f'-first-{limit}' if limit else ''}"
@@ -132,10 +133,10 @@ def evaluate_original(flags: OriginalFlags, split: str) -> None:
     seconds = time.monotonic() - started
     results = layout.evaluation_results(split, scores, seconds=seconds, rows=len(samples), batches=batches)
     layout.write_results(flags.output_dir, split, results)
-    _print(f"***** {split} metrics *****")
+    say(f"***** {split} metrics *****")
     for name, value in sorted(results.items()):
-        _print(f"  {name:<28} = {value:>10.4f}" if isinstance(value, float) else f"  {name:<28} = {value:>10}")
-    _print(f"written to {flags.output_dir}")
+        say(f"  {name:<28} = {value:>10.4f}" if isinstance(value, float) else f"  {name:<28} = {value:>10}")
+    say(f"written to {flags.output_dir}")
 
 
 def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
@@ -203,7 +204,3 @@ def device_notes(flags: OriginalFlags) -> list[Bilingual]:
         return []
     english = f"{gpus} GPUs are visible, one is used: cuda:0; CUDA_VISIBLE_DEVICES=1 would choose another"
     return [Bilingual(english, f"可见 {gpus} 块 GPU，只使用第一块")]
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201

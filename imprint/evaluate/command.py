@@ -13,6 +13,7 @@ from imprint.evaluate.scores_file import baseline_of, load_training_samples, sco
 from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
+from imprint.terminal import say
 
 
 def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
@@ -28,7 +29,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     baseline = baseline_of(training, samples, section)
     report = write_scores(answers, section, data, output, training=training, baseline=baseline)
     for line in score_lines(report, output):
-        print(line)  # noqa: T201
+        say(line)
     return answers
 
 

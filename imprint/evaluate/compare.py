@@ -24,6 +24,7 @@ from imprint.report.markdown import write_markdown
 from imprint.report.page import write_html
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
+from imprint.terminal import say
 
 SHOWN_ROWS = 100
 NOTHING_TO_COMPARE = Bilingual("there is nothing to compare it with. Give a run folder.", "没有可对照的微调结果，请给出训练结果目录。")
@@ -78,8 +79,8 @@ def compare(
     write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
     for line in _summary_lines(comparison, before, after):
-        print(line)  # noqa: T201
-    print(f"{len(compared.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")  # noqa: T201
+        say(line)
+    say(f"{len(compared.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")
     return page
 
 

@@ -25,6 +25,7 @@ from imprint.models.loss import token_losses
 from imprint.pack import pack
 from imprint.progress import Progress
 from imprint.runtime import is_out_of_memory
+from imprint.terminal import say
 
 MAX_WINDOW = 2048
 """Default window in tokens, if the base supports as many."""
@@ -73,7 +74,7 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     }
     write_json(output / "scores.json", report)
     for line in perplexity_lines(report, output):
-        print(line)  # noqa: T201
+        say(line)
     return report
 
 

@@ -27,6 +27,7 @@ from imprint.model import Model
 from imprint.report.runpage import Example, ExampleKind, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
+from imprint.terminal import say
 
 NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调结果，请给出训练结果目录。")
 Say = Callable[[str], None]
@@ -58,12 +59,12 @@ def forgetting_command(path: Path, overrides: Sequence[str]) -> None:
     source = _run_source(path, given.base_path)
     defaults = source.require_run(NOTHING_TUNED).forgetting.model_dump()
     section = ForgettingCommandSection(**defaults).model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
-    forgetting = review(source, section, _print)
+    forgetting = review(source, section, say)
     for row in lost_rows(forgetting.rows)[:SHOWN_LOST]:
-        _print(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
+        say(f"  lost / 丢失: {row.question}\n    before / 之前: {row.base}\n    after / 之后:  {row.tuned}")
     if RunFolder(path).report.exists():
         write_run_report(source)  # it would show old results otherwise
-    _print(f"written to {RunFolder(path).forgetting} / 已写入")
+    say(f"written to {RunFolder(path).forgetting} / 已写入")
 
 
 def report_command(path: Path) -> None:
@@ -71,9 +72,9 @@ def report_command(path: Path) -> None:
     source = _run_source(path)
     section = source.require_run(NOTHING_TUNED).forgetting
     if section.measure and not RunFolder(path).forgetting.exists():
-        review(source, section, _print)
+        review(source, section, say)
     write_run_report(source)
-    _print(f"open {RunFolder(path).report} / 请打开该文件")
+    say(f"open {RunFolder(path).report} / 请打开该文件")
 
 
 def review_finished(path: Path, section: ForgettingSection, say: Say, *, report: bool) -> None:
@@ -197,7 +198,3 @@ def _run_source(path: Path, base_path: Path | None = None) -> ModelSource:
     source.refuse_bundle()
     source.require_run(NOTHING_TUNED)
     return source
-
-
-def _print(line: str) -> None:
-    print(line)  # noqa: T201

@@ -16,6 +16,7 @@ from imprint.metrics.rates import FailureRates, failure_rates, failure_warnings
 from imprint.metrics.scores import RowScore, score_protocols
 from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_PROTOCOLS, TaskScores, score_by_protocol
 from imprint.progress import Progress
+from imprint.terminal import say
 from imprint.tokenizers import Tokenizer
 
 CHUNK: Final = 100
@@ -68,10 +69,10 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
     summaries |= {name: scores.summary for name, scores in task_scores.items()}
     rates = failure_rates(predictions.predictions, predictions.unfinished)
     for line in _report_lines(file, predictions, requested, summaries, rates):
-        print(line)  # noqa: T201
+        say(line)
     if output is not None:
         write_json(output, _report_json(file, predictions, requested, summaries, rates, task_scores))
-        print(f"written to {output} / 已写入 {output}")  # noqa: T201
+        say(f"written to {output} / 已写入 {output}")
 
 
 def _parse_protocol(name: str) -> RequestedProtocol:

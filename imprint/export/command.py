@@ -34,8 +34,8 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, read_config
-from imprint.progress import say
 from imprint.runtime import DTYPES, is_out_of_memory
+from imprint.terminal import say
 from imprint.tune.method import Method
 
 RECORD = "export.json"

@@ -33,9 +33,10 @@ from imprint.models.checkpoint import (
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
-from imprint.progress import Progress, say
+from imprint.progress import Progress
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedWeight
+from imprint.terminal import say
 
 SHARD_BYTES = 10**9
 """A shard is gathered in memory before it is written."""

@@ -12,7 +12,7 @@ from imprint.events import Finished, Notice, Started, Step, read_events, values_
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
-from imprint.terminal import table_lines
+from imprint.terminal import say, say_json, table_lines
 
 MAX_DEPTH = 6
 """Depth in folders to which runs are searched."""
@@ -72,7 +72,7 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
         )
     entries = [describe_run(run) for run in find_runs(folder)]
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=2))  # noqa: T201
+        say_json([asdict(entry) for entry in entries])
         return
     if not entries:
         raise UserError(
@@ -83,7 +83,7 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
             )
         )
     for line in table_lines([tuple(title.line for title in HEADER), *map(_cells, entries)]):
-        print(line)  # noqa: T201
+        say(line)
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:

@@ -17,9 +17,9 @@ from imprint.files import write_json, write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError
-from imprint.progress import say
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
+from imprint.terminal import say
 from imprint.training.evaluation import evaluate_and_keep_best, evaluation_loss
 from imprint.training.guard import NOTHING_FINITE, Guard
 from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base

@@ -10,8 +10,9 @@ from typing import Self
 from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
 from imprint.files import write_jsonl
 from imprint.messages import Bilingual
-from imprint.progress import Progress, say
+from imprint.progress import Progress
 from imprint.runs import RunFolder
+from imprint.terminal import say
 from imprint.training.sinks import Curve, EventFile, SampleFile, Screen, Sink, sample_line
 from imprint.training.tensorboard import TensorBoard
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
 from imprint.messages import Bilingual, UserError
-from imprint.progress import say
+from imprint.terminal import say
 
 PROJECT = "imprint"
 

@@ -5,7 +5,7 @@ import pytest
 
 import imprint
 from imprint.chat.answer import ContextFit
-from imprint.chat.console import HOW_TO_LEAVE, Chat, PipeReader, Screen, colored, truncation_notes
+from imprint.chat.console import HOW_TO_LEAVE, Chat, PipeReader, Screen, truncation_notes
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.inference.sampling import NotFiniteError
@@ -185,7 +185,7 @@ def test_an_answer_cannot_steer_the_terminal_and_an_empty_one_is_reported(room: 
     room.talk("你好")
     pipe.talk("你好")
     assert room.answers.getvalue() == "红\ufffd[31m\n\t色\ufffd\n"
-    assert pipe.answers.getvalue() == "红\x1b[31m\n\t色\x9b\n"
+    assert pipe.answers.getvalue() == "红\ufffd[31m\n\t色\ufffd\n"
     says("")
     room.talk("嗯")
     assert room.answers.getvalue().endswith("色\ufffd\n")
@@ -223,10 +223,6 @@ def test_colours_are_for_terminals_whose_reader_wants_them() -> None:
         def isatty(self) -> bool:
             return True
 
-    assert colored(Tty(), {})
-    assert not colored(io.StringIO(), {})
-    assert not colored(Tty(), {"NO_COLOR": "1"})
-    assert not colored(Tty(), {"TERM": "dumb"})
     notes = Tty()
     Screen(io.StringIO(), notes, live=True).note("一\n\n二")
     assert notes.getvalue() in ("\x1b[2m一\x1b[0m\n\n\x1b[2m二\x1b[0m\n", "一\n\n二\n")
