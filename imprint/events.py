@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,8 @@ class Started:
     """Optimizer steps done before."""
     steps: int
     """Optimizer steps of the whole run."""
+    data: str = ""
+    """Digest of the encoded rows; empty in logs of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,11 @@ def values_by_step(events: Iterable[Event], field: str) -> dict[int, float]:
     """
     values = {event.step: float(value) for event in events if (value := getattr(event, field, None)) is not None}
     return {step: value for step, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def last_start(events: Sequence[Event]) -> Started | None:
+    """The latest `Started` of these events; None in a log of an earlier version."""
+    return next((event for event in reversed(events) if isinstance(event, Started)), None)
 
 
 def read_rescues(run: RunFolder) -> list[Rescued]:

@@ -158,13 +158,11 @@ def place(rank: int, one: Start, port: int) -> Prepare:
 
 def probe_first() -> None:
     """From now on a run on the CPU tries its heaviest rows, too."""
-    print_start = training.print_start
 
     def probing(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
         probe_memory(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
-        print_start(job, state, run_log)
 
-    setattr(training, "print_start", probing)  # noqa: B010
+    setattr(training, "probe_longest_rows", probing)  # noqa: B010
 
 
 def poison_second() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
+from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments, blocks_of
 from imprint.engine.world import World
 from imprint.messages import Bilingual, UserError
 
@@ -184,14 +184,6 @@ class DeepSpeedZero:
 
         gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(tensors))
         return gathered
-
-
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The blocks of a network: the items of its outermost module lists."""
-    blocks: list[nn.Module] = []
-    for child in module.children():
-        blocks += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
-    return blocks
 
 
 def parameters_outside_blocks(module: nn.Module) -> list[Any]:

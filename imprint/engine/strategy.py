@@ -75,3 +75,11 @@ class Strategy(Protocol):
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Inside this block trainable parameters hold their fp32 master values, to be saved."""
+
+
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a network: the items of its outermost module lists."""
+    blocks: list[nn.Module] = []
+    for child in module.children():
+        blocks += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+    return blocks

@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from imprint.events import Finished, Notice, Started, Step, read_events, values_by_step
+from imprint.events import Event, Finished, Notice, Rescued, last_start, read_events, values_by_step
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -59,7 +59,7 @@ class RunEntry:
     updated: str | None = None
     """When something was last logged, local time."""
     notice: str | None = None
-    """The latest notice in the log, in English; what is wrong with an unreadable run."""
+    """The latest notice or rescue in the log, in English; what is wrong with an unreadable run."""
 
 
 def runs_command(folder: Path, *, as_json: bool) -> None:
@@ -105,11 +105,11 @@ def describe_run(run: RunFolder) -> RunEntry:
         events, source = read_events(run), resolve_source(run.path)
         config = source.run
         assert config is not None, "a run folder has config.yaml"
-        done = max((event.step for event in events if isinstance(event, Step)), default=0)
-        steps = next((event.steps for event in reversed(events) if isinstance(event, Started)), None)
+        done = max((event.step for event in events if not isinstance(event, Notice | Rescued)), default=0)
+        start = last_start(events)
+        steps = config.train.steps if start is None else start.steps
         finished = any(isinstance(event, Finished) for event in events)
-        if steps is None:  # the log of an earlier version: it says neither how long the run is nor that it ended
-            steps = config.train.steps
+        if start is None:  # the log of an earlier version: it does not say that the run ended
             finished = run.verdict.is_file() if steps is None else done == steps
         return RunEntry(
             path=str(run.path),
@@ -119,13 +119,29 @@ def describe_run(run: RunFolder) -> RunEntry:
             step=done,
             steps=steps,
             loss=next(reversed(values_by_step(events, "loss").values()), None),
-            best_eval_loss=min((loss for step, loss in values_by_step(events, "eval_loss").items() if step), default=None),
+            best_eval_loss=_best_eval_loss(events),
             scores=dict(_scores(run)),
             updated=datetime.fromtimestamp(run.log.stat().st_mtime).isoformat(timespec="seconds") if run.log.is_file() else None,
-            notice=next((event.english for event in reversed(events) if isinstance(event, Notice)), None),
+            notice=_latest_notice(events),
         )
     except (UserError, OSError) as error:
         return RunEntry(str(run.path), "unreadable", notice=str(error).splitlines()[0])
+
+
+def _best_eval_loss(events: Sequence[Event]) -> float | None:
+    """The lowest evaluation loss after tuning began; a rescue drops evaluations from the log, but not the weights that were best."""
+    losses = [loss for step, loss in values_by_step(events, "eval_loss").items() if step]
+    losses += [event.best_loss for event in events if isinstance(event, Rescued | Finished) and event.best_loss is not None]
+    return min(losses, default=None)
+
+
+def _latest_notice(events: Sequence[Event]) -> str | None:
+    for event in reversed(events):
+        if isinstance(event, Notice):
+            return event.english
+        if isinstance(event, Rescued):
+            return f"step {event.step}: {event.reason}; back to step {event.back_to}"
+    return None
 
 
 def _scores(run: RunFolder) -> Iterator[tuple[str, dict[str, float]]]:

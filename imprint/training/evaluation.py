@@ -20,7 +20,29 @@ from imprint.runtime import is_out_of_memory
 from imprint.training.job import TrainJob
 from imprint.training.memory import mean_loss
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState
+from imprint.training.state import TrainState, save_state
+
+
+def evaluate_before_tuning(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+    """At the start of a run: measure the evaluation loss of the base, unless the log has it."""
+    if state.step or not job.split.dev or any(isinstance(event, Evaluation) for event in run_log.events):
+        return
+    loss = evaluation_loss(job, run_log)
+    run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
+    run_log.bar.say(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+
+
+def evaluate_last_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
+    """At the start of a run that has done all its steps: evaluate the last one unless that was done, and save the state.
+
+    A run that was stopped between two evaluations can be started again with the steps that it has done.
+    """
+    evaluated = any(isinstance(event, Evaluation) and event.step == state.step for event in run_log.events)
+    if state.step < job.steps or (evaluated if job.split.dev else state.best_step == state.step):
+        return state
+    state = evaluate_and_keep_best(job, state, run_log)
+    save_state(job.run.state(state.step), job.engine, state)
+    return state
 
 
 def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:

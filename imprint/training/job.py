@@ -11,12 +11,14 @@ from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
+from imprint.loading.source import adapter_path
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
 from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
+from imprint.tune.section import AnySection, FullSection
 from imprint.tune.tuner import Tuner, start_tuner
 
 LISTED_ROWS = 5
@@ -82,7 +84,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
                 "没有任何要学习的词元：请检查 data.response_column 是否是回答所在的列。",
             )
         )
-    tuner = start_tuner(model.network, recipe.tune, model.tokenizer, checkpointing=recipe.train.checkpointing)
+    tuner = start_tuner(model.network, resolve_adapter(recipe.tune), model.tokenizer, checkpointing=recipe.train.checkpointing)
     with tuner.adapter_off():
         base_parameters = model.network.num_parameters
     section = recipe.train
@@ -121,6 +123,13 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
     if world.rank:
         seed_everything(section.seed + world.rank)  # each process draws other dropout masks from here on
     return TrainJob(recipe, run, model, split, tuner, engine, batches, steps, base_parameters=base_parameters)
+
+
+def resolve_adapter(section: AnySection) -> AnySection:
+    """The section with the folder of the adapter that it continues: `tune.adapter` may name a run, as `adapter` of every command."""
+    if isinstance(section, FullSection) or section.adapter is None:
+        return section
+    return section.model_copy(update={"adapter": adapter_path(section.adapter)})
 
 
 def refuse_sharded_base(method: str) -> NoReturn:

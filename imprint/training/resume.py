@@ -10,12 +10,12 @@ from imprint.config import describe, dump, read_recipe
 from imprint.data.dataset import DataSplits
 from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
-from imprint.events import read_rescues
+from imprint.events import Finished, last_start, read_events, read_rescues
 from imprint.files import remove_leftovers
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.training.recipe import Recipe
-from imprint.training.state import DamagedStateError, SavedState, TrainState, read_saved_state, read_train_state
+from imprint.training.state import DamagedStateError, SavedState, read_saved_state, read_train_state
 
 Notify = Callable[[Bilingual], None]
 LENGTH_KNOBS = {"train.steps", "train.epochs"}
@@ -65,8 +65,9 @@ def _lock_folder(recipe: Recipe, notify: Notify) -> Iterator[None]:
         if started and run.states() and not run.log.is_file():
             notify(
                 Bilingual(
-                    f"{run.log} is missing: a new log begins with the next step; nothing else depends on it",
-                    "日志文件不见了，将从下一步开始重新记录",
+                    f"{run.log} is missing: a new log begins here. The weights do not depend on it; the guard, the loss curve and the "
+                    "verdict know only what is logged from now on",
+                    "日志文件不见了，将从此处重新记录；权重不受影响，但 guard、损失曲线和结论只知道此后的内容",
                 )
             )
         yield
@@ -76,19 +77,14 @@ def _check_changes(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) 
     """Notify of the knobs that have changed since the run was started. Raises UserError for those that must not change."""
     old, new = _flatten(before), _flatten(now)
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
-    changeable = {knob.path for knob in describe(Recipe) if knob.may_change} | (
-        _changeable_micro_batch(now) & _changeable_micro_batch(before)
-    )
+    changeable = _changeable_knobs() | (_changeable_micro_batch(now) & _changeable_micro_batch(before))
     texts = {name: f"{name}: {_as_yaml(old_value)} -> {_as_yaml(new_value)}" for name, (old_value, new_value) in changed.items()}
     if refused := [texts[name] for name in changed if name not in changeable]:
         raise UserError(
             Bilingual(
                 f"{run.path}: was started with another recipe: {'; '.join(refused)}. Take back the change, or choose another folder "
-                "(output=...). In a resumed run, only its length (train.steps, train.epochs), train.checkpointing, the "
-                "guard, the engine, "
-                "and how often it saves, evaluates and answers may change.",
-                "该目录的训练使用另一份配方：请改回，或换一个目录（output=...）。训练中途只可修改步数、train.checkpointing、guard、engine "
-                "以及保存、评估和回答的频率。",
+                f"(output=...). A resumed run may change only {', '.join(_shortened(changeable))}.",
+                "该目录的训练使用另一份配方：请改回，或换一个目录（output=...）。训练中途只可修改上面最后列出的选项。",
             )
         )
     if changed:
@@ -108,6 +104,18 @@ def _check_changes(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) 
         )
     if LENGTH_KNOBS & set(changed):
         notify(Bilingual("the learning rate follows the schedule of the new length from here on", "学习率从此按新的总步数变化"))
+
+
+def _changeable_knobs() -> set[str]:
+    """The knobs that a resumed run may change, whatever the recipe."""
+    return {knob.path for knob in describe(Recipe) if knob.may_change}
+
+
+def _shortened(knobs: set[str]) -> list[str]:
+    """These knobs in alphabetical order; a section all of whose knobs are among them is one entry, such as `engine.*`."""
+    paths = [knob.path for knob in describe(Recipe)]
+    sections = {path.partition(".")[0] for path in paths if "." in path} - {path.partition(".")[0] for path in paths if path not in knobs}
+    return sorted({f"{name.partition('.')[0]}.*" if name.partition(".")[0] in sections else name for name in knobs})
 
 
 def _as_yaml(value: object) -> str:
@@ -174,24 +182,43 @@ def _find_newest(run: RunFolder, notify: Notify) -> SavedState | None:
             renamed = mark_damaged(folder)
             notify(
                 Bilingual(
-                    f"{folder}: this saved state is damaged ({error}); it is now {renamed.name}, and the run resumes from the one before.",
-                    f"保存的状态已损坏，已改名为 {renamed.name}；将从更早的状态继续。",
+                    f"{folder}: this saved state is damaged ({error}); it is now {renamed.name}, and an earlier one is looked for.",
+                    f"保存的状态已损坏，已改名为 {renamed.name}；将寻找更早的状态。",
                 )
             )
+    refuse_retraining(run)
     if damaged:
         notify(Bilingual("no undamaged state is left: the run begins again from its start", "没有完好的状态，从头开始"))
     return None
 
 
-def refuse_changed_data(state: TrainState, digest: str, files: list[str]) -> None:
-    """Raise UserError if the encoded rows are not those with which the run was started."""
-    if state.data != digest:
+def refuse_retraining(run: RunFolder) -> None:
+    """Raise UserError for a finished run without a saved state: it would be trained again from its start, over its result."""
+    if run.verdict.is_file() or any(isinstance(event, Finished) for event in read_events(run)):
+        raise UserError(
+            Bilingual(
+                f"{run.path}: this run is finished, and none of its saved states is left, so nothing can be continued. Training it again "
+                "would replace its result. Choose another folder (output=...), or delete this one first.",
+                "该目录的训练已完成，且没有留下可用的状态，无法继续；重新训练会覆盖其结果。请换一个目录（output=...），或先删除该目录。",
+            )
+        )
+
+
+def refuse_changed_data(before: str, digest: str, files: list[str]) -> None:
+    """Raise UserError if the digest of the encoded rows is not the one `before`, with which the run was started."""
+    if before != digest:
         raise UserError(
             Bilingual(
                 f"{' or '.join(files)}: is not what this run began with. Put the old file back, or choose another folder (output=...).",
                 "训练数据已不是开始时的内容：请放回原文件，或换一个目录（output=...）。",
             )
         )
+
+
+def logged_digest(run: RunFolder) -> str | None:
+    """The digest of the encoded rows with which the run was started, as its log has it; None if it does not say."""
+    start = last_start(read_events(run))
+    return start.data or None if start is not None else None
 
 
 def data_digest(split: DataSplits) -> str:

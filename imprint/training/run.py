@@ -12,7 +12,7 @@ from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.evaluate.review import review_finished
-from imprint.events import Evaluation, finite_or_none, read_rescues
+from imprint.events import read_rescues
 from imprint.files import write_json, write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
@@ -20,13 +20,13 @@ from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
 from imprint.terminal import say
-from imprint.training.evaluation import evaluate_and_keep_best, evaluation_loss
+from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
 from imprint.training.guard import NOTHING_FINITE, Guard
 from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
-from imprint.training.resume import data_digest, newest_state, open_run, refuse_changed_data
+from imprint.training.resume import data_digest, logged_digest, newest_state, open_run, refuse_changed_data
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
@@ -35,6 +35,10 @@ from imprint.training.summary import RunSummary, advice, next_commands
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
+NOTHING_SAVED = Bilingual(
+    "the rows are not those with which this run was started. Nothing was saved before they changed: it begins anew with these.",
+    "训练数据与上次开始时不同；此前没有保存任何状态，因此用现在的数据从头开始。",
+)
 OnSave = Callable[[TrainJob, TrainState], None] | None
 """Called before each state is saved."""
 
@@ -114,6 +118,9 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
     with open_log(job, state) as run_log, stop_on_signal() as signals:
         notify.log(run_log)
         print_start(job, state, run_log)
+        probe_longest_rows(job, state, run_log)
+        evaluate_before_tuning(job, state, run_log)
+        state = evaluate_last_step(job, state, run_log)
         guard = Guard.replay(run_log.events, job.steps)
         prune(job, guard)  # a kill between save and prune may have left too many
         for step in range(state.step + 1, job.steps + 1):
@@ -134,7 +141,7 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
         if not state.best_step:
             give_up(job, run_log, NOTHING_FINITE)
         run_log.finish(state.best_step, state.best_loss)
-    print_end(job, state, run_log)
+    print_end(job, state, run_log, write_verdict(job, run_log))
     return True
 
 
@@ -154,7 +161,7 @@ def open_log(job: TrainJob, state: TrainState) -> RunLog:
     quiet, trackers = not job.world.is_main, list[Sink]()
     if job.recipe.train.tracker == "trackio" and not quiet:
         trackers.append(Trackio(job.run.path.resolve().name, job.recipe.model_dump(mode="json")))
-    return RunLog(job.run, step=state.step, steps=job.steps, quiet=quiet, trackers=trackers)
+    return RunLog(job.run, step=state.step, steps=job.steps, data=state.data, quiet=quiet, trackers=trackers)
 
 
 def prune(job: TrainJob, guard: Guard) -> None:
@@ -167,9 +174,13 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
     """Restore the newest good state; returns the progress, or a new one if there is no state. Raises UserError if it does not fit."""
     digest = data_digest(job.split)
     state = TrainState(data=digest)
-    saved = newest_state(job.run, notify, job.world)
+    saved, rescues = newest_state(job.run, notify, job.world), read_rescues(job.run)
+    before = saved.state.data if saved is not None else job.world.on_main(lambda: logged_digest(job.run)) or digest
+    if saved is not None or rescues:
+        refuse_changed_data(before, digest, job.recipe.data.files)
+    elif before != digest:
+        notify(NOTHING_SAVED)
     if saved is not None:
-        refuse_changed_data(saved.state, digest, job.recipe.data.files)
         state = saved.restore(job.engine)
         if state.step > job.steps:
             raise UserError(
@@ -178,14 +189,14 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
                     f"train.steps：该目录已训练 {state.step} 步，请给出不小于此的步数。",
                 )
             )
-    state = apply_rescues(state, read_rescues(job.run))
+    state = apply_rescues(state, rescues)
     job.engine.lr_scale = state.rate_scale
     job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # sharded: always whole micro-batches
     return state
 
 
 def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-    """Print what is trained, probe the memory of a GPU, and measure the evaluation loss before tuning."""
+    """Print what is trained."""
     show = run_log.bar.say
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
@@ -201,26 +212,30 @@ def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
         show(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < state.step < job.steps:
         show(f"resuming after step {state.step} of {job.steps}")
+
+
+def probe_longest_rows(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+    """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
     if job.model.device.type == "cuda" and state.step < job.steps:
-        longest_rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
-        probe_memory(job.tuner, job.engine, longest_rows, len(longest_rows), job.token_budget, run_log.memory_notice)
-    if not state.step and job.split.dev and not any(isinstance(event, Evaluation) for event in run_log.events):
-        loss = evaluation_loss(job, run_log)
-        run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
-        show(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+        rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
+        probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice)
 
 
-def print_end(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
-    """Print the result, the advice and the next commands; the advice is also written for the report."""
+def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
+    """How the run went and what to try next; written into the run folder for the report."""
+    rows, held_out, epochs = len(job.split.train), len(job.split.dev), job.batches.epochs_at(job.steps)
+    messages = advice(RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, epochs=epochs, steps=job.steps))
+    if job.world.is_main and job.recipe.train.report:
+        write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
+    return messages
+
+
+def print_end(job: TrainJob, state: TrainState, run_log: RunLog, verdict: Sequence[Bilingual]) -> None:
+    """Print the result, the verdict and the next commands."""
     path, result = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
     loss = "" if state.best_loss is None else f" with evaluation loss {state.best_loss:.4f}"
     run_log.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}")
-    rows, held_out, size = len(job.split.train), len(job.split.dev), job.recipe.train.batch_size
-    general = job.split.general_per_epoch
-    summary = RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, batch_size=size, steps=job.steps, general=general)
-    data, messages = job.recipe.data, advice(summary)
-    if job.world.is_main and job.recipe.train.report:
-        write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
+    data, held_out = job.recipe.data, len(job.split.dev)
     commands = next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)
-    for line in (*map(str, messages), *commands):
+    for line in (*map(str, verdict), *commands):
         run_log.bar.say(line)

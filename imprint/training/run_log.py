@@ -7,7 +7,19 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
-from imprint.events import Event, Finished, Notice, NoticeSource, Rescued, SampledAnswer, Started, event_fields, read_events, read_rescues
+from imprint.events import (
+    Event,
+    Finished,
+    Notice,
+    NoticeSource,
+    Rescued,
+    SampledAnswer,
+    Started,
+    event_fields,
+    last_start,
+    read_events,
+    read_rescues,
+)
 from imprint.files import write_jsonl
 from imprint.messages import Bilingual
 from imprint.progress import Progress
@@ -23,18 +35,29 @@ class RunLog:
     Only the main process writes and prints; the others are `quiet` and keep the same events in memory.
     """
 
-    def __init__(self, run: RunFolder, *, step: int, steps: int, quiet: bool = False, trackers: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, run: RunFolder, *, step: int, steps: int, data: str = "", quiet: bool = False, trackers: Sequence[Sink] = ()
+    ) -> None:
+        """Open every sink; if that fails, the opened ones and the `trackers` are closed. `data` is the digest of the encoded rows."""
         self.step = step
         """The current step, under which notices are logged."""
         self.bar = Progress("training", steps, "step", start=step, quiet=quiet)
-        self.events: list[Event] = _events_up_to(run, step, steps)
+        self.events: list[Event] = _events_up_to(run, step, steps, data)
         """All events so far."""
-        if not quiet:
-            _rewrite(run, self.events)
-        self.sinks: tuple[Sink, ...] = () if quiet else (*_run_folder_sinks(run, self.events, step), Screen(self.bar), *trackers)
-        lengths = [event.steps for event in self.events if isinstance(event, Started)]
-        if lengths[-1:] != [steps]:
-            self.write(Started(step=step, steps=steps))
+        self.sinks: tuple[Sink, ...] = ()
+        with ExitStack() as stack:
+            for tracker in trackers:
+                stack.callback(tracker.close)
+            if not quiet:
+                _rewrite(run, self.events)
+                opened = (*_run_folder_sinks(run, self.events, step), Screen(self.bar))
+                for sink in opened:
+                    stack.callback(sink.close)
+                self.sinks = (*opened, *trackers)
+            start = last_start(self.events)
+            if start is None or start.steps != steps:
+                self.write(Started(step=step, steps=steps, data=data))
+            self._open_sinks = stack.pop_all()
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -44,9 +67,7 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close every sink."""
         try:
-            with ExitStack() as stack:
-                for sink in self.sinks:
-                    stack.callback(sink.close)
+            self._open_sinks.close()
         except Exception:  # of a tracker, any
             if error is None:  # else the original error is raised
                 raise
@@ -97,11 +118,17 @@ class EarlyNotices:
         self.messages.clear()
 
 
-def _events_up_to(run: RunFolder, step: int, steps: int) -> list[Event]:
-    """The events to keep in a run of `steps` steps that resumes after `step`: those up to `step`, and all rescues."""
-    rescues = read_rescues(run)
+def _events_up_to(run: RunFolder, step: int, steps: int, data: str) -> list[Event]:
+    """The events to keep in a run of `steps` steps that resumes after `step`: those up to `step`, and all rescues.
+
+    A run that begins again with other rows keeps only its rescues: the evaluation before tuning is not one of these rows.
+    """
+    rescues, logged = read_rescues(run), read_events(run)
+    start = last_start(logged)
+    if not step and (start is None or start.data != data):
+        logged = []
     events: list[Event] = []
-    for event in read_events(run):
+    for event in logged:
         if isinstance(event, Rescued):
             if event in rescues:
                 events.append(event)

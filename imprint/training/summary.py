@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from imprint.events import Evaluation, Event, Step
+from imprint.events import Evaluation, Event, Finished, Step
 from imprint.messages import Bilingual
 
 FLAT_SHARE = 0.01
@@ -20,7 +20,7 @@ class RunSummary:
     """The figures on which the advice is based."""
 
     evaluations: Sequence[tuple[int, float]]
-    """(step, evaluation loss), finite, by step; step 0 is before tuning."""
+    """(step, evaluation loss), finite, by step; step 0 is before tuning. The kept weights are among them, after a rescue too."""
     epochs: float
     """How many times each training row was used."""
     rows: int
@@ -33,15 +33,16 @@ class RunSummary:
     """Number of skipped steps."""
 
     @classmethod
-    def from_log(cls, events: Iterable[Event], *, rows: int, held_out: int, batch_size: int, steps: int, general: int = 0) -> "RunSummary":
-        """The summary of a run's events; each epoch has `general` rows besides the `rows` of the data."""
+    def from_log(cls, events: Iterable[Event], *, rows: int, held_out: int, epochs: float, steps: int) -> "RunSummary":
+        """The summary of a run's events, which end with `Finished`."""
         losses, skipped = dict[int, float](), 0
         for event in events:
             if isinstance(event, Evaluation) and event.eval_loss is not None:
                 losses[event.step] = event.eval_loss
             skipped += isinstance(event, Step) and event.loss is None
-        evaluations = sorted(losses.items())
-        return cls(evaluations, min(steps * batch_size / (rows + general), steps), rows, held_out, steps, skipped)
+            if isinstance(event, Finished) and event.best_loss is not None:  # a rescue drops the evaluation of better weights that are kept
+                losses[event.best_step] = min(event.best_loss, losses.get(event.best_step, math.inf))
+        return cls(sorted(losses.items()), epochs, rows, held_out, steps, skipped)
 
 
 def advice(summary: RunSummary) -> list[Bilingual]:

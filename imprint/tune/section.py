@@ -21,7 +21,8 @@ class PrefixSection(Section):
 
     method: Literal["prefix"] = Field("prefix", description="Train a prefix (P-Tuning v2); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Continue this adapter, ours or an original prefix file, instead of a new one; `start` is then ignored."
+        None,
+        description="Continue this adapter (ours, a run, or an original prefix file) instead of a new one; `start` is then ignored.",
     )
     length: int | None = Field(None, ge=1, le=2048, description="Number of prefix tokens; null takes 128, or the length of `adapter`.")
     projection: bool | None = Field(

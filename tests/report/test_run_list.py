@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imprint.cli import main
-from imprint.events import Notice
+from imprint.events import Notice, Rescued
 from imprint.messages import UserError
 from imprint.report.run_list import MAX_DEPTH, describe_run, find_runs, runs_command
 from imprint.runs import RunFolder
@@ -62,6 +62,14 @@ def test_runs_are_listed_with_state_step_loss_and_scores(tmp_path: Path, capsys:
     assert "6/6" in rows[0]
     assert "stopped / 已停止" in rows[1]
     assert "2.500" in rows[1]
+
+
+def test_a_rescue_is_the_latest_notice_and_the_weights_it_kept_count(tmp_path: Path) -> None:
+    run, log = started(tmp_path / "run")
+    log.write(Rescued(step=3, back_to=1, rate_scale=0.3, reason="the loss rose", rows=(), best_step=2, best_loss=1.25))
+    end_of(log)
+    entry = describe_run(run)
+    assert (entry.step, entry.best_eval_loss, entry.notice) == (1, 1.25, "step 3: the loss rose; back to step 1")
 
 
 def test_a_run_that_a_process_holds_is_running_and_that_process_is_not_disturbed(tmp_path: Path) -> None:

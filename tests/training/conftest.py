@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import imprint.training.run as training
+from imprint.files import read_jsonl, write_jsonl
 from imprint.runs import RunFolder
 from imprint.training.job import TrainJob
 from imprint.training.run_log import RunLog
@@ -36,6 +37,8 @@ def killed(whole: RunFolder, recipe: Path, tmp_path: Path) -> RunFolder:
     copy = RunFolder(tmp_path / "run")
     for step in (5, 6):
         shutil.rmtree(copy.state(step))
+    events = [event for event in read_jsonl(copy.log) if event["step"] <= 5 and event["event"] != "finished"]
+    write_jsonl(copy.log, events)
     config = copy.config.read_text(encoding="utf-8").replace(str(recipe.parent), str(tmp_path)).replace("/whole", "/run")
     copy.config.write_text(config, encoding="utf-8")
     return copy

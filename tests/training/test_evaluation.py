@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import imprint.training.run as training
 from imprint.training import evaluation
 from tests.tinyrun import described, learned_tensors, losses, tiny_run
 
@@ -13,8 +12,7 @@ from tests.tinyrun import described, learned_tensors, losses, tiny_run
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     """Evaluation losses of these values, one after the other; the first is before tuning."""
     left = iter([9.5, *values])
-    for place in (evaluation, training):
-        monkeypatch.setattr(place, "evaluation_loss", lambda job, run_log: next(left))
+    monkeypatch.setattr(evaluation, "evaluation_loss", lambda job, run_log: next(left))
 
 
 @pytest.mark.parametrize(

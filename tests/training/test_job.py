@@ -8,6 +8,7 @@ import pytest
 from imprint.cli import main
 from imprint.messages import UserError
 from imprint.training.job import TrainJob, describe_rows, refuse_sharded_base
+from tests.tinyrun import losses, tiny_run
 
 
 def test_a_text_start_with_a_projection_is_told_with_the_recipes_other_problems(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +31,14 @@ def test_rows_without_any_target_are_refused(recipe: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("error: ")
+
+
+def test_a_run_is_continued_by_its_name(recipe: Path) -> None:
+    first = tiny_run(recipe, "first")
+    second = tiny_run(recipe, "second", f"tune.adapter={first.path}", "train.steps=1")
+    third = tiny_run(recipe, "third", f"tune.adapter={first.adapter}", "train.steps=1")
+    assert losses(second) == losses(third)
+    assert losses(second, "eval_loss")[0] == min(loss for loss in losses(first, "eval_loss") if loss is not None)
 
 
 def test_a_frozen_base_is_not_sharded_and_the_message_names_the_method() -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.files import read_jsonl
+from imprint.events import Rescued, write_rescue
+from imprint.files import read_jsonl, write_jsonl
 from imprint.messages import UserError
+from imprint.report.run_list import describe_run
 from imprint.runs import RunFolder
 from imprint.training.run import train
 from tests.tiny import tiny_rows
-from tests.tinyrun import log_of, losses, tiny_recipe, train_again
+from tests.tinyrun import described, learned_tensors, log_of, losses, tiny_recipe, tiny_run, train_again
 
 # Two runs in one folder
 
@@ -69,7 +74,7 @@ def test_a_corrupted_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert train_again(killed) == 0
     said = capsys.readouterr().out
     assert f"{killed.state(4)}: this saved state is damaged (" in said
-    assert "it is now state-000004.damaged, and the run resumes from the one before" in said
+    assert "it is now state-000004.damaged, and an earlier one is looked for" in said
     assert "resuming after step 3 of 6" in said
     assert log_of(killed) == log_of(whole)
     assert (killed.path / "state-000004.damaged").is_dir()
@@ -87,6 +92,21 @@ def test_without_any_undamaged_state_the_run_begins_again_and_says_so(
     assert said.count("this saved state is damaged") == 4
     assert "no undamaged state is left: the run begins again from its start" in said
     assert log_of(killed) == log_of(whole)
+
+
+@pytest.mark.parametrize("gone", ["states", "states and log"])
+def test_a_finished_run_without_its_states_is_not_trained_again_over_its_result(
+    gone: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(recipe, str(tmp_path / "run"), "train.report=true")
+    result = (run.adapter / "prefix.safetensors").read_bytes()
+    for state in run.states():
+        shutil.rmtree(state)
+    if gone == "states and log":
+        run.log.unlink()
+    assert train_again(run) == 2
+    assert "this run is finished, and none of its saved states is left" in capsys.readouterr().err
+    assert (run.adapter / "prefix.safetensors").read_bytes() == result
 
 
 # A changed recipe
@@ -110,7 +130,8 @@ def test_a_changed_recipe_is_refused_and_every_change_is_told(knob: str, told: s
         train(killed.config, [knob, "train.save_every=2"])
     assert told in str(error.value)
     assert str(killed.path) in str(error.value)
-    assert "train.save_every" not in str(error.value)
+    assert "train.save_every: " not in str(error.value)
+    assert all(name in str(error.value) for name in ("train.steps", "train.keep_states", "train.tracker", "engine.*", "forgetting.*"))
     assert killed.config.read_bytes() == before
 
 
@@ -182,6 +203,33 @@ def test_other_rows_under_the_same_name_are_refused(changed: str, tmp_path: Path
     assert f"error: {tmp_path / 'rows.jsonl'} or {tmp_path / 'dev.jsonl'}: is not what this run began with. Put the old file back" in said
 
 
+def test_rows_changed_before_anything_was_saved_are_evaluated_before_tuning(
+    recipe: Path, signals: list[tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    shutil.copy(recipe.parent / "rows.jsonl", rows)
+    knobs = [str(tmp_path / "run"), f"data.train={rows}", "train.save_every=6"]
+    fresh = tiny_run(recipe, str(tmp_path / "fresh"), *knobs[1:])
+    run = RunFolder(tmp_path / "run")
+    rows.write_text(rows.read_text(encoding="utf-8").replace("宽松", "好看"), encoding="utf-8")
+    assert main(["train", str(recipe), f"output={run.path}", *knobs[1:], "train.steps=1", "train.save_every=9"]) == 0
+    shutil.rmtree(run.state(1))
+    write_jsonl(run.log, [line for line in read_jsonl(run.log) if line["event"] != "finished"])
+    shutil.copy(recipe.parent / "rows.jsonl", rows)
+    capsys.readouterr()
+    tiny_run(recipe, *knobs)
+    assert "the rows are not those with which this run was started. Nothing was saved" in capsys.readouterr().out
+    assert losses(run, "eval_loss") == losses(fresh, "eval_loss")
+
+
+def test_rows_changed_after_a_rescue_to_the_start_are_refused(killed: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rescue(killed, Rescued(step=4, back_to=0, rate_scale=0.1, reason="the loss rose", rows=(), best_step=3, best_loss=1.0))
+    rows = killed.path.with_name("rows.jsonl")
+    rows.write_text(rows.read_text(encoding="utf-8").replace("宽松", "好看"), encoding="utf-8")
+    assert train_again(killed) == 2
+    assert "is not what this run began with" in capsys.readouterr().err
+
+
 # What is gone
 
 
@@ -208,6 +256,39 @@ def test_a_log_that_was_deleted_is_told_and_the_run_goes_on_to_the_same_losses(
     assert train_again(killed) == 0
     assert f"{killed.log} is missing" in capsys.readouterr().out
     assert losses(killed) == losses(whole)[4:]
+
+
+def test_a_finished_run_without_its_log_is_evaluated_once_more(
+    recipe: Path, whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(Path(shutil.copytree(whole.path, tmp_path / "run")))
+    run.log.unlink()
+    assert main(["train", str(recipe), f"output={run.path}"]) == 0
+    said = capsys.readouterr().out
+    assert "no row was held out" not in said
+    best = min(loss for loss in losses(whole, "eval_loss")[1:] if loss is not None)
+    assert f"verdict: evaluation loss {best:.2f} at step" in said
+    entry = describe_run(run)
+    assert (entry.state, entry.step, entry.steps) == ("finished", 6, 6)
+    assert entry.best_eval_loss == best
+
+
+@pytest.mark.parametrize("dev_share", ["0.2", "0"])
+def test_a_run_stopped_before_its_first_evaluation_may_end_where_it_was_stopped(
+    dev_share: str, recipe: Path, signals: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    knobs = [str(tmp_path / "run"), f"data.dev_share={dev_share}", "train.evaluate_every=5", "train.save_every=9"]
+    signals.append((3, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(recipe, *knobs)
+    signals.clear()
+    run = tiny_run(recipe, *knobs, "train.steps=3")
+    assert described(run)["step"] == 3
+    kept = load_file(run.adapter / "prefix.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in learned_tensors(run, 3).items())
+    before = run.log.read_bytes()
+    tiny_run(recipe, *knobs, "train.steps=3")  # and once more: nothing is left to do
+    assert run.log.read_bytes() == before
 
 
 def test_a_log_that_is_deleted_meanwhile_is_written_anew(killed: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,12 @@ def test_a_run_whose_losses_are_never_finite_keeps_nothing_and_says_so(recipe: P
     assert not run.adapter.exists()
 
 
+def test_the_verdict_counts_epochs_as_they_were_drawn(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    knobs = ["data.dev_share=0", "train.batch_size=16", "train.micro_batch_size=16"]  # 24 rows: a batch of 16 and one of 8
+    tiny_run(recipe, str(tmp_path / "run"), *knobs)
+    assert "each of 24 rows was learned from 3.0 times" in capsys.readouterr().out
+
+
 def test_a_run_may_be_started_beside_the_main_thread(recipe: Path) -> None:
     runs: list[RunFolder] = []
     thread = threading.Thread(target=lambda: runs.append(tiny_run(recipe, "threaded", "train.steps=1")))

@@ -13,6 +13,7 @@ from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.training.run_log import RunLog
+from imprint.training.sinks import EventFile
 from imprint.training.tensorboard import TensorBoard
 from tests.logged import evaluation, sample, step
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -68,6 +69,30 @@ def test_a_run_logs_a_complete_line_a_step(tmp_path: Path) -> None:
         logged = [(one["step"], round(one[name], 4)) for one in lines if name in one]
         assert [step for step, _ in events_of(run, f"train/{name}")] == [step for step, _ in logged]
         assert [value for _, value in events_of(run, f"train/{name}")] == pytest.approx([value for _, value in logged], abs=2e-4)
+
+
+class Tracker:
+    """A sink that only counts its closings."""
+
+    closed = 0
+
+    def write(self, event: Event) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+def test_a_log_that_cannot_be_opened_closes_the_tracker_that_was_given_to_it(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise UserError(Bilingual("the disk is full", "磁盘已满"))
+
+    tracker = Tracker()
+    monkeypatch.setattr(EventFile, "write", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        RunLog(run, step=0, steps=8, trackers=[tracker])
+    assert tracker.closed == 1
 
 
 @pytest.mark.parametrize("killed_at", [3, 4, 6])

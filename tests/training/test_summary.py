@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.events import Event
+from imprint.events import Event, Finished
 from imprint.training.summary import RunSummary, advice, next_commands
 from tests.logged import evaluation, step
 
@@ -59,8 +59,15 @@ def test_a_course_is_read_from_the_log() -> None:
         step(3, 3.0),
         evaluation(3, 3.5),
     ]
-    found = RunSummary.from_log(events, rows=10, held_out=4, batch_size=5, steps=3)
+    found = RunSummary.from_log(events, rows=10, held_out=4, epochs=1.5, steps=3)
     assert found == RunSummary([(0, 5.0), (3, 3.5)], epochs=1.5, rows=10, held_out=4, steps=3, skipped=1)
+
+
+def test_better_weights_from_before_a_rescue_are_what_the_verdict_names() -> None:
+    events: list[Event] = [evaluation(0, 5.0), evaluation(2, 3.5), Finished(step=4, best_step=3, best_loss=3.0)]
+    found = RunSummary.from_log(events, rows=10, held_out=4, epochs=1.5, steps=4)
+    assert found.evaluations == [(0, 5.0), (2, 3.5), (3, 3.0)]
+    assert "3.00 at step 3" in advice(found)[0].english
 
 
 def test_the_end_says_what_to_type_next() -> None:

@@ -28,7 +28,8 @@ class LoraSection(Section):
 
     method: Literal["lora"] = Field(description="Train low-rank updates of linear layers (LoRA); the base stays frozen.")
     adapter: Path | None = Field(
-        None, description="Continue this adapter, ours or a LoRA folder of peft, instead of a new one; `start` is then ignored."
+        None,
+        description="Continue this adapter (ours, a run, or a LoRA folder of peft) instead of a new one; `start` is then ignored.",
     )
     rank: int | None = Field(None, ge=1, le=1024, description="Rank of the two matrices; null takes 8, or that of `adapter`.")
     alpha: float | None = Field(
