@@ -23,18 +23,12 @@ class Protocol:
     """Its name here."""
     bleu_tokens: Literal["characters", "words"]
     """The unit of BLEU's n-grams."""
-    rouge_tokens: Literal["words"]
-    """The unit of ROUGE."""
     rouge: Literal["rouge-chinese", "rouge"]
     """The package that computes ROUGE: `rouge` splits sentences at the ASCII full stop, and its ROUGE-L counts distinct words."""
-    smoothing: Literal["method3"]
-    """Nltk's smoothing for n-gram orders without a match."""
     empties: Literal["zero", "measured", "dropped"]
     """An empty answer or reference: scores 0; or 0 in ROUGE and nltk's value in BLEU; or is excluded from the mean."""
     decimals: int | None
     """Decimals to which a row's scores are rounded before averaging; None does not round."""
-    scale: Literal[1, 100]
-    """The perfect BLEU-4 in the original tool; here it is 100 under every protocol."""
     references: Literal["cut", "whole"]
     """Whether the original tool truncates references to its length limit before it scores and writes them."""
     description: Bilingual
@@ -45,12 +39,9 @@ _LISTED: Final = (
     Protocol(
         name="chatglm-6b",
         bleu_tokens="characters",
-        rouge_tokens="words",
         rouge="rouge-chinese",
-        smoothing="method3",
         empties="zero",
         decimals=4,
-        scale=100,
         references="cut",
         description=Bilingual(
             "BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as ChatGLM-6B's ptuning/main.py, "
@@ -62,12 +53,9 @@ _LISTED: Final = (
     Protocol(
         name="words",
         bleu_tokens="words",
-        rouge_tokens="words",
         rouge="rouge-chinese",
-        smoothing="method3",
         empties="zero",
         decimals=4,
-        scale=1,
         references="whole",
         description=Bilingual(
             "BLEU-4 and ROUGE over jieba words, an empty answer scores 0; as the demos of ChatGLM3 and GLM-4, "
@@ -78,12 +66,9 @@ _LISTED: Final = (
     Protocol(
         name="llamafactory",
         bleu_tokens="characters",
-        rouge_tokens="words",
         rouge="rouge-chinese",
-        smoothing="method3",
         empties="measured",
         decimals=4,
-        scale=100,
         references="whole",
         description=Bilingual(
             "BLEU-4 over characters, ROUGE over jieba words, an empty answer scores 0; as LLaMA-Factory, "
@@ -94,12 +79,9 @@ _LISTED: Final = (
     Protocol(
         name="swift",
         bleu_tokens="words",
-        rouge_tokens="words",
         rouge="rouge",
-        smoothing="method3",
         empties="dropped",
         decimals=None,
-        scale=100,
         references="whole",
         description=Bilingual(
             "BLEU-4 over jieba words without spaces, ROUGE of the package `rouge` over the same, ROUGE-L over distinct words, "

@@ -8,6 +8,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # invalid escapes: warnings since Python 3.12
     import rouge_chinese
 
+from imprint.metrics.subsequence import common_length, common_words
+
 Rouge = tuple[float, float, float]
 """F1 of ROUGE-1, ROUGE-2 and ROUGE-L, 0-1."""
 EPSILON = 1e-8
@@ -17,10 +19,16 @@ EPSILON = 1e-8
 def chinese_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
     """ROUGE by rouge_chinese 1.0: sets of unigrams and bigrams, and the longest common subsequence of all words.
 
-    Both sides need at least one word that is not blank.
+    Both sides need at least one word that is not blank. The package computes all but ROUGE-L, for which it needs minutes.
     """
-    (scores,) = rouge_chinese.Rouge(stats=["f"]).get_scores(" ".join(prediction), " ".join(reference))
-    return float(scores["rouge-1"]["f"]), float(scores["rouge-2"]["f"]), float(scores["rouge-l"]["f"])
+    package = rouge_chinese.Rouge(metrics=["rouge-1", "rouge-2"], stats=["f"])
+    texts = " ".join(prediction), " ".join(reference)
+    (scores,) = package.get_scores(*texts)
+    predicted, expected = (
+        [word for sentence in package.cut_sent(text) if sentence for word in " ".join(sentence.split()).split(" ")] for text in texts
+    )
+    longest = _f1(common_length(expected, predicted), len(predicted), len(expected))
+    return float(scores["rouge-1"]["f"]), float(scores["rouge-2"]["f"]), longest
 
 
 def plain_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
@@ -33,15 +41,32 @@ def plain_rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
     if not predicted or not expected:
         return 0.0, 0.0, 0.0
     predicted_words, expected_words = ([word for sentence in text for word in sentence] for text in (predicted, expected))
-    common: set[str] = set()
-    for sentence in expected:
-        for other in predicted:
-            common |= _common_subsequence(sentence, other)
+    common = _common_words(expected, predicted)
     return (
         _f1(len(set(predicted_words) & set(expected_words)), len(set(predicted_words)), len(set(expected_words))),
         _f1(len(_bigrams(predicted_words) & _bigrams(expected_words)), len(_bigrams(predicted_words)), len(_bigrams(expected_words))),
         _f1(len(common), len(set(predicted_words)), len(set(expected_words))),
     )
+
+
+def _common_words(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> set[str]:
+    """The words in the longest common subsequence of any two sentences; pairs that cannot add a word are not compared."""
+    others = list(dict.fromkeys(map(tuple, predicted)))
+    holding: dict[str, dict[int, None]] = {}
+    for number, other in enumerate(others):
+        for word in other:
+            holding.setdefault(word, {})[number] = None
+    common: set[str] = set()
+    for sentence in dict.fromkeys(map(tuple, expected)):
+        compared: set[int] = set()
+        for word in dict.fromkeys(sentence):
+            for number in holding.get(word, ()):
+                if word in common:
+                    break
+                if number not in compared:
+                    compared.add(number)
+                    common |= common_words(sentence, others[number])
+    return common
 
 
 def _sentences(words: Sequence[str]) -> list[list[str]]:
@@ -55,24 +80,3 @@ def _bigrams(words: Sequence[str]) -> set[tuple[str, str]]:
 def _f1(shared: int, predicted: int, expected: int) -> float:
     precision, recall = shared / predicted if predicted else 0.0, shared / expected if expected else 0.0
     return 2 * precision * recall / (precision + recall + EPSILON)
-
-
-def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> set[str]:
-    """The words of the longest common subsequence; among several, the one that the package's backtracking finds."""
-    lengths = [[0] * (len(second) + 1)]
-    for word in first:
-        above, row = lengths[-1], [0]
-        for column, match in enumerate(second):
-            row.append(above[column] + 1 if word == match else max(above[column + 1], row[column]))
-        lengths.append(row)
-    common = set()
-    index, column = len(first), len(second)
-    while index and column:
-        if first[index - 1] == second[column - 1]:
-            common.add(first[index - 1])
-            index, column = index - 1, column - 1
-        elif lengths[index - 1][column] > lengths[index][column - 1]:
-            index -= 1
-        else:
-            column -= 1
-    return common

@@ -99,15 +99,14 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
     empty = not pair.prediction.strip()
     if protocol.empties == "zero" and pair.blank:
         return RowScore(0.0, 0.0, 0.0, 0.0, empty)
-    predicted, expected = pair.words
+    strip = strip_spaces if protocol.rouge == "rouge" else strip_blanks
+    predicted, expected = map(strip, pair.words)
+    if protocol.empties == "dropped" and not (predicted and expected):
+        return RowScore(0.0, 0.0, 0.0, 0.0, empty, counted=False)
     if protocol.rouge == "rouge":
-        predicted, expected = strip_spaces(predicted), strip_spaces(expected)
-        if protocol.empties == "dropped" and not (predicted and expected):
-            return RowScore(0.0, 0.0, 0.0, 0.0, empty, counted=False)
         rouge = plain_rouge(predicted, expected)
     else:
         rouge = pair.chinese_rouge if protocol.bleu_tokens == "characters" else pair.trimmed_rouge
-        predicted, expected = strip_blanks(predicted), strip_blanks(expected)
     bleu = pair.character_bleu if protocol.bleu_tokens == "characters" else _bleu(predicted, expected)
     scores = [100 * value for value in (*rouge, bleu)]
     if protocol.decimals is not None:

@@ -1,12 +1,13 @@
 """The scores are those of the tools that the protocols are named after."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from imprint.messages import UserError
-from imprint.metrics import tokens
+from imprint.metrics import scores, tokens
 from imprint.metrics.means import METRICS, score
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.metrics.scores import RowScore, score_protocols, score_rows
@@ -133,3 +134,12 @@ def test_an_answer_of_many_thousand_words_is_scored() -> None:
     (row,) = score_rows(["好看，" * 900], ["好看。"], "swift")
 
     assert 0 < row.rouge_1 < 100
+
+
+def test_rows_without_words_are_dropped_whichever_package_computes_rouge(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropping = replace(PROTOCOLS["words"], empties="dropped")
+    monkeypatch.setattr(scores, "get_protocol", lambda _name: dropping)
+
+    rows = score_rows(["好", " \n", "好"], ["好", "好", "\u3000"], "words")
+
+    assert [row.counted for row in rows] == [True, False, False]
