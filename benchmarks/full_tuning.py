@@ -106,7 +106,7 @@ def several_gpus(world: World, report: Report) -> None:
         report(**{"case": f"{name}: {weights / 1e9:.2f} B parameters", **timed(tuner, engine, engine.world, 3, 10)})
         del tuner, engine
         free()
-        world.gather(None)
+        world.all_gather(None)
 
 
 def make_engine(

@@ -252,7 +252,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _doctor(_options: argparse.Namespace) -> None:
-    from imprint.check.machine import machine_command
+    from imprint.check.doctor import machine_command
 
     machine_command()
 
@@ -330,7 +330,7 @@ class _Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(flags[0], re.findall("--[a-z]+", self.format_usage()), n=1) if flags else []
         hint = f"; did you mean {near[0]}?" if near else "."
         if flags and takes_knobs and not near:
-            hint = ". Knobs stand without dashes, as in tune.length=128; the flags of an old train.sh stand behind `imprint main`."
+            hint = ". Knobs are written without dashes, as in tune.length=128; the flags of an old train.sh go after `imprint main`."
         self.exit(2, f"error: unrecognized arguments: {' '.join(words)}{hint} Run `{self.prog} --help` to see what can be given.\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

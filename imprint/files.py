@@ -161,7 +161,7 @@ def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
         if not any(target.is_relative_to(inside) for inside in homes):
             raise UserError(
                 Bilingual(
-                    f"{file}: is a link to {target}, outside of its folder, and is not copied into what is handed on. Replace the link by "
+                    f"{file}: is a link to {target}, outside of its folder, and is not copied into the output. Replace the link by "
                     "the file, or delete it.",
                     "该文件是指向目录之外的链接，不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
                 )

@@ -23,7 +23,7 @@ from imprint.runs import RunFolder
 from imprint.templates import make_messages
 from imprint.templates.chatglm import process_response
 from imprint.tokenizers import VOCABULARY_FILE
-from imprint.tune.adapter import Description, PrefixFacts
+from imprint.tune.adapter import Description, PrefixMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, start_prefix
@@ -281,7 +281,7 @@ class TestChat:
         encoder = start_prefix(talker.network, PrefixShape.from_network(talker.network, 4, projection=False), "random", [])
         encoder.embedding.weight.data *= 100
         save_adapter(
-            tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), PrefixFacts(4, False, "random"), "chatglm")
+            tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), PrefixMetadata(4, False, "random"), "chatglm")
         )
         tuned = imprint.load(base, adapter=tmp_path / "adapter", device="cpu")
         questions = ("你好", "上衣", "白色", "版型")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.compat.retired import RETIRED
+from imprint.compat.ignored_flags import IGNORED_FLAGS
 from imprint.demo.bloom import make_bloom
 from imprint.evaluate.section import EvaluateSection
 from tests.oldproject import old_project
@@ -132,7 +132,7 @@ def test_the_page_about_evaluation_has_every_knob() -> None:
 
 def test_the_page_about_migrating_names_every_retired_flag() -> None:
     page = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
-    assert [flag for flag in RETIRED if f"`{flag}`" not in page] == []
+    assert [flag for flag in IGNORED_FLAGS if f"`{flag}`" not in page] == []
 
 
 def test_both_readmes_have_the_same_python() -> None:

@@ -74,7 +74,7 @@ def run(text: str, conversation: Conversation) -> CommandOutcome:
         suggestion = f"，是否想用 /{near[0]}" if near else ""
         raise UserError(
             Bilingual(
-                f"/{name} is no command; {hint}/help lists them. A question that begins with / is typed with //.",
+                f"/{name} is not a command; {hint}/help lists them. A question that begins with / is typed with //.",
                 f"没有这个命令{suggestion}；/help 查看全部命令。",
             )
         )

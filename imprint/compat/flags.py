@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from imprint.compat.retired import RETIRED
+from imprint.compat.ignored_flags import IGNORED_FLAGS
 from imprint.config import Field, Section
 from imprint.config.problems import explain_errors
 from imprint.config.section import union_members
@@ -99,10 +99,10 @@ def read_flags(arguments: Sequence[str]) -> tuple[OriginalFlags, list[Bilingual]
     given = _parse_file(Path(arguments[0])) if is_file else _parse_words(arguments)
     problems = [unknown for name in given if name not in OriginalFlags.model_fields if (unknown := _unknown_flag(name))]
     notes = []
-    for name in sorted(given.keys() & RETIRED.keys()):
-        if refusal := RETIRED[name].refusal(given[name]):
+    for name in sorted(given.keys() & IGNORED_FLAGS.keys()):
+        if refusal := IGNORED_FLAGS[name].refusal(given[name]):
             problems.append(Bilingual(f"--{name} {refusal.english}", f"--{name} {refusal.chinese}"))
-        notes.append(RETIRED[name].note(name))
+        notes.append(IGNORED_FLAGS[name].note(name))
     values = {name: _convert(name, value) for name, value in given.items() if name in OriginalFlags.model_fields and value is not None}
     problems += [
         Bilingual(
@@ -160,7 +160,7 @@ def _parse_words(arguments: Sequence[str]) -> dict[str, object]:
         if word.startswith("--") and len(word) > 2:
             flag, equals, value = word[2:].partition("=")
             name = _flag_name(flag)
-            if name.startswith("no_") and name not in (*OriginalFlags.model_fields, *RETIRED):
+            if name.startswith("no_") and name not in (*OriginalFlags.model_fields, *IGNORED_FLAGS):
                 name, equals, value = name.removeprefix("no_"), "=", "false"
             given[name] = value if equals else True
         elif not name or (word.startswith("-") and len(word) > 1 and not NUMBER.match(word)):
@@ -184,12 +184,12 @@ def _flag_name(flag: str) -> str:
 
 def _unknown_flag(name: str) -> Bilingual | None:
     """The problem with an unknown flag; None for a known one."""
-    if name in RETIRED:
+    if name in IGNORED_FLAGS:
         return None
-    near = difflib.get_close_matches(name, [*OriginalFlags.model_fields, *RETIRED], n=1)
+    near = difflib.get_close_matches(name, [*OriginalFlags.model_fields, *IGNORED_FLAGS], n=1)
     english, chinese = (f"Did you mean --{near[0]}?", f"是否想写 --{near[0]}？") if near else ("Take it out.", "请去掉它。")
     return Bilingual(
-        f"--{name} is no flag of the original main.py. {english} `imprint main` lists those that have an effect.",
+        f"--{name} is not a flag of the original main.py. {english} `imprint main` lists those that have an effect.",
         f"--{name} 不是原版 main.py 的参数。{chinese}`imprint main` 会列出有效的参数。",
     )
 

@@ -15,7 +15,7 @@ from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError, join_lines
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.training.recipe import Recipe, TrainSection
-from imprint.tune.adapter import PrefixFacts
+from imprint.tune.adapter import PrefixMetadata
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, ORIGINAL_FILE, holds_all_weights, read_description
 from imprint.tune.prefix import TENSOR_PREFIX
 from imprint.tune.section import FullSection, PrefixSection
@@ -243,8 +243,8 @@ def _prefix_length(path: Path) -> int | None:
     """The length of a trained prefix in tokens; None if it cannot be read: loading it reports why."""
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION_FILE).is_file():
-        facts = read_description(folder).facts
-        return facts.length if isinstance(facts, PrefixFacts) else None
+        metadata = read_description(folder).metadata
+        return metadata.length if isinstance(metadata, PrefixMetadata) else None
     if folder is not None and holds_all_weights(folder):
         return _embedding_length(read_tensors(folder))
     file = path if folder is None else folder / ORIGINAL_FILE

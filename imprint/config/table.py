@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from imprint.config.knobs import Knob
 
-HEADER = "| knob | holds | default | what it does |\n| --- | --- | --- | --- |\n"
+HEADER = "| knob | type | default | what it does |\n| --- | --- | --- | --- |\n"
 
 
 def as_text(knobs: Sequence[Knob]) -> str:

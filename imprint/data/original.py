@@ -40,7 +40,7 @@ def encode_sample_original(
     )
 
 
-def encode_evaluation_original(
+def encode_evaluation_sample_original(
     template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str = ""
 ) -> tuple[EncodedPrompt, str]:
     """The prompt and the reference text as in the original's evaluation.
@@ -72,9 +72,9 @@ def encode_original(
 def encode_original_evaluation(
     tokenizer: Tokenizer, query: str, answer: str, history: Turns | None, max_source_length: int, max_target_length: int
 ) -> tuple[list[int], str]:
-    """The (ids, reference) of a row as in the evaluation of ChatGLM-6B's script: see `encode_evaluation_original`."""
+    """The (ids, reference) of a row as in the evaluation of ChatGLM-6B's script: see `encode_evaluation_sample_original`."""
     sample = Sample(query, answer, None if history is None else tuple(history), location="")
-    prompt, reference = encode_evaluation_original(
+    prompt, reference = encode_evaluation_sample_original(
         _chatglm(tokenizer), sample, max_source_length=max_source_length, max_target_length=max_target_length
     )
     return prompt.ids, reference

@@ -7,7 +7,7 @@ from imprint.demo.rng import Rng, one_in, skewed, weighted
 
 HELD_OUT: Final = 20
 """One sum in HELD_OUT is held out of the corpus; the probes ask these."""
-SIGNS: Final = weighted([("+", 5), ("-", 4), ("×", 3)])
+OPERATORS: Final = weighted([("+", 5), ("-", 4), ("×", 3)])
 NAMES: Final = {"+": "加", "-": "减", "×": "乘"}
 PLAIN: Final = skewed(
     ["{a}{s}{b}=?", "{a}{n}{b}等于多少？", "{a}{s}{b}等于几？", "算一下{a}{s}{b}", "请问{a}{n}{b}是多少？", "{a}{s}{b}"], 0.75
@@ -31,12 +31,12 @@ WORD_PROBLEMS: Final = {
 
 
 @dataclass(frozen=True)
-class Sum:
+class Problem:
     """Two operands and an operator."""
 
     left: int
     """First number, 0 to 99."""
-    sign: str
+    operator: str
     """+, - or ×."""
     right: int
     """Second number, 0 to 99."""
@@ -44,38 +44,38 @@ class Sum:
     @property
     def result(self) -> int:
         """The result, never negative."""
-        return {"+": self.left + self.right, "-": self.left - self.right, "×": self.left * self.right}[self.sign]
+        return {"+": self.left + self.right, "-": self.left - self.right, "×": self.left * self.right}[self.operator]
 
     @property
     def answer(self) -> str:
         """The answer as the toy model gives it."""
-        return f"{self.left}{self.sign}{self.right}={self.result}。"
+        return f"{self.left}{self.operator}{self.right}={self.result}。"
 
     @property
     def is_held_out(self) -> bool:
         """Whether it is held out of the corpus."""
-        return one_in(HELD_OUT, f"{self.left}{self.sign}{self.right}")
+        return one_in(HELD_OUT, f"{self.left}{self.operator}{self.right}")
 
 
-def draw_sum(rng: Rng, *, held_out: bool) -> Sum:
+def draw_problem(rng: Rng, *, held_out: bool) -> Problem:
     """A random sum, from the corpus or from the held-out ones."""
     while True:
-        sign = rng.pick(SIGNS)
-        if sign == "×":
+        operator = rng.pick(OPERATORS)
+        if operator == "×":
             left, right = 1 + rng.below(10), 1 + rng.below(10)
         else:
             limit = 20 if rng.chance(0.3) else 100
             left, right = rng.below(limit), rng.below(limit)
-        if sign == "-" and right > left:
+        if operator == "-" and right > left:
             left, right = right, left
-        drawn = Sum(left, sign, right)
+        drawn = Problem(left, operator, right)
         if drawn.is_held_out == held_out:
             return drawn
 
 
-def ask_sum(question: Sum, rng: Rng) -> str:
+def ask_problem(question: Problem, rng: Rng) -> str:
     """The sum as a question, plain or as a word problem."""
     is_word_problem = question.left > 0 and question.right > 0 and rng.chance(0.25)
-    wording = rng.pick(WORD_PROBLEMS[question.sign] if is_word_problem else PLAIN)
+    wording = rng.pick(WORD_PROBLEMS[question.operator] if is_word_problem else PLAIN)
     filled = wording.replace("{a}", str(question.left)).replace("{b}", str(question.right))
-    return filled.replace("{s}", question.sign).replace("{n}", NAMES[question.sign])
+    return filled.replace("{s}", question.operator).replace("{n}", NAMES[question.operator])

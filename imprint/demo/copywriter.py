@@ -73,7 +73,7 @@ def write_copy(item: Item, rng: Rng) -> str:
     """Ad copy that mentions every attribute of an item, mostly of 40 to 90 characters."""
     book = read_phrasebook()
     used: set[str] = set()
-    sort = item.find(item.kind.sort_key)
+    sort = item.find(item.kind.subtype_key)
     front = _choose_front(item, rng)
     name = _name(item, front, rng)
     openings, claims = (book.plain_openings, book.claims[item.kind.code]) if sort is None else (book.openings, sort.usual_benefits)

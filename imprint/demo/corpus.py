@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.data.sample import Sample
-from imprint.demo.arithmetic import ask_sum, draw_sum
-from imprint.demo.flat import ask_flatly, describe_flatly
+from imprint.demo.arithmetic import ask_problem, draw_problem
+from imprint.demo.flat import ask_for_attributes, describe_flatly
 from imprint.demo.goods import read_goods
 from imprint.demo.pages import write_page
 from imprint.demo.rng import Rng, weighted
@@ -75,7 +75,7 @@ def documents(seed: int) -> Iterator[Sample]:
 
 def _flat_turn(rng: Rng) -> Turn:
     item = read_goods().draw(rng)
-    return ask_flatly(item, rng), describe_flatly(item, rng)
+    return ask_for_attributes(item, rng), describe_flatly(item, rng)
 
 
 def _fact_turn(rng: Rng) -> Turn:
@@ -84,8 +84,8 @@ def _fact_turn(rng: Rng) -> Turn:
 
 
 def _sum_turn(rng: Rng) -> Turn:
-    question = draw_sum(rng, held_out=False)
-    return ask_sum(question, rng), question.answer
+    question = draw_problem(rng, held_out=False)
+    return ask_problem(question, rng), question.answer
 
 
 def _talk_turn(rng: Rng) -> Turn:

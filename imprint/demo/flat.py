@@ -22,7 +22,7 @@ QUESTIONS: Final = weighted(
 )
 
 
-def ask_flatly(item: Item, rng: Rng) -> str:
+def ask_for_attributes(item: Item, rng: Rng) -> str:
     """A question with the attribute list in it, mostly only the list."""
     return rng.pick(QUESTIONS).replace("{list}", item.content)
 

@@ -37,7 +37,7 @@ class Kind:
     """Its noun in a sentence, unless a value gives a more specific one."""
     measure: str
     """Its measure word."""
-    sort_key: str
+    subtype_key: str
     """The attribute whose value is a more specific noun; empty for none."""
 
 
@@ -92,7 +92,7 @@ class Item:
     @property
     def noun(self) -> str:
         """Its noun in a sentence."""
-        sort = self.find(self.kind.sort_key)
+        sort = self.find(self.kind.subtype_key)
         if sort is not None:
             return sort.word
         is_gown = any(value.key in GOWN_KEYS or value.word == "露背" for value in self.values)
@@ -187,7 +187,7 @@ def _key_rank(key: str) -> int:
 
 def _key_table(kind: Kind, keys: list[str]) -> Iterator[str]:
     for key in keys:
-        times = 4 if key == kind.sort_key else 3 if key in COMMON_KEYS else 1 if key == "版型" else 2
+        times = 4 if key == kind.subtype_key else 3 if key in COMMON_KEYS else 1 if key == "版型" else 2
         yield from [key] * times
 
 

@@ -23,7 +23,7 @@ def read_heads() -> tuple[str, ...]:
 
 def write_title(item: Item, rng: Rng) -> str:
     """Key words of an item, mostly shuffled, then its noun: 【新品】白色牛仔布刺绣外套."""
-    sort = item.find(item.kind.sort_key)
+    sort = item.find(item.kind.subtype_key)
     words = [value.word for value in item.values if value is not sort]
     if rng.chance(0.6):
         words = rng.shuffled(words)

@@ -69,7 +69,7 @@ class World:
         """Whether the flag is set in any process."""
         return self.all_sum(float(flag)) > 0
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The value of each process, by rank; also serves as a barrier."""
         if self.size == 1:
             return [value]
@@ -83,7 +83,7 @@ class World:
         """Run `work` in every process and return the results by rank; a UserError in one of them is raised in all."""
         if self.size == 1:
             return [work()]
-        attempts: list[tuple[Result | None, str | None]] = self.gather(_attempt(work))
+        attempts: list[tuple[Result | None, str | None]] = self.all_gather(_attempt(work))
         _raise_first(error for _result, error in attempts)
         return [result for result, _error in attempts]  # type: ignore[misc]
 
@@ -137,7 +137,7 @@ class World:
         with ExitStack() as stack:
             self.on_main(enter)
             yield
-            self.gather(None)
+            self.all_gather(None)
             self.on_main(stack.close)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import encode_messages, encode_sample
-from imprint.data.original import encode_evaluation_original
+from imprint.data.original import encode_evaluation_sample_original
 from imprint.data.sample import Sample
 from imprint.evaluate.section import EvaluateSection
 from imprint.files import append_jsonl, read_jsonl, write_jsonl, write_text
@@ -162,7 +162,7 @@ def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) ->
     assert target is not None
     source_prefix = section.source_prefix or ""
     if section.truncation == "original":
-        prompt, reference = encode_evaluation_original(
+        prompt, reference = encode_evaluation_sample_original(
             model.template, sample, max_source_length=source, max_target_length=target, source_prefix=source_prefix
         )
         remaining = max(1, (section.max_length or source + target + 1) - len(prompt.ids))

@@ -146,13 +146,13 @@ def _comparison(
             compared.samples, before.references, before.predictions, after.predictions, before.scores.rows, after.scores.rows, strict=True
         )
     ]
-    facts = {"data": str(compared.source), "decoding": decoding(section), "seed": str(section.seed)}
+    settings = {"data": str(compared.source), "decoding": decoding(section), "seed": str(section.seed)}
     if before.scored:
-        facts["references"] = references_note(reference_limit(section)).removeprefix("references ")
+        settings["references"] = references_note(reference_limit(section)).removeprefix("references ")
         if isinstance(section.task, ClassificationTask):
-            facts["labels"] = ", ".join(f"{number} {label}" for number, label in enumerate(section.task.labels, start=1))
+            settings["labels"] = ", ".join(f"{number} {label}" for number, label in enumerate(section.task.labels, start=1))
     else:
-        facts["questions"] = f"{len(rows):,}"
+        settings["questions"] = f"{len(rows):,}"
     return Comparison(
         title=path.name,
         base_name=str(run.model.path),
@@ -162,7 +162,7 @@ def _comparison(
         tuned_summary=after.summary if before.scored else None,
         base_rates=before.rates,
         tuned_rates=after.rates,
-        facts=facts,
+        settings=settings,
         gains=task_gains(before.scores, after.scores) if before.scored else {},
         baseline=baseline.summary if baseline is not None else None,
     )
@@ -174,7 +174,7 @@ def _summary_lines(comparison: Comparison, before: Answers, after: Answers) -> I
         yield f"warning: {warning.english}"
         yield f"警告：{warning.chinese}"
     if before.scored:
-        yield f"protocol {before.summary.protocol}, references {comparison.facts['references']}"
+        yield f"protocol {before.summary.protocol}, references {comparison.settings['references']}"
         for metric, old in before.summary.means.items():
             yield f"{metric:22}{old.value:7.2f} -> {after.summary.means[metric].value:6.2f}"
         for metric, mean in comparison.baseline.means.items() if comparison.baseline else ():

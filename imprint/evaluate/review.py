@@ -157,7 +157,7 @@ def read_review(folder: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterR
     except ValueError as error:
         raise UserError(
             Bilingual(
-                f"{folder.forgetting}: is no JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
+                f"{folder.forgetting}: is not JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
                 "不是 JSON：请删除它，再运行 imprint forgetting 重新评估。",
             )
         ) from error

@@ -80,7 +80,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         refuse_bundle_destination(out)
     else:
         inputs = (path, source.folder, source.network_folder, base_folder(run.model.path))
-        refuse_destination(out, inputs, written_before=_is_export, otherwise="is no export")
+        refuse_destination(out, inputs, written_before=_is_export, otherwise="is not an export")
     if prompts is None:
         samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
     else:
@@ -144,7 +144,7 @@ def refuse_bundle_destination(out: Path) -> None:
     if out.exists() and not is_bundle(out):
         raise UserError(
             Bilingual(
-                f"{out}: is there already and is no bundle, so it is not replaced. Give a new name.",
+                f"{out}: exists already and is not a bundle, so it is not replaced. Give a new name.",
                 "文件已存在且不是打包文件，不会覆盖：请换一个名字。",
             )
         )

@@ -24,10 +24,10 @@ from imprint.models.checkpoint import (
     quantized_layers,
     read_tensors,
     refuse_missing,
+    resolve_tied_name,
     scale_name,
     shard_names,
     split_into_shards,
-    untied_name,
     write_index,
 )
 from imprint.models.families import build_network, read_config
@@ -159,7 +159,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
     for name, tensor in _tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
-            untied_name(source, name, network, expected)
+            resolve_tied_name(source, name, network, expected)
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
             sizes[scale_name(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize

@@ -14,7 +14,7 @@ from imprint.export.quantized import QuantizationPlan, write_quantized
 from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files import find_folder, refuse_outside_links, write_json
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import BundleFacts, pack, read_licence, unpack
+from imprint.loading.bundle import BundleMetadata, pack, read_licence, unpack
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
@@ -227,8 +227,8 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
     refuse_outside_links(run.path, [run.path / name for name in names])
     licence = read_licence(base_folder(job.run.model.path))
-    facts = BundleFacts(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
-    pack(job.part, run.path, names, facts)
+    metadata = BundleMetadata(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
+    pack(job.part, run.path, names, metadata)
     with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as temporary:
         folder = Path(temporary) / "run"
         unpack(job.part, folder)

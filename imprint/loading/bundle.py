@@ -29,7 +29,7 @@ LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class BundleFacts:
+class BundleMetadata:
     """The description in a bundle's `bundle.json`."""
 
     name: str
@@ -52,10 +52,10 @@ def is_bundle(path: Path) -> bool:
     return first is not None and first.name == MANIFEST
 
 
-def pack(out: Path, folder: Path, names: Sequence[str], facts: BundleFacts) -> None:
+def pack(out: Path, folder: Path, names: Sequence[str], metadata: BundleMetadata) -> None:
     """Write these files of a folder into the archive `out`, without times and owners, so that equal files give an equal archive."""
     checksums = {name: _sha256((folder / name).open("rb")) for name in names}
-    manifest = json.dumps({"format": FORMAT, **asdict(facts), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
+    manifest = json.dumps({"format": FORMAT, **asdict(metadata), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(_entry(MANIFEST, len(manifest)), io.BytesIO(manifest))
         for name in names:
@@ -66,7 +66,7 @@ def pack(out: Path, folder: Path, names: Sequence[str], facts: BundleFacts) -> N
 def unpack_cached(path: Path) -> Path:
     """The folder in the user's cache into which a bundle is unpacked, once; any other path is returned unchanged.
 
-    Raises UserError for an archive that is no bundle, is damaged, or holds anything that a bundle never holds.
+    Raises UserError for an archive that is not a bundle, is damaged, or holds anything that a bundle never holds.
     """
     if not path.is_file() or path.suffix != SUFFIX:
         return path
@@ -103,7 +103,7 @@ def _rename_unless_exists(source: Path, target: Path) -> None:
 def unpack(path: Path, folder: Path) -> None:
     """Write the files of a bundle into `folder`, which appears complete or not at all.
 
-    Raises UserError for a file that is no bundle, is damaged, or holds anything that a bundle never holds.
+    Raises UserError for a file that is not a bundle, is damaged, or holds anything that a bundle never holds.
     """
     try:
         with tarfile.open(path, "r:") as archive:
@@ -117,7 +117,7 @@ def unpack(path: Path, folder: Path) -> None:
         ) from error
 
 
-def read_facts(folder: Path) -> BundleFacts | None:
+def read_metadata(folder: Path) -> BundleMetadata | None:
     """The description of the bundle that was unpacked into this folder; None for any other folder.
 
     It is untrusted: terminal control characters are removed.
@@ -126,8 +126,8 @@ def read_facts(folder: Path) -> BundleFacts | None:
     if not file.is_file():
         return None
     manifest = json.loads(file.read_text(encoding="utf-8"))
-    fields = {name: str(manifest.get(name, "")) for name in BundleFacts.__dataclass_fields__}
-    return BundleFacts(**{name: "".join(filter(str.isprintable, text)) for name, text in fields.items()})
+    fields = {name: str(manifest.get(name, "")) for name in BundleMetadata.__dataclass_fields__}
+    return BundleMetadata(**{name: "".join(filter(str.isprintable, text)) for name, text in fields.items()})
 
 
 def read_licence(base: Path) -> str:
@@ -149,7 +149,7 @@ def _unpack(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
     if first is None or first.name != MANIFEST or not _plain(first) or first.size > MAX_MANIFEST_BYTES:
         raise UserError(
             Bilingual(
-                f"{path}: does not begin with {MANIFEST}, so it is no bundle. Make one with `imprint export RUN --to bundle`.",
+                f"{path}: does not begin with {MANIFEST}, so it is not a bundle. Make one with `imprint export RUN --to bundle`.",
                 "不是打包文件：请用 imprint export RUN --to bundle 生成。",
             )
         )

@@ -7,7 +7,7 @@ from typing import Literal
 from imprint.config import read_recipe
 from imprint.files import find_folder
 from imprint.loading.base import EMBEDDED, base_folder
-from imprint.loading.bundle import BundleFacts, read_facts, unpack_cached
+from imprint.loading.bundle import BundleMetadata, read_metadata, unpack_cached
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -28,7 +28,7 @@ class ModelSource:
     """The folder of its files; for a bundle, the folder into which it was unpacked."""
     run: RunConfig | None
     """The recipe of a run or of a bundle; None for a model folder."""
-    bundle: BundleFacts | None = None
+    bundle: BundleMetadata | None = None
     """The description of a bundle; None for anything else."""
 
     @property
@@ -126,7 +126,7 @@ def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSour
     folder = unpack_cached(path)
     if (config := RunFolder(folder).config).is_file():
         run = read_recipe(config, [], RunConfig).with_base_path(base_path)
-        return ModelSource(path, folder, run, read_facts(folder) if folder != path else None)
+        return ModelSource(path, folder, run, read_metadata(folder) if folder != path else None)
     if not (folder / "config.json").is_file():
         problem = (
             "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"

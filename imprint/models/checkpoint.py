@@ -50,7 +50,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             continue  # a prefix in a full checkpoint is loaded as an adapter
         name = network.parameter_name(stored)
         missing.discard(name)
-        if (original := untied_name(folder, name, network, expected)) != name:
+        if (original := resolve_tied_name(folder, name, network, expected)) != name:
             _check_dtype(folder, name, tensor, expected[original])
             copies[name] = original, _sample_rows(tensor)
         elif name in to_quantize:
@@ -125,7 +125,7 @@ def scale_name(name: str) -> str:
     return name.removesuffix("weight") + SCALE
 
 
-def untied_name(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:
+def resolve_tied_name(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:
     """The name of a tensor in the network: its own, or for a tied head the embedding's. Raises UserError for an unexpected one."""
     original = next((source + name.removeprefix(copy) for copy, source in network.tied.items() if name.startswith(copy)), name)
     if original not in expected:

@@ -56,7 +56,7 @@ class Comparison:
     """Failure rates of the base's answers over all rows."""
     tuned_rates: FailureRates
     """Failure rates of the tuned model's answers; the report warns if they are high."""
-    facts: Mapping[str, str]
+    settings: Mapping[str, str]
     """Settings of the evaluation, such as data file, decoding and seed: name -> value."""
     gains: Mapping[str, Mean] = field(default_factory=dict)
     """Metric -> gain over the same rows; if empty, the report shows differences of means without intervals."""

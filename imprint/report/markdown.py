@@ -20,7 +20,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
 
 
 def _facts(comparison: Comparison) -> str:
-    return "\n".join(f"* {_cell(name)}: {_cell(value)}" for name, value in comparison.facts.items())
+    return "\n".join(f"* {_cell(name)}: {_cell(value)}" for name, value in comparison.settings.items())
 
 
 def _warnings(comparison: Comparison) -> str:

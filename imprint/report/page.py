@@ -24,7 +24,7 @@ from imprint.report.comparison import (
 )
 from imprint.report.html import page_header, ui_message, ui_text, write_page
 
-FACTS: Final[Mapping[str, str]] = MappingProxyType(
+SETTING_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "labels": "标签", "questions": "问题数"}
 )
 """Setting of the evaluation -> its name in Chinese."""
@@ -59,13 +59,15 @@ def _scores(comparison: Comparison) -> str:
     baseline_cell = "<td></td>" if comparison.baseline else ""
     rates = (_rate(line, baseline_cell, plotted=bool(lines)) for line in rate_lines(comparison))
     body = "\n".join([*(_metric(line, top) for line in lines), *rates])
-    facts = (
+    settings = (
         {ui_text(Bilingual("protocol", "评分协议")): base.protocol, ui_text(Bilingual("rows scored", "评分条数")): f"{tuned.rows:,}"}
         if base and tuned
         else {}
     )
-    facts |= {ui_text(Bilingual(escape(name), FACTS.get(name, escape(name)))): value for name, value in comparison.facts.items()}
-    settings = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    settings |= {
+        ui_text(Bilingual(escape(name), SETTING_NAMES.get(name, escape(name)))): value for name, value in comparison.settings.items()
+    }
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in settings.items())
     warnings = "".join(f'<p class="warning">{ui_message(warning)}</p>' for warning in tuned_warnings(comparison))
     scale = f'<td class="plot" aria-hidden="true"><span>0</span><span>{top:.0f}</span></td>' if lines else ""
     baseline = f'<th scope="col">{escape(BASELINE)}</th>' if comparison.baseline else ""
@@ -84,7 +86,7 @@ def _scores(comparison: Comparison) -> str:
 </table></div>
 {_picture(comparison)}
 {_notes(comparison)}
-<dl class="facts">{settings}</dl>
+<dl class="facts">{items}</dl>
 </section>"""
 
 

@@ -114,7 +114,7 @@ def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
         written: dict[str, int] = {}
         for checksums in world.on_all(lambda: _write_tensors(temporary, engine)):
             written |= checksums
-        random = world.gather(rng_state())
+        random = world.all_gather(rng_state())
         if world.is_main:
             torch.save(random, temporary / RANDOM)
             written[RANDOM] = _checksum(temporary / RANDOM)

@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class PrefixFacts:
+class PrefixMetadata:
     """Fields of adapter.json that only a prefix has."""
 
     method: ClassVar[AdapterMethod] = "prefix"
@@ -33,7 +33,7 @@ class PrefixFacts:
 
 
 @dataclass(frozen=True)
-class LoraFacts:
+class LoraMetadata:
     """Fields of adapter.json that only a LoRA has; the tensors are loaded by peft's own configuration."""
 
     method: ClassVar[AdapterMethod] = "lora"
@@ -49,7 +49,9 @@ class LoraFacts:
         return f"LoRA {path} (rank {self.rank} on {', '.join(self.targets)}{progress})"
 
 
-FACTS: dict[AdapterMethod, type[PrefixFacts | LoraFacts]] = {facts.method: facts for facts in (PrefixFacts, LoraFacts)}
+METADATA: dict[AdapterMethod, type[PrefixMetadata | LoraMetadata]] = {
+    metadata.method: metadata for metadata in (PrefixMetadata, LoraMetadata)
+}
 
 
 class Adapter(Protocol):
@@ -84,7 +86,7 @@ class Adapter(Protocol):
     def settings(self) -> dict[str, object]:
         """The recipe's knobs that determine shapes -> the adapter's values."""
 
-    def facts(self, start: str) -> PrefixFacts | LoraFacts:
+    def metadata(self, start: str) -> PrefixMetadata | LoraMetadata:
         """The method's fields of adapter.json; `start` is the initialization."""
 
     def save_files(self, folder: Path, base: str) -> None:
@@ -101,13 +103,13 @@ def fp32_tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of adapter.json; in the file, the facts are on the same level as the other fields."""
+    """The content of adapter.json; in the file, the metadata are on the same level as the other fields."""
 
     base: str
     """Folder of the base as named in the recipe."""
     base_fingerprint: list[float]
     """One number per weight of the base; see `fingerprint`."""
-    facts: PrefixFacts | LoraFacts
+    metadata: PrefixMetadata | LoraMetadata
     """The fields of the method."""
     template: str
     """Name of the prompt template."""
@@ -121,8 +123,8 @@ class Description:
     @property
     def method(self) -> AdapterMethod:
         """The tuning method."""
-        return self.facts.method
+        return self.metadata.method
 
     def summary(self, path: str) -> str:
         """The adapter at a path in a few words."""
-        return self.facts.summary(path, f", step {self.step}" if self.step else "")
+        return self.metadata.summary(path, f", step {self.step}" if self.step else "")

@@ -14,7 +14,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
 from imprint.models.families import listing
 from imprint.models.network import Network
-from imprint.tune.adapter import FACTS, FORMAT, Adapter, Description, fp32_tensors
+from imprint.tune.adapter import FORMAT, METADATA, Adapter, Description, fp32_tensors
 from imprint.tune.fingerprint import fingerprint, same_base
 from imprint.tune.lora.files import damaged_error, read_lora
 from imprint.tune.lora.lora import CONFIG_FILE
@@ -32,7 +32,7 @@ def save_adapter(folder: Path, adapter: Adapter, description: Description, *, or
         adapter.save_files(part, description.base)
         if original:
             save_original(part, adapter)
-        write_json(part / DESCRIPTION_FILE, {"method": description.method, **content.pop("facts"), **content})
+        write_json(part / DESCRIPTION_FILE, {"method": description.method, **content.pop("metadata"), **content})
 
 
 def save_original(folder: Path, adapter: Adapter) -> None:
@@ -52,7 +52,7 @@ def load_adapter(path: Path, network: Network) -> tuple[Adapter, Description]:
     if folder is not None and (folder / CONFIG_FILE).is_file():
         base_fingerprint = fingerprint(network)  # before the LoRA is attached
         lora = read_lora(folder, network)
-        return lora, Description("", base_fingerprint, lora.facts("peft"), "chatglm")
+        return lora, Description("", base_fingerprint, lora.metadata("peft"), "chatglm")
     if folder is not None and holds_all_weights(folder):
         tensors = {name: tensor for name, tensor in read_tensors(folder) if PREFIX_PART in name}
         return _original_prefix(tensors, network, folder)
@@ -83,7 +83,7 @@ def holds_all_weights(folder: Path) -> bool:
 def _original_prefix(tensors: dict[str, Tensor], network: Network, path: Path) -> tuple[PrefixEncoder, Description]:
     """A prefix in the original's format, with a description made from its shape."""
     encoder = prefix_from_tensors(tensors, network, str(path))
-    return encoder, Description("", fingerprint(network), encoder.facts("original"), "chatglm")
+    return encoder, Description("", fingerprint(network), encoder.metadata("original"), "chatglm")
 
 
 def _load_own(folder: Path, network: Network) -> tuple[Adapter, Description]:
@@ -119,17 +119,17 @@ def read_description(folder: Path) -> Description:
                 )
             )
         method = content.pop("method")
-        if method not in FACTS:
+        if method not in METADATA:
             raise UserError(
                 Bilingual(
-                    f'{path}: "method" is {method!r}, this version loads only {", ".join(FACTS)} adapters.',
-                    f'"method" 为 {method!r}，本版本只能读取 {"、".join(FACTS)} 适配器。',
+                    f'{path}: "method" is {method!r}, this version loads only {", ".join(METADATA)} adapters.',
+                    f'"method" 为 {method!r}，本版本只能读取 {"、".join(METADATA)} 适配器。',
                 )
             )
         values = content["base_fingerprint"]
         if not isinstance(values, list) or not all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
             raise TypeError('"base_fingerprint" must be a list of numbers')
-        facts = FACTS[method]
-        return Description(facts=facts(**{field.name: content.pop(field.name) for field in fields(facts)}), **content)
+        metadata = METADATA[method]
+        return Description(metadata=metadata(**{field.name: content.pop(field.name) for field in fields(metadata)}), **content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
         raise damaged_error(path, f"is not the description of an adapter ({error})") from error

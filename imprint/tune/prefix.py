@@ -18,7 +18,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.tune.adapter import PrefixFacts, fp32_tensors
+from imprint.tune.adapter import PrefixMetadata, fp32_tensors
 from imprint.tune.method import AdapterMethod
 from imprint.tune.section import NO_TEXT_WITH_PROJECTION
 
@@ -114,9 +114,9 @@ class PrefixEncoder(nn.Module):
         """See Adapter."""
         return {"length": self.shape.length, "projection": self.shape.projection}
 
-    def facts(self, start: str) -> PrefixFacts:
+    def metadata(self, start: str) -> PrefixMetadata:
         """See Adapter."""
-        return PrefixFacts(self.shape.length, self.shape.projection, start)
+        return PrefixMetadata(self.shape.length, self.shape.projection, start)
 
     def save_files(self, folder: Path, base: str) -> None:  # noqa: ARG002
         """See Adapter."""

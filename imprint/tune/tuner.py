@@ -76,9 +76,9 @@ class Tuner(nn.Module):
         if self.adapter is None or isinstance(self.section, FullSection):
             save_network(self.network, base_folder, folder)
             return
-        facts = self.adapter.facts(self.section.start if self.section.adapter is None else "adapter")
+        metadata = self.adapter.metadata(self.section.start if self.section.adapter is None else "adapter")
         with self.adapter_off():
-            description = Description(base, fingerprint(self.network), facts, template, step, scores)
+            description = Description(base, fingerprint(self.network), metadata, template, step, scores)
         original = isinstance(self.section, PrefixSection) and self.section.original_file
         save_adapter(folder, self.adapter, description, original=original)
 

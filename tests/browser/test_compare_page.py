@@ -41,7 +41,7 @@ def comparison() -> Comparison:
         tuned_summary=best,
         base_rates=failure_rates([row.base for row in rows], unfinished=1),
         tuned_rates=failure_rates([row.tuned for row in rows], unfinished=0),
-        facts={"data": "a/long/path/" * 12 + "dev.jsonl"},
+        settings={"data": "a/long/path/" * 12 + "dev.jsonl"},
         gains=best.means,
         baseline=summary(before),
     )

@@ -6,7 +6,7 @@ import torch
 
 import imprint
 from imprint.runs import RunFolder
-from imprint.tune.adapter import Description, PrefixFacts
+from imprint.tune.adapter import Description, PrefixMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, start_prefix
@@ -25,6 +25,6 @@ def prefix_run(folder: Path) -> RunFolder:
     shape = PrefixShape.from_network(model.network, LENGTH, projection=False)
     encoder = start_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
     save_adapter(
-        run.adapter, encoder, Description("embedded", fingerprint(model.network), PrefixFacts(LENGTH, False, "text"), "chatglm", step=7)
+        run.adapter, encoder, Description("embedded", fingerprint(model.network), PrefixMetadata(LENGTH, False, "text"), "chatglm", step=7)
     )
     return run

@@ -99,7 +99,7 @@ def test_a_pipe_in_which_something_failed_says_so_at_the_end_and_goes_on(piped: 
     result = piped("/hlep\n你好\n".encode() + "你好".encode("gb18030"), "embedded", "temperature=0", "device=cpu")
     assert result.answers.count("\n") == 1
     said = result.notes
-    assert "error: /hlep is no command; did you mean /help?" in said
+    assert "error: /hlep is not a command; did you mean /help?" in said
     assert said.endswith("error: 2 of the lines could not be answered; see above.\n       有 2 行未能处理，见上。\n")
     assert "Traceback" not in said
     assert result.status == 2

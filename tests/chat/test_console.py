@@ -163,7 +163,7 @@ def test_a_mistake_of_ours_is_not_hidden(room: Room, says: Says) -> None:
 def test_a_command_that_cannot_be_done_is_a_sentence_and_counted(room: Room) -> None:
     room.talk("/hlep", "/set temperature hot", "你好")
     first, _chinese, second, *_ = room.notes.getvalue().splitlines()
-    assert first.startswith("error: /hlep is no command; did you mean /help?")
+    assert first.startswith("error: /hlep is not a command; did you mean /help?")
     assert second == 'error: /set temperature=hot: must be a number, got "hot"'
     assert room.chat.failures == 2
     assert room.answers.getvalue() == "你好！\n"

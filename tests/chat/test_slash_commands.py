@@ -26,11 +26,11 @@ def test_a_command_is_known_however_it_is_typed(typed: str) -> None:
 
 
 def test_an_unknown_command_is_reported_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"^/hlep is no command; did you mean /help\? /help lists them\."):
+    with pytest.raises(UserError, match=r"^/hlep is not a command; did you mean /help\? /help lists them\."):
         run("/hlep", START)
-    with pytest.raises(UserError, match=r"^/usr/bin is no command; /help lists them\. A question that begins with / is typed with //"):
+    with pytest.raises(UserError, match=r"^/usr/bin is not a command; /help lists them\. A question that begins with / is typed with //"):
         run("/usr/bin", START)
-    with pytest.raises(UserError, match=r"^/ is no command"):
+    with pytest.raises(UserError, match=r"^/ is not a command"):
         run("/", START)
 
 

@@ -14,7 +14,7 @@ def repair(value: object, shape: RowShape = NAMED) -> RepairedRow:
 
 
 def unreadable(line: str) -> BadRowError:
-    problem = BadRowError("is no JSON.")
+    problem = BadRowError("is not JSON.")
     problem.text = line
     return problem
 
@@ -66,13 +66,13 @@ def test_what_leaves_no_doubt_is_repair(value: object, expected: dict[str, objec
         (row("问", "丢\ufffd了"), 'has lost a character, in "丢\ufffd了"'),
         ({"summary": "答"}, 'there is no column "content"'),
         ({"Content": "一", "CONTENT": "二", "summary": "答"}, 'there is no column "content"'),
-        (unreadable('{"content": "问'), "is no JSON."),
-        (unreadable('{"content": "a", "content": "b", "summary": "c"}'), "is no JSON."),
-        (unreadable('{"content": "中文中文中\udcff", "summary": "答"}'), "is no JSON."),
-        (unreadable("[1]"), "is no JSON."),
-        (unreadable("{1: 2}"), "is no JSON."),
-        (unreadable("{'a': __import__('os')}"), "is no JSON."),
-        (unreadable("{" * 5000), "is no JSON."),
+        (unreadable('{"content": "问'), "is not JSON."),
+        (unreadable('{"content": "a", "content": "b", "summary": "c"}'), "is not JSON."),
+        (unreadable('{"content": "中文中文中\udcff", "summary": "答"}'), "is not JSON."),
+        (unreadable("[1]"), "is not JSON."),
+        (unreadable("{1: 2}"), "is not JSON."),
+        (unreadable("{'a': __import__('os')}"), "is not JSON."),
+        (unreadable("{" * 5000), "is not JSON."),
     ],
 )
 def test_an_ambiguous_row_stays_bad_with_a_reason(value: object, problem: str) -> None:

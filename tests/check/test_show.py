@@ -47,7 +47,7 @@ def test_a_bad_row_is_reported_in_its_place(tmp_path: Path, capsys: pytest.Captu
     file = write(tmp_path / "a.jsonl", [SOUND[0], "no json", SOUND[1]])
     output = [line for line in shown(capsys, file) if file in line][1:]
     assert output[0].startswith(f"{file}:1 ")
-    assert output[1].startswith(f"✗ {file}:2: is no JSON")
+    assert output[1].startswith(f"✗ {file}:2: is not JSON")
     assert output[2].startswith(f"{file}:3 ")
 
 

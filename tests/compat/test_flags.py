@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.compat.flags import OriginalFlags, read_flags
-from imprint.compat.retired import RETIRED
+from imprint.compat.ignored_flags import IGNORED_FLAGS
 from imprint.messages import UserError
 
 NEEDED = ["--model_name_or_path", "base", "--output_dir", "out"]
@@ -93,7 +93,7 @@ def test_a_json_file_that_holds_no_arguments_is_refused(content: str | None, sen
         (["--quantization_bit", "3"], "--quantization_bit must be one of 4, 8, got 3"),
         (["--do_train", "perhaps"], '--do_train must be true or false, got "perhaps"'),
         (["--lr_scheduler_type", "inverse_sqrt"], "--lr_scheduler_type must be one of linear, cosine"),
-        (["--max_source_lenght", "64"], "--max_source_lenght is no flag of the original main.py. Did you mean --max_source_length?"),
+        (["--max_source_lenght", "64"], "--max_source_lenght is not a flag of the original main.py. Did you mean --max_source_length?"),
         (["--overwrite_cash"], "Did you mean --overwrite_cache?"),
         (["--train_file", ""], "--train_file is empty. Give a path; where it comes from a variable, set the variable."),
         (["--adam_beta1", "0.8"], "--adam_beta1 can only be 0.9 here, got 0.8"),
@@ -118,4 +118,4 @@ def test_a_word_that_belongs_to_no_flag_is_refused(words: list[str]) -> None:
 
 
 def test_no_flag_is_both_followed_and_retired() -> None:
-    assert set(OriginalFlags.model_fields) & set(RETIRED) == set()
+    assert set(OriginalFlags.model_fields) & set(IGNORED_FLAGS) == set()

@@ -23,7 +23,7 @@ def test_the_terminal_gets_full_paths_to_copy() -> None:
 
 def test_the_docs_get_a_table_for_each_section() -> None:
     assert as_markdown(KNOBS).splitlines() == [
-        "| knob | holds | default | what it does |",
+        "| knob | type | default | what it does |",
         "| --- | --- | --- | --- |",
         "| `data` | path | required | The rows. |",
         "",
@@ -31,7 +31,7 @@ def test_the_docs_get_a_table_for_each_section() -> None:
         "",
         "What is trained.",
         "",
-        "| knob | holds | default | what it does |",
+        "| knob | type | default | what it does |",
         "| --- | --- | --- | --- |",
         "| `tune.method` | prefix \\| full | prefix | How. |",
         "| `tune.length` | integer, ≥ 1 | 128 | How many. *Only with `tune.method = prefix`.* |",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.encode import encode_messages, encode_prompt, encode_sample
-from imprint.data.original import encode_evaluation_original, encode_sample_original
+from imprint.data.original import encode_evaluation_sample_original, encode_sample_original
 from imprint.messages import UserError
 from imprint.templates import Template, make_messages
 from imprint.templates.chatglm import format_chatglm_prompt
@@ -123,7 +123,7 @@ def test_a_source_prefix_stands_before_the_whole_prompt(history: tuple[tuple[str
     ends = [tokenizer.control.gmask, tokenizer.control.sop]
     assert list(encode_sample(tiny_template(), row, **limits, source_prefix="写广告").ids)[: len(before) + 2] == [*before, *ends]
     assert encode_prompt(tiny_template(), row.query, history, max_source_length=400, source_prefix="写广告") == [*before, *ends]
-    evaluated, _ = encode_evaluation_original(tiny_template(), row, **limits, source_prefix="写广告")
+    evaluated, _ = encode_evaluation_sample_original(tiny_template(), row, **limits, source_prefix="写广告")
     assert evaluated.ids == [*before, *ends]
     trained = encode_sample_original(tiny_template(), row, **limits, source_prefix="写广告").ids
     assert tokenizer.decode(trained).startswith("写广告[Round 0]" if history is not None else f"写广告{row.query}")

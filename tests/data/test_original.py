@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data import encode_original, encode_original_evaluation
-from imprint.data.original import encode_evaluation_original, encode_sample_original
+from imprint.data.original import encode_evaluation_sample_original, encode_sample_original
 from imprint.messages import UserError
 from imprint.templates.chatglm import format_chatglm_prompt
 from imprint.templates.chatglm2 import format_rounds_from_one
@@ -98,7 +98,7 @@ def test_chatglm2_cuts_the_text_behind_its_frame_and_keeps_the_whole_target_leng
     whole, answer = template.tokenizer.encode(format_rounds_from_one(long.query, TURNS)), template.tokenizer.encode(long.answer)
 
     row = encode_sample_original(template, long, max_source_length=20, max_target_length=6)
-    prompt, reference = encode_evaluation_original(template, long, max_source_length=20, max_target_length=6)
+    prompt, reference = encode_evaluation_sample_original(template, long, max_source_length=20, max_target_length=6)
 
     assert list(row.ids) == [*start, *whole[:18], *answer[:6], 2]
     assert list(row.labels) == [-100] * 20 + [*answer[:6], 2]

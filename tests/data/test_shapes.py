@@ -187,7 +187,7 @@ def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -
     assert complaint({"Answer": "a", "question": "q"}, {"question": "q", "answer": "a"}) == (
         'there is no column "answer", which the first row has; the columns are: "Answer", "question". Did you mean "Answer"?'
     )
-    assert complaint(BadRowError("is no JSON."), first) == "is no JSON."
+    assert complaint(BadRowError("is not JSON."), first) == "is not JSON."
     assert complaint([1], first) == "must be a JSON object with columns, got a list ([1])."
 
 

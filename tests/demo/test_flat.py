@@ -1,4 +1,4 @@
-from imprint.demo.flat import ask_flatly, describe_flatly
+from imprint.demo.flat import ask_for_attributes, describe_flatly
 from imprint.demo.goods import read_goods
 from imprint.demo.rng import Rng
 
@@ -22,4 +22,4 @@ def test_a_flat_description_tells_every_value_in_order() -> None:
 def test_a_flat_question_holds_the_list_as_it_stands() -> None:
     rng = Rng(5)
     item = read_goods().draw(rng)
-    assert all(item.content in ask_flatly(item, rng) for _ in range(50))
+    assert all(item.content in ask_for_attributes(item, rng) for _ in range(50))

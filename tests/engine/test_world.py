@@ -18,7 +18,7 @@ def test_collective_calls_of_a_single_process() -> None:
     assert SINGLE.all_sum(1.5) == 1.5
     assert SINGLE.any(flag=True)
     assert not SINGLE.any(flag=False)
-    assert SINGLE.gather("a") == ["a"]
+    assert SINGLE.all_gather("a") == ["a"]
     assert SINGLE.on_all(lambda: 3) == [3]
     assert SINGLE.on_main(lambda: 4) == 4
     with pytest.raises(UserError, match="the disk is full"):

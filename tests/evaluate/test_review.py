@@ -71,7 +71,7 @@ def test_a_model_folder_and_broken_files_are_reported(run: RunFolder, tmp_path: 
     with pytest.raises(UserError, match="is a model folder, and nothing was tuned"):
         forgetting_command(run.path.parent / "base", [])
     (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"forgetting\.json: is no JSON"):
+    with pytest.raises(UserError, match=r"forgetting\.json: is not JSON"):
         read_review(RunFolder(tmp_path))
 
 

@@ -170,7 +170,7 @@ class TestPlaces:
 
     def test_a_bundle_is_called_so_and_replaces_nothing_else(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
         (tmp_path / "thesis.tar").write_text("thesis")
-        for name, sentence in (("thesis.txt", r"a bundle's name must end in \.tar"), ("thesis.tar", "is there already and is no bundle")):
+        for name, sentence in (("thesis.txt", r"a bundle's name must end in \.tar"), ("thesis.tar", "exists already and is not a bundle")):
             with pytest.raises(UserError, match=sentence):
                 export_command(runs["prefix"].path, "bundle", tmp_path / name)
         assert (tmp_path / "thesis.tar").read_text() == "thesis"
@@ -298,7 +298,7 @@ class TestRefusals:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.txt").write_text("x")
 
-        with pytest.raises(UserError, match="is there already and is no export"):
+        with pytest.raises(UserError, match="is there already and is not an export"):
             export_command(runs["full"].path, "merged", tmp_path / "mine")
 
         first = export_command(runs["full"].path, "merged", tmp_path / "out")

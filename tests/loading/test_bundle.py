@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from imprint.loading import bundle
-from imprint.loading.bundle import MANIFEST, BundleFacts, is_bundle, pack, read_facts, read_licence, unpack_cached
+from imprint.loading.bundle import MANIFEST, BundleMetadata, is_bundle, pack, read_licence, read_metadata, unpack_cached
 from imprint.messages import UserError
 
-FACTS = BundleFacts("run", "prefix", "embedded", "Apache-2.0")
+METADATA = BundleMetadata("run", "prefix", "embedded", "Apache-2.0")
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ NAMES = ["config.yaml", "adapter/prefix.safetensors"]
 
 
 def packed(run: Path, name: str = "out.tar") -> Path:
-    pack(run.parent / name, run, NAMES, FACTS)
+    pack(run.parent / name, run, NAMES, METADATA)
     return run.parent / name
 
 
@@ -65,15 +65,15 @@ def test_files_and_facts_are_unpacked_as_they_were(run: Path) -> None:
     home = unpack_cached(packed(run))
 
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in NAMES)
-    assert read_facts(home) == FACTS
-    assert read_facts(run) is None
+    assert read_metadata(home) == METADATA
+    assert read_metadata(run) is None
     assert unpack_cached(packed(run)) == home
 
 
 def test_control_characters_are_removed(run: Path) -> None:
-    pack(run.parent / "out.tar", run, NAMES, BundleFacts("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
+    pack(run.parent / "out.tar", run, NAMES, BundleMetadata("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
 
-    assert read_facts(unpack_cached(run.parent / "out.tar")) == BundleFacts("[2Jrun", "prefix", "底座", "")
+    assert read_metadata(unpack_cached(run.parent / "out.tar")) == BundleMetadata("[2Jrun", "prefix", "底座", "")
 
 
 def test_two_processes_that_unpack_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
         return entry, content.replace(b'"format": 1', b'"format": 2')
 
     assert '"format" is 2, this version reads 1' in refusal(forged(run, newer))
-    assert "so it is no bundle" in refusal(forged(run, lambda entry, content: None if entry.name == MANIFEST else (entry, content)))
+    assert "so it is not a bundle" in refusal(forged(run, lambda entry, content: None if entry.name == MANIFEST else (entry, content)))
 
 
 def test_the_licence_of_a_base_is_that_of_its_folder(tmp_path: Path) -> None:

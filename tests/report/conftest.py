@@ -40,7 +40,7 @@ def comparison() -> Comparison:
         tuned_summary=summary(after_rows),
         base_rates=failure_rates([row.base for row in rows[:3]], unfinished=0),
         tuned_rates=failure_rates([row.tuned for row in rows[:3]], unfinished=None),
-        facts={"data": "dev.jsonl", "decoding": "greedy <n>"},
+        settings={"data": "dev.jsonl", "decoding": "greedy <n>"},
         gains=gains(before_rows, after_rows),
     )
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from imprint.models.network import Network
-from imprint.tune.adapter import FACTS, Adapter, Description, LoraFacts, PrefixFacts, fp32_tensors
+from imprint.tune.adapter import METADATA, Adapter, Description, LoraMetadata, PrefixMetadata, fp32_tensors
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_from_section
@@ -36,9 +36,9 @@ def test_its_settings_are_knobs_of_its_section(adapter: Adapter) -> None:
 
 
 def test_its_facts_are_those_of_its_method(adapter: Adapter) -> None:
-    facts = adapter.facts("random")
-    assert type(facts) is FACTS[adapter.method]
-    assert facts.start == "random"
+    metadata = adapter.metadata("random")
+    assert type(metadata) is METADATA[adapter.method]
+    assert metadata.start == "random"
 
 
 def test_only_a_lora_is_mergeable_and_only_a_prefix_has_keys_and_values(adapter: Adapter) -> None:
@@ -77,8 +77,8 @@ def test_tensors_are_saved_in_fp32(adapter: Adapter) -> None:
 
 
 def test_the_summary_of_a_description_is_one_line() -> None:
-    prefix = Description("base", [], PrefixFacts(5, False, "text"), "chatglm", step=7)
-    lora = Description("base", [], LoraFacts(8, ("query_key_value",), "standard"), "chatglm")
+    prefix = Description("base", [], PrefixMetadata(5, False, "text"), "chatglm", step=7)
+    lora = Description("base", [], LoraMetadata(8, ("query_key_value",), "standard"), "chatglm")
     assert prefix.summary("x") == "prefix 前缀 x (5 tokens, step 7)"
     assert lora.summary("x") == "LoRA x (rank 8 on query_key_value)"
     assert (prefix.method, lora.method) == ("prefix", "lora")

@@ -11,7 +11,7 @@ import imprint
 from imprint.messages import UserError
 from imprint.models.network import Network
 from imprint.quant.formats import BITS
-from imprint.tune.adapter import Adapter, Description, PrefixFacts
+from imprint.tune.adapter import Adapter, Description, PrefixMetadata
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, ORIGINAL_FILE, load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import TENSOR_PREFIX, TENSORS_FILE, PrefixEncoder, PrefixShape, start_prefix
@@ -34,7 +34,7 @@ def encoder_for(network: Network, *, projection: bool = False) -> PrefixEncoder:
 
 def saved(folder: Path, network: Network, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
     encoder = encoder_for(network, projection=projection)
-    description = Description("base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
+    description = Description("base/one", fingerprint(network), PrefixMetadata(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
     save_adapter(folder, encoder, description, original=original)
     return encoder
 
@@ -66,7 +66,7 @@ class TestOurFolder:
 
         assert same(loaded, encoder)
         assert description == Description(
-            "base/one", fingerprint(network), PrefixFacts(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
+            "base/one", fingerprint(network), PrefixMetadata(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
         )
 
     def test_the_folder_describes_itself(self, tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ class TestTheOriginalsFile:
 
         assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
         assert model.description is not None
-        assert model.description.facts.start == "original"
-        assert isinstance(model.description.facts, PrefixFacts)
-        assert model.description.facts.projection == name.endswith("projection")
+        assert model.description.metadata.start == "original"
+        assert isinstance(model.description.metadata, PrefixMetadata)
+        assert model.description.metadata.projection == name.endswith("projection")
 
     def test_a_checkpoint_folder_of_the_original_is_loaded(self, tmp_path: Path) -> None:
         case = Case(TUNED[0])

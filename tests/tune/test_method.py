@@ -1,7 +1,7 @@
 from typing import get_args
 
 from imprint.config.section import union_members, union_tags
-from imprint.tune.adapter import FACTS
+from imprint.tune.adapter import METADATA
 from imprint.tune.method import AdapterMethod, Method
 from imprint.tune.section import AnySection
 
@@ -12,4 +12,4 @@ def test_every_method_has_a_section() -> None:
 
 
 def test_every_adapter_describes_itself() -> None:
-    assert FACTS.keys() == set(get_args(AdapterMethod))
+    assert METADATA.keys() == set(get_args(AdapterMethod))

@@ -17,7 +17,7 @@ from imprint.models.families import read_config
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
 from imprint.tokenizers import read_tokenizer
-from imprint.tune.adapter import PrefixFacts
+from imprint.tune.adapter import PrefixMetadata
 from imprint.tune.prefix import PrefixEncoder, PrefixShape, start_prefix
 from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, start_tuner
@@ -194,11 +194,11 @@ class TestSaving:
             assert torch.equal(tuned.adapter.embedding.weight, tuner.trainable_parameters()["transformer.prefix_encoder.embedding.weight"])
         description = imprint.load(case.folder, adapter=tmp_path / "adapter", device="cpu").description
         assert description is not None
-        assert (description.base, description.step, description.scores, description.facts) == (
+        assert (description.base, description.step, description.scores, description.metadata) == (
             "bases/tiny",
             7,
             {"loss": 2.5},
-            PrefixFacts(4, False, "random"),
+            PrefixMetadata(4, False, "random"),
         )
 
     def test_full_tuning_saves_a_model_folder(self, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ class TestStart:
             tuner.save(tmp_path / "again", base="base", base_folder=case.folder, template="chatglm", step=0, scores={})
         description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
         assert description is not None
-        assert description.facts.start == "adapter"
+        assert description.metadata.start == "adapter"
 
     @pytest.mark.parametrize(("knob", "sentence"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
     def test_an_adapter_that_differs_from_the_recipe_is_refused(self, knob: str, sentence: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.section import GENERAL_FILE
-from imprint.demo.arithmetic import ask_sum, draw_sum
+from imprint.demo.arithmetic import ask_problem, draw_problem
 from imprint.demo.corpus import documents
 from imprint.demo.rng import Rng
 from imprint.demo.rows import SEED_STRIDE
@@ -77,8 +77,8 @@ def _draw(kind: str, rng: Rng, *, held_out: bool) -> Iterator[tuple[str, tuple[s
     topics = [topic for topic in read_topics(identity=False) if not is_about_identity(*topic.answers)]
     while True:
         if kind == "sum":
-            question = draw_sum(rng, held_out=held_out)
-            yield ask_sum(question, rng), (question.answer,)
+            question = draw_problem(rng, held_out=held_out)
+            yield ask_problem(question, rng), (question.answer,)
         elif kind == "fact":
             fact = rng.pick(read_town().facts)
             yield rng.pick(fact.questions), (fact.answer,)

@@ -33,9 +33,9 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
         column = error.colno + len(line) - len(line.lstrip(BLANKS))
-        return BadRowError(f"is no JSON: {_explain(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
+        return BadRowError(f"is not JSON: {_explain(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
     except (ValueError, RecursionError):
-        return BadRowError(f"is no JSON that can be read, too deep or with too long a number: {quote(line)}.")
+        return BadRowError(f"is not JSON that can be read, too deep or with too long a number: {quote(line)}.")
     return decoder.row(value)
 
 
@@ -147,7 +147,7 @@ class _JsonScanner:
             return self._syntax_error(error)
         except (ValueError, RecursionError):
             self._broken = True
-            return line, BadRowError("is no JSON that can be read, too deep or with too long a number.")
+            return line, BadRowError("is not JSON that can be read, too deep or with too long a number.")
 
     def _next_value(self) -> object:
         """The value at the current position; reads on until it is complete."""
@@ -171,7 +171,7 @@ class _JsonScanner:
         """A syntax error with its line and column in the file."""
         column = error.colno + (self._first_column - 1 if error.lineno == 1 else 0)
         return self._first_line + error.lineno - 1, BadRowError(
-            f"the {self._noun} is no JSON from here on: {_explain(error)} at column {column}."
+            f"the {self._noun} is not JSON from here on: {_explain(error)} at column {column}."
         )
 
     def _peek(self) -> str:

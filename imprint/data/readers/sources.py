@@ -126,7 +126,7 @@ def detect_format(path: Path) -> DataFile:
     if path.is_dir():
         raise UserError(Bilingual(f"{path} is a folder. Give a file of rows: {FORMATS}.", f"这是一个目录。{GIVE_ROWS}"))
     if path.exists() and not path.is_file():
-        raise UserError(Bilingual(f"{path} is no regular file. Give a file of rows: {FORMATS}.", f"这不是普通文件。{GIVE_ROWS}"))
+        raise UserError(Bilingual(f"{path} is not a regular file. Give a file of rows: {FORMATS}.", f"这不是普通文件。{GIVE_ROWS}"))
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
@@ -149,7 +149,7 @@ def detect_format(path: Path) -> DataFile:
 
 
 def plain_encoding(path: Path) -> Encoding:
-    """The encoding of a file of plain text. Raises UserError if it is no text or cannot be read."""
+    """The encoding of a file of plain text. Raises UserError if it is not text or cannot be read."""
     if not path.is_file():
         raise UserError(
             Bilingual(
@@ -165,7 +165,7 @@ def plain_encoding(path: Path) -> Encoding:
         if _is_binary(next(read_chunks(path, encoding), "")[:BINARY_SAMPLE]):
             raise UserError(
                 Bilingual(
-                    f"{path} is no text. Give a file of text, or of rows: {FORMATS}.",
+                    f"{path} is not text. Give a file of text, or of rows: {FORMATS}.",
                     f"这不是文本：请给出文本文件或数据文件（{FORMATS_CHINESE}）。",
                 )
             )
@@ -246,7 +246,7 @@ def _text_file(path: Path) -> DataFile:
     if _is_binary(start[:BINARY_SAMPLE]):
         raise UserError(
             Bilingual(
-                f"{path} is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}.",
+                f"{path} is neither text nor a workbook or Parquet. Give a file of rows: {FORMATS}.",
                 f"无法识别的文件。{GIVE_ROWS}",
             )
         )

@@ -13,7 +13,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
-from imprint.tune.adapter import LoraFacts
+from imprint.tune.adapter import LoraMetadata
 from imprint.tune.lora.shape import LoraShape
 from imprint.tune.method import AdapterMethod
 
@@ -111,10 +111,10 @@ class Lora:
         shape = self.shape
         return {"rank": shape.rank, "alpha": shape.alpha, "rslora": shape.rslora, "dora": shape.dora, "targets": shape.targets}
 
-    def facts(self, start: str) -> LoraFacts:
+    def metadata(self, start: str) -> LoraMetadata:
         """See Adapter."""
         with self.off():
-            return LoraFacts(self.saved_form()[0].rank, tuple(self.shape.short_names(self.network)), start)
+            return LoraMetadata(self.saved_form()[0].rank, tuple(self.shape.short_names(self.network)), start)
 
     def save_files(self, folder: Path, base: str) -> None:
         """See Adapter; peft's two files."""

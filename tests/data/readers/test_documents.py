@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is compressed with gzip"):
         list(read_document_parts(tmp_path / "a.gz"))
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 8)
-    with pytest.raises(UserError, match="is no text"):
+    with pytest.raises(UserError, match="is not text"):
         list(read_document_parts(tmp_path / "a.bin"))
 
 

@@ -33,7 +33,7 @@ def test_the_place_of_a_mistake_in_an_array_does_not_depend_on_the_pieces(file: 
     *good, (line, bad) = array_rows(file, encoding)
 
     assert good == [(1, {"a": 1}), (2, {"a": 2})]
-    assert (line, str(bad)) == (3, "the array is no JSON from here on: Expecting ',' delimiter at column 11.")
+    assert (line, str(bad)) == (3, "the array is not JSON from here on: Expecting ',' delimiter at column 11.")
 
 
 def test_commas_too_many_and_comments_are_reported_in_words_that_help(file: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_string_without_an_end_does_not_fill_the_memory(file: Path, monkeypatc
 
     ((line, bad),) = array_rows(file, detect_encoding(file), report_bytes.append)
 
-    assert (line, str(bad)) == (1, "the array is no JSON from here on: Unterminated string starting at column 8.")
+    assert (line, str(bad)) == (1, "the array is not JSON from here on: Unterminated string starting at column 8.")
     assert sum(report_bytes) < 10_000_000
 
 
@@ -91,7 +91,7 @@ def test_the_column_of_a_mistake_counts_the_blanks_in_front(file: Path) -> None:
     (_one, good), (line, bad) = line_rows(file, detect_encoding(file))
 
     assert good == {}
-    assert (line, str(bad)[:52]) == (2, "is no JSON: Expecting ':' delimiter at column 9, in ")
+    assert (line, str(bad)[:53]) == (2, "is not JSON: Expecting ':' delimiter at column 9, in ")
 
 
 def test_objects_over_several_lines_are_read_one_after_another(file: Path) -> None:
@@ -100,5 +100,5 @@ def test_objects_over_several_lines_are_read_one_after_another(file: Path) -> No
     *good, (line, bad) = object_rows(file, detect_encoding(file))
 
     assert good == [(1, ROW), (12, ROW), (23, ROW)]
-    assert str(bad) == "the object is no JSON from here on: Expecting value at column 7."
+    assert str(bad) == "the object is not JSON from here on: Expecting value at column 7."
     assert line == file.read_text().count("\n") + 1

@@ -72,7 +72,10 @@ def test_a_history_is_turns_and_null_is_none(file: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ('{"content": "q"', 'is no JSON: Expecting \',\' delimiter at column 16, in "{"content": "q"". Each line must be one JSON object.'),
+        (
+            '{"content": "q"',
+            'is not JSON: Expecting \',\' delimiter at column 16, in "{"content": "q"". Each line must be one JSON object.',
+        ),
         ('["q", "a"]', 'must be a JSON object with columns, got a list (["q", "a"]).'),
         ('"q"', 'must be a JSON object with columns, got a string ("q").'),
         (
@@ -92,7 +95,7 @@ def test_a_history_is_turns_and_null_is_none(file: Path) -> None:
         ),
         (
             '{"content": "q", "summary": ' + "1" * 5000 + "}",
-            'is no JSON that can be read, too deep or with too long a number: "{"content": "q", "summary": 111111111111...".',
+            'is not JSON that can be read, too deep or with too long a number: "{"content": "q", "summary": 111111111111...".',
         ),
     ],
 )
@@ -133,11 +136,11 @@ def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Pat
     [
         (f"[{GOOD},\n{GOOD}", "train.json:2: after an element of the array there must be a comma or `]`, but the file ends."),
         (f"[{GOOD}\n{GOOD}]", 'train.json:2: after an element of the array there must be a comma or `]`, but got "' + GOOD[:40]),
-        (f"[{GOOD},\n\n oops]", "train.json:3: the array is no JSON from here on: Expecting value at column 2."),
+        (f"[{GOOD},\n\n oops]", "train.json:3: the array is not JSON from here on: Expecting value at column 2."),
         (f"[{GOOD}]\n{GOOD}", 'train.json:2: nothing may follow the `]` of the array, got "' + GOOD[:40]),
         (f"[{GOOD},\n{{}}]", 'train.json:2: there is no column "content"'),
-        ("[", "train.json:1: the array is no JSON from here on: Expecting value at column 2."),
-        ("[" * 100_000, "train.json:1: is no JSON that can be read, too deep or with too long a number."),
+        ("[", "train.json:1: the array is not JSON from here on: Expecting value at column 2."),
+        ("[" * 100_000, "train.json:1: is not JSON that can be read, too deep or with too long a number."),
     ],
 )
 def test_a_broken_array_is_reported_with_its_line(file: Path, text: str, sentence: str) -> None:

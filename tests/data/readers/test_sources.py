@@ -72,7 +72,7 @@ def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_p
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook (.xls), or has a password. Save it as .xlsx without a password, and"),
         (b"\x1f\x8b\x08", "is compressed with gzip. Decompress it with `gunzip`, and give the new file."),
         (b"PK\x03\x04...", "is a broken workbook or archive: File is not a zip file. Save or download it again."),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", f"is no text, nor a workbook or Parquet. Give a file of rows: {FORMATS}."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", f"is neither text nor a workbook or Parquet. Give a file of rows: {FORMATS}."),
         ("// 注释\n[]\n".encode(), "begins with a comment, '// 注释', which JSON does not allow. Delete all comments."),
         ("你好\n再见\n".encode(), f"holds neither JSON nor a table: its first line is '你好'. Give a file of rows: {FORMATS}."),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself."),
@@ -88,5 +88,5 @@ def test_a_file_that_holds_no_rows_is_reported_by_what_it_is(tmp_path: Path, con
 
 
 def test_a_device_is_not_read() -> None:
-    with pytest.raises(UserError, match=r"/dev/null is no regular file\. Give a file of rows"):
+    with pytest.raises(UserError, match=r"/dev/null is not a regular file\. Give a file of rows"):
         detect_format(Path("/dev/null"))

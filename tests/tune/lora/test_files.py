@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import imprint
 from imprint.messages import UserError
 from imprint.models.network import Network
-from imprint.tune.adapter import LoraFacts
+from imprint.tune.adapter import LoraMetadata
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter
 from imprint.tune.lora.files import read_lora
 from imprint.tune.lora.lora import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
@@ -89,9 +89,9 @@ def test_what_is_saved_comes_back_on_the_base_as_it_is(knobs: dict[str, object],
     assert difference(hidden(model.network, golden_batch(network)), hidden(network, golden_batch(network))) <= 1e-3
     assert greedy(model.network) == greedy(network)
     assert model.description is not None
-    assert isinstance(model.description.facts, LoraFacts)
+    assert isinstance(model.description.metadata, LoraMetadata)
     assert (model.description.method, model.description.step, model.description.scores) == ("lora", 3, {"eval_loss": 1.5})
-    assert model.description.facts.start == knobs.get("start", "standard")
+    assert model.description.metadata.start == knobs.get("start", "standard")
     assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION_FILE, CONFIG_FILE, TENSORS_FILE]
 
 
@@ -118,8 +118,8 @@ def test_what_peft_writes_is_read(knobs: dict[str, Any], pickled: bool, tmp_path
     assert (tmp_path / "theirs" / (PICKLE_FILE if pickled else TENSORS_FILE)).is_file()
     assert difference(hidden(model.network, batch), hidden(theirs.base_model.model, batch)) <= 1e-3
     assert model.description is not None
-    assert isinstance(model.description.facts, LoraFacts)
-    assert (model.description.base, model.description.facts.start) == ("", "peft")
+    assert isinstance(model.description.metadata, LoraMetadata)
+    assert (model.description.base, model.description.metadata.start) == ("", "peft")
     assert model.description.summary("x").startswith("LoRA x (rank 4 on ")
 
 

@@ -9,7 +9,7 @@ from imprint.messages import Bilingual
 
 
 @dataclass(frozen=True)
-class Retired:
+class IgnoredFlag:
     """A flag that has no effect."""
 
     reason: Bilingual
@@ -26,7 +26,7 @@ class Retired:
         if not self.allowed or str(value).lower() in self.allowed or _same_number(value, self.allowed[0]):
             return None
         return Bilingual(
-            f"can only be {' or '.join(self.allowed)} here, got {value}: {self.reason.english}. Take it out to train as without it.",
+            f"can only be {' or '.join(self.allowed)} here, got {value}: {self.reason.english}. Remove it.",
             f"在这里只能是 {' 或 '.join(self.allowed)}，实际是 {value}：{self.reason.chinese}。请去掉它，效果与不写时相同。",
         )
 
@@ -38,11 +38,11 @@ def _same_number(value: object, other: str) -> bool:
         return False
 
 
-def _same_reason(english: str, chinese: str, *names: str) -> dict[str, Retired]:
-    return {name: Retired(Bilingual(english, chinese)) for name in names}
+def _same_reason(english: str, chinese: str, *names: str) -> dict[str, IgnoredFlag]:
+    return {name: IgnoredFlag(Bilingual(english, chinese)) for name in names}
 
 
-RETIRED: Final[Mapping[str, Retired]] = MappingProxyType(
+IGNORED_FLAGS: Final[Mapping[str, IgnoredFlag]] = MappingProxyType(
     _same_reason("rows are read each time, nothing is cached", "每次重新读取数据，没有缓存", "overwrite_cache", "cache_dir")
     | _same_reason(
         "one process reads the rows fast enough",
@@ -108,16 +108,18 @@ RETIRED: Final[Mapping[str, Retired]] = MappingProxyType(
         *("jit_mode_eval", "torch_compile", "torch_compile_backend", "torch_compile_mode", "torchdynamo", "auto_find_batch_size"),
     )
     | {
-        "adam_beta1": Retired(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("0.9",)),
-        "adam_beta2": Retired(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("0.999",)),
-        "adam_epsilon": Retired(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("1e-8",)),
-        "optim": Retired(
+        "adam_beta1": IgnoredFlag(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("0.9",)),
+        "adam_beta2": IgnoredFlag(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("0.999",)),
+        "adam_epsilon": IgnoredFlag(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("1e-8",)),
+        "optim": IgnoredFlag(
             Bilingual("the optimizer is AdamW", "优化器为 AdamW"), ("adamw_hf", "adamw_torch", "adamw_torch_fused", "adamw_apex_fused")
         ),
-        "optim_args": Retired(Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("none", "")),
-        "adafactor": Retired(Bilingual("the optimizer is AdamW", "优化器为 AdamW"), ("false", "0", "no")),
-        "label_smoothing_factor": Retired(Bilingual("labels are not smoothed", "不做标签平滑"), ("0.0",)),
-        "ignore_pad_token_for_loss": Retired(
+        "optim_args": IgnoredFlag(
+            Bilingual("the optimizer is AdamW with its default parameters", "优化器为默认参数的 AdamW"), ("none", "")
+        ),
+        "adafactor": IgnoredFlag(Bilingual("the optimizer is AdamW", "优化器为 AdamW"), ("false", "0", "no")),
+        "label_smoothing_factor": IgnoredFlag(Bilingual("labels are not smoothed", "不做标签平滑"), ("0.0",)),
+        "ignore_pad_token_for_loss": IgnoredFlag(
             Bilingual("there is no padding that could be scored", "没有可计入损失的填充"), ("true", "1", "yes")
         ),
     }

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import imprint
-from imprint.check import machine
-from imprint.check.machine import device_lines, machine_lines, version_of
+from imprint.check import doctor
+from imprint.check.doctor import device_lines, machine_lines, version_of
 from imprint.cli import main
 
 
@@ -44,7 +44,7 @@ def test_every_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_missing_packages_are_listed_with_what_needs_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "version_of", lambda package: None if package in ("openpyxl", "deepspeed") else "1.0")
+    monkeypatch.setattr(doctor, "version_of", lambda package: None if package in ("openpyxl", "deepspeed") else "1.0")
     printed = list(machine_lines(tmp_path))
     assert "openpyxl is not installed / 未安装: Excel files / 读写 Excel; pip install 'imprint[tables]'" in printed
     assert (
