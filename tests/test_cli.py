@@ -210,7 +210,7 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
         (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
         (
             ["train", "recipe.yaml", "--pre_seq_len", "128"],
-            "error: unrecognized arguments: --pre_seq_len 128. Knobs are written without dashes, as in tune.length=128; the flags of an old",
+            "error: unrecognized arguments: --pre_seq_len 128. Knobs are written without dashes, as in tune.length=128; the flags of an",
         ),
         (
             ["evaluate", "run", "--data", "a", "--limt", "3"],
