@@ -153,7 +153,7 @@ class Model:
                 )
             )
         hidden = self.network(batch, prefix=self.prefix(), checkpointing=checkpointing)
-        return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels) / batch.target_tokens
+        return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels, self.network.logit_cap) / batch.target_tokens
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's tensors by the names in its file; empty without an adapter."""

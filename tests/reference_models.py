@@ -117,7 +117,7 @@ def our_loss(network: Network, prefix: Prefix | None = None, *, checkpointing: b
     """What `loss` is there, of ROWS and LABELS."""
     batch = pack(ROWS, network, LABELS)
     hidden = network(batch, prefix=prefix, checkpointing=checkpointing)
-    return target_loss(hidden[batch.targets], network.head_weight, batch.labels) / batch.target_tokens
+    return target_loss(hidden[batch.targets], network.head_weight, batch.labels, network.logit_cap) / batch.target_tokens
 
 
 def prefix_of(network: Network) -> Prefix:

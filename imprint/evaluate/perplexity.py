@@ -253,7 +253,7 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
     try:
         batch = pack([window.ids for window in windows], network, [window.labels for window in windows]).to(model.device)
         hidden = network(batch, prefix=model.prefix())
-        losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels)
+        losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels, network.logit_cap)
         sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
         return [float(value) for value in sums]
     except (RuntimeError, MemoryError) as error:

@@ -21,6 +21,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
 from imprint.models.configs.fields import end_ids, field_error, quantization_bits
+from imprint.models.head_probe import probe_logits
 from imprint.models.network import ModelShape, Network
 from imprint.pack import Pack, pack
 from imprint.quant.linear import QuantizedLinear
@@ -37,8 +38,10 @@ QKV_NAMES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_valu
 """Usual names of the linears that compute queries, keys and values."""
 CHECK_ROWS = ((1, 2, 3, 4, 5), (3, 1, 2))
 """Ids, modulo the vocabulary size, on which an unverified model type is compared."""
-CHECK_TOLERANCE = 0.05
-"""Largest accepted difference as a share of the largest logit; 16-bit types need it."""
+CHECK_TOLERANCE = {torch.float32: 1e-4}
+"""Largest accepted difference as a share of the largest logit, by the type of the weights."""
+ROUGH_TOLERANCE = 0.05
+"""The same for 16-bit types, which round in every layer."""
 
 
 def attention_hook(
@@ -91,6 +94,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
             f"it has {len(blocks)} blocks and {len(attentions)} attentions; only one in each is supported.",
             f"它有 {len(blocks)} 个块和 {len(attentions)} 个注意力；只支持每块一个。",
         )
+    rule = probe_logits(model)
     ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
     limits = [attention.window for attention in attentions if attention.window]
     if any(isinstance(module, nn.Embedding) and module is not model.get_input_embeddings() for module in model.modules()):
@@ -103,7 +107,9 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         hidden_size=hidden_size,
         max_length=min([max_length, *limits]),
     )
-    return TransformersNetwork(model, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
+    network = TransformersNetwork(model, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
+    network.logit_scale, network.logit_cap = rule.scale, rule.cap
+    return network
 
 
 def _config(fields: dict[str, Any]) -> PreTrainedConfig:
@@ -198,6 +204,8 @@ class TransformersNetwork(Network):
     """A transformers model as a Network; its modules keep their names."""
 
     saves_tied_weights = False
+    logit_scale: float = 1.0
+    """Factor of the logits, which the hidden states are multiplied by."""
 
     def __init__(
         self,
@@ -271,7 +279,7 @@ class TransformersNetwork(Network):
         hidden: Tensor = out.last_hidden_state[0]
         if hidden_states is not None:
             hidden_states.append(hidden)
-        return hidden
+        return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
     def parameter_name(self, stored: str) -> str:
         """Some files leave out the name of the base model."""
@@ -296,11 +304,11 @@ class TransformersNetwork(Network):
         self.config._attn_implementation = ATTENTION
         difference = max(float((row - other).abs().max()) for row, other in zip(logits, expected, strict=True))
         largest = max(float(row.abs().max()) for row in expected)
-        if not difference <= CHECK_TOLERANCE * largest:
+        if not difference <= CHECK_TOLERANCE.get(self.dtype, ROUGH_TOLERANCE) * largest:
             raise unusable_error(
                 self.config.model_type,
                 f"its logits over packed rows differ by {difference:.3g} of {largest:.3g} from those with its own attention, so it "
-                "computes something else besides attention, blocks and head. Use another base.",
+                "computes something that packed rows do not allow. Use another base.",
                 f"打包计算的 logits 与原有注意力相差 {difference:.3g}（最大值 {largest:.3g}），说明它还有其他计算：请换用其他底座。",
             )
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from imprint.models.attention import ForwardContext, KVCache, Prefix
+from imprint.models.loss import soft_cap
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.linear import QuantizedWeight
 
@@ -45,6 +46,8 @@ class Network(nn.Module):
     """Name endings of the linears that compute queries, keys and values: the default targets of a LoRA."""
     tied: Mapping[str, str] = MappingProxyType({})
     """Tied weights that official files store twice: name prefix of the copy -> name prefix of the original."""
+    logit_cap: float | None = None
+    """Soft cap of the logits, which bounds their magnitude; None without one."""
     saves_tied_weights: ClassVar[bool] = True
     """Whether this architecture's official files contain the copies; then they are written too."""
 
@@ -65,9 +68,9 @@ class Network(nn.Module):
         checkpointing: bool = False,
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states (T, C) after the final norm.
+        """Hidden states (T, C) after the final norm, times the scale of the logits where there is one.
 
-        `hidden_states`, if given, gets the input of each block and the result appended. `checkpointing` recomputes
+        `hidden_states`, if given, gets the input of each block and the output of the final norm appended. `checkpointing` recomputes
         each block in the backward pass instead of storing its activations.
         """
         context = ForwardContext.from_pack(pack, prefix, cache)
@@ -83,7 +86,7 @@ class Network(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, C) -> (N, V)."""
-        return functional.linear(hidden, self.head_weight)
+        return soft_cap(functional.linear(hidden, self.head_weight), self.logit_cap)
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
         """The context of a sequence; none in a causal network."""

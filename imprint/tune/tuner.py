@@ -48,7 +48,7 @@ class Tuner(nn.Module):
         """Sum of the cross-entropies of the pack's targets."""
         prefix = None if self.adapter is None else self.adapter.prefix(self.network.dtype, training=self.training)
         hidden = self.network(pack, prefix=prefix, checkpointing=self.checkpointing and self.training)
-        return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels)
+        return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels, self.network.logit_cap)
 
     def prefix(self) -> Prefix | None:
         """The prefix for generation, without dropout; None without one."""

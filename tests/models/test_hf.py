@@ -11,9 +11,11 @@ from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.messages import UserError
 from imprint.model import Model
+from imprint.models.attention import ForwardContext
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
 from imprint.models.families import build_network
-from imprint.models.hf import VERIFIED, is_supported
+from imprint.models.hf import VERIFIED, TransformersNetwork, is_supported
+from imprint.models.loss import token_losses
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
@@ -234,12 +236,56 @@ class TestUnverified:
         assert kind not in VERIFIED
         assert difference(our_logits(ours, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
-    def test_a_model_that_computes_more_is_refused_with_the_difference(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("share", [0.01, 0.5])
+    def test_a_model_that_computes_more_is_refused_with_the_difference(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+    ) -> None:
+        attend = ForwardContext.attend
+        monkeypatch.setattr(ForwardContext, "attend", lambda *arguments: attend(*arguments) * (1 + share))
+
         with pytest.raises(
             UserError,
-            match=r"'cohere' of transformers cannot be used here: its logits over packed rows differ by .* from those with its own",
+            match=r"'granite' of transformers cannot be used here: its logits over packed rows differ by .* from those with its own",
         ):
-            pair(tmp_path / "base", "cohere")
+            pair(tmp_path / "base", "granite")
+
+
+class TestBehindTheHead:
+    @pytest.mark.parametrize(
+        ("kind", "change", "scale", "cap"),
+        [
+            ("granite", {"logits_scaling": 8.0}, 0.125, None),
+            ("cohere", {"logit_scale": 0.25}, 0.25, None),
+            ("hyperclovax", {"logits_scaling": 3.0}, 3.0, None),
+            ("gemma3_text", {"final_logit_softcapping": 5.0}, 1.0, 5.0),
+            ("gemma3_text", {"final_logit_softcapping": None}, 1.0, None),
+            ("nanochat", {"final_logit_softcapping": 2.0}, 1.0, 2.0),
+            ("llama", {}, 1.0, None),
+        ],
+    )
+    def test_scale_and_cap_of_the_logits_are_applied(
+        self, tmp_path: Path, kind: str, change: dict[str, object], scale: float, cap: float | None
+    ) -> None:
+        if not is_supported(kind):
+            pytest.skip(f"this transformers has no {kind}")
+        model, ours = pair(tmp_path / "base", kind, **change)
+        assert isinstance(ours, TransformersNetwork)
+        prefix = prefix_of(ours)
+        tensors = [tensor for layer in prefix for tensor in layer]
+
+        loss, expected = our_loss(ours, prefix), reference_models.loss(model, ROWS, LABELS, prefix)
+
+        assert ours.logit_scale == pytest.approx(scale, rel=1e-6)
+        assert ours.logit_cap == (None if cap is None else pytest.approx(cap, rel=1e-6))
+        for row, logits in zip(ROWS, our_logits(ours, ROWS), strict=True):
+            assert difference(logits, reference_models.logits(model, row)) <= 1e-4
+        assert difference(loss, expected) <= 1e-5
+        for a, b in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(expected, tensors), strict=True):
+            assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
+        assert generate(ours, ROWS, Sampling(5)) == [reference_models.greedy(model, row, 5) for row in ROWS]
+        batch = pack(ROWS, ours, LABELS)
+        losses = token_losses(ours(batch)[batch.targets], ours.head_weight, batch.labels, ours.logit_cap)
+        assert float(losses.mean()) == pytest.approx(float(reference_models.loss(model, ROWS, LABELS).detach()), rel=1e-5)
 
 
 class TestRefusals:

@@ -55,6 +55,23 @@ def test_loss_and_gradients_are_those_of_cross_entropy_wherever_chunks_end(monke
     assert difference(head.grad, gradients[1]) < 1e-6
 
 
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+def test_loss_and_gradients_under_a_soft_cap_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, cap: float) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ROWS", 3)
+    hidden, head, labels = draw()
+    expected = functional.cross_entropy(cap * torch.tanh(hidden @ head.t() / cap), labels, reduction="sum")
+    gradients = torch.autograd.grad(expected, (hidden, head))
+
+    target_loss(hidden, head, labels, cap).backward()
+
+    assert difference(target_loss(hidden, head, labels, cap), expected) < 1e-5
+    assert difference(token_losses(hidden, head, labels, cap).sum(), expected) < 1e-5
+    assert hidden.grad is not None
+    assert head.grad is not None
+    assert difference(hidden.grad, gradients[0]) < 1e-6
+    assert difference(head.grad, gradients[1]) < 1e-6
+
+
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden, head, labels = draw()
     head.requires_grad_(False)
