@@ -8,6 +8,7 @@ another one goes through four steps; a process killed between any two of them le
     3. rename `.adapter.part/` to `adapter/`  killed: `adapter/` is the new one
     4. delete `.adapter.old/`                 killed: `adapter/` is the new one
 
+A temporary name may be there already: left by a killed process, which is removed, or a link of a stranger, which is not followed.
 Readers call `find_folder`, which changes nothing and may run beside a writer; the one writer of a folder calls
 `remove_leftovers` before it starts. In a file of JSON lines a line counts once its newline is there.
 """
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from imprint.messages import Bilingual, UserError
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
+SCRATCH_PREFIX = "imprint-"
 LFS_HEADER = b"version https://git-lfs"
 NO_SPACE = Bilingual(
     "no space is left on the disk. Free some space, or choose a folder on another disk", "磁盘空间不足：请清理空间，或换一个磁盘上的目录"
@@ -58,6 +61,13 @@ DISK_ERRORS = {
     errno.ESTALE: Bilingual(
         "the network disk has lost it. Mount it again, or choose another folder", "网络磁盘已失效：请重新挂载，或换一个目录"
     ),
+    errno.ELOOP: Bilingual(
+        "it is a link that leads back to itself. Delete the link, or choose another path", "这是循环链接：请删除它，或换一个路径"
+    ),
+    errno.EBUSY: Bilingual(
+        "it is in use, perhaps as the folder of a disk. Choose a folder inside it", "正在被使用，可能是磁盘的挂载点：请在其中另选一个目录"
+    ),
+    errno.EXDEV: Bilingual("it is the folder of another disk. Choose a folder inside it", "这是另一块磁盘的挂载点：请在其中另选一个目录"),
     errno.ENAMETOOLONG: Bilingual("the name is too long for the disk. Choose a shorter one", "名字太长，磁盘不支持：请换一个短一些的名字"),
 }
 # safetensors and torch raise their own exceptions on a full disk; torch's does not even contain the system's message.
@@ -70,7 +80,8 @@ def write_text(path: Path, text: str) -> None:
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        _remove(temporary)
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -123,6 +134,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
         try:
             yield temporary
             _fsync(temporary)
@@ -138,7 +150,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; on success it is renamed to `path`, replacing an old folder; on an error nothing changes."""
     temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
     with translate_disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -157,13 +169,100 @@ def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
     home = folder.resolve()
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
     for file in files:
-        target = file.resolve()
+        target = _resolved(file)
         if not any(target.is_relative_to(inside) for inside in homes):
             raise UserError(
                 Bilingual(
-                    f"{file}: is a link to {target}, outside of its folder, and is not copied into the output. Replace the link by "
-                    "the file, or delete it.",
-                    "该文件是指向目录之外的链接，不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
+                    f"{file}: is a link to {target}, outside of its folder, and is neither read nor copied into the output. "
+                    "Replace the link by the file, or delete it.",
+                    "该文件是指向目录之外的链接，不会读取，也不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
+                )
+            )
+
+
+def follow_link(path: Path) -> Path:
+    """The path that is meant by an output that is a link, so that it is written where the link leads; any other path unchanged.
+
+    Raises UserError for a link that leads back to itself.
+    """
+    return _resolved(path) if path.is_symlink() else path
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13
+        raise UserError(
+            Bilingual(
+                f"{path}: is a link that leads back to itself. Delete the link, or choose another path.",
+                f"{path}：是循环链接：请删除它，或换一个路径。",
+            )
+        ) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH_PREFIX) -> Iterator[Path]:
+    """Yield an empty folder in `parent`, by default the system's temporary files; removed at the end, as are those of killed processes.
+
+    A process holds a lock on its folder, which the operating system releases when the process ends, for whatever reason. Every unlocked
+    folder in `parent` whose name begins with `prefix` is taken for that of a killed process.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    for left in parent.glob(f"{prefix}*"):
+        if not left.is_symlink() and left.is_dir() and (handle := _locked(left)) is not None:
+            _remove(left)
+            os.close(handle)
+    folder, handle = _new_scratch(parent, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _new_scratch(parent: Path, prefix: str) -> tuple[Path, int | None]:
+    """A new folder and its lock; made again if another process took it for a leftover before it was locked."""
+    for is_last in (False, False, True):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        handle = _locked(folder)
+        if is_last or (handle is not None and folder.is_dir()):
+            break
+        _remove(folder)
+    return folder, handle
+
+
+def _locked(folder: Path) -> int | None:
+    """An open handle of a folder that holds its lock; None if another process holds it, or the system has no such locks."""
+    if os.name == "nt":
+        return None
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # another user's
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def refuse_special_entries(folder: Path, entry: Path) -> None:
+    """Raise UserError if `entry` of a folder, or anything below it, is a link that leads out of the folder, or no file and no folder.
+
+    A stranger's folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced.
+    """
+    below = (Path(root, name) for root, folders, names in os.walk(entry) for name in (*folders, *names)) if entry.is_dir() else ()
+    for found in (entry, *below):
+        if found.is_symlink():
+            refuse_outside_links(folder, [found])
+        if found.exists() and not (found.is_file() or found.is_dir()):
+            raise UserError(
+                Bilingual(
+                    f"{found}: is neither a file nor a folder. Delete it, then run again.", f"{found}：既不是文件也不是目录：请删除后重试。"
                 )
             )
 
@@ -284,7 +383,7 @@ def _swap_in(temporary: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

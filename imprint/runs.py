@@ -10,12 +10,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from imprint.files import translate_disk_errors
+from imprint.files import refuse_special_entries, translate_disk_errors
 from imprint.messages import Bilingual, UserError
 
 LOCK_SECONDS = 0.5
 """How long a start waits for the lock: `is_locked` holds it for an instant."""
 STATE = re.compile(r"state-(\d{6,})")
+OWN_NAMES = frozenset(
+    (
+        *("lock", "config.yaml", "log.jsonl", "samples.jsonl", "rescues.jsonl", "verdict.json", "forgetting.json", "before-after.jsonl"),
+        *("loss.png", "report.html", "adapter", "model", "tokens", "events", "evaluations"),
+    )
+)
+"""What a run reads and writes in its folder, besides its states and comparisons."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,13 @@ class RunFolder:
             if state not in kept:
                 remove_state(state)
 
+    def refuse_special_entries(self) -> None:
+        """Raise UserError if a file or folder of the run is a link that leads out of it, or a pipe: it may come from a stranger."""
+        if self.path.is_dir():
+            for entry in sorted(self.path.iterdir()):
+                if entry.name.startswith(".") or entry.name in OWN_NAMES or STATE.match(entry.name):
+                    refuse_special_entries(self.path, entry)
+
     def is_locked(self) -> bool:
         """Whether a process trains in this folder."""
         import fcntl  # as filelock does; not on Windows
@@ -141,6 +155,7 @@ class RunFolder:
         path = self.path / "lock"
         with translate_disk_errors(path):
             self.path.mkdir(parents=True, exist_ok=True)
+            self.refuse_special_entries()
             lock = FileLock(path)
             try:
                 lock.acquire(timeout=LOCK_SECONDS, poll_interval=LOCK_SECONDS / 10)

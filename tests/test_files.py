@@ -140,6 +140,56 @@ def test_a_git_lfs_pointer_is_refused_and_nothing_else_is(tmp_path: Path) -> Non
         files.refuse_lfs_pointer(path)
 
 
+def test_a_strangers_link_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    """A folder of a stranger may hold `.report.html.part -> ~/.bashrc`."""
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    mine.mkdir()
+    run.mkdir()
+    (mine / "bashrc").write_text("mine")
+    for name in (".report.html.part", ".out.tar.part"):
+        (run / name).symlink_to(mine / "bashrc")
+    for name in (".adapter.part", ".adapter.old", ".gone.old"):
+        (run / name).symlink_to(mine)
+    files.write_text(run / "report.html", "page")
+    with files.atomic_file(run / "out.tar") as part:
+        part.write_text("archive")
+    fill(run / "adapter", "1")
+    fill(run / "adapter", "2")
+    files.remove_leftovers(run)
+    assert sorted(os.listdir(run)) == ["adapter", "gone", "out.tar", "report.html"]
+    assert [(mine / "bashrc").read_text(), os.listdir(mine)] == ["mine", ["bashrc"]]
+
+
+def test_no_link_out_of_a_folder_and_no_pipe_in_it_is_read(tmp_path: Path) -> None:
+    run, deep = tmp_path / "run", tmp_path / "run" / "evaluations" / "dev"
+    deep.mkdir(parents=True)
+    (deep / "answers.jsonl").touch()
+    (run / "inside").symlink_to(deep)
+    files.refuse_special_entries(run, run)
+    (deep / "scores.json").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"scores.json: is a link to .*mine, outside of its folder, and is neither read nor copied"):
+        files.refuse_special_entries(run, run / "evaluations")
+    (deep / "scores.json").unlink()
+    (deep / "scores.json").symlink_to("scores.json")
+    with pytest.raises(UserError, match="is a link that leads back to itself"):
+        files.refuse_special_entries(run, run / "evaluations")
+    (deep / "scores.json").unlink()
+    os.mkfifo(deep / "scores.json")
+    with pytest.raises(UserError, match=r"scores.json: is neither a file nor a folder"):
+        files.refuse_special_entries(run, run / "evaluations")
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "imprint-of-a-killed-one" / "logs").mkdir(parents=True)
+    (tmp_path / "imprint-link").symlink_to(tmp_path)
+    with files.scratch_folder() as mine, files.scratch_folder() as other:
+        assert mine.is_dir()
+        assert other.is_dir()
+        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, other.name, "imprint-link"])
+    assert os.listdir(tmp_path) == ["imprint-link"]
+
+
 def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".scores.json.part").write_text("half")
     (tmp_path / ".state-000500.part").mkdir()

@@ -29,6 +29,18 @@ def test_a_run_that_has_not_begun_has_no_states(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "absent").states() == []
 
 
+def test_a_run_with_a_link_out_of_it_is_neither_locked_nor_opened(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name in ("lock", "config.yaml", "report.html", "evaluations", ".report.html.part", "state-000500/extra"):
+        (run.path / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(UserError, match=r": is a link to .*mine, outside of its folder"), run.lock():
+            pass
+        (run.path / name).unlink()
+    (run.path / "notes").symlink_to(tmp_path / "mine")  # not ours
+    with run.lock():
+        assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_old_states_go_and_the_newest_stay(run: RunFolder) -> None:
     run.keep_newest(2)
     assert [step_of(state) for state in run.states()] == [1_000_500, 1000]

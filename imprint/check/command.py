@@ -17,6 +17,7 @@ from imprint.check.text_scan import check_text_command
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
+from imprint.files import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 
@@ -31,6 +32,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     files, overrides = _split_arguments([*files, *overrides])
     arguments = CheckArguments(files, dev, model, overrides)
     settings = read_settings(model, overrides, files)
+    fix = None if fix is None else follow_link(fix)
     _refuse_same(files, dev, fix)
     style = style_for(sys.stdout)
     say(style(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}")

@@ -13,6 +13,7 @@ from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
+from imprint.files import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.terminal import say
@@ -35,6 +36,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     section = read_overrides(overrides, ConvertSection)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
     output_suffix(output)
+    output = follow_link(output)
     _refuse_overwrite(parse_source(file).path, output)
     say(describe_source(file, columns))
     summary = scan_source(file, columns)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Final
 
@@ -25,6 +24,7 @@ from imprint.data.readers.sources import detect_format, plain_encoding
 from imprint.data.section import TextsSection
 from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
+from imprint.files import scratch_folder
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 from imprint.tokenizers import Tokenizer
@@ -147,8 +147,8 @@ def describe_texts(source: str) -> str:
 def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tuple[str, EncodedRow]]:
     """The (location, row) of the first `count` rows that a run would make of a source, without holding any out."""
     assert settings.texts is not None, "only for raw text"
-    with TemporaryDirectory() as folder:
-        with TokenWriter(Path(folder), document_tokens(settings.tokenizer), settings.texts.length) as writer:
+    with scratch_folder() as folder:
+        with TokenWriter(folder, document_tokens(settings.tokenizer), settings.texts.length) as writer:
             for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(part, BadRowError):
                     raise UserError(Bilingual(f"{location}: {part}", "这一行无法读取，请改正。"))
@@ -156,7 +156,7 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
                     writer.add(settings.tokenizer.encode(part.text), location, len(part.text), first=True, last=True)
                 if writer.rows >= count:
                     break
-        rows = TokenFileRows(Path(folder), count)
+        rows = TokenFileRows(folder, count)
         yield from ((rows.location(index), rows[index]) for index in range(len(rows)))
 
 

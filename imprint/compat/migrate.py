@@ -11,7 +11,7 @@ from imprint.compat.script import main_calls
 from imprint.compat.settings import evaluation_section, recipe_from_flags
 from imprint.config import dump
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import write_text
+from imprint.files import follow_link, write_text
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
 
@@ -51,7 +51,7 @@ def migrate_command(script: Path, output: Path | None) -> None:
     if output is None:
         say(text, end="")
         return
-    write_text(output, text)
+    write_text(follow_link(output), text)
     say(f"wrote {output}; next: imprint train {output}")
 
 

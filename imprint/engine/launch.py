@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 
 from imprint.engine.section import EngineSection
 from imprint.engine.world import CONNECTION_LOST, ERRORS, LAUNCHER
+from imprint.files import scratch_folder
 from imprint.messages import Bilingual, UserError
 from imprint.runtime import child_processes
 
@@ -83,8 +83,8 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its messages are about agents and restarts
-    with tempfile.TemporaryDirectory(prefix="imprint-") as folder, _child_environment(folder, count):
-        config = _launch_config(section, count, folder)
+    with scratch_folder() as folder, _child_environment(str(folder), count):
+        config = _launch_config(section, count, str(folder))
         errors: list[Exception] = []
 
         def supervise() -> None:
@@ -100,7 +100,7 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
             thread.join()
         for error in errors:
             if isinstance(error, ChildFailedError):
-                return _exit_status(error.failures, Path(folder), is_main=not section.node_rank)
+                return _exit_status(error.failures, folder, is_main=not section.node_rank)
             if isinstance(error, DistError) and section.nodes > 1:
                 raise _rendezvous_error(section, error) from error
             raise error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imprint.data.readers.predictions import Predictions, read_predictions
-from imprint.files import write_json
+from imprint.files import follow_link, write_json
 from imprint.loading.load import open_tokenizer
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
@@ -51,6 +51,7 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
     names = list(dict.fromkeys(protocols or PROTOCOLS))
     requested = {request.label: request for request in (_parse_protocol(name) for name in names if name not in TASK_PROTOCOLS)}
     predictions = read_predictions(file)
+    output = None if output is None else follow_link(output)
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(
             Bilingual(

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from imprint.files import follow_link
 from imprint.messages import Bilingual, UserError
 
 
 def with_file_name(out: Path) -> Path:
-    """The path with a file name: `.` has none, and the temporary folder needs one."""
-    return out if out.name not in ("", "..") else out.resolve()
+    """The path that is written: of a link, where it leads; with a file name, which `.` has not and the temporary folder needs."""
+    return follow_link(out) if out.name not in ("", "..") else out.resolve()
 
 
 def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Callable[[Path], bool], otherwise: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -229,8 +228,10 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     licence = read_licence(base_folder(job.run.model.path))
     metadata = BundleMetadata(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, metadata)
-    with TemporaryDirectory(prefix=job.part.name, dir=job.part.parent) as temporary:
-        folder = Path(temporary) / "run"
+    folder = job.part.with_name(f"{job.part.name}-run")  # one name: what a killed export left there is replaced
+    try:
         unpack(job.part, folder)
         unpacked_run = resolve_source(folder, Path(job.run.model.path)).with_template(job.run.model.template)
         yield job.answerer(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -11,20 +11,26 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import IO, Final
 
-from imprint.files import atomic_folder, translate_disk_errors
+from imprint.files import atomic_folder, read_json_object, scratch_folder, translate_disk_errors
 from imprint.messages import Bilingual, UserError
 
 FORMAT: Final = 1
 MANIFEST: Final = "bundle.json"
 SUFFIX: Final = ".tar"
 MAX_MANIFEST_BYTES: Final = 2**20
+MAX_HEADER_BYTES: Final = 2**14
+"""A header holds a name; more would be read into memory, and searched, by tarfile."""
 READ_BYTES: Final = 2**20
+BEGINNING_BYTES: Final = 2**16
+"""How much of a licence or a README is read."""
+DAMAGED: Final = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What tarfile and json raise for a file that is no bundle."""
 LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 
@@ -45,9 +51,9 @@ class BundleMetadata:
 def is_bundle(path: Path) -> bool:
     """Whether a file begins like a bundle; the rest may be damaged."""
     try:
-        with tarfile.open(path, "r:") as archive:
+        with _open_archive(path) as archive:
             first = archive.next()
-    except (tarfile.TarError, EOFError, OSError, ValueError):
+    except DAMAGED:
         return False
     return first is not None and first.name == MANIFEST
 
@@ -83,11 +89,9 @@ def unpack_cached(path: Path) -> Path:
     if not folder.is_dir():
         with translate_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(
-                prefix=".", dir=folder.parent
-            ) as temporary:  # a folder of its own, since two processes may unpack at once
-                unpack(path, Path(temporary) / folder.name)
-                _rename_unless_exists(Path(temporary) / folder.name, folder)
+            with scratch_folder(folder.parent, prefix=".") as temporary:  # of its own, since two processes may unpack at once
+                unpack(path, temporary / folder.name)
+                _rename_unless_exists(temporary / folder.name, folder)
     return folder
 
 
@@ -106,9 +110,9 @@ def unpack(path: Path, folder: Path) -> None:
     Raises UserError for a file that is not a bundle, is damaged, or holds anything that a bundle never holds.
     """
     try:
-        with tarfile.open(path, "r:") as archive:
+        with _open_archive(path) as archive:
             _unpack(archive, path, folder)
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise UserError(
             Bilingual(
                 f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.",
@@ -125,7 +129,11 @@ def read_metadata(folder: Path) -> BundleMetadata | None:
     file = folder / MANIFEST
     if not file.is_file():
         return None
-    manifest = json.loads(file.read_text(encoding="utf-8"))
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise UserError(
+            Bilingual(f"{file}: is larger than that of any bundle. Delete it, or get the bundle again.", "该文件过大：请删除，或重新获取。")
+        )
+    manifest = read_json_object(file)
     fields = {name: str(manifest.get(name, "")) for name in BundleMetadata.__dataclass_fields__}
     return BundleMetadata(**{name: "".join(filter(str.isprintable, text)) for name, text in fields.items()})
 
@@ -134,14 +142,38 @@ def read_licence(base: Path) -> str:
     """The licence of a base: the first line of the folder's licence file, or `license:` of its README."""
     for file in sorted(base.iterdir()) if base.is_dir() else []:
         if LICENCE_FILES.fullmatch(file.name) and file.is_file():
-            lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+            lines = (line.strip() for line in _beginning(file).splitlines())
             return f"{file.name}: {next((line for line in lines if line), 'empty')}"
     readme = base / "README.md"
     if readme.is_file():
-        match = re.search(r"^license(?:_name)?:\s*(\S.*)$", readme.read_text(encoding="utf-8", errors="replace")[:4096], re.MULTILINE)
+        match = re.search(r"^license(?:_name)?:\s*(\S.*)$", _beginning(readme), re.MULTILINE)
         if match:
             return match[1].strip()
     return "not said by the base's folder; look it up where the base came from"
+
+
+def _beginning(file: Path) -> str:
+    with file.open("rb") as opened:
+        return opened.read(BEGINNING_BYTES).decode("utf-8", errors="replace")
+
+
+class _ArchiveFile(io.FileIO):
+    """An archive from which tarfile cannot read a header of any size into memory."""
+
+    limit: int = MAX_HEADER_BYTES
+    """The most bytes of one read; larger while a file of the archive is read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes, at most the limit."""
+        if size is None or not 0 <= size <= self.limit:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
+    with _ArchiveFile(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        yield archive
 
 
 def _unpack(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
@@ -166,7 +198,7 @@ def _unpack(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
     with atomic_folder(folder) as part:
         (part / MANIFEST).write_bytes(content)
         missing = set(checksums)
-        while (entry := archive.next()) is not None:
+        while (entry := _next_entry(archive)) is not None:
             if entry.name not in missing or not _plain(entry) or not _inside(entry.name):
                 raise UserError(
                     Bilingual(
@@ -207,7 +239,15 @@ def _inside(name: str) -> bool:
 def _open_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(entry)
     assert file is not None, "only regular files are opened"
+    assert isinstance(archive.fileobj, _ArchiveFile)
+    archive.fileobj.limit = READ_BYTES
     return file
+
+
+def _next_entry(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    assert isinstance(archive.fileobj, _ArchiveFile)
+    archive.fileobj.limit = MAX_HEADER_BYTES
+    return archive.next()
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

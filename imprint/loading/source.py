@@ -125,6 +125,7 @@ def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSour
         return ModelSource(path, base_folder(EMBEDDED), None)
     folder = unpack_cached(path)
     if (config := RunFolder(folder).config).is_file():
+        RunFolder(folder).refuse_special_entries()
         run = read_recipe(config, [], RunConfig).with_base_path(base_path)
         return ModelSource(path, folder, run, read_metadata(folder) if folder != path else None)
     if not (folder / "config.json").is_file():

@@ -102,7 +102,7 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
 def describe_run(run: RunFolder) -> RunEntry:
     """State, progress and scores of a run, from its files alone; one that cannot be read is an entry that says why."""
     try:
-        events, source = read_events(run), resolve_source(run.path)
+        source, events = resolve_source(run.path), read_events(run)
         config = source.run
         assert config is not None, "a run folder has config.yaml"
         done = max((event.step for event in events if not isinstance(event, Notice | Rescued)), default=0)

@@ -211,6 +211,17 @@ class TestBundles:
         assert f"bundle 打包文件: run · prefix · base 底座 {base}, licence 许可: not said" in printed
         assert "give its new path: base_path=FOLDER" in printed
 
+    def test_what_a_killed_export_left_is_gone_after_the_next(
+        self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", None)
+        for name in (".out.tar.part-run", "..out.tar.part-run.part"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "weights").write_text("left")
+        (tmp_path / ".out.tar.part").write_text("left")
+        export_command(runs["prefix"].path, "bundle", tmp_path / "out.tar")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["out.tar"]
+
     def test_one_that_answers_differently_is_not_written(
         self, runs: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -316,6 +327,16 @@ class TestRefusals:
         empty.adapter.rmdir()
         with pytest.raises(UserError, match="has no adapter yet"):
             export_command(empty.path, "merged", None)
+
+
+def test_an_export_into_a_link_is_written_where_it_leads_however_often(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "export")
+    for _time in range(2):
+        assert main(["export", str(runs["prefix"].path), str(tmp_path / "out"), "--to", "official", "questions=1"]) == 0
+        assert (tmp_path / "out").is_symlink()
+        assert (tmp_path / "disk" / "export" / "export.json").is_file()
+        assert sorted(entry.name for folder in (tmp_path, tmp_path / "disk") for entry in folder.iterdir()) == ["disk", "export", "out"]
 
 
 def test_every_way_has_a_writer() -> None:

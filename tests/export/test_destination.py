@@ -21,6 +21,17 @@ def test_a_place_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert with_file_name(Path("out")) == Path("out")
 
 
+def test_a_link_is_written_where_it_leads(tmp_path: Path) -> None:
+    for name, target in (("out", "big"), ("next", "out"), ("nowhere", "new"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "big").mkdir()
+
+    assert with_file_name(tmp_path / "next") == tmp_path / "big"
+    assert with_file_name(tmp_path / "nowhere") == tmp_path / "new"
+    with pytest.raises(UserError, match="loop: is a link that leads back to itself"):
+        with_file_name(tmp_path / "loop")
+
+
 def test_what_is_read_is_never_written_over_though_it_be_our_own(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

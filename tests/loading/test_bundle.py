@@ -131,6 +131,40 @@ def test_a_sparse_file_that_would_fill_the_disk_is_refused(run: Path, tmp_path: 
     assert "holds 'config.yaml', which no bundle holds" in refusal(archive)
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_of_many_bytes_is_not_read_into_memory(run: Path, tmp_path: Path, kind: bytes) -> None:
+    archive, size = packed(run), 2**33
+    with tarfile.open(archive) as opened:
+        second = opened.getmembers()[1].offset
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, size
+    for place in (0, second):  # before the manifest, and after it
+        with (tmp_path / "large.tar").open("wb") as file:
+            file.write(archive.read_bytes()[:place] + header.tobuf())
+            file.truncate(place + 512 + size)  # a hole: no byte of it is on the disk
+        is_bundle(tmp_path / "large.tar")
+        with pytest.raises(UserError, match=r"is not a bundle, or is damaged|does not begin with"):
+            bundle.unpack(tmp_path / "large.tar", tmp_path / "home")
+        assert not (tmp_path / "home").exists()
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(run: Path, tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "imprint" / "bundles" / ".x1y2z3"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(bytes(1000))
+    home = unpack_cached(packed(run))
+
+    assert list(home.parent.iterdir()) == [home]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"name": "' + "x" * 2**20 + '"}', b"\xff"])
+def test_a_damaged_description_of_an_unpacked_bundle_is_a_user_error(tmp_path: Path, content: str | bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    with pytest.raises(UserError, match=MANIFEST):
+        read_metadata(tmp_path)
+
+
 def test_a_link_is_refused(run: Path) -> None:
     def linked(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
