@@ -21,7 +21,7 @@ from imprint.export.vocabulary import (
     tokenizer_config,
 )
 from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
-from imprint.files import write_json
+from imprint.files import read_json_object, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights
@@ -46,11 +46,17 @@ def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
     else:
         save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
         _complete_template(job.part, template)
-    ends = sorted(network.end_ids)
-    write_json(job.part / GENERATION_CONFIG, {"do_sample": True, "eos_token_id": ends, "pad_token_id": ends[0]})
+    write_json(job.part / GENERATION_CONFIG, _generation_fields(job.source.network_folder, sorted(network.end_ids)))
     answer_function = partial(_transformers_answers, job, template, network.dtype, network.device)
     del model, network
     yield answer_function
+
+
+def _generation_fields(base: Path, ends: list[int]) -> dict[str, Any]:
+    """The base's generation_config.json, from which vLLM and transformers take their defaults, with the ids that end an answer here."""
+    file = base / GENERATION_CONFIG
+    fields = {"do_sample": True, "pad_token_id": ends[0], **(read_json_object(file) if file.is_file() else {}), "eos_token_id": ends}
+    return {**fields, "pad_token_id": ends[0]} if fields["pad_token_id"] is None else fields
 
 
 def _transformers_answers(

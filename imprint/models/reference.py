@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 
 class ReferenceModel:
@@ -14,6 +14,7 @@ class ReferenceModel:
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=dtype)
+        model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)  # without the folder's defaults
         self.model = model.to(device).eval()
 
     def encode(self, text: str) -> list[int]:

@@ -91,6 +91,23 @@ def test_what_was_written_is_a_base_like_any_other(run_of: RunOf, family: str, t
     assert after.generate(prompts, max_new_tokens=12) == before.generate(prompts, max_new_tokens=12)
 
 
+@pytest.mark.parametrize("family", ["ChatGLM3-6B", "Qwen3"])
+def test_the_sampling_defaults_of_the_base_are_kept(run_of: RunOf, family: str, tmp_path: Path) -> None:
+    run = run_of(family)
+    base = load_model(resolve_source(run.path)).network
+    file = resolve_source(run.path).base_folder / "generation_config.json"
+    before = file.read_text() if file.is_file() else None
+    defaults = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "pad_token_id": 3, "eos_token_id": 2}
+    file.write_text(json.dumps(defaults))
+
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=["questions=1", EXACT])
+    file.unlink() if before is None else file.write_text(before)
+
+    written = json.loads((out / "generation_config.json").read_text())
+    assert written == {**defaults, "do_sample": True, "eos_token_id": written["eos_token_id"]}
+    assert set(written["eos_token_id"]) >= base.end_ids
+
+
 def test_two_programs_are_compared_without_rounding_unless_it_is_asked_for(
     run_of: RunOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

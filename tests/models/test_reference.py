@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import torch
@@ -34,3 +35,14 @@ def test_the_reference_model_stops_at_every_id_that_ends_an_answer(tmp_path: Pat
     reference.model.generation_config.eos_token_id = [2, *first]
 
     assert reference.generate([20, 21], 5) == []
+
+
+def test_the_reference_model_answers_without_the_defaults_of_the_folder(tmp_path: Path) -> None:
+    folder = bloom_base(tmp_path / "base")
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace('{"content": "</s>"}', '"</s>"'))
+    expected = ReferenceModel(folder, dtype=torch.float32, device=CPU).generate([20, 21], 6)
+    defaults = {"do_sample": True, "temperature": 5.0, "top_k": 3, "repetition_penalty": 9.0, "eos_token_id": [2], "pad_token_id": 3}
+    (folder / "generation_config.json").write_text(json.dumps(defaults))
+
+    assert ReferenceModel(folder, dtype=torch.float32, device=CPU).generate([20, 21], 6) == expected

@@ -37,6 +37,13 @@ class BloomConfig:
                 f'"hidden_size" {hidden_size} must be a multiple of "n_head" {heads}.',
                 f'"hidden_size" {hidden_size} 必须是 "n_head" {heads} 的整数倍。',
             )
+        if fields.get("slow_but_exact") and (parts := positive_int(fields, "pretraining_tp", default=1)) > 1:
+            raise field_error(
+                f'"slow_but_exact" is true with "pretraining_tp" {parts}: transformers then adds up {parts} products and leaves out '
+                "two biases of each block, which gives other numbers. Only false is supported.",
+                f'"slow_but_exact" 为 true 且 "pretraining_tp" 为 {parts}：transformers 会分 {parts} 份求和并略去每块的两个偏置；'
+                "只支持 false。",
+            )
         return cls(
             vocab_size=positive_int(fields, "vocab_size"),
             hidden_size=hidden_size,

@@ -37,3 +37,15 @@ def test_older_and_newer_names_are_read() -> None:
     assert old.end_ids == {2}
     assert BloomConfig.read({**FIELDS, "eos_token_id": [2, 3]}).end_ids == {2, 3}
     assert math.isclose(old.layer_norm_epsilon, 1e-5)
+
+
+def test_partial_products_that_leave_out_biases_are_refused() -> None:
+    with pytest.raises(UserError, match=r'"slow_but_exact" is true with "pretraining_tp" 4: .*leaves out two biases of each block'):
+        BloomConfig.read({**FIELDS, "slow_but_exact": True, "pretraining_tp": 4})
+
+    for harmless in (
+        {"slow_but_exact": True},
+        {"slow_but_exact": True, "pretraining_tp": 1},
+        {"slow_but_exact": False, "pretraining_tp": 4},
+    ):
+        assert BloomConfig.read({**FIELDS, **harmless}) == BloomConfig.read(FIELDS)
