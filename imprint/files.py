@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +265,38 @@ def refuse_special_entries(folder: Path, entry: Path) -> None:
                     f"{found}: is neither a file nor a folder. Delete it, then run again.", f"{found}：既不是文件也不是目录：请删除后重试。"
                 )
             )
+
+
+@contextmanager
+def locked_folder(path: Path, busy: Bilingual) -> Iterator[None]:
+    """Hold a folder, which is made if needed, for one writing process; raises UserError with `busy` if another one holds it.
+
+    The operating system releases it when the process ends. Where a disk or a system cannot lock folders, nothing is locked.
+    """
+    with translate_disk_errors(path):
+        made = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        except OSError:  # some network disks
+            pass
+        try:
+            yield
+        finally:
+            if made:
+                with suppress(OSError):  # is kept unless it is empty
+                    path.rmdir()
+    finally:
+        os.close(handle)
 
 
 def temporary_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imprint import files
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 
 
 class Killed(BaseException):
@@ -263,3 +263,14 @@ def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     assert (path.read_text(), os.listdir(path.parent)) == ("old", ["rows.jsonl"])
+
+
+def test_a_folder_is_held_by_one_writer_and_removed_if_nothing_was_written(tmp_path: Path) -> None:
+    busy = Bilingual("is in use", "正在使用")
+    with files.locked_folder(tmp_path / "answers", busy):
+        with pytest.raises(UserError, match="is in use"), files.locked_folder(tmp_path / "answers", busy):
+            pass
+        (tmp_path / "answers" / "a").write_text("1")
+    with files.locked_folder(tmp_path / "answers", busy), files.locked_folder(tmp_path / "empty", busy):
+        pass
+    assert os.listdir(tmp_path) == ["answers"]

@@ -18,7 +18,7 @@ from imprint.data.sample import Sample
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.section import EngineSection
 from imprint.engine.world import is_launched
-from imprint.evaluate.answering import answer_all
+from imprint.evaluate.answering import answer_all, answers_lock
 from imprint.evaluate.command import read_data
 from imprint.evaluate.section import EvaluateSection
 from imprint.events import read_events
@@ -124,7 +124,8 @@ def evaluate_original(flags: OriginalFlags, split: str) -> None:
     started = time.monotonic()
     if flags.predict_with_generate:
         folder = RunFolder(flags.output_dir).evaluations / f"{split}-{data.stem}{f'-first-{limit}' if limit else ''}"
-        answers = answer_all(model, samples, section, folder)
+        with answers_lock(folder):
+            answers = answer_all(model, samples, section, folder)
         scores = {name: mean.value for name, mean in answers.summary.means.items()}
         if split == "predict":
             layout.write_predictions(flags.output_dir, answers.references, answers.predictions)

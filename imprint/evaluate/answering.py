@@ -1,8 +1,10 @@
 """Generate answers in batches; each batch is written to answers.jsonl at once, so that a killed command resumes."""
 
 import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original
 from imprint.data.sample import Sample
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import append_jsonl, read_jsonl, write_jsonl, write_text
+from imprint.files import append_jsonl, locked_folder, read_jsonl, write_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
@@ -74,6 +76,18 @@ class Answers:
         return failure_rates(self.predictions, self.unfinished)
 
 
+@contextmanager
+def answers_lock(output: Path) -> Iterator[None]:
+    """Hold a folder of answers, from the first answer to the last file; raises UserError while another process answers into it."""
+    busy = Bilingual(
+        f"{output}: another process answers into this folder, perhaps with other settings. Wait for it, stop it, or choose another folder "
+        "(output=...).",
+        "已有进程正在向该目录写入回答，设置可能不同：请等待或停止它，或换一个目录（output=...）。",
+    )
+    with locked_folder(output, busy):
+        yield
+
+
 def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:
     """Answer all rows, longest prompts first.
 
@@ -86,7 +100,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         refuse_unknown_labels(task, samples)
     questions = [_prepare_question(model, sample, section) for sample in samples]
     file = output / ANSWERS
-    answered = _reusable_answers(file, model, questions, section)
+    key, answered = _reusable_answers(file, model, questions, section)
     batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
     pending_batches = [batch for batch in batches if not all(row in answered for row in batch)]
     if pending_batches:
@@ -100,7 +114,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
                 except NotFiniteError as error:
                     raise error.prefixed(f"{samples[batch[error.row]].location}: ") from error
                 for line in lines:
-                    append_jsonl(file, line)
+                    append_jsonl(file, {**line, "key": key})
                     answered[line["row"]] = line
                 tokens = sum(line["tokens"] for line in lines)
                 progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - start):,.0f}"})
@@ -128,24 +142,42 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
         )
 
 
-def _reusable_answers(file: Path, model: Model, questions: Sequence[Question], section: EvaluateSection) -> dict[int, dict[str, Any]]:
-    """Answers of an earlier command to the same questions with the same settings, by row; otherwise starts a new file."""
+def _reusable_answers(
+    file: Path, model: Model, questions: Sequence[Question], section: EvaluateSection
+) -> tuple[str, dict[int, dict[str, Any]]]:
+    """(the key of new answers, the answers of an earlier command to the same questions with the same settings, by row).
+
+    If the first line tells of another model, other questions or settings, a new file is started. Each answer has the key of its settings,
+    so that one that another process has written behind this first line is not taken for its own.
+    """
     ignored = {"output", "base", "base_path", "adapter", "protocol", "task", "fill"}  # do not change an answer
     if section.temperature == 0:
         ignored.add("batch_size")
-    digest = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
     settings = {
         "model": model.identity,
-        "asked": digest,
+        "asked": _digest(repr(questions)),
         "settings": section.model_dump(mode="json", exclude=ignored),
         **_extra_measurements(section),
     }
+    key = _digest(json.dumps(settings, sort_keys=True))
     lines = read_jsonl(file)
     if lines[:1] != [settings]:
         write_text(file, "")
         append_jsonl(file, settings)
-        return {}
-    return {line["row"]: line for line in lines[1:]}
+        return key, {}
+    return key, {line["row"]: line for line in lines[1:] if _is_answer(line, key)}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_answer(line: object, key: str) -> bool:
+    """Whether a line is an answer of these settings; files of earlier versions have no keys."""
+    match line:
+        case {"row": int(), "prediction": str(), "tokens": int(), "finished": bool(), **others}:
+            return bool(others.get("key", key) == key)
+    return False
 
 
 def _extra_measurements(section: EvaluateSection) -> dict[str, Any]:

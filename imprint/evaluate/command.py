@@ -8,7 +8,7 @@ from imprint.data.placeholders import fill_placeholders
 from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
-from imprint.evaluate.answering import Answers, answer_all
+from imprint.evaluate.answering import Answers, answer_all, answers_lock
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.loading.load import load_with, open_template
@@ -24,10 +24,11 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     tools = open_template(source, section.template).supports_tools
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(source, section, name_of(data), limit)
-    answers = answer_all(load_with(source, section), samples, section, output)
-    training = load_training_samples(source.run, tools=tools)
-    baseline = baseline_of(training, samples, section)
-    report = write_scores(answers, section, data, output, training=training, baseline=baseline)
+    with answers_lock(output):
+        answers = answer_all(load_with(source, section), samples, section, output)
+        training = load_training_samples(source.run, tools=tools)
+        baseline = baseline_of(training, samples, section)
+        report = write_scores(answers, section, data, output, training=training, baseline=baseline)
     for line in score_lines(report, output):
         say(line)
     return answers

@@ -9,7 +9,7 @@ from imprint.data.dataset import load_held_out
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.evaluate.answering import Answers, answer_all
+from imprint.evaluate.answering import Answers, answer_all, answers_lock
 from imprint.evaluate.command import answers_folder, name_of, read_data
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
@@ -65,8 +65,9 @@ def compare(
     def evaluate_side(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
         output = answers_folder(source, side, compared.name, limit)
-        answers = answer_all(load_with(source, side), compared.samples, side, output)
-        write_scores(answers, side, compared.source, output, training=training, baseline=baseline)
+        with answers_lock(output):
+            answers = answer_all(load_with(source, side), compared.samples, side, output)
+            write_scores(answers, side, compared.source, output, training=training, baseline=baseline)
         return answers
 
     before, after = evaluate_side(base=True), evaluate_side(base=False)

@@ -12,7 +12,8 @@ import imprint
 import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
-from imprint.files import read_jsonl
+from imprint.evaluate.answering import answers_lock
+from imprint.files import read_jsonl, write_jsonl
 from imprint.inference.sampling import NotFiniteError
 from imprint.runs import RunFolder
 from imprint.tokenizers import ChatGLMTokenizer
@@ -167,6 +168,39 @@ def test_answers_of_other_settings_do_not_count(knob: str, ask: Ask, batches: li
     folder = ask(knob, limit=6)
     assert batches == [6, 6]
     assert len(read_jsonl(folder / "answers.jsonl")) == 7
+
+
+def test_a_second_evaluation_into_the_same_folder_is_refused_while_one_is_at_work(
+    ask: Ask, run: RunFolder, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(run.path), "--data", str(rows), "--limit", "2", f"output={tmp_path / 'answers'}", "temperature=0.5"]
+    with answers_lock(tmp_path / "answers"):
+        assert main(command) == 2
+        assert main([*command[:-2], f"output={tmp_path / 'other'}"]) == 0
+    assert "answers: another process answers into this folder" in capsys.readouterr().err
+    assert not (tmp_path / "answers").exists()
+    assert main(command) == 0
+
+
+def test_answers_that_another_process_wrote_behind_the_first_line_do_not_count(ask: Ask, batches: list[int]) -> None:
+    whole = predictions(ask(limit=6, name="whole"))
+    foreign = read_jsonl(ask("temperature=1.0", "seed=3", limit=6, name="sampled") / "answers.jsonl")[1:]
+    file = ask("batch_size=2", limit=6) / "answers.jsonl"
+    first, *own = read_jsonl(file)
+    write_jsonl(file, [first, *own[:2], *foreign, {"row": 5}, "no answer"])
+    del batches[:]
+
+    assert predictions(ask("batch_size=2", limit=6)) == whole
+    assert batches == [2, 2]
+
+
+def test_answers_of_a_version_without_keys_still_count(ask: Ask, batches: list[int]) -> None:
+    file = ask(limit=6) / "answers.jsonl"
+    first, *answers = read_jsonl(file)
+    write_jsonl(file, [first, *({name: value for name, value in line.items() if name != "key"} for line in answers)])
+    ask(limit=6)
+
+    assert batches == [6]
 
 
 def test_answers_to_other_rows_do_not_count(ask: Ask, batches: list[int]) -> None:
