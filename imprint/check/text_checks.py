@@ -5,14 +5,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-SPECIAL_TOKEN: Final = (
-    r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|/?INST)\]"
-    r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK)>|<</?SYS>>"
-    r"|<\|(?:user|assistant|system|observation|endoftext|im_start|im_end|begin_of_text|end_of_text|eot_id)\|>"
-)
-TYPED_SPECIAL_TOKEN: Final = re.compile(SPECIAL_TOKEN + r"|\[Round \d+\]\s*问：")
-"""Special tokens of any model, typed in a text: they stay text, and show that another tool has formatted the data."""
-AROUND_TEXT: Final = re.compile(rf"(?:\s*(?:{SPECIAL_TOKEN}))*(.*?)(?:(?:{SPECIAL_TOKEN})\s*)*", re.DOTALL)
+from imprint.data.control_tokens import CONTROL_TOKEN, without_edge_tokens
+
+TYPED_SPECIAL_TOKEN: Final = re.compile(CONTROL_TOKEN + r"|\[Round \d+\]\s*问：")
+"""Control tokens of any model, and the frame of ChatGLM-6B's turns."""
 LOST_CHARACTER: Final = re.compile("\ufffd|(?:锟斤拷){2}|â€[™œ“”]")
 """Remains of characters that a wrong conversion destroyed."""
 STRAY_CHARACTER: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")
@@ -105,15 +101,6 @@ def _without_stray(text: str) -> str:
     return STRAY_CHARACTER.sub("", joined)
 
 
-def _without_edge_tokens(text: str) -> str:
-    """The text without special tokens before and after it, which a template left there."""
-    if not (text.lstrip()[:1] in ("[", "<") or "]" in text[-16:] or ">" in text[-16:]):
-        return text
-    match = AROUND_TEXT.fullmatch(text)
-    assert match is not None, "every text matches"
-    return match[1]
-
-
 def _expected(character: str) -> bool:
     """Whether a character is expected in Chinese text: Han, kana, and their punctuation."""
     return bool(HAN.match(character) or KANA.match(character)) or character in "，。！？、：；“”‘’（）《》【】…—·～「」『』　"
@@ -123,7 +110,7 @@ CLEANERS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
     {
         "garbled": lambda text: undo_mojibake(text) or text,
         "stray": _without_stray,
-        "tokens": _without_edge_tokens,
+        "tokens": without_edge_tokens,
         "blanks": str.strip,
     }
 )

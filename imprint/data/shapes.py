@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value, non_empty_text, quote, valid_unicode
+from imprint.data.readers.bad_rows import BadRowError, describe_value, label_as_text, non_empty_text, quote, valid_unicode
 from imprint.data.sample import Sample
 from imprint.data.tool_turns import ToolTurn, is_tool_turn, offered_tools, samples_from_tool_turns, tool_turn
 from imprint.templates import Message
@@ -130,7 +130,7 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         query = _instruction(row)
     else:
         query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
-    answer = non_empty_text(_column(row, shape.response, answer_knob), shape.response)
+    answer = non_empty_text(label_as_text(_column(row, shape.response, answer_knob)), shape.response)
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from imprint.data.control_tokens import count_control_tokens, has_control_token, without_edge_tokens
 from imprint.data.readers.predictions import Predictions, read_predictions
 from imprint.files import follow_link, write_json
 from imprint.loading.load import open_tokenizer
@@ -19,6 +20,8 @@ from imprint.progress import Progress
 from imprint.terminal import say
 from imprint.tokenizers import Tokenizer
 
+MAX_LISTED: Final = 5
+"""Maximum number of control tokens that a warning names."""
 CHUNK: Final = 100
 """Rows scored between two updates of the progress bar."""
 
@@ -51,6 +54,7 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
     names = list(dict.fromkeys(protocols or PROTOCOLS))
     requested = {request.label: request for request in (_parse_protocol(name) for name in names if name not in TASK_PROTOCOLS)}
     predictions = read_predictions(file)
+    _refuse_empty_references(file, predictions)
     output = None if output is None else follow_link(output)
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(
@@ -131,7 +135,7 @@ def _report_lines(
     rows = f"{len(predictions.predictions):,}"
     yield f'{file}: {rows} rows; predictions from "{predictions.prediction_column}", references from "{predictions.reference_column}"'
     yield f"{file}：{rows} 行；预测取自“{predictions.prediction_column}”列，参考答案取自“{predictions.reference_column}”列"
-    for warning in failure_warnings(rates):
+    for warning in (*failure_warnings(rates), *text_warnings(predictions)):
         yield f"warning: {warning.english}"
         yield f"警告：{warning.chinese}"
     yield ""
@@ -146,6 +150,44 @@ def _report_lines(
     yield ""
     yield from _protocol_lines(requested, summaries)
     yield from _reference_lines(requested, predictions)
+
+
+def _refuse_empty_references(file: Path, predictions: Predictions) -> None:
+    if not any(reference.strip() for reference in predictions.references):
+        raise UserError(
+            Bilingual(
+                f'{file}: all {len(predictions.references):,} references are empty ("{predictions.reference_column}"), so there is '
+                "nothing to score against. Name the column of the right answers label, or fill it.",
+                f"全部 {len(predictions.references):,} 条参考答案都是空的（“{predictions.reference_column}”列），无法计分："
+                "请把正确答案的列命名为 label，或补全该列。",
+            )
+        )
+
+
+def text_warnings(predictions: Predictions) -> Iterable[Bilingual]:
+    """Warnings of empty references, and of control tokens that another tool has left in the texts and that are scored as text."""
+    rows = len(predictions.references)
+    if empty := sum(not text.strip() for text in predictions.references):
+        yield Bilingual(
+            f"{empty:,} of {rows:,} references are empty; such a row scores 0, or is left out where the protocol says so. Fill them, or "
+            "leave these rows out.",
+            f"{rows:,} 条参考答案中有 {empty:,} 条是空的，这些行计 0 分，或按协议不计入：请补全或去掉这些行。",
+        )
+    for what, chinese, texts in (("answers", "回答", predictions.predictions), ("references", "参考答案", predictions.references)):
+        tokens = count_control_tokens(texts)
+        if not tokens:
+            continue
+        holding = sum(has_control_token(text) for text in texts)
+        alone = sum(bool(text.strip()) and not without_edge_tokens(text).strip() for text in texts)
+        listed = ", ".join(f"{token} in {count:,}" for token, count in tokens.most_common(MAX_LISTED))
+        nothing = f"; {alone:,} hold nothing else, which is an empty answer" if alone else ""
+        yield Bilingual(
+            f"{holding:,} of {rows:,} {what} hold control tokens ({listed}){nothing}. They are scored as text and change every score. "
+            "Decode without special tokens (skip_special_tokens=True), or delete them.",
+            f"{rows:,} 条{chinese}中有 {holding:,} 条含有控制符（{listed}）"
+            + (f"，其中 {alone:,} 条没有别的内容" if alone else "")
+            + "，会按文本计分并改变所有分数：请在解码时去掉特殊词元（skip_special_tokens=True），或删去它们。",
+        )
 
 
 def _protocol_lines(requested: Mapping[str, RequestedProtocol], summaries: Mapping[str, Summary]) -> Iterable[str]:
@@ -223,4 +265,9 @@ def _report_json(
         "empty_share": rates.empty,
         "repeated_share": rates.repeated,
         "unfinished_share": rates.unfinished,
+        "empty_references": sum(not text.strip() for text in predictions.references),
+        "control_tokens": {
+            "predictions": dict(count_control_tokens(predictions.predictions).most_common()),
+            "references": dict(count_control_tokens(predictions.references).most_common()),
+        },
     }

@@ -85,7 +85,7 @@ def test_lengths_are_counted_before_anything_is_cut() -> None:
 
 
 def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
-    scan = check({"content": "x"}, {"content": "y"}, row("问", 1), row("", "答"), row("问", " "), row("问", ""))
+    scan = check({"content": "x"}, {"content": "y"}, row("问", 1.5), row("", "答"), row("问", " "), row("问", ""))
     assert scan.rows == scan.bad_rows == 6
     assert dict(scan.bad_reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
     assert dict(scan.empty_reasons) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}

@@ -177,3 +177,27 @@ def test_references_of_one_label_are_no_classification(tmp_path: Path, capsys: p
     path.write_text(json.dumps({"label": "好评", "prediction": "好评"}) + "\n", encoding="utf-8")
     assert main(["score", str(path), "--protocol", "labels"]) == 2
     assert "the references hold one label (好评); each row needs one" in capsys.readouterr().err
+
+
+def scored_file(path: Path, *pairs: tuple[str, str]) -> Path:
+    path.write_text("".join(json.dumps({"predict": said, "label": wanted}) + "\n" for said, wanted in pairs), encoding="utf-8")
+    return path
+
+
+def test_control_tokens_in_answers_and_references_are_counted_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [("你好", "你好<|im_end|>\n"), ("<|endoftext|>", "好"), ("<｜end▁of▁sentence｜>", "好</s>"), ("好", "好")]
+
+    assert main(["score", str(scored_file(tmp_path / "p.jsonl", *pairs)), "--output", str(tmp_path / "scores.json")]) == 0
+
+    said = capsys.readouterr().out
+    assert "warning: 2 of 4 answers hold control tokens (<|endoftext|> in 1, <｜end▁of▁sentence｜> in 1); 2 hold nothing else," in said
+    assert "warning: 2 of 4 references hold control tokens (<|im_end|> in 1, </s> in 1). They are scored as text" in said
+    assert written(tmp_path / "scores.json")["control_tokens"]["references"] == {"<|im_end|>": 1, "</s>": 1}
+
+
+def test_empty_references_are_counted_and_refused_where_all_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(scored_file(tmp_path / "some.jsonl", ("好", " "), ("好", "好")))]) == 0
+    assert "warning: 1 of 2 references are empty; such a row scores 0" in capsys.readouterr().out
+
+    assert main(["score", str(scored_file(tmp_path / "all.jsonl", ("好", ""), ("好", " \n")))]) == 2
+    assert 'all.jsonl: all 2 references are empty ("label"), so there is nothing to score against.' in capsys.readouterr().err

@@ -10,6 +10,9 @@ from imprint.terminal import printable
 MAX_LISTED: Final = 10
 """Maximum number of bad rows that an error lists; the rest is counted."""
 
+MAX_LABEL: Final = 10**18
+"""Bound of the absolute value of a number that is a label."""
+
 
 class BadRowError(ValueError):
     """What is wrong with one row, as the end of a sentence that starts with the row's location."""
@@ -44,6 +47,11 @@ class BadRows:
         raise UserError(Bilingual("\n".join([head, *self._listed]) + more, f"{self._bad} 行有问题。{remedy.chinese}"))
 
 
+def label_as_text(value: object) -> object:
+    """A whole number as its digits, so that an answer may be a number of a class; any other value unchanged."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_LABEL else value
+
+
 def non_empty_text(value: object, column: str) -> str:
     """The value of a column. Raises BadRowError if it is not a text or is blank."""
     if not isinstance(value, str):
@@ -70,6 +78,8 @@ def describe_value(value: object) -> str:
             return "null"
         case bool():
             return f"a boolean ({json.dumps(value)})"
+        case float() if value != value:
+            return "NaN, a missing value"
         case int() | float():
             return f"a number ({clip(str(value))})"
         case str():

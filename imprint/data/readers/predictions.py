@@ -6,12 +6,13 @@ Sources of the column names: main.py of ChatGLM-6B's ptuning ("labels", "predict
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
+from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, label_as_text
 from imprint.data.readers.rows import read_rows
 from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
@@ -67,10 +68,10 @@ def read_predictions(file: Path) -> Predictions:
             )
         )
     rows = list(read_rows(file))
-    first = next((row for _location, row in rows if isinstance(row, dict)), None)
     if not rows:
         raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to score.", "文件中没有数据行，没有可计分的内容。"))
-    prediction_column, reference_column = ("", "") if first is None else _columns(first, file)
+    counts = Counter(name for _location, row in rows if isinstance(row, dict) for name in row)
+    prediction_column, reference_column = _columns(counts, file) if counts else ("", "")
     predictions, references, finished, problems = [], [], [], BadRows(file)
     for location, row in rows:
         try:
@@ -86,18 +87,23 @@ def read_predictions(file: Path) -> Predictions:
     return Predictions(prediction_column, reference_column, predictions, references, unfinished, _reference_limit_beside(file))
 
 
-def _columns(row: Mapping[str, object], file: Path) -> tuple[str, str]:
-    """The names of the columns of predictions and of references in a file's first row."""
-    prediction_column = next((name for name in PREDICTION_COLUMNS if name in row), None)
-    reference_column = next((name for name in REFERENCE_COLUMNS if name in row), None)
-    ambiguous = [name for name in AMBIGUOUS_COLUMNS if name in row]
+def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
+    """The names of the columns of predictions and of references; of several known ones that which most rows have.
+
+    `counts`: column -> number of rows that have it.
+    """
+    prediction_column, reference_column = (
+        max((name for name in known if name in counts), key=lambda name: counts[name], default=None)
+        for known in (PREDICTION_COLUMNS, REFERENCE_COLUMNS)
+    )
+    ambiguous = sorted((name for name in AMBIGUOUS_COLUMNS if name in counts), key=lambda name: -counts[name])
     if prediction_column is None and reference_column is not None and ambiguous:
         prediction_column = ambiguous[0]
     if reference_column is None and prediction_column is not None and ambiguous:
         reference_column = ambiguous[0]
     if prediction_column is not None and reference_column is not None:
         return prediction_column, reference_column
-    columns = ", ".join(f'"{name}"' for name in row) or "none"
+    columns = ", ".join(f'"{name}"' for name in counts)
     missing = "predictions" if prediction_column is None else "references"
     if prediction_column is None and reference_column is None:
         missing = "predictions and none of references"
@@ -124,8 +130,8 @@ def _text(row: object, column: str) -> str:
     assert isinstance(row, dict), "readers yield objects or BadRowErrors"
     if column not in row:
         columns = ", ".join(f'"{name}"' for name in row) or "none"
-        raise BadRowError(f'there is no column "{column}", which the first row has; the columns are: {columns}.')
-    value = row[column]
+        raise BadRowError(f'there is no column "{column}", which other rows have; the columns are: {columns}.')
+    value = label_as_text(row[column])
     if not isinstance(value, str):
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     return value

@@ -90,7 +90,15 @@ def test_files_beside_it_that_are_of_other_answers_or_broken_tell_nothing(tmp_pa
             [{"predict": "坏", "label": "好"}, {"predict": None, "label": "好"}],
             'any.jsonl:2: "predict" must be a text, got null. Fix this row',
         ),
-        ([{"predict": "坏", "label": "好"}, {"predict": "坏"}], 'any.jsonl:2: there is no column "label", which the first row has'),
+        ([{"predict": "坏", "label": "好"}, {"predict": "坏"}], 'any.jsonl:2: there is no column "label", which other rows have'),
+        (
+            [{"predict": "坏"}, {"predict": "坏", "label": "好"}, {"predict": "坏", "label": "好"}],
+            'any.jsonl:1: there is no column "label", which other rows have; the columns are: "predict".',
+        ),
+        (
+            [{"prediction": "坏", "label": "好"}, {"prediction": "坏", "label": "好"}, {"predict": "坏", "label": "好"}],
+            'any.jsonl:3: there is no column "prediction", which other rows have; the columns are: "predict", "label".',
+        ),
         ([{"predict": "坏", "label": ["好"]}], '"label" must be a text, got a list (["好"])'),
         ([{"predict": "坏", "label": "好"}, 7], "any.jsonl:2: must be a JSON object with columns, got a number (7)"),
         (
@@ -109,15 +117,23 @@ def test_what_cannot_be_scored_is_a_sentence_with_its_line(rows: list[Any], sent
     assert sentence in str(error.value)
 
 
+def test_numbers_of_classes_are_read_as_their_digits_and_nothing_else_is(tmp_path: Path) -> None:
+    found = read_predictions(lines(tmp_path / "any.jsonl", {"predict": 1, "label": 0}))
+    assert (found.predictions, found.references) == (["1"], ["0"])
+    for value in (float("nan"), float("inf"), None, True, 2.0, 10**30):
+        with pytest.raises(UserError, match='"label" must be a text, got'):
+            read_predictions(lines(tmp_path / "any.jsonl", {"predict": "坏", "label": value}))
+
+
 def test_all_bad_rows_are_reported_together(tmp_path: Path) -> None:
-    file = lines(tmp_path / "any.jsonl", {"predict": "坏", "label": "好"}, *[{"predict": 1, "label": "好"}] * 12)
+    file = lines(tmp_path / "any.jsonl", {"predict": "坏", "label": "好"}, *[{"predict": 1.5, "label": "好"}] * 12)
 
     with pytest.raises(UserError) as error:
         read_predictions(file)
 
     message_lines = str(error.value).splitlines()
     assert message_lines[0] == f"{file}: 12 of 13 rows are bad. Fix them; nothing was scored."
-    assert message_lines[1] == f'{file}:2: "predict" must be a text, got a number (1).'
+    assert message_lines[1] == f'{file}:2: "predict" must be a text, got a number (1.5).'
     assert message_lines[-2:] == ["and 2 more.", "12 行有问题。请修正这些数据；没有计分。"]
     assert len(message_lines) == 13
 

@@ -121,11 +121,11 @@ def test_a_history_of_another_shape_is_named(file: Path, history: object, senten
 
 
 def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Path) -> None:
-    text = refusal(file, f"{GOOD}\n" + '{"content": "q", "summary": 1}\n' * 13)
+    text = refusal(file, f"{GOOD}\n" + '{"content": "q", "summary": 1.5}\n' * 13)
 
     assert text.splitlines() == [
         "train.json: 13 of 14 rows are bad. Fix them; nothing was read.",
-        *[f'train.json:{line}: "summary" must be a text, got a number (1).' for line in range(2, 12)],
+        *[f'train.json:{line}: "summary" must be a text, got a number (1.5).' for line in range(2, 12)],
         "and 3 more.",
         f"13 行有问题。{FIX.strip()}",
     ]

@@ -1,0 +1,42 @@
+"""Control tokens of chat models, typed in a text: they stay text there, and show that another tool has formatted it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+CONTROL_TOKEN: Final = (
+    r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|EOS|BOS|/?INST)\]"
+    r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK|start_of_turn|end_of_turn)>|<</?SYS>>"
+    r"|<[|｜](?!tab\||blank_\d)[A-Za-z][A-Za-z0-9_▁]{0,40}[|｜]>"
+)
+"""Pattern of one control token, of any published model; <|tab|> and <|blank_8|> are text of ChatGLM-6B."""
+LONGEST_TOKEN: Final = 48
+"""Maximum characters of a control token."""
+FOUND: Final = re.compile(CONTROL_TOKEN)
+LEADING: Final = re.compile(rf"(?:\s*(?:{CONTROL_TOKEN}))*")
+LAST: Final = re.compile(rf"(?:{CONTROL_TOKEN})\Z")
+
+
+def count_control_tokens(texts: Iterable[str]) -> Counter[str]:
+    """Control token -> number of texts that hold it."""
+    return Counter(token for text in texts for token in set(FOUND.findall(text)))
+
+
+def has_control_token(text: str) -> bool:
+    """Whether a text holds a control token."""
+    return FOUND.search(text) is not None
+
+
+def without_edge_tokens(text: str) -> str:
+    """The text without the control tokens before and after it, which a template left there."""
+    found = LEADING.match(text)
+    start, end = (found.end() if found else 0), len(text)
+    before = end
+    while True:
+        while before > start and text[before - 1].isspace():
+            before -= 1
+        token = LAST.search(text, max(start, before - LONGEST_TOKEN), before)
+        if token is None:
+            return text[start:end]
+        before = end = token.start()

@@ -1,0 +1,36 @@
+"""Control tokens that another tool has left in texts are counted, and removed at the ends alone."""
+
+import time
+
+import pytest
+
+from imprint.data.control_tokens import count_control_tokens, has_control_token, without_edge_tokens
+
+
+def test_a_token_counts_once_for_a_text() -> None:
+    assert count_control_tokens(["a</s></s>", "<|im_end|>", "b"]) == {"</s>": 1, "<|im_end|>": 1}
+    assert [has_control_token(text) for text in ("<|assistant|>\n好", "a < b | c > d", "[1]", "<div>")] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("<s>好</s>\n<|im_end|> ", "好"),
+        (" [gMASK] <sop> 好 ", " 好 "),
+        ("好 <s> 看", "好 <s> 看"),
+        ("<|endoftext|>", ""),
+        ("好<eos>。", "好<eos>。"),
+        ("", ""),
+    ],
+)
+def test_tokens_at_the_ends_are_removed_and_no_others(text: str, clean: str) -> None:
+    assert without_edge_tokens(text) == clean
+
+
+def test_a_million_tokens_inside_a_text_take_no_more_than_a_second() -> None:
+    text = "x" + "<s> " * 250_000 + "y" + " " * 100_000
+
+    start = time.perf_counter()
+    assert without_edge_tokens(text) == text
+    assert without_edge_tokens("<s>" * 250_000) == ""
+    assert time.perf_counter() - start < 1
