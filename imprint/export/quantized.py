@@ -17,8 +17,8 @@ from imprint.files import atomic_folder, write_json
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import (
-    IGNORED_ENDINGS,
     PREFIX_PART,
+    network_tensors,
     quantize_stored,
     quantized_fields,
     quantized_layers,
@@ -156,7 +156,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
     """(bytes of the stored weights, bytes of each tensor to write in reading order)."""
     expected = network.state_dict()
     before, sizes, missing = 0, {}, expected.keys() - set(map(scale_name, layers))
-    for name, tensor in _tensors(source, network):
+    for name, tensor in network_tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
             resolve_tied_name(source, name, network, expected)
@@ -173,7 +173,7 @@ def _write(
     """Write the shards in order; yields the bytes read so far and the checksums of the last tensors."""
     remaining, shard, bytes_read = iter(files.items()), {}, 0
     file, names = next(remaining)
-    for name, tensor in _tensors(source, network):
+    for name, tensor in network_tensors(source, network):
         parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
         checksums = {}
         for key, value in parts.items():
@@ -197,11 +197,6 @@ def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
                 "写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
             )
         )
-
-
-def _tensors(source: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
-    """All tensors to write, under the network's names."""
-    return ((network.parameter_name(name), tensor) for name, tensor in read_tensors(source) if not name.endswith(IGNORED_ENDINGS))
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -18,12 +18,12 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
+from imprint.models.stored_weights import WRAPPED_DICTS, plain_name, refuse_empty, refuse_unmerged
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped again after this many bytes, so that pages already copied do not add up in memory."""
-IGNORED_ENDINGS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
 PREFIX_PART = ".prefix_encoder."
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
@@ -45,10 +45,9 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     expected = network.state_dict()
     copies: dict[str, tuple[str, Tensor]] = {}
     missing = expected.keys() - set(map(scale_name, to_quantize))
-    for stored, tensor in read_tensors(folder):
-        if stored.endswith(IGNORED_ENDINGS) or PREFIX_PART in stored:
+    for name, tensor in network_tensors(folder, network):
+        if PREFIX_PART in name:
             continue  # a prefix in a full checkpoint is loaded as an adapter
-        name = network.parameter_name(stored)
         missing.discard(name)
         if (original := resolve_tied_name(folder, name, network, expected)) != name:
             _check_dtype(folder, name, tensor, expected[original])
@@ -75,6 +74,19 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             )
     network.finish_loading(device)
     return network.eval()
+
+
+def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
+    """Everything in the folder's weight files under the network's names and in its layout, but for what is computed here.
+
+    Raises UserError for tensors without values, and for a LoRA that was not merged.
+    """
+    for stored, tensor in read_tensors(folder):
+        name = network.parameter_name(plain_name(stored))
+        if network.is_computed(name):
+            continue
+        refuse_empty(folder, stored, tensor)
+        yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
 
 
 def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> dict[str, Any]:
@@ -129,6 +141,7 @@ def resolve_tied_name(folder: Path, name: str, network: Network, expected: Colle
     """The name of a tensor in the network: its own, or for a tied head the embedding's. Raises UserError for an unexpected one."""
     original = next((source + name.removeprefix(copy) for copy, source in network.tied.items() if name.startswith(copy)), name)
     if original not in expected:
+        refuse_unmerged(folder, name)
         raise UserError(
             Bilingual(
                 f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them.",
@@ -319,8 +332,8 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
                 "无法作为纯权重读取：文件已损坏，或含有代码（从不运行）；请从官方来源重新下载。",
             )
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    wrapped = WRAPPED_DICTS if isinstance(content, dict) else ()
+    content = next((content[key] for key in wrapped if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         raise UserError(
             Bilingual(
@@ -358,6 +371,8 @@ def save_network(
     """
     dtype = dtype or network.dtype
     tensors = network.state_dict(keep_vars=gather is not None)
+    transposed = {network.stored_name(name) for name in network.transposed if tensors[name].is_floating_point()}
+    tensors = {network.stored_name(name): tensor for name, tensor in tensors.items()}
     if network.saves_tied_weights and not tied_once:
         for copy, original in network.tied.items():
             tensors |= {copy + name.removeprefix(original): tensor for name, tensor in tensors.items() if name.startswith(original)}
@@ -369,7 +384,7 @@ def save_network(
             if network.quantization_bit is None:  # the source folder may be quantised all the same
                 fields = {name: value for name, value in fields.items() if not name.startswith("quantization_")}
             write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
-        save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, is_main=is_main)
+        save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, is_main=is_main, transposed=transposed)
 
 
 def save_weights(
@@ -381,8 +396,9 @@ def save_weights(
     shard_bytes: int = SHARD_BYTES,
     gather: Callable[[Tensor], Tensor] | None = None,
     is_main: bool = True,
+    transposed: Collection[str] = (),
 ) -> None:
-    """Write tensors into a folder that exists and read them back; the arguments as in `save_network`."""
+    """Write tensors into a folder that exists and read them back; those in `transposed` as (K, N), other arguments as in `save_network`."""
     dtypes = {name: stored_dtype(name, tensor, dtype) for name, tensor in tensors.items()}
     stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
     sizes = {name: getattr(tensor, "ds_numel", tensor.numel()) * dtypes[name].itemsize for name, tensor in tensors.items()}
@@ -393,7 +409,8 @@ def save_weights(
         for key in shard:
             full = tensors[key] if gather is None else gather(tensors[key])
             if is_main:
-                content[key] = full.detach().to("cpu", dtypes[key]).clone().contiguous()
+                full = full.detach().t() if key in transposed else full.detach()
+                content[key] = full.to("cpu", dtypes[key]).clone(memory_format=torch.contiguous_format)
         if is_main:
             torch.save(content, folder / name) if as_bin else save_file(content, folder / name, {"format": "pt"})
             _read_back(folder / name, content)

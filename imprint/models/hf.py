@@ -22,6 +22,7 @@ from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
 from imprint.models.configs.fields import end_ids, field_error, quantization_bits
 from imprint.models.head_probe import probe_logits
+from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network
 from imprint.pack import Pack, pack
 from imprint.quant.linear import QuantizedLinear
@@ -34,7 +35,7 @@ EXCLUDED_FIELDS = ("quantization_bit", "quantization_embeddings", "torch_dtype",
 """Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller) and code (never run)."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 """Supported layer types."""
-QKV_NAMES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value"})
+QKV_NAMES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn"})
 """Usual names of the linears that compute queries, keys and values."""
 CHECK_ROWS = ((1, 2, 3, 4, 5), (3, 1, 2))
 """Ids, modulo the vocabulary size, on which an unverified model type is compared."""
@@ -77,6 +78,8 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     max_length = _max_length(config)
     AttentionInterface.register(ATTENTION, attention_hook)
     model = _build_model(config)
+    transposed = replace_conv1d(model)
+    model.config.pad_token_id = None  # else some classes look for it in every row, to warn of a missing mask
     vocab_size, hidden_size = _head_shape(model, model_type)
     blocks = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if any(parameter.dim() > 2 for block in blocks for parameter in block.parameters()):
@@ -108,7 +111,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         max_length=min([max_length, *limits]),
     )
     network = TransformersNetwork(model, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
-    network.logit_scale, network.logit_cap = rule.scale, rule.cap
+    network.logit_scale, network.logit_cap, network.transposed = rule.scale, rule.cap, transposed
     return network
 
 
@@ -224,7 +227,8 @@ class TransformersNetwork(Network):
         self._model = (model,)  # in a tuple, so that its modules are not registered twice
         self._blocks: tuple[Any, ...] = tuple(blocks)
         head = next(name for name, child in model.named_children() if child is model.get_output_embeddings())
-        self._base_name = model.base_model_prefix
+        self.base_model_prefix: str = model.base_model_prefix
+        """Name of the module with everything but the head; peft asks for it too."""
         if self.config.tie_word_embeddings:
             embedding = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
             self.tied = {f"{head}.": f"{embedding}."}
@@ -235,6 +239,7 @@ class TransformersNetwork(Network):
         linears = {name.rpartition(".")[2] for block in blocks for name, layer in block.named_modules() if _is_linear(layer)}
         self.lora_targets = tuple(sorted(linears & QKV_NAMES or linears))
         self._names = frozenset(self.state_dict())
+        self._stored = StoredNames(model)
         _init_buffers(model)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
@@ -273,7 +278,7 @@ class TransformersNetwork(Network):
             block._gradient_checkpointing_func = partial(_checkpoint_block, block)
         context = ForwardContext.from_pack(pack, prefix, cache)
         with _record_inputs(self._blocks, hidden_states):
-            out = self.get_submodule(self._base_name)(
+            out = self.get_submodule(self.base_model_prefix)(
                 input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{CONTEXT: context}
             )
         hidden: Tensor = out.last_hidden_state[0]
@@ -282,9 +287,16 @@ class TransformersNetwork(Network):
         return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
     def parameter_name(self, stored: str) -> str:
-        """Some files leave out the name of the base model."""
-        full = f"{self._base_name}.{stored}"
-        return full if stored not in self._names and full in self._names else stored
+        """See Network; some files leave out the name of the base model, some have the names of older classes."""
+        return self._stored.own_name(stored, self._names)
+
+    def stored_name(self, name: str) -> str:
+        """See Network."""
+        return self._stored.stored_name(name, self._names)
+
+    def is_computed(self, name: str) -> bool:
+        """See Network."""
+        return super().is_computed(name) or is_mask(name, self._names)
 
     def finish_loading(self, device: torch.device) -> None:
         """See Network.finish_loading. Raises UserError where an unverified model type gives other logits than with its own attention."""
@@ -300,7 +312,15 @@ class TransformersNetwork(Network):
         rows = [[token % self.vocab_size for token in row] for row in CHECK_ROWS]
         logits = self.logits(self(pack(rows, self).to(device))).split([len(row) for row in rows])
         self.config._attn_implementation = "eager"
-        expected = [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
+        try:
+            expected = [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0] for row in rows]
+        except Exception as error:  # transformers may raise anything
+            reason = summarize_error(error)
+            raise unusable_error(
+                self.config.model_type,
+                f"transformers itself cannot run it with these fields ({reason}). Take config.json from the folder the weights come from.",
+                f"transformers 自己也无法按这些字段运行它（{reason}）：请使用与权重同一目录的 config.json。",
+            ) from error
         self.config._attn_implementation = ATTENTION
         difference = max(float((row - other).abs().max()) for row, other in zip(logits, expected, strict=True))
         largest = max(float(row.abs().max()) for row in expected)

@@ -18,6 +18,9 @@ from imprint.models.loss import soft_cap
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.linear import QuantizedWeight
 
+COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
+"""Ends of the names of tensors that files of every architecture may hold although they follow from config.json."""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -46,6 +49,8 @@ class Network(nn.Module):
     """Name endings of the linears that compute queries, keys and values: the default targets of a LoRA."""
     tied: Mapping[str, str] = MappingProxyType({})
     """Tied weights that official files store twice: name prefix of the copy -> name prefix of the original."""
+    transposed: frozenset[str] = frozenset()
+    """Names of weights (N, K) that the files hold as (K, N)."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
     saves_tied_weights: ClassVar[bool] = True
@@ -141,6 +146,14 @@ class Network(nn.Module):
     def parameter_name(self, stored: str) -> str:
         """The network's name of a tensor that a file stores as `stored`."""
         return stored
+
+    def stored_name(self, name: str) -> str:
+        """The name under which a tensor of the network is stored, as in this architecture's published folders."""
+        return name
+
+    def is_computed(self, name: str) -> bool:
+        """Whether a tensor of this name in a file is computed here, so that it is not read."""
+        return name.endswith(COMPUTED_ENDINGS)
 
 
 def run_blocks(blocks: nn.ModuleList, hidden: Tensor, *inputs: object, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:

@@ -194,7 +194,7 @@ class TestBrokenFolders:
         assert "'lm_head.weight' is not the embedding, but in this architecture they are one" in refusal(
             base(tmp_path / "base", {**weights(), HEAD: head})
         )
-        for number, other in enumerate((head[:39, :8], head[0, 0], head[:0])):
+        for number, other in enumerate((head[:39, :8], head[0, 0])):
             assert "'lm_head.weight' is not the embedding" in refusal(base(tmp_path / str(number), {**weights(), HEAD: other.clone()}))
 
     def test_a_head_stored_in_another_type_is_the_embedding(self, tmp_path: Path) -> None:
