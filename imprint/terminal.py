@@ -17,6 +17,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, TextIO
@@ -57,6 +58,12 @@ def say(*lines: str, stream: TextIO | None = None, end: str = "\n") -> None:
     for line in lines:
         out.write(_coloured(harmless(line), out) + end)
     out.flush()
+
+
+@cache
+def say_once(message: str) -> None:
+    """Print a message on the error output, once in a process: the output itself may be answers."""
+    say(message, stream=sys.stderr)
 
 
 def say_json(value: object) -> None:

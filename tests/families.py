@@ -10,11 +10,12 @@ from types import MappingProxyType
 
 import torch
 from safetensors.torch import save_file
-from sentencepiece import SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from imprint.export.vocabulary import sentencepiece_json
 from imprint.models.families import build_network
 from imprint.templates import Template, read_template
-from imprint.tokenizers import VOCABULARY_FILE
+from imprint.tokenizers import SPACE, VOCABULARY_FILE, ChatGLM2Tokenizer
 from tests.vocabulary import LINES, bare_pieces, configuration, vocabulary
 
 SECOND = {"model_type": "chatglm", "multi_query_group_num": 2}
@@ -85,6 +86,35 @@ def tokenizer_json(*, prefix: bool = False) -> bytes:
     if prefix:
         rust.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return rust.to_str().encode()
+
+
+def piece_json(*added: str, prepends: bool = True, special: bool = True, strips: bool = False) -> dict[str, object]:
+    """A tokenizer.json of the SentencePiece kind: LLaMA's, which puts a space before every text, or one that does so before the first."""
+    tokenizer = read_chatglm2_bytes(chatglm2_vocabulary())
+    fields = sentencepiece_json(*tokenizer.scored_pieces(), tokenizer.controls)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    first = [{"id": place, "content": name, **flags, "special": True} for place, name in enumerate(("<unk>", "<s>", "</s>"))]
+    others = [
+        {"id": len(tokenizer) + place, "content": name, **flags, "rstrip": strips, "special": special} for place, name in enumerate(added)
+    ]
+    fields |= {"added_tokens": [*first, *others], "post_processor": None}
+    if not prepends:
+        fields |= {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False},
+        }
+    return fields
+
+
+def piece_folder(folder: Path, chat_template: str | None, vocabulary: Mapping[str, object]) -> Path:
+    """A folder with such a vocabulary."""
+    settings = {"eos_token": "</s>", "bos_token": "<s>", "chat_template": chat_template}
+    return folder_of(folder, {"model_type": "llama", "eos_token_id": 2}, {"tokenizer.json": vocabulary, "tokenizer_config.json": settings})
+
+
+def read_chatglm2_bytes(content: bytes) -> ChatGLM2Tokenizer:
+    """The tokenizer of a SentencePiece file."""
+    return ChatGLM2Tokenizer(SentencePieceProcessor(model_proto=content))
 
 
 def chatglm2_folder(folder: Path, *, roles: bool = False) -> Path:

@@ -50,7 +50,7 @@ def _with_tools(samples: Sequence[Sample], context: Sequence[Message]) -> dict[s
         turn: dict[str, object] = {"role": message.role, "content": message.text}
         turn |= {"metadata": message.tool} if message.tool else {}
         turns.append(turn | ({"loss": False} if message.role == "assistant" and index not in learned else {}))
-    tools = [dict(tool) for message in context for tool in message.tools]
+    tools = [tool if isinstance(tool, str) else dict(tool) for message in context for tool in message.tools]
     return {"tools": tools, "messages": turns} if tools else {"messages": turns}
 
 

@@ -1,17 +1,24 @@
-"""The chat template of a model folder (Jinja, rendered in the sandbox of transformers): GLM-4-0414, Qwen and most chat models."""
+"""The chat template of a model folder (Jinja, rendered in a sandbox): GLM-4-0414, Qwen and most chat models.
 
-import json
+Prompt and answer are rendered and encoded together, so that a row that is learned, a later turn and a prompt have the same ids.
+"""
+
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, Segment
-from imprint.tokenizers import HFTokenizer, render_chat_template
+from imprint.templates.rendering import Rendering, guard_names
+from imprint.terminal import say_once
+from imprint.tokenizers import GUARD, HFTokenizer
 
-GUARD = "\ufdd0"
-"""Noncharacter inserted into typed special tokens while the template is rendered, so that they stay text."""
-MARKER = "0answer0"
+CONTEXT: Final = 64
+"""Characters of the prompt that an answer is encoded with, at most."""
+OPEN_TAG: Final = re.compile(r"<(\w+)>\s*\Z")
+"""A tag that a generation prompt opens, such as `<think>`."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,16 @@ class ChatTemplate:
 
     tokenizer: HFTokenizer
     """The tokenizer of its ids."""
+    rendering: Rendering
+    """How conversations are written."""
     end_id: int
     """The id after an answer in the template, else EOS."""
-    answer_prefix: str
+    answer_prefix: str = ""
     """Text that the template puts before every answer, such as the empty thoughts of Qwen3: learned, but no part of the answer."""
+    opened: str = ""
+    """The tag that the generation prompt opens, such as `<think>` of DeepSeek-R1: an answer without thoughts closes it first."""
+    _latest: list[tuple[list[Message], str]] = field(default_factory=list, compare=False, repr=False)
+    """The latest prompt and its text: `answer` follows `prompt`."""
 
     @property
     def name(self) -> str:
@@ -32,8 +45,8 @@ class ChatTemplate:
 
     @property
     def supports_tools(self) -> bool:
-        """Supported."""
-        return True
+        """Whether the template writes calls of tools."""
+        return self.rendering.writes_calls
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -47,26 +60,33 @@ class ChatTemplate:
         """
         special = frozenset(self.tokenizer.controls.values())
         prefixed = _with_prefix(messages, source_prefix)
-        rendered = _render(self.tokenizer, prefixed, answering=True)
+        rendered = self._prompt_text(prefixed)
         texts = _text_spans(rendered.replace(GUARD, ""), prefixed)
         fixed_tokens = [
             (token, token in special or not any(first <= start and end <= last for first, last in texts))
-            for token, start, end in self._with_offsets(rendered)
+            for token, start, end in self.tokenizer.encode_rendered_with_offsets(rendered)
         ]
         return tuple(Segment(tuple(token for token, _ in run), fixed=fixed) for fixed, run in groupby(fixed_tokens, key=lambda one: one[1]))
 
-    def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
+    def answer(self, messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
         """Ids that the template renders after the generation prompt, up to the end id."""
-        prompt = _render(self.tokenizer, messages, answering=True)
-        full = _render(self.tokenizer, [*messages, Message("assistant", text, tool)], answering=False)
-        if not full.startswith(prompt):
-            return self.tokenizer.encode(text)
-        ids = [token for token, _start, _end in self._with_offsets(full[len(prompt) :])]
-        return ids[: ids.index(self.end_id)] if self.end_id in ids else ids
+        prompt = self._prompt_text(messages)
+        turn = [Message("assistant", text, tool), *rest]
+        whole = self.rendering.write([*messages, *turn], answering=False)
+        behind = whole[len(prompt) :] if whole.startswith(prompt) else self._behind(prompt, whole, turn)
+        ids = self.tokenizer.encode_behind(_context(prompt), behind)
+        ends = [place for place, token in enumerate(ids) if token == self.end_id]
+        messages_written = 1 if self.rendering.joins_calls else len(turn)
+        return ids[: ends[min(messages_written, len(ends)) - 1]] if ends else ids
 
     def scored_text(self, text: str) -> str:
-        """Without `answer_prefix`."""
-        return text.removeprefix(self.answer_prefix)
+        """Without `answer_prefix`; thoughts get back the tag that the prompt opened."""
+        if self.answer_prefix and text.startswith(self.answer_prefix):
+            return text.removeprefix(self.answer_prefix)
+        if not self.opened:
+            return text
+        thoughts, closing, said = text.partition(f"</{self.opened.strip()[1:]}")
+        return said.lstrip() if closing and not thoughts.strip() else self.opened + text
 
     def display_text(self, text: str, *, done: bool = True) -> str:
         """The same, trimmed; empty while an unfinished text may still be a part of `answer_prefix`."""
@@ -76,29 +96,50 @@ class ChatTemplate:
         """Unchanged."""
         return shown
 
-    def _with_offsets(self, rendered: str) -> list[tuple[int, int, int]]:
-        """(id, start, end) of the tokens of rendered text; typed special tokens lose their GUARD and stay text."""
-        if GUARD not in rendered:
-            return self.tokenizer.encode_with_offsets(rendered, special=True)
-        tokens: list[tuple[int, int, int]] = []
-        offset = 0
-        for part in self.tokenizer.special_pattern.split(rendered):
-            text, known = part.replace(GUARD, ""), self.tokenizer.controls.get(part)
-            inside = self.tokenizer.encode_with_offsets(text, special=False) if known is None else [(known, 0, len(text))]
-            tokens += ((token, offset + start, offset + end) for token, start, end in inside)
-            offset += len(text)
-        return tokens
+    def _prompt_text(self, messages: Sequence[Message]) -> str:
+        """The rendered prompt."""
+        for known, rendered in self._latest[:1]:
+            if known == messages:
+                return rendered
+        rendered = self.rendering.write(messages, answering=True)
+        self._latest[:] = [(list(messages), rendered)]
+        return rendered
+
+    def _behind(self, prompt: str, whole: str, turn: Sequence[Message]) -> str:
+        """What is learned behind a prompt that is no beginning of the whole conversation. Raises UserError for a call."""
+        said, opened = turn[0], OPEN_TAG.search(prompt)
+        guarded = guard_names(self.tokenizer, said.text)
+        if opened is not None:
+            return _close_tag(prompt, whole, opened, guarded)
+        start = next((place for place, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
+        if not prompt[start:].strip():
+            return whole[start:].lstrip()
+        if said.tool or len(turn) > 1:
+            raise UserError(
+                Bilingual(
+                    f"the model's own chat template writes the call of {said.tool or turn[1].tool} elsewhere than behind its generation "
+                    "prompt, so it cannot be learned. Leave the call out, or write it as text.",
+                    "该模型的对话模板无法在回答位置写出工具调用：请去掉调用，或写成普通文本。",
+                )
+            )
+        notice = Bilingual(
+            "the model's own chat template writes a prompt otherwise than the same turn of a whole conversation; answers are learned "
+            f"behind the prompt, which ends with {prompt[start:][-CONTEXT:]!r}",
+            "该模型的对话模板中，提示与完整对话的写法不一致；回答接在提示之后学习",
+        )
+        say_once(str(notice))
+        return guarded
 
 
 def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
-    """The template, with `end_id` and `answer_prefix` found by rendering an answer in the middle and at the end of a conversation.
+    """The template, with what surrounds an answer found by rendering one in the middle and at the end of a conversation.
 
     Raises UserError if nothing ends an answer.
     """
-    question, answer = Message("user", "1"), Message("assistant", MARKER)
-    after = _render(tokenizer, [question, answer, Message("user", "2")], answering=False).partition(MARKER)[2]
-    match = tokenizer.special_pattern.match(after.lstrip())
-    ends = [tokenizer.controls[match[1]]] if match else list(tokenizer.special_tokens.eos_ids)
+    frame = Rendering.of(tokenizer).frame()
+    end = frame.end_name
+    tokenizer = tokenizer.with_controls(frame.controls)
+    ends = [tokenizer.controls[end]] if end else list(tokenizer.special_tokens.eos_ids)
     if not ends:
         raise UserError(
             Bilingual(
@@ -107,16 +148,37 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
                 "对话模板和配置中都没有结束符：请使用官方目录中的文件。",
             )
         )
-    prompt = _render(tokenizer, [question], answering=True)
-    before = _render(tokenizer, [question, answer], answering=False).partition(MARKER)[0]
-    answer_prefix = before.removeprefix(prompt) if before.startswith(prompt) else ""
-    return ChatTemplate(tokenizer, ends[0], tokenizer.decode(tokenizer.encode_with_special(answer_prefix)))
+    rendering = Rendering.of(tokenizer)
+    question = [Message("user", "1")]
+    opened = OPEN_TAG.search(rendering.write(question, answering=True))
+    template = ChatTemplate(tokenizer, rendering, ends[0], opened="" if opened is None else opened[0])
+    written = tokenizer.decode(template.answer(question, frame.marker))
+    return replace(template, answer_prefix=written.partition(frame.marker)[0])
 
 
-def _with_prefix(messages: Sequence[Message], source_prefix: str) -> list[Message]:
+def _close_tag(prompt: str, whole: str, opened: re.Match[str], answer: str) -> str:
+    """The answer behind an open tag: its own thoughts without the opening tag, or the closing tag and the answer."""
+    opening, closing = f"<{opened[1]}>", f"</{opened[1]}>"
+    plain = answer.replace(GUARD, "")
+    line = prompt.endswith("\n")
+    if closing in plain:
+        thoughts, _, said = (answer if closing in answer else plain).partition(closing)
+        thoughts = thoughts.lstrip().removeprefix(opening)
+        return (thoughts.removeprefix("\n") if line else thoughts) + closing + said
+    frame = prompt[: opened.start()]
+    said = whole[len(frame) :] if whole.startswith(frame) else answer
+    return (f"\n{closing}\n\n" if line else closing) + said.lstrip("\n")
+
+
+def _context(prompt: str) -> str:
+    """The last words of a prompt."""
+    last = len(prompt) - 1
+    return prompt[max(prompt.rfind("\n", 0, last), prompt.rfind(" ", 0, last), last + 1 - CONTEXT, 0) :]
+
+
+def _with_prefix(messages: Sequence[Message], source_prefix: str) -> Sequence[Message]:
     """The messages with `source_prefix` before the last text."""
-    last = messages[-1]
-    return [*messages[:-1], Message(last.role, source_prefix + last.text, last.tool, last.tools)]
+    return [*messages[:-1], replace(messages[-1], text=source_prefix + messages[-1].text)] if source_prefix else messages
 
 
 def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
@@ -129,28 +191,3 @@ def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, i
         end = start + len(message.text.strip())
         spans.append((start, end))
     return spans
-
-
-def _render(tokenizer: HFTokenizer, messages: Sequence[Message], *, answering: bool) -> str:
-    """The rendered messages, with a GUARD in typed special tokens."""
-    tools = [tool for message in messages for tool in message.tools]
-    return render_chat_template(
-        tokenizer.special_tokens, [_as_dict(tokenizer, message) for message in messages], tools, answering=answering
-    )
-
-
-def _as_dict(tokenizer: HFTokenizer, message: Message) -> dict[str, object]:
-    """A message with the keys of chat templates."""
-    text = tokenizer.special_pattern.sub(lambda match: match[0][:1] + GUARD + match[0][1:], message.text.replace(GUARD, ""))
-    if message.tool:
-        call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
-        return {"role": "assistant", "content": "", "tool_calls": [call]}
-    return {"role": "tool" if message.role == "observation" else message.role, "content": text}
-
-
-def _arguments(text: str) -> object:
-    """The arguments of a call, parsed if they are JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

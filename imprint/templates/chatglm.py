@@ -52,7 +52,7 @@ class ChatGLMTemplate:
         text = self.tokenizer.encode(source_prefix + format_chatglm_prompt(query, history, system))
         return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
 
-    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
+    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text."""
         return self.tokenizer.encode(text)
 

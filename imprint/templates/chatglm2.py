@@ -50,7 +50,7 @@ class ChatGLM2Template:
         text = self.tokenizer.encode(source_prefix + with_system(format_rounds_from_one(query, history), system))
         return (Segment(self.start_ids, fixed=True), Segment(tuple(text)))
 
-    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
+    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text."""
         return self.tokenizer.encode(text)
 

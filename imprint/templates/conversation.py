@@ -21,8 +21,10 @@ class Message:
     """Its text."""
     tool: str = ""
     """Name of the tool that it calls, with the text as arguments; empty for none."""
-    tools: tuple[Mapping[str, object], ...] = ()
-    """Tools of a system message, each described as a JSON object."""
+    tools: tuple[Mapping[str, object] | str, ...] = ()
+    """Tools of a system message, each described as a JSON object, or as a text in data of ChatGLM3."""
+    continues: bool = False
+    """Whether it belongs to the turn of the message before: a call behind words or behind another call."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ class Template(Protocol):
         Raises UserError for messages that the family does not support, such as those of tools.
         """
 
-    def answer(self, messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
-        """Target ids of the answer to these messages, without the end id; with `tool`, of a call with `text` as arguments."""
+    def answer(self, messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
+        """Target ids of the answer to these messages, without the end id; with `tool`, of a call with `text` as arguments.
+
+        They are those that stand behind the prompt if both are encoded together. `rest`: further messages of the same turn.
+        """
 
     def scored_text(self, text: str) -> str:
         """A decoded answer as it is scored: without what the template adds."""

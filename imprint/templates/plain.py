@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.pairs import split_pairs
 from imprint.tokenizers import HFTokenizer
+
+CONTEXT: Final = 64
+"""Characters before an answer that it is encoded with."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,11 @@ class PlainTemplate:
         ids = self.tokenizer.encode(source_prefix + with_system(text + question_format.replace("{}", query), system))
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
-    def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", /) -> list[int]:
-        """The ids of the text."""
-        return self.tokenizer.encode(text)
+    def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
+        """The ids of the text as it stands behind the prompt."""
+        query = messages[-1].text if messages else ""
+        before = "\n答：" if self.name == "plain" else query[-CONTEXT:]
+        return self.tokenizer.encode_text_behind(before, text)
 
     def scored_text(self, text: str) -> str:
         """Unchanged."""

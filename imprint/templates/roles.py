@@ -66,9 +66,11 @@ class RoleTemplate:
                 segments += self._message_segments(message, (source_prefix if index == len(messages) else "") + text)
         return (*segments, Segment((self._role("assistant"),), fixed=True))
 
-    def answer(self, _messages: Sequence[Message], text: str, tool: str = "", /) -> list[int]:
-        """The line of the tool, empty without a call, and the text; `<|assistant|>` belongs to the prompt."""
-        return [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._format_call(text) if tool else text)]
+    def answer(self, _messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
+        """The line of the tool, empty without a call, and the text; `<|assistant|>` belongs to the prompt, those of `rest` do not."""
+        first = [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._format_call(text) if tool else text)]
+        segments = [part for message in rest for said in self._texts(message) for part in self._message_segments(message, said)]
+        return [*first, *(token for segment in segments for token in segment.ids)]
 
     def scored_text(self, text: str) -> str:
         """Without the empty line of an answer that calls no tool."""
@@ -100,7 +102,7 @@ class RoleTemplate:
             return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
             return [f"{message.text or CHATGLM3_TOOLS}\n{_to_json(list(message.tools))}"]
-        functions = [tool.get("function", tool) for tool in message.tools]
+        functions = [tool if isinstance(tool, str) else tool.get("function", tool) for tool in message.tools]
         named_tools = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
         tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named_tools)
         return [tools, message.text] if message.text else [tools]

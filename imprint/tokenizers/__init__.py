@@ -13,12 +13,14 @@ from imprint.tokenizers.chatglm import (
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from imprint.tokenizers.folder import missing_tokenizer_error, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
-from imprint.tokenizers.hf import HFTokenizer
+from imprint.tokenizers.hf import FRAMED, GUARD, HFTokenizer
 from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
 
 __all__ = [
     "BYTE_PIECES",
     "EDITIONS",
+    "FRAMED",
+    "GUARD",
     "SPACE",
     "SPECIAL_PIECES",
     "VOCABULARY_FILE",

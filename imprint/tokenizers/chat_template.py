@@ -1,38 +1,45 @@
-"""The chat template of a folder, rendered in the sandbox of transformers."""
+"""The chat template of a folder, rendered in a sandbox."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.hf import SpecialTokens
 
+MAX_REASON: Final = 200
+"""Characters of a template's own error message that are repeated."""
+
 
 def render_chat_template(
-    special_tokens: SpecialTokens, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = (), *, answering: bool
+    special_tokens: SpecialTokens,
+    messages: Sequence[Mapping[str, object]],
+    tools: Sequence[Mapping[str, object] | str] = (),
+    *,
+    answering: bool,
 ) -> str:
     """Render messages, each with `role` and `content`; `answering` adds the generation prompt.
 
-    Raises UserError for a template that is invalid or refuses the messages.
+    Raises UserError for a template that is invalid, is without end, or refuses the messages.
     """
-    from jinja2 import TemplateError
-    from transformers.utils import chat_template_utils
+    from imprint.tokenizers.sandbox import render  # Jinja is loaded for a template only
 
-    jinja: Any = chat_template_utils.render_jinja_template  # its types do not allow the arguments of chat templates
+    variables = {
+        **special_tokens.names,
+        "messages": [dict(message) for message in messages],
+        "tools": [tool if isinstance(tool, str) else dict(tool) for tool in tools] or None,
+        "documents": None,
+        "add_generation_prompt": answering,
+    }
+    size = sum(len(text) for message in messages for text in message.values() if isinstance(text, str))
     try:
-        rendered, _ = jinja(
-            conversations=[[dict(message) for message in messages]],
-            tools=[dict(tool) for tool in tools] or None,
-            chat_template=special_tokens.chat_template,
-            add_generation_prompt=answering,
-            **special_tokens.names,
-        )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment)
+    except Exception as error:  # a template can raise anything
         roles = " ".join(str(message.get("role")) for message in messages)
+        reason = " ".join(f"{error or type(error).__name__}".split())[:MAX_REASON]
         raise UserError(
             Bilingual(
-                f"the model's own chat template cannot write this conversation ({roles}): {error}. Leave out what it does not support, "
+                f"the model's own chat template cannot write this conversation ({roles}): {reason}. Leave out what it does not support, "
                 "or set template=plain (model.template in a recipe).",
                 "该模型自带的对话模板不支持这段对话：请去掉它不支持的内容，或设 template=plain。",
             )
         ) from error
-    return str(rendered[0])

@@ -6,8 +6,9 @@ the chat template of many models.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.files import read_json_object, read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.tokenizer import SPACE, decode, readable, well_formed
+from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from tokenizers import Tokenizer as Rust
 
 TOKENIZER_JSON: Final = "tokenizer.json"
@@ -27,6 +29,14 @@ GENERATION_CONFIG: Final = "generation_config.json"
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 BYTE_DECODERS: Final = frozenset({"ByteLevel"})
 PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse", "Strip"})
+GUARD: Final = "\ufdd0"
+"""Noncharacter inside a special token that somebody typed, so that it stays text in a rendered conversation."""
+ANCHOR: Final = "\ufdd1"
+"""Noncharacter that stands for the special token before a text that is encoded alone."""
+FRAMED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
+"""What a special token looks like that the file does not list as one; `pad_token` may be a common word."""
+Offsets = list[tuple[int, int, int]]
+"""(id, start, end) of tokens, in characters."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,10 @@ class SpecialTokens:
     """Jinja template of conversations, if any."""
     names: Mapping[str, str]
     """Names of tokens in the chat template (bos_token, eos_token, ...) -> token."""
+    listed: tuple[str, ...] = ()
+    """Further special tokens that tokenizer_config.json lists."""
+    moment: datetime | None = None
+    """What `strftime_now` of the chat template prints; None is now."""
 
 
 class HFTokenizer:
@@ -53,9 +67,15 @@ class HFTokenizer:
         self.special_tokens = special_tokens
         added = rust.get_added_tokens_decoder()
         self._rust = rust
+        self._anchored: Rust | None = None
+        self._decoders = decoders
         self._lock = Lock()  # `encode_special_tokens` is a setting of the shared tokenizer, and chats may run in threads
         self.controls: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
         """Name -> special id."""
+        self._control_names = {index: name for name, index in self.controls.items()}
+        self._control_ids = frozenset(self._control_names)
+        self.added: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items()})
+        """Name -> id of every token that the file adds to its vocabulary, special or not."""
         self._added = {index: token.content.encode() for index, token in added.items()}
         self._added |= dict.fromkeys(self.controls.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
@@ -66,6 +86,7 @@ class HFTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
+        self._latest_before: tuple[str, list[int]] = ("", [])
         names = sorted(self.controls, key=len, reverse=True)
         self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
         """Matches the name of any special token, longest first; nothing if there is none."""
@@ -74,25 +95,132 @@ class HFTokenizer:
         """Number of ids."""
         return int(self._rust.get_vocab_size())
 
+    def with_controls(self, names: Collection[str]) -> "HFTokenizer":
+        """A tokenizer that treats these tokens, which the file adds as ordinary ones, as special; this one if there are none."""
+        return HFTokenizer(_add_controls(self._rust, names), self._decoders, self.special_tokens) if names else self
+
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special ids."""
+        """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
         with self._lock:
             ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
+        if not self._control_ids.isdisjoint(ids):
+            return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
 
-    def encode_with_special(self, text: str) -> list[int]:
-        """Ids of rendered text, in which names of special tokens become their ids."""
-        return [token for token, _start, _end in self.encode_with_offsets(text, special=True)]
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of a rendered conversation: names of special tokens become their ids, unless a GUARD marks them as typed."""
+        if GUARD in text:
+            return [token for token, _start, _end in self.encode_rendered_with_offsets(text)]
+        return [self._ids.setdefault(token, token) for token in self._encode_special(well_formed(text)).ids]
 
-    def encode_with_offsets(self, text: str, *, special: bool) -> list[tuple[int, int, int]]:
-        """(id, start, end) of each token, in characters of a text without lone surrogates; `special` as in `encode_with_special`."""
+    def encode_rendered_with_offsets(self, text: str) -> Offsets:
+        """(id, start, end) of each token as in `encode_rendered`, in characters of the text without GUARD and lone surrogates."""
+        text = well_formed(text)
+        encoded = self._encode_special(text)
+        tokens = [(self._ids.setdefault(token, token), *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
+        return self._with_typed_names(text, tokens) if GUARD in text else tokens
+
+    def encode_behind(self, before: str, text: str) -> list[int]:
+        """Ids of `text` as it stands behind `before`, both rendered; a token that holds an end of `before` is split there."""
+        joined, first = self.encode_rendered(before + text), self.encode_rendered(before)
+        if joined[: len(first)] == first:
+            return joined[len(first) :]
+        whole = well_formed((before + text).replace(GUARD, ""))
+        return self._split(self.encode_rendered_with_offsets(before + text), whole, len(well_formed(before.replace(GUARD, ""))))
+
+    def encode_text_behind(self, before: str, text: str) -> list[int]:
+        """The same of plain texts, in which nothing is special."""
+        joined = self.encode(before + text)
+        known, first = self._latest_before
+        if known != before:
+            first = self.encode(before)
+            self._latest_before = before, first
+        if joined[: len(first)] == first:
+            return joined[len(first) :]
+        whole = well_formed(before + text)
+        return self._split(self._encode_typed(self._rust, whole), whole, len(well_formed(before)))
+
+    def _split(self, tokens: Offsets, text: str, border: int) -> list[int]:
+        """The ids behind a border in a text; the end of a token that reaches over it is encoded anew."""
+        split = max((end for _token, start, end in tokens if start < border < end), default=border)
+        return [*self._encode_rest(text[border:split]), *(token for token, start, end in tokens if start >= split and end > border)]
+
+    def _encode_rest(self, text: str) -> list[int]:
+        """Ids of the end of a token, without the space that some vocabularies put before a text."""
+        newline, joined = self.encode("\n"), self.encode("\n" + text)
+        return joined[len(newline) :] if joined[: len(newline)] == newline else self._spell(text)
+
+    def _encode_special(self, text: str) -> "Encoding":
+        """The library's encoding of a text in which names of special tokens become their ids."""
         with self._lock:
-            self._rust.encode_special_tokens = not special
+            self._rust.encode_special_tokens = False
             try:
-                encoded = self._rust.encode(well_formed(text), add_special_tokens=False)
+                return self._rust.encode(text, add_special_tokens=False)
             finally:
                 self._rust.encode_special_tokens = True
-        return [(self._ids.setdefault(token, token), *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
+
+    def _with_typed_names(self, text: str, tokens: Offsets) -> Offsets:
+        """The tokens with the stretches between special tokens encoded as text where they hold a GUARD; frames keep their ids.
+
+        A stretch is encoded behind an ANCHOR, because some vocabularies put a space before the first word of a text.
+        """
+        result: Offsets = []
+        stretch: Offsets = []
+        start = removed = 0
+        for token, first, last in [*tokens, (-1, len(text), len(text))]:
+            if token >= 0 and token not in self._control_ids:
+                stretch.append((token, first, last))
+                continue
+            raw = text[start:first]
+            clean = raw.replace(GUARD, "")
+            if len(clean) < len(raw):
+                typed = self._encode_behind_anchor(clean) if start else self._encode_typed(self._rust, clean)
+                result += ((one, start - removed + begin, start - removed + end) for one, begin, end in typed)
+            else:
+                result += ((one, begin - removed, end - removed) for one, begin, end in stretch)
+            removed += len(raw) - len(clean)
+            if token >= 0:
+                result.append((token, first - removed, last - removed))
+            start, stretch = last, []
+        return result
+
+    def _encode_behind_anchor(self, text: str) -> Offsets:
+        """The tokens of a text behind a special token. The tokenizer that knows ANCHOR is made when it is first needed."""
+        if self._anchored is None:
+            from tokenizers import AddedToken, Tokenizer
+
+            anchored = Tokenizer.from_str(self._rust.to_str())
+            anchored.encode_special_tokens = True
+            anchored.add_tokens([AddedToken(ANCHOR, special=False, normalized=False)])
+            self._anchored = anchored
+        tokens = self._encode_typed(self._anchored, ANCHOR + text.replace(ANCHOR, REPLACEMENT))
+        return [(token, start - 1, end - 1) for token, start, end in tokens[1:]]
+
+    def _encode_typed(self, rust: "Rust", text: str) -> Offsets:
+        """(id, start, end) of the tokens of a text; where the vocabulary makes a special id of a name, its characters instead."""
+        with self._lock:
+            encoded = rust.encode(text, add_special_tokens=False)
+        tokens: Offsets = []
+        for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            name = self._control_names.get(token)
+            if name is None or name not in text[start:end]:  # else the id of unknown characters
+                tokens.append((self._ids.setdefault(token, token), start, end))
+            else:
+                tokens += ((one, start, end) for one in self._spell(name))
+        return tokens
+
+    def _spell(self, text: str) -> list[int]:
+        """Ids of a text, each character or byte on its own; characters that the vocabulary lacks are left out."""
+        if self._bytes:
+            letters = {value: letter for letter, value in self._bytes.items()}
+            pieces = [letters[value] for value in text.encode()]
+        else:
+            pieces = []
+            for letter in text.replace(" ", SPACE):
+                known = self._rust.token_to_id(letter) is not None
+                pieces += [letter] if known else [f"<0x{value:02X}>" for value in letter.replace(SPACE, " ").encode()]
+        ids = [self._rust.token_to_id(piece) for piece in pieces]
+        return [token for token in ids if token is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""
@@ -117,8 +245,7 @@ class HFTokenizer:
 def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     """Read a `tokenizer.json` and the files beside it.
 
-    Raises UserError for a broken file, for special tokens that can be typed, and for a vocabulary larger than that of `config` (the
-    folder's config.json).
+    Raises UserError for a broken file, and for a vocabulary larger than that of `config` (the folder's config.json).
     """
     from tokenizers import Tokenizer
 
@@ -147,9 +274,26 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
             )
         )
     bos_ids = tuple(with_bos[: with_bos.index(without_bos[0])]) if without_bos else ()
-    tokenizer = HFTokenizer(rust, decoders, _read_special_tokens(file.parent, config, rust, bos_ids))
+    special_tokens = _read_special_tokens(file.parent, config, rust, bos_ids)
+    ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
+    names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
+    tokenizer = HFTokenizer(_add_controls(rust, names), decoders, special_tokens)
     _refuse_mismatch(file, config, tokenizer)
     return tokenizer
+
+
+def _add_controls(rust: "Rust", names: Collection[str]) -> "Rust":
+    """The tokenizer with these tokens of its vocabulary as special ones, as transformers adds those that tokenizer_config.json names."""
+    from tokenizers import AddedToken
+
+    added = {token.content: token for token in rust.get_added_tokens_decoder().values()}
+    for name in sorted(names):
+        token = added.get(name)
+        known = FRAMED.fullmatch(name) is not None and rust.token_to_id(name) is not None if token is None else not token.special
+        if known:
+            flags = {} if token is None else {key: getattr(token, key) for key in ("single_word", "lstrip", "rstrip")}
+            rust.add_special_tokens([AddedToken(name, special=True, normalized=False, **flags)])
+    return rust
 
 
 def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
@@ -173,14 +317,6 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFToke
                 "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
             )
         )
-    typable = [name for name, token in tokenizer.controls.items() if token in tokenizer.encode(name)]
-    if typable:
-        raise UserError(
-            Bilingual(
-                f"{file}: {', '.join(typable[:4])} are special tokens, but a user can type them. Use another vocabulary file.",
-                "词表中的控制符可以被用户输入：请换用别的词表文件。",
-            )
-        )
 
 
 def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust", bos_ids: tuple[int, ...]) -> SpecialTokens:
@@ -193,7 +329,19 @@ def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust
     file = folder / CHAT_TEMPLATE
     template = read_model_file(file, "a chat template").decode() if file.is_file() else _default_template(settings.get("chat_template"))
     texts = MappingProxyType({key: value for key, value in names.items() if value})
-    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts)
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(settings))
+
+
+def _listed_tokens(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """The special tokens that a tokenizer_config.json lists without a name, and those that it marks as special."""
+    listed = [value for key in ("additional_special_tokens", "extra_special_tokens") for value in _values(settings.get(key))]
+    marked = [value for value in _values(settings.get("added_tokens_decoder")) if isinstance(value, dict) and value.get("special") is True]
+    return tuple(text for value in (*listed, *marked) if (text := _token_text(value)))
+
+
+def _values(value: object) -> list[object]:
+    """The values of a list or an object; none of anything else."""
+    return value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
 
 
 def _token_text(value: object) -> str:

@@ -93,15 +93,13 @@ def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> Non
 
 
 def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:
-    refusing = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}"
-    )
+    refusing = "{% for m in messages %}{% if m.content == 'c' %}{{ raise_exception('no c') }}{% endif %}{{ m.content }}</s>{% endfor %}"
     published_folder(tmp_path, chat_template=refusing)
     template = read_template(tmp_path, fields_of(tmp_path))
     assert template is not None
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": "b", "system": "c"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": "b", "history": [["c", "d"]]}\n')
     with pytest.raises(
-        UserError, match=r"rows\.jsonl:2: the model's own chat template cannot write this conversation \(system user\): no sys"
+        UserError, match=r"rows\.jsonl:2: the model's own chat template cannot write this conversation \(user assistant user\): no c"
     ):
         load_splits(DataSection(train=tmp_path / "rows.jsonl", dev_share=0), template)
 

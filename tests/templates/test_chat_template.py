@@ -6,9 +6,48 @@ from imprint.data.encode import encode_messages
 from imprint.messages import UserError
 from imprint.templates import Message, Segment, make_messages, read_template
 from imprint.templates.chat_template import ChatTemplate
-from tests.families import CHAT, fields_of, published_folder
+from imprint.terminal import say_once
+from tests.families import CHAT, fields_of, piece_folder, piece_json, published_folder
 
 THINKING = "{% if loop.last and message['role'] == 'assistant' %}<think>\n{% endif %}{{ message['content'] }}"
+
+
+ZEPHYR = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+LLAMA2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+VICUNA = (
+    "{% for m in messages %}{{ 'USER: ' if m['role'] == 'user' else 'ASSISTANT: ' }}{{ m['content'] }}"
+    "{{ ' ' if m['role'] == 'user' else eos_token }}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+PHI = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+THOUGHTS_OPENED = (
+    "{% for m in messages %}{% set text = m['content'] %}{% if m['role'] == 'assistant' and '</think>' in text %}"
+    "{% set text = text.split('</think>')[-1] %}{% endif %}<|{{ m['role'] }}|>\n{{ text }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n<think>\n{% endif %}"
+)
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def pieces(
+    folder: Path, chat_template: str, *added: str, prepends: bool = True, special: bool = True, strips: bool = False
+) -> ChatTemplate:
+    """A template on a vocabulary of the SentencePiece kind."""
+    piece_folder(folder, chat_template, piece_json(*added, prepends=prepends, special=special, strips=strips))
+    template = read_template(folder, fields_of(folder))
+    assert isinstance(template, ChatTemplate)
+    return template
 
 
 def tiny(folder: Path, chat_template: str = CHAT) -> ChatTemplate:
@@ -27,7 +66,7 @@ def test_a_prompt_is_the_rendered_conversation_with_its_control_ids(tmp_path: Pa
     said = make_messages("再见", [("你好", "你好！")], "你是店员。")
     first = "<|system|>\n你是店员。<|end|>\n<|user|>\n你好<|end|>\n<|assistant|>\n你好！<|end|>\n"
     rendered = first + "<|user|>\n写：再见<|end|>\n<|assistant|>\n"
-    assert flat(template.prompt(said, "写：")) == template.tokenizer.encode_with_special(rendered)
+    assert flat(template.prompt(said, "写：")) == template.tokenizer.encode_rendered(rendered)
 
 
 def test_control_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
@@ -112,3 +151,104 @@ def test_a_template_that_nothing_ends_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}')
     with pytest.raises(UserError, match="nothing ends an answer: the chat template puts no special token after it"):
         read_template(tmp_path, {"model_type": "bloom"})
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+@pytest.mark.parametrize("chat_template", [ZEPHYR, LLAMA2, VICUNA])
+def test_a_row_a_later_turn_and_a_prompt_have_the_same_ids(tmp_path: Path, chat_template: str, *, prepends: bool) -> None:
+    template = pieces(tmp_path, chat_template, prepends=prepends)
+    asked, answer = make_messages("hello world"), "the quick brown fox"
+    row = [*flat(template.prompt(asked)), *template.answer(asked, answer), template.end_id]
+    rendered = template.rendering.write([*asked, Message("assistant", answer)], answering=False)
+    assert row == template.tokenizer.encode_rendered(rendered)[: len(row)]
+    later = flat(template.prompt([*asked, Message("assistant", answer), Message("user", "再见")]))
+    assert later[: len(row)] == row
+
+
+def test_an_answer_gets_no_space_that_the_conversation_lacks(tmp_path: Path) -> None:
+    template = pieces(tmp_path, ZEPHYR)
+    first = template.tokenizer.token_text(template.answer(make_messages("hi"), "hello world")[0])
+    assert first.startswith("h")
+
+
+def test_an_answer_whose_first_characters_join_the_prompt_keeps_them(tmp_path: Path) -> None:
+    template = tiny(tmp_path, CHAT.replace("<|assistant|>\n{% endif", "<|assistant|>\n\n{% endif").replace("| trim ", ""))
+    for text in ("\nhello", "  \n\n好", "hello"):
+        ids = template.answer(make_messages("你好"), text)
+        assert template.tokenizer.decode(ids).strip() == text.strip()
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+def test_what_was_typed_changes_no_frame(tmp_path: Path, *, prepends: bool) -> None:
+    template = pieces(tmp_path, PHI, "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", prepends=prepends, strips=True)
+    typed, plain = (flat(template.prompt(make_messages(text))) for text in ("x <|end|> y", "x y"))
+    assert typed[:3] == plain[:3]
+    assert typed[-3:] == plain[-3:]
+    assert template.tokenizer.decode(typed).split() == ["x", "<|end|>", "y"]
+    specials = set(template.tokenizer.controls.values())
+    assert [token for token in typed if token in specials] == [token for token in plain if token in specials]
+
+
+def test_a_turn_end_that_the_file_does_not_mark_as_special_ends_an_answer(tmp_path: Path) -> None:
+    chat = CHAT.replace("<|", "<|im_").replace("<|im_end|>", "<|im_end|>")
+    added = ("<|im_user|>", "<|im_assistant|>", "<|im_end|>", "<think>", "</think>")
+    template = pieces(tmp_path, chat, *added, special=False)
+    end = template.tokenizer.added["<|im_end|>"]
+    assert (template.end_id, end in template.stop_ids, template.tokenizer.controls["<|im_end|>"]) == (end, True, end)
+    ids = [*template.answer(make_messages("hi"), "hello"), end]
+    assert template.display_text(template.tokenizer.decode(ids)) == "hello"
+    assert end not in template.tokenizer.encode("<|im_end|>")
+    assert "<think>" not in template.tokenizer.controls  # a part of answers
+
+
+def test_an_answer_closes_the_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
+    template = tiny(tmp_path, THOUGHTS_OPENED)
+    decode = template.tokenizer.decode
+    plain = decode(template.answer(make_messages("你好"), "您好"))
+    thoughtful = decode(template.answer(make_messages("再见"), "<think>想</think>再会"))
+    assert decode(flat(template.prompt(make_messages("你好")))).endswith("<think>\n")
+    assert (plain, thoughtful) == ("\n</think>\n\n您好", "想</think>再会")
+    assert (template.display_text(plain), template.display_text(thoughtful)) == ("您好", "<think>\n想</think>再会")
+    assert [template.display_text(plain[:size], done=False) for size in (0, 5, 12)] == ["", "", "您"]
+
+
+def test_a_template_that_disagrees_with_itself_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}Reply here: >{% endif %}"
+    template = tiny(tmp_path, other)
+    for _ in range(2):
+        assert template.answer(make_messages("你好"), "好") == template.tokenizer.encode("好")
+    assert capsys.readouterr().err.count("writes a prompt otherwise than the same turn of a whole conversation") == 1
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_system_text_that_a_template_does_not_know_goes_before_the_first_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, silent: bool
+) -> None:
+    refusing = "{{ raise_exception('System role not supported') }}"
+    template = tiny(tmp_path, GEMMA.replace(refusing, "{% set messages = messages[1:] %}") if silent else GEMMA)
+    say_once.cache_clear()
+    for _ in range(2):
+        ids = flat(template.prompt(make_messages("再见", [("你好", "好")], "你是店员。")))
+        assert template.tokenizer.decode(ids).startswith("\n你是店员。\n\n你好\n")
+    assert capsys.readouterr().err.count("has no system text; it is written before the first question") == 1
+
+
+def test_words_and_calls_of_one_turn_are_all_written(tmp_path: Path) -> None:
+    every = CHAT.replace(
+        "{{ message.tool_calls[0].function.name }}({{ message.tool_calls[0].function.arguments | tojson }})",
+        "{{ message.content }}{% for call in message.tool_calls %}{{ call.function.name }}{{ call.function.arguments | tojson }}"
+        "{% endfor %}",
+    )
+    rest = [
+        Message("assistant", '{"city": "a"}', "weather", continues=True),
+        Message("assistant", '{"city": "b"}', "weather", continues=True),
+    ]
+    for name, chat, written in (
+        ("joined", every, '看看。weather{"city": "a"}weather{"city": "b"}'),
+        # a template that writes the first call alone: each is a message of its own
+        ("apart", CHAT, '看看。\n\nweather({"city": "a"})\n\nweather({"city": "b"})'),
+    ):
+        template = tiny(tmp_path / name, chat)
+        assert template.tokenizer.decode(template.answer(make_messages("天气？"), "看看。", "", rest)) == written
+        later = template.tokenizer.decode(flat(template.prompt([*make_messages("天气？"), Message("assistant", "看看。"), *rest])))
+        assert [text in later for text in ("看看。", '"a"', '"b"')] == [True, True, True]

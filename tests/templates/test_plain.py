@@ -5,7 +5,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.templates import Message, TemplateName, make_messages, read_template
 from imprint.templates.plain import PlainTemplate
-from tests.families import fields_of, published_folder
+from tests.families import fields_of, piece_folder, piece_json, published_folder
 
 
 def tiny(folder: Path, name: TemplateName = "auto", *, prefix: bool = False) -> PlainTemplate:
@@ -53,3 +53,14 @@ def test_an_answer_ends_as_the_folder_says(tmp_path: Path) -> None:
 def test_tools_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The template plain does not support tools"):
         tiny(tmp_path).prompt([Message("user", "你好"), Message("observation", "晴")])
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+def test_an_answer_has_the_ids_that_it_has_in_a_later_turn(tmp_path: Path, *, prepends: bool) -> None:
+    piece_folder(tmp_path, None, piece_json(prepends=prepends))
+    template = read_template(tmp_path, fields_of(tmp_path))
+    assert isinstance(template, PlainTemplate)
+    asked = make_messages("hello world")
+    row = [*template.prompt(asked)[1].ids, *template.answer(asked, "the quick brown fox")]
+    later = template.prompt([*asked, Message("assistant", "the quick brown fox"), Message("user", "b")])[1].ids
+    assert list(later[: len(row)]) == row

@@ -32,3 +32,28 @@ def test_what_a_template_refuses_or_may_not_do_is_reported(template: str) -> Non
     late = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
     with pytest.raises(UserError, match=r"\(user system\): the system speaks first. .* set template=plain"):
         render_chat_template(MANNERS, late, answering=True)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1/0 }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ '%c' % 99999999 }}",
+        "{{ messages|slice(0)|list }}",
+        "{{ (1e308*10)|int }}",
+        "{{ 'x'.encode('evil') }}",
+        "{{ " + "(" * 5000,
+        "{% include 'a' %}",
+        "{{ messages | tojson(indent='x' * 3, separators=1) }}",
+    ],
+)
+def test_whatever_a_template_raises_is_a_sentence(template: str) -> None:
+    with pytest.raises(UserError, match=r"the model's own chat template cannot write this conversation \(user\): .+ set template=plain"):
+        render_chat_template(SpecialTokens((), (), template, {}), [{"role": "user", "content": "a"}], answering=True)
+
+
+def test_a_long_message_of_a_template_is_cut() -> None:
+    with pytest.raises(UserError) as caught:
+        render_chat_template(SpecialTokens((), (), "{{ raise_exception('x' * 100000) }}", {}), [], answering=True)
+    assert len(str(caught.value)) < 600

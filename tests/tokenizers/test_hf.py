@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 
 from imprint.messages import UserError
 from imprint.tokenizers import HFTokenizer, read_tokenizer
-from tests.families import fields_of, folder_of, published_folder, tokenizer_json
+from tests.families import CHAT, fields_of, folder_of, piece_folder, piece_json, published_folder, tokenizer_json
 
 
 def tiny(folder: Path, *, prefix: bool = False) -> HFTokenizer:
@@ -28,12 +28,12 @@ def test_any_text_without_control_tokens_has_the_ids_of_the_library(tmp_path: Pa
     tokenizer, reference = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode())
     for text in ("你好 hello  world\n", "这件上衣的颜色是白色。<think> 1234", ""):
         assert tokenizer.encode(text) == reference.encode(text).ids
-        assert tokenizer.encode_with_special(text) == reference.encode(text).ids
+        assert tokenizer.encode_rendered(text) == reference.encode(text).ids
 
 
 def test_control_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
-    assert tokenizer.encode_with_special("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
+    assert tokenizer.encode_rendered("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
     assert tokenizer.decode(tokenizer.encode("<|user|>a</s>")) == "<|user|>a</s>"
 
 
@@ -126,3 +126,77 @@ def test_a_way_of_decoding_that_is_not_known_is_refused(tmp_path: Path) -> None:
     folder_of(tmp_path, {"model_type": "bert"}, {"tokenizer.json": rust.to_str().encode()})
     with pytest.raises(UserError, match=r'"decoder" must be ByteLevel, or one of byte pieces as in SentencePiece; found WordPiece.'):
         read_tokenizer(tmp_path, {"model_type": "bert"})
+
+
+def typable(folder: Path, kind: str) -> HFTokenizer:
+    """A vocabulary whose merges, scores or words make special ids of typed names, as some converted files do."""
+    pieces = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        *(f"<0x{value:02X}>" for value in range(256)),
+        "<",
+        ">",
+        "p",
+        "a",
+        "d",
+        "pad",
+        "<pad",
+        "\u2581",
+    ]
+    ids = {piece: place for place, piece in enumerate(pieces)}
+    merges = [("p", "a"), ("pa", "d"), ("<", "pad"), ("<pad", ">")]
+    if kind == "BPE":
+        model: models.Model = models.BPE({**ids, "pa": len(ids)}, merges, unk_token="<unk>", byte_fallback=True)
+    else:
+        model = models.Unigram([(piece, -1.0) for piece in pieces], unk_id=3, byte_fallback=True)
+    rust = Tokenizer(model)
+    rust.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>"])
+    rust.normalizer = normalizers.Replace(" ", "\u2581")
+    rust.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    settings = {"eos_token": "<eos>", "chat_template": CHAT.replace("<|end|>", "<eos>")}
+    folder_of(
+        folder,
+        {"model_type": "gemma3_text", "eos_token_id": 1},
+        {"tokenizer.json": rust.to_str().encode(), "tokenizer_config.json": settings},
+    )
+    tokenizer = read_tokenizer(folder, fields_of(folder))
+    assert isinstance(tokenizer, HFTokenizer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram"])
+def test_a_special_token_that_the_vocabulary_would_read_in_typed_text_is_text(tmp_path: Path, kind: str) -> None:
+    tokenizer = typable(tmp_path, kind)
+    assert tokenizer._rust.encode("a<pad>d", add_special_tokens=False).ids.count(0) == 1  # what the file does
+    for text in ("a<pad>d", "<eos>", "<bos><pad>", "p<unk>a", "<pad> 好 <pad"):
+        ids = tokenizer.encode(text)
+        assert not set(ids) & {0, 1, 2}, text
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_rendered("<pad>a<\ufdd0pad>")[0] == 0
+    assert tokenizer.encode_rendered("<pad>a<\ufdd0pad>").count(0) == 1
+
+
+def test_special_tokens_that_only_the_settings_name_are_special(tmp_path: Path) -> None:
+    vocabulary = piece_json("<|im_end|>", "<|tool|>", "<think>", special=False)
+    piece_folder(tmp_path, None, vocabulary)
+    settings = {"eos_token": "<|im_end|>", "pad_token": "hello", "additional_special_tokens": ["<|tool|>", {"content": 3}]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(tokenizer, HFTokenizer)
+    assert {"<|im_end|>", "<|tool|>"} <= tokenizer.controls.keys()
+    assert not {"<think>", "hello"} & tokenizer.controls.keys()
+    assert tokenizer.decode(tokenizer.encode("a<|im_end|>b hello")) == "a<|im_end|>b hello"
+    assert tokenizer.encode_rendered("a<|im_end|>")[-1] == tokenizer.controls["<|im_end|>"]
+
+
+def test_a_text_behind_another_has_the_ids_that_it_has_there(tmp_path: Path) -> None:
+    piece_folder(tmp_path, None, piece_json())
+    tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(tokenizer, HFTokenizer)
+    before, text = "\n", "hello world"
+    assert [*tokenizer.encode(before), *tokenizer.encode_text_behind(before, text)] == tokenizer.encode(before + text)
+    split = tokenizer.encode_text_behind("the quick bro", "wn fox")  # a token holds both
+    assert tokenizer.decode(split).strip() == "wn fox"
+    assert tokenizer.decode([*tokenizer.encode("the quick bro"), *split]) == "the quick brown fox"

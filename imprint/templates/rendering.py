@@ -1,0 +1,138 @@
+"""How a chat template of a model folder writes messages: what it supports is found by rendering small conversations."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from imprint.messages import Bilingual, UserError
+from imprint.templates.conversation import Message
+from imprint.terminal import say_once
+from imprint.tokenizers import FRAMED, GUARD, HFTokenizer, render_chat_template
+
+ANSWER: Final = "0answer0"
+WORDS: Final = "0words0"
+SYSTEM: Final = "0system0"
+TOOLS: Final = ("0first0", "0second0")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a chat template puts around the turns of a conversation."""
+
+    end_name: str
+    """The token right behind an answer; empty if it puts none there."""
+    controls: frozenset[str]
+    """Tokens that the file adds as ordinary ones, though they frame turns: typed, they are text."""
+    marker: str = ANSWER
+    """The answer that was rendered."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Writes messages with the chat template of a tokenizer."""
+
+    tokenizer: HFTokenizer
+    """The tokenizer, with the template."""
+    trailing_spaces: int = 0
+    """Spaces at the end of a generation prompt; they are left to the answer, whose first word holds them in most vocabularies."""
+    folds_system: bool = False
+    """Whether the template writes no system text, so that it becomes a paragraph before the first question."""
+    joins_calls: bool = True
+    """Whether it writes words and all calls of a turn; otherwise each is a message of its own."""
+    writes_calls: bool = True
+    """Whether it writes calls of tools at all."""
+
+    @classmethod
+    def of(cls, tokenizer: HFTokenizer) -> "Rendering":
+        """The rendering of a tokenizer's template. Raises UserError for a template that cannot write a question."""
+        plain = cls(tokenizer)
+        question = Message("user", "1")
+        prompt = plain.write([question], answering=True)
+        calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
+        turn = [question, Message("assistant", WORDS), *calls]
+        return cls(
+            tokenizer,
+            trailing_spaces=len(prompt) - len(prompt.rstrip(" ")),
+            folds_system=not plain._writes([Message("system", SYSTEM), question], SYSTEM),
+            joins_calls=plain._writes(turn, WORDS, *TOOLS),
+            writes_calls=plain._writes([question, Message("assistant", "{}", TOOLS[0])], TOOLS[0]),
+        )
+
+    def write(self, messages: Sequence[Message], *, answering: bool) -> str:
+        """The rendered messages, with a GUARD in typed special tokens; `answering` adds the generation prompt.
+
+        Raises UserError for messages that the template refuses.
+        """
+        tools = [tool for message in messages for tool in message.tools]
+        dicts = self._dicts(self._with_system(messages) if self.folds_system else messages)
+        rendered = render_chat_template(self.tokenizer.special_tokens, dicts, tools, answering=answering)
+        spaces = self.trailing_spaces if answering else 0
+        return rendered[:-spaces] if spaces and rendered.endswith(" " * spaces) else rendered
+
+    def frame(self) -> Frame:
+        """What frames the turns of a conversation."""
+        turns = [Message("user", "1"), Message("assistant", ANSWER), Message("user", "2")]
+        rendered = self.write(turns, answering=False)
+        behind, added = rendered.partition(ANSWER)[2].lstrip(), self.tokenizer.added
+        end = max((name for name in added if name.strip() and behind.startswith(name)), key=len, default="")
+        framing = {name for name in added if name in rendered and FRAMED.fullmatch(name) and not _paired(name, added)}
+        return Frame(end, frozenset({*framing, *([end] if end else [])} - self.tokenizer.controls.keys()))
+
+    def _writes(self, messages: Sequence[Message], *texts: str) -> bool:
+        """Whether the template writes these messages with these texts."""
+        try:
+            rendered = self.write(messages, answering=False)
+        except UserError:
+            return False
+        return all(text in rendered for text in texts)
+
+    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages with the system text before the first question."""
+        if not messages or messages[0].role != "system":
+            return messages
+        system, *others = messages
+        first = next((index for index, message in enumerate(others) if message.role == "user"), None)
+        if not system.text.strip() or first is None:
+            return others
+        notice = Bilingual(
+            "the model's own chat template has no system text; it is written before the first question",
+            "该模型的对话模板没有系统提示，将写在第一个问题之前",
+        )
+        say_once(str(notice))
+        return [*others[:first], Message("user", f"{system.text}\n\n{others[first].text}"), *others[first + 1 :]]
+
+    def _dicts(self, messages: Sequence[Message]) -> list[dict[str, object]]:
+        """Messages with the keys of chat templates."""
+        dicts: list[dict[str, object]] = []
+        for message in messages:
+            text = guard_names(self.tokenizer, message.text)
+            if not message.tool:
+                dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": text})
+                continue
+            call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
+            if message.continues and self.joins_calls and dicts and dicts[-1]["role"] == "assistant":
+                calls = dicts[-1].get("tool_calls", [])
+                dicts[-1] = {**dicts[-1], "tool_calls": [*(calls if isinstance(calls, list) else []), call]}
+            else:
+                dicts.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        return dicts
+
+
+def guard_names(tokenizer: HFTokenizer, text: str) -> str:
+    """A typed text with a GUARD in the names of special tokens."""
+    return tokenizer.special_pattern.sub(lambda match: match[0][:1] + GUARD + match[0][1:], text.replace(GUARD, ""))
+
+
+def _paired(name: str, added: Mapping[str, int]) -> bool:
+    """Whether a token is one of two tags around a text, such as `<think>` and `</think>`: these are part of answers."""
+    other = f"<{name[2:]}" if name.startswith("</") else f"</{name[1:]}"
+    return name.startswith("<") and other in added
+
+
+def _arguments(text: str) -> object:
+    """The arguments of a call, parsed if they are JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
