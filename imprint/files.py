@@ -118,7 +118,7 @@ def read_jsonl(path: Path) -> list[Any]:
     for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 Bilingual(
                     f"{path}:{number}: this is not a line of JSON. Correct or delete the line, then run again.",

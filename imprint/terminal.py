@@ -25,8 +25,8 @@ from typing import Final, TextIO
 BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 DEFAULT_COLUMNS: Final = 100
 """Columns of a line if the output is no terminal."""
-CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""C0 without newline and tab, DEL, C1, and the overrides and isolates that show a line in another order than it is in."""
+CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 without newline and tab, DEL, C1, halves of characters, and the overrides and isolates that show a line in another order."""
 REPLACEMENT: Final = "\ufffd"
 ANSI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -35,7 +35,7 @@ STYLE_MARKS: Final[Mapping[str, str]] = MappingProxyType({name: chr(0xFDD0 + num
 """Style -> the character that begins it in a text."""
 STYLE_END: Final = "\ufdef"
 MARKS: Final = re.compile("[\ufdd0-\ufdef]+")
-UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef]")
+UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef]")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ OUTPUTS = (
     "answers",
     "notes",
 )
-HOSTILE = "a\x1b]0;title\x07b\x9b31mc\r\x08d\u202ee\u2066f\x7f\x00g"
+HOSTILE = "a\x1b]0;title\x07b\x9b31mc\r\x08d\u202ee\u2066f\x7f\x00g\udce4"
 
 
 class Terminal(io.StringIO):
@@ -91,7 +91,7 @@ def test_what_is_said_cannot_steer_a_terminal_or_reorder_a_line(monkeypatch: pyt
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     say(HOSTILE, Style(coloured=True)(HOSTILE, "red", "bold"), "一\r\n\t二 \u200f", stream=out)
-    harmless_line = "a\ufffd]0;title\ufffdb\ufffd31mc\ufffd\ufffdd\ufffde\ufffdf\ufffd\ufffdg"
+    harmless_line = "a\ufffd]0;title\ufffdb\ufffd31mc\ufffd\ufffdd\ufffde\ufffdf\ufffd\ufffdg\ufffd"
     assert out.getvalue() == f"{harmless_line}\n\x1b[31;1m{harmless_line}\x1b[0m\n一\n\t二 \u200f\n"
 
 

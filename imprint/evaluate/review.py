@@ -3,10 +3,10 @@
 Everything is read from the run folder, so that a run of an earlier version can be reviewed too.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from imprint.config import read_overrides
 from imprint.data.dataset import load_held_out, load_samples
@@ -14,10 +14,10 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import SampledAnswer, read_events
-from imprint.files import read_jsonl, write_json, write_jsonl
+from imprint.files import write_json, write_jsonl
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
-from imprint.forgetting.score import Forgetting, forgetting_messages, lost_rows, parse_forgetting
+from imprint.forgetting.score import MEASURE_AGAIN, Forgetting, forgetting_messages, lost_rows, parse_forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig
@@ -28,7 +28,9 @@ from imprint.report.runpage import Example, ExampleKind, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
+from imprint.typed_json import read_typed, read_typed_lines
 
+VERDICT_ADVICE = Bilingual("Delete it: the report is written without its messages.", "请删除它：报告中将不含这些信息。")
 NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调结果，请给出训练结果目录。")
 Say = Callable[[str], None]
 FILLED_ROWS = 200
@@ -102,7 +104,7 @@ def write_run_report(source: ModelSource) -> None:
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     forgetting, rows = read_review(folder)
     examples, kind = _examples(folder, rows)
-    summary = json.loads(folder.verdict.read_text(encoding="utf-8")) if folder.verdict.is_file() else []
+    summary = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE) if folder.verdict.is_file() else []
     report = RunReport(
         title=source.path.name,
         base_name=run.model.path,
@@ -150,18 +152,11 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
 
 def read_review(folder: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterRow]]:
     """What `review` wrote; None and no rows if it has not run yet."""
-    try:
-        values = json.loads(folder.forgetting.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not folder.forgetting.is_file():
         return None, []
-    except ValueError as error:
-        raise UserError(
-            Bilingual(
-                f"{folder.forgetting}: is not JSON ({error}). Delete it, and measure again with `imprint forgetting`.",
-                "不是 JSON：请删除它，再运行 imprint forgetting 重新评估。",
-            )
-        ) from error
-    return parse_forgetting(values, str(folder.forgetting)), [BeforeAfterRow(**line) for line in read_jsonl(folder.before_after)]
+    values = read_typed(folder.forgetting, dict[str, Any], MEASURE_AGAIN)
+    forgetting = parse_forgetting(values, str(folder.forgetting))
+    return forgetting, read_typed_lines(folder.before_after, BeforeAfterRow, MEASURE_AGAIN)
 
 
 def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:

@@ -5,12 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from imprint.forgetting.probes import is_correct, is_same
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual
+from imprint.typed_json import typed
 
 Fate = Literal["same", "right", "lost", "never"]
 """Whether the tuned answer is the same as the base's, still correct, or lost. `never`: the base was wrong, so nothing could be lost."""
 LOW_KEPT_SHARE: Final = 0.9
 """Below this share of kept answers, the messages include advice."""
+MEASURE_AGAIN: Final = Bilingual(
+    "Delete it, and measure again with `imprint forgetting`.", "请删除它，再用 `imprint forgetting` 重新评估。"
+)
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,8 @@ class Forgetting:
 
 def parse_forgetting(values: Mapping[str, Any], source: str) -> Forgetting:
     """The inverse of `as_json`; `source` names the file in the UserError raised for anything else."""
-    try:
-        rows = tuple(ProbeResult(**{**row, "keys": tuple(row["keys"])}) for row in values["rows"])
-        names = ("kl", "tokens", "probes_from", "text_from", "seconds")
-        return Forgetting(rows, **{name: values[name] for name in names})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            Bilingual(
-                f"{source}: is not what Imprint wrote ({error}). Delete it, and measure again with `imprint forgetting`.",
-                f"{source}：不是 Imprint 写出的内容（{error}）。请删除它，再用 `imprint forgetting` 重新评估。",
-            )
-        ) from error
+    figures = {"kept_share", "kept", "counted", "asked"}  # which follow from the rows
+    return typed({name: value for name, value in values.items() if name not in figures}, Forgetting, source, MEASURE_AGAIN)
 
 
 def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:

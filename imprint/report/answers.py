@@ -1,12 +1,11 @@
 """A prompt and an answer as HTML, for every page."""
 
 from collections.abc import Mapping
-from html import escape
 
 from imprint.messages import Bilingual
 from imprint.report.comparison import parse_attributes
 from imprint.report.highlight import shared_spans
-from imprint.report.html import lang_attribute, ui_text
+from imprint.report.html import escape, lang_attribute, ui_text
 
 
 def prompt_box(prompt: str) -> str:
@@ -46,5 +45,5 @@ def _figures(own: Mapping[str, float], other: Mapping[str, float]) -> str:
     cells = ""
     for metric, value in own.items():
         better = ' class="better"' if value > other[metric] else ""
-        cells += f"<div{better}><dt>{metric.upper()}</dt><dd>{value:.1f}</dd></div>"
+        cells += f"<div{better}><dt>{escape(metric.upper())}</dt><dd>{value:.1f}</dd></div>"
     return cells

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
 
 from imprint.events import Event, values_by_step
 from imprint.messages import Bilingual
-from imprint.report.html import ui_text
+from imprint.report.html import escape, ui_text
 
 WIDTH: Final = 1000
 HEIGHT: Final = 240
@@ -53,7 +52,7 @@ def chart(title: Bilingual, lines: Sequence[Line], format_value: Callable[[float
 <figcaption><b>{_escaped(title)}</b><ul>{legend}</ul></figcaption>
 <div class="canvas"><span class="high">{escape(format_value(top))}</span><span class="low">{escape(format_value(low))}</span>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(title.english)}">{shapes}</svg></div>
-<div class="ends"><span>0</span><span>{ui_text(Bilingual(f"step {last_step}", f"第 {last_step} 步"))}</span></div>
+<div class="ends"><span>0</span><span>{_escaped(Bilingual(f"step {last_step}", f"第 {last_step} 步"))}</span></div>
 </figure>"""
 
 

@@ -1,18 +1,20 @@
 """The frame of every report page: one self-contained HTML file in two languages, and helpers for its content.
 
-Text by models and users is escaped. The content security policy allows only the page's style and script, by their hashes, so that
-nothing else can run even if escaping were forgotten somewhere.
+Text by models, users and files is escaped where it is written, by the `escape` of this module alone, which also replaces what could
+reorder a line. What a function takes or gives as HTML, its docstring calls so; everything else is text. The content security policy
+allows only the page's style and script, by their hashes, so that nothing else can run even if escaping were forgotten somewhere.
 """
 
 import base64
 import hashlib
+import html
 import re
-from html import escape
 from importlib import resources
 from pathlib import Path
 
 from imprint.files import write_text
 from imprint.messages import Bilingual
+from imprint.terminal import harmless
 
 
 def write_page(path: Path, title: str, header: str, main: str) -> None:
@@ -59,6 +61,11 @@ def page_header(title: str, kicker: str, base_name: str, tuned_name: str) -> str
 <label lang="zh-Hans"><input type="radio" name="ui" id="ui-zh"><span>中文</span></label>
 </fieldset>
 </header>"""
+
+
+def escape(text: object) -> str:
+    """A text, or a number, as HTML, without control characters."""
+    return html.escape(harmless(str(text)))
 
 
 def ui_text(text: Bilingual) -> str:

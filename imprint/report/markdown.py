@@ -8,6 +8,7 @@ from imprint.files import write_text
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.means import Mean
 from imprint.report.comparison import ComparedRow, Comparison, format_signed, metric_lines, metric_notes, rate_lines, tuned_warnings
+from imprint.terminal import harmless
 
 MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
@@ -83,5 +84,5 @@ def _cell(text: str) -> str:
     """The text as one line of a Markdown table cell, with all markup escaped."""
     if not text.strip():
         return "*(empty)*"
-    plain = text.strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = harmless(text.strip()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "<br>".join(MARKUP.sub(r"\\\1", line.strip()) for line in plain.splitlines())

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -22,7 +21,7 @@ from imprint.report.comparison import (
     rate_lines,
     tuned_warnings,
 )
-from imprint.report.html import page_header, ui_message, ui_text, write_page
+from imprint.report.html import escape, page_header, ui_message, ui_text, write_page
 
 SETTING_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {"data": "数据", "decoding": "解码方式", "seed": "随机种子", "references": "参考答案", "labels": "标签", "questions": "问题数"}
@@ -138,7 +137,7 @@ def _metric(line: MetricLine, top: float) -> str:
     interval = f"<small>{format_signed(line.interval[0], 2)} … {format_signed(line.interval[1], 2)}</small>" if line.interval else ""
     baseline = _mean(line.baseline) if line.baseline else ""
     tracks = "" if line.lower_is_better else _track("base", line.base, 11, top) + _track("tuned", line.tuned, 24, top)
-    return f"""<tr><th scope="row">{line.metric.upper()}</th>{_mean(line.base)}{_mean(line.tuned)}
+    return f"""<tr><th scope="row">{escape(line.metric.upper())}</th>{_mean(line.base)}{_mean(line.tuned)}
 <td><span class="gain {line.kind}">{_arrow(line.kind)}{format_signed(line.gain, 2)}</span>{interval}</td>{baseline}
 <td class="plot" aria-hidden="true"><svg width="100%" height="34">{tracks}</svg></td></tr>"""
 
@@ -169,7 +168,7 @@ def _nearer_counts(rows: tuple[ComparedRow, ...]) -> str:
         bars += f'<rect class="{kind}" x="{start:.2f}%" width="{width:.2f}%" height="10"/>'
         start += width
     up, even, down = (f'<b class="gain {kind}">{count}</b>' for kind, count in counts.items())
-    metric = labelled[0].metric.upper()
+    metric = escape(labelled[0].metric.upper())
     english = f"By {metric} the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
     chinese = f"按 {metric}，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
     return f'<p>{ui_text(Bilingual(english, chinese))}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
@@ -197,7 +196,7 @@ def _toolbar(rows: tuple[ComparedRow, ...]) -> str:
 
 def _row(number: int, row: ComparedRow) -> str:
     kind, gain = _kind(row), row.gain
-    badge = f'<span class="gain {kind}">{_arrow(kind)}{row.metric.upper()} {format_signed(gain, 1)}</span>' if row.label else ""
+    badge = f'<span class="gain {kind}">{_arrow(kind)}{escape(row.metric.upper())} {format_signed(gain, 1)}</span>' if row.label else ""
     return f"""<article class="row" id="row-{number}" data-index="{number}" data-kind="{kind}" data-gain="{gain:.4f}">
 <div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
 {prompt_box(row.prompt)}

@@ -1,6 +1,5 @@
 """`imprint runs [FOLDER] [--json]`: the runs below a folder with state, step, loss and scores."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,10 @@ from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.terminal import say, say_json, table_lines
+from imprint.typed_json import read_typed
 
+MAX_SCORE = 1e9
+"""Scores are percentages and perplexities; a number above, or one that is not finite, is none."""
 MAX_DEPTH = 6
 """Depth in folders to which runs are searched."""
 RunState = Literal["running", "finished", "stopped", "unreadable"]
@@ -124,7 +126,7 @@ def describe_run(run: RunFolder) -> RunEntry:
             updated=datetime.fromtimestamp(run.log.stat().st_mtime).isoformat(timespec="seconds") if run.log.is_file() else None,
             notice=_latest_notice(events),
         )
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:  # the last: a time of the log that no calendar has
         return RunEntry(str(run.path), "unreadable", notice=str(error).splitlines()[0])
 
 
@@ -147,16 +149,15 @@ def _latest_notice(events: Sequence[Event]) -> str | None:
 def _scores(run: RunFolder) -> Iterator[tuple[str, dict[str, float]]]:
     for file in sorted(run.evaluations.glob("*/scores.json")):
         try:
-            values: Any = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # being written, or damaged: the evaluation itself says more
+            values = read_typed(file, dict[str, Any], Bilingual("Evaluate again.", "请重新评估。"))
+        except UserError:  # being written, or damaged: the evaluation itself says more
             continue
-        if isinstance(values, dict):
-            means = {
-                name: mean["value"]
-                for name, mean in values.items()
-                if isinstance(mean, dict) and isinstance(mean.get("value"), int | float)
-            }
-            yield file.parent.name, means
+        means = {name: mean["value"] for name, mean in values.items() if isinstance(mean, dict) and _is_score(mean.get("value"))}
+        yield file.parent.name, means
+
+
+def _is_score(value: object) -> bool:
+    return type(value) in (int, float) and -MAX_SCORE < value < MAX_SCORE  # type: ignore[operator]
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:

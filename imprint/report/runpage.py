@@ -1,8 +1,8 @@
 """The report of a run as one HTML file: results, curves, examples before and after, forgetting and the recipe."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,7 +13,7 @@ from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.answers import answer_box, label_box, prompt_box
 from imprint.report.chart import chart, line_from_log
-from imprint.report.html import lang_attribute, page_header, ui_message, ui_text, write_page
+from imprint.report.html import escape, lang_attribute, page_header, ui_message, ui_text, write_page
 
 ExampleKind = Literal["held-out", "learned", "watched"]
 """Held-out rows, rows that were trained on, or prompts that were sampled during the run."""
@@ -118,7 +118,7 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
         tiles.append(
             (
                 ui_text(Bilingual("steps, time", "步数与用时")),
-                f"<b>{steps[-1].step}</b> <small>{_duration(steps[-1].seconds)}</small>",
+                f"<b>{escape(steps[-1].step)}</b> <small>{_duration(steps[-1].seconds)}</small>",
             )
         )
         peak = max(event.memory_gib for event in steps)
@@ -127,7 +127,7 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds) if math.isfinite(seconds) else 0, 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
@@ -223,12 +223,11 @@ def _forgetting(report: RunReport) -> str:
         width = f"{100 * forgetting.share:.2f}%"
         rest = f'<rect class="down" x="{width}" width="{100 - 100 * forgetting.share:.2f}%" height="10"/>'
         bar = f'<svg class="share" width="100%" height="10" aria-hidden="true"><rect class="up" width="{width}" height="10"/>{rest}</svg>'
+    probes, text, tokens = escape(forgetting.probes_from), escape(forgetting.text_from), escape(forgetting.tokens)
     note = ui_text(
         Bilingual(
-            f"Questions: {escape(forgetting.probes_from)}. KL over {forgetting.tokens} tokens of {escape(forgetting.text_from)}. "
-            "Not counted: what the base itself gets wrong.",
-            f"探测问题：{escape(forgetting.probes_from)}；KL 在 {escape(forgetting.text_from)} 的 {forgetting.tokens} 个词元上计算。"
-            "底座本就答错的不计入。",
+            f"Questions: {probes}. KL over {tokens} tokens of {text}. Not counted: what the base itself gets wrong.",
+            f"探测问题：{probes}；KL 在 {text} 的 {tokens} 个词元上计算。底座本就答错的不计入。",
         )
     )
     tables = [

@@ -1,5 +1,6 @@
 """The protocol of every adapter (prefix or LoRA), and the description stored in its folder."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,7 @@ class Description:
     """Name of the prompt template."""
     step: int = 0
     """Training steps so far."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
     """Evaluation loss and other scores."""
     format: int = FORMAT
     """Version of the file."""

@@ -1,8 +1,8 @@
 """Saves and loads adapters: Imprint's adapter folder, peft's LoRA folder, and the original's prefix file."""
 
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,9 +19,11 @@ from imprint.tune.fingerprint import fingerprint, same_base
 from imprint.tune.lora.files import damaged_error, read_lora
 from imprint.tune.lora.lora import CONFIG_FILE
 from imprint.tune.prefix import TENSORS_FILE, PrefixEncoder, prefix_from_tensors
+from imprint.typed_json import read_typed, typed
 
 DESCRIPTION_FILE = "adapter.json"
 ORIGINAL_FILE = "pytorch_model.bin"
+COPY_AGAIN = Bilingual("Copy the complete adapter folder again.", "请重新完整复制适配器目录。")
 INDEX_FILES = ("pytorch_model.bin.index.json", "model.safetensors.index.json")
 
 
@@ -108,28 +110,21 @@ def _load_own(folder: Path, network: Network) -> tuple[Adapter, Description]:
 def read_description(folder: Path) -> Description:
     """Read a folder's adapter.json. Raises UserError where it is damaged, or of another version or method."""
     path = folder / DESCRIPTION_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("format") != FORMAT:
-            raise UserError(
-                Bilingual(
-                    f'{path}: "format" is {content.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that '
-                    "wrote it.",
-                    f"适配器格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
-                )
+    content = read_typed(path, dict[str, Any], COPY_AGAIN)
+    if content.get("format") != FORMAT:
+        raise UserError(
+            Bilingual(
+                f'{path}: "format" is {content.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
+                f"适配器格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
             )
-        method = content.pop("method")
-        if method not in METADATA:
-            raise UserError(
-                Bilingual(
-                    f'{path}: "method" is {method!r}, this version loads only {", ".join(METADATA)} adapters.',
-                    f'"method" 为 {method!r}，本版本只能读取 {"、".join(METADATA)} 适配器。',
-                )
+        )
+    method = content.pop("method", None)
+    if not isinstance(method, str) or method not in METADATA:
+        raise UserError(
+            Bilingual(
+                f'{path}: "method" is {method!r}, this version loads only {", ".join(METADATA)} adapters.',
+                f'"method" 为 {method!r}，本版本只能读取 {"、".join(METADATA)} 适配器。',
             )
-        values = content["base_fingerprint"]
-        if not isinstance(values, list) or not all(isinstance(value, float | int) and not isinstance(value, bool) for value in values):
-            raise TypeError('"base_fingerprint" must be a list of numbers')
-        metadata = METADATA[method]
-        return Description(metadata=metadata(**{field.name: content.pop(field.name) for field in fields(metadata)}), **content)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-        raise damaged_error(path, f"is not the description of an adapter ({error})") from error
+        )
+    metadata = {field.name: content.pop(field.name) for field in fields(METADATA[method]) if field.name in content}
+    return typed({**content, "metadata": metadata}, Description, str(path), COPY_AGAIN)

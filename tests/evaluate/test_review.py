@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,30 @@ def test_a_model_folder_and_broken_files_are_reported(run: RunFolder, tmp_path: 
     (tmp_path / "forgetting.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"forgetting\.json: is not JSON"):
         read_review(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *[("forgetting.json", {"tokens": value}) for value in ("<b>", None, 1.5)],
+        *[("forgetting.json", {"kl": "<b>"}), ("forgetting.json", {"rows": 5}), ("forgetting.json", {"probes_from": None})],
+        ("forgetting.json", {"rows": [{"question": "x", "keys": [], "base": "x", "tuned": "x", "fate": "evil"}]}),
+        ("forgetting.json", {"rows": [{"question": 5, "keys": [], "base": None, "tuned": "x", "fate": "lost"}]}),
+        *[("verdict.json", value) for value in (5, {"a": 1}, [["one"]], [["a", 5]], ["ab"])],
+        *[("before-after.jsonl", value) for value in (5, {"question": "x"}, {"held_out": 1})],
+        *[("log.jsonl", value) for value in (5, {"step": "<b>"}, {"step": 1, "loss": "x"}, {"event": "finished", "step": 1})],
+    ],
+)
+def test_a_report_is_not_written_from_what_imprint_did_not_write(run: RunFolder, name: str, change: object) -> None:
+    file = run.path / name
+    before = file.read_bytes() if file.exists() else b"[]"
+    value = {**json.loads(before), **change} if name == "forgetting.json" and isinstance(change, dict) else change
+    file.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    try:
+        with pytest.raises(UserError, match=rf"{re.escape(name)}(:1)?: "):
+            report_command(run.path)
+    finally:
+        file.write_bytes(before)
 
 
 def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,55 @@
 """A report of a run that was made up."""
 
+import dataclasses
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from typing import Any, Literal, get_origin, get_type_hints
+
 from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.runpage import Example, RunReport
+from imprint.terminal import CONTROLS
 from tests.logged import evaluation, step
 
 HOSTILE = "<script>window.broken = true</script><img src=x onerror='window.broken = true'>"
+POISON = "</title></style></script>" + HOSTILE + '"\' onmouseover=a x="<!--&lt;`<svg/onload=a>` -> javascript:a\x1b[31m\u202e\ud800\x00'
+
+
+def poisoned(value: Any) -> Any:
+    """The same value with markup, quotes, escapes and halves of characters in all its texts, but for names of metrics and literals."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        types = get_type_hints(type(value))
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        changed = {
+            name: field for name, field in fields.items() if get_origin(types[name]) is not Literal and name not in ("metric", "protocol")
+        }
+        return dataclasses.replace(value, **{name: poisoned(field) for name, field in changed.items()})
+    if isinstance(value, Mapping):
+        return {poisoned(key) if isinstance(item, str) else key: poisoned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(poisoned(item) for item in value)
+    return value + POISON if isinstance(value, str) else value
+
+
+def intruders(page: str) -> list[object]:
+    """Elements and attributes in a page that are none of ours, and control characters."""
+    parser = _Intruders()
+    parser.feed(page)
+    parser.close()
+    return [*parser.found, *["script"] * (page.count("<script>") - 1), *CONTROLS.findall(page)]
+
+
+class _Intruders(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element or attribute that none of our pages has."""
+        links = [value or "" for name, value in attrs if name in ("href", "src")]
+        bad = any(name.startswith("on") for name, _value in attrs) or any("javascript:" in link or link == "x" for link in links)
+        if bad:
+            self.found.append((tag, attrs))
 
 
 def run_report() -> RunReport:

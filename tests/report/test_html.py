@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
+import imprint
 from imprint.messages import Bilingual
-from imprint.report.html import lang_attribute, page_header, ui_message, ui_text, write_page
+from imprint.report.html import escape, lang_attribute, page_header, ui_message, ui_text, write_page
 
 
 def test_a_page_runs_nothing_but_its_own_script(tmp_path: Path) -> None:
@@ -12,6 +14,15 @@ def test_a_page_runs_nothing_but_its_own_script(tmp_path: Path) -> None:
     assert "unsafe" not in page
     assert page.count("<script>") == 1
     assert "<main>\n<p>main</p>\n</main>" in page
+
+
+def test_text_becomes_html_in_one_place() -> None:
+    package = Path(imprint.__file__).parent
+    door = re.compile(r"from html import|^import html$|html\.escape", re.MULTILINE)
+    others = [file.name for file in package.rglob("*.py") if door.search(file.read_text(encoding="utf-8"))]
+    assert others == ["html.py"]
+    assert escape("<a>\x1b\u202e&'\"") == "&lt;a&gt;\ufffd\ufffd&amp;&#x27;&quot;"
+    assert escape(5) == "5"
 
 
 def test_titles_and_names_are_escaped() -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from imprint.report.comparison import Comparison
+from imprint.report.markdown import write_markdown
 from imprint.report.page import write_html
+from imprint.terminal import CONTROLS
+from tests.report.made import intruders, poisoned
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -56,6 +59,18 @@ def test_every_element_is_closed_and_what_models_wrote_adds_none(outline: Outlin
     assert tags.count("script") == 1
     assert tags.count("img") == 0
     assert tags.count("article") == 4
+
+
+def test_no_text_can_put_anything_into_a_page_or_its_markdown(comparison: Comparison, classified: Comparison, tmp_path: Path) -> None:
+    for compared in (comparison, replace(classified, picture=None)):
+        poison = poisoned(compared)
+        write_html(poison, tmp_path / "compare.html")
+        assert intruders((tmp_path / "compare.html").read_text(encoding="utf-8")) == []
+        write_markdown(poison, tmp_path / "compare.md")
+        markdown = (tmp_path / "compare.md").read_text(encoding="utf-8")
+        assert "<script" not in markdown
+        assert "<img" not in markdown
+        assert not CONTROLS.search(markdown)
 
 
 def test_what_models_and_people_wrote_is_escaped(page: str) -> None:

@@ -98,6 +98,18 @@ def test_a_run_that_cannot_be_read_says_why_and_hides_no_other(tmp_path: Path, c
     assert "log.jsonl:1: this is not a line that Imprint wrote" in bad["notice"]
 
 
+def test_strange_scores_and_times_leave_the_list_valid_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, value in enumerate(("1e999", "NaN", "9" * 400, "true", '"x"', "[" * 100_000, "{}", "1.5")):
+        run, log = started(tmp_path / f"run-{number}")
+        end_of(log)
+        (run.evaluations / "dev").mkdir(parents=True)
+        (run.evaluations / "dev" / "scores.json").write_text('{"bleu": {"value": ' + value + "}}")
+    os.utime(tmp_path / "run-0" / "log.jsonl", (1e13, 1e13))  # no calendar has it, if the disk keeps it
+    entries = listed(tmp_path, capsys)
+    assert [entry["scores"].get("dev") for entry in entries[1:]] == [{}, {}, {}, {}, None, {}, {"bleu": 1.5}]
+    assert main(["runs", str(tmp_path)]) == 0
+
+
 def test_folders_that_are_no_runs_and_links_are_left_out(tmp_path: Path) -> None:
     end_of(started(tmp_path / "run")[1])
     (tmp_path / "linked").symlink_to(tmp_path / "run")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from imprint.events import Step
 from imprint.report.runpage import write_report
-from tests.report.made import run_report
+from tests.report.made import intruders, poisoned, run_report
 
 
 @pytest.fixture
@@ -41,6 +42,21 @@ def test_what_models_wrote_is_escaped(page: str) -> None:
     assert page.count("<script>") == 1
     assert "<img" not in page
     assert "identity &lt;b&gt;" in page
+
+
+def test_no_text_of_a_file_can_put_anything_into_the_page(tmp_path: Path) -> None:
+    write_report(poisoned(run_report()), tmp_path / "report.html")
+    assert intruders((tmp_path / "report.html").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"step": 10**400}, {"seconds": float("inf")}, {"memory_gib": 1e308}, {"loss": 1e308}, {"learning_rate": -1e308}]
+)
+def test_no_number_of_a_log_breaks_the_page(tmp_path: Path, numbers: dict[str, float]) -> None:
+    report = run_report()
+    event = replace(next(event for event in report.events if isinstance(event, Step)), **numbers)  # type: ignore[arg-type]
+    write_report(replace(report, events=[*report.events, event]), tmp_path / "report.html")
+    assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_your_rows_are_marked_by_the_new_texts_and_only_the_first_stand_open(page: str) -> None:

@@ -197,7 +197,27 @@ class TestRefusals:
         saved(tmp_path / "adapter", network)
         (tmp_path / "adapter" / DESCRIPTION_FILE).write_text(content)
 
-        assert f"{tmp_path / 'adapter' / DESCRIPTION_FILE}: is not the description of an adapter" in refusal(tmp_path / "adapter", network)
+        problem = refusal(tmp_path / "adapter", network)
+        assert problem.startswith(f"{tmp_path / 'adapter' / DESCRIPTION_FILE}: ")
+        assert "is not" in problem or '"format" is None' in problem or '"method" is None' in problem
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            *[("length", value) for value in (None, "4", 1.5, [4], True)],
+            *[("projection", value) for value in (None, 1, "yes")],
+            *[("start", 5), ("base", None), ("base", {"a": 1}), ("template", 5), ("step", "1"), ("step", [])],
+            *[("scores", 5), ("scores", {"eval_loss": "x"}), ("colour", "red"), ("rank", 2)],
+        ],
+    )
+    def test_a_field_of_another_type(self, tmp_path: Path, field: str, value: object) -> None:
+        network = small_network()
+        saved(tmp_path / "adapter", network)
+        file = tmp_path / "adapter" / DESCRIPTION_FILE
+        file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+
+        assert f"{file}: is not what Imprint wrote (" in (problem := refusal(tmp_path / "adapter", network))
+        assert field in problem
 
     @pytest.mark.parametrize("value", [None, 5, "abc", ["a"] * 16, [None] * 16, {"a": 1}])
     def test_a_fingerprint_that_is_none_is_a_damaged_description(self, tmp_path: Path, value: object) -> None:
@@ -205,7 +225,7 @@ class TestRefusals:
         saved(tmp_path / "adapter", network)
         change(tmp_path / "adapter", base_fingerprint=value)
 
-        assert "is not the description of an adapter" in refusal(tmp_path / "adapter", network)
+        assert "is not what Imprint wrote (base_fingerprint" in refusal(tmp_path / "adapter", network)
 
     def test_a_folder_of_a_later_version(self, tmp_path: Path) -> None:
         network = small_network()
