@@ -4,10 +4,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from imprint.data.sample import split_location
+
+LINE_BITS: Final = 36
+"""Bits of a line number."""
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
@@ -18,6 +22,7 @@ class Locations:
         self._files: dict[str, int] = {}
         self._file = array("I")
         self._line = array("Q")
+        """Lines; of several rows that begin on one line, the number of the row in the bits above."""
 
     def __len__(self) -> int:
         """Number of locations."""
@@ -25,13 +30,14 @@ class Locations:
 
     def append(self, location: str) -> None:
         """Add the location of the next row."""
-        file, _, line = location.rpartition(":")
+        file, line, row = split_location(location)
         self._file.append(self._files.setdefault(file, len(self._files)))
-        self._line.append(int(line))
+        self._line.append(row << LINE_BITS | line)
 
     def __getitem__(self, row: int) -> str:
         """The location of a row, as it was given."""
-        return f"{list(self._files)[self._file[row]]}:{self._line[row]}"
+        number, line = divmod(self._line[row], 1 << LINE_BITS)
+        return f"{list(self._files)[self._file[row]]}:{line}" + (f", row {number}" if number else "")
 
 
 class Digests:

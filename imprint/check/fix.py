@@ -16,7 +16,7 @@ from imprint.check.scan import DataScan
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
-from imprint.files import atomic_file
+from imprint.files import atomic_file, nonfinite_to_null
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style
 
@@ -120,7 +120,7 @@ def _write_source(
 
 
 def _write_line(file: TextIO, value: object) -> None:
-    file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    file.write(json.dumps(nonfinite_to_null(value), ensure_ascii=False, default=str) + "\n")
 
 
 def outcome_lines(outcome: FixOutcome, out: Path, style: Style) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -148,11 +149,19 @@ def _with_text_values(row: dict[str, object], shape: RowShape, repairs: set[str]
         repaired = dict(row)  # two columns would be merged
     if repaired.keys() != row.keys():
         repairs.add("columns")
-    for name in (shape.prompt, shape.response):
-        if isinstance(value := repaired.get(name), int | float) and not isinstance(value, bool):
+    for name in _text_columns(shape):
+        value = repaired.get(name)
+        if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
             repaired[name] = str(value)
             repairs.add("numbers")
     return repaired
+
+
+def _text_columns(shape: RowShape) -> tuple[str, ...]:
+    """The columns of a row that hold one text."""
+    if shape.kind == "conversation":
+        return ()
+    return (shape.prompt, shape.response, *((shape.name_of("input"),) if shape.kind == "alpaca" else ()))
 
 
 def _without_open_question(row: dict[str, object], column: str, repairs: set[str]) -> dict[str, object]:

@@ -16,7 +16,7 @@ class Sample:
     history: tuple[tuple[str, str], ...] | None
     """Earlier (question, answer) turns, oldest first; None if the data has no history column."""
     location: str
-    """Location of the row: "file:line"."""
+    """Location of the row: "file:line", or "file:line, row 2" where several rows begin on one line."""
     system: str | None = None
     """System prompt, if any."""
     context: tuple[Message, ...] | None = None
@@ -28,3 +28,10 @@ class Sample:
     def messages(self) -> list[Message]:
         """The messages up to the question."""
         return make_messages(self.query, self.history, self.system) if self.context is None else list(self.context)
+
+
+def split_location(location: str) -> tuple[str, int, int]:
+    """(file, line, number of the row or 0) of a location: "file:line", or "file:line, row 2" where several rows begin on one line."""
+    file, _, place = location.rpartition(":")
+    line, _, row = place.partition(", row ")
+    return file, int(line), int(row or 0)

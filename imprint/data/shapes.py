@@ -1,28 +1,44 @@
 """Samples from rows: named columns if the first row has them, else the shapes of published data sets.
 
 Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/response/history), Stanford Alpaca
-(instruction/input/output), ShareGPT (conversations of from/value), OpenAI and ChatGLM3's finetune_demo (messages or conversations of
-role/content), ChatGLM-Tuning (context/target).
+(instruction/input/output), ChatGLM-Tuning (context/target), and the conversations of `turns.py`.
 """
 
+import ast
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Literal
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value, label_as_text, non_empty_text, quote, valid_unicode
+from imprint.data.readers.bad_rows import (
+    BadRowError,
+    describe_value,
+    is_missing,
+    label_as_text,
+    non_empty_text,
+    quote,
+    quote_names,
+    valid_unicode,
+)
 from imprint.data.sample import Sample
 from imprint.data.tool_turns import ToolTurn, is_tool_turn, offered_tools, samples_from_tool_turns, tool_turn
+from imprint.data.turns import is_turn, numbered_turns
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
+"""Columns of a list of turns."""
+PARAGRAPH: Final = "paragraph"
+"""Another one, if its list holds turns."""
 COLUMN_PAIRS: Final = (
     ("prompt", "response"),
     ("prompt", "completion"),
     ("query", "response"),
     ("question", "answer"),
     ("context", "target"),
+    ("input", "target"),
+    ("input", "output"),
     ("问题", "答案"),
     ("问题", "回答"),
     ("提问", "回答"),
@@ -36,6 +52,12 @@ ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "system": "system",
     "developer": "system",
 }
+MAX_COMPARED: Final = 1000
+"""Number of columns among which a similar name is looked for."""
+MAX_TURNS: Final = 1000
+"""Maximum number of turns of a conversation: each answer is a sample with all turns before it."""
+MAX_LITERAL: Final = 100_000
+"""Maximum characters of a list that Python has printed."""
 NO_TOOLS: Final = "and the template of this model does not support tools. Leave this conversation out, or write the turn as plain text."
 
 
@@ -68,49 +90,81 @@ class RowShape:
     """The column of the answer; a conversation has none."""
     history: str | None = None
     """The column of the earlier turns if named in the recipe; every row must have it."""
+    known: bool = True
+    """Whether the first row has these columns, or the recipe names them."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name of an optional column -> the same in the case of the first row, if that differs."""
 
     @property
     def optional_columns(self) -> tuple[str, ...]:
         """The columns that are read if present."""
-        earlier = () if self.history else ("history",)
-        return {"named": (), "pair": (*earlier, "system"), "alpaca": (*earlier, "system"), "conversation": ("system",)}[self.kind]
+        earlier = () if self.history else (self.name_of("history"),)
+        return {
+            "named": (),
+            "pair": (*earlier, self.name_of("system")),
+            "alpaca": (*earlier, self.name_of("system")),
+            "conversation": (self.name_of("system"),),
+        }[self.kind]
+
+    def name_of(self, column: str) -> str:
+        """The name of an optional column in this file."""
+        return self.names.get(column, column)
 
     @property
     def read_columns(self) -> tuple[str, ...]:
         """All columns that are read."""
-        question = (self.prompt, "input") if self.kind == "alpaca" else (self.prompt,)
+        question = (self.prompt, self.name_of("input")) if self.kind == "alpaca" else (self.prompt,)
         return (*question, *(name for name in (self.response, self.history) if name), *self.optional_columns)
 
     def summary(self) -> str:
         """How the columns are read, as text."""
         if self.kind == "conversation":
             return f'"{self.prompt}" holds the turns of a conversation, each answer is a row'
-        question = '"instruction" and "input" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
+        more = self.name_of("input")
+        question = f'"{self.prompt}" and "{more}" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
         return f'{question}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
 
 
 def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
     """The shape of a file by its first row: the named columns if present or not the default ones, else a known shape that fits.
 
-    If nothing fits, the shape of the named columns, so that `samples_from_row` reports the missing ones.
+    Known names may be written in another case. If nothing fits, the shape of the named columns, so that `samples_from_row` reports the
+    missing ones.
     """
     named = RowShape("named", columns.prompt, columns.response, columns.history)
     if not columns.is_default or (columns.prompt in row and columns.response in row):
         return named
-    return published_shape(row, columns.history) or named
+    if shape := published_shape(row, columns.history):
+        return shape
+    actual = _by_case(row)
+    if columns.prompt in actual and columns.response in actual:
+        return replace(named, prompt=actual[columns.prompt], response=actual[columns.response])
+    return replace(named, known=False)
 
 
 def published_shape(row: Mapping[str, object], history: str | None = None) -> RowShape | None:
     """The first published shape that fits a row; None if none does."""
-    for name in CONVERSATION_COLUMNS:
-        if isinstance(_parse_list(row.get(name)), list):
-            return RowShape("conversation", name)
-    if {"instruction", "output"} <= row.keys():
-        return RowShape("alpaca", "instruction", "output", history)
+    actual = _by_case(row)
+    names = {name: actual[name] for name in ("history", "system", "input") if actual.get(name, name) != name}
+    for name in (*CONVERSATION_COLUMNS, PARAGRAPH):
+        turns = _parse_list(row.get(actual.get(name, "")))
+        if isinstance(turns, list) and (name != PARAGRAPH or any(is_turn(turn) for turn in turns)):
+            return RowShape("conversation", actual[name], names=names)
+    if "instruction" in actual and "output" in actual:
+        return RowShape("alpaca", actual["instruction"], actual["output"], history, names=names)
     for prompt, response in COLUMN_PAIRS:
-        if prompt in row and response in row:
-            return RowShape("pair", prompt, response, history)
+        if prompt in actual and response in actual:
+            return RowShape("pair", actual[prompt], actual[response], history, names=names)
     return None
+
+
+def _by_case(row: Mapping[str, object]) -> dict[str, str]:
+    """Column in lower case -> its name; names that are in lower case win, and of two other ones none counts."""
+    names: dict[str, str] = {}
+    for name in row:
+        lower = name.lower()
+        names[lower] = name if lower not in names else lower
+    return {lower: name for lower, name in names.items() if name in row}
 
 
 def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool = False) -> list[Sample]:
@@ -124,25 +178,37 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
     if not isinstance(row, dict):
         raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
     if shape.kind == "conversation":
-        return _conversation(row, shape.prompt, location, tools=tools)
+        return _conversation(row, shape, location, tools=tools)
+    if not shape.known:
+        _refuse_unknown(row, shape)
     answer_knob = "response_column" if shape.kind == "named" else None
     if shape.kind == "alpaca":
-        query = _instruction(row)
+        query = _instruction(row, shape)
     else:
         query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
     answer = non_empty_text(label_as_text(_column(row, shape.response, answer_knob)), shape.response)
     if shape.history is not None:
         history = _history(_column(row, shape.history, "history_column"), shape.history)
     else:
-        history = _history(row.get("history"), "history") if "history" in shape.optional_columns else None
-    return [Sample(query, answer, history, location, _system(row) if "system" in shape.optional_columns else None)]
+        earlier = shape.name_of("history")
+        history = _history(row.get(earlier), earlier) if shape.kind != "named" else None
+    return [Sample(query, answer, history, location, _system(row, shape.name_of("system")) if shape.kind != "named" else None)]
+
+
+def _refuse_unknown(row: Mapping[str, object], shape: RowShape) -> None:
+    """Raise BadRowError if neither of two columns is there that the recipe has not named."""
+    if shape.prompt not in row and shape.response not in row:
+        raise BadRowError(
+            f"has no question and no answer under a known name; the columns are: {quote_names(row)}. Name those of both: prompt_column=... "
+            "response_column=..."
+        )
 
 
 def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     if name in row:
         return row[name]
-    columns = ", ".join(map(quote, row)) or "none"
-    by_lower_case = {key.lower(): key for key in row}
+    columns = quote_names(row)
+    by_lower_case = {key.lower(): key for key in islice(row, MAX_COMPARED)}
     close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
     hint = f" Did you mean {quote(by_lower_case[close[0]])}?" if close else ""
     if knob is None:
@@ -152,28 +218,29 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {columns}.{hint}')
 
 
-def _instruction(row: Mapping[str, object]) -> str:
+def _instruction(row: Mapping[str, object], shape: RowShape) -> str:
     """The question of an alpaca row: its instruction and, if any, its input on the next line."""
-    parts = [row.get("instruction"), row.get("input")]
-    texts = [valid_unicode(part, quote(name)) for part, name in zip(parts, ("instruction", "input"), strict=True) if isinstance(part, str)]
-    for part, name in zip(parts, ("instruction", "input"), strict=True):
+    names = (shape.prompt, shape.name_of("input"))
+    parts = [None if is_missing(row.get(name)) else row[name] for name in names]
+    texts = [valid_unicode(part, quote(name)) for part, name in zip(parts, names, strict=True) if isinstance(part, str)]
+    for part, name in zip(parts, names, strict=True):
         if part is not None and not isinstance(part, str):
             raise BadRowError(f'"{name}" must be a text, got {describe_value(part)}.')
     query = "\n".join(text for text in texts if text.strip())
-    return query or non_empty_text(_column(row, "instruction", None), "instruction")
+    return query or non_empty_text(_column(row, shape.prompt, None), shape.prompt)
 
 
-def _system(row: Mapping[str, object]) -> str | None:
-    value = row.get("system")
-    if value is None or (isinstance(value, str) and not value.strip()):
+def _system(row: Mapping[str, object], column: str) -> str | None:
+    value = row.get(column)
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
-    return non_empty_text(value, "system")
+    return non_empty_text(value, column)
 
 
 def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     """The turns of a history; null and an empty table cell mean no history."""
     parsed = _parse_list(value)
-    if parsed is None:
+    if is_missing(parsed):
         return None
     if not isinstance(parsed, list):
         raise BadRowError(f'"{column}" must be a list of [question, answer] pairs, got {describe_value(value)}.')
@@ -188,7 +255,7 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
 
 
 def _parse_list(value: object) -> object:
-    """The list in a table cell of JSON text; None for a blank text; any other value unchanged."""
+    """The list in a table cell, of JSON or as Python prints it; None for a blank text; any other value unchanged."""
     if not isinstance(value, str):
         return value
     if not value.strip():
@@ -197,18 +264,34 @@ def _parse_list(value: object) -> object:
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return _python_list(value)
     return value
 
 
-def _conversation(row: Mapping[str, object], column: str, location: str, *, tools: bool) -> list[Sample]:
-    turns = _parse_list(_column(row, column, None))
-    if not isinstance(turns, list):
+def _python_list(text: str) -> object:
+    """The list that Python has printed as this text, such as pandas in a cell; the text if it is none."""
+    if len(text) > MAX_LITERAL:
+        return text
+    try:
+        value: object = ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, list) else text
+
+
+def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
+    column = shape.prompt
+    parsed = _parse_list(_column(row, column, None))
+    if not isinstance(parsed, list):
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
+    if len(parsed) > MAX_TURNS:
+        raise BadRowError(f'"{column}" has {len(parsed):,} turns, more than {MAX_TURNS:,}. Divide it into several rows.')
+    numbered = list(numbered_turns(parsed))
+    turns = [turn for _number, turn in numbered]
     if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
-        return _tool_conversation(row, turns, column, location)
+        return _tool_conversation(row, turns, shape, location)
     system, dialogue = _split_system(
-        _system(row), [_Turn.parse(turn, number, column) for number, turn in enumerate(turns, start=1)], column
+        _system(row, shape.name_of("system")), [_Turn.parse(turn, number, column) for number, turn in numbered], column
     )
     if not dialogue:
         raise BadRowError(f'"{column}" holds no question and no answer.')
@@ -230,11 +313,12 @@ def _conversation(row: Mapping[str, object], column: str, location: str, *, tool
     return samples
 
 
-def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], column: str, location: str) -> list[Sample]:
+def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], shape: RowShape, location: str) -> list[Sample]:
     """The samples of a conversation with tools: one for each answer and each tool call."""
+    column = shape.prompt
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
     parsed = [None if turn is None else _Turn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
-    system, _ = _split_system(_system(row), [turn for turn in parsed if turn is not None], column)
+    system, _ = _split_system(_system(row, shape.name_of("system")), [turn for turn in parsed if turn is not None], column)
     tool_turns = [
         ToolTurn((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
+from imprint.data.sample import split_location
 from imprint.files import translate_disk_errors, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
@@ -77,8 +78,8 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         """Write a document part; `first` and `last` say whether it is the first and the last part of its document."""
         ids = np.array([*(self.document_tokens.bos if first else ()), *text_ids, *(self.document_tokens.eos if last else ())], dtype=TOKEN)
         if first:
-            file, _, line = location.rpartition(":")
-            self._write(self._documents, np.array([(int(line), self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
+            file, line, _row = split_location(location)
+            self._write(self._documents, np.array([(line, self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
         if len(ids) and not self._open:
             ids[0] |= DOCUMENT_START
         self._write(self._tokens, ids)

@@ -91,3 +91,17 @@ def test_a_last_question_without_an_answer_is_dropped() -> None:
 def test_a_conversation_in_which_nothing_is_learned_is_no_row() -> None:
     said = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]
     assert repair({"messages": said}, TURNS).problem == "has no answer to learn from."
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, True, ["a"]])
+def test_what_is_no_text_becomes_no_text(value: object) -> None:
+    assert repair(row("问", value)).problem.startswith('"summary" must be a text, got')
+    assert repair(row(value, "答")).problem.startswith('"content" must be a text, got')
+
+
+def test_a_number_as_input_is_its_text_and_nan_is_none() -> None:
+    shape = detect_shape({"instruction": "", "input": "", "output": ""}, Columns())
+
+    for more, query, repairs in ((3, "介绍\n3", {"numbers"}), (float("nan"), "介绍", set())):
+        found = repair_row({"instruction": "介绍", "input": more, "output": "好"}, shape, "f:1")
+        assert (found.samples[0].query, found.repairs) == (query, frozenset(repairs))

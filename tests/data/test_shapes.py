@@ -38,6 +38,12 @@ def spoken(*turns: str) -> list[dict[str, str]]:
         ("query", "response"),
         ("question", "answer"),
         ("context", "target"),
+        ("input", "target"),
+        ("input", "output"),
+        ("Question", "Answer"),
+        ("PROMPT", "Response"),
+        ("Content", "Summary"),
+        ("Instruction", "Output"),
         ("问题", "答案"),
         ("问题", "回答"),
         ("提问", "回答"),
@@ -192,7 +198,10 @@ def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -
 
 
 def test_nothing_known_is_a_missing_column() -> None:
-    assert complaint({"text": "..."}) == 'there is no column "content", which prompt_column names; the columns are: "text".'
+    assert complaint({"text": "..."}) == (
+        'has no question and no answer under a known name; the columns are: "text". Name those of both: prompt_column=... '
+        "response_column=..."
+    )
 
 
 def test_a_shape_says_what_is_read() -> None:
@@ -203,4 +212,47 @@ def test_a_shape_says_what_is_read() -> None:
 
 
 def test_names_of_columns_that_cannot_be_printed_are_escaped() -> None:
-    assert complaint({"\ud800a\n": 1}) == 'there is no column "content", which prompt_column names; the columns are: "\\ud800a\\n".'
+    assert complaint({"\ud800a\n": 1}) == (
+        'has no question and no answer under a known name; the columns are: "\\ud800a\\n". Name those of both: prompt_column=... '
+        "response_column=..."
+    )
+
+
+def test_a_column_that_nobody_named_is_not_guessed() -> None:
+    said = complaint({"context": "a", "summer": "b"})
+
+    assert "Did you mean" not in said
+    assert said.startswith('has no question and no answer under a known name; the columns are: "context", "summer".')
+    assert 'Did you mean "summer"?' in complaint({"content": "a", "summer": "b"})
+    assert complaint({str(number): "a" for number in range(30)}).count('"') == 2 * 20
+
+
+def test_optional_columns_are_read_in_the_case_of_the_first_row() -> None:
+    row = {"Question": "q", "Answer": "a", "History": [["x", "y"]], "System": "s"}
+
+    assert read(row) == [Sample("q", "a", (("x", "y"),), "f:1", "s")]
+    assert read({"Instruction": "i", "Input": "j", "Output": "a"}) == [Sample("i\nj", "a", None, "f:1")]
+    assert complaint({"QUESTION": "q", "Question": "r", "answer": "a"}).startswith("has no question and no answer under a known name")
+
+
+def test_nan_is_a_missing_value_and_no_text() -> None:
+    nan = float("nan")
+
+    assert read({"instruction": "i", "input": nan, "output": "a", "history": nan, "system": nan}) == [Sample("i", "a", None, "f:1")]
+    assert complaint({"instruction": "i", "output": nan}) == '"output" must be a text, got NaN, a missing value.'
+    assert complaint({"prompt": "q", "response": float("inf")}) == '"response" must be a text, got a number (inf).'
+
+
+def test_a_whole_number_is_an_answer_and_no_question() -> None:
+    assert read({"content": "好评吗", "summary": 1}) == [Sample("好评吗", "1", None, "f:1")]
+    assert complaint({"content": 1, "summary": "a"}) == '"content" must be a text, got a number (1).'
+    for value in (True, 1.0, 10**30, None):
+        assert complaint({"content": "q", "summary": value}).startswith('"summary" must be a text, got')
+
+
+def test_a_history_that_python_has_printed_is_read() -> None:
+    row = {"prompt": "q", "response": "a", "history": "[['有红色吗？', '有。'], (\"it's\", 'b')]"}
+
+    assert read(row)[0].history == (("有红色吗？", "有。"), ("it's", "b"))
+    for cell in ("[__import__('os')]", "[" * 5000, "[nan]", "['a'"):
+        assert '"history" must be a list' in complaint({**row, "history": cell})

@@ -1,6 +1,8 @@
 """Errors of rows, and descriptions of bad values."""
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,8 @@ from imprint.terminal import printable
 MAX_LISTED: Final = 10
 """Maximum number of bad rows that an error lists; the rest is counted."""
 
+MAX_NAMES: Final = 20
+"""Maximum number of columns that an error names; the rest is counted."""
 MAX_LABEL: Final = 10**18
 """Bound of the absolute value of a number that is a label."""
 
@@ -47,6 +51,11 @@ class BadRows:
         raise UserError(Bilingual("\n".join([head, *self._listed]) + more, f"{self._bad} 行有问题。{remedy.chinese}"))
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: null, or NaN, which pandas writes for an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def label_as_text(value: object) -> object:
     """A whole number as its digits, so that an answer may be a number of a class; any other value unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_LABEL else value
@@ -78,7 +87,7 @@ def describe_value(value: object) -> str:
             return "null"
         case bool():
             return f"a boolean ({json.dumps(value)})"
-        case float() if value != value:
+        case float() if math.isnan(value):
             return "NaN, a missing value"
         case int() | float():
             return f"a number ({clip(str(value))})"
@@ -96,6 +105,13 @@ def quote(text: str) -> str:
     return f'"{clip(text)}"'
 
 
+def quote_names(names: Iterable[str]) -> str:
+    """The first names in quotes, and the number of the others; "none" without any."""
+    listed = list(names)
+    more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
+    return (", ".join(map(quote, listed[:MAX_NAMES])) or "none") + more
+
+
 def clip(text: str, size: int = 40) -> str:
     """The beginning of a text on one line, non-printable characters escaped."""
     return printable(text if len(text) <= size else text[:size] + "...")
@@ -103,4 +119,7 @@ def clip(text: str, size: int = 40) -> str:
 
 def _as_json(value: object) -> str:
     """The value as JSON; dates and bytes, which tables may hold in lists, as strings."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, TypeError, ValueError):  # too deep, or keys that JSON does not have
+        return "..."

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote
+from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote, quote_names
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
 from imprint.data.readers.rows import file_rows, interrupted_read_error, list_names
 from imprint.data.readers.sources import DATA_SUFFIXES, data_files, detect_format, parse_source, plain_encoding, skipped_files
@@ -104,7 +104,7 @@ def _row_text(row: object, column: str | None) -> str:
     assert isinstance(row, Mapping), "readers yield objects or BadRowErrors"
     name = next((name for name in (TEXT_COLUMNS if column is None else (column,)) if name in row), None)
     if name is None:
-        columns = ", ".join(quote(str(name)) for name in row) or "none"
+        columns = quote_names(row)
         missing = "no column of text" if column is None else f"no column {quote(column)}"
         raise BadRowError(f"has {missing}; its columns are {columns}. Set text_column=... to the column of the text.")
     return non_empty_text(row[name], name).replace("\r\n", "\n")

@@ -1,19 +1,27 @@
 """Rows of JSON lines, of one array or of concatenated objects, decoded one at a time."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, describe_value, quote
 from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, Encoding, ReportBytes, read_chunks, read_lines, undecodable_error
+from imprint.data.turns import is_conversation
 
+CONVERSATION: Final = "messages"
+"""The column of a bare list of turns."""
 BLANKS: Final = " \t\r\n\ufeff"
+Place = int | str
+"""The line of a row; with its number if the row before begins on the same line."""
+MAX_NESTED: Final = 100
+"""Maximum levels of lists and objects in a row."""
 MAX_LITERAL: Final = 16
 """Characters at the end of a chunk where a literal, a number or an escape may be incomplete, which is no syntax error."""
 
 
-def line_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def line_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (line number, object or BadRowError) of each line that is not blank."""
     decoder = _Decoder()
     for number, line in read_lines(path, encoding, report_bytes):
@@ -39,12 +47,17 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
     return decoder.row(value)
 
 
-def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (first line, object or BadRowError) of each element of one array; ends at the first syntax error."""
     return _JsonScanner("array", path, encoding, report_bytes).elements()
 
 
-def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def wrapped_rows(path: Path, encoding: Encoding, key: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
+    """The (first line, object or BadRowError) of each element of the array that is `key` of one object."""
+    return _JsonScanner("file", path, encoding, report_bytes).wrapped(key)
+
+
+def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (first line, object or BadRowError) of concatenated objects of any number of lines."""
     return _JsonScanner("object", path, encoding, report_bytes).objects()
 
@@ -64,18 +77,24 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._repeated: list[str] = []
+        self._brackets = 0
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
 
     def decode(self, text: str, start: int) -> tuple[object, int]:
         """The value at `start`, and its end index."""
         self._repeated.clear()
         value: tuple[object, int] = self._decoder.raw_decode(text, start)
+        self._brackets = text.count("[", start, value[1]) + text.count("{", start, value[1])
         return value
 
     def row(self, value: object) -> object:
-        """The last decoded value if it is an object without repeated keys, else a BadRowError."""
+        """The last decoded value if it is an object without repeated keys, a bare list of turns as one; else a BadRowError."""
+        if is_conversation(value):
+            value = {CONVERSATION: value}
         if not isinstance(value, dict):
             return BadRowError(f"must be a JSON object with columns, got {describe_value(value)}.")
+        if self._brackets > MAX_NESTED and _too_deep(value):
+            return BadRowError(f"is nested more than {MAX_NESTED} levels deep, which no row is.")
         if self._repeated:
             return BadRowError(f"has {quote(self._repeated[0])} twice in one object, so one of the two would be lost. Leave one out.")
         return value
@@ -83,9 +102,24 @@ class _Decoder:
     def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         value = dict(pairs)
         if len(value) < len(pairs):
-            keys = [key for key, _value in pairs]
-            self._repeated.append(next(key for key in keys if keys.count(key) > 1))
+            counts = Counter(key for key, _value in pairs)
+            self._repeated.append(next(key for key in counts if counts[key] > 1))
         return value
+
+
+def _too_deep(value: object) -> bool:
+    """Whether lists and objects are nested more than MAX_NESTED levels deep."""
+    level: list[object] = [value]
+    for _depth in range(MAX_NESTED):
+        level = [
+            child
+            for outer in level
+            for child in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class _JsonScanner:
@@ -97,15 +131,53 @@ class _JsonScanner:
         self._encoding = encoding
         self._decoder = _Decoder()
         self._text = ""
+        self._decoded = ""
         self._at_end = False
         self._broken = False
         self._position = 0
         self._first_line, self._first_column = 1, 1  # of the start of the text, in the file
+        self._rows, self._row_line = 0, 0
         self._line, self._counted = 1, 0  # the line at index _counted, up to which newlines are counted
 
-    def elements(self) -> Iterator[tuple[int, object]]:
+    def elements(self) -> Iterator[tuple[Place, object]]:
         """Each element of an array with its line, and the error that ends the reading, if any."""
         self._skip_blanks()
+        yield from self._elements()
+        if not self._broken and self._skip_blanks():
+            yield self._current_line(), BadRowError(f"nothing may follow the `]` of the array, got {self._rest()}.")
+
+    def wrapped(self, key: str) -> Iterator[tuple[Place, object]]:
+        """Each element of the array that is `key` of one object, and the error that ends the reading, if any."""
+        self._skip_blanks()
+        closing = ""
+        while closing != "}":
+            self._position += 1  # the brace or the comma
+            self._skip_blanks()
+            line, name = self._row(self._next_json)
+            if not self._broken and self._skip_blanks() != ":":
+                yield self._current_line(), BadRowError(f"after a key there must be a colon, but got {self._rest()}.")
+                return
+            if not self._broken:
+                self._position += 1
+                self._skip_blanks()
+                if name == key:
+                    yield from self._elements()
+                else:
+                    line, name = self._row(self._next_json)
+            if self._broken:
+                if isinstance(name, BadRowError):
+                    yield line, name
+                return
+            closing = self._skip_blanks()
+            if closing not in (",", "}") or not closing:
+                yield self._current_line(), BadRowError(f"after a value there must be a comma or `}}`, but got {self._rest()}.")
+                return
+        self._position += 1
+        if self._skip_blanks():
+            yield self._current_line(), BadRowError(f"nothing may follow the `}}` around the rows, got {self._rest()}.")
+
+    def _elements(self) -> Iterator[tuple[Place, object]]:
+        """The elements of the array at the current position, which moves behind it."""
         self._position += 1  # the bracket
         first = True
         while self._skip_blanks() != "]":
@@ -113,6 +185,7 @@ class _JsonScanner:
                 if self._peek() != ",":
                     rest = f"got {self._rest()}" if self._peek() else "the file ends"
                     yield self._current_line(), BadRowError(f"after an element of the array there must be a comma or `]`, but {rest}.")
+                    self._broken = True
                     return
                 self._position += 1
                 if self._skip_blanks() == "]":
@@ -122,23 +195,27 @@ class _JsonScanner:
                     )
                     break
             first = False
-            yield self._row()
+            yield self._placed(*self._row(self._next_value))
             if self._broken:
                 return
         self._position += 1
-        if self._skip_blanks():
-            yield self._current_line(), BadRowError(f"nothing may follow the `]` of the array, got {self._rest()}.")
 
-    def objects(self) -> Iterator[tuple[int, object]]:
+    def objects(self) -> Iterator[tuple[Place, object]]:
         """Each object with its line, and the error that ends the reading, if any."""
         while self._skip_blanks() and not self._broken:
-            yield self._row()
+            yield self._placed(*self._row(self._next_value))
 
-    def _row(self) -> tuple[int, object]:
+    def _placed(self, line: int, row: object) -> tuple[Place, object]:
+        """The place of the next row, and the row."""
+        self._rows += 1
+        same, self._row_line = line == self._row_line, line
+        return f"{line}, row {self._rows}" if same else line, row
+
+    def _row(self, decode: Callable[[], object]) -> tuple[int, object]:
         """The line and the value at the current position; a syntax error ends the reading."""
         line = self._current_line()
         try:
-            return line, self._next_value()
+            return line, decode()
         except json.JSONDecodeError as error:
             self._broken = True
             truncated = self._at_end and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
@@ -150,6 +227,11 @@ class _JsonScanner:
             return line, BadRowError("is not JSON that can be read, too deep or with too long a number.")
 
     def _next_value(self) -> object:
+        """The row at the current position."""
+        value = self._next_json()
+        return undecodable_error(self._decoded, self._encoding) or self._decoder.row(value)
+
+    def _next_json(self) -> object:
         """The value at the current position; reads on until it is complete."""
         while True:
             try:
@@ -163,9 +245,9 @@ class _JsonScanner:
                 self._at_end = not self._read_more(size)
             else:
                 if end < len(self._text) or not self._read_more(1):
-                    text = self._text[self._position : end]
+                    self._decoded = self._text[self._position : end]
                     self._position = end
-                    return undecodable_error(text, self._encoding) or self._decoder.row(value)
+                    return value
 
     def _syntax_error(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
         """A syntax error with its line and column in the file."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, label_as_text
+from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, label_as_text, quote_names
 from imprint.data.readers.rows import read_rows
 from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
@@ -103,7 +103,7 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
         reference_column = ambiguous[0]
     if prediction_column is not None and reference_column is not None:
         return prediction_column, reference_column
-    columns = ", ".join(f'"{name}"' for name in counts)
+    columns = quote_names(counts)
     missing = "predictions" if prediction_column is None else "references"
     if prediction_column is None and reference_column is None:
         missing = "predictions and none of references"
@@ -129,7 +129,7 @@ def _text(row: object, column: str) -> str:
         raise row
     assert isinstance(row, dict), "readers yield objects or BadRowErrors"
     if column not in row:
-        columns = ", ".join(f'"{name}"' for name in row) or "none"
+        columns = quote_names(row)
         raise BadRowError(f'there is no column "{column}", which other rows have; the columns are: {columns}.')
     value = label_as_text(row[column])
     if not isinstance(value, str):

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, non_empty_text
+from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote_names
 from imprint.data.readers.encodings import detect_encoding, read_chunks, read_lines, undecodable_error
 from imprint.data.readers.rows import read_rows
 from imprint.data.readers.samples import collect_samples
@@ -94,6 +94,6 @@ def _questions_of_row(row: object, prompt_column: str, location: str) -> list[Sa
 def _text(row: Mapping[str, object], prompt_column: str) -> str:
     name = next((name for name in (prompt_column, *QUESTION_COLUMNS) if name in row), None)
     if name is None:
-        columns = ", ".join(f'"{key}"' for key in row) or "none"
+        columns = quote_names(row)
         raise BadRowError(f"has no column of questions ({columns}). Name it: prompt_column=...")
     return non_empty_text(row[name], name)

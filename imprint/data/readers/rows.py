@@ -8,7 +8,7 @@ from typing import Final
 
 from imprint.data.readers.bad_rows import quote
 from imprint.data.readers.encodings import ReportBytes
-from imprint.data.readers.json_rows import array_rows, line_rows, object_rows
+from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, wrapped_rows
 from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
 from imprint.data.readers.workbooks import parquet_rows, sheet_names, workbook_rows
@@ -16,7 +16,9 @@ from imprint.data.shapes import Columns, detect_shape
 from imprint.messages import Bilingual, UserError
 
 SAMPLE_SEED = 0
-JSON_READERS: Final = MappingProxyType({"a JSON array": array_rows, "JSON objects": object_rows, "JSON lines": line_rows})
+JSON_READERS: Final = MappingProxyType(
+    {"a JSON array": array_rows, "JSON objects": object_rows, "JSON lists of turns": object_rows, "JSON lines": line_rows}
+)
 MAX_LISTED = 5
 """Maximum number of files or columns that a sentence names; the rest is counted."""
 
@@ -40,7 +42,9 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
             yield from read(file.path, report_bytes)
             return
         if file.format in ("CSV", "TSV"):
-            numbered = csv_rows(file.path, file.encoding, file.delimiter, report_bytes)
+            numbered: Iterator[tuple[int | str, object]] = csv_rows(file.path, file.encoding, file.delimiter, report_bytes)
+        elif file.wrapper:
+            numbered = wrapped_rows(file.path, file.encoding, file.wrapper, report_bytes)
         else:
             numbered = JSON_READERS[file.format](file.path, file.encoding, report_bytes)
         for line, row in numbered:

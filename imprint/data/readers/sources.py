@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
+from imprint.data.turns import is_turn
 from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 
-Format = Literal["JSON lines", "a JSON array", "JSON objects", "CSV", "TSV", "an Excel workbook", "Parquet"]
+Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
 FORMATS_CHINESE: Final = "JSON Lines、JSON 数组、CSV、TSV、Excel (.xlsx) 或 Parquet"
 GIVE_ROWS: Final = f"请给出数据文件：{FORMATS_CHINESE}。"
 BINARY_SAMPLE: Final = 4096
+WRAPPERS: Final = ("data", "rows", "examples", "instances", "items", "records", "samples")
+"""Keys of an object around all rows, such as {"version": "1", "data": [...]}."""
+MAX_WRAPPER_KEYS: Final = 50
+"""Number of keys among which one of WRAPPERS is looked for."""
+NOT_BLANK: Final = re.compile(r"[^ \t\r\n]")
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 DATA_SUFFIXES: Final = (*JSON_SUFFIXES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
 METADATA_FILES: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -54,12 +60,15 @@ class DataFile:
     """Its encoding; None for a workbook and for Parquet."""
     delimiter: str = ","
     """Delimiter of CSV and TSV."""
+    wrapper: str = ""
+    """The key of one object that holds the array of rows."""
 
     @property
     def description(self) -> str:
         """Format and encoding, as text."""
         delimiter = " with semicolons" if self.delimiter == ";" else ""
-        return f"{self.format}{delimiter}" + (f" in {self.encoding.name}" if self.encoding else "")
+        wrapper = f' in "{self.wrapper}" of one object' if self.wrapper else ""
+        return f"{self.format}{delimiter}{wrapper}" + (f" in {self.encoding.name}" if self.encoding else "")
 
 
 def parse_source(source: str | Path) -> Source:
@@ -217,6 +226,47 @@ def _spans_lines(start: str, first_line: str) -> bool:
     return end > len(first_line)
 
 
+def _begins_with_turns(start: str) -> bool:
+    """Whether a list at the start of a file is one conversation, and not the array of all rows."""
+    position = len(start) - len(start[1:].lstrip())
+    try:
+        value, _end = json.JSONDecoder().raw_decode(start, position)
+    except (ValueError, RecursionError):
+        return False
+    return is_turn(value)
+
+
+def _wrapper_key(start: str) -> str:
+    """The key of the array of rows in one object around all of them; empty if the object is a row itself."""
+    decoder, position = json.JSONDecoder(), 1
+    try:
+        for _key in range(MAX_WRAPPER_KEYS):
+            position = _next_at(start, position)
+            key, position = decoder.raw_decode(start, position)
+            position = _next_at(start, position)
+            if start[position] != ":":
+                return ""
+            position = _next_at(start, position + 1)
+            if key in WRAPPERS and start[position] == "[":
+                inside = _next_at(start, position + 1)
+                value, _end = decoder.raw_decode(start, inside)
+                return key if isinstance(value, dict) and not is_turn(value) else ""
+            _value, position = decoder.raw_decode(start, position)
+            position = _next_at(start, position)
+            if start[position] != ",":
+                return ""
+            position += 1
+    except (ValueError, IndexError, RecursionError):
+        pass
+    return ""
+
+
+def _next_at(text: str, position: int) -> int:
+    """The position of the next character that is not blank."""
+    found = NOT_BLANK.search(text, position)
+    return found.start() if found else len(text)
+
+
 def _is_binary(text: str) -> bool:
     """Whether more than 5 % of a text are control characters or undecodable bytes."""
     binary = sum((letter < " " and letter not in "\t\r\n\f") or "\ud800" <= letter <= "\udfff" for letter in text)
@@ -232,9 +282,11 @@ def _text_file(path: Path) -> DataFile:
             break
     suffix = path.suffix.lower()
     if start.startswith("["):
-        return DataFile(path, "a JSON array", encoding)
+        return DataFile(path, "JSON lists of turns" if _begins_with_turns(start) else "a JSON array", encoding)
     header = start.split(encoding.newline, 1)[0]
     if start.startswith("{"):
+        if key := _wrapper_key(start):
+            return DataFile(path, "a JSON array", encoding, wrapper=key)
         return DataFile(path, "JSON objects" if _spans_lines(start, header) else "JSON lines", encoding)
     if suffix != ".jsonl" and start.startswith(("//", "/*")):
         raise UserError(

@@ -1,17 +1,22 @@
 """Rows of CSV and TSV, and the header that maps the cells of any table's row to columns."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, quote
+from imprint.data.readers.bad_rows import BadRowError, quote, quote_names
 from imprint.data.readers.encodings import Encoding, ReportBytes, read_lines, undecodable_error
 from imprint.messages import Bilingual, UserError
 
 MAX_CELL: Final = 2**20
 """Maximum characters of a CSV cell; what is longer is an unclosed quote."""
+MAX_COLUMNS: Final = 1000
+"""Maximum columns of a table."""
+REREAD_SHARE, REREAD_BYTES = 4, 2**22
+"""Characters that are read again after unclosed quotes: at most this many times all that were read, and this many more."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,15 @@ class Header:
     def from_cells(cls, cells: Sequence[str], location: str) -> "Header":
         """The header in the cells of the first row that is not blank. Raises UserError for a repeated name."""
         names = tuple(cell.strip(" \t\r\n\ufeff") for cell in cells)
-        repeated = next((name for name in names if name and names.count(name) > 1), None)
+        if len(names) > MAX_COLUMNS:
+            raise UserError(
+                Bilingual(
+                    f"{location}: the header has {len(names):,} columns, more than {MAX_COLUMNS:,}. Keep those of question and answer.",
+                    f"表头有 {len(names):,} 列，超过 {MAX_COLUMNS:,} 列：请只保留问题与答案等列。",
+                )
+            )
+        counts = Counter(names)
+        repeated = next((name for name in names if name and counts[name] > 1), None)
         if repeated is not None:
             raise UserError(
                 Bilingual(
@@ -48,11 +61,12 @@ class Header:
             if len(self.names) == 1:
                 title = quote(self.names[0])
                 return BadRowError(f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.")
-            columns, count = ", ".join(map(quote, self.names)), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
+            columns, count = quote_names(self.names), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
             return BadRowError(f"has {count}, but the header has {len(self.names)} columns: {columns}.")
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
             return BadRowError("repeats the header. Delete it.")
-        unnamed = next((cell for name, cell in zip(self.names, filled, strict=True) if cell and not name), None)
+        start = 1 if self.names[0] == "" and filled[0].isascii() and filled[0].isdecimal() else 0  # pandas writes its index there
+        unnamed = next((cell for name, cell in zip(self.names[start:], filled[start:], strict=True) if cell and not name), None)
         if unnamed is not None:
             return BadRowError(f"has {quote(unnamed)} in a column without a name in the header.")
         return {name: cell for name, cell in zip(self.names, filled, strict=True) if name}
@@ -65,19 +79,24 @@ class _LineFeed:
         self._lines = read_lines(path, encoding, report_bytes)
         self._newline = encoding.newline
         self._returned: list[tuple[int, str | BadRowError]] = []
+        self._read, self._read_again = 0, 0
         self.taken: list[tuple[int, str | BadRowError]] = []
 
     def __iter__(self) -> Iterator[str]:
         while (line := self._returned.pop() if self._returned else next(self._lines, None)) is not None:
             self.taken.append(line)
+            self._read += len(str(line[1]))
             yield line[1] + self._newline if isinstance(line[1], str) else self._newline
 
-    def give_back(self) -> None:
-        """Return all lines in `taken` but the first, to be read again."""
+    def give_back(self) -> bool:
+        """Return all lines in `taken` but the first, to be read again; whether that was not done too often."""
+        again = sum(len(str(line)) for _number, line in self.taken[1:])
+        self._read, self._read_again = self._read - again, self._read_again + again
         self._returned.extend(reversed(self.taken[1:]))
+        return self._read_again <= REREAD_SHARE * self._read + REREAD_BYTES
 
 
-def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, object]]:
+def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int | str, object]]:
     """The (first line, dict or BadRowError) of each row of CSV or TSV; the first row that is not blank is the header."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     feed = _LineFeed(path, encoding, report_bytes)
@@ -89,10 +108,13 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: Repor
             cells = next(rows, None)
         except csv.Error as error:
             number = feed.taken[0][0]
-            feed.give_back()
+            readable = feed.give_back()
             rows = csv.reader(iter(feed), delimiter=delimiter, strict=True)
             yield number, BadRowError(_explain(str(error), delimiter))
-            continue
+            if readable:
+                continue
+            yield number + 1, BadRowError("is not read, nor is any row after it: the quotes of too many cells are not closed.")
+            return
         if cells is None:
             return
         number, first = feed.taken[0]

@@ -1,11 +1,12 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from imprint.data.readers import encodings
 from imprint.data.readers.encodings import detect_encoding
-from imprint.data.readers.json_rows import array_rows, line_rows, object_rows
+from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, wrapped_rows
 
 ROW = {"content": "类型#上衣", "summary": "这件[上衣]很{好}看\\。", "n": [1.5, -2, True, None]}
 
@@ -102,3 +103,58 @@ def test_objects_over_several_lines_are_read_one_after_another(file: Path) -> No
     assert good == [(1, ROW), (12, ROW), (23, ROW)]
     assert str(bad) == "the object is not JSON from here on: Expecting value at column 7."
     assert line == file.read_text().count("\n") + 1
+
+
+def test_rows_on_one_line_are_told_apart_by_their_numbers(file: Path) -> None:
+    file.write_text('[{"a": 1}, {"a": 2}, {"a": },')
+    encoding = detect_encoding(file)
+    assert [place for place, _row in array_rows(file, encoding)] == [1, "1, row 2", "1, row 3"]
+    file.write_text('{"a": 1} {"a": 2}\n{"a": 3}\n')
+    assert [place for place, _row in object_rows(file, encoding)] == [1, "1, row 2", 2]
+
+
+@pytest.mark.parametrize("size", [1, 3, 2**20])
+def test_rows_inside_one_object_are_read(file: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    file.write_text('{"version": {"n": [1, 2]}, "data": [{"a": 1},\n{"a": 2}], "end": null}\n')
+    encoding = detect_encoding(file)
+    monkeypatch.setattr(encodings, "CHUNK_BYTES", size)
+
+    assert list(wrapped_rows(file, encoding, "data")) == [(1, {"a": 1}), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"data": [{"a": 1}]} {"data": [{"a": 2}]}', "nothing may follow the `}` around the rows"),
+        ('{"data": [{"a": 1}', "after an element of the array there must be a comma"),
+        ('{"data": [{"a": 1}] "b": 2}', "after a value there must be a comma or `}`"),
+        ('{"data": [{"a": 1}], "b" 2}', "after a key there must be a colon"),
+        ('{"data": [{"a": 1}], "b": ', "is not JSON from here on"),
+        ('{"data": [{"a": 1}],', "is not JSON from here on"),
+        ('{"data": [{"a": 1}]', "after a value there must be a comma or `}`"),
+    ],
+)
+def test_an_object_around_the_rows_that_is_broken_is_named(file: Path, text: str, sentence: str) -> None:
+    file.write_text(text)
+    (_place, good), (_line, bad) = wrapped_rows(file, detect_encoding(file), "data")
+
+    assert good == {"a": 1}
+    assert sentence in str(bad)
+
+
+def test_a_bare_list_of_turns_is_a_conversation(file: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    file.write_text(f"{json.dumps(turns)}\n{json.dumps(turns, indent=1)}")
+
+    assert list(object_rows(file, detect_encoding(file))) == [(1, {"messages": turns}), (2, {"messages": turns})]
+
+
+def test_thousands_of_keys_and_levels_are_read_at_once(file: Path) -> None:
+    keys = ",".join(f'"k{number}":1' for number in range(50_000))
+    file.write_text(f'{{{keys},"z":1,"z":2}}\n{{"a":{"[" * 500}{"]" * 500}}}\n{{"a":{"[[],[]]," * 300}1}}\n'.replace(",1}", "}"))
+    start = time.perf_counter()
+    found = [str(row) for _line, row in line_rows(file, detect_encoding(file))]
+
+    assert found[0].startswith('has "z" twice in one object')
+    assert found[1] == "is nested more than 100 levels deep, which no row is."
+    assert time.perf_counter() - start < 1

@@ -90,3 +90,22 @@ def test_a_file_that_holds_no_rows_is_reported_by_what_it_is(tmp_path: Path, con
 def test_a_device_is_not_read() -> None:
     with pytest.raises(UserError, match=r"/dev/null is not a regular file\. Give a file of rows"):
         detect_format(Path("/dev/null"))
+
+
+@pytest.mark.parametrize(
+    ("text", "description"),
+    [
+        ('[{"role": "user", "content": "a"}]', "JSON lists of turns in UTF-8"),
+        ('[{"content": "a", "summary": "b"}]', "a JSON array in UTF-8"),
+        ('[[{"role": "user", "content": "a"}]]', "a JSON array in UTF-8"),
+        ('{"version": "1", "data": [{"content": "a"}]}', 'a JSON array in "data" of one object in UTF-8'),
+        ('{\n "rows": [\n {"content": "a"}]}', 'a JSON array in "rows" of one object in UTF-8'),
+        ('{"data": ["a", "b"]}', "JSON lines in UTF-8"),
+        ('{"data": [{"role": "user", "content": "a"}]}', "JSON lines in UTF-8"),
+        ('{"content": "a", "summary": "b"}', "JSON lines in UTF-8"),
+    ],
+)
+def test_bare_lists_and_rows_in_one_object_are_told_from_rows(text: str, description: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(text)
+
+    assert detect_format(tmp_path / "rows.json").description == description

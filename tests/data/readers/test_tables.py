@@ -1,14 +1,16 @@
+import time
 from pathlib import Path
 
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.encodings import detect_encoding
+from imprint.data.readers.rows import read_rows
 from imprint.data.readers.tables import csv_rows
 from imprint.messages import UserError
 
 
-def read(tmp_path: Path, text: str | bytes, delimiter: str = ",") -> list[tuple[int, object]]:
+def read(tmp_path: Path, text: str | bytes, delimiter: str = ",") -> list[tuple[int | str, object]]:
     """The rows, a bad one by its sentence."""
     file = tmp_path / "rows.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -90,3 +92,25 @@ def test_bytes_of_another_encoding_are_reported_with_their_row(tmp_path: Path) -
         (3, "byte 0xC0 at column 1 is not UTF-8, as the rest of the file is."),
         (4, {"问": "类型", "答": "好"}),
     ]
+
+
+def test_a_nameless_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",content,summary\n0,a,b\n17,c,d\nx,e,f\n")
+
+    (_two, first), (_three, second), (_four, third) = read_rows(tmp_path / "a.csv")
+
+    assert (first, second) == ({"content": "a", "summary": "b"}, {"content": "c", "summary": "d"})
+    assert str(third) == 'has "x" in a column without a name in the header.'
+
+
+def test_a_header_without_end_and_quotes_without_end_take_no_more_than_a_second(tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_text(",".join(f"c{number}" for number in range(50_000)))
+    (tmp_path / "q.csv").write_text("content,summary\n" + 'a","\n' * 20_000)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="the header has 50,000 columns, more than 1,000"):
+        list(read_rows(tmp_path / "h.csv"))
+    *_rows, (place, last) = read_rows(tmp_path / "q.csv")
+
+    assert str(last) == "is not read, nor is any row after it: the quotes of too many cells are not closed."
+    assert int(place.rpartition(":")[2]) > 40
+    assert time.perf_counter() - start < 2

@@ -1,0 +1,71 @@
+"""The turns of every published form are the same turns."""
+
+import pytest
+
+from imprint.data.sample import Sample
+from imprint.data.shapes import MAX_TURNS, Columns, detect_shape, samples_from_row
+from imprint.data.turns import is_conversation, is_turn, numbered_turns
+
+QUESTIONS = [Sample("怎样洗？", "冷水。", None, "f:1"), Sample("能晒吗？", "阴凉处。", (("怎样洗？", "冷水。"),), "f:1")]
+
+
+def samples(row: dict[str, object]) -> list[Sample]:
+    return samples_from_row(row, detect_shape(row, Columns()), "f:1")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversation": [{"human": "怎样洗？", "assistant": "冷水。"}, {"human": "能晒吗？", "assistant": "阴凉处。"}],
+            "category": "闲聊",
+        },
+        {"conversation": [{"system": "", "input": "怎样洗？", "output": "冷水。"}, {"input": "能晒吗？", "output": "阴凉处。"}]},
+        {"paragraph": [{"q": "怎样洗？", "a": "冷水。"}, {"q": "能晒吗？", "a": ["阴凉处。"]}]},
+        {"Conversations": [{"from": "human", "value": "怎样洗？"}, {"from": "gpt", "value": "冷水。"}, {"q": "能晒吗？", "a": "阴凉处。"}]},
+    ],
+)
+def test_firefly_xtuner_and_paragraphs_are_conversations(row: dict[str, object]) -> None:
+    assert samples(row) == QUESTIONS
+
+
+def test_the_system_text_of_xtuner_is_that_of_the_conversation_and_an_answer_may_be_left_unlearned() -> None:
+    row: dict[str, object] = {
+        "conversation": [
+            {"system": "你是店员。", "input": "一", "output": "二", "output_with_loss": False},
+            {"input": "三", "output": "四"},
+        ]
+    }
+
+    assert samples(row) == [Sample("三", "四", (("一", "二"),), "f:1", "你是店员。")]
+
+
+def test_an_answer_of_several_lines_is_joined() -> None:
+    assert samples({"paragraph": [{"q": "一", "a": ["二", "三"]}]}) == [Sample("一", "二\n三", None, "f:1")]
+
+
+def test_a_paragraph_of_text_is_no_conversation() -> None:
+    assert detect_shape({"paragraph": ["一", "二"], "question": "q", "answer": "a"}, Columns()).kind == "pair"
+
+
+def test_turns_keep_the_number_of_their_element() -> None:
+    assert [number for number, _turn in numbered_turns([{"human": "a", "assistant": "b"}, {"role": "user", "content": "c"}, 7])] == [
+        1,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_turn_is_told_from_a_row() -> None:
+    assert is_turn({"role": "user", "content": "a"})
+    assert is_conversation([{"from": "human", "value": "a"}])
+    assert not any(is_turn(value) for value in ({"content": "a", "summary": "b"}, {"input": "a", "output": "b"}, 7))
+    assert not is_conversation([])
+
+
+def test_a_conversation_without_end_is_refused_by_its_number_of_turns() -> None:
+    row: dict[str, object] = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * MAX_TURNS}
+
+    with pytest.raises(ValueError, match=r'"messages" has 2,000 turns, more than 1,000. Divide it into several rows.'):
+        samples(row)
