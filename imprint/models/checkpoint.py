@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,15 +19,18 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
-from imprint.models.stored_weights import WRAPPED_DICTS, plain_name, refuse_empty, refuse_unmerged
+from imprint.models.stored_weights import WRAPPED_DICTS, is_plain, plain_name, refuse_empty, refuse_unmerged
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
+from imprint.terminal import say
 
 MAPPED_BYTES = 64 * 2**20
 """A shard is mapped again after this many bytes, so that pages already copied do not add up in memory."""
 PREFIX_PART = ".prefix_encoder."
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
+MAX_NAME_BYTES = 255
+"""Longest name of a file on common disks."""
 SAMPLED_ROWS = 16
 """Rows by which a tied head and its embedding are compared."""
 
@@ -39,8 +43,9 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     quantised to another number of bits.
     """
     fields = read_config(folder)
+    built_fields = quantized_fields(fields, bits, folder)
     with torch.device("meta"):
-        network = build_network(quantized_fields(fields, bits, folder), folder)
+        network = build_network(built_fields, folder)
     to_quantize = {} if fields.get("quantization_bit") else quantized_layers(network)
     expected = network.state_dict()
     copies: dict[str, tuple[str, Tensor]] = {}
@@ -89,8 +94,21 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
         yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
 
 
+def without_leftover(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields without a `quantization_config` that was left behind by a training on quantised weights: the stored ones are plain."""
+    if not fields.get("quantization_config") or not is_plain(read_tensors(folder)):
+        return fields
+    notice = Bilingual(
+        f'{folder}/config.json: "quantization_config" is left over: the weights are not quantised, and are read as they are.',
+        "权重并未量化，按原样读取，忽略该字段",
+    )
+    say(notice.line, stream=sys.stderr)
+    return {name: value for name, value in fields.items() if name != "quantization_config"}
+
+
 def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> dict[str, Any]:
     """The fields of config.json with this number of bits; None leaves them. Raises UserError where the folder has other bits."""
+    fields = without_leftover(fields, folder)
     stored_bits = fields.get("quantization_bit")
     if bits is None or stored_bits == bits:
         return fields
@@ -227,11 +245,20 @@ def tensor_names(folder: Path) -> list[str]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files with weights: an index's shards, or one file; safetensors before `.bin`. Raises UserError where there are none."""
+    problem: UserError | None = None
     for index, single in (("model.safetensors.index.json", "model.safetensors"), ("pytorch_model.bin.index.json", "pytorch_model.bin")):
         if (folder / index).is_file():
-            return _shards(folder / index)
+            names = _shard_names(folder / index)
+            missing = [name for name in names if not (folder / name).is_file()]
+            if not missing:
+                return [folder / name for name in names]
+            problem = problem or _missing_shards_error(folder, names, missing)
+            if len(missing) < len(names):  # a download that broke off
+                raise problem
         if (folder / single).is_file():
             return [folder / single]
+    if problem is not None:
+        raise problem
     raise UserError(
         Bilingual(
             f"{folder}: no weights; found {listing(folder)}. Allowed: model.safetensors or pytorch_model.bin, or shards together with "
@@ -241,10 +268,10 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _shards(index: Path) -> list[Path]:
+def _shard_names(index: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name]
+        outside = [name for name in names if not name or Path(name).name != name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES]
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise UserError(
             Bilingual(
@@ -255,19 +282,20 @@ def _shards(index: Path) -> list[Path]:
     if outside:
         raise UserError(
             Bilingual(
-                f"{index}: names a file outside its folder, {outside[0]!r}. Do not use this folder unless you trust its origin.",
-                f"索引指向目录之外的文件 {outside[0]!r}：除非信任其来源，否则请勿使用该目录。",
+                f"{index}: names a file outside its folder, {outside[0][:80]!r}. Do not use this folder unless you trust its origin.",
+                f"索引指向目录之外的文件 {outside[0][:80]!r}：除非信任其来源，否则请勿使用该目录。",
             )
         )
-    if missing := [name for name in names if not (index.parent / name).is_file()]:
-        raise UserError(
-            Bilingual(
-                f"{index.parent}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}. Download them into this "
-                "folder.",
-                f"{len(names)} 个分片中缺少 {len(missing)} 个，第一个是 {missing[0]}：请下载到该目录。",
-            )
+    return names
+
+
+def _missing_shards_error(folder: Path, names: list[str], missing: list[str]) -> UserError:
+    return UserError(
+        Bilingual(
+            f"{folder}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}. Download them into this folder.",
+            f"{len(names)} 个分片中缺少 {len(missing)} 个，第一个是 {missing[0]}：请下载到该目录。",
         )
-    return [index.parent / name for name in names]
+    )
 
 
 def _safetensors_names(path: Path) -> list[str]:
@@ -339,6 +367,14 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
             Bilingual(
                 f"{path}: must hold a dict of tensors, found {type(content).__name__}. Give the file of weights itself.",
                 f"必须是张量的字典，实际为 {type(content).__name__}：请给出权重文件本身。",
+            )
+        )
+    if odd := next((name for name, value in content.items() if value.layout != torch.strided or value.is_quantized or value.is_meta), None):
+        raise UserError(
+            Bilingual(
+                f"{path}: {odd!r} is no plain tensor, but sparse, quantised by torch, or without data. Save it as a dense tensor of "
+                "floating-point numbers.",
+                f"{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
             )
         )
     return content

@@ -11,6 +11,8 @@ from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.configs.bloom import BloomConfig
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.configs.chatglm2 import ChatGLM2Config
+from imprint.models.configs.fields import field_error
+from imprint.models.configs.limits import refuse_absurd
 from imprint.models.network import Network
 from imprint.tokenizers.hf import GENERATION_CONFIG
 
@@ -47,9 +49,15 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
     """
     generation = read_json_object(path) if (path := folder / GENERATION_CONFIG).is_file() else {}
     try:
+        refuse_absurd(fields)
         return _build(fields, generation)
     except UserError as error:  # names the file without its folder
         raise error.prefixed(f"{folder}/") from error
+    except (RuntimeError, OverflowError, MemoryError, ValueError, TypeError, AttributeError) as error:  # of fields that go together badly
+        reason = " ".join(str(error).split())[:200]
+        raise field_error(
+            f"no network can be built from these fields ({type(error).__name__}: {reason}).", f"无法按这些字段构建网络（{reason}）。"
+        ).prefixed(f"{folder}/") from error
 
 
 def _build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:

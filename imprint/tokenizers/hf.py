@@ -87,6 +87,8 @@ class HFTokenizer:
         )
         self._ids: dict[int, int] = {}
         self._latest_before: tuple[str, list[int]] = ("", [])
+        self._beyond: Mapping[int, str] = {}
+        self._limit: tuple[Path, int] | None = None
         names = sorted(self.controls, key=len, reverse=True)
         self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
         """Matches the name of any special token, longest first; nothing if there is none."""
@@ -97,7 +99,12 @@ class HFTokenizer:
 
     def with_controls(self, names: Collection[str]) -> "HFTokenizer":
         """A tokenizer that treats these tokens, which the file adds as ordinary ones, as special; this one if there are none."""
-        return HFTokenizer(_add_controls(self._rust, names), self._decoders, self.special_tokens) if names else self
+        if not names:
+            return self
+        tokenizer = HFTokenizer(_add_controls(self._rust, names), self._decoders, self.special_tokens)
+        if self._limit is not None:
+            tokenizer.limit(*self._limit)
+        return tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
@@ -105,6 +112,7 @@ class HFTokenizer:
             ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
         if not self._control_ids.isdisjoint(ids):
             return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
+        self._refuse_beyond(ids)
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
 
     def encode_rendered(self, text: str) -> list[int]:
@@ -155,9 +163,11 @@ class HFTokenizer:
         with self._lock:
             self._rust.encode_special_tokens = False
             try:
-                return self._rust.encode(text, add_special_tokens=False)
+                encoded = self._rust.encode(text, add_special_tokens=False)
             finally:
                 self._rust.encode_special_tokens = True
+        self._refuse_beyond(encoded.ids)
+        return encoded
 
     def _with_typed_names(self, text: str, tokens: Offsets) -> Offsets:
         """The tokens with the stretches between special tokens encoded as text where they hold a GUARD; frames keep their ids.
@@ -207,6 +217,7 @@ class HFTokenizer:
                 tokens.append((self._ids.setdefault(token, token), start, end))
             else:
                 tokens += ((one, start, end) for one in self._spell(name))
+        self._refuse_beyond([token for token, _start, _end in tokens])
         return tokens
 
     def _spell(self, text: str) -> list[int]:
@@ -221,6 +232,38 @@ class HFTokenizer:
                 pieces += [letter] if known else [f"<0x{value:02X}>" for value in letter.replace(SPACE, " ").encode()]
         ids = [self._rust.token_to_id(piece) for piece in pieces]
         return [token for token in ids if token is not None]
+
+    def limit(self, file: Path, size: int) -> None:
+        """Refuse ids from `size` on whenever a text gives one; `file` is named in the errors.
+
+        Raises UserError at once if they are more than added tokens, or are BOS or the learned EOS.
+        """
+        self._limit = file, size
+        if max(len(self) - 1, *self._added, 0) < size:
+            return
+        beyond = {token: name for name, token in self._rust.get_vocab(with_added_tokens=True).items() if token >= size}
+        self._beyond = {token: name for token, name in beyond.items() if token in self._added}
+        needed = [*self.special_tokens.bos_ids, *self.special_tokens.eos_ids[:1]]
+        if len(self._beyond) < len(beyond) or any(token >= size for token in needed):
+            raise UserError(
+                Bilingual(
+                    f"{file} needs {max(beyond) + 1} ids, but config.json allows {size} (vocab_size). "
+                    "Take both files from the same release of the model.",
+                    "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                )
+            )
+
+    def _refuse_beyond(self, ids: Sequence[int]) -> None:
+        if self._limit is not None and self._beyond and not self._beyond.keys().isdisjoint(ids):
+            file, size = self._limit
+            token = next(token for token in ids if token in self._beyond)
+            raise UserError(
+                Bilingual(
+                    f"{file}: {self._beyond[token]!r} has the id {token}, but the model has only {size} (vocab_size in "
+                    "config.json), so no row may contain it. Take it out of the text or the chat template.",
+                    f"{self._beyond[token]!r} 的 id 是 {token}，而模型只有 {size} 个（vocab_size）：请从文本或模板中去掉它。",
+                )
+            )
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""
@@ -245,7 +288,8 @@ class HFTokenizer:
 def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     """Read a `tokenizer.json` and the files beside it.
 
-    Raises UserError for a broken file, and for a vocabulary larger than that of `config` (the folder's config.json).
+    Raises UserError for a broken file, and for a vocabulary larger than that of `config` (the folder's config.json) by more than added
+    tokens; those are refused in the texts that have them.
     """
     from tokenizers import Tokenizer
 
@@ -278,7 +322,8 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
     names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
     tokenizer = HFTokenizer(_add_controls(rust, names), decoders, special_tokens)
-    _refuse_mismatch(file, config, tokenizer)
+    if isinstance(size := config.get("vocab_size"), int):
+        tokenizer.limit(file, size)
     return tokenizer
 
 
@@ -304,19 +349,6 @@ def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
                 yield from _decoders(part)
         else:
             yield decoder
-
-
-def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: HFTokenizer) -> None:
-    size = config.get("vocab_size")
-    used = max(tokenizer.controls.values(), default=0)
-    if isinstance(size, int) and max(len(tokenizer) - 1, used) >= size:
-        raise UserError(
-            Bilingual(
-                f"{file} needs {max(len(tokenizer), used + 1)} ids, but config.json allows {size} (vocab_size). "
-                "Take both files from the same release of the model.",
-                "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
-            )
-        )
 
 
 def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust", bos_ids: tuple[int, ...]) -> SpecialTokens:

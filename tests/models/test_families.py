@@ -1,6 +1,8 @@
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from imprint.messages import UserError
@@ -143,3 +145,28 @@ def test_a_listing_stays_short(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"{number}.txt").touch()
     assert listing(tmp_path) == "0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt and 2 more"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "llama", "num_attention_heads": 2**22, "head_dim": 2**22, "hidden_size": 2**22, "intermediate_size": 2**22},
+        {"model_type": "llama", "max_position_embeddings": [1]},
+        {"model_type": "llama", "rope_parameters": [1, 2]},
+        {"model_type": "llama", "layer_types": 5},
+        {"model_type": "qwen2", "eos_token_id": {"a": 1}},
+        {"model_type": "opt", "max_position_embeddings": 10**15, "ffn_dim": 2**20},
+        {"model_type": "bloom", "vocab_size": 2**22, "hidden_size": 2**22, "n_head": 1, "n_layer": 1, "seq_length": 10**30},
+        {"model_type": "chatglm", "inner_hidden_size": 10**12, "hidden_size": 10**12, "num_layers": 10**9, "num_attention_heads": 1},
+        {"model_type": "gpt2", "n_layer": 10**6},
+    ],
+    ids=lambda fields: str(sorted(fields)),
+)
+def test_fields_that_make_no_network_are_a_sentence_at_once(tmp_path: Path, fields: dict[str, object]) -> None:
+    started = time.monotonic()
+    try:
+        with torch.device("meta"):
+            build_network(fields, write_config(tmp_path, fields))
+    except UserError as error:
+        assert "config.json" in str(error)  # noqa: PT017 - some of these can be built
+    assert time.monotonic() - started < 10

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,10 +6,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from imprint.export.quantized import quantize
 from imprint.messages import UserError
-from imprint.models.checkpoint import load_network
+from imprint.models.checkpoint import load_network, save_network, weight_files
 from imprint.models.network import Network
 from imprint.models.stored_weights import is_plain, plain_name
+from tests.bases import base_of
 from tests.cases import difference
 from tests.reference_models import ROWS, our_logits
 from tests.tiny import tiny_base
@@ -88,3 +91,81 @@ def test_names_without_a_wrapper_stay_as_they_are() -> None:
 def test_quantised_weights_are_told_by_their_tensors(more: dict[str, Tensor], plain: bool) -> None:  # noqa: FBT001
     assert is_plain({"b.weight": torch.zeros(2, 2, dtype=torch.bfloat16), "b.bias": torch.zeros(2), **more}.items()) == plain
     assert not is_plain([])
+
+
+def index_of(folder: Path, *names: str) -> Path:
+    """An index of safetensors in the folder."""
+    content = {"weight_map": {f"tensor.{number}": name for number, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        loaded(folder)
+    return str(caught.value)
+
+
+def test_an_index_without_its_shards_gives_way_to_complete_files(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    folder = index_of(folder_with(tmp_path, content=tensors), "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+    assert [file.name for file in weight_files(folder)] == ["pytorch_model.bin"]
+    assert difference(our_logits(loaded(folder), ROWS[:1])[0], our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]) == 0
+
+    save_file({"a": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")  # a download that broke off
+    assert f"{folder}: 1 of 2 shards are missing, the first is model-00002-of-00002.safetensors" in refusal(folder)
+
+
+def test_an_index_alone_names_its_shards(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    folder = index_of(folder_with(tmp_path, content=tensors), "model-00001-of-00001.safetensors")
+    (folder / "pytorch_model.bin").unlink()
+
+    assert f"{folder}: 1 of 1 shards are missing, the first is model-00001-of-00001.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "a\0b", "", "../x", "."])
+def test_an_index_with_a_name_that_is_none_is_refused(tmp_path: Path, tensors: dict[str, Tensor], name: str) -> None:
+    sentence = refusal(index_of(folder_with(tmp_path, tensors), name))
+
+    assert "names a file outside its folder, " in sentence
+    assert len(sentence) < 600
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own quantisation
+@pytest.mark.parametrize("kind", ["sparse", "quantised", "meta"])
+def test_a_tensor_of_another_layout_is_named(tmp_path: Path, tensors: dict[str, Tensor], kind: str) -> None:
+    dense = torch.zeros(5, 5)
+    odd = dense.to_sparse() if kind == "sparse" else torch.empty(5, 5, device="meta")
+    odd = torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8) if kind == "quantised" else odd
+
+    assert "pytorch_model.bin: 'odd' is no plain tensor" in refusal(folder_with(tmp_path, content={**tensors, "odd": odd}))
+
+
+def with_leftover(folder: Path, more: dict[str, Tensor]) -> Path:
+    """A Qwen3 whose config.json says that its weights are in 4 bits, with further tensors."""
+    base_of("Qwen3", folder)
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**fields, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    )
+    save_file({**load_file(folder / "model.safetensors"), **more}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_quantization_config_left_behind_is_told_and_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = with_leftover(tmp_path / "left", {})
+
+    ours = loaded(folder)
+
+    assert difference(our_logits(ours, ROWS[:1])[0], our_logits(loaded(base_of("Qwen3", tmp_path / "base")), ROWS[:1])[0]) == 0
+    assert f'{folder}/config.json: "quantization_config" is left over: the weights are not quantised' in capsys.readouterr().err
+    save_network(ours, folder, tmp_path / "saved")
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    quantize(folder, tmp_path / "small", 8)
+    assert "quantization_config" not in json.loads((tmp_path / "small" / "config.json").read_text())
+
+
+def test_weights_that_are_quantised_by_another_method_are_still_refused(tmp_path: Path) -> None:
+    state = {"model.layers.0.mlp.up_proj.weight.absmax": torch.zeros(4)}
+
+    assert "says that the weights are quantised by 'bitsandbytes', which is not supported" in refusal(with_leftover(tmp_path / "4", state))

@@ -3,7 +3,7 @@ import random
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from imprint.messages import UserError
 from imprint.tokenizers import HFTokenizer, read_tokenizer
@@ -118,6 +118,39 @@ def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None
     published_folder(tmp_path)
     with pytest.raises(UserError, match=r"tokenizer.json needs \d+ ids, but config.json allows 99 \(vocab_size\). Take both files"):
         read_tokenizer(tmp_path, {"model_type": "bloom", "vocab_size": 99})
+
+
+def with_added(folder: Path, *, special: bool) -> int:
+    """A folder whose tokenizer has one token more than config.json allows; returns the allowed number."""
+    rust = Tokenizer.from_str(tokenizer_json().decode())
+    size = rust.get_vocab_size()
+    rust.add_tokens([AddedToken("<image>", special=special, normalized=False)])
+    folder_of(folder, {"model_type": "qwen2", "vocab_size": size, "eos_token_id": 2}, {"tokenizer.json": rust.to_str().encode()})
+    return size
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_an_added_token_beyond_the_weights_is_refused_only_in_a_text_that_has_it(tmp_path: Path, special: bool) -> None:  # noqa: FBT001
+    size = with_added(tmp_path, special=special)
+
+    tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(tokenizer, HFTokenizer)
+    assert tokenizer.decode(tokenizer.encode("你好 hello")) == "你好 hello"
+    with pytest.raises(UserError, match=rf"tokenizer.json: '<image>' has the id {size}, but the model has only {size} \(vocab_size in"):
+        tokenizer.encode_rendered("a<image>")
+    if special:
+        assert tokenizer.decode(tokenizer.encode("a<image>")) == "a<image>"
+    else:
+        with pytest.raises(UserError, match=r"so no row may contain it. Take it out of the text or the chat template."):
+            tokenizer.encode("a<image>")
+
+
+def test_a_learned_end_beyond_the_weights_is_refused_at_once(tmp_path: Path) -> None:
+    size = with_added(tmp_path, special=True)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<image>"}))
+
+    with pytest.raises(UserError, match=rf"tokenizer.json needs {size + 1} ids, but config.json allows {size} \(vocab_size\)"):
+        read_tokenizer(tmp_path, fields_of(tmp_path))
 
 
 def test_a_way_of_decoding_that_is_not_known_is_refused(tmp_path: Path) -> None:

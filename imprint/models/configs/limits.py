@@ -1,0 +1,42 @@
+"""Bounds of the sizes in a config.json, so that an absurd one is a sentence and not minutes of building or all of the memory."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imprint.models.configs.fields import field_error
+
+LAYERS = re.compile(r"(.*_)?(layers?|blocks?|experts)")
+MAX_LAYERS = 300
+"""More than twice as many as the deepest published language model has; as many are built in a few seconds."""
+SIZES = re.compile(r".*(size|dim|width|heads?|hidden|inner|ffn|embd|embed|channels|rank|group_num|groups|d_model).*")
+NO_SIZES = re.compile(r".*(position|seq|window|chunk|token|image|theta|_id|ids|index).*")
+MAX_SIZE = 2**22
+"""Sixteen times the largest published vocabulary."""
+MAX_EXPERTS = 4096
+MAX_DIGITS = 16
+"""Digits of a number that are shown."""
+DEEPEST = 4
+"""Levels of sections in a config.json that are looked at."""
+
+
+def refuse_absurd(fields: Mapping[str, Any]) -> None:
+    """Raise UserError for a number of layers, or a size, that no model has."""
+    for name, value in _numbers(fields, DEEPEST):
+        layers = LAYERS.fullmatch(name) is not None
+        limit = MAX_EXPERTS if name.endswith("experts") else MAX_LAYERS if layers else MAX_SIZE
+        sized = layers or (SIZES.fullmatch(name) and not NO_SIZES.fullmatch(name))
+        if sized and value > limit:
+            shown = text if len(text := str(value)) <= MAX_DIGITS else f"{text[:MAX_DIGITS]}..."
+            raise field_error(
+                f'"{name}" is {shown}, which no model has; at most {limit} is read.', f'"{name}" 为 {shown}，没有这样的模型；最多 {limit}。'
+            )
+
+
+def _numbers(fields: Mapping[str, Any], depth: int) -> Iterator[tuple[str, float]]:
+    """Name and value of every number, those of sections included."""
+    for name, value in fields.items():
+        if isinstance(value, dict) and depth > 1:
+            yield from _numbers(value, depth - 1)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value
