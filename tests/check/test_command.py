@@ -112,16 +112,14 @@ def test_a_file_is_not_held_out_from_itself(tmp_path: Path) -> None:
 
 
 def test_a_row_that_the_template_of_a_model_cannot_write_is_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refusing = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}"
-    )
+    refusing = "{% for m in messages %}{% if 'x' in m.content %}{{ raise_exception('no x') }}{% endif %}{{ m.content }}</s>{% endfor %}"
     published_folder(tmp_path / "base", chat_template=refusing)
-    rows = [{"prompt": str(number), "response": "b", "system": system} for number, system in enumerate(("", "c", "", "d"))]
+    rows = [{"prompt": f"{number}{letter}", "response": "b"} for number, letter in enumerate(("", "x", "", "x"))]
     file = write(tmp_path / "a.jsonl", rows)
     assert main(["data", "check", file, "--model", str(tmp_path / "base")]) == 1
     output = capsys.readouterr().out
     assert "4 rows, 2 bad" in output
-    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (system user): no system." in output
+    assert f"✗ {file}:4: the model's own chat template cannot write this conversation (user): no x." in output
     assert main(["data", "show", file, "--model", str(tmp_path / "base")]) == 0
     assert f"✗ {file}:2: the model's own chat template" in capsys.readouterr().out
     assert main(["data", "check", file, "--model", str(tmp_path / "base"), "truncation=original"]) == 2
