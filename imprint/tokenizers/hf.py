@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.files import read_json_object, read_model_file
 from imprint.messages import Bilingual, UserError
+from imprint.terminal import say_once
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
+from imprint.tokenizers.trial import refuse_harmful, refuse_large
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -27,8 +29,13 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 """File that may name further EOS ids."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
+OLD_CHAT_TEMPLATE: Final = "chat_template.json"
+NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
+"""Folder of templates with names; the default one is `CHAT_TEMPLATE`."""
 BYTE_DECODERS: Final = frozenset({"ByteLevel"})
 PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse", "Strip"})
+MAX_REASON: Final = 200
+"""Characters of the library's own error message that are repeated."""
 GUARD: Final = "\ufdd0"
 """Noncharacter inside a special token that somebody typed, so that it stays text in a rendered conversation."""
 ANCHOR: Final = "\ufdd1"
@@ -109,7 +116,7 @@ class HFTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
         with self._lock:
-            ids = self._rust.encode(well_formed(text), add_special_tokens=False).ids
+            ids = _encode(self._rust, well_formed(text)).ids
         if not self._control_ids.isdisjoint(ids):
             return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
         self._refuse_beyond(ids)
@@ -163,7 +170,7 @@ class HFTokenizer:
         with self._lock:
             self._rust.encode_special_tokens = False
             try:
-                encoded = self._rust.encode(text, add_special_tokens=False)
+                encoded = _encode(self._rust, text)
             finally:
                 self._rust.encode_special_tokens = True
         self._refuse_beyond(encoded.ids)
@@ -209,7 +216,7 @@ class HFTokenizer:
     def _encode_typed(self, rust: "Rust", text: str) -> Offsets:
         """(id, start, end) of the tokens of a text; where the vocabulary makes a special id of a name, its characters instead."""
         with self._lock:
-            encoded = rust.encode(text, add_special_tokens=False)
+            encoded = _encode(rust, text)
         tokens: Offsets = []
         for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
             name = self._control_names.get(token)
@@ -294,19 +301,26 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     from tokenizers import Tokenizer
 
     content = read_model_file(file, "a tokenizer")
+    refuse_large(file, content)
     try:
         fields = json.loads(content)
+        refuse_harmful(file, content, fields if isinstance(fields, dict) else {})
         rust = Tokenizer.from_str(content.decode())
-    except Exception as error:  # the library raises nothing narrower
+        rust.no_truncation()
+        rust.no_padding()
+        if getattr(rust.model, "dropout", None):
+            rust.model.dropout = None  # else the same text has other ids each time
+        with_bos, without_bos = rust.encode("a").ids, rust.encode("a", add_special_tokens=False).ids
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        reason = " ".join(str(error).split())[:MAX_REASON]
         raise UserError(
             Bilingual(
-                f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({error}). Download the file again.",
+                f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({reason}). Download the file again.",
                 "无法读取该分词器：请重新下载。",
             )
         ) from error
-    rust.no_truncation()
-    rust.no_padding()
-    with_bos, without_bos = rust.encode("a").ids, rust.encode("a", add_special_tokens=False).ids
     rust.encode_special_tokens = True
     decoders = list(_decoders(fields.get("decoder")))
     if not decoders or any(decoder["type"] not in BYTE_DECODERS | PIECE_DECODERS for decoder in decoders):
@@ -325,6 +339,28 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     if isinstance(size := config.get("vocab_size"), int):
         tokenizer.limit(file, size)
     return tokenizer
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Whether an error is one of the library, which raises nothing narrower than Exception, and panics beside it."""
+    return not isinstance(error, UserError) and (isinstance(error, Exception) or type(error).__name__ == "PanicException")
+
+
+def _encode(rust: "Rust", text: str) -> "Encoding":
+    """The library's encoding of a text, without what begins every text. Raises UserError for a text on which the library fails."""
+    try:
+        return rust.encode(text, add_special_tokens=False)
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        reason = " ".join(str(error).split())[:MAX_REASON]
+        raise UserError(
+            Bilingual(
+                f"tokenizer.json cannot encode a text of {len(text)} characters, {text[:20]!r} ... ({reason}). "
+                "Take the file of the model's own release, or leave the text out.",
+                "该分词器无法编码这段文本：请使用官方的 tokenizer.json，或去掉该文本。",
+            )
+        ) from error
 
 
 def _add_controls(rust: "Rust", names: Collection[str]) -> "Rust":
@@ -358,8 +394,7 @@ def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust
     names = {key: _token_text(value) for key, value in settings.items() if key.endswith("_token")}
     eos_id = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
     eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
-    file = folder / CHAT_TEMPLATE
-    template = read_model_file(file, "a chat template").decode() if file.is_file() else _default_template(settings.get("chat_template"))
+    template = _chat_template(folder, settings)
     texts = MappingProxyType({key: value for key, value in names.items() if value})
     return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(settings))
 
@@ -388,12 +423,56 @@ def _as_ids(value: object) -> list[int]:
     return [token for token in values if isinstance(token, int) and not isinstance(token, bool)]
 
 
-def _default_template(template: object) -> str | None:
-    """The chat template; of several named ones the default one."""
+def _chat_template(folder: Path, settings: Mapping[str, object]) -> str | None:
+    """The chat template of a folder: a file of its own, else that of tokenizer_config.json."""
+    for name in (CHAT_TEMPLATE, OLD_CHAT_TEMPLATE):
+        if (file := folder / name).is_file():
+            if name == OLD_CHAT_TEMPLATE:
+                return _default_template(file, read_json_object(file).get("chat_template"))
+            return _decoded(file)
+    template = settings.get("chat_template")
+    others = {file.stem: _decoded(file) for file in sorted((folder / NAMED_CHAT_TEMPLATES).glob("*.jinja"))}
+    return _default_template(folder / TOKENIZER_CONFIG, template if template is not None or not others else others)
+
+
+def _decoded(file: Path) -> str:
+    """The text of a chat template. Raises UserError for another encoding."""
+    try:
+        return read_model_file(file, "a chat template").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            Bilingual(f"{file} is no UTF-8 text ({error.reason}). Download the file again.", "对话模板不是 UTF-8 文本：请重新下载。")
+        ) from error
+
+
+def _default_template(file: Path, template: object) -> str | None:
+    """The chat template in a field; of several named ones the default one, else the first for plain conversations, which is said.
+
+    Raises UserError for a field that holds no template.
+    """
+    named = template
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+    if named is None or isinstance(named, str):
+        return named
+    texts = {str(name): text for name, text in named.items() if isinstance(text, str)} if isinstance(named, dict) else {}
+    if not texts:
+        raise UserError(
+            Bilingual(
+                f'{file}: "chat_template" must be a text, or a list of objects with "name" and "template", got {type(template).__name__}. '
+                "Download the file again.",
+                "chat_template 须为文本，或带名称的模板列表：请重新下载。",
+            )
+        )
+    if "default" in texts:
+        return texts["default"]
+    name = next((name for name in texts if name not in ("tool_use", "rag")), next(iter(texts)))
+    notice = Bilingual(
+        f"{file}: none of its chat templates ({', '.join(texts)}) is named default; {name} is taken",
+        f"没有名为 default 的对话模板，使用 {name}",
+    )
+    say_once(str(notice))
+    return texts[name]
 
 
 def _bytes_of_letters() -> dict[str, int]:

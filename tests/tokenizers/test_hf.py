@@ -233,3 +233,76 @@ def test_a_text_behind_another_has_the_ids_that_it_has_there(tmp_path: Path) -> 
     split = tokenizer.encode_text_behind("the quick bro", "wn fox")  # a token holds both
     assert tokenizer.decode(split).strip() == "wn fox"
     assert tokenizer.decode([*tokenizer.encode("the quick bro"), *split]) == "the quick brown fox"
+
+
+def template_in(folder: Path) -> str | None:
+    tokenizer = read_tokenizer(folder, fields_of(folder))
+    assert isinstance(tokenizer, HFTokenizer)
+    return tokenizer.special_tokens.chat_template
+
+
+@pytest.mark.parametrize(
+    ("several", "taken"),
+    [
+        ([{"name": "tool_use", "template": "a"}, {"name": "chat", "template": "b"}], "b"),
+        ([{"name": "only", "template": "a"}], "a"),
+        ([{"name": "tool_use", "template": "a"}, {"name": "rag", "template": "b"}], "a"),
+        ({"chat": "a", "default": "b"}, "b"),
+    ],
+)
+def test_chat_templates_without_a_default_are_not_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], several: list[object] | dict[str, str], taken: str
+) -> None:
+    published_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert template_in(tmp_path) == taken
+    said = capsys.readouterr().err
+    assert ("is named default" in said) == (taken != "b" or "default" not in several)
+
+
+def test_chat_templates_in_older_and_in_further_files_are_read(tmp_path: Path) -> None:
+    published_folder(tmp_path, chat_template=None)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("b")
+    assert template_in(tmp_path) == "b"
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "a"}')
+    assert template_in(tmp_path) == "a"
+
+
+@pytest.mark.parametrize("content", [3, [], ["a"], [{"name": "x"}], {"default": 1}])
+def test_what_is_no_chat_template_is_refused(tmp_path: Path, content: object) -> None:
+    published_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": content}))
+    with pytest.raises(UserError, match=r'tokenizer_config.json: "chat_template" must be a text, or a list of objects with "name"'):
+        read_tokenizer(tmp_path, fields_of(tmp_path))
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"chat_template\.jinja is no UTF-8 text"):
+        read_tokenizer(tmp_path, fields_of(tmp_path))
+
+
+def test_merges_that_are_left_out_by_chance_are_all_used(tmp_path: Path) -> None:
+    fields = json.loads(tokenizer_json())
+    fields["model"]["dropout"] = 0.5
+    folder_of(tmp_path, {"model_type": "bloom", "eos_token_id": 2}, {"tokenizer.json": fields})
+    tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert tokenizer is not None
+    assert len({tuple(tokenizer.encode("这件上衣的颜色是白色")) for _ in range(20)}) == 1
+
+
+def test_a_text_on_which_the_library_fails_is_a_sentence(tmp_path: Path) -> None:
+    class Failing:
+        """A library that fails on every text."""
+
+        def __init__(self, rust: Tokenizer) -> None:
+            self._rust = rust
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._rust, name)
+
+        def encode(self, text: str, **_knobs: object) -> None:
+            raise RuntimeError(f"no {text}")
+
+    tokenizer = tiny(tmp_path)
+    monkey = HFTokenizer(Failing(tokenizer._rust), [{"type": "ByteLevel"}], tokenizer.special_tokens)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot encode a text of 2 characters, '你好'"):
+        monkey.encode("你好")
