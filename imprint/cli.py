@@ -257,6 +257,12 @@ def _doctor(_options: argparse.Namespace) -> None:
     machine_command()
 
 
+def _import(options: argparse.Namespace) -> None:
+    from imprint.export.from_gguf import import_gguf
+
+    import_gguf(options.file, options.output)
+
+
 def _quantize(options: argparse.Namespace) -> None:
     from imprint.export.quantized import quantize
 
@@ -423,6 +429,11 @@ def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    imported = _add_command(commands, "import", _import, Bilingual("write a GGUF file as a model folder", "把 GGUF 文件转为模型目录").line)
+    imported.add_argument(
+        "file", type=Path, metavar="FILE.gguf", help=Bilingual("a model in llama.cpp's format", "llama.cpp 格式的模型").line
+    )
+    imported.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
     quantize = _add_command(commands, "quantize", _quantize, Bilingual("write a base in 4 or 8 bits", "把底座量化为 4 或 8 位").line)
     quantize.add_argument("folder", type=Path, metavar="MODEL", help=Bilingual("a model folder", "模型目录").line)
     quantize.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)

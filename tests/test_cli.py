@@ -29,6 +29,7 @@ SURFACE = {
     "data show": {"--help", "FILE", "--limit", "--model", "a.b=c"},
     "data convert": {"--help", "FILE", "OUT", "a.b=c"},
     "doctor": {"--help"},
+    "import": {"--help", "FILE.gguf", "OUT"},
     "quantize": {"--help", "MODEL", "OUT", "--bits"},
     "export": {"--help", "RUN", "OUT", "--to", "--prompts", "a.b=c"},
     "main": {"--help", "--flag value"},

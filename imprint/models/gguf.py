@@ -1,0 +1,85 @@
+"""A GGUF file: its metadata, and its network in 16 bits, both as transformers reads them.
+
+GGUF is the format of llama.cpp (github.com/ggml-org/ggml, docs/gguf.md): key-value metadata, the tokenizer among them, and tensors that may
+be quantised. Every architecture that transformers converts is read; the formats of its tensors do not matter.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from imprint.files import scratch_folder
+from imprint.messages import Bilingual, UserError
+
+MAGIC: Final = b"GGUF"
+NAME: Final = "model.gguf"
+READ_AGAIN: Final = Bilingual("Download it again, or take a GGUF of another model.", "请重新下载，或换一个模型的 GGUF 文件。")
+
+
+def read_metadata(file: Path) -> Mapping[str, Any]:
+    """The metadata of a GGUF file: key -> number, text or list. Raises UserError for another file, a damaged one, or a missing library."""
+    if not file.is_file():
+        raise UserError(
+            Bilingual(f"{file}: there is no such file. Give a file that ends in .gguf.", "没有这个文件：请给出以 .gguf 结尾的文件。")
+        )
+    with file.open("rb") as opened:
+        if opened.read(len(MAGIC)) != MAGIC:
+            raise UserError(Bilingual(f"{file}: is not a GGUF file: it does not begin with GGUF. {READ_AGAIN.english}", READ_AGAIN.chinese))
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise UserError(
+            Bilingual('the package gguf is missing: pip install "imprint[gguf]"', '缺少 gguf 包：pip install "imprint[gguf]"')
+        ) from error
+    with _translate_errors(file):
+        return MappingProxyType({name: field.contents() for name, field in GGUFReader(file).fields.items()})
+
+
+def read_network(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(fields of a config.json, tensors by name in `dtype`) of a GGUF file whose metadata can be read.
+
+    A head that is the embedding is not among the tensors. Raises UserError for an architecture that transformers does not convert, and for
+    damaged tensors.
+    """
+    import transformers
+
+    options: dict[str, Any] = {}
+    if packed := getattr(transformers, "GgufConfig", None):  # from 5.20 on, weights stay packed unless this says otherwise
+        options["quantization_config"] = packed(dequantize=True)
+    with link_alone(file) as folder, _translate_errors(file):
+        network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=NAME, dtype=dtype, **options)
+    fields = network.config.to_dict() | {"architectures": [type(network).__name__], "dtype": str(dtype).removeprefix("torch.")}
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        fields.pop(name, None)
+    seen: dict[int, str] = {}
+    return fields, {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if seen.setdefault(tensor.data_ptr(), name) == name or not tensor.numel()
+    }
+
+
+@contextmanager
+def link_alone(file: Path) -> Iterator[Path]:
+    """Yield a folder that holds this file alone, as `model.gguf`: transformers would take its neighbours for parts of the model."""
+    with scratch_folder() as folder:
+        (folder / NAME).symlink_to(file.resolve())
+        yield folder
+
+
+@contextmanager
+def _translate_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # neither library has errors of its own
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            Bilingual(f"{file}: cannot be read as a GGUF model ({reason}). {READ_AGAIN.english}", f"无法读取该 GGUF。{READ_AGAIN.chinese}")
+        ) from error

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from imprint.cli import main
+from imprint.messages import UserError
+from imprint.models.gguf import read_metadata, read_network
+from tests.ggufs import gguf_file
+
+pytest.importorskip("gguf", reason='it needs gguf: pip install "imprint[gguf]"')
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file."""
+    return gguf_file(tmp_path_factory.mktemp("gguf") / "tiny.gguf", {})
+
+
+def test_metadata_and_weights_are_read_under_the_names_of_transformers(file: Path) -> None:
+    assert read_metadata(file)["general.architecture"] == "llama"
+    fields, tensors = read_network(file, torch.bfloat16)
+    assert (fields["model_type"], fields["architectures"], fields["dtype"]) == ("llama", ["LlamaForCausalLM"], "bfloat16")
+    assert "quantization_config" not in fields
+    assert tensors["model.layers.1.mlp.down_proj.weight"].shape == (16, 32)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "there is no such file. Give a file that ends in .gguf"),
+        (b"PK\x03\x04", "is not a GGUF file: it does not begin with GGUF"),
+        (b"GGUF", "cannot be read as a GGUF model"),
+        (b"GGUF\x03\0\0\0" + b"\xff" * 16, "cannot be read as a GGUF model"),
+        ("half", "cannot be read as a GGUF model"),
+    ],
+)
+def test_what_is_no_gguf_model_is_a_sentence(
+    content: bytes | str | None, sentence: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "bad.gguf"
+    if content is not None:
+        whole = file.read_bytes()
+        damaged.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+    assert main(["import", str(damaged), str(tmp_path / "out")]) == 2
+    assert f"error: {damaged}: {sentence}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_that_transformers_does_not_convert_is_a_sentence(tmp_path: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "marvin")
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    with pytest.raises(UserError, match="cannot be read as a GGUF model"):
+        read_network(tmp_path / "other.gguf", torch.bfloat16)
