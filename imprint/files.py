@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.messages import Bilingual, UserError
+from imprint.reading import MAX_MODEL_FILE_BYTES, read_bounded, read_json, require_regular
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
@@ -113,6 +114,7 @@ def read_jsonl(path: Path) -> list[Any]:
     """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
     if not path.exists():
         return []
+    require_regular(path)
     *lines, _unfinished = path.read_bytes().split(b"\n")
     values = []
     for number, line in enumerate(lines, start=1):
@@ -314,6 +316,7 @@ def find_folder(path: Path) -> Path | None:
 def refuse_lfs_pointer(path: Path) -> None:
     """Raise UserError if `path` is a Git LFS pointer instead of the file itself; an unreadable file is left to its reader."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             header = file.read(len(LFS_HEADER))
     except OSError:
@@ -333,7 +336,7 @@ def read_model_file(path: Path, content_name: str) -> bytes:
     `content_name` says in the message what the file should hold.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_MODEL_FILE_BYTES)
     except OSError as error:
         raise UserError(Bilingual(f"{path} cannot be read: {error.strerror}.", f"{path} 无法读取：{error.strerror}。")) from error
     refuse_lfs_pointer(path)
@@ -347,7 +350,7 @@ def read_model_file(path: Path, content_name: str) -> bytes:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder; UserError if the file is unreadable or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(
             Bilingual(

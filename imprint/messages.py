@@ -2,6 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+MAX_LINE: Final = 2000
+"""Maximum characters of a line of an error."""
+MAX_LINES: Final = 200
+"""Maximum lines of an error."""
+MAX_TEXT: Final = MAX_LINE * MAX_LINES
+CUT: Final = " ... "
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,19 @@ def join_lines(messages: Sequence[Bilingual]) -> Bilingual:
     return Bilingual("\n".join(message.english for message in messages), "\n".join(message.chinese for message in messages))
 
 
+def _clipped(text: str) -> str:
+    """The text without the middle of long lines, and without the middle of many lines: what an error quotes may be of any size."""
+    lines = text.split("\n") if len(text) < MAX_TEXT else (text[: MAX_TEXT // 2] + CUT + text[-MAX_TEXT // 2 :]).split("\n")
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES // 2], f"... {len(lines) - MAX_LINES:,} lines ...", *lines[-MAX_LINES // 2 :]]
+    return "\n".join(line if len(line) <= MAX_LINE else line[: MAX_LINE // 2] + CUT + line[-MAX_LINE // 2 :] for line in lines)
+
+
 class UserError(Exception):
     """An error that the user can fix; the message says where it is, what was found, what is allowed and what to do."""
 
     def __init__(self, message: str | Bilingual) -> None:
-        super().__init__(str(message))
+        super().__init__(_clipped(str(message)))
         self._message = message
 
     def prefixed(self, prefix: str) -> "UserError":

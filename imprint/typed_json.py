@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
+from imprint.reading import require_regular
 
 MAX_BYTES: Final = 2**26
 """Largest file that is read whole; what Imprint writes has a few megabytes at most."""
@@ -23,6 +24,7 @@ T = TypeVar("T")
 def read_typed(path: Path, kind: type[T], advice: Bilingual) -> T:
     """The value in a JSON file; UserError, which ends in `advice`, if it is no `kind`, and for a file that is not there."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

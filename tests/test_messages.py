@@ -15,3 +15,14 @@ def test_an_error_takes_a_message_in_both_languages() -> None:
 def test_a_location_is_put_before_the_english_text() -> None:
     assert str(UserError(MESSAGE).prefixed("rows.jsonl:7: ")) == "rows.jsonl:7: there is no such file\n没有这个文件"
     assert str(UserError("no. ").prefixed("x: ")) == "x: no. "
+
+
+def test_an_error_keeps_both_ends_of_what_it_quotes() -> None:
+    long = str(UserError("file.jsonl:1: got " + "x" * 10_000_000 + ". Fix it."))
+    assert len(long) < 2100
+    assert long.startswith("file.jsonl:1: got xxx")
+    assert long.endswith("xxx. Fix it.")
+    lines = str(UserError("\n".join(f"line {number}" for number in range(100_000)))).split("\n")
+    assert len(lines) == 201
+    assert (lines[0], lines[-1]) == ("line 0", "line 99999")
+    assert str(UserError("\n".join(["x" * 1999] * 150))).count("x") == 150 * 1999

@@ -17,6 +17,7 @@ from imprint.config import Field, Section
 from imprint.config.problems import explain_errors
 from imprint.config.section import union_members
 from imprint.messages import Bilingual, UserError, join_lines
+from imprint.reading import read_json
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 NUMBER = re.compile(r"-\.?\d")
@@ -126,7 +127,7 @@ def read_flags(arguments: Sequence[str]) -> tuple[OriginalFlags, list[Bilingual]
 
 def _parse_file(path: Path) -> dict[str, object]:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+        fields = read_json(path, "utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             Bilingual(

@@ -4,7 +4,6 @@ checkpoint-N/ with pytorch_model.bin (for P-Tuning only the prefix) and trainer_
 train_results.json, eval_results.json, predict_results.json, all_results.json and generated_predictions.txt.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from imprint.events import Evaluation, Event, Step, values_by_step
 from imprint.export.writers import write_original_prefix
 from imprint.files import atomic_folder, write_json, write_jsonl
 from imprint.models.checkpoint import save_network
+from imprint.reading import read_json
 from imprint.runs import RunFolder
 from imprint.tune.tuner import Tuner
 
@@ -170,7 +170,7 @@ def write_results(folder: Path, split: str, results: Mapping[str, Any]) -> None:
     """Write all_results.json, merged with the results of other splits, then the split's own file."""
     merged_file = folder / ALL_RESULTS
     try:
-        previous = json.loads(merged_file.read_text(encoding="utf-8"))
+        previous = read_json(merged_file)
     except (OSError, ValueError):
         previous = {}
     write_json(merged_file, dict(sorted(({**previous, **results} if isinstance(previous, dict) else dict(results)).items())))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imprint.messages import Bilingual, UserError
+from imprint.reading import read_text
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?(?:\?[^}]*|[-=]((?:[^{}]|\{[^{}]*\})*)))?\})")
@@ -47,7 +48,7 @@ def main_calls(path: Path, environment: Mapping[str, str]) -> list[list[str]]:
     Raises UserError for a file that cannot be read, and for flags whose values are unknown without running the script.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             Bilingual(

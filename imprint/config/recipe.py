@@ -11,6 +11,7 @@ from imprint.config.problems import Problem, explain_errors, quote_value
 from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.messages import Bilingual, UserError, join_lines
+from imprint.reading import read_text
 
 S = TypeVar("S", bound=Section)
 
@@ -64,7 +65,7 @@ def dump(section: Section) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, "utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             Bilingual(

@@ -2,19 +2,25 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 import yaml
 
 from imprint.messages import Bilingual, UserError
 
+MAX_CHARACTERS: Final = 200_000
+"""Maximum characters of a YAML text."""
+MAX_NODES: Final = 100_000
+"""Maximum values of a YAML text with its aliases written out."""
+MAX_DIGITS: Final = 100
+"""Maximum digits of a whole number."""
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
 SCALARS = (
     ("bool", r"true|True|false|False", tuple("tTfF")),
     ("int", r"[-+]?[0-9]+", DIGITS),
-    ("float", r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)", (*DIGITS, ".")),
+    ("float", r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)", (*DIGITS, ".")),
     ("null", r"~|null|Null|", ("~", "n", "N", "")),
 )
 KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -37,7 +43,11 @@ class Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Read decimal digits: PyYAML would read 010 as octal."""
-        return int(str(self.construct_scalar(node)))
+        digits = str(self.construct_scalar(node))
+        if len(digits) > MAX_DIGITS:
+            problem = f"a number of {len(digits):,} digits, more than {MAX_DIGITS}"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return int(digits)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         """Refuse a duplicate key, of which PyYAML would silently keep the last."""
@@ -63,8 +73,17 @@ class Dumper(yaml.SafeDumper):
 
 def parse(text: str, source: str) -> Any:
     """The value of a YAML text; `source` names it in the UserError for invalid YAML, which gives line and column."""
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(
+            Bilingual(
+                f"{source}: has {len(text):,} characters, more than {MAX_CHARACTERS:,}, which no recipe has. Is it another file?",
+                f"{source}：有 {len(text):,} 个字符，超过 {MAX_CHARACTERS:,} 个，配方不会这么长：请检查是否给错了文件。",
+            )
+        )
     with _translate_yaml_errors(source):
-        return yaml.load(text, Loader)
+        value = yaml.load(text, Loader)
+        _refuse_many_nodes(value, source)
+    return value
 
 
 def parse_scalar(text: str, source: str) -> Any:
@@ -78,6 +97,42 @@ def parse_scalar(text: str, source: str) -> Any:
             return loader.construct_object(yaml.ScalarNode(tag, text))
     finally:
         loader.dispose()
+
+
+def _refuse_many_nodes(value: object, source: str) -> None:
+    """Raise UserError if a value is too large with its aliases written out; one that contains itself is left to what writes it as JSON."""
+    with suppress(_ContainsItselfError):
+        if _written_nodes(value, {}) <= MAX_NODES:
+            return
+        raise UserError(
+            Bilingual(
+                f"{source}: its aliases (*name) stand for more than {MAX_NODES:,} values. Write the values out.",
+                f"{source}：别名（*名称）展开后超过 {MAX_NODES:,} 个值：请直接写出这些值。",
+            )
+        )
+
+
+class _ContainsItselfError(Exception):
+    """A value contains itself."""
+
+
+def _written_nodes(value: object, known: dict[int, int]) -> int:
+    """Number of values when each alias is written out, counted until it is above MAX_NODES.
+
+    `known`: id of a value -> its number, 0 while it is open.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)], total = 0, 1
+        for item in value.values() if isinstance(value, dict) else value:
+            total += _written_nodes(item, known)
+            if total > MAX_NODES:
+                break
+        known[id(value)] = total
+    if not known[id(value)]:
+        raise _ContainsItselfError
+    return known[id(value)]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Raw text as the data of a run: documents are tokenized once into the run folder, and read from there row by row."""
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter
 from imprint.files import atomic_folder, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
+from imprint.reading import read_json
 from imprint.tokenizers import Tokenizer
 
 KEY_FILE: Final = "key.json"
@@ -110,7 +110,7 @@ def _key(section: TextsSection, tokenizer: Tokenizer) -> dict[str, object]:
 def _is_written(folder: Path, key: dict[str, object]) -> bool:
     """Whether a folder holds the rows of this key; anything else is overwritten."""
     try:
-        return bool(json.loads((folder / KEY_FILE).read_text(encoding="utf-8")) == key)
+        return bool(read_json(folder / KEY_FILE) == key)
     except (OSError, ValueError):
         return False
 

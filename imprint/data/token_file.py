@@ -7,7 +7,6 @@ about.json     counts, source files and a digest
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, astuple, dataclass
@@ -24,6 +23,7 @@ from imprint.data.sample import split_location
 from imprint.files import translate_disk_errors, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
+from imprint.reading import read_json
 
 DOCUMENT_START: Final = 1 << 31
 """The bit that marks a document's first token; ids are smaller."""
@@ -195,7 +195,7 @@ def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
 
 def read_token_file_info(folder: Path) -> TokenFileInfo:
     """Read the about.json of a folder."""
-    values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    values = read_json(folder / ABOUT)
     fields = {name: values[KEYS.get(name, name)] for name in TokenFileInfo.__dataclass_fields__}
     return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("row_prefix", "files")})
 

@@ -3,7 +3,6 @@
 The file may be one for transformers, where "auto" marks what the trainer decides; optimizer and scheduler come from the recipe.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.messages import Bilingual, UserError
+from imprint.reading import read_json
 
 AUTO = "auto"
 ADAM_NAMES = ("adam", "adamw")
@@ -58,7 +58,7 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file, "utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             Bilingual(

@@ -1,11 +1,11 @@
 """Choice of the template of a model folder: by its tokenizer and tokenizer_config.json, or by a recipe."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual, UserError
+from imprint.reading import read_json
 from imprint.templates.chat_template import chat_template_of
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template
@@ -70,7 +70,7 @@ def mentions_role_tokens(folder: Path) -> bool:
     Their config.json and vocabulary are the same.
     """
     try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = read_json(folder / "tokenizer_config.json")
     except (OSError, ValueError):
         return False
     return isinstance(settings, dict) and any("<|" in str(settings.get(name, "")) for name in ROLE_TOKEN_KEYS)

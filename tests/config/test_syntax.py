@@ -1,4 +1,5 @@
 import math
+import time
 
 import pytest
 
@@ -50,10 +51,42 @@ def test_keys_keep_their_order_and_chinese_stays_readable() -> None:
         ),
         ("a: !!bool maybe", "here: this is not valid YAML: 'maybe'"),
         ("a: !!float ''", "here: this is not valid YAML: "),
-        ("a: " + "9" * 5000, "here: this is not valid YAML: Exceeds the limit"),
+        ("a: " + "9" * 5000, "here:1:4: this is not valid YAML: a number of 5,000 digits, more than 100."),
         ("[" * 600, "here: this is nested too deeply for a recipe"),
     ],
 )
 def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         parse(text, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "a: &a [x, x]\nb: &b [" + "*a," * 99 + "]\nc: &c [" + "*b," * 99 + "]\nd: [" + "*c," * 99 + "]",
+            "stand for more than 100,000 values",
+        ),
+        ("a: " + "1" * 101, "recipe.yaml:1:4: this is not valid YAML: a number of 101 digits, more than 100."),
+        ("a: " + "x" * 200_000, "has 200,003 characters, more than 200,000, which no recipe has."),
+        ("[" * 90_000, "nested too deeply"),
+    ],
+)
+def test_texts_without_end_are_refused_at_once(text: str, sentence: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(UserError) as error:
+        parse(text, "recipe.yaml")
+
+    assert sentence in str(error.value)
+    assert len(str(error.value)) < 1000
+    assert time.perf_counter() - start < 5
+
+
+def test_an_alias_is_a_value_that_is_written_once() -> None:
+    assert parse("a: &a {b: [1]}\nc: *a", "recipe.yaml") == {"a": {"b": [1]}, "c": {"b": [1]}}
+
+
+def test_a_number_of_many_digits_and_a_letter_is_a_text_at_once() -> None:
+    start = time.perf_counter()
+    assert parse("a: " + "1" * 100_000 + "x", "recipe.yaml") == {"a": "1" * 100_000 + "x"}
+    assert time.perf_counter() - start < 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError
+from imprint.reading import require_regular
 
 CHUNK_BYTES: Final = 2**20
 SAMPLE_BYTES: Final = 2**22
@@ -44,8 +45,10 @@ class Encoding:
 def detect_encoding(path: Path) -> Encoding:
     """Detect the encoding of a file by its byte order mark, by its NUL bytes, or by which of UTF-8 and GB18030 decodes more of it.
 
-    A file of UTF-8 with some broken bytes is still UTF-8. Raises OSError if the file cannot be read.
+    A file of UTF-8 with some broken bytes is still UTF-8. Raises UserError for a pipe or a device, and
+    OSError if the file cannot be read.
     """
+    require_regular(path)
     with path.open("rb") as file:
         head = file.read(CHUNK_BYTES)
         for mark, codec in BOMS:

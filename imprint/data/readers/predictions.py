@@ -5,7 +5,6 @@ Sources of the column names: main.py of ChatGLM-6B's ptuning ("labels", "predict
 "label", "prediction").
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, 
 from imprint.data.readers.rows import read_rows
 from imprint.files import read_jsonl
 from imprint.messages import Bilingual, UserError
+from imprint.reading import read_json
 
 PREDICTION_COLUMNS: Final = (
     "predict",
@@ -157,8 +157,8 @@ def _reference_limit_beside(file: Path) -> int | None:
     if file.name not in ("predictions.jsonl", "generated_predictions.txt"):
         return None
     try:
-        scores = json.loads(file.with_name("scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        scores = read_json(file.with_name("scores.json"))
+    except (OSError, ValueError, RecursionError, UserError):
         return None
     limit = scores.get("references_cut_to") if isinstance(scores, dict) else None
     return limit if isinstance(limit, int) else None

@@ -11,6 +11,7 @@ from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunk
 from imprint.data.turns import is_turn
 from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
+from imprint.reading import require_regular
 
 Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
@@ -159,6 +160,8 @@ def detect_format(path: Path) -> DataFile:
 
 def plain_encoding(path: Path) -> Encoding:
     """The encoding of a file of plain text. Raises UserError if it is not text or cannot be read."""
+    if path.exists():
+        require_regular(path)
     if not path.is_file():
         raise UserError(
             Bilingual(

@@ -3,7 +3,6 @@
 Source of the format: peft, `save_pretrained` of a model with a LoraConfig.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
+from imprint.reading import read_json
 from imprint.tune.lora.lora import CONFIG_FILE, LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, PICKLE_FILE, TENSORS_FILE, Lora
 from imprint.tune.lora.patterns import match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
@@ -71,7 +71,7 @@ def read_lora(folder: Path, network: Network) -> Lora:
 def _read_fields(path: Path) -> dict[str, Any]:
     """The fields of adapter_config.json. Raises UserError unless they describe a supported kind of LoRA."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
         if not isinstance(fields, dict):
             raise TypeError(f"holds {type(fields).__name__}, not an object")
     except (ValueError, TypeError, OSError, RecursionError) as error:

@@ -1,0 +1,56 @@
+"""Files that are read whole, within bounds: neither a pipe nor a file of any size holds up a command or fills the memory."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from imprint.messages import Bilingual, UserError
+
+MAX_DESCRIPTION_BYTES: Final = 2**24
+"""Largest recipe, description or index that is read; that of the largest published model has 9 MB."""
+MAX_MODEL_FILE_BYTES: Final = 2**27
+"""Largest vocabulary or chat template that is read."""
+MAX_JSON_NODES: Final = 500_000
+"""Maximum number of lists and objects in a JSON file that is read whole."""
+
+
+def require_regular(path: Path) -> None:
+    """Raise UserError for a pipe, a socket or a device, whose reader could wait or read for ever; OSError if there is no such file."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(
+            Bilingual(
+                f"{path} is not a regular file, but a pipe, a socket or a device. Give a file.",
+                f"{path} 不是普通文件，而是管道、套接字或设备：请给出文件。",
+            )
+        )
+
+
+def read_bounded(path: Path, limit: int = MAX_DESCRIPTION_BYTES) -> bytes:
+    """The content of a file that is read whole. Raises UserError if it is no regular file or has more than `limit` bytes, and OSError."""
+    require_regular(path)
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserError(
+            Bilingual(
+                f"{path} has more than {limit / 2**20:.0f} MiB, which no file of its kind has. Is it another file?",
+                f"{path} 超过 {limit / 2**20:.0f} MiB，同类文件不会这么大：请检查是否给错了文件。",
+            )
+        )
+    return content
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file, each newline one character; errors as `read_bounded`, and UnicodeDecodeError."""
+    return read_bounded(path).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, encoding: str = "utf-8") -> Any:
+    """The value in a JSON file; errors as `read_bounded`, ValueError for what is no JSON, and RecursionError."""
+    content = read_bounded(path)
+    nodes = content.count(b"[") + content.count(b"{")
+    if nodes > MAX_JSON_NODES:
+        raise ValueError(f"it has {nodes:,} lists and objects, more than {MAX_JSON_NODES:,}")
+    return json.loads(content.decode(encoding))

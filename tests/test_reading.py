@@ -1,0 +1,68 @@
+"""Files that are read whole are regular and of bounded size; nothing waits or fills the memory."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from imprint import reading
+from imprint.cli import main
+from imprint.files import read_json_object, read_jsonl
+from imprint.messages import UserError
+from imprint.reading import read_bounded, read_json, read_text, require_regular
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe.json")
+    return tmp_path / "pipe.json"
+
+
+def test_a_pipe_a_socket_and_a_device_are_refused_and_not_waited_for(pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for path in (pipe, Path("socket"), Path("/dev/zero")):
+            for read in (require_regular, read_bounded, read_text, read_json, read_json_object, read_jsonl):
+                with pytest.raises(UserError, match="is not a regular file, but a pipe, a socket or a device"):
+                    read(path)
+
+
+def test_a_file_above_the_limit_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(UserError, match="large has more than 16 MiB, which no file of its kind has"):
+        read_text(tmp_path / "large")
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "nothing")
+    monkeypatch.setattr(reading, "MAX_JSON_NODES", 2)
+    (tmp_path / "deep.json").write_text("[[[]]]")
+    with pytest.raises(UserError, match="it has 3 lists and objects, more than 2"):
+        read_json_object(tmp_path / "deep.json")
+
+
+def test_newlines_are_one_character(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1\r\n2\r3\n")
+
+    assert read_text(tmp_path / "a") == "1\n2\n3\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "{pipe}"],
+        ["data", "check", "{pipe}"],
+        ["data", "check", "{pipe}", "kind=texts"],
+        ["data", "show", "{pipe}"],
+        ["data", "convert", "{pipe}", "out.jsonl"],
+        ["score", "{pipe}"],
+        ["main", "{pipe}"],
+    ],
+)
+def test_every_command_that_reads_a_file_refuses_a_pipe(command: list[str], pipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word.format(pipe=pipe) for word in command]) in (1, 2)
+
+    said = capsys.readouterr()
+    assert "not a regular file" in said.err + said.out
+    assert "Traceback" not in said.err
