@@ -43,15 +43,28 @@ class RowFormat:
 def _with_tools(samples: Sequence[Sample], context: Sequence[Message]) -> dict[str, object]:
     """A conversation with its tools, and calls in the form of ChatGLM3 and GLM-4. `context`: the messages before the last answer."""
     learned = {len(sample.context or ()) for sample in samples}
+    answer = Message("assistant", samples[-1].answer, samples[-1].tool)
     turns: list[dict[str, object]] = []
-    for index, message in enumerate((*context, Message("assistant", samples[-1].answer, samples[-1].tool))):
+    for index, message in enumerate((*context, answer, *samples[-1].rest)):
         if message.role == "system" and not message.text:
+            continue
+        if message.continues:
+            _add_call(turns[-1], message)
             continue
         turn: dict[str, object] = {"role": message.role, "content": message.text}
         turn |= {"metadata": message.tool} if message.tool else {}
         turns.append(turn | ({"loss": False} if message.role == "assistant" and index not in learned else {}))
     tools = [tool if isinstance(tool, str) else dict(tool) for message in context for tool in message.tools]
     return {"tools": tools, "messages": turns} if tools else {"messages": turns}
+
+
+def _add_call(turn: dict[str, object], message: Message) -> None:
+    """Add a call to the turn of the words or the call before it, in OpenAI's form."""
+    if name := turn.pop("metadata", None):
+        turn |= {"tool_calls": [{"function": {"name": name, "arguments": turn["content"]}}], "content": ""}
+    calls = turn.setdefault("tool_calls", [])
+    assert isinstance(calls, list)
+    calls.append({"function": {"name": message.tool, "arguments": message.text}})
 
 
 def _messages(samples: Sequence[Sample]) -> list[dict[str, object]]:

@@ -68,7 +68,7 @@ def encode_sample(
     its last tokens are cut, never the end id.
     """
     prompt = encode_messages(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
-    answer = template.answer(sample.messages, sample.answer, sample.tool)
+    answer = template.answer(sample.messages, sample.answer, sample.tool, sample.rest)
     target = [*answer[: max_target_length - 1], template.end_id]
     return EncodedRow(
         ids=(*prompt.ids, *target),

@@ -23,6 +23,8 @@ class Sample:
     """All messages before the answer, if tools occur among them; else None."""
     tool: str = ""
     """Name of the tool that the answer calls; empty for a text."""
+    rest: tuple[Message, ...] = ()
+    """Further messages of the answer's turn: calls behind words or behind another call."""
 
     @property
     def messages(self) -> list[Message]:

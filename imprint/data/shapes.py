@@ -23,7 +23,7 @@ from imprint.data.readers.bad_rows import (
     valid_unicode,
 )
 from imprint.data.sample import Sample
-from imprint.data.tool_turns import ToolTurn, is_tool_turn, offered_tools, samples_from_tool_turns, tool_turn
+from imprint.data.tool_turns import ToolTurn, is_tool_turn, join_parts, offered_tools, samples_from_tool_turns, tool_turn
 from imprint.data.turns import is_turn, numbered_turns
 from imprint.templates import Message
 
@@ -103,7 +103,7 @@ class RowShape:
             "named": (),
             "pair": (*earlier, self.name_of("system")),
             "alpaca": (*earlier, self.name_of("system")),
-            "conversation": (self.name_of("system"),),
+            "conversation": (self.name_of("system"), "tools"),
         }[self.kind]
 
     def name_of(self, column: str) -> str:
@@ -351,23 +351,18 @@ class _Turn:
         if not isinstance(role, str) or role.lower() not in ROLES:
             allowed = ", ".join(ROLES)
             raise BadRowError(f'turn {number} of "{column}": "{role_key}" must be one of {allowed}, got {describe_value(role)}.')
-        text = non_empty_text(_join_parts(fields[text_key]), f"{text_key} of turn {number}")
+        content = join_parts(fields[text_key])
+        empty = ROLES[role.lower()] == "system" and (content is None or (isinstance(content, str) and not content.strip()))
+        text = "" if empty else non_empty_text(content, f"{text_key} of turn {number}")
         return cls(number, ROLES[role.lower()], text, fields.get("loss") is not False and fields.get("weight") != 0)
-
-
-def _join_parts(content: object) -> object:
-    """The joined text of a content of parts, as in OpenAI's format."""
-    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
-        return "".join(part["text"] for part in content)
-    return content
 
 
 def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
     """The system prompt, from a column or the first turn, and the other turns."""
     if turns and turns[0].role == "system":
-        if system is not None and system != turns[0].text:
+        if system is not None and turns[0].text not in ("", system):
             raise BadRowError(f'"system" and turn 1 of "{column}" differ: {quote(system)} and {quote(turns[0].text)}.')
-        system, turns = turns[0].text, turns[1:]
+        system, turns = turns[0].text or system, turns[1:]
     for turn in turns:
         if turn.role == "system":
             raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only come first.')

@@ -6,7 +6,8 @@ A call is an assistant message with the name of the tool and its arguments; the 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Final
 
@@ -22,7 +23,12 @@ CALL_KEYS: Final = ("metadata", "tool_calls", "function_call")
 """Keys of an assistant turn that calls a tool: that of ChatGLM3 and GLM-4, and OpenAI's two."""
 
 ALLOWED_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"": ("user",), "user": ("assistant",), "observation": ("assistant",), "assistant": ("user", "observation", "assistant")}
+    {
+        "": ("user",),
+        "user": ("assistant",),
+        "observation": ("assistant", "observation"),
+        "assistant": ("user", "observation", "assistant"),
+    }
 )
 """Role -> roles that may follow it; "" is the start."""
 
@@ -32,7 +38,7 @@ class ToolTurn:
     """A turn with its messages, and whether it is learned."""
 
     messages: tuple[Message, ...]
-    """One message, or a call with its result if the turn holds both."""
+    """One message, words with the calls behind them, or a call with its result if the turn holds both."""
     learned: bool = True
     """Whether its assistant message is learned."""
 
@@ -45,16 +51,19 @@ def is_tool_turn(turn: Mapping[str, object]) -> bool:
     )
 
 
-def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[Mapping[str, object], ...]:
-    """The tools of a row, from a column or the system turn. Raises BadRowError if they are not a list of objects."""
+def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[Mapping[str, object] | str, ...]:
+    """The tools of a row, from a column or the system turn: objects, or texts as in ChatGLM3's own tool data.
+
+    Raises BadRowError if they are anything else.
+    """
     first = turns[0] if turns and isinstance(turns[0], dict) else {}
     value = row.get("tools") or first.get("tools") or []
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise BadRowError(f'"tools" must be a list of objects, got {describe_value(value)}.')
-    return tuple(value)
+    if not isinstance(value, list) or not all(isinstance(tool, dict | str) for tool in value):
+        raise BadRowError(f'"tools" must be a list of objects or texts, got {describe_value(value)}.')
+    return tuple(valid_unicode(tool, '"tools"') if isinstance(tool, str) else tool for tool in value)
 
 
 def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
@@ -68,38 +77,57 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if role in RESULT_ROLES:
         return ToolTurn((Message("observation", _as_text(content, subject)),), learned=False)
     if role in CALL_ROLES:
-        return ToolTurn((_call(_as_object(content, subject), "arguments", subject),), learned)
-    if isinstance(name := turn.get("metadata"), str):
+        return ToolTurn(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
+    if isinstance(name := turn.get("metadata"), str) and name:
         return ToolTurn((Message("assistant", _as_text(content, subject), name),), learned)
     calls = turn.get("tool_calls") or [turn.get("function_call")]
-    if not isinstance(calls, list) or len(calls) != 1 or not isinstance(calls[0], dict):
-        raise BadRowError(f"{subject} must call one tool, got {describe_value(calls)}.")
-    return ToolTurn((_call(_as_object(calls[0].get("function", calls[0]), subject), "arguments", subject),), learned)
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BadRowError(f'{subject}: "tool_calls" must be a list of objects, got {describe_value(calls)}.')
+    called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
+    words = join_parts(content)
+    if words is not None and not isinstance(words, str):
+        raise BadRowError(f"the words of {subject} must be a text, got {describe_value(content)}.")
+    spoken = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
+    return ToolTurn(_joined([*spoken, *called]), learned)
 
 
 def samples_from_tool_turns(
-    turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object], ...], column: str, location: str
+    turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object] | str, ...], column: str, location: str
 ) -> Iterator[Sample]:
     """A sample for each learned answer or call, with all earlier messages. Raises BadRowError for a wrong order of roles."""
     messages = [Message("system", system or "", tools=tools)] if system or tools else []
     start, query = len(messages), ""
     history: list[tuple[str, str]] = []
     for turn in turns:
-        for message in turn.messages:
+        for place, message in enumerate(turn.messages):
             previous = messages[-1].role if len(messages) > start else ""
             if message.role not in ALLOWED_AFTER[previous]:
                 raise BadRowError(
                     f'"{column}": the {message.role} comes {f"after the {previous}" if previous else "first"}; the user begins, and the '
                     "assistant follows each question and each result of a tool."
                 )
-            if message.role == "assistant":
+            if message.role != "assistant":
+                query = message.text
+            elif not message.continues:
+                rest = tuple(takewhile(lambda one: one.continues, turn.messages[place + 1 :]))
                 if turn.learned:
-                    yield Sample(query, message.text, tuple(history) or None, location, system, tuple(messages), message.tool)
-                history.append((query, message.text))
-            query = message.text if message.role != "assistant" else query
+                    yield Sample(query, message.text, tuple(history) or None, location, system, tuple(messages), message.tool, rest)
+                history.append((query, "\n".join(one.text for one in (message, *rest))))
             messages.append(message)
     if not messages[start:] or messages[-1].role != "assistant":
         raise BadRowError(f'"{column}" ends without an answer of the assistant.')
+
+
+def join_parts(content: object) -> object:
+    """The joined text of a content of parts, as in OpenAI's format."""
+    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Messages of one turn."""
+    return tuple(replace(message, continues=place > 0) for place, message in enumerate(messages))
 
 
 def _call(value: Mapping[str, object], arguments: str, subject: str) -> Message:
@@ -109,13 +137,15 @@ def _call(value: Mapping[str, object], arguments: str, subject: str) -> Message:
     return Message("assistant", _as_text("null" if content is None else content, subject), name)
 
 
-def _as_object(value: object, subject: str) -> Mapping[str, object]:
+def _as_objects(value: object, subject: str) -> list[Mapping[str, object]]:
+    """The calls in a content: an object, or a list of several."""
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
-    if not isinstance(value, dict):
+    calls = value if isinstance(value, list) else [value]
+    if not calls or not all(isinstance(call, dict) for call in calls):
         raise BadRowError(f'{subject} must hold an object with "name" and "arguments", got {describe_value(value)}.')
-    return value
+    return [call for call in calls if isinstance(call, dict)]
 
 
 def _as_text(value: object, subject: str) -> str:

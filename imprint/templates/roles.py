@@ -102,9 +102,7 @@ class RoleTemplate:
             return [text] if text or message.role != "system" else []
         if self.name == "chatglm3":
             return [f"{message.text or CHATGLM3_TOOLS}\n{_to_json(list(message.tools))}"]
-        functions = [tool if isinstance(tool, str) else tool.get("function", tool) for tool in message.tools]
-        named_tools = [(one.get("name", "") if isinstance(one, Mapping) else "", one) for one in functions]
-        tools = GLM4_TOOLS + "".join(f"\n\n## {name}\n\n{_to_json(one)}\n{GLM4_CALL}" for name, one in named_tools)
+        tools = GLM4_TOOLS + "".join(f"\n\n{_glm4_tool(tool)}\n{GLM4_CALL}" for tool in message.tools)
         return [tools, message.text] if message.text else [tools]
 
     def _format_call(self, arguments: str) -> str:
@@ -119,6 +117,15 @@ class RoleTemplate:
             return arguments
         listed = ", ".join(f"{name}={value!r}" for name, value in parsed.items())
         return f"```python\ntool_call({listed})\n```"
+
+
+def _glm4_tool(tool: Mapping[str, object] | str) -> str:
+    """The paragraph of a tool: its name and its description as JSON, or a text as it is."""
+    if isinstance(tool, str):
+        return tool
+    function = tool.get("function", tool)
+    name = function.get("name", "") if isinstance(function, Mapping) else ""
+    return f"## {name}\n\n{_to_json(function)}"
 
 
 def _to_json(value: object) -> str:

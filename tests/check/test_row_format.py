@@ -85,3 +85,19 @@ def test_a_conversation_with_tools_gives_the_same_samples_again() -> None:
 
     assert len(samples) == 2
     assert samples_from_row(again, detect_shape(again, Columns()), "a:1", tools=True) == samples
+
+
+def test_words_with_calls_are_written_so_that_they_are_read_again(tmp_path: Path) -> None:
+    calls = [{"function": {"name": "weather", "arguments": f'{{"city": "{city}"}}'}} for city in "京杭"]
+    for words in ("我查一下。", ""):
+        turns = [
+            {"role": "user", "content": "天气？"},
+            {"role": "assistant", "content": words, "tool_calls": calls},
+            {"role": "tool", "content": "晴"},
+            {"role": "assistant", "content": "晴。"},
+        ]
+        row: dict[str, object] = {"tools": ["weather: 查天气"], "messages": turns}
+        shape = detect_shape(row, Columns())
+        samples = samples_from_row(row, shape, "a:1", tools=True)
+        again = RowFormat(Columns(), frozenset({"conversation"})).format_row(row, shape, samples)
+        assert samples_from_row(again, shape, "a:1", tools=True) == samples

@@ -185,6 +185,14 @@ def test_two_different_system_texts_are_reported() -> None:
     assert complaint(row) == '"system" and turn 1 of "messages" differ: "t" and "s".'
 
 
+@pytest.mark.parametrize("content", ["", " \n", None])
+def test_an_empty_system_turn_is_no_system_text(content: str | None) -> None:
+    turns = [{"role": "system", "content": content}, *spoken("user: q", "assistant: a")]
+    assert read({"messages": turns}) == read({"messages": turns[1:]})
+    (sample,) = read({"messages": turns, "system": "t"})
+    assert sample.system == "t"
+
+
 def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -> None:
     first: dict[str, object] = {"messages": spoken("user: q", "assistant: a")}
 

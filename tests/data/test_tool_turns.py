@@ -100,7 +100,7 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"tools": "weather", "messages": [QUESTION, ANSWER]}, '"tools" must be a list of objects, got a string ("weather").'),
+        ({"tools": "weather", "messages": [QUESTION, ANSWER]}, '"tools" must be a list of objects or texts, got a string ("weather").'),
         (
             {"messages": [{"role": "observation", "content": "晴"}, ANSWER]},
             f'"messages": the observation comes first; {ORDER}',
@@ -120,7 +120,7 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
         ),
         (
             {"messages": [QUESTION, {"role": "assistant", "tool_calls": [{}, {}]}, ANSWER]},
-            'turn 2 of "messages" must call one tool, got a list ([{}, {}]).',
+            'turn 2 of "messages" calls a tool without a "name".',
         ),
         (
             {"conversations": [{"from": "human", "value": "天气？"}, {"from": "function_call", "value": "weather()"}]},
@@ -130,3 +130,50 @@ def test_a_conversation_without_tools_is_read_as_ever() -> None:
 )
 def test_what_is_wrong_is_reported(row: dict[str, Any], sentence: str) -> None:
     assert complaint(row) == sentence
+
+
+WORDS_AND_CALLS = [
+    QUESTION,
+    {
+        "role": "assistant",
+        "content": "我查一下。",
+        "tool_calls": [{"function": {"name": "weather", "arguments": f'{{"city": "{city}"}}'}} for city in "京杭"],
+    },
+    {"role": "tool", "content": "晴"},
+    {"role": "tool", "content": "雨"},
+    ANSWER,
+]
+
+
+def test_words_before_calls_and_several_calls_are_one_answer() -> None:
+    call, answer = read({"messages": WORDS_AND_CALLS, "tools": [WEATHER]})
+    rest = tuple(Message("assistant", f'{{"city": "{city}"}}', "weather", continues=True) for city in "京杭")
+    assert (call.answer, call.tool, call.rest) == ("我查一下。", "", rest)
+    assert answer.messages[2:] == [Message("assistant", "我查一下。"), *rest, Message("observation", "晴"), Message("observation", "雨")]
+    assert answer.history == (("天气？", '我查一下。\n{"city": "京"}\n{"city": "杭"}'),)
+
+
+def test_several_calls_without_words_are_one_answer_in_either_form() -> None:
+    calls = [{"name": "weather", "arguments": {"city": city}} for city in "京杭"]
+    openai = {"role": "assistant", "content": None, "tool_calls": [{"function": call} for call in calls]}
+    for turn in (openai, {"from": "function_call", "value": str(calls).replace("'", '"')}):
+        (call,) = read({"messages": [QUESTION, turn]})
+        assert (call.answer, call.tool) == ('{"city": "京"}', "weather")
+        assert call.rest == (Message("assistant", '{"city": "杭"}', "weather", continues=True),)
+
+
+def test_tools_may_be_texts() -> None:
+    told = "getWeather: 查天气。Parameters: {}"
+    (sample,) = read({"tools": [told], "messages": [QUESTION, ANSWER]})
+    assert sample.messages[0] == Message("system", "", tools=(told,))
+
+
+def test_an_empty_system_turn_with_tools_is_none() -> None:
+    (sample,) = read({"messages": [{"role": "system", "content": "", "tools": [WEATHER]}, QUESTION, ANSWER]})
+    assert sample.messages[0] == Message("system", "", tools=(WEATHER,))
+    assert sample.system is None
+
+
+def test_words_that_are_no_text_are_reported() -> None:
+    turn = {"role": "assistant", "content": 3, "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
+    assert complaint({"messages": [QUESTION, turn]}) == 'the words of turn 2 of "messages" must be a text, got a number (3).'

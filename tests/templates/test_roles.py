@@ -126,3 +126,20 @@ def test_an_answer_is_measured_without_what_frames_it(template: RoleTemplate) ->
     assert template.scored_text(decode(template.answer(TALK, "晴。 \n好"))) == "晴。 \n好"
     assert template.scored_text(decode(template.answer(TALK, "[1]", "weather"))).replace("\n ", "\n") == "weather\n[1]"
     assert template.scored_text("好") == "好"
+
+
+def test_words_and_calls_of_one_turn_follow_each_other_as_in_a_conversation(template: RoleTemplate) -> None:
+    rest = [Message("assistant", "[1]", "weather", continues=True), Message("assistant", "[2]", "weather", continues=True)]
+    asked = [Message("user", "天气？")]
+    row = [*ids_of(template, asked), *template.answer(asked, "我查一下。", "", rest)]
+    later = ids_of(
+        template, [*asked, Message("assistant", "我查一下。"), *rest, Message("observation", "晴"), Message("observation", "雨")]
+    )
+    assert later[: len(row)] == row
+    assert later.count(template.tokenizer.controls["<|observation|>"]) == 2
+
+
+def test_tools_given_as_texts_are_written_as_they_are(template: RoleTemplate) -> None:
+    told = written(template, [Message("system", "", tools=("getWeather: 查天气。",)), Message("user", "天气？")])
+    expected = '[\n    "getWeather: 查天气。"\n]' if template.name == "chatglm3" else "\n\ngetWeather: 查天气。\n在调用上述函数时"
+    assert expected in told.replace("\n ", "\n ")

@@ -116,7 +116,9 @@ def _describe_file(file: DataFile, columns: Columns) -> str:
     if first is None:
         return f"{description}, without a row"
     shape = detect_shape(first, columns)
-    optional = [f'"{name}"' for name in shape.optional_columns if name in first]
+    optional = [
+        f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "") for name in shape.optional_columns if name in first
+    ]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
             f"{description}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
