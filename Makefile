@@ -45,11 +45,13 @@ $(OLDEST)/ready: constraints-oldest.txt $(READY)
 		other = [line for line in sys.stdin if version(line.split()[0]) != line.split()[1]]; sys.exit(f"not installed: {other}" if other else 0)'
 	@touch $@
 
-drills: $(READY)  ## 100 random kills over training, rescues, evaluating, quantizing and converting, and a disk that refuses
+drills: $(READY)  ## kills over all commands, a disk that refuses, and files of a stranger
 	@rm -rf runs/drills
 	@echo "            runs  kills  within other  seconds"
 	@$(BIN)/python -m tests.drills all runs/drills --kills 100
 	@$(BIN)/python -m tests.drills disk runs/drills/disk --every 3
+	@$(BIN)/python -m tests.drilled_results runs/drills/results --kills 60
+	@for kind in run model bundle; do $(BIN)/python -m tests.hostile $$kind runs/drills/$$kind --count 200 || exit 1; done
 	@rm -rf runs/drills
 
 check: $(READY)  ## format, lint, types, import order

@@ -206,20 +206,24 @@ def _resolved(path: Path) -> Path:
 def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH_PREFIX) -> Iterator[Path]:
     """Yield an empty folder in `parent`, by default the system's temporary files; removed at the end, as are those of killed processes.
 
-    A process holds a lock on its folder, which the operating system releases when the process ends, for whatever reason. Every unlocked
-    folder in `parent` whose name begins with `prefix` is taken for that of a killed process.
+    A process holds a lock on its folder, which the operating system releases when the process ends, for whatever reason.
     """
     parent = parent or Path(tempfile.gettempdir())
-    for left in parent.glob(f"{prefix}*"):
-        if not left.is_symlink() and left.is_dir() and (handle := _locked(left)) is not None:
-            _remove(left)
-            os.close(handle)
+    remove_scratch(parent, prefix)
     folder, handle = _new_scratch(parent, prefix)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if handle is not None:
+            os.close(handle)
+
+
+def remove_scratch(parent: Path, prefix: str = SCRATCH_PREFIX) -> None:
+    """Remove what killed processes left: every folder in `parent` whose name begins with `prefix` and that no process has locked."""
+    for left in parent.glob(f"{prefix}*"):
+        if not left.is_symlink() and left.is_dir() and (handle := _locked(left)) is not None:
+            _remove(left)
             os.close(handle)
 
 

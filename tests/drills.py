@@ -72,7 +72,8 @@ IMPORTED_ONCE = (
     "imprint.evaluate.compare",
     "torch._dynamo",
     "nltk.translate.bleu_score",
-    "imprint.export",
+    "imprint.export.command",
+    "imprint.evaluate.review",
     "imprint.check.convert",
 )
 

@@ -26,9 +26,11 @@ from imprint.pack import pack
 from imprint.progress import Progress
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
+from imprint.typed_json import typed
 
 MAX_WINDOW = 2048
 """Default window in tokens, if the base supports as many."""
+DELETE_LINES = Bilingual("Delete the file, and measure again.", "请删除该文件，再重新测量。")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class MeasuredText:
     """Number of documents."""
     characters: int
     """Number of characters."""
+
+
+@dataclass(frozen=True)
+class MeasuredDocument:
+    """A document that has been measured, as a line of the results."""
+
+    tokens: int
+    """Number of predicted tokens."""
+    characters: int
+    """Number of characters."""
+    nats: float
+    """Summed loss."""
 
 
 def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -127,18 +141,18 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
     before = _reusable_lines(model, text, section, file)
     sums = LossSums()
     for line in before:
-        sums.add(line["tokens"], line["characters"], line["nats"])
+        sums.add(line.tokens, line.characters, line.nats)
     batcher = _WindowBatcher(model, section)
-    done, start = len(before), sum(line["characters"] for line in before)
+    done, start = len(before), sum(line.characters for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
         for document in batcher.documents(_skip_measured(_parts(text.source, section, text.documents), done)):
-            append_jsonl(file, {"tokens": document.tokens, "characters": document.characters, "nats": document.nats})
+            append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.nats)))
             sums.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)
     return sums.perplexity()
 
 
-def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> list[dict[str, Any]]:
+def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> list[MeasuredDocument]:
     """Lines of an earlier command with the same texts and settings; otherwise starts a new file."""
     try:
         files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in list_text_files(text.source)]
@@ -150,7 +164,7 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
     key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
     lines = read_jsonl(file)
     if lines[:1] == [key]:
-        return lines[1:]
+        return [typed(line, MeasuredDocument, f"{file}:{number}", DELETE_LINES) for number, line in enumerate(lines[1:], start=2)]
     write_text(file, "")
     append_jsonl(file, key)
     return []

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
-from imprint.files import atomic_folder, read_json_object, scratch_folder, translate_disk_errors
+from imprint.files import atomic_folder, read_json_object, remove_scratch, scratch_folder, translate_disk_errors
 from imprint.messages import Bilingual, UserError
 
 FORMAT: Final = 1
@@ -27,6 +27,8 @@ MAX_MANIFEST_BYTES: Final = 2**20
 MAX_HEADER_BYTES: Final = 2**14
 """A header holds a name; more would be read into memory, and searched, by tarfile."""
 READ_BYTES: Final = 2**20
+MAX_FACT: Final = 200
+"""Characters of each field of a description that are shown."""
 BEGINNING_BYTES: Final = 2**16
 """How much of a licence or a README is read."""
 DAMAGED: Final = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -86,7 +88,9 @@ def unpack_cached(path: Path) -> Path:
             )
         ) from error
     folder = _cache() / f"{path.stem}-{digest[:12]}"
-    if not folder.is_dir():
+    if folder.is_dir():
+        remove_scratch(folder.parent, prefix=".")
+    else:
         with translate_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with scratch_folder(folder.parent, prefix=".") as temporary:  # of its own, since two processes may unpack at once
@@ -135,7 +139,7 @@ def read_metadata(folder: Path) -> BundleMetadata | None:
         )
     manifest = read_json_object(file)
     fields = {name: str(manifest.get(name, "")) for name in BundleMetadata.__dataclass_fields__}
-    return BundleMetadata(**{name: "".join(filter(str.isprintable, text)) for name, text in fields.items()})
+    return BundleMetadata(**{name: "".join(filter(str.isprintable, text[:MAX_FACT])) for name, text in fields.items()})
 
 
 def read_licence(base: Path) -> str:

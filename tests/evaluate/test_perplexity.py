@@ -91,6 +91,16 @@ def test_a_killed_command_goes_on_behind_the_documents_that_are_measured(
     assert measured(base, texts, tmp_path / "out")["base"] == measured(base, texts, tmp_path / "out")["base"]
 
 
+@pytest.mark.parametrize("line", ["5", "{}", '{"tokens": 1, "characters": 1, "nats": "x"}'])
+def test_results_that_imprint_did_not_write_are_a_sentence(base: Path, texts: Path, tmp_path: Path, line: str) -> None:
+    measured(base, texts, tmp_path / "out", "length=256")
+    (file,) = (tmp_path / "out" / "base").glob("*.jsonl")
+    key, *_lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text(f"{key}\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{file.name}:2: is not what Imprint wrote .*Delete the file, and measure again"):
+        measured(base, texts, tmp_path / "out", "length=256")
+
+
 def test_other_texts_are_measured_anew(base: Path, texts: Path, tmp_path: Path) -> None:
     before = measured(base, texts, tmp_path / "out")
     texts.write_text('{"text": "长裙"}\n', encoding="utf-8")

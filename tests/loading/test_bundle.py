@@ -153,7 +153,10 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(run: Path, tmp_path:
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(bytes(1000))
     home = unpack_cached(packed(run))
+    assert list(home.parent.iterdir()) == [home]
 
+    left.mkdir()  # by one that was killed right after it had unpacked
+    unpack_cached(packed(run))
     assert list(home.parent.iterdir()) == [home]
 
 
