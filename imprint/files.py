@@ -17,6 +17,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from imprint.reading import MAX_MODEL_FILE_BYTES, read_bounded, read_json, requi
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
 SCRATCH_PREFIX = "imprint-"
+HALVES = re.compile("[\ud800-\udfff]")
 LFS_HEADER = b"version https://git-lfs"
 NO_SPACE = Bilingual(
     "no space is left on the disk. Free some space, or choose a folder on another disk", "磁盘空间不足：请清理空间，或换一个磁盘上的目录"
@@ -92,22 +94,28 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` to `path` atomically as indented JSON; NaN and infinities become null."""
-    write_text(path, json.dumps(nonfinite_to_null(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_text(path, _json_text(nonfinite_to_null(value), indent=2) + "\n")
 
 
 def write_jsonl(path: Path, values: Iterable[object]) -> None:
     """Write values to `path` atomically, each as one line of JSON."""
-    write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+    write_text(path, "".join(_json_text(value) + "\n" for value in values))
 
 
 def append_jsonl(path: Path, value: object) -> None:
     """Append `value` as one line of JSON; an unfinished last line, left by a killed process, is removed first."""
-    line = json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False) + "\n"
+    line = _json_text(nonfinite_to_null(value)) + "\n"
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             file.truncate(_size_of_whole_lines(path))
             file.write(line.encode())
+
+
+def _json_text(value: object, indent: int | None = None) -> str:
+    """JSON with Chinese readable, unless UTF-8 cannot hold a text: a file may have halves of characters, as escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, indent=indent) if HALVES.search(text) else text
 
 
 def read_jsonl(path: Path) -> list[Any]:

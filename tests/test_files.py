@@ -44,6 +44,15 @@ def test_json_keeps_chinese_readable_and_writes_null_for_nan(tmp_path: Path) -> 
     assert json.loads(path.read_text(encoding="utf-8")) == {"名": "印", "loss": None, "all": [None, [1, 2.5]]}
 
 
+def test_halves_of_characters_are_escaped_in_json(tmp_path: Path) -> None:
+    value = {"名": "\ud800", "b": ["\udfff印"]}
+    files.write_json(tmp_path / "a.json", value)
+    files.append_jsonl(tmp_path / "a.jsonl", value)
+    files.write_jsonl(tmp_path / "b.jsonl", [value])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+    assert files.read_jsonl(tmp_path / "a.jsonl") == files.read_jsonl(tmp_path / "b.jsonl") == [value]
+
+
 def test_an_unfinished_line_is_neither_read_nor_kept(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     assert files.read_jsonl(path) == []
