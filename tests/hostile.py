@@ -200,7 +200,7 @@ def change_entry(chance: random.Random, entry: tarfile.TarInfo) -> str:
     elif way == "size":
         entry.pax_headers = {"size": chance.choice(("-1", "9" * 30, "x", "0"))}
     else:
-        entry.name = chance.choice(("../mine/secret", "/tmp/x", HOSTILE, "x" * 5000, "", ".", "a/../../b", "adapter"))
+        entry.name = chance.choice(("../mine/secret", "/etc/x", HOSTILE, "x" * 5000, "", ".", "a/../../b", "adapter"))
     return f"is a {way}"
 
 

@@ -28,6 +28,7 @@ WITHOUT_TESTS = {"imprint/__main__.py"}  # run by every other test
 TESTS_OF_NO_MODULE = {
     "tests/test_matrix.py",
     "tests/test_old_runs.py",
+    "tests/test_hostile.py",
     "tests/test_pains.py",
     "tests/test_project.py",
     "tests/test_readme.py",
