@@ -105,6 +105,12 @@ def quote(text: str) -> str:
     return f'"{clip(text)}"'
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    text = str(error).strip()
+    return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")
+
+
 def quote_names(names: Iterable[str]) -> str:
     """The first names in quotes, and the number of the others; "none" without any."""
     listed = list(names)

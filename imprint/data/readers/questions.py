@@ -16,7 +16,7 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import published_shape, samples_from_row
 from imprint.messages import Bilingual, UserError
 
-TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet")
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
 JSON_START: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
 """Start of JSON lines and of a JSON array of objects."""
 QUESTION_COLUMNS: Final = ("prompt", "query", "question", "instruction", "content", "context", "input", "问题", "提问")

@@ -6,16 +6,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from imprint.data.readers.arrow import arrow_rows, parquet_rows
 from imprint.data.readers.bad_rows import quote
 from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, wrapped_rows
 from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
-from imprint.data.readers.workbooks import parquet_rows, sheet_names, workbook_rows
+from imprint.data.readers.workbooks import sheet_names, workbook_rows
 from imprint.data.shapes import Columns, detect_shape
 from imprint.messages import Bilingual, UserError
 
 SAMPLE_SEED = 0
+BINARY_READERS: Final = MappingProxyType({"Parquet": parquet_rows, "Arrow": arrow_rows, "an Excel workbook": workbook_rows})
 JSON_READERS: Final = MappingProxyType(
     {"a JSON array": array_rows, "JSON objects": object_rows, "JSON lists of turns": object_rows, "JSON lines": line_rows}
 )
@@ -38,8 +40,7 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
     """The (location, row) of each row of one file."""
     try:
         if file.encoding is None:
-            read = parquet_rows if file.format == "Parquet" else workbook_rows
-            yield from read(file.path, report_bytes)
+            yield from BINARY_READERS[file.format](file.path, report_bytes)
             return
         if file.format in ("CSV", "TSV"):
             numbered: Iterator[tuple[int | str, object]] = csv_rows(file.path, file.encoding, file.delimiter, report_bytes)

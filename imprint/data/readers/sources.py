@@ -7,24 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from imprint.data.readers.arrow import ARROW_FILE
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
 from imprint.data.turns import is_turn
 from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 from imprint.reading import require_regular
 
-Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet"]
+Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet", "Arrow"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
 FORMATS_CHINESE: Final = "JSON Lines、JSON 数组、CSV、TSV、Excel (.xlsx) 或 Parquet"
 GIVE_ROWS: Final = f"请给出数据文件：{FORMATS_CHINESE}。"
 BINARY_SAMPLE: Final = 4096
+ARROW_STREAM: Final = b"\xff\xff\xff\xff"
+"""Start of a stream of Arrow. Source: Apache Arrow, Columnar format, encapsulated message format."""
+SPLITS_FILE: Final = "dataset_dict.json"
+"""The file of a folder of Hugging Face's datasets that has a folder for each split."""
+UNPACKED_BYTES: Final = 2**31
+"""Maximum bytes of an unpacked workbook."""
+BOMB_BYTES, BOMB_RATIO = 2**24, 100
+"""A part of a workbook of more unpacked bytes may not be this many times its packed ones."""
 WRAPPERS: Final = ("data", "rows", "examples", "instances", "items", "records", "samples")
 """Keys of an object around all rows, such as {"version": "1", "data": [...]}."""
 MAX_WRAPPER_KEYS: Final = 50
 """Number of keys among which one of WRAPPERS is looked for."""
 NOT_BLANK: Final = re.compile(r"[^ \t\r\n]")
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
-DATA_SUFFIXES: Final = (*JSON_SUFFIXES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet")
+DATA_SUFFIXES: Final = (*JSON_SUFFIXES, ".csv", ".tsv", ".xlsx", ".xls", ".parquet", ".arrow")
 METADATA_FILES: Final = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """JSON files of Hugging Face datasets and LLaMA-Factory that describe rows and hold none."""
 UNSUPPORTED: Final = {
@@ -101,6 +110,14 @@ def data_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[Pa
         files = [file for file in _entries(path) if _is_data(file, suffixes)]
     except OSError as error:
         raise unreadable_error(path, error) from error
+    splits = sorted({file.relative_to(path).parts[0] for file in files}) if (path / SPLITS_FILE).is_file() else []
+    if len(splits) > 1:
+        raise UserError(
+            Bilingual(
+                f"{path} holds the splits {', '.join(splits)}. Name one of them, such as {path / splits[-1]}.",
+                f"目录中有多个划分（{', '.join(splits)}）：请指明其中一个，例如 {path / splits[-1]}。",
+            )
+        )
     if not files:
         plain = (
             f"; of plain text, files that end in {' or '.join(plain_suffixes)}"
@@ -143,6 +160,8 @@ def detect_format(path: Path) -> DataFile:
             head = file.read(8)
         if head.startswith(b"PAR1"):
             return DataFile(path, "Parquet", None)
+        if head.startswith(ARROW_FILE) or (path.suffix.lower() == ".arrow" and head.startswith(ARROW_STREAM)):
+            return DataFile(path, "Arrow", None)
         if head.startswith(b"PK\x03\x04"):
             return _zipped(path)
         _refuse_unsupported(path, head)
@@ -200,7 +219,8 @@ def _refuse_unsupported(path: Path, head: bytes) -> None:
 def _zipped(path: Path) -> DataFile:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            parts = archive.infolist()
+            names = [part.filename for part in parts]
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(
             Bilingual(
@@ -213,6 +233,15 @@ def _zipped(path: Path) -> DataFile:
             Bilingual(
                 f"{path} is a ZIP archive. Unpack it, and give a file or a folder of it.",
                 "这是 ZIP 压缩包：请解压后给出其中的文件或目录。",
+            )
+        )
+    bomb = next((part for part in parts if part.file_size > max(BOMB_BYTES, BOMB_RATIO * part.compress_size)), None)
+    if bomb is not None or sum(part.file_size for part in parts) > UNPACKED_BYTES:
+        unpacked = sum(part.file_size for part in parts)
+        raise UserError(
+            Bilingual(
+                f"{path} has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}, which no table does. Save its rows as CSV.",
+                f"工作簿只有 {path.stat().st_size:,} 字节，解压后却有 {unpacked:,} 字节：请把数据另存为 CSV。",
             )
         )
     return DataFile(path, "an Excel workbook", None)

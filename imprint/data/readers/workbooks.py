@@ -1,4 +1,4 @@
-"""Rows of Excel workbooks and Parquet files, read with openpyxl and pyarrow if installed."""
+"""Rows of Excel workbooks, read with openpyxl if installed."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from imprint.data.readers.bad_rows import BadRowError, clip
+from imprint.data.readers.bad_rows import BadRowError, first_line
 from imprint.data.readers.encodings import ReportBytes
 from imprint.data.readers.tables import Header
 from imprint.messages import Bilingual, UserError
@@ -53,11 +53,13 @@ def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
         except Exception as error:  # its parsers raise anything on a broken file
             yield (
                 f"{location}:{number + 1}",
-                BadRowError(f"the workbook is broken from about here on: {_first_line(error)}. Save or download it again."),
+                BadRowError(f"the workbook is broken from about here on: {first_line(error)}. Save or download it again."),
             )
             return
         for cells in batch:
             number += 1
+            if not cells:
+                continue
             texts = [_cell_text(cell) for cell in cells]
             formula_error = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
             if header is None:
@@ -144,55 +146,7 @@ def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
     except Exception as error:
         raise UserError(
             Bilingual(
-                f"{path} is a broken workbook: {_first_line(error)}. Save or download it again.",
+                f"{path} is a broken workbook: {first_line(error)}. Save or download it again.",
                 "工作簿已损坏：请重新保存或下载。",
             )
         ) from error
-
-
-def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
-    """The (`file:row`, dict or BadRowError) of each row of a Parquet file; rows count from 1."""
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise UserError(
-            Bilingual(
-                f"{path}: pyarrow, which reads Parquet, is not installed. Run `pip install 'imprint[tables]'`.",
-                "未安装读取 Parquet 的 pyarrow：请运行 pip install 'imprint[tables]'。",
-            )
-        ) from error
-    try:
-        file = ParquetFile(path, pre_buffer=False, buffer_size=2**16)
-        names, total = list(file.schema_arrow.names), max(1, file.metadata.num_rows)
-    except Exception as error:
-        raise UserError(
-            Bilingual(
-                f"{path} is a broken Parquet file: {_first_line(error)}. Download it again.",
-                "Parquet 文件已损坏：请重新下载。",
-            )
-        ) from error
-    Header.from_cells(names, str(path))
-    size, number = path.stat().st_size, 0
-    with file:
-        batches = file.iter_batches(batch_size=BATCH_ROWS)
-        while True:
-            try:
-                batch = next(batches, None)
-                rows = [] if batch is None else batch.to_pylist()
-            except Exception as error:
-                problem = BadRowError(f"the file is broken from about here on: {_first_line(error)}. Download it again.")
-                yield f"{path}:{number + 1}", problem
-                return
-            if batch is None:
-                return
-            for row in rows:
-                number += 1
-                yield f"{path}:{number}", row
-            if report_bytes is not None:
-                report_bytes(size * len(rows) // total)
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    text = str(error).strip()
-    return clip(text.splitlines()[0] if text else type(error).__name__, 120).rstrip(".")

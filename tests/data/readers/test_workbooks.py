@@ -1,16 +1,16 @@
 import sys
+import time
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import openpyxl
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.workbooks import escape_cell, parquet_rows, sheet_names, workbook_rows
+from imprint.data.readers.sources import detect_format
+from imprint.data.readers.workbooks import escape_cell, sheet_names, workbook_rows
 from imprint.messages import UserError
 
 
@@ -90,55 +90,39 @@ def _truncated(path: Path) -> Path:
     return path
 
 
-def test_parquet_keeps_lists_and_counts_rows_from_one(tmp_path: Path) -> None:
-    rows = [{"q": "问", "h": [["x", "y"]]}, {"q": "b", "h": None}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    report_bytes: list[int] = []
-
-    read = list(parquet_rows(tmp_path / "a.parquet", report_bytes.append))
-
-    assert read == [(f"{tmp_path}/a.parquet:1", rows[0]), (f"{tmp_path}/a.parquet:2", rows[1])]
-    assert sum(report_bytes) == (tmp_path / "a.parquet").stat().st_size
-
-
-def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
-    parquet.write_table(pyarrow.Table.from_pylist([{"q": date(2023, 3, 14)}]), tmp_path / "a.parquet")
-
-    assert [row for _location, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
-
-
-def test_broken_parquet_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    table = pyarrow.table({"q": [f"{number} " * 9 for number in range(3000)]})
-    parquet.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="gzip")
-    content = bytearray(path.read_bytes())
-    start = content.index(b"\x1f\x8b", len(content) // 2)
-    content[start : start + 50] = b"\0" * 50
-    path.write_bytes(content)
-
-    *rows, (place, problem) = parquet_rows(path)
-    path.write_bytes(content[:-5])
-    with pytest.raises(UserError, match="is a broken Parquet file"):
-        list(parquet_rows(path))
-
-    assert rows
-    assert place == f"{path}:{len(rows) + 1}"
-    assert str(problem).startswith("the file is broken from about here on: ")
-
-
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["q", "q"]), tmp_path / "a.parquet")
-
-    with pytest.raises(UserError, match='the header has two columns "q"'):
-        list(parquet_rows(tmp_path / "a.parquet"))
-
-
-@pytest.mark.parametrize(("library", "name"), [("openpyxl", "a.xlsx"), ("pyarrow.parquet", "a.parquet")])
-def test_a_missing_library_is_reported_with_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str
-) -> None:
-    (tmp_path / name).write_bytes(b"")
-    monkeypatch.setitem(sys.modules, library, None)
+def test_a_missing_library_is_reported_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
 
     with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):
-        list((workbook_rows if name.endswith("xlsx") else parquet_rows)(tmp_path / name))
+        list(workbook_rows(tmp_path / "a.xlsx"))
+
+
+def test_a_cell_far_away_costs_no_more_than_its_row(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(["q", "a"])
+    book.worksheets[0].append(["1", "2"])
+    book.worksheets[0]["XFD1048576"] = "z"
+    book.save(tmp_path / "far.xlsx")
+
+    start = time.perf_counter()
+    (_place, first), (place, last) = workbook_rows(tmp_path / "far.xlsx")
+
+    assert first == {"q": "1", "a": "2"}
+    assert place.endswith("!Sheet:1048576")
+    assert str(last) == 'has 16384 cells, but the header has 2 columns: "q", "a".'
+    assert time.perf_counter() - start < 10
+
+
+def test_a_header_of_thousands_of_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the header has 1,001 columns, more than 1,000"):
+        list(workbook_rows(workbook(tmp_path / "a.xlsx", rows=[[f"c{number}" for number in range(1001)]])))
+
+
+def test_a_workbook_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"]])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/sharedStrings.xml", b"<sst>" + bytes(2**25) + b"</sst>")
+
+    with pytest.raises(UserError, match=r"a.xlsx has [\d,]+ bytes and would unpack to 33,[\d,]+, which no table does"):
+        detect_format(path)

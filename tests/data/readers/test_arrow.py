@@ -1,0 +1,138 @@
+"""Parquet and Arrow, and folders that Hugging Face's datasets has saved."""
+
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import ipc, parquet
+
+from imprint.data.readers import arrow
+from imprint.data.readers.arrow import arrow_rows, parquet_rows
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.rows import read_rows
+from imprint.data.readers.samples import read_samples
+from imprint.messages import UserError
+
+ROWS: list[dict[str, Any]] = [
+    {"question": "问", "answer": "答", "history": [["a", "b"]]},
+    {"question": "二", "answer": "三", "history": []},
+]
+
+
+def saved(folder: Path, rows: list[dict[str, Any]], write: Callable[..., Any] = ipc.new_stream) -> Path:
+    """What `save_to_disk` leaves."""
+    folder.mkdir(parents=True)
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink, write(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    (folder / "dataset_info.json").write_text("{}")
+    return folder
+
+
+def test_parquet_keeps_lists_and_counts_rows_from_one(tmp_path: Path) -> None:
+    rows = [{"q": "问", "h": [["x", "y"]]}, {"q": "b", "h": None}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    report_bytes: list[int] = []
+
+    read = list(parquet_rows(tmp_path / "a.parquet", report_bytes.append))
+
+    assert read == [(f"{tmp_path}/a.parquet:1", rows[0]), (f"{tmp_path}/a.parquet:2", rows[1])]
+    assert sum(report_bytes) == (tmp_path / "a.parquet").stat().st_size
+
+
+def test_a_date_in_parquet_stays_one(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist([{"q": date(2023, 3, 14)}]), tmp_path / "a.parquet")
+
+    assert [row for _location, row in parquet_rows(tmp_path / "a.parquet")] == [{"q": date(2023, 3, 14)}]
+
+
+def test_broken_parquet_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"q": [f"{number} " * 9 for number in range(3000)]})
+    parquet.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="gzip")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\x1f\x8b", len(content) // 2)
+    content[start : start + 50] = b"\0" * 50
+    path.write_bytes(content)
+
+    *rows, (place, problem) = parquet_rows(path)
+    path.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="is a broken Parquet file"):
+        list(parquet_rows(path))
+
+    assert rows
+    assert place == f"{path}:{len(rows) + 1}"
+    assert str(problem).startswith("the file is broken from about here on: ")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["q", "q"]), tmp_path / "a.parquet")
+
+    with pytest.raises(UserError, match='the header has two columns "q"'):
+        list(parquet_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("write", [ipc.new_stream, ipc.new_file])
+def test_a_folder_of_save_to_disk_is_read(tmp_path: Path, write: Callable[..., Any]) -> None:
+    folder = saved(tmp_path / "set", ROWS, write)
+    file = folder / "data-00000-of-00001.arrow"
+
+    assert list(read_rows(folder)) == [(f"{file}:1", ROWS[0]), (f"{file}:2", ROWS[1])]
+    (first, second) = read_samples(folder, prompt_column="content", response_column="summary")
+    assert (first.query, first.answer, first.history, second.history) == ("问", "答", (("a", "b"),), ())
+
+
+def test_splits_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        saved(tmp_path / "set" / split, ROWS)
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+
+    with pytest.raises(UserError, match=r"set holds the splits test, train\. Name one of them, such as .*set/train\."):
+        list(read_rows(tmp_path / "set"))
+    assert len(list(read_rows(tmp_path / "set" / "train"))) == 2
+
+
+def test_bytes_and_large_batches_are_counted_and_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "BATCH_BYTES", 100)
+    rows = [{"question": f"{number} " * 9, "answer": "a"} for number in range(3000)]
+    file = saved(tmp_path / "set", rows) / "data-00000-of-00001.arrow"
+    counted: list[int] = []
+
+    assert [row for _place, row in arrow_rows(file, counted.append)] == rows
+    assert 0.9 * file.stat().st_size < sum(counted) <= file.stat().st_size
+
+
+def test_broken_arrow_is_reported(tmp_path: Path) -> None:
+    file = saved(tmp_path / "set", [{"q": str(number)} for number in range(3000)]) / "data-00000-of-00001.arrow"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+    *rows, (_place, problem) = arrow_rows(file)
+    assert rows
+    assert isinstance(problem, BadRowError)
+    file.write_bytes(content[:20])
+    with pytest.raises(UserError, match="is a broken Arrow file"):
+        list(arrow_rows(file))
+
+
+def test_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "BOMB_BYTES", 2**16)
+    table = pyarrow.table({"q": ["x" * 2**24]})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+
+    with pytest.raises(UserError, match=r"bytes and would unpack to 16,[\d,]+, which no file of rows does"):
+        list(parquet_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(("library", "read"), [("pyarrow.parquet", parquet_rows), ("pyarrow", arrow_rows)])
+def test_a_missing_library_is_reported_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, read: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+
+    with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):
+        list(read(tmp_path / "a"))
