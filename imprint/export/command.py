@@ -46,6 +46,7 @@ NOTHING_TO_EXPORT = Bilingual(
 )
 WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
+    ("prefix", "peft"): peft_adapter,
     ("prefix", "int8"): quantized_base_with_adapter(8),
     ("prefix", "int4"): quantized_base_with_adapter(4),
     ("prefix", "bundle"): bundle,
@@ -65,7 +66,7 @@ WRITERS: dict[tuple[Method, Target], Writer] = {
 """The writer of each method and target."""
 ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers")}
 """Exports whose answers before and after are computed by different code, which rounds 16 bits differently."""
-WITHOUT_BASE = {("prefix", "official"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
+WITHOUT_BASE = {("prefix", "official"), ("prefix", "peft"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
 """Exports of the adapter without the weights it was tuned on, or with those of the base's folder."""
 
 

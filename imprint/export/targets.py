@@ -14,6 +14,10 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 WRITTEN: Final[dict[tuple[Method, Target], str]] = {
     ("prefix", "official"): "the original's prefix file with the base's small files",
+    (
+        "prefix",
+        "peft",
+    ): "peft's PREFIX_TUNING in adapter_config.json and adapter_model.safetensors, keys turned by the positions that peft counts",
     ("prefix", "int8"): "the base in 8 bits, the prefix beside it",
     ("prefix", "int4"): "the base in 4 bits, the prefix beside it",
     ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
@@ -35,10 +39,6 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
 }
 """What each possible combination writes."""
 REFUSED: Final[dict[tuple[Method, Target], Bilingual]] = {
-    ("prefix", "peft"): Bilingual(
-        "peft puts a prefix into the cache, which shifts every position by the prefix's length: the same values answer differently there",
-        "peft 会让所有位置后移一个前缀长度，同样的数值会给出不同的回答",
-    ),
     ("prefix", "merged"): Bilingual(
         "a prefix is keys and values beside the weights, and no weights are equal to it",
         "前缀是权重之外的键和值，无法并入权重",

@@ -24,6 +24,8 @@ from imprint.models.families import read_config
 from imprint.models.small_files import copy_small_files
 from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import save_original
+from imprint.tune.peft_prefix import write_peft_prefix
+from imprint.tune.prefix import PrefixEncoder
 
 AnswerFunction = Callable[[Sequence[Sample]], list[GreedyAnswer]]
 """Answers samples greedily."""
@@ -157,11 +159,14 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
 
 
 def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
-    """A LoRA in peft's own files, without ours."""
+    """A LoRA or a prefix in peft's own files, without ours."""
     model = job.open()
     yield job.answerer(model)
     assert model.adapter is not None
-    model.adapter.save_files(job.part, base_name(job.run))
+    if isinstance(model.adapter, PrefixEncoder):
+        write_peft_prefix(job.part, model.adapter, model.network, base_name(job.run))
+    else:
+        model.adapter.save_files(job.part, base_name(job.run))
     del model
     yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 

@@ -4,6 +4,7 @@ Pack, prefix and cache reach every attention as one keyword argument, so they ar
 block. No code from the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -293,6 +294,25 @@ class TransformersNetwork(Network):
     def stored_name(self, name: str) -> str:
         """See Network."""
         return self._stored.stored_name(name, self._names)
+
+    @torch.no_grad()
+    def shift_keys(self, keys: Tensor, offset: int) -> Tensor:
+        """See Network: rotated by the model's own rotary embedding. Raises UserError for a model type without a tested one."""
+        (model,) = self._model
+        rotary = getattr(model.base_model, "rotary_emb", None)
+        rotate = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+        if self.config.model_type not in VERIFIED or rotary is None or rotate is None or getattr(rotary, "attention_scaling", 1.0) != 1.0:
+            raise UserError(
+                Bilingual(
+                    f"a prefix in peft's layout is supported on ChatGLM to GLM-4, BLOOM and {', '.join(sorted(VERIFIED))}, not on "
+                    f"{self.config.model_type!r}: peft counts it as positions of the row.",
+                    f"peft 布局的前缀只支持 ChatGLM 至 GLM-4、BLOOM 和 {'、'.join(sorted(VERIFIED))}，不支持 {self.config.model_type!r}。",
+                )
+            )
+        turned = keys.float().transpose(0, 1)[None]  # (1, H, P, D)
+        positions = torch.full((1, keys.shape[0]), offset, device=keys.device)
+        rotated: Tensor = rotate(turned, turned, *rotary(turned, positions))[1]
+        return rotated[0].transpose(0, 1)
 
     def is_computed(self, name: str) -> bool:
         """See Network."""

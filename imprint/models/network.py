@@ -101,6 +101,13 @@ class Network(nn.Module):
         """Positions (A, T) of tokens at `offsets` (T,) in sequences with these contexts and anchors (T,): one axis, the offset."""
         return offsets[None]
 
+    def shift_keys(self, keys: Tensor, offset: int) -> Tensor:  # noqa: ARG002 - most networks count no position for a prefix
+        """Keys (P, H, D) of a prefix, moved by `offset` positions, where peft counts a prefix as positions.
+
+        The code of ChatGLM to GLM-4 counts the row's own tokens only, and ALiBi knows distances only: the same keys.
+        """
+        return keys
+
     @property
     def projection_width(self) -> int:
         """Embedding width of a prefix with a projection, as in this architecture's official scripts."""

@@ -16,8 +16,18 @@ from imprint.models.families import listing
 from imprint.models.network import Network
 from imprint.tune.adapter import FORMAT, METADATA, Adapter, Description, fp32_tensors
 from imprint.tune.fingerprint import fingerprint, same_base
-from imprint.tune.lora.files import damaged_error, read_lora
-from imprint.tune.lora.lora import CONFIG_FILE
+from imprint.tune.lora.files import read_lora
+from imprint.tune.peft_files import (
+    CONFIG_FILE,
+    PICKLE_FILE,
+    damaged_error,
+    read_peft_fields,
+    read_peft_tensors,
+    refuse_broken,
+    refuse_lora_without_configuration,
+)
+from imprint.tune.peft_files import TENSORS_FILE as PEFT_TENSORS_FILE
+from imprint.tune.peft_prefix import read_peft_prefix
 from imprint.tune.prefix import TENSORS_FILE, PrefixEncoder, prefix_from_tensors
 from imprint.typed_json import read_typed, typed
 
@@ -45,19 +55,22 @@ def save_original(folder: Path, adapter: Adapter) -> None:
 def load_adapter(path: Path, network: Network) -> tuple[Adapter, Description]:
     """Load the adapter at `path`; a LoRA is attached to the network.
 
-    The path is an adapter folder of Imprint, a LoRA folder of peft, an original prefix file of any name, or a folder with the original's
-    pytorch_model.bin. Raises UserError where there is no adapter, or it is damaged or belongs to another base.
+    The path is an adapter folder of Imprint, a LoRA or prefix folder of peft, an original prefix file of any name, or a folder with the
+    original's pytorch_model.bin. Raises UserError where there is no adapter, or it is damaged or belongs to another base.
     """
     folder = find_folder(path)
     if folder is not None and (folder / DESCRIPTION_FILE).is_file():
         return _load_own(folder, network)
     if folder is not None and (folder / CONFIG_FILE).is_file():
-        base_fingerprint = fingerprint(network)  # before the LoRA is attached
-        lora = read_lora(folder, network)
-        return lora, Description("", base_fingerprint, lora.metadata("peft"), "chatglm")
+        base_fingerprint = fingerprint(network)  # before a LoRA is attached
+        fields = read_peft_fields(folder)
+        adapter = read_lora(folder, network) if fields["peft_type"] == "LORA" else read_peft_prefix(folder, fields, network)
+        return adapter, Description("", base_fingerprint, adapter.metadata("peft"), "chatglm")
     if folder is not None and holds_all_weights(folder):
-        tensors = {name: tensor for name, tensor in read_tensors(folder) if PREFIX_PART in name}
+        tensors = {name: tensor for name, tensor in read_tensors(folder) if PREFIX_PART in name or ".lora_" in name}
         return _original_prefix(tensors, network, folder)
+    if folder is not None and any((folder / name).is_file() for name in (PEFT_TENSORS_FILE, PICKLE_FILE)):
+        return _original_prefix(read_peft_tensors(folder), network, folder)
     if folder is not None and not (folder / ORIGINAL_FILE).is_file():
         raise UserError(
             Bilingual(
@@ -84,6 +97,8 @@ def holds_all_weights(folder: Path) -> bool:
 
 def _original_prefix(tensors: dict[str, Tensor], network: Network, path: Path) -> tuple[PrefixEncoder, Description]:
     """A prefix in the original's format, with a description made from its shape."""
+    refuse_lora_without_configuration(path, tensors)
+    refuse_broken(path, {name: tensor for name, tensor in tensors.items() if "prefix_encoder." in name})
     encoder = prefix_from_tensors(tensors, network, str(path))
     return encoder, Description("", fingerprint(network), encoder.metadata("original"), "chatglm")
 

@@ -70,6 +70,15 @@ class TestWhatIsWritten:
         assert not (out / "adapter.json").exists()
         assert answer(imprint.load(base_of(run), adapter=out, device="cpu")) == tuned(run)
 
+    def test_a_prefix_as_peft_writes_it(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
+        run = runs["prefix"]
+
+        out = export_command(run.path, "peft", tmp_path / "out")
+
+        assert json.loads((out / "adapter_config.json").read_text())["num_virtual_tokens"] == 8
+        assert not (out / "adapter.json").exists()
+        assert answer(imprint.load(base_of(run), adapter=out, device="cpu")) == tuned(run)
+
     @pytest.mark.parametrize("method", ["lora", "full"])
     def test_weights_as_one_model_in_16_bit(self, runs: dict[str, RunFolder], tmp_path: Path, method: str) -> None:
         run = runs[method]

@@ -10,24 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import load_pickle
-from imprint.models.families import listing
 from imprint.models.network import Network
-from imprint.reading import read_json
-from imprint.tune.lora.lora import CONFIG_FILE, LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, PICKLE_FILE, TENSORS_FILE, Lora
+from imprint.tune.lora.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, Lora
 from imprint.tune.lora.patterns import match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
+from imprint.tune.peft_files import CONFIG_FILE, damaged_error, read_peft_fields, read_peft_tensors, refuse_unknown
 
-TENSOR_NAME = re.compile(
-    r"(?:base_model\.model\.)?(?P<linear>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
-)
-"""A tensor's name in the files of every version of peft."""
+TENSOR_NAME = re.compile(r"(?P<linear>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.(?!weight$)(?P<adapter>[^.]+))?(?:\.weight)?")
+"""A tensor's name in the files of every version of peft, without the prefixes of wrappers."""
+SUPPORTED = Bilingual("plain LoRA, rsLoRA and DoRA on linears", "线性层上的普通 LoRA、rsLoRA 和 DoRA")
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that peft subtracts from the base's weights; unless converted, such an adapter fits only the changed base."""
 KEPT_INITS = ("gaussian", "eva", "orthogonal", "mica")
@@ -42,22 +36,15 @@ IGNORED_FIELDS = {
 READ_FIELDS = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias"}
 
 
-def damaged_error(path: Path, problem: str) -> UserError:
-    """The error for a file of an adapter folder that cannot be used."""
-    return UserError(
-        Bilingual(f"{path}: {problem}. Copy the complete adapter folder again.", "文件缺失、损坏或内容不符：请重新完整复制适配器目录。")
-    )
-
-
 def read_lora(folder: Path, network: Network) -> Lora:
     """Read a LoRA from a folder with peft's files and attach it to the network.
 
     Only numbers, flags and the patterns of ranks and alphas are used: no class is imported, nothing downloaded. Raises UserError for a
     LoRA that does not fit the network, is damaged, or is of an unsupported kind.
     """
-    path = folder / CONFIG_FILE
-    fields = _read_fields(path)
-    by_linear, stored = _tensors_by_linear(folder, _read_tensors(folder), network)
+    path, fields = folder / CONFIG_FILE, read_peft_fields(folder)
+    _refuse_unsupported(path, fields)
+    by_linear, stored = _tensors_by_linear(folder, read_peft_tensors(folder), network)
     shape = _shape(path, fields, by_linear, stored)
     linears = linears_of(network)
     for name in shape.targets:
@@ -68,21 +55,8 @@ def read_lora(folder: Path, network: Network) -> Lora:
     return lora
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
-    """The fields of adapter_config.json. Raises UserError unless they describe a supported kind of LoRA."""
-    try:
-        fields = read_json(path)
-        if not isinstance(fields, dict):
-            raise TypeError(f"holds {type(fields).__name__}, not an object")
-    except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise damaged_error(path, f"cannot be read as peft's configuration ({error})") from error
-    if fields.get("peft_type") != "LORA":
-        raise UserError(
-            Bilingual(
-                f'{path}: "peft_type" is {fields.get("peft_type")!r}; of peft\'s adapters only LORA is supported.',
-                f'"peft_type" 为 {fields.get("peft_type")!r}；peft 的适配器只支持 LORA。',
-            )
-        )
+def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
+    """Raise UserError unless the fields describe a supported kind of LoRA."""
     init = fields.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS):
         raise UserError(
@@ -108,28 +82,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
                 f'"init_lora_weights" 为 {init[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
             )
         )
-    unknown = sorted(name for name in fields.keys() - READ_FIELDS - IGNORED_FIELDS if not _is_off(fields[name]))
-    if unknown:
-        raise UserError(
-            Bilingual(
-                f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, a kind of LoRA that is not supported. Supported: "
-                "plain LoRA, rsLoRA and DoRA on linears.",
-                f"不支持 {unknown[0]!r} 这种 LoRA；支持线性层上的普通 LoRA、rsLoRA 和 DoRA。",
-            )
-        )
-    return fields
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    if (file := folder / TENSORS_FILE).is_file():
-        refuse_lfs_pointer(file)
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise damaged_error(file, f"cannot be read ({error})") from error
-    if (file := folder / PICKLE_FILE).is_file():
-        return load_pickle(file)
-    raise damaged_error(folder, f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}")
+    refuse_unknown(path, fields, READ_FIELDS | IGNORED_FIELDS, SUPPORTED)
 
 
 def _tensors_by_linear(
@@ -142,6 +95,7 @@ def _tensors_by_linear(
     linears = linears_of(network)
     by_linear: dict[str, dict[str, Tensor]] = {}
     stored: dict[str, str] = {}
+    adapters = set()
     for name, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(name)
         if match is None:
@@ -164,8 +118,16 @@ def _tensors_by_linear(
         part = {"lora_A": LORA_A, "lora_B": LORA_B}.get(match["part"], MAGNITUDE)
         by_linear.setdefault(linear, {})[part] = tensor
         stored[linear] = match["linear"]
-    if not by_linear:
-        raise damaged_error(folder, "its tensor file is empty")
+        adapters.add(match["adapter"])
+    if len(adapters) > 1:
+        names = ", ".join(sorted(map(str, adapters)))
+        raise UserError(
+            Bilingual(
+                f"{folder}: holds more than one adapter: {names}. Save the one that you need on its own (save_pretrained of peft with "
+                "selected_adapters).",
+                f"含有多个适配器：{names}；请用 peft 的 save_pretrained（selected_adapters）单独保存需要的一个。",
+            )
+        )
     return {name: by_linear[name] for name in linears if name in by_linear}, stored
 
 
@@ -184,11 +146,6 @@ def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object
     own_ranks = {name: int(ranks[stored[name]]) for name in by_linear if stored[name] in ranks}
     own_alphas = {name: float(alphas[stored[name]]) for name in by_linear if stored[name] in alphas}
     return LoraShape(int(rank), float(alpha), flags[0], flags[1], tuple(by_linear), own_ranks, own_alphas)
-
-
-def _is_off(value: object) -> bool:
-    """Whether a field has the value of a feature that is not used; 0 is a number, which may mean anything."""
-    return value is None or value is False or value in ("", [], {})
 
 
 def _values(pattern: object) -> list[Any]:

@@ -16,6 +16,7 @@ from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.adapter import LoraMetadata
 from imprint.tune.lora.shape import LoraShape
 from imprint.tune.method import AdapterMethod
+from imprint.tune.peft_files import TENSORS_FILE
 
 if TYPE_CHECKING:  # peft takes seconds to import; only a LoRA needs it
     from imprint.tune.lora.layer import Init, LoraLinear
@@ -24,8 +25,6 @@ PEFT_PREFIX = "base_model.model."
 """Prefix of the tensors' names in peft's files."""
 LORA_A, LORA_B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 """Names of a linear's tensors in peft's files."""
-CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-"""peft's file names."""
 
 
 class Lora:

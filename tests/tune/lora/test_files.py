@@ -14,8 +14,8 @@ from imprint.models.network import Network
 from imprint.tune.adapter import LoraMetadata
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter
 from imprint.tune.lora.files import read_lora
-from imprint.tune.lora.lora import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
 from imprint.tune.lora.section import LoraSection
+from imprint.tune.peft_files import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
 from tests.cases import Case, difference, small_network
 from tests.tune.lora.steps import QKV, base, golden_batch, greedy, lora_of, saved, scattered, tuner
 from tests.tune.test_adapter_folder import Canary
@@ -145,24 +145,30 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 def test_names_of_older_files_and_other_prefixes_are_read(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     expected = load_file(folder / TENSORS_FILE)
-    bare = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): tensor for name, tensor in expected.items()}
-    save_file(bare, folder / TENSORS_FILE)
+    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in expected.items()}
+    for prefix, ending in (
+        ("", ".default.weight"),
+        ("module.base_model.model.", ".weight"),
+        ("base_model.model.", ".sft.weight"),
+        ("", ""),
+    ):
+        save_file({prefix + name.replace(".weight", ending): tensor for name, tensor in bare.items()}, folder / TENSORS_FILE)
 
-    lora = read_lora(folder, base())
+        lora = read_lora(folder, base())
 
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in lora.named_tensors().items())
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in lora.named_tensors().items())
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"peft_type": "LOHA"}, "\"peft_type\" is 'LOHA'; of peft's adapters only LORA is supported"),
+        ({"peft_type": "LOHA"}, "\"peft_type\" is 'LOHA'; of peft's adapters LORA, PREFIX_TUNING, CARTRIDGE are"),
         ({"init_lora_weights": "pissa"}, "\"init_lora_weights\" is 'pissa', which changes the base"),
         ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
         ({"bias": "all"}, "\"bias\" is 'all': its biases were trained too"),
         ({"init_lora_weights": "OLoRA"}, "\"init_lora_weights\" is 'OLoRA', which changes the base"),
         ({"init_lora_weights": "svd"}, "\"init_lora_weights\" is 'svd', an initialization that is not known"),
-        ({"lora_bias": True}, "'lora_bias' is True, a kind of LoRA that is not supported"),
+        ({"lora_bias": True}, "'lora_bias' is True, which is not supported. Supported: plain LoRA"),
         ({"trainable_token_indices": [3]}, "'trainable_token_indices' is [3]"),
         ({"target_parameters": ["weight"]}, "'target_parameters' is ['weight']"),
         ({"layer_replication": [[0, 2]]}, "'layer_replication' is [[0, 2]]"),
@@ -219,7 +225,15 @@ Damage = Callable[[dict[str, torch.Tensor]], None]
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda tensors: tensors.clear(), "its tensor file is empty"),
+        (lambda tensors: tensors.clear(), "was saved empty, it holds no tensors"),
+        (
+            lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(0)}),
+            "holds no values, its shape is (0,): DeepSpeed's ZeRO-3",
+        ),
+        (
+            lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_A.sft.weight": torch.zeros(4, 96)}),
+            "holds more than one adapter: None, sft",
+        ),
         (lambda tensors: tensors.update(other=torch.zeros(1)), "holds the tensor 'other', which is no part of a LoRA"),
         (
             lambda tensors: tensors.update({"a.lora_embedding_A": torch.zeros(1)}),
@@ -235,7 +249,10 @@ Damage = Callable[[dict[str, torch.Tensor]], None]
             "(4, 95) of torch.float32, this base",
         ),
         (lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_A.weight": torch.zeros(4, 96).int()}), "(4, 96) of torch.int32"),
-        (lambda tensors: tensors[f"base_model.model.{QKV}.lora_A.weight"].fill_(torch.nan), "call for (4, 96) of finite values"),
+        (
+            lambda tensors: tensors[f"base_model.model.{QKV}.lora_A.weight"].fill_(torch.nan),
+            "holds NaN or infinite values: the training that wrote",
+        ),
         (
             lambda tensors: tensors.update({f"base_model.model.{QKV}.lora_magnitude_vector": torch.zeros(288)}),
             "call for none of finite values",

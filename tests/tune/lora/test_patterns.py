@@ -10,8 +10,8 @@ from peft.utils.other import get_pattern_key
 
 from imprint.messages import UserError
 from imprint.tune.lora.files import read_lora
-from imprint.tune.lora.lora import CONFIG_FILE
 from imprint.tune.lora.patterns import match_patterns
+from imprint.tune.peft_files import CONFIG_FILE
 from tests.cases import difference
 from tests.tune.lora.steps import base, golden_batch
 

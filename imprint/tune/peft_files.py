@@ -1,0 +1,124 @@
+"""The two files of a peft adapter, adapter_config.json and its tensors, read without trusting them, and what broken saves leave there.
+
+Source of the format: peft, `save_pretrained`.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from imprint.files import refuse_lfs_pointer
+from imprint.messages import Bilingual, UserError
+from imprint.models.checkpoint import load_pickle
+from imprint.models.families import listing
+from imprint.models.stored_weights import plain_name, refuse_empty
+from imprint.reading import read_json
+
+CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+"""peft's file names."""
+LORA_MATRICES = (".lora_A.", ".lora_B.")
+PEFT_TYPES = ("LORA", "PREFIX_TUNING", "CARTRIDGE")
+"""Kinds of adapters that are read here."""
+
+
+def damaged_error(path: Path, problem: str) -> UserError:
+    """The error for a file of an adapter folder that cannot be used."""
+    return UserError(
+        Bilingual(f"{path}: {problem}. Copy the complete adapter folder again.", "文件缺失、损坏或内容不符：请重新完整复制适配器目录。")
+    )
+
+
+def read_peft_fields(folder: Path) -> dict[str, Any]:
+    """The fields of a folder's adapter_config.json. Raises UserError where it is damaged, or describes an unsupported kind of adapter."""
+    path = folder / CONFIG_FILE
+    try:
+        fields = read_json(path)
+        if not isinstance(fields, dict):
+            raise TypeError(f"holds {type(fields).__name__}, not an object")
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise damaged_error(path, f"cannot be read as peft's configuration ({error})") from error
+    if fields.get("peft_type") not in PEFT_TYPES:
+        raise UserError(
+            Bilingual(
+                f'{path}: "peft_type" is {str(fields.get("peft_type"))[:40]!r}; of peft\'s adapters {", ".join(PEFT_TYPES)} are supported.',
+                f'"peft_type" 为 {str(fields.get("peft_type"))[:40]!r}；peft 的适配器只支持 {"、".join(PEFT_TYPES)}。',
+            )
+        )
+    return fields
+
+
+def refuse_unknown(path: Path, fields: Mapping[str, Any], known: Iterable[str], supported: Bilingual) -> None:
+    """Raise UserError for a field that is set and not known: it may change numbers. `supported` says what is."""
+    unknown = sorted(name for name in fields.keys() - set(known) if not _is_off(fields[name]))
+    if unknown:
+        raise UserError(
+            Bilingual(
+                f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, which is not supported. Supported: {supported.english}.",
+                f"不支持 {unknown[0]!r}；支持{supported.chinese}。",
+            )
+        )
+
+
+def _is_off(value: object) -> bool:
+    """Whether a field has the value of a feature that is not used; 0 is a number, which may mean anything."""
+    return value is None or value is False or value in ("", [], {})
+
+
+def read_peft_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder, by names without the prefixes of wrappers. Raises UserError where there are none, or they are broken."""
+    if (file := folder / TENSORS_FILE).is_file():
+        refuse_lfs_pointer(file)
+        try:
+            tensors = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise damaged_error(file, f"cannot be read ({error})") from error
+    elif (file := folder / PICKLE_FILE).is_file():
+        tensors = load_pickle(file)
+    else:
+        raise damaged_error(folder, f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}")
+    if not tensors:
+        raise UserError(
+            Bilingual(
+                f"{file}: was saved empty, it holds no tensors: some programs save an adapter's weights after they have taken them out of "
+                "the model. Take an earlier checkpoint of that training, or train again.",
+                "该文件保存时就是空的，没有任何张量：请使用该训练更早的检查点，或重新训练。",
+            )
+        )
+    refuse_broken(file, tensors)
+    return {plain_name(name): tensor for name, tensor in tensors.items()}
+
+
+def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for tensors of an adapter that ZeRO-3 left empty, or that are not finite."""
+    for name, tensor in tensors.items():
+        refuse_empty(file, name, tensor)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                Bilingual(
+                    f"{file}: {name!r} holds NaN or infinite values: the training that wrote it broke. Take an earlier checkpoint, or "
+                    "train again with a smaller learning rate, or in bfloat16 instead of float16.",
+                    f"{name!r} 含有 NaN 或无穷大：写出它的训练已发散；请使用更早的检查点，或减小学习率、改用 bfloat16 重新训练。",
+                )
+            )
+
+
+def refuse_lora_without_configuration(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for tensors of a LoRA that has no adapter_config.json: no file says by what their product is multiplied."""
+    rank = next((len(tensor) for name, tensor in tensors.items() if LORA_MATRICES[0] in f"{name}." and tensor.dim()), None)
+    if rank is None and not any(LORA_MATRICES[1] in f"{name}." for name in tensors):
+        return
+    refuse_broken(path, tensors)
+    raise UserError(
+        Bilingual(
+            f"{path}: is a LoRA without its {CONFIG_FILE}, which says by how much it is multiplied. Put that file of the training into a "
+            f"folder together with the tensors, named {TENSORS_FILE} or {PICKLE_FILE}. If it is lost, write it: "
+            f'{{"peft_type": "LORA", "r": {rank}, "lora_alpha": ALPHA}} with the lora_alpha of the training\'s script.',
+            f"这是缺少 {CONFIG_FILE} 的 LoRA，不知道应乘以多少：请把训练时的该文件与张量（{TENSORS_FILE} 或 {PICKLE_FILE}）放进同一目录；"
+            f'若已丢失，请写出 {{"peft_type": "LORA", "r": {rank}, "lora_alpha": ...}}，数值取自训练脚本。',
+        )
+    )
