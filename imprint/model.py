@@ -4,13 +4,15 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imprint.data.encode import encode_messages, encode_prompt
+from imprint import arguments
+from imprint.data.encode import encode_messages
 from imprint.inference.generate import generate, stream
 from imprint.inference.sampling import Sampling
 from imprint.messages import Bilingual, UserError
@@ -18,12 +20,14 @@ from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.templates import Message, Template
+from imprint.templates import Message, Template, conversation, read_messages, with_turn
 from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
 from imprint.tune.adapter import Adapter, Description
 
-History = list[tuple[str, str]]
-"""Earlier (question, answer) turns, oldest first."""
+Turns = Sequence[tuple[str, str]] | Sequence[Mapping[str, object]]
+"""Earlier turns, oldest first: (question, answer) pairs, or messages with `role` and `content`."""
+History = list[Any]
+"""Turns in the form in which they were given; pairs if there were none."""
 ANSWER_SHARE = 0.25
 """Share of `max_length` that is reserved for the answer when the history is long."""
 MIN_LENGTH = 3
@@ -80,18 +84,22 @@ class Model:
     def prompt(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: Turns | None = None,
         *,
         max_source_length: int = 2048,
         system: str | None = None,
     ) -> list[int]:
-        """The prompt's ids, for `generate`; the oldest turns of a history that is too long are dropped."""
-        prefix = self.source_prefix
-        return encode_prompt(self.template, query, history, max_source_length=max_source_length, system=system, source_prefix=prefix)
+        """The prompt's ids, for `generate`; the oldest turns of a history that is too long are dropped.
 
-    def prompt_of(self, messages: Sequence[Message], *, max_source_length: int = 2048) -> list[int]:
+        Raises UserError for a history that is neither pairs nor messages with `role` and `content`.
+        """
+        return self.prompt_of(conversation(query, history, system), max_source_length=max_source_length)
+
+    def prompt_of(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], *, max_source_length: int = 2048) -> list[int]:
         """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
-        return encode_messages(self.template, messages, max_source_length=max_source_length, source_prefix=self.source_prefix).ids
+        limit = arguments.whole_number("max_source_length", max_source_length, at_least=1)
+        said = read_messages(messages, "messages")
+        return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix).ids
 
     def attach(self, adapter: Adapter, description: Description) -> None:
         """Use an adapter that was loaded for this network."""
@@ -131,20 +139,23 @@ class Model:
     @torch.no_grad()
     def logits(self, ids: list[list[int]]) -> list[Tensor]:
         """Logits (T, V) of each row."""
-        hidden = self.network(pack(ids, self.network).to(self.device), prefix=self.prefix())
-        return list(self.network.logits(hidden).split([len(row) for row in ids]))
+        rows = arguments.id_rows("ids", ids)
+        hidden = self.network(pack(rows, self.network).to(self.device), prefix=self.prefix())
+        return list(self.network.logits(hidden).split([len(row) for row in rows]))
 
     @torch.no_grad()
     def hidden_states(self, ids: list[list[int]]) -> list[list[Tensor]]:
         """The hidden states (T, C) of each row: the input of each block, then the output of the final norm."""
         packed: list[Tensor] = []
-        self.network(pack(ids, self.network).to(self.device), prefix=self.prefix(), hidden_states=packed)
-        lengths = [len(row) for row in ids]
+        rows = arguments.id_rows("ids", ids)
+        self.network(pack(rows, self.network).to(self.device), prefix=self.prefix(), hidden_states=packed)
+        lengths = [len(row) for row in rows]
         return [list(row) for row in zip(*(hidden.split(lengths) for hidden in packed), strict=True)]
 
     def loss(self, ids: list[list[int]], labels: list[list[int]], *, checkpointing: bool = False) -> Tensor:
         """Mean cross-entropy over scored tokens, differentiable; labels are aligned with ids, -100 = not scored, the shift is inside."""
-        batch = pack(ids, self.network, labels).to(self.device)
+        rows, targets = arguments.id_rows("ids", ids), arguments.id_rows("labels", labels)
+        batch = pack(rows, self.network, targets).to(self.device)
         if not batch.target_tokens:
             raise UserError(
                 Bilingual(
@@ -174,12 +185,12 @@ class Model:
     ) -> list[list[int]]:
         """New ids of each prompt, without the end id; greedy unless a temperature is given. Raises UserError for impossible settings."""
         sampling = Sampling(max_new_tokens, temperature, top_p, num_beams, seed)
-        return generate(self.network, ids, sampling, prefix=self.prefix())
+        return generate(self.network, arguments.id_rows("ids", ids), sampling, prefix=self.prefix())
 
     def chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: Turns | None = None,
         *,
         max_length: int = 2048,
         top_p: float = 0.7,
@@ -193,17 +204,16 @@ class Model:
         `max_length` limits prompt and answer together, in tokens; the oldest turns are dropped where a history is too long. `system` is the
         system message, which is never dropped.
         """
-        history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
         text = self.template.display_text(self.tokenizer.decode(answer))
-        return text, [*history, (query, text)]
+        return text, with_turn(history, query, text)
 
     def stream_chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: Turns | None = None,
         *,
         max_length: int = 2048,
         top_p: float = 0.7,
@@ -215,7 +225,6 @@ class Model:
 
         Switching the adapter on or off after this call does not change the stream.
         """
-        history = history or ()
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
         return self._growing_answers(
@@ -236,18 +245,19 @@ class Model:
 
         return switched()
 
-    def _growing_answers(self, query: str, history: Sequence[tuple[str, str]], tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
+    def _growing_answers(self, query: str, history: Turns | None, tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in tokens:
             raw += decoder.push(token)
             if (text := self.template.display_text(raw, done=False)) != shown:
                 shown = text
-                yield text, [*history, (query, text)]
+                yield text, with_turn(history, query, text)
         text = self.template.display_text(raw + decoder.finish())
         if text != shown or not text:
-            yield text, [*history, (query, text)]
+            yield text, with_turn(history, query, text)
 
-    def _chat_prompt(self, query: str, history: Sequence[tuple[str, str]], system: str | None, max_length: int) -> list[int]:
+    def _chat_prompt(self, query: str, history: Turns | None, system: str | None, max_length: int) -> list[int]:
+        max_length = arguments.whole_number("max_length", max_length)
         if max_length < MIN_LENGTH:
             raise UserError(
                 Bilingual(

@@ -5,11 +5,12 @@ Both truncate the end of a long prompt, perhaps the question with it. Other fami
 
 from collections.abc import Sequence
 
+from imprint import arguments
 from imprint.data.encode import EncodedPrompt, EncodedRow
 from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
-from imprint.templates import Template, Turns
+from imprint.templates import Template, Turns, read_pairs
 from imprint.templates.chatglm import ChatGLMTemplate, format_rounds, with_system
 from imprint.templates.chatglm2 import ChatGLM2Template, format_rounds_from_one
 from imprint.tokenizers import ChatGLMTokenizer, Tokenizer
@@ -62,10 +63,10 @@ def encode_original(
 ) -> tuple[list[int], list[int]]:
     """The (ids, labels) of a training row as in ChatGLM-6B's script: see `encode_sample_original`.
 
-    `history` None is the bare query, a list (also an empty one) is rounds.
+    `history` None is the bare query, a list (also an empty one) is rounds. Raises UserError for arguments of another type.
     """
-    sample = Sample(query, answer, None if history is None else tuple(history), location="")
-    row = encode_sample_original(_chatglm(tokenizer), sample, max_source_length=max_source_length, max_target_length=max_target_length)
+    sample, source, target = _arguments(query, answer, history, max_source_length, max_target_length)
+    row = encode_sample_original(_chatglm(tokenizer), sample, max_source_length=source, max_target_length=target)
     return list(row.ids), list(row.labels)
 
 
@@ -73,11 +74,18 @@ def encode_original_evaluation(
     tokenizer: Tokenizer, query: str, answer: str, history: Turns | None, max_source_length: int, max_target_length: int
 ) -> tuple[list[int], str]:
     """The (ids, reference) of a row as in the evaluation of ChatGLM-6B's script: see `encode_evaluation_sample_original`."""
-    sample = Sample(query, answer, None if history is None else tuple(history), location="")
-    prompt, reference = encode_evaluation_sample_original(
-        _chatglm(tokenizer), sample, max_source_length=max_source_length, max_target_length=max_target_length
-    )
+    sample, source, target = _arguments(query, answer, history, max_source_length, max_target_length)
+    prompt, reference = encode_evaluation_sample_original(_chatglm(tokenizer), sample, max_source_length=source, max_target_length=target)
     return prompt.ids, reference
+
+
+def _arguments(
+    query: object, answer: object, history: object, max_source_length: object, max_target_length: object
+) -> tuple[Sample, int, int]:
+    """The sample and the two lengths. Raises UserError for arguments of another type, and for lengths without room for a token."""
+    sample = Sample(arguments.text("query", query), arguments.text("answer", answer), read_pairs(history, "history"), location="")
+    source = arguments.whole_number("max_source_length", max_source_length, at_least=3)
+    return sample, source, arguments.whole_number("max_target_length", max_target_length, at_least=3)
 
 
 def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imprint import arguments
 from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files import atomic_folder, write_json
 from imprint.loading.source import resolve_source
@@ -50,6 +51,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
     Raises UserError for a run with an adapter, a folder that is already quantised or damaged, and an unusable output path or disk.
     """
+    folder, out = arguments.path("folder", folder), arguments.path("out", out)
     if bits not in BITS:
         raise UserError(Bilingual(f"bits: must be 8 or 4, got {bits!r}.", "bits 只能是 8 或 4。"))
     model = resolve_source(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imprint import arguments
 from imprint.messages import Bilingual, UserError
 
 GREEDY_TEMPERATURE = 1e-5
@@ -51,7 +52,13 @@ class Sampling:
     """Seed of the sampler; None draws a new one each time."""
 
     def __post_init__(self) -> None:
-        """Raise UserError for impossible values."""
+        """Raise UserError for impossible values and for those of another type."""
+        for name in ("max_new_tokens", "num_beams"):
+            arguments.whole_number(name, getattr(self, name))
+        for name in ("temperature", "top_p"):
+            arguments.number(name, getattr(self, name))
+        if self.seed is not None:
+            arguments.whole_number("seed", self.seed)
         for name, valid, allowed, chinese in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),

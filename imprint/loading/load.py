@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from imprint import arguments
 from imprint.files import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
 from imprint.loading.section import OpenSection
@@ -36,7 +37,11 @@ def load(
     that is quantised already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
-    source = resolve_source(folder)
+    source = resolve_source(arguments.path("folder", folder))
+    if adapter is not None:
+        arguments.path("adapter", adapter)
+    if device is not None:
+        arguments.text("device", device)
     chosen = None if template == "auto" else template
     return load_model(source, adapter=adapter, quantize=quantize, dtype=dtype, device=device, template=chosen)
 

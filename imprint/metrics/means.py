@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imprint.arguments import text, texts
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.scores import RowScore, score_rows
 
@@ -44,9 +45,9 @@ class Summary:
 def score(predictions: Sequence[str], references: Sequence[str], protocol: str = "chatglm-6b") -> dict[str, float | int]:
     """The mean scores of predictions: `rouge-1`, `rouge-2`, `rouge-l`, `bleu-4` (0-100) and `empty` (a count).
 
-    Raises UserError for an unknown protocol, for lists of different lengths and for lists without rows.
+    Raises UserError for an unknown protocol, for lists of different lengths or without rows, and for rows that are no texts.
     """
-    rows = score_rows(predictions, references, protocol)
+    rows = score_rows(texts("predictions", predictions), texts("references", references), text("protocol", protocol))
     require_rows(len(rows))
     columns = _columns(rows)
     means: dict[str, float | int] = {metric: float(np.mean(columns[index])) for index, metric in enumerate(METRICS)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from imprint.messages import Bilingual, UserError
 from imprint.reading import read_json
@@ -27,7 +27,6 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
     possible = _allowed_names(tokenizer, folder)
     name = possible[0] if wanted == "auto" else wanted
     if name not in possible:
-        assert wanted in get_args(TemplateName)
         raise UserError(
             Bilingual(
                 f"template: {wanted} does not fit the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}.",

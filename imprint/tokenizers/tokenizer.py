@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
+from imprint.arguments import token_ids, wrong_argument
+
 SPACE: Final = "\u2581"
 """A space in a piece, as in SentencePiece and in readable tokens."""
 REPLACEMENT: Final = "\ufffd"
@@ -83,7 +85,7 @@ class TextStream:
 def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
     """The text of ids, see `Tokenizer.decode`."""
     stream = TextStream(tokenizer)
-    text = "".join([stream.push(token) for token in ids])
+    text = "".join([stream.push(token) for token in token_ids("ids", ids)])
     return text + stream.finish()
 
 
@@ -97,6 +99,8 @@ def readable(fragment: bytes) -> str:
 
 def well_formed(text: str) -> str:
     """The text with surrogate pairs joined and lone surrogates replaced, as all tokenizer libraries require."""
+    if not isinstance(text, str):
+        raise wrong_argument("text", "a text", text, "文本")
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

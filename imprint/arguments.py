@@ -1,0 +1,86 @@
+"""Checks of what is passed to the public Python functions: a value of another type is named, never taken for something else."""
+
+import operator
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from pathlib import Path
+
+from imprint.messages import Bilingual, UserError
+
+MAX_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+
+
+def wrong_argument(name: str, allowed: str, value: object, chinese: str) -> UserError:
+    """The error of an argument: what is allowed, and what was passed."""
+    try:
+        shown = repr(value)
+    except Exception:  # a stranger's class
+        shown = "?"
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return UserError(
+        Bilingual(
+            f"{name}: must be {allowed}, got {type(value).__name__} {shown}.", f"{name} 须为{chinese}，实际为 {type(value).__name__}。"
+        )
+    )
+
+
+def text(name: str, value: object) -> str:
+    """A text. Raises UserError for anything else."""
+    if not isinstance(value, str):
+        raise wrong_argument(name, "a text", value, "文本")
+    return value
+
+
+def texts(name: str, value: object) -> Sequence[str]:
+    """A sequence of texts. Raises UserError for one text, and for an item that is none."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise wrong_argument(name, "a list of texts", value, "文本的列表")
+    return [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
+
+
+def whole_number(name: str, value: object, *, at_least: int | None = None) -> int:
+    """A whole number of any library. Raises UserError for anything else, and for one that is too small."""
+    least = "" if at_least is None else f" of at least {at_least}"
+    wrong = wrong_argument(name, f"a whole number{least}", value, "整数" if at_least is None else f"不小于 {at_least} 的整数")
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # whatever it is
+    except TypeError:
+        raise wrong from None
+    if at_least is not None and number < at_least:
+        raise wrong
+    return number
+
+
+def number(name: str, value: object) -> float:
+    """A number. Raises UserError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise wrong_argument(name, "a number", value, "数字")
+    return float(value)
+
+
+def token_ids(name: str, value: object) -> list[int]:
+    """A list of whole numbers, also those of a tensor or an array. Raises UserError for anything else."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise wrong_argument(name, "a list of token ids", value, "词元 id 的列表")
+    items = list(value)
+    if all(type(item) is int for item in items):
+        return items
+    return [whole_number(f"{name}[{index}]", item) for index, item in enumerate(items)]
+
+
+def id_rows(name: str, value: object) -> list[list[int]]:
+    """A list of rows of token ids. Raises UserError for anything else, such as one row."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise wrong_argument(name, "a list of rows, each a list of token ids", value, "若干行词元 id 的列表")
+    return [token_ids(f"{name}[{index}]", row) for index, row in enumerate(value)]
+
+
+def path(name: str, value: object) -> Path:
+    """A path. Raises UserError for anything else."""
+    if not isinstance(value, str | os.PathLike):
+        raise wrong_argument(name, "a path", value, "路径")
+    return Path(value)
