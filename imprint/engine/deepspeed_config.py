@@ -22,11 +22,13 @@ RECIPE_FIELDS = {
     "scheduler": "optimizer.schedule",
 }
 """Fields of a file that the recipe overrides -> the recipe's knobs for them."""
+PRECISIONS = ("fp16", "bf16", "bfloat16", "amp")
+"""Sections about the precision, which is the recipe's `model.dtype`."""
 
 
 def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype: torch.dtype, processes: int) -> dict[str, Any]:
     """DeepSpeed's configuration for one run. Raises UserError for a file that cannot be read or used."""
-    content = {} if knobs.file is None else _read(knobs.file)
+    content = {} if knobs.file is None else _without_auto(_read(knobs.file))
     zero = dict(content.get("zero_optimization", {}) if knobs.file else {"stage": knobs.stage})
     stage = zero.get("stage")
     if stage not in (1, 2, 3):
@@ -39,9 +41,9 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         )
     if knobs.offload:
         zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
-    settings = {name: value for name, value in content.items() if name not in (*RECIPE_FIELDS, "optimizer", "fp16", "bf16")}
+    settings = {name: value for name, value in content.items() if name not in (*RECIPE_FIELDS, *PRECISIONS, "optimizer")}
     settings |= {
-        "zero_optimization": _without_auto(zero),
+        "zero_optimization": zero,
         "train_micro_batch_size_per_gpu": 1,  # the training loop counts the micro-batches of a step
         "gradient_accumulation_steps": 1,
         "train_batch_size": processes,
@@ -50,7 +52,7 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
-        "fp16": {**_fp16_fields(content.get("fp16")), "enabled": dtype == torch.float16},
+        "fp16": {**content.get("fp16", {}), "enabled": dtype == torch.float16},
         "bf16": {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True},
     }
     return settings
@@ -80,6 +82,23 @@ def _read(file: Path) -> dict[str, Any]:
                 '必须是含有 "zero_optimization" 的 JSON 对象：请修正该文件，或改用 zero2、zero3。',
             )
         )
+    for name in PRECISIONS:
+        if not isinstance(content.get(name, {}), dict):
+            raise UserError(
+                Bilingual(
+                    f'engine.deepspeed: {file}: "{name}" must be an object, got {str(content[name])[:40]!r}. Take it out; the precision is '
+                    "model.dtype.",
+                    f'"{name}" 必须是对象：请去掉它，精度由 model.dtype 决定。',
+                )
+            )
+    if content.get("amp", {}).get("enabled") is True:
+        raise UserError(
+            Bilingual(
+                f'engine.deepspeed: {file}: "amp" is not supported, DeepSpeed itself has removed it. Take it out, and set '
+                "model.dtype=float16 or bfloat16.",
+                '不支持 "amp"（DeepSpeed 已移除）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
+            )
+        )
     optimizer = content.get("optimizer", {})
     name = optimizer.get("type", "AdamW") if isinstance(optimizer, dict) else optimizer
     if str(name).lower() not in ADAM_NAMES:
@@ -97,16 +116,11 @@ def overridden_fields(file: Path) -> list[str]:
     content = _read(file)
     overridden = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in content and content[name] != AUTO]
     overridden += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in content else []
+    overridden += [f"{name} (model.dtype)" for name in PRECISIONS if isinstance(content.get(name, {}).get("enabled"), bool)]
     notice = Bilingual("decided by the recipe instead", "由配方决定").line
     return [f"{file}: {notice}: {', '.join(overridden)}"] if overridden else []
 
 
-def _without_auto(zero: dict[str, Any]) -> dict[str, Any]:
-    """Drop the fields that are "auto", so that DeepSpeed's defaults apply."""
-    return {name: value for name, value in zero.items() if value != AUTO}
-
-
-def _fp16_fields(fp16: object) -> dict[str, Any]:
-    """A file's settings of the float16 loss scale."""
-    fields = fp16 if isinstance(fp16, dict) else {}
-    return {name: value for name, value in fields.items() if name != "enabled" and value != AUTO}
+def _without_auto(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop the fields that are "auto", in sections too, so that DeepSpeed's defaults apply."""
+    return {name: _without_auto(value) if isinstance(value, dict) else value for name, value in fields.items() if value != AUTO}

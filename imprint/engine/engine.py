@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from imprint.engine.ddp import Ddp
 from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
+from imprint.engine.deepspeed_errors import translate_config_errors
 from imprint.engine.deepspeed_zero import DeepSpeedZero
 from imprint.engine.fsdp import Fsdp
 from imprint.engine.section import EngineSection, OptimizerSection
@@ -172,7 +173,8 @@ def _start_strategy(
     rate, decay, dtype = optimizer.learning_rate, optimizer.weight_decay, compute_dtype(module)
     if section.deepspeed is not None:
         settings = deepspeed_settings(section, optimizer, dtype, world.size)
-        return DeepSpeedZero(module, parameters, groups, world, settings, rate=rate, decay=decay)
+        with translate_config_errors(section.file):
+            return DeepSpeedZero(module, parameters, groups, world, settings, rate=rate, decay=decay)
     if section.fsdp:
         return Fsdp(module, parameters, groups, world, dtype, rate=rate, decay=decay)
     return Ddp(module, parameters, groups, world, rate=rate, decay=decay)

@@ -69,6 +69,8 @@ def test_overridden_fields_are_named(tmp_path: Path) -> None:
     assert "scheduler (optimizer.schedule)" in overridden_fields(file)[0]
     assert "optimizer (optimizer.learning_rate" in overridden_fields(file)[0]
     assert "optimizer" not in settings(str(file))
+    file = written(tmp_path, {**ORIGINAL, "fp16": {"enabled": True}, "bf16": {"enabled": False}})
+    assert overridden_fields(file) == [f"{file}: decided by the recipe instead / 由配方决定: fp16 (model.dtype), bf16 (model.dtype)"]
 
 
 def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
@@ -85,6 +87,11 @@ def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
         ([1], "must hold one JSON object"),
         ({"zero_optimization": {"stage": 0}}, 'must have a "stage" of 1, 2 or 3, got 0'),
         ({"zero_optimization": {}}, "got None"),
+        (
+            {**ORIGINAL, "amp": {"enabled": True}},
+            r'"amp" is not supported, DeepSpeed itself has removed it\. Take it out, and set model\.dtype',
+        ),
+        ({**ORIGINAL, "fp16": True}, '"fp16" must be an object, got .True.'),
         ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not supported; it is AdamW here'),
     ],
 )
