@@ -162,7 +162,7 @@ def parse_event(line: object, location: str, event: str | None = None) -> Event:
         line = {"event": event, **line}
     try:
         return _adapter().validate_json(json.dumps(line))
-    except ValidationError as error:
+    except (ValidationError, RecursionError) as error:
         raise UserError(
             Bilingual(
                 f"{location}: this is not a line that Imprint wrote. Correct or delete the line, then run again.",
@@ -266,7 +266,7 @@ class _Tail:
 def _json_or_none(line: bytes) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -1,6 +1,7 @@
 """Folders and archives of a stranger: files that are changed at random, one by one, and every command that reads them.
 
     python -m tests.hostile run FOLDER --count 200 --seed 0       run folders
+    python -m tests.hostile lora FOLDER --count 200 --seed 0      run folders of a LoRA
     python -m tests.hostile model FOLDER --count 200 --seed 0     model folders
     python -m tests.hostile bundle FOLDER --count 200 --seed 0    bundles: the archive's bytes, entries and description
 
@@ -26,7 +27,7 @@ from typing import Any, Final
 from imprint.loading.bundle import MANIFEST
 from imprint.runs import RunFolder
 from imprint.terminal import CONTROLS
-from tests.drills import IMPORTED_ONCE, prepare_folder
+from tests.drills import IMPORTED_ONCE, LORA, prepare_folder
 from tests.killing import end, ready_to_fork, start
 
 HOSTILE: Final = "\x1b]0;title\x07\u202e</title><script>broken = true</script><img src=x onerror='broken = true'>\x9b31m"
@@ -237,11 +238,11 @@ def try_command(command: list[str], screen: Path, sweep: Sweep, case: str) -> No
         sweep.broken.append(f"{' '.join(command[:2])}: {', '.join(filter(None, wrong))}; {case}; {said[-600:]}")
 
 
-def run_sweep(folder: Path, count: int, seed: int) -> Sweep:
-    """Run folders with one thing changed, each through some of the commands."""
+def run_sweep(folder: Path, count: int, seed: int, *tune: str) -> Sweep:
+    """Run folders with one thing changed, each through some of the commands; `tune` are knobs of the method."""
     recipe = prepare_folder(folder)
     rows, mine, sweep = str(folder / "rows.jsonl"), secrets(folder), Sweep()
-    measured = ["forgetting={measure: true, limit: 2, text_tokens: 8, max_new_tokens: 2}", "train.steps=3", "train.report=true"]
+    measured = ["forgetting={measure: true, limit: 2, text_tokens: 8, max_new_tokens: 2}", "train.steps=3", "train.report=true", *tune]
     whole = folder / "whole"
     assert end(start(["train", str(recipe), f"output={whole}", *measured], folder / "whole.txt")) == 0, (folder / "whole.txt").read_text()
     assert end(start(["evaluate", str(whole), "--data", rows, "--limit", "1", "max_new_tokens=1"], folder / "whole.txt")) == 0
@@ -254,6 +255,7 @@ def run_sweep(folder: Path, count: int, seed: int) -> Sweep:
         for name, *knobs in stranger.chance.sample(RUN_COMMANDS, 4):
             path = {"train": str(recipe), "runs": str(run.parent)}.get(name, str(run))
             data = ["--data", rows] if name in ("evaluate", "compare") else []
+            knobs = [{"official": "peft"}.get(knob, knob) if tune else knob for knob in knobs]
             more = [str(run.parent / "out")] if name == "export" else [f"output={run}", *measured] if name == "train" else []
             try_command([name, path, *more, *data, *knobs], folder / "screen.txt", sweep, case)
             check_outside(mine, run.parent, RunFolder(run).report, sweep, case)
@@ -315,7 +317,12 @@ def bundle_sweep(folder: Path, count: int, seed: int) -> Sweep:
     return sweep
 
 
-SWEEPS: Final[dict[str, Callable[[Path, int, int], Sweep]]] = {"run": run_sweep, "model": model_sweep, "bundle": bundle_sweep}
+SWEEPS: Final[dict[str, Callable[[Path, int, int], Sweep]]] = {
+    "run": run_sweep,
+    "lora": lambda folder, count, seed: run_sweep(folder, count, seed, *LORA),
+    "model": model_sweep,
+    "bundle": bundle_sweep,
+}
 
 
 def hostile_sweep(arguments: list[str]) -> dict[str, Any]:

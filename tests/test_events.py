@@ -58,6 +58,15 @@ def test_a_field_that_no_event_has_is_refused_with_its_line(field: dict[str, obj
         parse_event(event_fields(step(3)) | field, "log.jsonl:8")
 
 
+@pytest.mark.parametrize("depth", [500, 900, 980, 100_000])
+def test_a_line_that_is_nested_deeply_is_refused_by_readers_and_followers(run: RunFolder, depth: int) -> None:
+    run.path.mkdir()
+    run.log.write_text('{"step": 1, "rows": ' + "[" * depth + "]" * depth + "}\n")
+    for read in (read_events, lambda run: next(follow(run))):
+        with pytest.raises(UserError, match=r"log\.jsonl:1: "):
+            read(run)
+
+
 def test_answers_that_were_kept_in_another_file_are_put_behind_their_step(run: RunFolder) -> None:
     run.path.mkdir()
     run.log.write_text("".join(json.dumps(event_fields(one)) + "\n" for one in (step(1), evaluation(1, 2.0), step(2))))
