@@ -44,6 +44,15 @@ def test_the_command_says_what_it_reads_and_what_it_wrote(tmp_path: Path, talks:
     assert last == f"{tmp_path}/out.jsonl holds 6 rows / 已写入 6 行"
 
 
+def test_an_output_that_is_a_link_is_written_where_it_leads(tmp_path: Path, talks: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.jsonl").symlink_to("disk/rows.jsonl")
+    for _time in range(2):
+        convert_command(str(talks), tmp_path / "out.jsonl", overrides=[])
+        assert (tmp_path / "out.jsonl").is_symlink()
+        assert len(read(tmp_path / "disk" / "rows.jsonl")) == 6
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('ask,say,before\nq,a,"[[""x"", ""y""]]"\n')
 

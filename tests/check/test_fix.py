@@ -66,7 +66,9 @@ def test_of_equal_rows_one_is_written(tmp_path: Path) -> None:
 
 def test_another_encoding_becomes_utf_8(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", SOUND, encoding="gb18030")
+    (tmp_path / "out.jsonl").symlink_to("linked.jsonl")
     assert check_command([source], dev=None, model=None, fix=tmp_path / "out.jsonl", overrides=[]) == 0
+    assert (tmp_path / "linked.jsonl").is_file()
     assert lines(tmp_path / "out.jsonl") == SOUND
 
 

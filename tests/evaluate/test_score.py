@@ -28,7 +28,9 @@ def written(path: Path) -> dict[str, Any]:
 
 
 def test_without_a_name_all_protocols_stand_side_by_side(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores.json").symlink_to("linked.json")
     assert main(["score", str(file), "--output", str(tmp_path / "scores.json")]) == 0
+    assert (tmp_path / "linked.json").is_file()
 
     said = capsys.readouterr().out
     found = written(tmp_path / "scores.json")
