@@ -53,17 +53,19 @@ def load_base(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     template: TemplateName = "auto",
+    day: str | None = None,
 ) -> Model:
     """The base of a recipe: a model folder, or the result of a run, with a LoRA merged into the weights.
 
-    Raises UserError for a run with a prefix, which cannot be merged into the weights.
+    `day`: what its chat template writes as today's date, year-month-day; None is today. Raises UserError for a run with a prefix, which
+    cannot be merged into the weights.
     """
     if quantize not in (None, *BITS):
         raise UserError(Bilingual(f"quantize: must be 8, 4 or None, got {quantize!r}.", "quantize 只能是 8、4 或 None。"))
     folder, chosen_device = base_folder(path), choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
     fields = read_config(folder)
-    model = Model(network, read_template(folder, fields, template), str(folder), tokenizer_file=tokenizer_file(fields))
+    model = Model(network, read_template(folder, fields, template, day=day), str(folder), tokenizer_file=tokenizer_file(fields))
     _merge_run_loras(model, path, quantize)
     return model
 
@@ -89,7 +91,8 @@ def load_model(
         merged = adapter is not None and not base and source.method == "lora"
         quantize = quantize or (None if merged else run.model.quantize)
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
-    model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto")
+    day = None if run is None else run.model.date
+    model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto", day=day)
     if adapter_folder is not None:
         model.attach(*load_adapter(adapter_folder, model.network))
     if run is not None:
@@ -117,7 +120,8 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     """
     folder = source.network_folder
     fields = read_config(folder)
-    opened = read_template(folder, fields, template or (source.run.model.template if source.run is not None else "auto"))
+    run = None if source.run is None else source.run.model
+    opened = read_template(folder, fields, template or (run.template if run else "auto"), day=run.date if run else None)
     if opened is None:
         raise missing_tokenizer_error(folder, tokenizer_file(fields))
     return opened

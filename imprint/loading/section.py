@@ -1,10 +1,18 @@
 """The `model` section of a recipe, and the knobs of all commands that open a model."""
 
+import re
+from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from pydantic import field_validator
 
 from imprint.config import Field, Section
+from imprint.messages import Bilingual
 from imprint.templates import TEMPLATE_HELP, TemplateName
+
+DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+NO_DAY: Final = Bilingual("must be a day as year-month-day, such as 2026-01-31", "须为 年-月-日，如 2026-01-31")
 
 
 class ModelSection(Section):
@@ -20,6 +28,26 @@ class ModelSection(Section):
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
     template: TemplateName = Field("auto", description=TEMPLATE_HELP)
+    date: str | None = Field(
+        None,
+        description="The day that a chat template writes as today's, such as 2026-01-31; null takes the day on which the run began, and "
+        "what opens the run later writes it too.",
+    )
+
+    @field_validator("date")
+    @classmethod
+    def _is_day(cls, value: str | None) -> str | None:
+        if value is not None and (not DAY.fullmatch(value) or not _exists(value)):
+            raise ValueError(NO_DAY)
+        return value
+
+
+def _exists(day: str) -> bool:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        return False
+    return True
 
 
 class AdapterSection(Section):

@@ -1,6 +1,6 @@
 """Chat templates: how each model family encodes a conversation as ids, for training and inference."""
 
-from imprint.templates.choice import TEMPLATE_HELP, TemplateName, choose_template, read_template
+from imprint.templates.choice import TEMPLATE_HELP, TemplateName, choose_template, read_template, writes_date
 from imprint.templates.conversation import Message, Segment, Template, Turns, make_messages, split_rounds
 from imprint.templates.history import conversation, read_messages, read_pairs, with_turn
 
@@ -19,4 +19,5 @@ __all__ = [
     "read_template",
     "split_rounds",
     "with_turn",
+    "writes_date",
 ]

@@ -1,6 +1,8 @@
 """Choice of the template of a model folder: by its tokenizer and tokenizer_config.json, or by a recipe."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,13 +14,24 @@ from imprint.templates.chatglm2 import ChatGLM2Template
 from imprint.templates.conversation import Template
 from imprint.templates.plain import PlainTemplate
 from imprint.templates.roles import RoleTemplate
-from imprint.tokenizers import ChatGLM2Tokenizer, ChatGLMTokenizer, GLM4Tokenizer, HFTokenizer, Tokenizer, read_tokenizer
+from imprint.tokenizers import (
+    TOKENIZER_JSON,
+    ChatGLM2Tokenizer,
+    ChatGLMTokenizer,
+    GLM4Tokenizer,
+    HFTokenizer,
+    Tokenizer,
+    read_chat_template,
+    read_tokenizer,
+)
 
 TemplateName = Literal["auto", "chatglm", "chatglm2", "chatglm3", "glm4", "own", "plain", "bare"]
 TEMPLATE_HELP: Final = (
     "Template of a conversation; auto detects it from the folder. If it cannot: chatglm2 or chatglm3; for other families own (the chat "
     "template of the folder), plain (lines with 问： and 答：) or bare."
 )
+DATE_FUNCTION: Final = "strftime_now"
+"""What chat templates call for today's date."""
 ROLE_TOKEN_KEYS: Final = ("chat_template", "additional_special_tokens", "added_tokens_decoder")
 
 
@@ -43,13 +56,21 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
     return ChatGLMTemplate(tokenizer)
 
 
-def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto") -> Template | None:
+def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto", *, day: str | None = None) -> Template | None:
     """The template of a model folder with the fields `config` of its config.json; None if the folder has no tokenizer.
 
-    Raises UserError as `read_tokenizer` and `choose_template` do.
+    `day`: year-month-day that a chat template writes as today's date; None is the day of each rendering. Raises UserError as
+    `read_tokenizer` and `choose_template` do.
     """
     tokenizer = read_tokenizer(folder, config)
+    if isinstance(tokenizer, HFTokenizer) and day is not None:
+        tokenizer.special_tokens = replace(tokenizer.special_tokens, moment=datetime.fromisoformat(day))
     return None if tokenizer is None else choose_template(tokenizer, folder, wanted)
+
+
+def writes_date(folder: Path, wanted: TemplateName = "auto") -> bool:
+    """Whether the template of a model folder writes today's date."""
+    return wanted in ("auto", "own") and (folder / TOKENIZER_JSON).is_file() and DATE_FUNCTION in (read_chat_template(folder) or "")
 
 
 def _allowed_names(tokenizer: Tokenizer, folder: Path) -> tuple[TemplateName, ...]:

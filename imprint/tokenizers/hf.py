@@ -423,8 +423,12 @@ def _as_ids(value: object) -> list[int]:
     return [token for token in values if isinstance(token, int) and not isinstance(token, bool)]
 
 
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template of a folder: a file of its own, else that of tokenizer_config.json; None if there is none."""
+    return _chat_template(folder, read_json_object(path) if (path := folder / TOKENIZER_CONFIG).is_file() else {})
+
+
 def _chat_template(folder: Path, settings: Mapping[str, object]) -> str | None:
-    """The chat template of a folder: a file of its own, else that of tokenizer_config.json."""
     for name in (CHAT_TEMPLATE, OLD_CHAT_TEMPLATE):
         if (file := folder / name).is_file():
             if name == OLD_CHAT_TEMPLATE:

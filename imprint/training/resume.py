@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.events import Finished, last_start, read_events, read_rescues
 from imprint.files import remove_leftovers
+from imprint.loading.base import BaseReference, base_folder
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
+from imprint.templates import writes_date
 from imprint.training.recipe import Recipe
 from imprint.training.state import DamagedStateError, SavedState, read_saved_state, read_train_state
 
@@ -33,6 +36,30 @@ def open_run(recipe: Recipe, notify: Notify, world: World = SINGLE) -> Iterator[
         run = RunFolder(recipe.output)
         world.on_all(lambda: _refuse_unshared_folder(run))
         yield run
+
+
+def with_first_day(recipe: Recipe, world: World = SINGLE) -> Recipe:
+    """The recipe with `model.date` set if the base's chat template writes today's date: the day on which the run began.
+
+    So a run that is resumed learns the same rows. Raises UserError for a date that the template does not write.
+    """
+    day = world.on_main(lambda: _first_day(recipe))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"date": day})})
+
+
+def _first_day(recipe: Recipe) -> str | None:
+    run, model = RunFolder(recipe.output), recipe.model
+    if model.date is None and run.config.is_file() and (run.log.is_file() or run.states()):
+        return read_recipe(run.config, [], BaseReference).model.date
+    dated = writes_date(base_folder(model.path), model.template)
+    if model.date is not None and not dated:
+        raise UserError(
+            Bilingual(
+                f"model.date: {model.date}, but the template of {model.path} writes no date. Leave it out.",
+                "该模型的模板不写日期：请去掉 model.date。",
+            )
+        )
+    return model.date or (date.today().isoformat() if dated else None)
 
 
 def _refuse_unshared_folder(run: RunFolder) -> None:

@@ -26,7 +26,7 @@ from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
-from imprint.training.resume import data_digest, logged_digest, newest_state, open_run, refuse_changed_data
+from imprint.training.resume import data_digest, logged_digest, newest_state, open_run, refuse_changed_data, with_first_day
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
@@ -70,12 +70,17 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
     """
     check_settings(recipe)
     notify = EarlyNotices()
-    with join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world, open_run(recipe, notify, world) as run:
+    with (
+        join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
+        open_run(recipe := with_first_day(recipe, world), notify, world) as run,
+    ):
         finished = False
         while not finished:  # after a rescue everything is built again, as in a new process
             seed_everything(recipe.train.seed)
             base = recipe.model
-            model = load_base(base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template)
+            model = load_base(
+                base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, day=base.date
+            )
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))
             split = split or load_data(recipe, run, model, world)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,18 @@ from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.events import Rescued, write_rescue
 from imprint.files import read_jsonl, write_jsonl
+from imprint.loading.load import load_model, open_template
+from imprint.loading.source import resolve_source
 from imprint.messages import UserError
 from imprint.report.run_list import describe_run
 from imprint.runs import RunFolder
+from imprint.templates import make_messages
+from imprint.training import resume
 from imprint.training.run import train
+from tests.bases import base_of
+from tests.families import CHAT
 from tests.tiny import tiny_rows
-from tests.tinyrun import described, learned_tensors, log_of, losses, tiny_recipe, tiny_run, train_again
+from tests.tinyrun import RECIPE, described, learned_tensors, log_of, losses, tiny_recipe, tiny_run, train_again
 
 # Two runs in one folder
 
@@ -321,3 +328,55 @@ def test_whichever_change_the_disk_refuses_nothing_is_lost(repo: Path, tmp_path:
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["broken"] == []
     assert found["equal"] == found["runs"] > 8
+
+
+# A chat template that writes today's date
+
+
+def dated_recipe(folder: Path, chat_template: str = "<|system|>\\nToday is {{ strftime_now('%d %b %Y') }}<|end|>\\n" + CHAT) -> Path:
+    """A recipe of a base whose chat template writes the date."""
+    base = base_of("Qwen3", folder / "base")
+    settings = {**json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8")), "chat_template": chat_template}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    tiny_rows(folder / "rows.jsonl")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder).replace("method: prefix, length: 4, text: 类型, prefix_dropout: 0.1", "method: lora"))
+    return recipe
+
+
+def on_day(day: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it another day."""
+
+    class Day(date):
+        """Another today."""
+
+        @classmethod
+        def today(cls) -> "Day":
+            return cls.fromisoformat(day)
+
+    monkeypatch.setattr(resume, "date", Day)
+
+
+def test_a_run_keeps_the_date_of_its_first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, knobs = dated_recipe(tmp_path), ["train.steps=2", "train.watch_prompts=0", "data.max_source_length=200"]
+    on_day("2026-01-30", monkeypatch)
+    run = train(recipe, knobs)
+    on_day("2026-01-31", monkeypatch)
+    train(recipe, [*knobs, "train.steps=3"])
+    assert "date: '2026-01-30'" in run.config.read_text(encoding="utf-8").replace('"', "'")
+    opened = load_model(resolve_source(run.path), device="cpu")
+    assert "Today is 30 Jan 2026" in opened.tokenizer.decode(opened.prompt("你好"))
+    told = open_template(resolve_source(run.path)).prompt(make_messages("你好"))
+    assert [token for segment in told for token in segment.ids] == opened.prompt("你好")
+
+
+def test_a_date_may_be_given_where_the_template_writes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = dated_recipe(tmp_path / "dated")
+    run = train(recipe, ["train.steps=1", "train.watch_prompts=0", "data.max_source_length=200", "model.date=2020-02-29"])
+    opened = load_model(resolve_source(run.path), device="cpu")
+    assert "Today is 29 Feb 2020" in opened.tokenizer.decode(opened.prompt("你好"))
+    plain = dated_recipe(tmp_path / "plain", CHAT)
+    assert main(["train", str(plain), "model.date=2020-02-29"]) == 2
+    assert "model.date: 2020-02-29, but the template of" in capsys.readouterr().err
+    assert main(["train", str(plain), "model.date=2021-02-29"]) == 2
+    assert "must be a day as year-month-day, such as 2026-01-31" in capsys.readouterr().err
