@@ -320,7 +320,9 @@ def written_drill(folder: Path, kills: int, seed: int, command: Callable[[Path],
                 drill.broken.append(f"{out.name}: carries its name and is not complete")
         drill.starts += 1
         drill.runs += 1
-        status = 0 if out.exists() else end(start(command(out), screen))
+        status = end(start(command(out), screen))
+        if left := [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]:
+            drill.broken.append(f"{out.name}: {left} is left")
         if status or content_of(out) != content_of(whole):
             drill.broken.append(f"{out.name}: exit status {status}: {screen.read_text()[-300:]}")
         else:
@@ -360,7 +362,10 @@ def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
             drill.in_a_save += line_count(kept) > 1
         drill.starts += 1
         drill.runs += 1
-        if status := end(start(command(name), folder / f"{name}.txt")):
+        status = end(start(command(name), folder / f"{name}.txt"))
+        if left := [entry.name for entry in (folder / name).iterdir() if entry.name.startswith(".")]:
+            drill.broken.append(f"{name}: {left} is left")
+        if status:
             drill.broken.append(f"{name}: exit status {status}: {(folder / f'{name}.txt').read_text()[-300:]}")
         elif said(name) == said("whole"):
             drill.equal += 1
