@@ -98,7 +98,7 @@ def test_what_cannot_be_evaluated_is_a_sentence(
     (tmp_path / "begun" / "config.yaml").write_text(config, encoding="utf-8")
     moved = config.replace(str(run.path.parent / "talk"), str(run.path.parent / "gone"))
     (tmp_path / "moved" / "config.yaml").write_text(moved, encoding="utf-8")
-    (tmp_path / "moved" / "adapter").symlink_to(run.adapter)
+    shutil.copytree(run.adapter, tmp_path / "moved" / "adapter")
     words = [word.format_map(places) for word in words]
     assert main(["evaluate", *words, f"output={tmp_path / 'answers'}"]) == 2
     printed = capsys.readouterr().err
