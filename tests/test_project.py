@@ -29,6 +29,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_matrix.py",
     "tests/test_old_runs.py",
     "tests/test_hostile.py",
+    "tests/test_hostile_data.py",
     "tests/test_pains.py",
     "tests/test_project.py",
     "tests/test_readme.py",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from imprint.check.text_checks import LOST_CHARACTER, clean_text
-from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.bad_rows import BadRowError, too_deep
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
 
@@ -84,7 +84,7 @@ def parse_broken_json(line: str, repairs: set[str]) -> dict[str, object] | None:
             value = json.loads(plain, strict=False, object_pairs_hook=_unique_keys)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value) or too_deep(value):
         return None
     repairs.add("encoding" if encoded else "json")
     return value

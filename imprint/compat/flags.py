@@ -118,6 +118,8 @@ def read_flags(arguments: Sequence[str]) -> tuple[OriginalFlags, list[Bilingual]
     except ValidationError as error:
         problems += [
             Bilingual(f"--{problem.path} {problem.text.english}", f"--{problem.path} {problem.text.chinese}")
+            if problem.path
+            else problem.text
             for problem in explain_errors(error.errors(include_url=False), OriginalFlags)
         ]
     if problems:

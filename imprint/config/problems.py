@@ -12,6 +12,8 @@ from imprint.config.knobs import describe
 from imprint.config.section import Section, section_types, union_members, union_tags
 from imprint.messages import Bilingual
 
+MAX_EXPLAINED = 100
+"""Maximum number of errors that are explained; the rest is counted."""
 Context = Mapping[str, Any]
 REQUIREMENTS: Mapping[str, Callable[[Context], Bilingual]] = {
     "bool_type": lambda _: Bilingual("true or false", "true 或 false"),
@@ -52,7 +54,7 @@ def explain_errors(errors: Sequence[ErrorDetails], schema: type[Section]) -> lis
     """One problem for each path; if a value may have several types, they are joined by "or"."""
     requirements: dict[tuple[str, str], list[Bilingual]] = {}
     problems: list[Problem | tuple[str, str]] = []
-    for error in errors:
+    for error in errors[:MAX_EXPLAINED]:
         path, section, annotation = _locate(schema, error["loc"])
         requirement = _requirement(error)
         if requirement is None:
@@ -62,7 +64,9 @@ def explain_errors(errors: Sequence[ErrorDetails], schema: type[Section]) -> lis
             if key not in requirements:
                 problems.append(key)
             requirements.setdefault(key, []).append(requirement)
-    return [_joined(item, requirements[item]) if isinstance(item, tuple) else item for item in problems]
+    explained = [_joined(item, requirements[item]) if isinstance(item, tuple) else item for item in problems]
+    more = len(errors) - MAX_EXPLAINED
+    return [*explained, Problem("", Bilingual(f"and {more:,} more problems", f"另有 {more:,} 个问题"))] if more > 0 else explained
 
 
 def quote_value(value: object) -> str:

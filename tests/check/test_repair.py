@@ -105,3 +105,8 @@ def test_a_number_as_input_is_its_text_and_nan_is_none() -> None:
     for more, query, repairs in ((3, "介绍\n3", {"numbers"}), (float("nan"), "介绍", set())):
         found = repair_row({"instruction": "介绍", "input": more, "output": "好"}, shape, "f:1")
         assert (found.samples[0].query, found.repairs) == (query, frozenset(repairs))
+
+
+@pytest.mark.parametrize("line", ['{"content": "q", "summary": "a", "x": %s}', "{'content': 'q', 'summary': 'a', 'x': %s}"])
+def test_a_line_that_is_nested_too_deeply_stays_bad(line: str) -> None:
+    assert repair(unreadable(line % ("[" * 150 + "]" * 150))).problem == "is not JSON."

@@ -82,3 +82,13 @@ def test_an_unknown_key_gets_the_closest_known_one() -> None:
         unknown_key("steps", ["train", "stage"], ["train.steps"]).english
         == "is unknown; did you mean train.steps? allowed here: train, stage"
     )
+
+
+def test_of_thousands_of_problems_a_hundred_are_explained() -> None:
+    with pytest.raises(ValidationError) as error:
+        Recipe.model_validate({f"knob{number}": 1 for number in range(15_000)})
+
+    problems = explain_errors(error.value.errors(), Recipe)
+
+    assert len(problems) == 101
+    assert problems[-1] == Problem("", Bilingual("and 14,900 more problems", "另有 14,900 个问题"))

@@ -12,6 +12,8 @@ from imprint.terminal import printable
 MAX_LISTED: Final = 10
 """Maximum number of bad rows that an error lists; the rest is counted."""
 
+MAX_NESTED: Final = 100
+"""Maximum levels of lists and objects in a row."""
 MAX_NAMES: Final = 20
 """Maximum number of columns that an error names; the rest is counted."""
 MAX_LABEL: Final = 10**18
@@ -54,6 +56,21 @@ class BadRows:
 def is_missing(value: object) -> bool:
     """Whether a value stands for none: null, or NaN, which pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def too_deep(value: object) -> bool:
+    """Whether lists and objects are nested more than MAX_NESTED levels deep."""
+    level: list[object] = [value]
+    for _depth in range(MAX_NESTED):
+        level = [
+            child
+            for outer in level
+            for child in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def label_as_text(value: object) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value, quote
+from imprint.data.readers.bad_rows import MAX_NESTED, BadRowError, describe_value, quote, too_deep
 from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, Encoding, ReportBytes, read_chunks, read_lines, undecodable_error
 from imprint.data.turns import is_conversation
 
@@ -15,8 +15,6 @@ CONVERSATION: Final = "messages"
 BLANKS: Final = " \t\r\n\ufeff"
 Place = int | str
 """The line of a row; with its number if the row before begins on the same line."""
-MAX_NESTED: Final = 100
-"""Maximum levels of lists and objects in a row."""
 MAX_LITERAL: Final = 16
 """Characters at the end of a chunk where a literal, a number or an escape may be incomplete, which is no syntax error."""
 
@@ -93,7 +91,7 @@ class _Decoder:
             value = {CONVERSATION: value}
         if not isinstance(value, dict):
             return BadRowError(f"must be a JSON object with columns, got {describe_value(value)}.")
-        if self._brackets > MAX_NESTED and _too_deep(value):
+        if self._brackets > MAX_NESTED and too_deep(value):
             return BadRowError(f"is nested more than {MAX_NESTED} levels deep, which no row is.")
         if self._repeated:
             return BadRowError(f"has {quote(self._repeated[0])} twice in one object, so one of the two would be lost. Leave one out.")
@@ -105,21 +103,6 @@ class _Decoder:
             counts = Counter(key for key, _value in pairs)
             self._repeated.append(next(key for key in counts if counts[key] > 1))
         return value
-
-
-def _too_deep(value: object) -> bool:
-    """Whether lists and objects are nested more than MAX_NESTED levels deep."""
-    level: list[object] = [value]
-    for _depth in range(MAX_NESTED):
-        level = [
-            child
-            for outer in level
-            for child in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 class _JsonScanner:
