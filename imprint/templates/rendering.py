@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
@@ -10,10 +10,12 @@ from imprint.templates.conversation import Message
 from imprint.terminal import say_once
 from imprint.tokenizers import FRAMED, GUARD, HFTokenizer, render_chat_template
 
-ANSWER: Final = "0answer0"
-WORDS: Final = "0words0"
-SYSTEM: Final = "0system0"
-TOOLS: Final = ("0first0", "0second0")
+QUESTION: Final = "1618033988"
+ANSWER: Final = "2718281828"
+"""Texts that are looked for in what a template writes; digits, so that upper case does not change them."""
+WORDS: Final = "3141592653"
+SYSTEM: Final = "5772156649"
+TOOLS: Final = ("t4669201609", "t2502907875")
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,34 @@ class Rendering:
     """Whether it writes words and all calls of a turn; otherwise each is a message of its own."""
     writes_calls: bool = True
     """Whether it writes calls of tools at all."""
+    takes_parts: bool = False
+    """Whether it reads a content as a list of parts alone, as templates of models that see images may."""
 
     @classmethod
     def of(cls, tokenizer: HFTokenizer) -> "Rendering":
         """The rendering of a tokenizer's template. Raises UserError for a template that cannot write a question."""
+        question, answer = Message("user", QUESTION), Message("assistant", ANSWER)
         plain = cls(tokenizer)
-        question = Message("user", "1")
         prompt = plain.write([question], answering=True)
+        if QUESTION not in prompt:
+            plain = cls(tokenizer, takes_parts=True)
+            prompt = plain.write([question], answering=True)
+        whole = plain.write([question, answer], answering=False)
+        said = (("user", QUESTION, prompt), ("assistant", ANSWER, whole))
+        if missing := [role for role, text, rendered in said if text not in rendered]:
+            raise UserError(
+                Bilingual(
+                    f"the model's own chat template leaves out what the {missing[0]} says. Set template=plain (model.template in a "
+                    "recipe), or take the chat template of the official folder.",
+                    "该模型自带的对话模板漏掉了发言内容：请设 template=plain，或使用官方目录中的对话模板。",
+                )
+            )
         calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
-        turn = [question, Message("assistant", WORDS), *calls]
-        return cls(
-            tokenizer,
+        return replace(
+            plain,
             trailing_spaces=len(prompt) - len(prompt.rstrip(" ")),
             folds_system=not plain._writes([Message("system", SYSTEM), question], SYSTEM),
-            joins_calls=plain._writes(turn, WORDS, *TOOLS),
+            joins_calls=plain._writes([question, Message("assistant", WORDS), *calls], WORDS, *TOOLS),
             writes_calls=plain._writes([question, Message("assistant", "{}", TOOLS[0])], TOOLS[0]),
         )
 
@@ -108,7 +124,8 @@ class Rendering:
         for message in messages:
             text = guard_names(self.tokenizer, message.text)
             if not message.tool:
-                dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": text})
+                content = [{"type": "text", "text": text}] if self.takes_parts else text
+                dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": content})
                 continue
             call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
             if message.continues and self.joins_calls and dicts and dicts[-1]["role"] == "assistant":

@@ -30,7 +30,8 @@ def render_chat_template(
         "documents": None,
         "add_generation_prompt": answering,
     }
-    size = sum(len(text) for message in messages for text in message.values() if isinstance(text, str))
+    size = sum(len(text) if isinstance(text, str) else len(str(text)) for message in messages for text in message.values())
+    size += sum(len(str(tool)) for tool in tools)
     try:
         return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment)
     except Exception as error:  # a template can raise anything

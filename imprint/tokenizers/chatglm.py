@@ -111,6 +111,9 @@ class ChatGLMTokenizer:
         self._shift = shift
         self._ids = list(range(shift, shift + len(processor)))  # one int object per id, shared by all rows to save memory
         self._bytes = {processor.piece_to_id(piece) + shift: value for value, piece in enumerate(BYTE_PIECES)}
+        names = {processor.piece_to_id(piece): piece for piece in SPECIAL_PIECES}
+        self._spelled = {index: self._spell(name) for index, name in names.items() if not processor.is_control(index)}
+        """Piece of a special token that the file reads in typed text -> the pieces of its characters."""
 
     def __len__(self) -> int:
         """Number of pieces in the vocabulary file, without image tokens."""
@@ -124,7 +127,20 @@ class ChatGLMTokenizer:
         """
         marked = WHITESPACE_RUN.sub(lambda match: WHITESPACE_PIECES[match[0]], well_formed(text))
         pieces: list[int] = self._processor.encode(marked)
+        if self._spelled and not self._spelled.keys().isdisjoint(pieces):
+            pieces = [part for piece in pieces for part in self._spelled.get(piece, (piece,))]
         return [self._ids[piece] for piece in pieces]
+
+    def _spell(self, name: str) -> list[int]:
+        """The pieces of a name, each character or byte on its own."""
+        pieces = [(letter, self._processor.piece_to_id(letter)) for letter in name]
+        unknown = self._processor.unk_id()
+        letters = [[piece] if piece != unknown else [self._byte_piece(value) for value in letter.encode()] for letter, piece in pieces]
+        return [piece for parts in letters for piece in parts]
+
+    def _byte_piece(self, value: int) -> int:
+        piece: int = self._processor.piece_to_id(BYTE_PIECES[value])
+        return piece
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""
@@ -144,6 +160,8 @@ class ChatGLMTokenizer:
         """The piece of an id as SentencePiece writes it; empty for an id without text."""
         index = token - self._shift
         if not 0 <= index < len(self._processor) or self._processor.is_control(index) or self._processor.is_unknown(index):
+            return ""
+        if index in self._spelled:
             return ""
         return self._processor.id_to_piece(index)
 
@@ -189,14 +207,6 @@ def _read_model(file: Path) -> SentencePieceProcessor:
                 "不是 SentencePiece 模型，或文件不完整：请重新下载。",
             )
         ) from error
-    typable = [piece for piece in SPECIAL_PIECES if not processor.is_control(processor.piece_to_id(piece))]
-    if typable:
-        raise UserError(
-            Bilingual(
-                f"{file}: {', '.join(typable)} must be control pieces, but are text that a user can type. Use another vocabulary file.",
-                "词表中的控制符可以被用户输入：请换用别的词表文件。",
-            )
-        )
     return processor
 
 

@@ -414,7 +414,7 @@ def _values(value: object) -> list[object]:
 def _token_text(value: object) -> str:
     """The text of a token, which may be an object; empty if there is none."""
     text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) else ""
+    return well_formed(text) if isinstance(text, str) else ""
 
 
 def _as_ids(value: object) -> list[int]:

@@ -22,9 +22,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MAX_SECONDS: Final = 3.0
 MAX_STEPS: Final = 1_000_000
 """Passes through loops and calls of macros in one rendering."""
-MAX_UNITS: Final = 50_000_000
+MAX_UNITS: Final = 20_000_000
 """Characters and list items that one rendering may make, besides a multiple of what it is given."""
 UNITS_PER_INPUT: Final = 200
+MAX_TEXT: Final = 200_000
+"""Characters of a rendered conversation, besides a multiple of what is said in it: they are encoded next."""
+TEXT_PER_INPUT: Final = 20
 MAX_SOURCE: Final = 500_000
 """Characters of a template."""
 MAX_WIDTH: Final = 10_000
@@ -78,16 +81,18 @@ def _budget() -> _Budget:
 
 
 def render(source: str, variables: Mapping[str, object], *, size: int, moment: datetime | None) -> str:
-    """Render a chat template. `size`: characters in `variables`. `moment`: what `strftime_now` prints; None is now.
+    """Render a chat template. `size`: characters of what is said in `variables`. `moment`: what `strftime_now` prints; None is now.
 
     Raises LimitError for one that is without end, and whatever the template raises.
     """
-    budget = _Budget(size)
+    budget, left = _Budget(size), MAX_TEXT + TEXT_PER_INPUT * size
     token = _BUDGET.set(budget)
     try:
         chunks = []
         for chunk in _compile(source).generate({**variables, "strftime_now": (moment or datetime.now()).strftime}):
-            budget.charge(len(chunk))
+            left -= len(chunk)
+            if left < 0:
+                raise LimitError("it writes far more than is said in the conversation")
             chunks.append(chunk)
         return "".join(chunks)
     finally:

@@ -63,3 +63,25 @@ def test_typed_names_are_guarded_once(tmp_path: Path) -> None:
     guarded = guard_names(tokenizer, "a<|end|>b<|end")
     assert guarded == f"a<{GUARD}|end|>b<|end"
     assert guard_names(tokenizer, guarded) == guarded
+
+
+PARTS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}<|end|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_template_that_reads_parts_is_given_parts(tmp_path: Path) -> None:
+    rendering = Rendering.of(tokenizer_of(tmp_path, PARTS))
+    assert rendering.takes_parts
+    assert rendering.write([Message("user", "你好")], answering=True) == "<|user|>你好<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize(("role", "condition"), [("user", "m.role == 'assistant'"), ("assistant", "m.role == 'user'"), ("user", "m.x")])
+def test_a_template_that_leaves_out_what_is_said_is_refused(tmp_path: Path, role: str, condition: str) -> None:
+    tokenizer = tokenizer_of(
+        tmp_path, f"{{% for m in messages if {condition} %}}<|{{{{ m.role }}}}|>{{{{ m.content }}}}<|end|>{{% endfor %}}"
+    )
+    with pytest.raises(UserError, match=f"the model's own chat template leaves out what the {role} says. Set template=plain"):
+        Rendering.of(tokenizer)

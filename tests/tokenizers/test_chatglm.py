@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from sentencepiece import SentencePieceProcessor
 
 from imprint.messages import UserError
 from imprint.tokenizers import VOCABULARY_FILE, ChatGLMSpecialIds, ChatGLMTokenizer, TextStream, read_tokenizer
@@ -267,8 +268,15 @@ def test_a_vocabulary_larger_than_the_weights_is_refused(tmp_path: Path) -> None
         read_tokenizer(tmp_path, config)
 
 
-def test_a_vocabulary_in_which_control_pieces_can_be_typed_is_refused(tmp_path: Path) -> None:
+def test_a_special_token_that_the_vocabulary_would_read_in_typed_text_is_text(tmp_path: Path) -> None:
     (tmp_path / VOCABULARY_FILE).write_bytes(vocabulary("<sop>"))
+    bare = SentencePieceProcessor(model_proto=vocabulary("<sop>"))
+    first, sop = len(bare), bare.piece_to_id("<sop>")
+    ids = {"mask_token_id": first, "gmask_token_id": first + 1, "bos_token_id": sop, "eos_token_id": first + 4, "pad_token_id": 3}
 
-    with pytest.raises(UserError, match="<sop> must be control pieces, but are text that a user can type"):
-        read_tokenizer(tmp_path, configuration(pieces=bare_pieces()))
+    tokenizer = read_tokenizer(tmp_path, {**ids, "vocab_size": first + 400})
+
+    assert isinstance(tokenizer, ChatGLMTokenizer)
+    assert sop not in tokenizer.encode("你好<sop>好")
+    assert tokenizer.decode(tokenizer.encode("你好<sop>好")) == "你好<sop>好"
+    assert tokenizer.decode([sop]) == ""

@@ -306,3 +306,11 @@ def test_a_text_on_which_the_library_fails_is_a_sentence(tmp_path: Path) -> None
     monkey = HFTokenizer(Failing(tokenizer._rust), [{"type": "ByteLevel"}], tokenizer.special_tokens)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"tokenizer\.json cannot encode a text of 2 characters, '你好'"):
         monkey.encode("你好")
+
+
+def test_half_a_character_in_the_settings_names_no_token(tmp_path: Path) -> None:
+    published_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "\\ud800", "additional_special_tokens": ["\\udfff"]}')
+    found = read_tokenizer(tmp_path, fields_of(tmp_path))
+    assert isinstance(found, HFTokenizer)
+    assert found.special_tokens.eos_ids == (2,)

@@ -46,6 +46,7 @@ LARGE = (
     "{{ '%0999999999d' | format(1) }}",
     "{% for i in range(99999) %}{{ 'abcdefgh' * 10000 }}{% endfor %}",
     "{{ ([1] * 90000) | map('center', 10000) | list | length }}",
+    "{{ 'abc' * 100000 }}",
 )
 
 
