@@ -99,6 +99,8 @@ class Model:
         """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
         limit = arguments.whole_number("max_source_length", max_source_length, at_least=1)
         said = read_messages(messages, "messages")
+        if not said:
+            raise arguments.wrong_argument("messages", "at least one message", messages, "至少一条消息")
         return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix).ids
 
     def attach(self, adapter: Adapter, description: Description) -> None:

@@ -87,6 +87,8 @@ def test_a_history_of_messages_is_the_conversation_of_pairs(talker: Model) -> No
         ("m.prompt(None)", "query: must be a text"),
         ("m.prompt('a', max_source_length='9')", "max_source_length: must be a whole number"),
         ("m.prompt_of('a')", "messages: must be a list of"),
+        ("m.prompt_of([])", "messages: must be at least one message"),
+        ("m.template.prompt([{'role': 'user', 'text': 'a'}])", "messages[0]: a message has role and content"),
         ("m.chat(['a'])", "query: must be a text"),
         ("m.chat('a', system=3)", "system: must be a text"),
         ("m.chat('a', max_length=9.5)", "max_length: must be a whole number"),

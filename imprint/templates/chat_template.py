@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final
 
+from imprint import arguments
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, Segment
+from imprint.templates.history import as_messages
 from imprint.templates.rendering import Rendering, guard_names
 from imprint.terminal import say_once
 from imprint.tokenizers import GUARD, HFTokenizer
@@ -59,7 +61,7 @@ class ChatTemplate:
         Raises UserError for a conversation that the template refuses.
         """
         special = frozenset(self.tokenizer.controls.values())
-        prefixed = _with_prefix(messages, source_prefix)
+        prefixed = _with_prefix(as_messages(messages), source_prefix)
         rendered = self._prompt_text(prefixed)
         texts = _text_spans(rendered.replace(GUARD, ""), prefixed)
         fixed_tokens = [
@@ -70,8 +72,9 @@ class ChatTemplate:
 
     def answer(self, messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
         """Ids that the template renders after the generation prompt, up to the end id."""
+        messages = as_messages(messages)
         prompt = self._prompt_text(messages)
-        turn = [Message("assistant", text, tool), *rest]
+        turn = [Message("assistant", arguments.text("text", text), tool), *rest]
         whole = self.rendering.write([*messages, *turn], answering=False)
         behind = whole[len(prompt) :] if whole.startswith(prompt) else self._behind(prompt, whole, turn)
         ids = self.tokenizer.encode_behind(_context(prompt), behind)

@@ -62,6 +62,12 @@ def read_messages(history: object, name: str) -> list[Message]:
     return messages
 
 
+def as_messages(messages: Sequence[Message] | Sequence[Mapping[str, object]]) -> Sequence[Message]:
+    """Messages in either form. Raises UserError as `read_messages`."""
+    known = [message for message in messages if isinstance(message, Message)]
+    return known if len(known) == len(messages) else read_messages(messages, "messages")
+
+
 def read_pairs(history: object, name: str) -> tuple[tuple[str, str], ...] | None:
     """The (question, answer) pairs of a history in either form; None stays None. Raises UserError for any other order of roles."""
     if history is None:

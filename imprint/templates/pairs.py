@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, split_rounds
+from imprint.templates.history import as_messages
 
 
 def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tuple[str, str]], str | None]:
@@ -11,6 +12,7 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
 
     Raises UserError, with the name of the family, for any other order of roles and for tools.
     """
+    messages = as_messages(messages)
     system_messages, rounds = split_rounds(messages)
     tools = any(message.tool or message.tools or message.role == "observation" for message in messages)
     earlier = [[message.role for message in turn] for turn in rounds[:-1]]

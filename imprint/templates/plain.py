@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
+from imprint.templates.history import as_messages
 from imprint.templates.pairs import split_pairs
 from imprint.tokenizers import HFTokenizer
 
@@ -47,7 +48,7 @@ class PlainTemplate:
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text as it stands behind the prompt."""
-        query = messages[-1].text if messages else ""
+        query = as_messages(messages)[-1].text if messages else ""
         before = "\n答：" if self.name == "plain" else query[-CONTEXT:]
         return self.tokenizer.encode_text_behind(before, text)
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from imprint.templates.chatglm import fill_date
 from imprint.templates.chatglm2 import without_partial_date_or_bracket
 from imprint.templates.conversation import Message, Segment
+from imprint.templates.history import as_messages
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
 
 CHATGLM3_TOOLS: Final = "Answer the following questions as best as you can. You have access to the following tools:"
@@ -61,7 +62,7 @@ class RoleTemplate:
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """All messages, then `<|assistant|>`; `source_prefix` is put before the last text."""
         segments = [Segment(self.start_ids, fixed=True)]
-        for index, message in enumerate(messages, start=1):
+        for index, message in enumerate(as_messages(messages), start=1):
             for text in self._texts(message):
                 segments += self._message_segments(message, (source_prefix if index == len(messages) else "") + text)
         return (*segments, Segment((self._role("assistant"),), fixed=True))

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from imprint.messages import UserError
 from imprint.templates import Message, conversation, read_messages, read_pairs, with_turn
+from imprint.templates.history import as_messages
+from tests.families import FOLDERS, template_of
 
 PAIRS = [("你好", "好"), ("在吗", "在")]
 SPOKEN: list[dict[str, object]] = [
@@ -72,3 +76,10 @@ def test_a_turn_is_added_in_the_form_of_the_others() -> None:
     assert with_turn(None, "q", "a") == with_turn([], "q", "a") == [("q", "a")]
     assert with_turn(PAIRS, "q", "a") == [*PAIRS, ("q", "a")]
     assert with_turn(SPOKEN, "q", "a") == [*SPOKEN, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_template_takes_messages_in_either_form(tmp_path: Path, name: str) -> None:
+    template, asked = template_of(name, tmp_path), [*SPOKEN, {"role": "user", "content": "继续"}]
+    assert template.prompt(as_messages(asked)) == template.prompt(asked)  # type: ignore[arg-type]
+    assert template.answer(as_messages(asked), "好") == template.answer(asked, "好")  # type: ignore[arg-type]
