@@ -404,6 +404,7 @@ class TestSection:
             "dtype": None,
             "device": None,
             "template": "auto",
+            "date": None,
         }
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantise": 4}])
