@@ -53,7 +53,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
         return _build(fields, generation)
     except UserError as error:  # names the file without its folder
         raise error.prefixed(f"{folder}/") from error
-    except (RuntimeError, OverflowError, MemoryError, ValueError, TypeError, AttributeError) as error:  # of fields that go together badly
+    except Exception as error:  # of fields that go together badly; transformers may raise anything
         reason = " ".join(str(error).split())[:200]
         raise field_error(
             f"no network can be built from these fields ({type(error).__name__}: {reason}).", f"无法按这些字段构建网络（{reason}）。"

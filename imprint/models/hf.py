@@ -80,7 +80,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     AttentionInterface.register(ATTENTION, attention_hook)
     model = _build_model(config)
     transposed = replace_conv1d(model)
-    model.config.pad_token_id = None  # else some classes look for it in every row, to warn of a missing mask
+    vars(model.config)["pad_token_id"] = None  # else some classes look for it in every row, to warn of a missing mask
     vocab_size, hidden_size = _head_shape(model, model_type)
     blocks = [module for module in model.base_model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if any(parameter.dim() > 2 for block in blocks for parameter in block.parameters()):
@@ -130,7 +130,7 @@ def _config(fields: dict[str, Any]) -> PreTrainedConfig:
         )
     passed = {name: value for name, value in fields.items() if name not in EXCLUDED_FIELDS and not name.startswith("_")}
     try:
-        return CONFIG_MAPPING[fields["model_type"]].from_dict(passed)
+        return CONFIG_MAPPING[fields["model_type"]].from_dict(PreTrainedConfig._decode_special_floats(passed))
     except Exception as error:  # each class checks its fields in its own way
         reason = summarize_error(error)
         raise field_error(f"transformers cannot read it ({reason}).", f"transformers 无法读取（{reason}）。") from error
