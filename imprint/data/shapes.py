@@ -23,7 +23,7 @@ from imprint.data.readers.bad_rows import (
     valid_unicode,
 )
 from imprint.data.sample import Sample
-from imprint.data.tool_turns import ToolTurn, is_tool_turn, join_parts, offered_tools, samples_from_tool_turns, tool_turn
+from imprint.data.tool_turns import ToolTurn, is_tool_turn, join_parts, offered_tools, samples_from_tool_turns, spoken, tool_turn
 from imprint.data.turns import is_turn, numbered_turns
 from imprint.templates import Message
 
@@ -351,7 +351,8 @@ class _Turn:
         if not isinstance(role, str) or role.lower() not in ROLES:
             allowed = ", ".join(ROLES)
             raise BadRowError(f'turn {number} of "{column}": "{role_key}" must be one of {allowed}, got {describe_value(role)}.')
-        content = join_parts(fields[text_key])
+        subject = f'turn {number} of "{column}"'
+        content = spoken(fields, fields[text_key], subject) if ROLES[role.lower()] == "assistant" else join_parts(fields[text_key])
         empty = ROLES[role.lower()] == "system" and (content is None or (isinstance(content, str) and not content.strip()))
         text = "" if empty else non_empty_text(content, f"{text_key} of turn {number}")
         return cls(number, ROLES[role.lower()], text, fields.get("loss") is not False and fields.get("weight") != 0)

@@ -21,6 +21,8 @@ RESULT_ROLES: Final = ("tool", "function", "observation", "function_response", "
 """Roles of a tool's result."""
 CALL_KEYS: Final = ("metadata", "tool_calls", "function_call")
 """Keys of an assistant turn that calls a tool: that of ChatGLM3 and GLM-4, and OpenAI's two."""
+THOUGHT_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
+"""Keys of an assistant's turn with what it thought: those of DeepSeek's and of other services."""
 
 ALLOWED_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -84,11 +86,11 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise BadRowError(f'{subject}: "tool_calls" must be a list of objects, got {describe_value(calls)}.')
     called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
-    words = join_parts(content)
+    words = spoken(turn, "" if content is None else content, subject)
     if words is not None and not isinstance(words, str):
         raise BadRowError(f"the words of {subject} must be a text, got {describe_value(content)}.")
-    spoken = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
-    return ToolTurn(_joined([*spoken, *called]), learned)
+    first = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
+    return ToolTurn(_joined([*first, *called]), learned)
 
 
 def samples_from_tool_turns(
@@ -116,6 +118,23 @@ def samples_from_tool_turns(
             messages.append(message)
     if not messages[start:] or messages[-1].role != "assistant":
         raise BadRowError(f'"{column}" ends without an answer of the assistant.')
+
+
+def spoken(turn: Mapping[str, object], content: object, subject: str) -> object:
+    """What a turn says: its content, with thoughts that are in a field of their own before it, in the tags of DeepSeek-R1 and Qwen3.
+
+    Raises BadRowError for thoughts that are no text.
+    """
+    said = join_parts(content)
+    for name in THOUGHT_KEYS:
+        thoughts = turn.get(name)
+        if thoughts is None or thoughts == "":
+            continue
+        if not isinstance(thoughts, str):
+            raise BadRowError(f'"{name}" of {subject} must be a text, got {describe_value(thoughts)}.')
+        if isinstance(said, str) and thoughts.strip() not in said:
+            return f"<think>\n{valid_unicode(thoughts, subject).strip()}\n</think>\n\n{said}"
+    return said
 
 
 def join_parts(content: object) -> object:

@@ -264,3 +264,12 @@ def test_a_history_that_python_has_printed_is_read() -> None:
     assert read(row)[0].history == (("有红色吗？", "有。"), ("it's", "b"))
     for cell in ("[__import__('os')]", "[" * 5000, "[nan]", "['a'"):
         assert '"history" must be a list' in complaint({**row, "history": cell})
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_in_a_field_of_their_own_are_learned_before_the_answer(name: str) -> None:
+    for thoughts, learned in ((" 想一想 ", "<think>\n想一想\n</think>\n\n好"), ("", "好"), (None, "好"), ("好", "好")):
+        (sample,) = read({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "好", name: thoughts}]})
+        assert sample.answer == learned
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "好", name: ["想"]}]}
+    assert complaint(row).startswith(f'"{name}" of turn 2 of "messages" must be a text, got a list')
