@@ -301,7 +301,11 @@ class TestRefusals:
             ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "positions are 'dynamic'"),
             ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantised by 'awq', which is not supported"),
             ("llama", {"hidden_size": "many"}, "transformers cannot read it"),
-            ("bamba", {"time_step_limit": [0.0, {"__float__": "Infinity"}]}, "its layers are of the type"),
+            (
+                "bamba",
+                {"mamba_n_heads": 4, "mamba_d_head": 16, "time_step_limit": [0.0, {"__float__": "Infinity"}]},
+                "its layers are of the type",
+            ),
             ("llama", {"quantization_bit": 5}, '"quantization_bit" must be 8, 4 or null, got 5'),
         ],
     )
