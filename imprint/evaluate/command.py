@@ -24,8 +24,9 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
     tools = open_template(source, section.template).supports_tools
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(source, section, name_of(data), limit)
+    model = load_with(source, section)
     with answers_lock(output):
-        answers = answer_all(load_with(source, section), samples, section, output)
+        answers = answer_all(model, samples, section, output)
         training = load_training_samples(source.run, tools=tools)
         baseline = baseline_of(training, samples, section)
         report = write_scores(answers, section, data, output, training=training, baseline=baseline)

@@ -65,8 +65,9 @@ def compare(
     def evaluate_side(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
         output = answers_folder(source, side, compared.name, limit)
+        model = load_with(source, side)
         with answers_lock(output):
-            answers = answer_all(load_with(source, side), compared.samples, side, output)
+            answers = answer_all(model, compared.samples, side, output)
             write_scores(answers, side, compared.source, output, training=training, baseline=baseline)
         return answers
 

@@ -36,6 +36,13 @@ def test_rows_of_both_files_are_found_by_row_and_by_question() -> None:
     assert dev.locations[1] == "dev:2"
 
 
+def test_rows_on_one_line_keep_their_numbers() -> None:
+    locations = Locations()
+    for location in ("a.json:1", "a.json:1, row 2", "b.json:1, row 3"):
+        locations.append(location)
+    assert [locations[row] for row in range(3)] == ["a.json:1", "a.json:1, row 2", "b.json:1, row 3"]
+
+
 def test_no_rows_repeat_nothing() -> None:
     assert len(repeated(Digests())) == len(leaked(digests(("a", "b")), Digests())) == len(leaked(Digests(), digests(("a", "b")))) == 0
 

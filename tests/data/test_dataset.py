@@ -92,6 +92,15 @@ def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> Non
     ]
 
 
+def test_two_rows_with_histories_on_one_line_are_not_one_conversation(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d", "history": [["e", "f"]]}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+
+    split = load_splits(DataSection(train=tmp_path / "rows.json", dev_share=0.5), tiny_template())
+
+    assert (len(split.train), len(split.dev)) == (1, 1)
+
+
 def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:
     refusing = "{% for m in messages %}{% if m.content == 'c' %}{{ raise_exception('no c') }}{% endif %}{{ m.content }}</s>{% endfor %}"
     published_folder(tmp_path, chat_template=refusing)

@@ -1,4 +1,4 @@
-from imprint.data.sample import Sample
+from imprint.data.sample import Sample, split_location
 from imprint.templates import Message, make_messages
 
 
@@ -17,3 +17,9 @@ def test_messages_with_tools_are_taken_as_they_are() -> None:
     context: tuple[Message, ...] = (*make_messages("几点了？", None, None), *make_messages("12:00", None, None))
 
     assert Sample("12:00", "十二点。", None, "train.jsonl:1", context=context).messages == list(context)
+
+
+def test_a_location_has_a_line_and_perhaps_a_number_of_a_row() -> None:
+    assert split_location("a:b.jsonl:12") == ("a:b.jsonl", 12, 0)
+    assert split_location("book.xlsx!Sheet 1:12") == ("book.xlsx!Sheet 1", 12, 0)
+    assert split_location("rows.json:1, row 2") == ("rows.json", 1, 2)

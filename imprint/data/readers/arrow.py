@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.data.readers.bad_rows import BadRowError, first_line
-from imprint.data.readers.encodings import ReportBytes
+from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, ReportBytes, too_long_error
 from imprint.data.readers.tables import Header
 from imprint.messages import Bilingual, UserError
 
@@ -103,7 +103,10 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
             for start in range(0, batch.num_rows, max(1, size)):
                 rows = batch.slice(start, size).to_pylist()
                 for index, row in enumerate(rows, start=start + 1):
-                    yield row, batch.num_rows if index == batch.num_rows else 0
+                    long = batch.nbytes > MAX_ROW_CHARACTERS and any(
+                        isinstance(cell, str) and len(cell) > MAX_ROW_CHARACTERS for cell in row.values()
+                    )
+                    yield too_long_error() if long else row, batch.num_rows if index == batch.num_rows else 0
         except Exception as error:
             yield BadRowError(f"the file is broken from about here on: {first_line(error)}. Download it again."), 0
             return

@@ -73,12 +73,12 @@ def read_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None 
     for text in read_chunks(path, encoding, report_bytes):
         *complete, rest = (rest + text).split(encoding.newline)
         for line in complete:
-            yield number, _too_long() if skipping or len(line) > MAX_ROW_CHARACTERS else line
+            yield number, too_long_error() if skipping or len(line) > MAX_ROW_CHARACTERS else line
             number, skipping = number + 1, False
         if len(rest) > MAX_ROW_CHARACTERS:
             rest, skipping = "", True
     if rest or skipping:
-        yield number, _too_long() if skipping or len(rest) > MAX_ROW_CHARACTERS else rest
+        yield number, too_long_error() if skipping or len(rest) > MAX_ROW_CHARACTERS else rest
 
 
 def read_chunks(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[str]:
@@ -106,7 +106,8 @@ def undecodable_error(text: str, encoding: Encoding) -> BadRowError | None:
     return None
 
 
-def _too_long() -> BadRowError:
+def too_long_error() -> BadRowError:
+    """The error of a row of more than MAX_ROW_CHARACTERS."""
     return BadRowError(f"is longer than {MAX_ROW_CHARACTERS / 1e6:.0f} million characters, which no row is. Are newlines missing?")
 
 

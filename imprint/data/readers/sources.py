@@ -25,7 +25,7 @@ SPLITS_FILE: Final = "dataset_dict.json"
 """The file of a folder of Hugging Face's datasets that has a folder for each split."""
 UNPACKED_BYTES: Final = 2**31
 """Maximum bytes of an unpacked workbook."""
-BOMB_BYTES, BOMB_RATIO = 2**24, 100
+BOMB_BYTES, BOMB_RATIO = 2**22, 100
 """A part of a workbook of more unpacked bytes may not be this many times its packed ones."""
 WRAPPERS: Final = ("data", "rows", "examples", "instances", "items", "records", "samples")
 """Keys of an object around all rows, such as {"version": "1", "data": [...]}."""

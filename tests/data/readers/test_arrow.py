@@ -107,6 +107,16 @@ def test_bytes_and_large_batches_are_counted_and_divided(tmp_path: Path, monkeyp
     assert 0.9 * file.stat().st_size < sum(counted) <= file.stat().st_size
 
 
+def test_a_cell_that_no_row_has_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "MAX_ROW_CHARACTERS", 100)
+    file = saved(tmp_path / "set", [{"q": "x" * 101}, {"q": "x" * 100}]) / "data-00000-of-00001.arrow"
+
+    (_one, first), (_two, second) = arrow_rows(file)
+
+    assert str(first).startswith("is longer than 17 million characters, which no row is.")
+    assert second == {"q": "x" * 100}
+
+
 def test_broken_arrow_is_reported(tmp_path: Path) -> None:
     file = saved(tmp_path / "set", [{"q": str(number)} for number in range(3000)]) / "data-00000-of-00001.arrow"
     content = file.read_bytes()
