@@ -19,8 +19,8 @@ from imprint.tokenizers import GUARD, HFTokenizer
 
 CONTEXT: Final = 64
 """Characters of the prompt that an answer is encoded with, at most."""
-OPEN_TAG: Final = re.compile(r"<(\w+)>\s*\Z")
-"""A tag that a generation prompt opens, such as `<think>`."""
+OPEN_TAG: Final = re.compile(r"<([\w:.-]*(?:think|thought|reason)[\w:.-]*)>\s*\Z", re.IGNORECASE)
+"""A tag of thoughts that a generation prompt opens, such as `<think>` or `<seed:think>`; other tags may be roles."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class Rendering:
     """Whether it writes calls of tools at all."""
     takes_parts: bool = False
     """Whether it reads a content as a list of parts alone, as templates of models that see images may."""
+    text_arguments: bool = False
+    """Whether it writes the arguments of a call as a text alone, as that of DeepSeek-R1."""
 
     @classmethod
     def of(cls, tokenizer: HFTokenizer) -> "Rendering":
@@ -66,13 +68,16 @@ class Rendering:
                     "该模型自带的对话模板漏掉了发言内容：请设 template=plain，或使用官方目录中的对话模板。",
                 )
             )
+        one_call = [question, Message("assistant", "{}", TOOLS[0])]
+        if not plain._writes(one_call, TOOLS[0]) and (texts := replace(plain, text_arguments=True))._writes(one_call, TOOLS[0]):
+            plain = texts
         calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
         return replace(
             plain,
             trailing_spaces=len(prompt) - len(prompt.rstrip(" ")),
             folds_system=not plain._writes([Message("system", SYSTEM), question], SYSTEM),
             joins_calls=plain._writes([question, Message("assistant", WORDS), *calls], WORDS, *TOOLS),
-            writes_calls=plain._writes([question, Message("assistant", "{}", TOOLS[0])], TOOLS[0]),
+            writes_calls=plain._writes(one_call, TOOLS[0]),
         )
 
     def write(self, messages: Sequence[Message], *, answering: bool) -> str:
@@ -127,7 +132,7 @@ class Rendering:
                 content = [{"type": "text", "text": text}] if self.takes_parts else text
                 dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": content})
                 continue
-            call = {"type": "function", "function": {"name": message.tool, "arguments": _arguments(text)}}
+            call = {"type": "function", "function": {"name": message.tool, "arguments": text if self.text_arguments else _arguments(text)}}
             if message.continues and self.joins_calls and dicts and dicts[-1]["role"] == "assistant":
                 calls = dicts[-1].get("tool_calls", [])
                 dicts[-1] = {**dicts[-1], "tool_calls": [*(calls if isinstance(calls, list) else []), call]}

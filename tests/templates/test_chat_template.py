@@ -252,3 +252,12 @@ def test_words_and_calls_of_one_turn_are_all_written(tmp_path: Path) -> None:
         assert template.tokenizer.decode(template.answer(make_messages("天气？"), "看看。", "", rest)) == written
         later = template.tokenizer.decode(flat(template.prompt([*make_messages("天气？"), Message("assistant", "看看。"), *rest])))
         assert [text in later for text in ("看看。", '"a"', '"b"')] == [True, True, True]
+
+
+def test_a_tag_that_is_a_role_opens_no_thoughts(tmp_path: Path) -> None:
+    roles = (
+        "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<assistant>\n{% endif %}"
+    )
+    template = tiny(tmp_path, roles)
+    assert (template.opened, template.scored_text("好")) == ("", "好")
+    assert template.answer(make_messages("你好"), "好") == template.tokenizer.encode("好")

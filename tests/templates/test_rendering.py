@@ -85,3 +85,10 @@ def test_a_template_that_leaves_out_what_is_said_is_refused(tmp_path: Path, role
     )
     with pytest.raises(UserError, match=f"the model's own chat template leaves out what the {role} says. Set template=plain"):
         Rendering.of(tokenizer)
+
+
+def test_arguments_are_a_text_where_the_template_writes_no_object(tmp_path: Path) -> None:
+    chat = CALLS.replace("{{ c.function.name }}", "{{ c.function.name + '(' + c.function.arguments + ')' }}")
+    rendering = Rendering.of(tokenizer_of(tmp_path, chat))
+    assert (rendering.writes_calls, rendering.text_arguments) == (True, True)
+    assert 'look({"a": 1})' in rendering.write([Message("user", "?"), Message("assistant", '{"a": 1}', "look")], answering=False)
