@@ -13,6 +13,8 @@ from imprint.tokenizers.hf import TOKENIZER_JSON, read_hf_tokenizer
 from imprint.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER_MODEL: Final = "tokenizer.model"
+WORDPIECE_FILE: Final = "vocab.txt"
+MERGES_FILE: Final = "merges.txt"
 SAME_RELEASE: Final = "Take both files from the same release of the model."
 SAME_RELEASE_CHINESE: Final = "请从同一版本的模型中取这两个文件。"
 
@@ -47,7 +49,24 @@ def tokenizer_file(config: Mapping[str, object]) -> str:
 
 
 def missing_tokenizer_error(folder: Path | str, file: str) -> UserError:
-    """The error of a folder without the tokenizer that text needs."""
+    """The error of a folder without the tokenizer that text needs; vocabularies of other forms are named."""
+    if (Path(folder) / WORDPIECE_FILE).is_file():
+        return UserError(
+            Bilingual(
+                f"{folder}: its tokenizer is BERT's {WORDPIECE_FILE} (WordPiece), as many Chinese GPT-2 folders have it. It is not "
+                "supported, because it drops spaces, line breaks, capitals and rare characters of a text. The network itself can be used "
+                "from Python with ids of your own.",
+                f"该目录的分词器是 BERT 的 {WORDPIECE_FILE}（WordPiece），会丢失空格、换行、大小写和生僻字，不支持；网络本身可用 id 调用。",
+            )
+        )
+    if (Path(folder) / MERGES_FILE).is_file():
+        return UserError(
+            Bilingual(
+                f"{folder}: has GPT-2's vocab.json and {MERGES_FILE}, but no {file}. Make it once: "
+                f"python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('{folder}').save_pretrained('{folder}')\".",
+                f"该目录有 GPT-2 的 vocab.json 与 {MERGES_FILE}，缺少 {file}：请用上面的命令生成一次。",
+            )
+        )
     return UserError(
         Bilingual(
             f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.", f"缺少分词器：请把官方的 {file} 放入该目录。"

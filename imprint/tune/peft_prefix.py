@@ -26,7 +26,8 @@ IGNORED_FIELDS = {
     "num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens", "token_dim", "encoder_hidden_size",
     "prefix_projection", "init_weights", "num_frozen_tokens",
 }  # fmt: skip
-"""Fields that are compared with the base, or that change no number: a projection is computed before saving."""
+"""Fields that are compared with the base, or that change no number: a projection is computed before saving, and the heads of a token stand
+side by side, however many they are."""
 
 
 def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) -> PrefixEncoder:
@@ -36,7 +37,6 @@ def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) 
     shape = network.shape
     expected = {
         "num_layers": shape.num_layers,
-        "num_attention_heads": shape.num_kv_heads,
         "token_dim": shape.num_kv_heads * shape.head_dim,
         "num_transformer_submodules": 1,
     }

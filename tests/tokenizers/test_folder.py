@@ -67,3 +67,16 @@ def test_a_vocabulary_that_ends_texts_otherwise_is_refused(tmp_path: Path) -> No
         f'{tmp_path / "tokenizer.model"} does not belong to config.json: <|endoftext|> is 268 in the one, "eos_token_id" 2 in the other. '
         "Take both files from the same release of the model."
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("vocab.txt", "its tokenizer is BERT's vocab.txt (WordPiece), as many Chinese GPT-2 folders have it. It is not supported, because"),
+        ("merges.txt", "has GPT-2's vocab.json and merges.txt, but no tokenizer.json. Make it once: python -c"),
+    ],
+)
+def test_a_vocabulary_of_another_form_is_named(tmp_path: Path, file: str, sentence: str) -> None:
+    (tmp_path / file).write_text("[PAD]")
+
+    assert sentence in str(missing_tokenizer_error(tmp_path, "tokenizer.json"))
