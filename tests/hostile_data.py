@@ -121,7 +121,7 @@ def endless() -> Iterator[tuple[str, bytes]]:
         ("columns.jsonl", ("{" + ",".join(f'"k{number}":1' for number in range(100_000)) + "}\n").encode() * 3),
         ("column.jsonl", f'{{"{"k" * 5_000_000}": 1}}\n'.encode()),
         ("line.jsonl", b'{"content": "' + b"x" * 40_000_000),
-        ("blank.jsonl", b"\n" * 5_000_000),
+        ("blank.jsonl", b"\n" * 2_000_000),
         ("returns.jsonl", b"\r" * 5_000_000),
         ("nul.jsonl", bytes(5_000_000)),
         ("brackets.json", b"[" + b"[]," * 30_000),
