@@ -323,3 +323,4 @@ if __name__ == "__main__":
         f"{len(found)} files, {sum(bool(one.problem) for one in found)} broke a promise; slowest {slowest.seconds:.1f} s ({slowest.name}), "
         f"most memory {largest.megabytes:.0f} MB ({largest.name})"
     )
+    sys.exit(any(one.problem for one in found))
