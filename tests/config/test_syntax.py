@@ -1,10 +1,10 @@
 import math
-import time
 
 import pytest
 
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.messages import UserError
+from tests.bounded import cpu_time
 
 SCALARS = [
     ("1e-3", 1e-3), ("2e-2", 0.02), ("1.5", 1.5), (".5", 0.5), ("-3", -3), ("+7", 7), ("010", 10), ("1e5", 1e5), ("-.inf", -math.inf),
@@ -73,13 +73,12 @@ def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> No
     ],
 )
 def test_texts_without_end_are_refused_at_once(text: str, sentence: str) -> None:
-    start = time.perf_counter()
-    with pytest.raises(UserError) as error:
-        parse(text, "recipe.yaml")
+    with cpu_time(at_most=20):
+        with pytest.raises(UserError) as error:
+            parse(text, "recipe.yaml")
 
-    assert sentence in str(error.value)
-    assert len(str(error.value)) < 1000
-    assert time.perf_counter() - start < 5
+        assert sentence in str(error.value)
+        assert len(str(error.value)) < 1000
 
 
 def test_an_alias_is_a_value_that_is_written_once() -> None:
@@ -87,6 +86,5 @@ def test_an_alias_is_a_value_that_is_written_once() -> None:
 
 
 def test_a_number_of_many_digits_and_a_letter_is_a_text_at_once() -> None:
-    start = time.perf_counter()
-    assert parse("a: " + "1" * 100_000 + "x", "recipe.yaml") == {"a": "1" * 100_000 + "x"}
-    assert time.perf_counter() - start < 1
+    with cpu_time(at_most=20):
+        assert parse("a: " + "1" * 100_000 + "x", "recipe.yaml") == {"a": "1" * 100_000 + "x"}

@@ -1,5 +1,4 @@
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ import pytest
 from imprint.data.readers import encodings
 from imprint.data.readers.encodings import detect_encoding
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, wrapped_rows
+from tests.bounded import cpu_time
 
 ROW = {"content": "类型#上衣", "summary": "这件[上衣]很{好}看\\。", "n": [1.5, -2, True, None]}
 
@@ -152,9 +152,8 @@ def test_a_bare_list_of_turns_is_a_conversation(file: Path) -> None:
 def test_thousands_of_keys_and_levels_are_read_at_once(file: Path) -> None:
     keys = ",".join(f'"k{number}":1' for number in range(50_000))
     file.write_text(f'{{{keys},"z":1,"z":2}}\n{{"a":{"[" * 500}{"]" * 500}}}\n{{"a":{"[[],[]]," * 300}1}}\n'.replace(",1}", "}"))
-    start = time.perf_counter()
-    found = [str(row) for _line, row in line_rows(file, detect_encoding(file))]
+    with cpu_time(at_most=20):
+        found = [str(row) for _line, row in line_rows(file, detect_encoding(file))]
 
-    assert found[0].startswith('has "z" twice in one object')
-    assert found[1] == "is nested more than 100 levels deep, which no row is."
-    assert time.perf_counter() - start < 1
+        assert found[0].startswith('has "z" twice in one object')
+        assert found[1] == "is nested more than 100 levels deep, which no row is."

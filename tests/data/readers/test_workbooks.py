@@ -1,5 +1,4 @@
 import sys
-import time
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.sources import detect_format
 from imprint.data.readers.workbooks import escape_cell, sheet_names, workbook_rows
 from imprint.messages import UserError
+from tests.bounded import cpu_time
 
 
 def workbook(path: Path, **rows: list[list[Any]]) -> Path:
@@ -105,13 +105,12 @@ def test_a_cell_far_away_costs_no_more_than_its_row(tmp_path: Path) -> None:
     book.worksheets[0]["XFD1048576"] = "z"
     book.save(tmp_path / "far.xlsx")
 
-    start = time.perf_counter()
-    (_place, first), (place, last) = workbook_rows(tmp_path / "far.xlsx")
+    with cpu_time(at_most=20):
+        (_place, first), (place, last) = workbook_rows(tmp_path / "far.xlsx")
 
-    assert first == {"q": "1", "a": "2"}
-    assert place.endswith("!Sheet:1048576")
-    assert str(last) == 'has 16384 cells, but the header has 2 columns: "q", "a".'
-    assert time.perf_counter() - start < 10
+        assert first == {"q": "1", "a": "2"}
+        assert place.endswith("!Sheet:1048576")
+        assert str(last) == 'has 16384 cells, but the header has 2 columns: "q", "a".'
 
 
 def test_a_header_of_thousands_of_columns_is_refused(tmp_path: Path) -> None:
