@@ -48,8 +48,9 @@ class PlainTemplate:
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text as it stands behind the prompt."""
-        query = as_messages(messages)[-1].text if messages else ""
-        before = "\n答：" if self.name == "plain" else query[-CONTEXT:]
+        if self.name == "plain":
+            return self.tokenizer.encode_text_behind("\n答：", text)
+        before = as_messages(messages)[-1].text[-CONTEXT:] if messages else ""
         return self.tokenizer.encode_text_behind(before, text)
 
     def scored_text(self, text: str) -> str:

@@ -81,6 +81,8 @@ class HFTokenizer:
         """Name -> special id."""
         self._control_names = {index: name for name, index in self.controls.items()}
         self._control_ids = frozenset(self._control_names)
+        self._typable = frozenset(index for name, index in self.controls.items() if index in _ids_of_name(rust, name))
+        """Special ids that the vocabulary makes of typed names."""
         self.added: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items()})
         """Name -> id of every token that the file adds to its vocabulary, special or not."""
         self._added = {index: token.content.encode() for index, token in added.items()}
@@ -117,7 +119,7 @@ class HFTokenizer:
         """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
         with self._lock:
             ids = _encode(self._rust, well_formed(text)).ids
-        if not self._control_ids.isdisjoint(ids):
+        if self._typable and not self._typable.isdisjoint(ids):
             return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
         self._refuse_beyond(ids)
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
@@ -361,6 +363,13 @@ def _encode(rust: "Rust", text: str) -> "Encoding":
                 "该分词器无法编码这段文本：请使用官方的 tokenizer.json，或去掉该文本。",
             )
         ) from error
+
+
+def _ids_of_name(rust: "Rust", name: str) -> list[int]:
+    """The ids of a name that is typed at the start of a text, behind a letter and behind a space; not those of unknown characters."""
+    text = f"{name}a{name} {name}"
+    encoded = _encode(rust, text)
+    return [token for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True) if name in text[start:end]]
 
 
 def _add_controls(rust: "Rust", names: Collection[str]) -> "Rust":
