@@ -30,6 +30,8 @@ History = list[Any]
 """Turns in the form in which they were given; pairs if there were none."""
 ANSWER_SHARE = 0.25
 """Share of `max_length` that is reserved for the answer when the history is long."""
+DEFAULT_LENGTH = 2048
+"""Most tokens of prompt and answer of a chat, unless the base has a shorter context; that of ChatGLM-6B's own `chat`."""
 MIN_LENGTH = 3
 """Length in tokens of the shortest chat: [gMASK], <sop>, and one token of an answer."""
 
@@ -194,7 +196,7 @@ class Model:
         query: str,
         history: Turns | None = None,
         *,
-        max_length: int = 2048,
+        max_length: int | None = None,
         top_p: float = 0.7,
         temperature: float = 0.95,
         num_beams: int = 1,
@@ -203,9 +205,10 @@ class Model:
     ) -> tuple[str, History]:
         """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
 
-        `max_length` limits prompt and answer together, in tokens; the oldest turns are dropped where a history is too long. `system` is the
-        system message, which is never dropped.
+        `max_length` limits prompt and answer together, in tokens, by default to 2,048 or the context length of the base; the oldest turns
+        are dropped where a history is too long. `system` is the system message, which is never dropped.
         """
+        max_length = self.chat_length(max_length)
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
         (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
@@ -217,7 +220,7 @@ class Model:
         query: str,
         history: Turns | None = None,
         *,
-        max_length: int = 2048,
+        max_length: int | None = None,
         top_p: float = 0.7,
         temperature: float = 0.95,
         seed: int | None = None,
@@ -227,6 +230,7 @@ class Model:
 
         Switching the adapter on or off after this call does not change the stream.
         """
+        max_length = self.chat_length(max_length)
         prompt = self._chat_prompt(query, history, system, max_length)
         sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
         return self._growing_answers(
@@ -258,7 +262,10 @@ class Model:
         if text != shown or not text:
             yield text, with_turn(history, query, text)
 
-    def _chat_prompt(self, query: str, history: Turns | None, system: str | None, max_length: int) -> list[int]:
+    def chat_length(self, max_length: int | None = None) -> int:
+        """Maximum tokens of prompt and answer of a chat: `max_length`, or the default. Raises UserError for one that is too small."""
+        if max_length is None:
+            return min(DEFAULT_LENGTH, self.network.shape.max_length)
         max_length = arguments.whole_number("max_length", max_length)
         if max_length < MIN_LENGTH:
             raise UserError(
@@ -267,5 +274,8 @@ class Model:
                     f"max_length 必须不小于 {MIN_LENGTH}（[gMASK]、<sop> 和回答的一个词元），实际为 {max_length}。",
                 )
             )
+        return max_length
+
+    def _chat_prompt(self, query: str, history: Turns | None, system: str | None, max_length: int) -> list[int]:
         max_prompt = max_length - max(int(max_length * ANSWER_SHARE), 1)
         return self.prompt(query, history, max_source_length=max_prompt, system=system)

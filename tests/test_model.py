@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -271,6 +272,10 @@ class TestChat:
         ((length, max_new_tokens),) = requests
         assert length + max_new_tokens == 200
         assert max_new_tokens >= 50
+
+        monkeypatch.setattr(talker.network, "shape", replace(talker.network.shape, max_length=120))
+        talker.chat("你好", history)
+        assert sum(requests[-1]) == 120  # an answer never runs beyond the context of its base
 
     def test_beams_are_searched_without_sampling(self, talker: Model) -> None:
         first, second = (talker.chat("你好", max_length=20, num_beams=2, seed=seed)[0] for seed in (1, 2))

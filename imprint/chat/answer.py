@@ -3,14 +3,11 @@
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final
 
 from imprint.chat.conversation import ChatRequest
 from imprint.data.encode import encode_messages
 from imprint.model import ANSWER_SHARE, Model
 from imprint.templates import make_messages
-
-DEFAULT_MAX_LENGTH: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class ContextFit:
 
 def fit_context(model: Model, request: ChatRequest) -> ContextFit:
     """The part of the conversation that fits into the context."""
-    length = max_length(model, request)
+    length = model.chat_length(request.before.settings.max_length)
     before = request.before
     prompt = encode_messages(
         model.template,
@@ -38,11 +35,6 @@ def fit_context(model: Model, request: ChatRequest) -> ContextFit:
         source_prefix=model.source_prefix,
     )
     return ContextFit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
-
-
-def max_length(model: Model, request: ChatRequest) -> int:
-    """Maximum tokens of prompt and answer together; by default at most the context length of the base."""
-    return request.before.settings.max_length or min(DEFAULT_MAX_LENGTH, model.network.shape.max_length)
 
 
 def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:
@@ -55,7 +47,7 @@ def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:
         for text, _history in model.stream_chat(
             request.question,
             before.history,
-            max_length=max_length(model, request),
+            max_length=settings.max_length,
             top_p=settings.top_p,
             temperature=settings.temperature,
             seed=request.seed,
