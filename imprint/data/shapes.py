@@ -7,6 +7,7 @@ Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/r
 import ast
 import difflib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -23,8 +24,17 @@ from imprint.data.readers.bad_rows import (
     valid_unicode,
 )
 from imprint.data.sample import Sample
-from imprint.data.tool_turns import ToolTurn, is_tool_turn, join_parts, offered_tools, samples_from_tool_turns, spoken, tool_turn
-from imprint.data.turns import is_turn, numbered_turns
+from imprint.data.tool_turns import (
+    ToolTurn,
+    is_tool_turn,
+    join_parts,
+    offered_tools,
+    samples_from_tool_turns,
+    spoken,
+    tool_turn,
+    unread_keys,
+)
+from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, turns_of_lists
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
@@ -39,19 +49,12 @@ COLUMN_PAIRS: Final = (
     ("context", "target"),
     ("input", "target"),
     ("input", "output"),
+    ("human", "assistant"),
+    ("q", "a"),
     ("问题", "答案"),
     ("问题", "回答"),
     ("提问", "回答"),
 )
-ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-    "developer": "system",
-}
 MAX_COMPARED: Final = 1000
 """Number of columns among which a similar name is looked for."""
 MAX_TURNS: Final = 1000
@@ -147,11 +150,14 @@ def published_shape(row: Mapping[str, object], history: str | None = None) -> Ro
     actual = _by_case(row)
     names = {name: actual[name] for name in ("history", "system", "input") if actual.get(name, name) != name}
     for name in (*CONVERSATION_COLUMNS, PARAGRAPH):
-        turns = _parse_list(row.get(actual.get(name, "")))
+        turns = _turn_list(row.get(actual.get(name, "")), strict=False)
         if isinstance(turns, list) and (name != PARAGRAPH or any(is_turn(turn) for turn in turns)):
             return RowShape("conversation", actual[name], names=names)
     if "instruction" in actual and "output" in actual:
         return RowShape("alpaca", actual["instruction"], actual["output"], history, names=names)
+    if "instruction" in actual and "response" in actual:
+        more = {"input": actual["context"]} if "context" in actual and "input" not in actual else {}
+        return RowShape("alpaca", actual["instruction"], actual["response"], history, names=names | more)
     for prompt, response in COLUMN_PAIRS:
         if prompt in actual and response in actual:
             return RowShape("pair", actual[prompt], actual[response], history, names=names)
@@ -254,18 +260,44 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     return tuple(turns)
 
 
-def _parse_list(value: object) -> object:
-    """The list in a table cell, of JSON or as Python prints it; None for a blank text; any other value unchanged."""
+def _parse_list(value: object, *, strict: bool = True) -> object:
+    """The list in a table cell, of JSON or as Python prints it; None for a blank text; any other value unchanged.
+
+    Raises BadRowError for a repeated key in it, of whose values one would be lost, if `strict`.
+    """
     if not isinstance(value, str):
         return value
     if not value.strip():
         return None
     if value.lstrip().startswith("["):
         try:
-            return json.loads(value)
+            return json.loads(value, object_pairs_hook=_unique_keys if strict else None)
+        except BadRowError:
+            raise
         except (ValueError, RecursionError):
             return _python_list(value)
     return value
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of a cell. Raises BadRowError for a repeated key."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _value in pairs)
+        raise BadRowError(f"has {quote(next(key for key in counts if counts[key] > 1))} twice in one object of a cell. Leave one out.")
+    return value
+
+
+def _turn_list(value: object, *, strict: bool = True) -> object:
+    """The turns in a column, also as text or as an object of lists; any other value unchanged. `strict`: see `_parse_list`."""
+    return turns_of_lists(_parse_list(value, strict=strict))
+
+
+def unread_turn_keys(row: Mapping[str, object], shape: RowShape) -> list[str]:
+    """The keys of the turns of a conversation that are not read, though they have a value."""
+    turns = _turn_list(row.get(shape.prompt), strict=False) if shape.kind == "conversation" else None
+    keys = [key for turn in turns if isinstance(turn, dict) for key in unread_keys(turn)] if isinstance(turns, list) else []
+    return list(dict.fromkeys(keys))
 
 
 def _python_list(text: str) -> object:
@@ -281,7 +313,7 @@ def _python_list(text: str) -> object:
 
 def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
     column = shape.prompt
-    parsed = _parse_list(_column(row, column, None))
+    parsed = _turn_list(_column(row, column, None))
     if not isinstance(parsed, list):
         raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
     if len(parsed) > MAX_TURNS:
@@ -340,14 +372,14 @@ class _Turn:
     def parse(cls, turn: object, number: int, column: str) -> "_Turn":
         """A turn in either form, role/content or from/value."""
         fields = turn if isinstance(turn, dict) else {}
-        role = fields.get("role", fields.get("from"))
         if is_tool_turn(fields):
             raise BadRowError(f'turn {number} of "{column}" is a call or a result of a tool, {NO_TOOLS}')
-        if not ({"role", "content"} <= fields.keys() or {"from", "value"} <= fields.keys()):
+        role_key, text_key = (next((key for key in keys if key in fields), "") for keys in (SPEAKER_KEYS, TEXT_KEYS))
+        if not role_key or not text_key:
             raise BadRowError(
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
             )
-        role_key, text_key = ("role", "content") if "role" in fields else ("from", "value")
+        role = fields[role_key]
         if not isinstance(role, str) or role.lower() not in ROLES:
             allowed = ", ".join(ROLES)
             raise BadRowError(f'turn {number} of "{column}": "{role_key}" must be one of {allowed}, got {describe_value(role)}.')
@@ -355,7 +387,7 @@ class _Turn:
         content = spoken(fields, fields[text_key], subject) if ROLES[role.lower()] == "assistant" else join_parts(fields[text_key])
         empty = ROLES[role.lower()] == "system" and (content is None or (isinstance(content, str) and not content.strip()))
         text = "" if empty else non_empty_text(content, f"{text_key} of turn {number}")
-        return cls(number, ROLES[role.lower()], text, fields.get("loss") is not False and fields.get("weight") != 0)
+        return cls(number, ROLES[role.lower()], text, ROLES[role.lower()] != "assistant" or is_learned(fields, subject))
 
 
 def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:

@@ -11,18 +11,21 @@ from itertools import takewhile
 from types import MappingProxyType
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value, valid_unicode
+from imprint.data.readers.bad_rows import BadRowError, clip, describe_value, quote_names, valid_unicode
 from imprint.data.sample import Sample
+from imprint.data.turns import LEARNED_KEYS, PAIR_KEYS, ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, speaker
 from imprint.templates import Message
 
 CALL_ROLES: Final = ("function_call", "tool_call")
 """Roles of a call, whose content is an object with `name` and `arguments`."""
 RESULT_ROLES: Final = ("tool", "function", "observation", "function_response", "tool_response")
 """Roles of a tool's result."""
-CALL_KEYS: Final = ("metadata", "tool_calls", "function_call")
-"""Keys of an assistant turn that calls a tool: that of ChatGLM3 and GLM-4, and OpenAI's two."""
+CALL_KEYS: Final = ("tool_calls", "function_call")
+"""OpenAI's keys of an assistant turn that calls a tool; ChatGLM3 and GLM-4 have the tool's name in `metadata`."""
 THOUGHT_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant's turn with what it thought: those of DeepSeek's and of other services."""
+TEXT_PARTS: Final = (None, "text", "input_text", "output_text")
+"""Types of a part of a content that is text, in OpenAI's formats."""
 
 ALLOWED_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -47,10 +50,22 @@ class ToolTurn:
 
 def is_tool_turn(turn: Mapping[str, object]) -> bool:
     """Whether a turn is a tool call or a tool's result."""
-    role = turn.get("role", turn.get("from"))
-    return role in (*CALL_ROLES, *RESULT_ROLES) or any(
-        isinstance(turn.get(key), str | list | dict) and bool(turn[key]) for key in CALL_KEYS
-    )
+    role = speaker(turn)
+    if role in (*CALL_ROLES, *RESULT_ROLES) or any(isinstance(turn.get(key), str | list | dict) and bool(turn[key]) for key in CALL_KEYS):
+        return True
+    return _is_assistant(role) and isinstance(turn.get("metadata"), str) and bool(turn["metadata"])
+
+
+def unread_keys(turn: Mapping[str, object]) -> list[str]:
+    """The keys of a turn that have a value and are not read."""
+    pair = next((keys for keys in PAIR_KEYS if set(keys) <= turn.keys()), ()) if speaker(turn) is None else (*SPEAKER_KEYS, *TEXT_KEYS)
+    optional = (*LEARNED_KEYS, *THOUGHT_KEYS, *CALL_KEYS, "system", "tools", "metadata", "parameters", "observation")
+    names = ("name", "tool_call_id") if is_tool_turn(turn) else ()
+    return [key for key, value in turn.items() if key not in (*pair, *optional, *names) and value is not None]
+
+
+def _is_assistant(role: object) -> bool:
+    return isinstance(role, str) and ROLES.get(role.lower()) == "assistant"
 
 
 def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[Mapping[str, object] | str, ...]:
@@ -70,18 +85,22 @@ def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[M
 
 def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     """Parse a turn with a tool call or a tool's result. Raises BadRowError if either is malformed."""
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    learned = turn.get("loss") is not False and turn.get("weight") != 0
+    role, content = speaker(turn), next((turn[key] for key in TEXT_KEYS if key in turn), None)
     subject = f'turn {number} of "{column}"'
     if role == "tool" and "parameters" in turn:  # tool data of ChatGLM3's finetune_demo: call and result in one turn
         call = _call(turn, "parameters", subject)
-        return ToolTurn((call, Message("observation", _as_text(turn.get("observation"), subject))), learned)
+        return ToolTurn((call, Message("observation", _as_text(turn.get("observation"), subject))), is_learned(turn, subject))
     if role in RESULT_ROLES:
         return ToolTurn((Message("observation", _as_text(content, subject)),), learned=False)
+    learned = is_learned(turn, subject)
     if role in CALL_ROLES:
         return ToolTurn(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
+    if not _is_assistant(role):
+        raise BadRowError(f"{subject} calls a tool, which only the assistant does; its role is {describe_value(role)}.")
     if isinstance(name := turn.get("metadata"), str) and name:
         return ToolTurn((Message("assistant", _as_text(content, subject), name),), learned)
+    if turn.get("tool_calls") and turn.get("function_call"):
+        raise BadRowError(f'{subject} has both "tool_calls" and "function_call". Leave one out.')
     calls = turn.get("tool_calls") or [turn.get("function_call")]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise BadRowError(f'{subject}: "tool_calls" must be a list of objects, got {describe_value(calls)}.')
@@ -139,7 +158,9 @@ def spoken(turn: Mapping[str, object], content: object, subject: str) -> object:
 
 def join_parts(content: object) -> object:
     """The joined text of a content of parts, as in OpenAI's format."""
-    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("type") in TEXT_PARTS for part in content
+    ):
         return "".join(part["text"] for part in content)
     return content
 
@@ -153,6 +174,9 @@ def _call(value: Mapping[str, object], arguments: str, subject: str) -> Message:
     name, content = value.get("name"), value.get(arguments)
     if not isinstance(name, str) or not name:
         raise BadRowError(f'{subject} calls a tool without a "name".')
+    unknown = [key for key in value if key not in ("name", "id", "type", "index", "role", "content", "observation")]
+    if arguments not in value and unknown:
+        raise BadRowError(f'{subject} calls "{clip(name)}" without "{arguments}", but with {quote_names(unknown)}.')
     return Message("assistant", _as_text("null" if content is None else content, subject), name)
 
 

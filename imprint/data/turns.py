@@ -5,19 +5,45 @@ Sources: OpenAI (role/content), ShareGPT (from/value), yangjianxin1/Firefly (hum
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Literal
 
-TURN_KEYS: Final = (("role", "content"), ("from", "value"))
-"""The keys of a turn: who speaks, and what."""
+from imprint.data.readers.bad_rows import BadRowError, describe_value
+
+SPEAKER_KEYS: Final = ("role", "from")
+"""Keys of who speaks in a turn."""
+TEXT_KEYS: Final = ("content", "value")
+"""Keys of what is said."""
+ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+LEARNED_KEYS: Final = ("loss", "weight", "train", "training", "output_with_loss")
+"""Keys that say whether an answer is learned: those of ChatGLM3, OpenAI, axolotl (two) and xtuner."""
 PAIR_KEYS: Final = (("human", "assistant"), ("input", "output"), ("q", "a"))
 """The keys of a question and its answer in one object."""
-OWN_KEYS: Final = (*TURN_KEYS, ("human", "assistant"), ("q", "a"))
-"""Keys that only turns have; those of xtuner are columns of rows, too."""
+PAIRS_OF_TURNS: Final = (("human", "assistant"), ("q", "a"))
+"""Those of them that a list of turns may have; those of xtuner are columns of rows."""
+
+
+def is_spoken(value: object) -> bool:
+    """Whether a value is what one speaker says, which no row is."""
+    return (
+        isinstance(value, dict)
+        and any(key in value for key in SPEAKER_KEYS)
+        and any(key in value for key in TEXT_KEYS)
+        and "summary" not in value
+    )
 
 
 def is_turn(value: object) -> bool:
-    """Whether a value of a list is a turn, and not a row."""
-    return isinstance(value, dict) and any(set(keys) <= value.keys() for keys in OWN_KEYS) and "summary" not in value
+    """Whether a value of a list in a row is a turn: what one speaker says, or a question with its answer."""
+    pair = isinstance(value, dict) and any(set(keys) <= value.keys() for keys in PAIRS_OF_TURNS) and "summary" not in value
+    return pair or is_spoken(value)
 
 
 def is_conversation(value: object) -> bool:
@@ -25,10 +51,37 @@ def is_conversation(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(is_turn(turn) for turn in value)
 
 
+def speaker(turn: Mapping[str, object]) -> object:
+    """Who speaks in a turn, as it is written; None if nobody is named."""
+    return next((turn[key] for key in SPEAKER_KEYS if key in turn), None)
+
+
+def turns_of_lists(value: object) -> object:
+    """The turns of an object with a list for each of their keys, as Hugging Face's datasets stores a sequence; other values unchanged."""
+    if not isinstance(value, dict) or not all(isinstance(cells, list) for cells in value.values()):
+        return value
+    lists: dict[str, list[object]] = value
+    if len({len(cells) for cells in lists.values()}) != 1 or not is_spoken(lists):
+        return value
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+
+
+def is_learned(turn: Mapping[str, object], subject: str) -> bool:
+    """Whether the answer of a turn is learned: unless one of LEARNED_KEYS says that it is not.
+
+    Raises BadRowError for any other value than true, false, 1 and 0, such as a weight between them.
+    """
+    values = {key: turn[key] for key in LEARNED_KEYS if turn.get(key) is not None}
+    for key, value in values.items():
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise BadRowError(f'"{key}" of {subject} must be true, false, 1 or 0, got {describe_value(value)}.')
+    return all(values.values())
+
+
 def numbered_turns(turns: list[object]) -> Iterator[tuple[int, object]]:
     """(number, turn) pairs; a question with its answer in one object is two turns, or three with its system text."""
     for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or "role" in turn or "from" in turn:
+        if not isinstance(turn, dict) or any(key in turn for key in SPEAKER_KEYS):
             yield number, turn
         else:
             yield from ((number, part) for part in _parts(turn))
@@ -45,6 +98,6 @@ def _parts(turn: Mapping[str, object]) -> Iterator[object]:
     system = turn.get("system")
     if system is not None and system != "":
         yield {"role": "system", "content": system}
-    learned = {"loss": False} if turn.get("output_with_loss", turn.get("loss")) is False or turn.get("weight") == 0 else {}
+    rest = {key: value for key, value in turn.items() if key not in (*keys, "system", "metadata")}
     yield {"role": "user", "content": question}
-    yield {"role": "assistant", "content": answer, **learned}
+    yield {**rest, "role": "assistant", "content": answer}

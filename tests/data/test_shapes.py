@@ -40,6 +40,9 @@ def spoken(*turns: str) -> list[dict[str, str]]:
         ("context", "target"),
         ("input", "target"),
         ("input", "output"),
+        ("human", "assistant"),
+        ("q", "a"),
+        ("instruction", "response"),
         ("Question", "Answer"),
         ("PROMPT", "Response"),
         ("Content", "Summary"),
@@ -273,3 +276,13 @@ def test_thoughts_in_a_field_of_their_own_are_learned_before_the_answer(name: st
         assert sample.answer == learned
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "好", name: ["想"]}]}
     assert complaint(row).startswith(f'"{name}" of turn 2 of "messages" must be a text, got a list')
+
+
+def test_the_context_of_an_instruction_is_a_part_of_the_question() -> None:
+    assert read({"instruction": "问", "context": "文", "response": "答"}) == [Sample("问\n文", "答", None, "f:1")]
+
+
+def test_a_key_that_stands_twice_in_a_cell_is_reported() -> None:
+    cell = '[{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "c"}]'
+
+    assert complaint({"messages": cell}) == 'has "content" twice in one object of a cell. Leave one out.'

@@ -5,7 +5,7 @@ import pytest
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, detect_shape, samples_from_row
-from imprint.data.tool_turns import is_tool_turn
+from imprint.data.tool_turns import is_tool_turn, unread_keys
 from imprint.templates import Message
 
 WEATHER = {"name": "weather", "parameters": {}}
@@ -177,3 +177,51 @@ def test_an_empty_system_turn_with_tools_is_none() -> None:
 def test_words_that_are_no_text_are_reported() -> None:
     turn = {"role": "assistant", "content": 3, "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
     assert complaint({"messages": [QUESTION, turn]}) == 'the words of turn 2 of "messages" must be a text, got a number (3).'
+
+
+@pytest.mark.parametrize("tools", [True, False])
+@pytest.mark.parametrize("metadata", [{"source": "web"}, 7, ""])
+def test_what_else_is_said_of_a_turn_is_no_call(metadata: object, *, tools: bool) -> None:
+    (sample,) = read({"messages": [QUESTION | {"metadata": "web"}, ANSWER | {"metadata": metadata}]}, tools=tools)
+
+    assert (sample.query, sample.answer, sample.tool) == ("天气？", "晴。", "")
+
+
+@pytest.mark.parametrize(
+    ("turn", "sentence"),
+    [
+        (
+            {"role": "user", "content": "a", "tool_calls": [{"name": "weather", "arguments": "{}"}]},
+            'turn 1 of "messages" calls a tool, which only the assistant does; its role is a string ("user").',
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": "a",
+                "tool_calls": [{"name": "weather", "arguments": "{}"}],
+                "function_call": {"name": "time", "arguments": "{}"},
+            },
+            'turn 1 of "messages" has both "tool_calls" and "function_call". Leave one out.',
+        ),
+        (
+            {"role": "assistant", "content": "a", "tool_calls": [{"function": {"name": "weather", "args": {"city": "北京"}}}]},
+            'turn 1 of "messages" calls "weather" without "arguments", but with "args".',
+        ),
+    ],
+)
+def test_a_call_of_which_a_part_would_be_lost_is_refused(turn: dict[str, Any], sentence: str) -> None:
+    assert complaint({"messages": [turn, ANSWER]}) == sentence
+
+
+def test_a_picture_with_a_text_is_not_taken_for_the_text() -> None:
+    parts = [{"type": "image", "image": "a.png", "text": "看"}]
+
+    assert complaint({"messages": [{"role": "user", "content": parts}, ANSWER]}).startswith(
+        '"content of turn 1" must be a text, got a list'
+    )
+
+
+def test_keys_that_are_not_read_are_known() -> None:
+    assert unread_keys(QUESTION | {"images": ["a.png"], "name": "小王", "audio": None}) == ["images", "name"]
+    assert unread_keys({"role": "tool", "tool_call_id": "1", "name": "weather", "content": "晴"}) == []
+    assert unread_keys({"human": "a", "assistant": "b", "emotion": "c", "content": "d"}) == ["emotion", "content"]

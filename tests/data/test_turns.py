@@ -1,10 +1,13 @@
 """The turns of every published form are the same turns."""
 
+from typing import Any
+
 import pytest
 
+from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import MAX_TURNS, Columns, detect_shape, samples_from_row
-from imprint.data.turns import is_conversation, is_turn, numbered_turns
+from imprint.data.turns import is_conversation, is_spoken, is_turn, numbered_turns
 
 QUESTIONS = [Sample("怎样洗？", "冷水。", None, "f:1"), Sample("能晒吗？", "阴凉处。", (("怎样洗？", "冷水。"),), "f:1")]
 
@@ -22,6 +25,8 @@ def samples(row: dict[str, object]) -> list[Sample]:
         },
         {"conversation": [{"system": "", "input": "怎样洗？", "output": "冷水。"}, {"input": "能晒吗？", "output": "阴凉处。"}]},
         {"paragraph": [{"q": "怎样洗？", "a": "冷水。"}, {"q": "能晒吗？", "a": ["阴凉处。"]}]},
+        {"messages": [{"role": "user", "value": "怎样洗？"}, {"from": "gpt", "content": "冷水。"}, {"q": "能晒吗？", "a": "阴凉处。"}]},
+        {"conversations": {"from": ["human", "gpt", "human", "gpt"], "value": ["怎样洗？", "冷水。", "能晒吗？", "阴凉处。"]}},
         {"Conversations": [{"from": "human", "value": "怎样洗？"}, {"from": "gpt", "value": "冷水。"}, {"q": "能晒吗？", "a": "阴凉处。"}]},
     ],
 )
@@ -60,6 +65,8 @@ def test_turns_keep_the_number_of_their_element() -> None:
 def test_a_turn_is_told_from_a_row() -> None:
     assert is_turn({"role": "user", "content": "a"})
     assert is_conversation([{"from": "human", "value": "a"}])
+    assert is_turn({"q": "a", "a": "b"})
+    assert not is_spoken({"q": "a", "a": "b"})
     assert not any(is_turn(value) for value in ({"content": "a", "summary": "b"}, {"input": "a", "output": "b"}, 7))
     assert not is_conversation([])
 
@@ -69,3 +76,33 @@ def test_a_conversation_without_end_is_refused_by_its_number_of_turns() -> None:
 
     with pytest.raises(ValueError, match=r'"messages" has 2,000 turns, more than 1,000. Divide it into several rows.'):
         samples(row)
+
+
+@pytest.mark.parametrize("key", ["loss", "weight", "train", "training"])
+@pytest.mark.parametrize("value", [False, 0, 0.0])
+def test_an_answer_that_is_not_to_be_learned_is_not(key: str, value: object) -> None:
+    turns: list[dict[str, object]] = [{"role": "user", "content": "一"}, {"role": "assistant", "content": "二", key: value}]
+
+    assert samples({"messages": turns}) == []
+    assert samples({"messages": [turns[0], {**turns[1], key: None}]}) == [Sample("一", "二", None, "f:1")]
+    assert samples({"conversation": [{"human": "一", "assistant": "二", key: value}]}) == []
+
+
+@pytest.mark.parametrize(("value", "found"), [("false", 'a string ("false")'), (0.5, "a number (0.5)"), ("0", 'a string ("0")')])
+def test_a_mark_of_learning_that_cannot_be_honoured_is_refused(value: object, found: str) -> None:
+    row: dict[str, Any] = {"messages": [{"role": "user", "content": "一"}, {"role": "assistant", "content": "二", "weight": value}]}
+
+    with pytest.raises(BadRowError) as error:
+        samples(row)
+
+    assert str(error.value) == f'"weight" of turn 2 of "messages" must be true, false, 1 or 0, got {found}.'
+
+
+def test_the_thoughts_of_a_pair_of_turns_are_learned() -> None:
+    row: dict[str, object] = {"conversation": [{"human": "一", "assistant": "二", "reasoning_content": "想"}]}
+
+    assert samples(row)[0].answer == "<think>\n想\n</think>\n\n二"
+
+
+def test_lists_of_different_lengths_are_no_turns() -> None:
+    assert detect_shape({"conversations": {"from": ["human", "gpt"], "value": ["a"]}}, Columns()).known is False

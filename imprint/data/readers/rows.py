@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -13,7 +14,7 @@ from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, w
 from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
 from imprint.data.readers.workbooks import sheet_names, workbook_rows
-from imprint.data.shapes import Columns, detect_shape
+from imprint.data.shapes import Columns, detect_shape, unread_turn_keys
 from imprint.messages import Bilingual, UserError
 
 SAMPLE_SEED = 0
@@ -21,6 +22,8 @@ BINARY_READERS: Final = MappingProxyType({"Parquet": parquet_rows, "Arrow": arro
 JSON_READERS: Final = MappingProxyType(
     {"a JSON array": array_rows, "JSON objects": object_rows, "JSON lists of turns": object_rows, "JSON lines": line_rows}
 )
+DESCRIBED_ROWS: Final = 200
+"""Number of rows of a file whose columns are described."""
 MAX_LISTED = 5
 """Maximum number of files or columns that a sentence names; the rest is counted."""
 
@@ -112,22 +115,28 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> str:
 
 
 def _describe_file(file: DataFile, columns: Columns) -> str:
-    first = next((row for _location, row in file_rows(file) if isinstance(row, dict)), None)
+    beginning = [row for _location, row in islice(file_rows(file), DESCRIBED_ROWS) if isinstance(row, dict)]
+    first = beginning[0] if beginning else next((row for _location, row in file_rows(file) if isinstance(row, dict)), None)
     description = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
     if first is None:
         return f"{description}, without a row"
-    shape = detect_shape(first, columns)
+    shape, columns_of_all = detect_shape(first, columns), {name: None for row in (first, *beginning) for name in row}
     optional = [
-        f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "") for name in shape.optional_columns if name in first
+        f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "")
+        for name in shape.optional_columns
+        if name in columns_of_all
     ]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
         return (
             f"{description}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
             "set prompt_column=... and response_column=... to those of the question and the answer"
         )
-    ignored = [quote(name) for name in first if name not in shape.read_columns]
+    ignored = [quote(name) for name in columns_of_all if name not in shape.read_columns]
+    turn_keys = list(dict.fromkeys(key for row in (first, *beginning) for key in unread_turn_keys(row, shape)))
     also = f", {' and '.join(optional)} {'is' if len(optional) == 1 else 'are'} read too" if optional else ""
-    return f"{description}; {shape.summary()}{also}" + (f"; not read: {list_names(ignored)}" if ignored else "")
+    unread = [f"not read: {list_names(ignored)}"] if ignored else []
+    unread += [f"not read in turns: {list_names([quote(key) for key in turn_keys])}"] if turn_keys else []
+    return "; ".join([f"{description}; {shape.summary()}{also}", *unread])
 
 
 def _describe_sheets(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from imprint.data.readers.arrow import ARROW_FILE
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
-from imprint.data.turns import is_turn
+from imprint.data.turns import is_spoken, is_turn
 from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 from imprint.reading import require_regular
@@ -259,13 +259,19 @@ def _spans_lines(start: str, first_line: str) -> bool:
 
 
 def _begins_with_turns(start: str) -> bool:
-    """Whether a list at the start of a file is one conversation, and not the array of all rows."""
-    position = len(start) - len(start[1:].lstrip())
+    """Whether a list at the start of a file is one conversation, and not the array of all rows.
+
+    One of questions with their answers is, if another list follows.
+    """
+    decoder = json.JSONDecoder()
     try:
-        value, _end = json.JSONDecoder().raw_decode(start, position)
+        value, _end = decoder.raw_decode(start, _next_at(start, 1))
+        if not is_turn(value) or is_spoken(value):
+            return is_turn(value)
+        _turns, end = decoder.raw_decode(start)
     except (ValueError, RecursionError):
         return False
-    return is_turn(value)
+    return start.startswith("[", _next_at(start, end))
 
 
 def _wrapper_key(start: str) -> str:
@@ -282,7 +288,7 @@ def _wrapper_key(start: str) -> str:
             if key in WRAPPERS and start[position] == "[":
                 inside = _next_at(start, position + 1)
                 value, _end = decoder.raw_decode(start, inside)
-                return key if isinstance(value, dict) and not is_turn(value) else ""
+                return key if isinstance(value, dict) and not is_spoken(value) else ""
             _value, position = decoder.raw_decode(start, position)
             position = _next_at(start, position)
             if start[position] != ",":

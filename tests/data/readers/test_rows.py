@@ -199,3 +199,19 @@ def test_a_million_rows_take_no_more_memory_than_a_thousand(tmp_path: Path) -> N
 
     assert int(out[0]) == 1_000_000
     assert float(out[1]) < 10
+
+
+def test_columns_that_only_later_rows_have_are_described_too(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"query": "a", "response": "b"}\n{"query": "a", "response": "b", "input": "c", "system": "d"}\n')
+
+    assert describe_source(file) == (
+        f'{file}: JSON lines in UTF-8; "query" is the question, "response" the answer, "system" is read too; not read: "input".'
+    )
+
+
+def test_keys_of_turns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a", "images": ["b.png"]}, {"role": "assistant", "content": "c", "mask": 1, "refusal": None}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"messages": turns}]))
+
+    assert describe_source(tmp_path / "rows.json").endswith('each answer is a row; not read in turns: "images", "mask".')

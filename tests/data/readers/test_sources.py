@@ -97,6 +97,10 @@ def test_a_device_is_not_read() -> None:
     [
         ('[{"role": "user", "content": "a"}]', "JSON lists of turns in UTF-8"),
         ('[{"content": "a", "summary": "b"}]', "a JSON array in UTF-8"),
+        ('[{"q": "a", "a": "b"}, {"q": "c", "a": "d"}]', "a JSON array in UTF-8"),
+        ('[{"human": "a", "assistant": "b"}]\n', "a JSON array in UTF-8"),
+        ('[{"q": "a", "a": "b"}]\n[{"q": "c", "a": "d"}]', "JSON lists of turns in UTF-8"),
+        ('{"data": [{"q": "a", "a": "b"}]}', 'a JSON array in "data" of one object in UTF-8'),
         ('[[{"role": "user", "content": "a"}]]', "a JSON array in UTF-8"),
         ('{"version": "1", "data": [{"content": "a"}]}', 'a JSON array in "data" of one object in UTF-8'),
         ('{\n "rows": [\n {"content": "a"}]}', 'a JSON array in "rows" of one object in UTF-8'),
