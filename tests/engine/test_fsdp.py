@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_that_is_refused_before_the_base_is_read(knob: str, tmp_path: Path) -> N
 def test_two_gpus_learn_as_one(strategy: str, folder: Path) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("there are fewer than two GPUs")
+    if "zero" in strategy and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
     logs = []
     for name, count in (("gpu", 1), (f"gpus-{strategy.rpartition('=')[2]}", 2)):
         command = [sys.executable, "-m", "imprint", "train", str(folder / "recipe.yaml"), f"output={folder / name}", "model.device=null"]
