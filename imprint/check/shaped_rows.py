@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from imprint.check.repair import parse_broken_json
 from imprint.data.readers.bad_rows import BadRowError
-from imprint.data.readers.rows import read_rows, source_bytes
-from imprint.data.readers.samples import file_of
+from imprint.data.readers.rows import file_of, read_rows, source_bytes
 from imprint.data.shapes import Columns, RowShape, detect_shape
 from imprint.progress import Progress
 

@@ -7,7 +7,8 @@ from typing import Final
 
 CONTROL_TOKEN: Final = (
     r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|EOS|BOS|/?INST)\]"
-    r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK|start_of_turn|end_of_turn)>|<</?SYS>>"
+    r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK|start_of_turn|end_of_turn|eo[ahm]|eot|_(?:end|user|bot|system))>"
+    r"|<(?:unused_?|reserved_|TOKENS_UNUSED_)\d{1,4}>|<</?SYS>>"
     r"|<[|｜](?!tab\||blank_\d)[A-Za-z][A-Za-z0-9_▁]{0,40}[|｜]>"
 )
 """Pattern of one control token, of any published model; <|tab|> and <|blank_8|> are text of ChatGLM-6B."""

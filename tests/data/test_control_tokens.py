@@ -32,3 +32,8 @@ def test_a_million_tokens_inside_a_text_take_no_more_than_a_second() -> None:
     with cpu_time(at_most=20):
         assert without_edge_tokens(text) == text
         assert without_edge_tokens("<s>" * 250_000) == ""
+
+
+@pytest.mark.parametrize("token", ["<eoa>", "<eom>", "<eoh>", "<unused0>", "<reserved_107>", "<TOKENS_UNUSED_1>", "<_end>"])
+def test_the_tokens_of_moss_internlm_baichuan_gemma_and_telechat_count(token: str) -> None:
+    assert count_control_tokens([f"好{token}"]) == {token: 1}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError
+from imprint.messages import Bilingual, UserError
 from imprint.reading import require_regular
 
 CHUNK_BYTES: Final = 2**20
@@ -18,6 +19,8 @@ SAMPLE_BYTES: Final = 2**22
 """Number of bytes, from the first non-ASCII chunk on, by which the encoding is detected."""
 MAX_ROW_CHARACTERS: Final = 2**24
 """Maximum characters of a row; what is longer is a file without newlines, which would fill the memory."""
+PRIVATE_SHARE: Final = 0.1
+"""Share of characters of a private use area from which a text that GB18030 can decode is one of another encoding."""
 BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 NAMES: Final = {"utf-8": "UTF-8", "gb18030": "GB18030", "utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}
 
@@ -45,8 +48,8 @@ class Encoding:
 def detect_encoding(path: Path) -> Encoding:
     """Detect the encoding of a file by its byte order mark, by its NUL bytes, or by which of UTF-8 and GB18030 decodes more of it.
 
-    A file of UTF-8 with some broken bytes is still UTF-8. Raises UserError for a pipe or a device, and
-    OSError if the file cannot be read.
+    A file of UTF-8 with some broken bytes is still UTF-8. Raises UserError for a pipe, a device and another encoding, and OSError if the
+    file cannot be read.
     """
     require_regular(path)
     with path.open("rb") as file:
@@ -64,7 +67,16 @@ def detect_encoding(path: Path) -> Encoding:
         sample += file.read(SAMPLE_BYTES - CHUNK_BYTES)
     # Much of broken UTF-8 is good GB18030, but hardly any GB18030 is good UTF-8.
     undecodable = _undecodable_share(sample, "utf-8")
-    return Encoding("gb18030" if undecodable > 0.5 and 2 * _undecodable_share(sample, "gb18030") < undecodable else "utf-8", 0, newline)
+    if undecodable <= 0.5 or 2 * _undecodable_share(sample, "gb18030") >= undecodable:
+        return Encoding("utf-8", 0, newline)
+    if _private_share(sample) > PRIVATE_SHARE:
+        raise UserError(
+            Bilingual(
+                f"{path} is neither UTF-8 nor GB18030; traditional Chinese in Big5 looks like that. Save it as UTF-8.",
+                f"{path} 既不是 UTF-8 也不是 GB18030，可能是繁体中文的 Big5 编码：请另存为 UTF-8。",
+            )
+        )
+    return Encoding("gb18030", 0, newline)
 
 
 def read_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[int, str | BadRowError]]:
@@ -122,6 +134,12 @@ def _utf16_without_bom(head: bytes) -> str | None:
     if 50 * max(odd, even) <= len(head) or min(odd, even) * 8 > max(odd, even):
         return None
     return "utf-16-le" if odd > even else "utf-16-be"
+
+
+def _private_share(sample: bytes) -> float:
+    """Share of the non-ASCII characters of a sample that have no meaning in GB18030: those of a private use area."""
+    non_ascii = [character for character in sample.decode("gb18030", "ignore") if not character.isascii()]
+    return sum("\ue000" <= character <= "\uf8ff" for character in non_ascii) / max(1, len(non_ascii))
 
 
 def _undecodable_share(sample: bytes, codec: str) -> float:

@@ -60,6 +60,11 @@ def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None
     return _JsonScanner("object", path, encoding, report_bytes).objects()
 
 
+def _columns_of(value: object) -> set[str]:
+    """The columns of the first object of a list; none for any other value."""
+    return set(value[0]) if isinstance(value, list) and value and isinstance(value[0], dict) else set()
+
+
 def _explain(error: json.JSONDecodeError) -> str:
     """A description of a syntax error; of common ones in plainer words than Python's."""
     character, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - MAX_LITERAL, 0) : error.pos].rstrip()
@@ -130,23 +135,23 @@ class _JsonScanner:
             yield self._current_line(), BadRowError(f"nothing may follow the `]` of the array, got {self._rest()}.")
 
     def wrapped(self, key: str) -> Iterator[tuple[Place, object]]:
-        """Each element of the array that is `key` of one object, and the error that ends the reading, if any."""
+        """Each element of the array that is `key` of one object, and the error that ends the reading, if any.
+
+        Another array with such elements is an error too, because its rows are not read.
+        """
         self._skip_blanks()
-        closing = ""
+        closing, columns = "", set[str]()
+        others: list[tuple[int, str, set[str]]] = []
         while closing != "}":
-            self._position += 1  # the brace or the comma
-            self._skip_blanks()
-            line, name = self._row(self._next_json)
-            if not self._broken and self._skip_blanks() != ":":
-                yield self._current_line(), BadRowError(f"after a key there must be a colon, but got {self._rest()}.")
-                return
-            if not self._broken:
-                self._position += 1
-                self._skip_blanks()
-                if name == key:
-                    yield from self._elements()
-                else:
-                    line, name = self._row(self._next_json)
+            line, name = self._key()
+            if not self._broken and name == key:
+                for place, row in self._elements():
+                    columns = columns or set(row if isinstance(row, dict) else ())
+                    yield place, row
+            elif not self._broken:
+                line, value = self._row(self._next_json)
+                others.append((line, str(name), _columns_of(value)))
+                name = value
             if self._broken:
                 if isinstance(name, BadRowError):
                     yield line, name
@@ -155,9 +160,23 @@ class _JsonScanner:
             if closing not in (",", "}") or not closing:
                 yield self._current_line(), BadRowError(f"after a value there must be a comma or `}}`, but got {self._rest()}.")
                 return
+        for line, other in [(line, other) for line, other, found in others if columns and columns <= found]:
+            yield line, BadRowError(f"{quote(other)} holds rows too, but only those of {quote(key)} are read. Give each list a file.")
         self._position += 1
         if self._skip_blanks():
             yield self._current_line(), BadRowError(f"nothing may follow the `}}` around the rows, got {self._rest()}.")
+
+    def _key(self) -> tuple[int, object]:
+        """The line and the next key of an object; the position moves to its value. A BadRowError ends the reading."""
+        self._position += 1  # the brace or the comma
+        self._skip_blanks()
+        line, name = self._row(self._next_json)
+        if not self._broken and self._skip_blanks() != ":":
+            self._broken = True
+            return self._current_line(), BadRowError(f"after a key there must be a colon, but got {self._rest()}.")
+        self._position += not self._broken
+        self._skip_blanks()
+        return line, name
 
     def _elements(self) -> Iterator[tuple[Place, object]]:
         """The elements of the array at the current position, which moves behind it."""

@@ -93,10 +93,9 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
     `counts`: column -> number of rows that have it.
     """
     prediction_column, reference_column = (
-        max((name for name in known if name in counts), key=lambda name: counts[name], default=None)
-        for known in (PREDICTION_COLUMNS, REFERENCE_COLUMNS)
+        max(_written(known, counts), key=lambda name: counts[name], default=None) for known in (PREDICTION_COLUMNS, REFERENCE_COLUMNS)
     )
-    ambiguous = sorted((name for name in AMBIGUOUS_COLUMNS if name in counts), key=lambda name: -counts[name])
+    ambiguous = sorted(_written(AMBIGUOUS_COLUMNS, counts), key=lambda name: -counts[name])
     if prediction_column is None and reference_column is not None and ambiguous:
         prediction_column = ambiguous[0]
     if reference_column is None and prediction_column is not None and ambiguous:
@@ -121,6 +120,12 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
             f"没有认出预测列或参考答案列：请把预测列改名为 {PREDICTION_COLUMNS[0]}，参考答案列改名为 {REFERENCE_COLUMNS[0]}。",
         )
     )
+
+
+def _written(known: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+    """The known names that a file has, in their order; if it has none, those that it writes in another case."""
+    by_lower_case = {name.lower(): name for name in counts}
+    return [name for name in known if name in counts] or [by_lower_case[name] for name in known if name in by_lower_case]
 
 
 def _text(row: object, column: str) -> str:

@@ -57,6 +57,11 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
         raise interrupted_read_error(file.path, error) from error
 
 
+def file_of(location: str) -> str:
+    """The file of a location, or the sheet of a workbook: rows of one shape."""
+    return location.rpartition(":")[0]
+
+
 def interrupted_read_error(path: Path, error: OSError) -> UserError:
     """The error of a file that can be opened, but not read to its end."""
     return UserError(
@@ -115,8 +120,10 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> str:
 
 
 def _describe_file(file: DataFile, columns: Columns) -> str:
-    beginning = [row for _location, row in islice(file_rows(file), DESCRIBED_ROWS) if isinstance(row, dict)]
-    first = beginning[0] if beginning else next((row for _location, row in file_rows(file) if isinstance(row, dict)), None)
+    place, first = next(((location, row) for location, row in file_rows(file) if isinstance(row, dict)), ("", None))
+    beginning = [
+        row for location, row in islice(file_rows(file), DESCRIBED_ROWS) if isinstance(row, dict) and file_of(location) == file_of(place)
+    ]
     description = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
     if first is None:
         return f"{description}, without a row"

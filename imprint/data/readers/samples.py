@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from imprint.data.readers.bad_rows import BadRowError, BadRows
-from imprint.data.readers.rows import read_rows
+from imprint.data.readers.rows import file_of, read_rows
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, RowShape, detect_shape, samples_from_row
 from imprint.messages import Bilingual, UserError
@@ -67,8 +67,3 @@ def iterate_samples(source: Path | str, columns: Columns, *, tools: bool = False
             yield location, samples_from_row(row, shape or detect_shape({}, columns), location, tools=tools)
         except BadRowError as problem:
             yield location, problem
-
-
-def file_of(location: str) -> str:
-    """The file of a location, or the sheet of a workbook: rows of one shape."""
-    return location.rpartition(":")[0]

@@ -123,10 +123,17 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: Repor
         )
         if problem is not None:
             yield number, problem
+        elif header is None and _is_separator(cells):
+            continue
         elif header is None:
             header = Header.from_cells(cells, f"{path}:{number}") if any(cell.strip() for cell in cells) else None
         elif (row := header.row(cells)) is not None:
             yield number, row
+
+
+def _is_separator(cells: Sequence[str]) -> bool:
+    """Whether a line is `sep=;`, by which Excel is told the delimiter of the lines below."""
+    return bool(cells) and cells[0].lower() == "sep=" and not any(cells[1:])
 
 
 def _explain(error: str, delimiter: str) -> str:

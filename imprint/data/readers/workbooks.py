@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from itertools import islice
@@ -22,6 +23,11 @@ EXCEL_ROWS: Final = 2**20
 """Maximum rows of a sheet."""
 ESCAPE: Final = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
 UNESCAPE: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
+UNCOMPUTED: Final = re.compile(
+    rb'<c r="[A-Z]{1,3}(\d{1,7})"(?![^>]* t="str")[^>]*>\s*<f(?:\s[^>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>'
+)
+"""A cell with a formula and no value, and its row; `str` is a text, which may be empty. Source: CT_Cell in ECMA-376-1, 18.3.1.4."""
+CHUNK_BYTES, LONGEST_CELL = 2**20, 2**16
 FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
 
 
@@ -39,10 +45,10 @@ def workbook_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterat
         book = _open_workbook(path, file)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
-                yield from _sheet_rows(sheet, f"{path}!{sheet.title}")
+                yield from _sheet_rows(sheet, f"{path}!{sheet.title}", _uncomputed_rows(path, sheet))
 
 
-def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
+def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tuple[str, object]]:
     header, number = None, 0
     rows = _cells(sheet)
     while True:
@@ -69,10 +75,32 @@ def _sheet_rows(sheet: Any, location: str) -> Iterator[tuple[str, object]]:
                     f"{location}:{number}",
                     BadRowError(f"holds the error of a formula, {formula_error}. Fix the formula, or write its value."),
                 )
+            elif number in uncomputed:
+                yield (
+                    f"{location}:{number}",
+                    BadRowError("holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again."),
+                )
             elif (row := header.row(_padded(texts, header))) is not None:
                 yield f"{location}:{number}", row
         if len(batch) < BATCH_ROWS or number >= EXCEL_ROWS:
             return
+
+
+def _uncomputed_rows(path: Path, sheet: Any) -> set[int]:
+    """The rows with a formula whose value is not in the file, as programs write it that do not compute; none of what cannot be read."""
+    rows: set[int] = set()
+    try:
+        # openpyxl gives such a cell as an empty one.
+        with zipfile.ZipFile(path) as archive, archive.open(sheet._worksheet_path) as source:
+            text = b""
+            while chunk := source.read(CHUNK_BYTES):
+                text += chunk
+                if b"<f" in text:
+                    rows.update(int(match[1]) for match in UNCOMPUTED.finditer(text))
+                text = text[-LONGEST_CELL:]
+    except Exception:  # broken: reading the rows says so
+        return set()
+    return rows
 
 
 def _cells(sheet: Any) -> Iterator[tuple[object, ...]]:

@@ -6,6 +6,7 @@ import pytest
 from imprint.data.readers import encodings
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks, read_lines, undecodable_error
+from imprint.messages import UserError
 
 TEXT = '{"content": "类型#上衣", "summary": "这件上衣很好看。"}\n' * 3
 
@@ -112,3 +113,16 @@ def test_a_line_longer_than_any_row_is_reported_and_not_kept(file: Path, monkeyp
     for line in (second, fourth):
         assert isinstance(line, BadRowError)
         assert str(line) == "is longer than 3 million characters, which no row is. Are newlines missing?"
+
+
+def test_traditional_chinese_in_big5_is_not_read_as_something_else(file: Path) -> None:
+    file.write_bytes("content,summary\n你好世界這個,今天天氣很好\n".encode("big5"))
+
+    with pytest.raises(UserError, match=r"is neither UTF-8 nor GB18030; traditional Chinese in Big5 looks like that. Save it as UTF-8."):
+        detect_encoding(file)
+
+
+def test_some_characters_of_a_private_use_area_leave_a_text_what_it_is(file: Path) -> None:
+    file.write_bytes(("这件上衣很好看。" * 20 + "\ue000").encode("gb18030"))
+
+    assert detect_encoding(file).codec == "gb18030"

@@ -157,3 +157,15 @@ def test_thousands_of_keys_and_levels_are_read_at_once(file: Path) -> None:
 
         assert found[0].startswith('has "z" twice in one object')
         assert found[1] == "is nested more than 100 levels deep, which no row is."
+
+
+@pytest.mark.parametrize(
+    "text", ['{"data": [{"a": 1}], "test": [{"a": 2, "b": 3}], "labels": [{"b": 1}]}', '{"test": [{"a": 2}], "data": [{"a": 1}]}']
+)
+def test_rows_of_a_second_list_are_not_left_out_without_a_word(file: Path, text: str) -> None:
+    file.write_text(text)
+
+    (_place, good), (_line, bad) = wrapped_rows(file, detect_encoding(file), "data")
+
+    assert good == {"a": 1}
+    assert str(bad) == '"test" holds rows too, but only those of "data" are read. Give each list a file.'

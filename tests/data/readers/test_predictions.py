@@ -25,6 +25,7 @@ def lines(path: Path, *rows: Any) -> Path:
         ({"response": "坏", "labels": "好", "messages": []}, "response", "labels"),  # ms-swift
         ({"system": None, "query": "问", "response": "坏", "label": "好", "history": []}, "response", "label"),  # older ms-swift
         ({"question": "问", "answer": "好", "prediction": "坏"}, "prediction", "answer"),
+        ({"Predict": "坏", "LABEL": "好"}, "Predict", "LABEL"),
         ({"问题": "问", "模型回答": "坏", "参考答案": "好"}, "模型回答", "参考答案"),
     ],
 )

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
@@ -215,3 +216,14 @@ def test_keys_of_turns_that_are_not_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"messages": turns}]))
 
     assert describe_source(tmp_path / "rows.json").endswith('each answer is a row; not read in turns: "images", "mask".')
+
+
+def test_a_workbook_is_described_by_its_first_sheet(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(["问题", "答案"])
+    book.worksheets[0].append(["a", "b"])
+    book.create_sheet("more").append(["prompt", "response"])
+    book["more"].append(["c", "d"])
+    book.save(tmp_path / "a.xlsx")
+
+    assert "not read" not in describe_source(tmp_path / "a.xlsx")

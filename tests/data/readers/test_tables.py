@@ -113,3 +113,8 @@ def test_a_header_without_end_and_quotes_without_end_are_given_up_at_once(tmp_pa
 
         assert str(last) == "is not read, nor is any row after it: the quotes of too many cells are not closed."
         assert int(place.rpartition(":")[2]) > 40
+
+
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_a_first_line_that_tells_excel_the_delimiter_is_no_header(tmp_path: Path, delimiter: str) -> None:
+    assert read(tmp_path, f"sep={delimiter}\r\nq{delimiter}a\r\n1{delimiter}2\r\n", delimiter) == [(3, {"q": "1", "a": "2"})]

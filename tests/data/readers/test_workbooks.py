@@ -125,3 +125,26 @@ def test_a_workbook_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"a.xlsx has [\d,]+ bytes and would unpack to 33,[\d,]+, which no table does"):
         detect_format(path)
+
+
+def test_a_formula_without_its_value_is_no_empty_cell(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", a=[["q", "more", "a"], ["1", '="x"&"y"', "2"], ["3", "", "4"], ["5", "=A2", "6"]])
+
+    rows = list(workbook_rows(path))
+
+    assert [str(row) for _place, row in rows if isinstance(row, BadRowError)] == [
+        "holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again."
+    ] * 2
+    assert [place for place, _row in rows] == [f"{path}!a:{line}" for line in (2, 3, 4)]
+
+
+def test_an_empty_text_is_the_value_of_a_formula(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", a=[["q", "more", "a"], ["1", '=""', "2"]])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["xl/worksheets/sheet1.xml"] = parts["xl/worksheets/sheet1.xml"].replace(b'<c r="B2">', b'<c r="B2" t="str">')
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+    assert list(workbook_rows(path)) == [(f"{path}!a:2", {"q": "1", "more": "", "a": "2"})]
