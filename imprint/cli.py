@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
+        _check_overrides(options)
         status = command(options) or 0
         sys.stdout.flush()
         return status
@@ -140,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--data", type=Path, required=True, metavar="FILE", help=Bilingual("question and answer rows", "问答数据").line)
     evaluate.add_argument("--limit", type=_count, metavar="N", help=Bilingual("the first N rows only", "只用前 N 行").line)
-    _add_overrides(evaluate)
+    _add_overrides(evaluate, "imprint.evaluate.section:EvaluateSection")
 
     compare = _add_command(commands, "compare", _compare, Bilingual("show base and tuned model side by side", "并排对照微调前后").line)
     compare.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
@@ -151,13 +152,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--prompts", type=Path, metavar="FILE", help=Bilingual("ask these questions, one a line", "改问这些问题，每行一个").line
     )
     compare.add_argument("--limit", type=_count, metavar="N", help=Bilingual("the first N rows only", "只用前 N 行").line)
-    _add_overrides(compare)
+    _add_overrides(compare, "imprint.evaluate.section:EvaluateSection")
 
     forgetting = _add_command(
         commands, "forgetting", _forgetting, Bilingual("measure what the base has forgotten in a run", "评估微调造成的遗忘").line
     )
     forgetting.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
-    _add_overrides(forgetting)
+    _add_overrides(forgetting, "imprint.evaluate.section:ForgettingCommandSection")
 
     report = _add_command(commands, "report", _report, Bilingual("write the report of a run again", "重新生成训练报告").line)
     report.add_argument("run", type=Path, metavar="RUN", help=Bilingual("a run folder", "训练结果目录").line)
@@ -180,9 +181,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from imprint.config import read_recipe
+    from imprint.training.recipe import Recipe
+
+    recipe = read_recipe(options.recipe, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
     from imprint.training.run import train_command
 
-    return train_command(options.recipe, options.overrides)
+    return train_command(recipe, [str(options.recipe), *options.overrides])
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -357,7 +362,20 @@ def _add_subcommands(commands: "argparse._SubParsersAction[_Parser]", name: str,
     return parser.add_subparsers(title=Bilingual("parts", "部分").line, metavar="PART", required=True)
 
 
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
+def _check_overrides(options: argparse.Namespace) -> None:
+    """Refuse wrong overrides of a command that imports PyTorch, before that is imported."""
+    if section := getattr(options, "section", None):
+        from importlib import import_module
+
+        from imprint.config import read_overrides
+
+        module, _, name = section.partition(":")
+        read_overrides(options.overrides, getattr(import_module(module), name))
+
+
+def _add_overrides(parser: argparse.ArgumentParser, section: str | None = None) -> None:
+    """Let a command take overrides; `section` is the `MODULE:CLASS` that declares them, if they are checked at once."""
+    parser.set_defaults(section=section)
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -375,7 +393,7 @@ def _add_chat_and_score(commands: "argparse._SubParsersAction[_Parser]") -> None
         metavar="RUN|MODEL",
         help=Bilingual("a run folder, a bundle of one, or a model folder", "训练结果、打包文件或模型目录").line,
     )
-    _add_overrides(chat)
+    _add_overrides(chat, "imprint.chat.section:ChatSection")
 
     score = _add_command(commands, "score", _score, Bilingual("score a predictions file of any tool", "给任何工具的预测文件打分").line)
     score.add_argument("file", type=Path, metavar="PREDICTIONS", help=Bilingual("answers with their references", "预测与参考答案").line)
@@ -425,7 +443,7 @@ def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--data", type=Path, action="append", required=True, metavar="FILE", help=Bilingual("texts; may be repeated", "文本，可重复").line
     )
     perplexity.add_argument("--limit", type=_count, metavar="N", help=Bilingual("the first N documents of each only", "各取前 N 篇").line)
-    _add_overrides(perplexity)
+    _add_overrides(perplexity, "imprint.evaluate.section:PerplexitySection")
 
 
 def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -452,7 +470,7 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     export.add_argument(
         "--prompts", type=Path, metavar="FILE", help=Bilingual("verify the export with these questions", "用这些问题验证导出前后一致").line
     )
-    _add_overrides(export)
+    _add_overrides(export, "imprint.export.section:ExportSection")
 
     original = _add_command(
         commands, "main", _main, Bilingual("run with the flags of ChatGLM-6B's ptuning/main.py", "兼容原版 main.py 的参数").line

@@ -14,8 +14,11 @@ import pytest
 import imprint
 from imprint.cli import build_parser, main
 from imprint.messages import UserError
+from imprint.training.recipe import Recipe
 
+MODELS = {"torch", "transformers", "nltk", "sklearn", "matplotlib"}
 HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
+RECIPE = str(Path(__file__).parents[1] / "recipes" / "demo.yaml")
 SURFACE = {
     "": {"--help", "--version"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
@@ -48,7 +51,7 @@ PRINTS = """\
 import sys, types
 sys.modules["imprint.training.run"] = types.SimpleNamespace(train_command=lambda *_: print("step / 步\\n" * 9999))
 from imprint.cli import main
-sys.exit(main(["train", "recipe.yaml"]))
+sys.exit(main(["train", sys.argv[1]]))
 """
 """A whole process of the command that prints much, without what it takes seconds to import."""
 Stand = Callable[[str, str, Callable[..., None]], None]
@@ -88,7 +91,7 @@ def test_running_out_of_memory_is_a_sentence(words: str, stand_in: Stand, capsys
         raise RuntimeError(words)
 
     stand_in("imprint.training.run", "train_command", fail)
-    assert main(["train", "recipe.yaml"]) == 2
+    assert main(["train", RECIPE]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: the device ran out of memory. Compute fewer rows at once: train.micro_batch_size=1")
 
@@ -114,6 +117,25 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
     assert min(times) < 0.5
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", RECIPE, "train.stepz=3"],
+        ["evaluate", "run", "--data", "a.jsonl", "batchsize=3"],
+        ["compare", "run", "seed=x"],
+        ["chat", "run", "temprature=1"],
+        ["perplexity", "run", "--data", "a.txt", "batch=1"],
+        ["forgetting", "run", "limits=3"],
+        ["export", "run", "--to", "merged", "base=x"],
+    ],
+)
+def test_a_mistake_in_an_override_is_told_before_anything_heavy_is_imported(words: list[str]) -> None:
+    script = f"import sys; from imprint.cli import main; code = main({words!r}); print(code, sorted({MODELS!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+    assert result.stdout == "2 []\n"
+    assert f"override {words[-1]}: " in result.stderr
+
+
 def test_the_module_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
     status = subprocess.run([sys.executable, "-m", "imprint", "--version"], check=False).returncode
     assert (status, capfd.readouterr().out) == (0, f"imprint {imprint.__version__}\n")
@@ -122,8 +144,10 @@ def test_the_module_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
 def test_train_gets_the_recipe_and_the_overrides(stand_in: Stand) -> None:
     calls: list[tuple[object, ...]] = []
     stand_in("imprint.training.run", "train_command", lambda *arguments: calls.append(arguments))
-    assert main(["train", "recipe.yaml", "train.steps=3", "note=a=b"]) == 0
-    assert calls == [(Path("recipe.yaml"), ["train.steps=3", "note=a=b"])]
+    assert main(["train", RECIPE, "train.steps=3", "tune.text=a=b"]) == 0
+    ((recipe, arguments),) = calls
+    assert isinstance(recipe, Recipe)
+    assert (recipe.train.steps, arguments) == (3, [RECIPE, "train.steps=3", "tune.text=a=b"])
 
 
 @pytest.mark.parametrize("words", [["--do_train", "--max_steps", "3", "--lr=1"], ["--", "--do_train"], ["arguments.json"], []])
@@ -136,7 +160,7 @@ def test_all_that_stands_behind_main_is_left_to_the_old_flags(words: list[str], 
 
 def printing(behind: str) -> subprocess.CompletedProcess[str]:
     """Print much where `behind` leads it in a shell."""
-    command = ["bash", "-c", f'"$0" -c "$1" {behind}', sys.executable, PRINTS]
+    command = ["bash", "-c", f'"$0" -c "$1" "$2" {behind}', sys.executable, PRINTS, RECIPE]
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
@@ -168,11 +192,11 @@ def test_a_command_whose_output_is_closed_does_its_work() -> None:
 
 
 def test_what_the_user_can_mend_is_a_sentence_without_traceback(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse(recipe: Path, overrides: list[str]) -> None:
+    def refuse(_recipe: Recipe, _arguments: list[str]) -> None:
         raise UserError("recipe.yaml: data: is missing\nrecipe.yaml: x: is unknown")
 
     stand_in("imprint.training.run", "train_command", refuse)
-    assert main(["train", "recipe.yaml"]) == 2
+    assert main(["train", RECIPE]) == 2
     assert capsys.readouterr().err == "error: recipe.yaml: data: is missing\n       recipe.yaml: x: is unknown\n"
 
 
@@ -193,11 +217,11 @@ def test_a_strangers_file_and_its_name_cannot_steer_the_terminal(tmp_path: Path,
 
 
 def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(recipe: Path, overrides: list[str]) -> None:
+    def interrupt(_recipe: Recipe, _arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
     stand_in("imprint.training.run", "train_command", interrupt)
-    assert main(["train", "recipe.yaml"]) == 130
+    assert main(["train", RECIPE]) == 130
     assert capsys.readouterr().err.startswith("\nstopped; run the same command again to continue / 已停止")
 
 

@@ -43,13 +43,15 @@ OnSave = Callable[[TrainJob, TrainState], None] | None
 """Called before each state is saved."""
 
 
-def train_command(path: Path, overrides: Sequence[str] = ()) -> int:
-    """`imprint train`: run the recipe at `path` in one or several processes; returns the exit status. Raises as `train_recipe`."""
-    recipe = read_recipe(path, overrides, Recipe)
+def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
+    """`imprint train`: run a recipe in one or several processes; returns the exit status. Raises as `train_recipe`.
+
+    `arguments`: the recipe's path and the overrides, from which the other processes read it.
+    """
     if not is_launched():
         count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
         if count > 1 or recipe.engine.nodes > 1:
-            return launch(recipe.engine, count, ["train", str(path), *overrides])
+            return launch(recipe.engine, count, ["train", *arguments])
     try:
         train_recipe(recipe)
     except KeyboardInterrupt:
