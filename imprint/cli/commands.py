@@ -1,0 +1,173 @@
+"""The commands: each imports what it needs when it is called, so that the others start sooner."""
+
+import argparse
+
+from imprint.terminal import say
+
+
+def train(options: argparse.Namespace) -> int:
+    """`imprint train`."""
+    from imprint.config import read_recipe
+    from imprint.training.recipe import Recipe
+
+    recipe = read_recipe(options.recipe, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
+    from imprint.training.run import train_command
+
+    return train_command(recipe, [str(options.recipe), *options.overrides])
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """`imprint evaluate`."""
+    from imprint.evaluate.command import evaluate_command
+
+    evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
+
+
+def perplexity(options: argparse.Namespace) -> None:
+    """`imprint perplexity`."""
+    from imprint.evaluate.perplexity import perplexity_command
+
+    perplexity_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """`imprint compare`."""
+    from imprint.evaluate.compare import compare
+
+    compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
+
+
+def forgetting(options: argparse.Namespace) -> None:
+    """`imprint forgetting`."""
+    from imprint.evaluate.review import forgetting_command
+
+    forgetting_command(options.run, options.overrides)
+
+
+def report(options: argparse.Namespace) -> None:
+    """`imprint report`."""
+    from imprint.evaluate.review import report_command
+
+    report_command(options.run)
+
+
+def runs(options: argparse.Namespace) -> None:
+    """`imprint runs`."""
+    from imprint.report.run_list import runs_command
+
+    runs_command(options.folder, as_json=options.json)
+
+
+def score(options: argparse.Namespace) -> None:
+    """`imprint score`."""
+    from imprint.evaluate.score import score_command
+
+    score_command(options.file, protocols=options.protocol, output=options.output)
+
+
+def chat(options: argparse.Namespace) -> None:
+    """`imprint chat`."""
+    from imprint.chat.command import chat_command
+
+    chat_command(options.folder, options.overrides)
+
+
+def check(options: argparse.Namespace) -> int:
+    """`imprint data check`."""
+    from imprint.check.command import check_command
+
+    return check_command(options.files, dev=options.dev, model=options.model, fix=options.fix, overrides=options.overrides)
+
+
+def show(options: argparse.Namespace) -> None:
+    """`imprint data show`."""
+    from imprint.check.show import show_command
+
+    show_command(options.file, model=options.model, limit=options.limit, overrides=options.overrides)
+
+
+def convert(options: argparse.Namespace) -> None:
+    """`imprint data convert`."""
+    from imprint.check.convert import convert_command
+
+    convert_command(options.file, options.output, overrides=options.overrides)
+
+
+def doctor(_options: argparse.Namespace) -> None:
+    """`imprint doctor`."""
+    from imprint.check.doctor import machine_command
+
+    machine_command()
+
+
+def import_model(options: argparse.Namespace) -> None:
+    """`imprint import`."""
+    from imprint.export.from_gguf import import_gguf
+
+    import_gguf(options.file, options.output)
+
+
+def quantize(options: argparse.Namespace) -> None:
+    """`imprint quantize`."""
+    from imprint.export.quantized import quantize
+
+    quantize(options.folder, options.output, options.bits)
+
+
+def export(options: argparse.Namespace) -> None:
+    """`imprint export`."""
+    from imprint.export.command import export_command
+
+    export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
+
+
+def original_main(options: argparse.Namespace) -> int:
+    """`imprint main`."""
+    from imprint.compat.run import run_original
+
+    return run_original(options.flags)
+
+
+def migrate(options: argparse.Namespace) -> None:
+    """`imprint migrate`."""
+    from imprint.compat.migrate import migrate_command
+
+    migrate_command(options.script, options.output)
+
+
+def recipe(options: argparse.Namespace) -> None:
+    """`imprint recipe`."""
+    from imprint.config import as_markdown, as_text, describe
+    from imprint.evaluate.section import EvaluateSection
+    from imprint.training.recipe import Recipe
+
+    knobs = describe(EvaluateSection if options.evaluate else Recipe)
+    say(as_markdown(knobs) if options.markdown else as_text(knobs), end="")
+
+
+def demo_rows(options: argparse.Namespace) -> None:
+    """`imprint demo rows`."""
+    from imprint.demo.rows import write_rows
+
+    write_rows(options.folder, task=options.task)
+
+
+def demo_identity(options: argparse.Namespace) -> None:
+    """`imprint demo identity`."""
+    from imprint.demo.identity import write_identity
+
+    write_identity(options.folder)
+
+
+def demo_domain_example(options: argparse.Namespace) -> None:
+    """`imprint demo kiln`."""
+    from imprint.demo.domain_example.books import write_domain_example
+
+    write_domain_example(options.folder)
+
+
+def demo_bloom(options: argparse.Namespace) -> None:
+    """`imprint demo bloom`."""
+    from imprint.demo.bloom import make_bloom
+
+    make_bloom(options.folder, overrides=tuple(options.overrides))

@@ -1,0 +1,101 @@
+import argparse
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imprint.cli import build_parser, main
+
+HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
+SURFACE = {
+    "": {"--help", "--version"},
+    "train": {"--help", "RECIPE.yaml", "a.b=c"},
+    "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
+    "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
+    "chat": {"--help", "RUN|MODEL", "a.b=c"},
+    "perplexity": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
+    "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
+    "data": {"--help"},
+    "data check": {"--help", "FILE", "--dev", "--fix", "--model", "a.b=c"},
+    "data show": {"--help", "FILE", "--limit", "--model", "a.b=c"},
+    "data convert": {"--help", "FILE", "OUT", "a.b=c"},
+    "doctor": {"--help"},
+    "import": {"--help", "FILE.gguf", "OUT"},
+    "quantize": {"--help", "MODEL", "OUT", "--bits"},
+    "export": {"--help", "RUN", "OUT", "--to", "--prompts", "a.b=c"},
+    "main": {"--help", "--flag value"},
+    "migrate": {"--help", "train.sh", "RECIPE.yaml"},
+    "forgetting": {"--help", "RUN", "a.b=c"},
+    "report": {"--help", "RUN"},
+    "runs": {"--help", "--json", "FOLDER"},
+    "recipe": {"--help", "--evaluate", "--markdown"},
+    "demo": {"--help"},
+    "demo rows": {"--help", "--task", "OUT"},
+    "demo identity": {"--help", "OUT"},
+    "demo kiln": {"--help", "OUT"},
+    "demo bloom": {"--help", "OUT", "a.b=c"},
+}
+
+
+def surface(parser: argparse.ArgumentParser, name: str = "") -> dict[str, set[str]]:
+    """What can be typed: for each command its options and the names of its arguments."""
+    found: dict[str, set[str]] = {name: set()}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, child_parser in action.choices.items():
+                found |= surface(child_parser, f"{name} {child}".strip())
+        else:
+            found[name].add(action.option_strings[-1] if action.option_strings else str(action.metavar))
+    return found
+
+
+def test_the_surface_does_not_grow_by_accident() -> None:
+    assert surface(build_parser()) == SURFACE
+
+
+def test_every_help_line_is_in_both_languages() -> None:
+    help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
+    assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 6  # the title, the commands, the first steps
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    script = (
+        "import sys; from imprint.cli import main\ntry: main(['--help'])\n"
+        f"finally: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    times = []
+    for _attempt in range(3):
+        began = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+        times.append(time.perf_counter() - began)
+    assert result.stderr == "[]\n"
+    assert "commands / 命令" in result.stdout
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "usage: imprint [-h] [--version] COMMAND ..."),
+        (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be an integer of at least 1, got "0". Run'),
+        (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
+        (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: train, evaluate,'),
+        (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
+        (
+            ["train", "recipe.yaml", "--pre_seq_len", "128"],
+            "error: unrecognized arguments: --pre_seq_len 128. Knobs are written without dashes, as in tune.length=128; the flags of an",
+        ),
+        (
+            ["evaluate", "run", "--data", "a", "--limt", "3"],
+            "error: unrecognized arguments: --limt 3; did you mean --limit? Run `imprint evaluate --help`",
+        ),
+        (["report", "run", "more"], "error: unrecognized arguments: more. Run `imprint report --help` to see what can be given.\n"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_told(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(sentence)
