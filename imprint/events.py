@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
 from imprint.files import append_jsonl, read_jsonl
 from imprint.messages import Bilingual, UserError
+from imprint.reading import require_regular
 from imprint.runs import RunFolder
 
 NoticeSource = Literal["guard", "memory", "resume", "sample"]
@@ -244,6 +245,7 @@ class _Tail:
     def new_lines(self) -> list[tuple[int, bytes]]:
         """The complete lines since the last call, with their numbers; after a replacement, all from the first that differs."""
         try:
+            require_regular(self.path)
             with self.path.open("rb") as file:
                 file.seek(self.offset - len(self.last))
                 first = len(self.hashes)

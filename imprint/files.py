@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from imprint.messages import Bilingual, UserError
-from imprint.reading import MAX_MODEL_FILE_BYTES, read_bounded, read_json, require_regular
+from imprint.reading import MAX_LINES_BYTES, MAX_MODEL_FILE_BYTES, read_bounded, read_json, require_regular
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
 SCRATCH_PREFIX = "imprint-"
+MAX_LINES_NODES = 2_000_000
+"""Maximum number of lists and objects in a file of JSON lines; a log has about one for each step."""
 HALVES = re.compile("[\ud800-\udfff]")
 LFS_HEADER = b"version https://git-lfs"
 NO_SPACE = Bilingual(
@@ -122,8 +124,16 @@ def read_jsonl(path: Path) -> list[Any]:
     """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
     if not path.exists():
         return []
-    require_regular(path)
-    *lines, _unfinished = path.read_bytes().split(b"\n")
+    content = read_bounded(path, MAX_LINES_BYTES)
+    nodes = content.count(b"[") + content.count(b"{")
+    if nodes > MAX_LINES_NODES:
+        raise UserError(
+            Bilingual(
+                f"{path} has {nodes:,} lists and objects, more than {MAX_LINES_NODES:,}, as no file of its kind. Is it another file?",
+                f"{path} 有 {nodes:,} 个列表和对象，超过 {MAX_LINES_NODES:,} 个，同类文件不会这么多：请检查是否给错了文件。",
+            )
+        )
+    *lines, _unfinished = content.split(b"\n")
     values = []
     for number, line in enumerate(lines, start=1):
         try:

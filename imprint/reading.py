@@ -11,6 +11,8 @@ MAX_DESCRIPTION_BYTES: Final = 2**24
 """Largest recipe, description or index that is read; that of the largest published model has 9 MB."""
 MAX_MODEL_FILE_BYTES: Final = 2**27
 """Largest vocabulary or chat template that is read."""
+MAX_LINES_BYTES: Final = 2**28
+"""Largest log, or other file of JSON lines of a run, that is read."""
 MAX_JSON_NODES: Final = 500_000
 """Maximum number of lists and objects in a JSON file that is read whole."""
 

@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -132,3 +133,11 @@ def test_a_finished_run_that_has_said_something_since_is_finished(run: RunFolder
     notice = Notice(step=9, source="resume", english="changed", chinese="已更改")
     run.log.write_text("".join(json.dumps(event_fields(event)) + "\n" for event in [*EVERY_KIND, notice]))
     assert list(follow(run)) == [*EVERY_KIND, notice]
+
+
+def test_a_pipe_in_place_of_a_log_is_not_waited_for(run: RunFolder) -> None:
+    run.path.mkdir()
+    os.mkfifo(run.log)
+
+    with pytest.raises(UserError, match=r"log.jsonl is not a regular file, but a pipe, a socket or a device."):
+        next(follow(run))

@@ -78,6 +78,18 @@ def test_a_broken_line_is_named_with_its_number(tmp_path: Path) -> None:
         files.read_jsonl(path)
 
 
+def test_lines_of_more_than_any_run_writes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("[" * 2_000_001 + "\n")
+    with pytest.raises(
+        UserError, match=r"has 2,000,001 lists and objects, more than 2,000,000, as no file of its kind. Is it another file?"
+    ):
+        files.read_jsonl(path)
+    monkeypatch.setattr(files, "MAX_LINES_BYTES", 2**20)
+    with pytest.raises(UserError, match=r"has more than 1 MiB, which no file of its kind has"):
+        files.read_jsonl(path)
+
+
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "state-000500"
     with files.atomic_folder(path) as folder:

@@ -6,7 +6,7 @@ from pathlib import Path
 from imprint.compat.flags import TRUE, OriginalFlags
 from imprint.compat.layout import ALL_RESULTS, CHECKPOINT, PREDICTIONS, TRAINER_STATE, checkpoints, remove, results_file, step_of
 from imprint.compat.settings import evaluates
-from imprint.config import dump
+from imprint.config import dump, recipe_text
 from imprint.files import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_jsonl, write_text
 from imprint.messages import Bilingual, UserError
 from imprint.models.families import listing
@@ -26,7 +26,7 @@ def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
     run = RunFolder(recipe.output)
     with run.lock():
         remove_leftovers(run.path)
-        is_same = run.config.is_file() and run.config.read_text(encoding="utf-8") == dump(recipe)
+        is_same = run.config.is_file() and recipe_text(run.config) == dump(recipe)
         if is_same and not _is_finished(flags, run):
             step = state_step(run.states()[0]) if run.states() else 0
             return Bilingual(f"{run.path}: an unfinished run of the same arguments is resumed after step {step}", "继续未完成的训练")

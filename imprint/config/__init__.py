@@ -9,7 +9,7 @@ A knob is declared once, as a field of a `Section` with its type, default, bound
 """
 
 from imprint.config.knobs import Knob, describe
-from imprint.config.recipe import dump, read_overrides, read_recipe
+from imprint.config.recipe import dump, read_overrides, read_recipe, recipe_text
 from imprint.config.section import DefaultTag, Field, MayChange, Section
 from imprint.config.table import as_markdown, as_text
 
@@ -25,4 +25,5 @@ __all__ = [
     "dump",
     "read_overrides",
     "read_recipe",
+    "recipe_text",
 ]

@@ -21,7 +21,7 @@ def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
 
     Raises UserError with one line for each problem: the file or the override, the dotted path, what was found, what is allowed.
     """
-    values = parse(_read(path), str(path))
+    values = parse(recipe_text(path), str(path))
     if not isinstance(values, dict | None):
         found = quote_value(values)
         raise UserError(
@@ -63,7 +63,8 @@ def dump(section: Section) -> str:
     return render(section.model_dump(mode="json"))
 
 
-def _read(path: Path) -> str:
+def recipe_text(path: Path) -> str:
+    """The text of a recipe. Raises UserError for what cannot be read, is no text, or is larger than any recipe."""
     try:
         return read_text(path, "utf-8-sig")
     except FileNotFoundError:

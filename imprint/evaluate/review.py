@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imprint.config import read_overrides
+from imprint.config import read_overrides, recipe_text
 from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
@@ -115,7 +115,7 @@ def write_run_report(source: ModelSource) -> None:
         example_kind=kind,
         fill_texts=tuple(run.data_section.fill.values()),
         forgetting=forgetting,
-        recipe=folder.config.read_text(encoding="utf-8"),
+        recipe=recipe_text(folder.config),
     )
     write_report(report, folder.report)
 

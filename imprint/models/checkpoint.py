@@ -1,6 +1,5 @@
 """Reads and writes the weights of a model folder: official shards, plain or quantised, with one copy in memory."""
 
-import json
 import math
 import sys
 import warnings
@@ -22,6 +21,7 @@ from imprint.models.small_files import copy_small_files
 from imprint.models.stored_weights import WRAPPED_DICTS, is_plain, plain_name, refuse_empty, refuse_unmerged
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
+from imprint.reading import read_json
 from imprint.terminal import say
 
 MAPPED_BYTES = 64 * 2**20
@@ -270,7 +270,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shard_names(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         outside = [name for name in names if not name or Path(name).name != name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES]
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise UserError(

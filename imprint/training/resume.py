@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from imprint.config import describe, dump, read_recipe
+from imprint.config import describe, dump, read_recipe, recipe_text
 from imprint.data.dataset import DataSplits
 from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
@@ -87,7 +87,7 @@ def _lock_folder(recipe: Recipe, notify: Notify) -> Iterator[None]:
                     "该目录中的训练缺少 config.yaml：请放回该文件，或换一个目录（output=...）。",
                 )
             )
-        if started and run.config.read_text(encoding="utf-8") != dump(recipe):
+        if started and recipe_text(run.config) != dump(recipe):
             _check_changes(read_recipe(run.config, [], Recipe), recipe, run, notify)
         if started and run.states() and not run.log.is_file():
             notify(

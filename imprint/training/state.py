@@ -6,7 +6,6 @@ files.
 """
 
 import errno
-import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from imprint.engine.strategy import MOMENTS, VALUE
 from imprint.files import atomic_folder, temporary_path, translate_disk_errors, write_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import shard_names, split_into_shards
+from imprint.reading import read_json
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 
@@ -194,7 +194,7 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
 def _read_train_state(folder: Path) -> tuple[TrainState, dict[str, Any]]:
     """The progress, and the checksums and counters that are stored with it."""
     with _translate_damage():
-        values = json.loads((folder / POSITION).read_text(encoding="utf-8"))
+        values = read_json(folder / POSITION)
         extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
         state = TrainState(**values)
         if state.step != step_of(folder):

@@ -227,6 +227,12 @@ class TestBrokenFolders:
 
         assert 'model.safetensors.index.json: must be a JSON object with a "weight_map"' in refusal(folder)
 
+    def test_an_index_larger_than_any_is_not_read(self, tmp_path: Path) -> None:
+        folder = write_config(tmp_path / "base", small_fields())
+        (folder / "model.safetensors.index.json").write_text('{"weight_map": {' + " " * 2**24 + "}}")
+
+        assert "model.safetensors.index.json has more than 16 MiB, which no file of its kind has" in refusal(folder)
+
     @pytest.mark.parametrize("kind", ["bin", "legacy", "safetensors"])
     def test_a_file_cut_anywhere_is_a_user_error(self, tmp_path: Path, kind: str) -> None:
         folder = write_config(tmp_path / "base", small_fields())

@@ -56,6 +56,16 @@ def test_two_runs_in_one_folder_are_refused_while_evaluating_works_and_a_killed_
     assert "trains in this folder" not in capsys.readouterr().err
 
 
+def test_a_config_that_is_no_text_is_a_sentence(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(recipe.parent / "latin")
+    run.path.mkdir()
+    run.log.write_text('{"step": 1}\n')
+    run.config.write_bytes(b"output: \xe9\n")
+
+    assert main(["train", str(recipe), f"output={run.path}"]) == 2
+    assert f"error: {run.config}: this is not UTF-8 text" in capsys.readouterr().err
+
+
 def test_a_folder_that_nothing_came_of_is_not_left_behind(recipe: Path) -> None:
     folder = recipe.parent / "nothing"
     assert main(["train", str(recipe), f"output={folder}", "model.path=nowhere"]) == 2
