@@ -69,7 +69,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     refuse_missing(folder, missing)
     loaded = network.state_dict()
     for name, (original, rows) in copies.items():
-        if not _nearly_equal(rows.to(loaded[original].dtype), _sample_rows(loaded[original]).cpu()):
+        if not nearly_equal(rows.to(loaded[original].dtype), _sample_rows(loaded[original]).cpu()):
             raise UserError(
                 Bilingual(
                     f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
@@ -225,7 +225,7 @@ def _sample_rows(tensor: Tensor) -> Tensor:
     return rows[torch.linspace(0, max(len(rows) - 1, 0), SAMPLED_ROWS, device=rows.device).long()[: len(rows)]]
 
 
-def _nearly_equal(one: Tensor, other: Tensor) -> bool:
+def nearly_equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal up to 16-bit rounding, since they may have been stored in different dtypes."""
     return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=2**-7, atol=1e-6, equal_nan=True)
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from imprint.files import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import load_pickle
+from imprint.models.checkpoint import load_pickle, nearly_equal
 from imprint.models.families import listing
+from imprint.models.network import Network
 from imprint.models.stored_weights import plain_name, refuse_empty
 from imprint.reading import read_json
 
@@ -45,8 +46,10 @@ def read_peft_fields(folder: Path) -> dict[str, Any]:
     if fields.get("peft_type") not in PEFT_TYPES:
         raise UserError(
             Bilingual(
-                f'{path}: "peft_type" is {str(fields.get("peft_type"))[:40]!r}; of peft\'s adapters {", ".join(PEFT_TYPES)} are supported.',
-                f'"peft_type" 为 {str(fields.get("peft_type"))[:40]!r}；peft 的适配器只支持 {"、".join(PEFT_TYPES)}。',
+                f'{path}: "peft_type" is {str(fields.get("peft_type"))[:40]!r}; of peft\'s adapters {", ".join(PEFT_TYPES)} are supported. '
+                "If peft can merge it into its base (merge_and_unload), load the merged model.",
+                f'"peft_type" 为 {str(fields.get("peft_type"))[:40]!r}；peft 的适配器只支持 {"、".join(PEFT_TYPES)}。'
+                "若 peft 能将其合并（merge_and_unload），请加载合并后的模型。",
             )
         )
     return fields
@@ -58,8 +61,9 @@ def refuse_unknown(path: Path, fields: Mapping[str, Any], known: Iterable[str], 
     if unknown:
         raise UserError(
             Bilingual(
-                f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, which is not supported. Supported: {supported.english}.",
-                f"不支持 {unknown[0]!r}；支持{supported.chinese}。",
+                f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, which is not supported. Supported: {supported.english}. "
+                "If peft can merge the adapter into its base (merge_and_unload), load the merged model.",
+                f"不支持 {unknown[0]!r}；支持{supported.chinese}。若 peft 能将其合并（merge_and_unload），请加载合并后的模型。",
             )
         )
 
@@ -90,7 +94,41 @@ def read_peft_tensors(folder: Path) -> dict[str, Tensor]:
             )
         )
     refuse_broken(file, tensors)
-    return {plain_name(name): tensor for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if plain.setdefault(plain_name(name), tensor) is not tensor:
+            raise UserError(
+                Bilingual(
+                    f"{file}: holds {plain_name(name)!r} twice, with and without the prefix of a wrapper: which one is right is unknown. "
+                    "Take one of the two out.",
+                    f"{plain_name(name)!r} 出现两次（带与不带包装前缀），无法判断哪个正确：请去掉其中一个。",
+                )
+            )
+    return plain
+
+
+def without_base_weights(folder: Path, tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """The tensors without copies of the base's own weights, as peft's `save_embedding_layers` adds them.
+
+    Raises UserError for one that differs from the base's: it was trained, or resized for new tokens.
+    """
+    own = network.state_dict()
+    kept = {}
+    for stored, tensor in tensors.items():
+        name = network.parameter_name(stored.replace(".base_layer.", "."))
+        name = next((original + name.removeprefix(copy) for copy, original in network.tied.items() if name.startswith(copy)), name)
+        if name not in own:
+            kept[stored] = tensor
+        elif not nearly_equal(tensor.to(own[name].dtype), own[name].cpu()):
+            raise UserError(
+                Bilingual(
+                    f"{folder}: brings a weight of its own, {stored!r} {tuple(tensor.shape)}, that is not the base's "
+                    f"{tuple(own[name].shape)}: it was trained too, or resized for new tokens. Merge the adapter into its base with peft "
+                    "(merge_and_unload), and load the merged model.",
+                    f"适配器自带的 {stored!r} 与底座的不同：它也经过训练，或为新词元改过大小；请用 peft 的 merge_and_unload 合并后再加载。",
+                )
+            )
+    return kept
 
 
 def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:

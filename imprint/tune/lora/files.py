@@ -3,7 +3,6 @@
 Source of the format: peft, `save_pretrained` of a model with a LoraConfig.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +16,23 @@ from imprint.models.network import Network
 from imprint.tune.lora.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, Lora
 from imprint.tune.lora.patterns import match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
-from imprint.tune.peft_files import CONFIG_FILE, damaged_error, read_peft_fields, read_peft_tensors, refuse_unknown
+from imprint.tune.lora.targets import refuse_head, refuse_untargeted
+from imprint.tune.peft_files import (
+    CONFIG_FILE,
+    damaged_error,
+    read_peft_fields,
+    read_peft_tensors,
+    refuse_unknown,
+    without_base_weights,
+)
 
 TENSOR_NAME = re.compile(r"(?P<linear>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.(?!weight$)(?P<adapter>[^.]+))?(?:\.weight)?")
 """A tensor's name in the files of every version of peft, without the prefixes of wrappers."""
 SUPPORTED = Bilingual("plain LoRA, rsLoRA and DoRA on linears", "线性层上的普通 LoRA、rsLoRA 和 DoRA")
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that peft subtracts from the base's weights; unless converted, such an adapter fits only the changed base."""
+MAX_NUMBER = 1e9
+"""Largest rank or alpha that is read: no training has such a one, and its products overflow."""
 KEPT_INITS = ("gaussian", "eva", "orthogonal", "mica")
 """Initializations that leave the base's weights as they are."""
 IGNORED_FIELDS = {
@@ -44,7 +53,8 @@ def read_lora(folder: Path, network: Network) -> Lora:
     """
     path, fields = folder / CONFIG_FILE, read_peft_fields(folder)
     _refuse_unsupported(path, fields)
-    by_linear, stored = _tensors_by_linear(folder, read_peft_tensors(folder), network)
+    by_linear, stored = _tensors_by_linear(folder, without_base_weights(folder, read_peft_tensors(folder), network), network)
+    refuse_untargeted(path, fields, stored.values())
     shape = _shape(path, fields, by_linear, stored)
     linears = linears_of(network)
     for name in shape.targets:
@@ -70,8 +80,9 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
     if fields.get("bias", "none") != "none":
         raise UserError(
             Bilingual(
-                f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too; only "none" is supported.',
-                f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"。',
+                f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too; only "none" is supported. Merge the adapter into its '
+                "base with peft (merge_and_unload), and load the merged model.",
+                f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"：请用 peft 的 merge_and_unload 合并后再加载。',
             )
         )
     if isinstance(init, str) and init.lower() not in KEPT_INITS:
@@ -107,6 +118,7 @@ def _tensors_by_linear(
                 )
             )
         linear = network.parameter_name(f"{match['linear']}.weight").removesuffix(".weight")
+        refuse_head([linear], network, str(folder))
         if linear not in linears:
             raise UserError(
                 Bilingual(
@@ -135,8 +147,11 @@ def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object
     """The shape by the configuration; `stored`: linear -> its name in the tensor file, which peft's patterns are matched with."""
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     values = [rank, alpha, *(value for field in ("rank_pattern", "alpha_pattern") for value in _values(fields.get(field) or {}))]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values):
-        raise damaged_error(path, f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, got {values}')
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER for value in values):
+        problem = f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, up to {MAX_NUMBER:g}'
+        raise damaged_error(path, f"{problem}, got {str(values)[:200]}")
+    if odd := next((value for value in (rank, *_values(fields.get("rank_pattern") or {})) if value != int(value)), None):
+        raise damaged_error(path, f'"r" and the values of "rank_pattern" must be whole numbers, got {odd}')
     flags = [fields.get(name, False) for name in ("use_rslora", "use_dora")]
     if not all(isinstance(flag, bool) for flag in flags):
         raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')

@@ -9,6 +9,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import DEFAULT_RANK, NEEDS_PLAIN_WEIGHT, LoraSection
+from imprint.tune.lora.targets import refuse_head
 
 AnyLinear = nn.Linear | QuantizedLinear
 
@@ -62,6 +63,7 @@ def shape_from_section(section: LoraSection, network: Network) -> LoraShape:
     rank = section.rank or DEFAULT_RANK
     shape = LoraShape(rank, section.alpha or 2.0 * rank, bool(section.rslora), bool(section.dora), targets)
     refuse_quantized(shape, linears, section.start)
+    refuse_head(targets, network, "tune.targets")
     for name in targets:
         linear = linears[name]
         if rank > min(linear.in_features, linear.out_features):

@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 import imprint
 from imprint.messages import UserError
+from imprint.models.checkpoint import load_network
 from imprint.models.network import Network
 from imprint.tune.adapter import LoraMetadata
 from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter
 from imprint.tune.lora.files import read_lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.peft_files import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
+from tests import reference_models
 from tests.cases import Case, difference, small_network
 from tests.tune.lora.steps import QKV, base, golden_batch, greedy, lora_of, saved, scattered, tuner
 from tests.tune.test_adapter_folder import Canary
@@ -58,6 +61,15 @@ def foreign(folder: Path, knobs: dict[str, object] | None = None) -> Path:
     path, _ = adapter(folder, knobs)
     (path / DESCRIPTION_FILE).unlink()
     return path
+
+
+def saved_by_peft(folder: Path, model: Any, *targets: str, **options: object) -> Any:
+    """A LoRA of peft with values on these linears of a transformers model, saved into a folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as about tied weights
+        theirs: Any = peft.PeftModel(model, peft.LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False))
+        theirs.save_pretrained(str(folder), **options)
+    return theirs
 
 
 def refusal(folder: Path) -> str:
@@ -180,6 +192,10 @@ def test_names_of_older_files_and_other_prefixes_are_read(tmp_path: Path) -> Non
         ({"enable_lora": [True, False, True]}, "'enable_lora' is [True, False, True]"),
         ({"r": 8}, "this base and adapter_config.json call for (8, "),
         ({"r": 0}, "must be above 0"),
+        ({"r": 4.5}, "must be whole numbers, got 4.5"),
+        ({"rank_pattern": {"dense": 2.5}}, "must be whole numbers, got 2.5"),
+        ({"lora_alpha": 1e308}, "must be above 0, up to 1e+09"),
+        ({"target_modules": ["dense"]}, "'target_modules' is ['dense'], which leaves out"),
         ({"r": "4"}, "must be above 0"),
         ({"lora_alpha": float("inf")}, "must be above 0"),
         ({"lora_alpha": None}, "must be above 0"),
@@ -266,6 +282,51 @@ def test_tensors_that_do_not_fit_are_a_user_error(damage: Damage, sentence: str,
     save_file(tensors, folder / TENSORS_FILE)
 
     assert sentence in refusal(folder)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_copies_of_the_base_s_own_weights_are_passed_over(tmp_path: Path, *, tied: bool) -> None:
+    model = reference_models.random_model("qwen2", {**reference_models.FIELDS, "tie_word_embeddings": tied})
+    plain = load_network(reference_models.saved(model, tmp_path / "base"), dtype=torch.float32, device=torch.device("cpu"))
+    theirs = saved_by_peft(tmp_path / "theirs", model, "q_proj", save_embedding_layers=True)
+    tensors = load_file(tmp_path / "theirs" / TENSORS_FILE)
+    assert "base_model.model.model.embed_tokens.weight" in tensors
+
+    read_lora(tmp_path / "theirs", plain)
+
+    row = reference_models.ROWS[0]
+    assert difference(reference_models.our_logits(plain, [row])[0], reference_models.logits(theirs, row)) <= 1e-4
+
+
+@pytest.mark.parametrize("rows", [60, 62], ids=["trained", "resized"])
+def test_a_weight_of_the_base_that_was_changed_is_told(tmp_path: Path, rows: int) -> None:
+    model = reference_models.random_model("qwen2", reference_models.FIELDS)
+    plain = load_network(reference_models.saved(model, tmp_path / "base"), dtype=torch.float32, device=torch.device("cpu"))
+    saved_by_peft(tmp_path / "theirs", model, "q_proj")
+    file = tmp_path / "theirs" / TENSORS_FILE
+    save_file({**load_file(file), "base_model.model.model.embed_tokens.weight": torch.ones(rows, 32)}, file)
+
+    with pytest.raises(UserError, match=r"brings a weight of its own, 'model.embed_tokens.weight'.*merge_and_unload"):
+        read_lora(tmp_path / "theirs", plain)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_lora_on_the_head_is_told(tmp_path: Path, *, tied: bool) -> None:
+    model = reference_models.random_model("qwen2", {**reference_models.FIELDS, "tie_word_embeddings": tied})
+    plain = load_network(reference_models.saved(model, tmp_path / "base"), dtype=torch.float32, device=torch.device("cpu"))
+    saved_by_peft(tmp_path / "theirs", model, "q_proj", "lm_head", save_embedding_layers=False)
+
+    with pytest.raises(UserError, match="a LoRA on 'lm_head', the vocabulary head, is not supported"):
+        read_lora(tmp_path / "theirs", plain)
+
+
+def test_a_tensor_under_two_names_is_told(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "adapter")
+    tensors = load_file(folder / TENSORS_FILE)
+    twice = {name.removeprefix("base_model.model."): tensor * 2 for name, tensor in tensors.items()}
+    save_file({**tensors, **twice}, folder / TENSORS_FILE)
+
+    assert "lora_A.weight' twice, with and without the prefix of a wrapper" in refusal(folder)
 
 
 def test_damaged_and_missing_files_are_user_errors(tmp_path: Path) -> None:
