@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from imprint.data.sample import Sample
-from imprint.data.shapes import Columns, RowShape
+from imprint.data.shapes import Columns, RowShape, unread_turn_keys
 from imprint.data.writers import HISTORY, sample_to_row
 from imprint.templates import Message
 
@@ -18,7 +18,7 @@ class RowFormat:
     kinds: Set[str]
     """The kinds of shapes among the rows."""
     dropped_columns: set[str] = field(default_factory=set)
-    """Columns of the rows that are not written."""
+    """Columns of the rows, and keys of their turns, that are not written."""
 
     def format_row(self, row: Mapping[str, object], shape: RowShape, samples: Sequence[Sample]) -> dict[str, object]:
         """A row with the same samples: the named columns, else the normal form, or `messages` if any row is a conversation.
@@ -30,6 +30,9 @@ class RowFormat:
             repaired: dict[str, object] = {**row, shape.prompt: last.query, shape.response: last.answer}
             return repaired if shape.history is None else repaired | {shape.history: last.history}
         self.dropped_columns.update(name for name in row if name not in shape.read_columns)
+        self.dropped_columns.update(unread_turn_keys(row, shape))
+        if row.get("tools") and last.context is None:
+            self.dropped_columns.add("tools")
         if "conversation" in self.kinds:
             return {"messages": _messages(samples)} if last.context is None else _with_tools(samples, last.context)
         normal = sample_to_row(last)

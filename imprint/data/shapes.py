@@ -34,7 +34,7 @@ from imprint.data.tool_turns import (
     tool_turn,
     unread_keys,
 )
-from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, turns_of_lists
+from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, speaker, turns_of_lists
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
@@ -291,6 +291,16 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _turn_list(value: object, *, strict: bool = True) -> object:
     """The turns in a column, also as text or as an object of lists; any other value unchanged. `strict`: see `_parse_list`."""
     return turns_of_lists(_parse_list(value, strict=strict))
+
+
+def with_last_answer(row: Mapping[str, object], shape: RowShape, answer: str) -> Mapping[str, object]:
+    """A conversation whose last turn is a question with this answer to it; any other row unchanged."""
+    turns = _turn_list(row.get(shape.prompt), strict=False)
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    if not isinstance(last, dict) or ROLES.get(str(speaker(last)).lower()) != "user":
+        return row
+    assert isinstance(turns, list)
+    return {**row, shape.prompt: [*turns, {"role": "assistant", "content": answer}]}
 
 
 def unread_turn_keys(row: Mapping[str, object], shape: RowShape) -> list[str]:

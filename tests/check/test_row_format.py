@@ -101,3 +101,12 @@ def test_words_with_calls_are_written_so_that_they_are_read_again(tmp_path: Path
         samples = samples_from_row(row, shape, "a:1", tools=True)
         again = RowFormat(Columns(), frozenset({"conversation"})).format_row(row, shape, samples)
         assert samples_from_row(again, shape, "a:1", tools=True) == samples
+
+
+def test_tools_and_keys_of_turns_that_are_not_written_are_named(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "问", "images": ["a.png"]}, {"role": "assistant", "content": "答"}]
+
+    (made,), form = written({"conversation": {"messages": turns, "tools": [{"name": "weather"}]}}, tmp_path / "out.jsonl")
+
+    assert made == {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]}
+    assert form.dropped_columns == {"images", "tools"}

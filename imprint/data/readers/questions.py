@@ -13,12 +13,15 @@ from imprint.data.readers.rows import read_rows
 from imprint.data.readers.samples import collect_samples
 from imprint.data.readers.sources import parse_source, plain_encoding, unreadable_error
 from imprint.data.sample import Sample
-from imprint.data.shapes import published_shape, samples_from_row
+from imprint.data.shapes import RowShape, published_shape, samples_from_row, with_last_answer
 from imprint.messages import Bilingual, UserError
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
 JSON_START: Final = re.compile(r'\s*(\[\s*)?\{\s*"')
 """Start of JSON lines and of a JSON array of objects."""
+NO_ANSWER: Final = "-"
+ANSWER_COLUMN: Final = "\0answer"
+"""The column of NO_ANSWER in a row without an answer; no row has it."""
 QUESTION_COLUMNS: Final = ("prompt", "query", "question", "instruction", "content", "context", "input", "问题", "提问")
 """Names of a column of questions, in order of preference."""
 
@@ -85,15 +88,18 @@ def _questions_of_row(row: object, prompt_column: str, location: str) -> list[Sa
     if isinstance(row, BadRowError):
         raise row
     assert isinstance(row, dict), "readers yield objects or BadRowErrors"
-    if prompt_column not in row and (shape := published_shape(row)):
-        answered = {**row, shape.response: "-"} if shape.response else row  # the answer is not used, and may be empty
-        return [replace(sample, answer="") for sample in samples_from_row(answered, shape, location)]
-    return [Sample(_text(row, prompt_column), "", None, location)]
+    if prompt_column in row:
+        return [Sample(non_empty_text(row[prompt_column], prompt_column), "", None, location)]
+    shape = published_shape(row) or _shape_without_answer(row)
+    # The answer is not used, and may be empty or missing.
+    answered = {**row, shape.response: NO_ANSWER} if shape.response else with_last_answer(row, shape, NO_ANSWER)
+    return [replace(sample, answer="") for sample in samples_from_row(answered, shape, location)]
 
 
-def _text(row: Mapping[str, object], prompt_column: str) -> str:
-    name = next((name for name in (prompt_column, *QUESTION_COLUMNS) if name in row), None)
+def _shape_without_answer(row: Mapping[str, object]) -> RowShape:
+    """The shape of a row that has a question, with what belongs to it, and no answer. Raises BadRowError without a question."""
+    name = next((name for name in QUESTION_COLUMNS if name in row), None)
     if name is None:
         columns = quote_names(row)
         raise BadRowError(f"has no column of questions ({columns}). Name it: prompt_column=...")
-    return non_empty_text(row[name], name)
+    return RowShape("alpaca" if name == "instruction" else "pair", name, ANSWER_COLUMN)

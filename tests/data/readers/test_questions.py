@@ -42,6 +42,9 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path) -> None:
         ({"问题": "问", "答案": None}, ["问"]),
         ({"instruction": "翻译", "input": "好", "output": "good"}, ["翻译\n好"]),
         ({"问题": "问", "类": 3}, ["问"]),
+        ({"instruction": "翻译", "input": "好"}, ["翻译\n好"]),
+        ({"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant", "user"), "问答再", strict=True)]}, ["问", "再"]),
+        ({"conversations": [{"from": "human", "value": "问"}]}, ["问"]),
         ({"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant") * 2, "问答再完", strict=True)]}, ["问", "再"]),
     ],
 )
@@ -54,11 +57,13 @@ def test_rows_of_data_ask_their_questions_and_forget_their_answers(row: dict[str
 
 
 def test_earlier_turns_are_asked_with_their_question(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "再问", "response": "答", "history": [["问", "答"]]}\n', encoding="utf-8")
+    row = {"prompt": "再问", "response": "答", "history": [["问", "答"]], "system": "你是店员。"}
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in (row, {name: row[name] for name in row if name != "response"}))
+    )
 
-    (sample,) = read_questions(tmp_path / "rows.jsonl", prompt_column="content")
-
-    assert sample.history == (("问", "答"),)
+    for sample in read_questions(tmp_path / "rows.jsonl", prompt_column="content"):
+        assert (sample.query, sample.history, sample.system) == ("再问", (("问", "答"),), "你是店员。")
 
 
 def test_a_table_and_drawn_rows_are_rows(tmp_path: Path) -> None:
