@@ -24,7 +24,6 @@ from imprint.models.checkpoint import (
     quantized_fields,
     quantized_layers,
     read_tensors,
-    refuse_missing,
     resolve_tied_name,
     scale_name,
     shard_names,
@@ -34,6 +33,7 @@ from imprint.models.checkpoint import (
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
+from imprint.models.stored_weights import refuse_missing
 from imprint.progress import Progress
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedWeight

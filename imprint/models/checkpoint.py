@@ -18,7 +18,17 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
-from imprint.models.stored_weights import WRAPPED_DICTS, is_plain, plain_name, refuse_empty, refuse_unmerged
+from imprint.models.stored_weights import (
+    is_plain,
+    plain_name,
+    refuse_duplicate,
+    refuse_empty,
+    refuse_missing,
+    refuse_other_content,
+    refuse_unmerged,
+    unreadable_reason,
+    unwrapped,
+)
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
 from imprint.reading import read_json
@@ -84,13 +94,15 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
 def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
     """Everything in the folder's weight files under the network's names and in its layout, but for what is computed here.
 
-    Raises UserError for tensors without values, and for a LoRA that was not merged.
+    Raises UserError for tensors without values, and for two of one name with different values.
     """
+    seen: dict[str, str] = {}
     for stored, tensor in read_tensors(folder):
         name = network.parameter_name(plain_name(stored))
         if network.is_computed(name):
             continue
         refuse_empty(folder, stored, tensor)
+        refuse_duplicate(folder, name, tensor, seen)
         yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
 
 
@@ -169,17 +181,6 @@ def resolve_tied_name(folder: Path, name: str, network: Network, expected: Colle
     return original
 
 
-def refuse_missing(folder: Path, missing: Collection[str]) -> None:
-    """Raise UserError if any tensor is missing."""
-    if missing:
-        raise UserError(
-            Bilingual(
-                f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.",
-                f"缺少 {len(missing)} 个张量，第一个是 {min(missing)!r}：请重新下载权重。",
-            )
-        )
-
-
 def stored_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     """The dtype of a tensor in a network that computes in `dtype`: integers and their scales keep their own."""
     return dtype if tensor.is_floating_point() and not name.endswith(SCALE) else tensor.dtype
@@ -244,9 +245,11 @@ def tensor_names(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with weights: an index's shards, or one file; safetensors before `.bin`. Raises UserError where there are none."""
+    """The files with weights: one file, or an index's shards; safetensors before `.bin`. Raises UserError where there are none."""
     problem: UserError | None = None
     for index, single in (("model.safetensors.index.json", "model.safetensors"), ("pytorch_model.bin.index.json", "pytorch_model.bin")):
+        if (folder / single).is_file():  # before an index, as transformers has it
+            return [folder / single]
         if (folder / index).is_file():
             names = _shard_names(folder / index)
             missing = [name for name in names if not (folder / name).is_file()]
@@ -255,8 +258,6 @@ def weight_files(folder: Path) -> list[Path]:
             problem = problem or _missing_shards_error(folder, names, missing)
             if len(missing) < len(names):  # a download that broke off
                 raise problem
-        if (folder / single).is_file():
-            return [folder / single]
     if problem is not None:
         raise problem
     raise UserError(
@@ -352,7 +353,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # such as the pickle version: the file is either read or refused
             content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
     except Exception as error:  # damaged bytes can raise anything
-        reason = str(error).split("\n")[0][:160]
+        reason = unreadable_reason(error)
         raise UserError(
             Bilingual(
                 f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. "
@@ -360,24 +361,10 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
                 "无法作为纯权重读取：文件已损坏，或含有代码（从不运行）；请从官方来源重新下载。",
             )
         ) from error
-    wrapped = WRAPPED_DICTS if isinstance(content, dict) else ()
-    content = next((content[key] for key in wrapped if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
-        raise UserError(
-            Bilingual(
-                f"{path}: must hold a dict of tensors, found {type(content).__name__}. Give the file of weights itself.",
-                f"必须是张量的字典，实际为 {type(content).__name__}：请给出权重文件本身。",
-            )
-        )
-    if odd := next((name for name, value in content.items() if value.layout != torch.strided or value.is_quantized or value.is_meta), None):
-        raise UserError(
-            Bilingual(
-                f"{path}: {odd!r} is no plain tensor, but sparse, quantised by torch, or without data. Save it as a dense tensor of "
-                "floating-point numbers.",
-                f"{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
-            )
-        )
-    return content
+    content = unwrapped(content)
+    refuse_other_content(path, content)
+    weights: dict[str, Tensor] = content
+    return weights
 
 
 def _is_zipped(path: Path) -> bool:

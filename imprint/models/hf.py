@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
-from imprint.models.configs.fields import end_ids, field_error, quantization_bits
+from imprint.models.configs.fields import end_ids, field_error, positive_int, quantization_bits
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network
@@ -91,6 +91,8 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         )
     if bits:
         _quantize_linears(blocks, bits, model_type)
+    if not blocks:
+        raise field_error("it describes a model without layers.", "所描述的模型没有任何层。")
     attentions = probe_attention(model.eval(), model_type)
     if len(blocks) != len(attentions):
         raise unusable_error(
@@ -168,7 +170,8 @@ def _max_length(config: PreTrainedConfig) -> int:
             "lengths.",
             f"其旋转位置编码为 {rope_type!r}，随行长变化，而一个批次中各行长度不同。",
         )
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+    length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
+    return positive_int({"max_position_embeddings": length}, "max_position_embeddings")
 
 
 def _head_shape(model: Any, model_type: str) -> torch.Size:

@@ -1,7 +1,10 @@
 """Weights as others store them: names with a wrapper's prefix, tensors that a broken save left empty, a LoRA that was not merged."""
 
-from collections.abc import Iterable
+import hashlib
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +13,10 @@ from imprint.messages import Bilingual, UserError
 
 WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "base_model.model.")
 """Prefixes of names that DistributedDataParallel, torch.compile, Lightning and peft put before those of the model."""
-WRAPPED_DICTS = ("state_dict", "module", "model_state_dict")
-"""Keys under which training programs put the weights into their checkpoints."""
+INNER_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+"""What torch.compile, FSDP and activation checkpointing of single layers put into the names inside a model."""
+WRAPPED_DICTS = ("state_dict", "module", "model_state_dict", "model")
+"""Keys under which training programs put the weights into their checkpoints, some inside one another."""
 LORA_PARTS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".base_layer.", ".lora_magnitude_vector")
 QUANTIZED_PARTS = (
     ".absmax",
@@ -26,14 +31,69 @@ QUANTIZED_PARTS = (
     ".codebooks",
 )
 """Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantised weights."""
+HEADS = ("lm_head.weight", "embed_out.weight")
+"""Names of vocabulary heads that some models share with their embedding."""
+UNSAFE_CALL = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
+"""What torch says of a name that a pickle calls for and that is no part of plain tensors."""
+DEEPEST = 3
+"""Dicts that stand inside one another around the weights."""
+SAMPLED_VALUES = 4096
+"""Values by which two tensors of one name are compared."""
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def plain_name(stored: str) -> str:
     """The name of a tensor without the prefixes of wrappers."""
+    stored = INNER_WRAPPERS.sub("", stored).removeprefix(".")
     while wrapper := next((prefix for prefix in WRAPPERS if stored.startswith(prefix)), None):
         stored = stored.removeprefix(wrapper)
     return stored
+
+
+def unwrapped(content: Any) -> Any:
+    """The weights in a checkpoint of a training program, which may hold them inside dicts of other things."""
+    for _ in range(DEEPEST):
+        wrapped = WRAPPED_DICTS if isinstance(content, dict) else ()
+        content = next((content[key] for key in wrapped if isinstance(content.get(key), dict)), content)
+    return content
+
+
+def refuse_other_content(path: Path, content: Any) -> None:
+    """Raise UserError unless what a file holds is a dict of plain dense tensors by their names."""
+    found = type(content).__name__
+    if isinstance(content, dict):
+        other = next(((name, value) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))), None)
+        found = "" if other is None else f"{str(other[0])[:80]!r} in it, of the type {type(other[1]).__name__}"
+    if found:
+        raise UserError(
+            Bilingual(
+                f"{path}: must hold a dict of tensors, found {found}. Give the file of weights itself.",
+                f"必须是张量的字典，实际为 {found}：请给出权重文件本身。",
+            )
+        )
+    if odd := next((name for name, value in content.items() if value.layout != torch.strided or value.is_quantized or value.is_meta), None):
+        raise UserError(
+            Bilingual(
+                f"{path}: {odd!r} is no plain tensor, but sparse, quantised by torch, or without data. Save it as a dense tensor of "
+                "floating-point numbers.",
+                f"{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
+            )
+        )
+
+
+def refuse_duplicate(folder: Path, name: str, tensor: Tensor, seen: dict[str, str]) -> None:
+    """Raise UserError for a second tensor of a name with other values; `seen` keeps a digest of a sample of each."""
+    flat = tensor.detach().reshape(-1)
+    rows = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().contiguous()
+    digest = hashlib.sha256(f"{tuple(tensor.shape)}".encode() + rows.numpy().tobytes()).hexdigest()
+    if seen.setdefault(name, digest) != digest:
+        raise UserError(
+            Bilingual(
+                f"{folder}: the weights hold {name!r} twice with different values, in two files or with and without the prefix of a "
+                "wrapper: which one is right is unknown. Take one of the two out, or download the weights into an empty folder.",
+                f"权重中有两个数值不同的 {name!r}，无法判断哪个正确：请去掉其中一个，或重新下载到空目录。",
+            )
+        )
 
 
 def refuse_empty(path: Path, name: str, tensor: Tensor) -> None:
@@ -71,3 +131,29 @@ def is_plain(tensors: Iterable[tuple[str, Tensor]]) -> bool:
         if any(part in name for part in QUANTIZED_PARTS) or (matrix and tensor.dtype not in PLAIN_TYPES):
             return False
     return found
+
+
+def refuse_missing(folder: Path, missing: Collection[str]) -> None:
+    """Raise UserError if any tensor is missing."""
+    if len(missing) == 1 and min(missing) in HEADS:
+        raise UserError(
+            Bilingual(
+                f"{folder}: the vocabulary head {min(missing)!r} is missing. If it is the embedding in this model, set "
+                '"tie_word_embeddings" to true in config.json; otherwise download the weights again.',
+                f"缺少词表输出层 {min(missing)!r}：若该模型的输出层就是词嵌入，请在 config.json 中把 "
+                '"tie_word_embeddings" 设为 true；否则请重新下载权重。',
+            )
+        )
+    if missing:
+        raise UserError(
+            Bilingual(
+                f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.",
+                f"缺少 {len(missing)} 个张量，第一个是 {min(missing)!r}：请重新下载权重。",
+            )
+        )
+
+
+def unreadable_reason(error: Exception) -> str:
+    """Why torch does not read a file as plain weights, on one short line."""
+    called = UNSAFE_CALL.search(str(error))
+    return f"it calls for {called[1]}" if called else str(error).split("\n")[0][:160]

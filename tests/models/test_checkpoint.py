@@ -266,6 +266,7 @@ class TestBrokenFolders:
         sentence = refusal(folder)
 
         assert not canary.exists()
+        assert "(it calls for " in sentence
         assert "or holds code, which is never run" in sentence
 
     def test_the_canary_would_run_in_an_unsafe_load(self, tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ def verified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return *pair(folder, str(request.param)), folder
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("num_hidden_layers", 0, "config.json: it describes a model without layers"),
+        ("max_position_embeddings", -1, '"max_position_embeddings" must be a whole number of at least 1, got -1'),
+    ],
+)
+def test_a_size_that_no_model_has_is_named(tmp_path: Path, field: str, value: int, sentence: str) -> None:
+    assert sentence in refusal(tmp_path, "llama", **{field: value})
+
+
 class TestAgainstTransformers:
     def test_logits_alone_packed_and_padded(self, verified: tuple[Any, Network, Path]) -> None:
         model, ours, _ = verified

@@ -11,6 +11,7 @@ from imprint.messages import UserError
 from imprint.models.checkpoint import load_network, save_network, weight_files
 from imprint.models.network import Network
 from imprint.models.stored_weights import is_plain, plain_name
+from tests import reference_models
 from tests.bases import base_of
 from tests.cases import difference
 from tests.reference_models import ROWS, our_logits
@@ -41,8 +42,10 @@ def tensors(tmp_path: Path) -> dict[str, Tensor]:
     return load_file(tiny_base(tmp_path / "whole") / "model.safetensors")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "module._orig_mod.", "_forward_module."])
-@pytest.mark.parametrize("key", [None, "module", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "base_model.model.", "module._orig_mod.", "_forward_module.", "_fsdp_wrapped_module."]
+)
+@pytest.mark.parametrize("key", [None, "module", "state_dict", "model_state_dict", "model"])
 def test_names_of_wrappers_are_read(tmp_path: Path, tensors: dict[str, Tensor], prefix: str, key: str | None) -> None:
     expected = our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]
     wrapped = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
@@ -50,6 +53,51 @@ def test_names_of_wrappers_are_read(tmp_path: Path, tensors: dict[str, Tensor], 
     network = loaded(folder_with(tmp_path, content=wrapped if key is None else {key: wrapped, "global_steps": 3}))
 
     assert difference(our_logits(network, ROWS[:1])[0], expected) == 0
+
+
+def test_weights_inside_several_dicts_are_read(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    network = loaded(folder_with(tmp_path, content={"module": {"model": tensors, "step": 3}, "optimizer": {"state": {}}}))
+
+    assert difference(our_logits(network, ROWS[:1])[0], our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]) == 0
+
+
+def test_dicts_that_stand_in_themselves_are_a_user_error(tmp_path: Path) -> None:
+    content: dict[str, object] = {}
+    content["model"] = content
+
+    assert "must hold a dict of tensors, found 'model' in it, of the type dict" in refusal(folder_with(tmp_path, content=content))
+
+
+def test_names_of_wrappers_around_single_layers_are_read() -> None:
+    assert plain_name("model.layers.0._orig_mod.mlp._checkpoint_wrapped_module.up.weight") == "model.layers.0.mlp.up.weight"
+    assert plain_name("_fsdp_wrapped_module.model.layers.3._fsdp_wrapped_module.a.weight") == "model.layers.3.a.weight"
+
+
+def test_a_tensor_that_is_stored_twice_with_other_values_is_named(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    twice = {**tensors, f"module.{HEAD}": tensors[HEAD] + 1}
+
+    assert f"the weights hold '{HEAD}' twice with different values" in refusal(folder_with(tmp_path, twice))
+
+
+def test_a_tensor_that_is_stored_twice_with_the_same_values_is_read(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    network = loaded(folder_with(tmp_path, {**tensors, f"module.{HEAD}": tensors[HEAD].clone()}))
+
+    assert difference(our_logits(network, ROWS[:1])[0], our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]) == 0
+
+
+def test_a_head_that_is_missing_may_be_the_embedding(tmp_path: Path) -> None:
+    model = reference_models.random_model("qwen2", reference_models.FIELDS)
+    file = reference_models.saved(model, tmp_path) / "model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(file).items() if name != "lm_head.weight"}, file)
+
+    assert "the vocabulary head 'lm_head.weight' is missing. If it is the embedding in this model" in refusal(tmp_path)
+
+
+def test_one_file_stands_before_an_index(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    folder = index_of(folder_with(tmp_path, tensors), "model-00001-of-00001.safetensors")
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "model-00001-of-00001.safetensors")
+
+    assert [file.name for file in weight_files(folder)] == ["model.safetensors"]
 
 
 def test_an_empty_tensor_of_zero_3_is_named(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
@@ -125,7 +173,10 @@ def test_an_index_alone_names_its_shards(tmp_path: Path, tensors: dict[str, Tens
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "a\0b", "", "../x", "."])
 def test_an_index_with_a_name_that_is_none_is_refused(tmp_path: Path, tensors: dict[str, Tensor], name: str) -> None:
-    sentence = refusal(index_of(folder_with(tmp_path, tensors), name))
+    folder = folder_with(tmp_path, tensors)
+    (folder / "model.safetensors").unlink()
+
+    sentence = refusal(index_of(folder, name))
 
     assert "names a file outside its folder, " in sentence
     assert len(sentence) < 600
