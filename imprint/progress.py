@@ -1,19 +1,28 @@
 """Progress of a long job: a live bar on a terminal, a plain line every ten seconds in a log file."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 from imprint.terminal import harmless
 
 SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTHS = (24, 10, 4)
+"""Widths of the bar, in columns; a narrow terminal has a short one."""
+COLUMN_GAPS = 5
+"""Columns that the spinner and the spaces between the columns take."""
+IMPORTANT = 3
+"""The priority down to which nothing is left out for a longer bar: units done, the first field, time left, rate."""
+SEPARATOR = "  "
 T = TypeVar("T")
 
 
@@ -40,11 +49,32 @@ class JobProgress:
         """Seconds until the end at this speed; None before the first unit is done."""
         return (self.total - self.done) / self.per_second if self.per_second > 0 else None
 
-    def text(self, unit: str) -> str:
-        """Speed, elapsed time and time left, such as "2.5 row/s  0:07 < 1:30"."""
-        rate = f"{self.per_second:.1f} {unit}/s" if self.per_second >= 1 or not self.per_second else f"{1 / self.per_second:.1f} s/{unit}"
+    def rate(self, unit: str) -> str:
+        """The speed, such as "2.5 row/s" or "4.0 s/row"."""
+        return f"{self.per_second:.1f} {unit}/s" if self.per_second >= 1 or not self.per_second else f"{1 / self.per_second:.1f} s/{unit}"
+
+    def parts(self, unit: str, fields: Mapping[str, str]) -> list[tuple[int, str]]:
+        """(priority, text) of what is known, in the order in which it is shown; the first field is more important than the others."""
         left = "--:--" if self.seconds_left is None else clock(self.seconds_left)
-        return f"{rate}  {clock(self.seconds)} < {left}"
+        first, *others = [f"{name} {value}" for name, value in fields.items()] or [""]
+        shown = [
+            (0, f"{self.done}/{self.total}"),
+            (1, first),
+            (3, self.rate(unit)),
+            (4, f"{clock(self.seconds)} elapsed 已用"),
+            (2, f"{left} left 剩余"),
+            *enumerate(others, start=5),
+        ]
+        return [(priority, text) for priority, text in shown if text]
+
+
+def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
+    """The parts of the highest priority (the lowest numbers) that fit into `width` columns together, in their order."""
+    for limit in range(max(priority for priority, _text in parts), 0, -1):
+        line = SEPARATOR.join(text for priority, text in parts if priority <= limit)
+        if cell_len(line) <= width:
+            return line
+    return parts[0][1]
 
 
 def clock(seconds: float) -> str:
@@ -80,14 +110,15 @@ class Progress:
         self._last_print = now()
         self._state = JobProgress(done=start, total=total, start=start, seconds=0.0)
         self._fields: dict[str, str] = {}
+        self._bar_column = BarColumn(BAR_WIDTHS[0])
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(24),
-            TextColumn("{task.fields[status]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            self._bar_column,
+            TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
             console=self._console,
         )
-        self._task = self._bar.add_task(harmless(description), total=total, completed=start, status="")
+        self._task = self._bar.add_task(self._short_description(), total=total, completed=start, status="")
 
     def __enter__(self) -> Self:
         """Start the clock."""
@@ -108,7 +139,7 @@ class Progress:
         """Count `count` more units as done and show `fields`, each until it is given a new value."""
         self._fields |= fields or {}
         self._count(count)
-        self._bar.update(self._task, completed=self._state.done, status=self._status())
+        self._bar.update(self._task, completed=self._state.done, status=self._fitting_status())
         if not self._console.is_terminal and self._now() - self._last_print >= SECONDS_BETWEEN_LINES:
             self._print()
 
@@ -129,10 +160,20 @@ class Progress:
         state = self._state
         self._state = JobProgress(state.done + count, state.total, state.start, self._now() - self._started)
 
-    def _status(self) -> str:
-        fields = "".join(f"  {name} {value}" for name, value in self._fields.items())
-        return harmless(f"{self._state.done}/{self._state.total}  {self._state.text(self._unit)}{fields}")
+    def _fitting_status(self) -> str:
+        """The status for a terminal of this width; the bar gets shorter before anything is left out."""
+        parts = [(priority, harmless(text)) for priority, text in self._state.parts(self._unit, self._fields)]
+        room = self._console.width - cell_len(self._short_description()) - COLUMN_GAPS
+        needed = [cell_len(SEPARATOR.join(text for priority, text in parts if priority <= limit)) for limit in (len(parts) + 1, IMPORTANT)]
+        width = next((width for length in needed for width in BAR_WIDTHS if length <= room - width), BAR_WIDTHS[-1])
+        self._bar_column.bar_width = width
+        return fitting(parts, room - width)
+
+    def _short_description(self) -> str:
+        """The description for a terminal: of a long one, such as a path, the end."""
+        text, most = harmless(self._description), max(self._console.width // 3, 20)
+        return text if cell_len(text) <= most else f"…{text[-(most - 1) :]}"
 
     def _print(self) -> None:
         self._last_print = self._now()
-        self.say(f"{self._description}: {self._status()}")
+        self.say(f"{self._description}: {SEPARATOR.join(text for _priority, text in self._state.parts(self._unit, self._fields))}")

@@ -1,6 +1,8 @@
 import io
+import re
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from imprint.progress import JobProgress, Progress, clock
@@ -28,23 +30,55 @@ def test_a_log_file_gets_a_line_every_ten_seconds_and_one_at_the_end() -> None:
     out = io.StringIO()
     run(Console(file=out, width=40), steps=9, seconds_each=2.5)
     assert out.getvalue().splitlines() == [
-        "training: 4/100  2.5 s/step  0:10 < 4:00  loss 0.75",
-        "training: 8/100  2.5 s/step  0:20 < 3:50  loss 1.75",
-        "training: 9/100  2.5 s/step  0:22 < 3:48  loss 2.00",
+        "training: 4/100  loss 0.75  2.5 s/step  0:10 elapsed 已用  4:00 left 剩余",
+        "training: 8/100  loss 1.75  2.5 s/step  0:20 elapsed 已用  3:50 left 剩余",
+        "training: 9/100  loss 2.00  2.5 s/step  0:22 elapsed 已用  3:48 left 剩余",
     ]
 
 
 def test_the_rate_of_a_resumed_job_counts_only_its_own_work() -> None:
     out = io.StringIO()
     run(Console(file=out), steps=10, seconds_each=0.5, start=80)
-    assert out.getvalue() == "training: 90/100  2.0 step/s  0:05 < 0:05  loss 2.25\n"
+    assert out.getvalue() == "training: 90/100  loss 2.25  2.0 step/s  0:05 elapsed 已用  0:05 left 剩余\n"
 
 
 def test_a_terminal_gets_a_bar_with_the_same_words() -> None:
     out = io.StringIO()
     run(Console(file=out, force_terminal=True, width=120), steps=10, seconds_each=0.5)
-    assert "10/100  2.0 step/s  0:05 < 0:45  loss 2.25" in out.getvalue()
+    assert "10/100  loss 2.25  2.0 step/s  0:05 elapsed 已用  0:45 left 剩余" in out.getvalue()
     assert "━" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (140, ("loss 2.251", "lr 1.0e-03", "tokens/s 12,345", "memory 1.2 GiB", "elapsed 已用"), ()),
+        (80, ("120/150", "loss 2.251", "2.0 step/s", "0:15 left 剩余"), ("tokens/s", "memory")),
+        (60, ("120/150", "loss 2.251", "left 剩余"), ("lr", "tokens/s", "memory")),
+        (40, ("120/150",), ("lr", "tokens/s", "memory", "elapsed")),
+    ],
+)
+def test_a_narrow_terminal_keeps_loss_rate_and_time_left_and_breaks_no_word(
+    width: int, shown: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    out, now = io.StringIO(), Clock()
+    console = Console(file=out, force_terminal=True, width=width)
+    with Progress("training", 150, "step", console=console, now=now) as progress:
+        now.seconds += 60
+        fields = {"loss": "2.251", "lr": "1.0e-03", "tokens/s": "12,345", "memory": "1.2 GiB"}
+        progress.advance(120, fields)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()[-1].split("\r")[-1]
+    assert [text for text in shown if text not in last] == []
+    assert [text for text in left_out if text in last] == []
+    assert "…" not in last
+    assert cell_len(last.rstrip()) <= width
+
+
+def test_of_a_long_path_the_end_is_shown() -> None:
+    out = io.StringIO()
+    with Progress("checking /data/a/very/long/path/to/the/rows.jsonl", 2, "row", console=Console(file=out, force_terminal=True, width=60)):
+        pass
+    assert "…h/to/the/rows.jsonl" in out.getvalue()
 
 
 def test_what_is_said_stands_as_it_is() -> None:
@@ -56,7 +90,8 @@ def test_what_is_said_stands_as_it_is() -> None:
 
 
 def test_before_the_first_unit_the_time_left_is_unknown() -> None:
-    assert JobProgress(done=5, total=10, start=5, seconds=3.0).text("row") == "0.0 row/s  0:03 < --:--"
+    parts = JobProgress(done=5, total=10, start=5, seconds=3.0).parts("row", {})
+    assert [text for _priority, text in parts] == ["5/10", "0.0 row/s", "0:03 elapsed 已用", "--:-- left 剩余"]
 
 
 def test_an_interrupted_job_still_shows_how_far_it_came() -> None:
