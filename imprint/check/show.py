@@ -26,7 +26,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     settings = read_settings(model, overrides, [file])
     style = style_for(sys.stdout)
     say(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))
-    source = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file)
+    source = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file, settings.texts.text_column)
     for line in (f"  {settings.summary()}", f"  {source}", f"  {mark_legend(style)}"):
         say(line)
     shown = _texts(file, settings, limit, style) if settings.texts is not None else _rows(file, settings, limit, style)

@@ -56,6 +56,8 @@ class TextScan:
         self.findings: dict[str, FindingTally] = {name: FindingTally() for name in TEXT_KINDS}
         self.digests = Digests()
         """Hashes of the documents, in order."""
+        self.text_column = section.text_column
+        """The column of the text, if the user has named it."""
         self._tokenizer = tokenizer
         self._section = section
         self._document_tokens = document_tokens(tokenizer)
@@ -134,14 +136,14 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     return int(failed)
 
 
-def describe_texts(source: str) -> str:
-    """One sentence: number of files, formats and encodings. Raises UserError as `read_document_parts`."""
+def describe_texts(source: str, column: str | None) -> str:
+    """One sentence: number of files, formats, encodings and what is not read. Raises UserError as `read_document_parts`."""
     formats = Counter(
         f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).description
         for file in list_text_files(source)
     )
     listed = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in formats.most_common())
-    return f"{source}: {describe_file_count(source)}: {listed}."
+    return f"{source}: {describe_file_count(source, column)}: {listed}."
 
 
 def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tuple[str, EncodedRow]]:
@@ -162,7 +164,7 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
 
 def _scan_source(source: str, scan: TextScan, style: Style) -> None:
     documents, bad = scan.documents, scan.findings["bad"].count
-    say(f"\n{style(describe_texts(source), 'bold')}")
+    say(f"\n{style(describe_texts(source, scan.text_column), 'bold')}")
     scan.scan(source)
     documents, bad = scan.documents - documents, scan.findings["bad"].count - bad
     say("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)

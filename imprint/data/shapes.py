@@ -6,6 +6,7 @@ Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/r
 
 import ast
 import difflib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -250,6 +251,8 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
         return None
     if not isinstance(parsed, list):
         raise BadRowError(f'"{column}" must be a list of [question, answer] pairs, got {describe_value(value)}.')
+    if parsed and all(is_turn(turn) for turn in parsed):
+        return _paired([_Turn.parse(turn, number, column) for number, turn in numbered_turns(parsed)], column)
     turns = []
     for number, turn in enumerate(parsed, start=1):
         match turn:
@@ -258,6 +261,16 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
             case _:
                 raise BadRowError(f'turn {number} of "{column}" must be a [question, answer] pair of texts, got {describe_value(turn)}.')
     return tuple(turns)
+
+
+def _paired(turns: Sequence["_Turn"], column: str) -> tuple[tuple[str, str], ...]:
+    """The pairs of a history of turns of its user and its assistant."""
+    for turn, role in zip(turns, itertools.cycle(("user", "assistant")), strict=False):
+        if turn.role != role:
+            raise BadRowError(f'turn {turn.number} of "{column}" is by the {turn.role}, but user and assistant must take turns.')
+    if len(turns) % 2:
+        raise BadRowError(f'"{column}" ends with the user (turn {turns[-1].number}), so an answer is missing.')
+    return tuple((question.text, answer.text) for question, answer in zip(turns[::2], turns[1::2], strict=True))
 
 
 def _parse_list(value: object, *, strict: bool = True) -> object:
@@ -385,6 +398,7 @@ class _Turn:
         if is_tool_turn(fields):
             raise BadRowError(f'turn {number} of "{column}" is a call or a result of a tool, {NO_TOOLS}')
         role_key, text_key = (next((key for key in keys if key in fields), "") for keys in (SPEAKER_KEYS, TEXT_KEYS))
+        _refuse_two_meanings(fields, f'turn {number} of "{column}"')
         if not role_key or not text_key:
             raise BadRowError(
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
@@ -398,6 +412,16 @@ class _Turn:
         empty = ROLES[role.lower()] == "system" and (content is None or (isinstance(content, str) and not content.strip()))
         text = "" if empty else non_empty_text(content, f"{text_key} of turn {number}")
         return cls(number, ROLES[role.lower()], text, ROLES[role.lower()] != "assistant" or is_learned(fields, subject))
+
+
+def _refuse_two_meanings(turn: Mapping[str, object], subject: str) -> None:
+    """Raise BadRowError for a turn with two speakers or two texts that differ."""
+    for keys in (SPEAKER_KEYS, TEXT_KEYS):
+        values = [turn[key] for key in keys if turn.get(key) is not None]
+        if len(values) > 1:
+            first, second = (ROLES.get(value.lower(), value) if isinstance(value, str) else value for value in values)
+            if first != second:
+                raise BadRowError(f'{subject} has both "{keys[0]}" and "{keys[1]}", which differ. Leave one out.')
 
 
 def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:

@@ -60,7 +60,10 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Dat
             write_json(part / KEY_FILE, key)
     train, dev = TokenFileRows(folder / TRAIN, section.train_rows), TokenFileRows(folder / DEV, section.dev_rows)
     _refuse_too_few(section, train, dev)
-    sources = (_describe(section.train, train), *([_describe(section.dev or section.train, dev) + " (held out)"] if len(dev) else []))
+    sources = (
+        _describe(section.train, train, section.text_column),
+        *([_describe(section.dev or section.train, dev, section.text_column) + " (held out)"] if len(dev) else []),
+    )
     return DataSplits(train, dev, _prompt_samples(dev, tokenizer), TruncationReport(len(train), 0, 0, 0, 0), RowLocations(train), sources)
 
 
@@ -158,12 +161,12 @@ class ReadProgress(Progress):
         self.advance(units)
 
 
-def _describe(source: Path, rows: TokenFileRows) -> str:
+def _describe(source: Path, rows: TokenFileRows, column: str | None) -> str:
     """The source and its counts, as text."""
     info = rows.info
     counts = f"{info.documents} documents, {info.characters} characters, {info.tokens} tokens in {info.rows} rows"
     used = f", of which {len(rows)} are used" if len(rows) < info.rows else ""
-    return f"{source}: {describe_file_count(source)}: {counts}{used}"
+    return f"{source}: {describe_file_count(source, column)}: {counts}{used}"
 
 
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:

@@ -286,3 +286,39 @@ def test_a_key_that_stands_twice_in_a_cell_is_reported() -> None:
     cell = '[{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "c"}]'
 
     assert complaint({"messages": cell}) == 'has "content" twice in one object of a cell. Leave one out.'
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        spoken("user: 早", "assistant: 早"),
+        [{"from": "human", "value": "早"}, {"from": "gpt", "value": "早"}],
+        [{"role": "user", "content": "早"}, {"role": "assistant", "metadata": "", "content": "早"}],
+        [{"human": "早", "assistant": "早"}],
+    ],
+)
+def test_a_history_may_be_turns(history: list[object]) -> None:
+    assert read({"prompt": "问", "response": "答", "history": history}) == [Sample("问", "答", (("早", "早"),), "f:1")]
+
+
+@pytest.mark.parametrize(
+    ("history", "sentence"),
+    [
+        (spoken("user: 早"), '"history" ends with the user (turn 1), so an answer is missing.'),
+        (spoken("assistant: 早", "user: 早"), 'turn 1 of "history" is by the assistant, but user and assistant must take turns.'),
+        (spoken("system: 早", "user: 早"), 'turn 1 of "history" is by the system, but user and assistant must take turns.'),
+    ],
+)
+def test_turns_of_a_history_that_are_no_pairs_are_named(history: list[object], sentence: str) -> None:
+    assert complaint({"prompt": "问", "response": "答", "history": history}) == sentence
+
+
+def test_a_turn_that_says_two_things_is_refused() -> None:
+    turn = {"role": "user", "from": "human", "content": "a", "value": "a"}
+    answer = spoken("assistant: c")
+
+    assert read({"messages": [turn, *answer]}) == [Sample("a", "c", None, "f:1")]
+    for key, name in (("value", "content"), ("from", "role")):
+        assert complaint({"messages": [{**turn, key: "gpt"}, *answer]}) == (
+            f'turn 1 of "messages" has both "{name}" and "{key}", which differ. Leave one out.'
+        )

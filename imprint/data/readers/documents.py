@@ -56,10 +56,25 @@ def list_text_files(source: str | Path) -> list[Path]:
     return data_files(parsed.path, TEXT_SUFFIXES)
 
 
-def describe_file_count(source: str | Path) -> str:
-    """The number of files that are read, and the names of skipped ones, as text. Raises UserError as `list_text_files`."""
-    count, skipped = len(list_text_files(source)), skipped_files(Path(source), TEXT_SUFFIXES)
-    return ("1 file" if count == 1 else f"{count} files") + (f" (not read: {list_names(skipped)})" if skipped else "")
+def describe_file_count(source: str | Path, column: str | None = None) -> str:
+    """The number of files that are read, the names of skipped ones, and those of columns that are not read, as text.
+
+    `column`: as in `read_document_parts`. Raises UserError as `list_text_files`.
+    """
+    files, skipped = list_text_files(source), skipped_files(Path(source), TEXT_SUFFIXES)
+    count = ("1 file" if len(files) == 1 else f"{len(files)} files") + (f" (not read: {list_names(skipped)})" if skipped else "")
+    columns = list(dict.fromkeys(name for path in files if not is_plain_text(path) for name in _unread_columns(path, column)))
+    return count + (f" (columns not read: {list_names([quote(name) for name in columns])})" if columns else "")
+
+
+def _unread_columns(path: Path, column: str | None) -> list[str]:
+    """The columns of the first row of a file but that of the text."""
+    row = next((row for _location, row in file_rows(detect_format(path)) if isinstance(row, dict)), {})
+    return [name for name in row if name != _text_column(row, column)]
+
+
+def _text_column(row: Mapping[str, object], column: str | None) -> str | None:
+    return next((name for name in (TEXT_COLUMNS if column is None else (column,)) if name in row), None)
 
 
 def read_document_parts(
@@ -102,7 +117,7 @@ def _row_text(row: object, column: str | None) -> str:
     if isinstance(row, BadRowError):
         raise row
     assert isinstance(row, Mapping), "readers yield objects or BadRowErrors"
-    name = next((name for name in (TEXT_COLUMNS if column is None else (column,)) if name in row), None)
+    name = _text_column(row, column)
     if name is None:
         columns = quote_names(row)
         missing = "no column of text" if column is None else f"no column {quote(column)}"
