@@ -1,7 +1,7 @@
 """Reads a recipe file and its overrides and validates them against the caller's section."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,8 @@ def read_overrides(overrides: Sequence[str], schema: type[S]) -> S:
 
 
 def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S], source: str) -> S:
+    _fill_default_tags(values, schema)
+    before = {name: value.copy() for name, value in values.items() if isinstance(value, dict)}
     for override in overrides:
         _apply(values, override)
     _fill_default_tags(values, schema)
@@ -54,6 +56,7 @@ def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S],
         return schema.model_validate_json(text)
     except ValidationError as error:
         problems = explain_errors(error.errors(include_url=False), schema)
+    problems += _changed_tags(values, before, problems, schema)
     located = [(_origin(problem, source, overrides), problem.text) for problem in problems]
     raise UserError(join_lines([Bilingual(f"{origin}: {text.english}", f"{origin}：{text.chinese}") for origin, text in located]))
 
@@ -134,6 +137,29 @@ def _fill_default_tags(values: dict[str, Any], schema: type[Section]) -> None:
         value, tag = values.get(name), default_tag(field)
         if isinstance(value, dict) and tag is not None:
             values[name] = {str(field.discriminator): tag} | value
+
+
+def _changed_tags(
+    values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]], problems: Sequence[Problem], schema: type[Section]
+) -> list[Problem]:
+    """What to do where an override chose another kind of section, such as `tune.method=lora`, behind the knobs of the recipe's kind."""
+    hints = []
+    for name, field in schema.model_fields.items():
+        tag, now = str(field.discriminator), values.get(name)
+        if field.discriminator is None or not isinstance(now, dict) or not any(one.path.startswith(f"{name}.") for one in problems):
+            continue
+        old, new = before.get(name, {}).get(tag), now.get(tag)
+        if old is not None and new is not None and old != new:
+            hints.append(
+                Problem(
+                    name,
+                    Bilingual(
+                        f"the recipe's knobs here are for {tag}={old}. To replace them all: '{name}={{{tag}: {new}}}'",
+                        f"配方中本节的选项属于 {tag}={old}；要整节替换，请写 '{name}={{{tag}: {new}}}'",
+                    ),
+                )
+            )
+    return hints
 
 
 def _origin(problem: Problem, source: str, overrides: Sequence[str]) -> str:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from imprint.cli import main
 from imprint.config import describe, dump, read_recipe
 from imprint.messages import UserError
 from imprint.training.recipe import Recipe
@@ -74,3 +75,11 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_every_knob_has_a_sentence() -> None:
     assert all(knob.description.endswith(".") for knob in describe(Recipe))
+
+
+def test_another_method_behind_the_knobs_of_a_recipe_names_the_cure(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), "tune.method=lora"]) == 2
+    cure = "the recipe's knobs here are for method=prefix. To replace them all: 'tune={method: lora}'"
+    assert f"{recipe}: tune: {cure}" in capsys.readouterr().err
+    assert main(["train", str(recipe), "tune={method: lora}", "train.stepz=1"]) == 2
+    assert "To replace them all" not in capsys.readouterr().err
