@@ -15,10 +15,12 @@ from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
 from imprint.templates.rendering import Rendering, guard_names
 from imprint.terminal import say_once
-from imprint.tokenizers import GUARD, HFTokenizer
+from imprint.tokenizers import GUARD, HFTokenizer, rendering_within
 
 CONTEXT: Final = 64
 """Characters of the prompt that an answer is encoded with, at most."""
+MAX_SECONDS: Final = 5.0
+"""What all renderings that examine a template may take together."""
 OPEN_TAG: Final = re.compile(r"<([\w:.-]*(?:think|thought|reason)[\w:.-]*)>\s*\Z", re.IGNORECASE)
 """A tag of thoughts that a generation prompt opens, such as `<think>` or `<seed:think>`; other tags may be roles."""
 
@@ -139,6 +141,12 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
 
     Raises UserError if nothing ends an answer.
     """
+    with rendering_within(MAX_SECONDS):
+        return _examined(tokenizer)
+
+
+def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
+    """The template, by rendering small conversations."""
     frame = Rendering.of(tokenizer).frame()
     end = frame.end_name
     tokenizer = tokenizer.with_controls(frame.controls)

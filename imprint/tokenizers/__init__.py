@@ -1,6 +1,6 @@
 """Tokenizers, one file for each kind of published vocabulary."""
 
-from imprint.tokenizers.chat_template import render_chat_template
+from imprint.tokenizers.chat_template import render_chat_template, rendering_within
 from imprint.tokenizers.chatglm import (
     BYTE_PIECES,
     EDITIONS,
@@ -37,5 +37,6 @@ __all__ = [
     "read_chat_template",
     "read_tokenizer",
     "render_chat_template",
+    "rendering_within",
     "tokenizer_file",
 ]

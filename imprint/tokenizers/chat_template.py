@@ -1,6 +1,10 @@
 """The chat template of a folder, rendered in a sandbox."""
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
@@ -8,6 +12,17 @@ from imprint.tokenizers.hf import SpecialTokens
 
 MAX_REASON: Final = 200
 """Characters of a template's own error message that are repeated."""
+_DEADLINE: Final[ContextVar[float]] = ContextVar("deadline", default=math.inf)
+
+
+@contextmanager
+def rendering_within(seconds: float) -> Iterator[None]:
+    """Inside this block all renderings together take at most so long; those that come later raise UserError."""
+    token = _DEADLINE.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
 
 
 def render_chat_template(
@@ -33,7 +48,7 @@ def render_chat_template(
     size = sum(len(text) if isinstance(text, str) else len(str(text)) for message in messages for text in message.values())
     size += sum(len(str(tool)) for tool in tools)
     try:
-        return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment)
+        return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment, deadline=_DEADLINE.get())
     except Exception as error:  # a template can raise anything
         roles = " ".join(str(message.get("role")) for message in messages)
         reason = " ".join(f"{error or type(error).__name__}".split())[:MAX_REASON]

@@ -81,7 +81,8 @@ class HFTokenizer:
         """Name -> special id."""
         self._control_names = {index: name for name, index in self.controls.items()}
         self._control_ids = frozenset(self._control_names)
-        self._typable = frozenset(index for name, index in self.controls.items() if index in _ids_of_name(rust, name))
+        in_model = {name: index for name, index in self.controls.items() if rust.model.token_to_id(name) is not None}
+        self._typable = frozenset(index for name, index in in_model.items() if index in _ids_of_name(rust, name))
         """Special ids that the vocabulary makes of typed names."""
         self.added: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items()})
         """Name -> id of every token that the file adds to its vocabulary, special or not."""
@@ -248,7 +249,7 @@ class HFTokenizer:
         Raises UserError at once if they are more than added tokens, or are BOS or the learned EOS.
         """
         self._limit = file, size
-        if max(len(self) - 1, *self._added, 0) < size:
+        if max(len(self) - 1, *self._added, *self.special_tokens.bos_ids, *self.special_tokens.eos_ids[:1], 0) < size:
             return
         beyond = {token: name for name, token in self._rust.get_vocab(with_added_tokens=True).items() if token >= size}
         self._beyond = {token: name for token, name in beyond.items() if token in self._added}
@@ -256,7 +257,7 @@ class HFTokenizer:
         if len(self._beyond) < len(beyond) or any(token >= size for token in needed):
             raise UserError(
                 Bilingual(
-                    f"{file} needs {max(beyond) + 1} ids, but config.json allows {size} (vocab_size). "
+                    f"{file} needs {max([*beyond, *needed]) + 1} ids, but config.json allows {size} (vocab_size). "
                     "Take both files from the same release of the model.",
                     "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
                 )
@@ -306,7 +307,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     refuse_large(file, content)
     try:
         fields = json.loads(content)
-        refuse_harmful(file, content, fields if isinstance(fields, dict) else {})
+        refuse_harmful(file, content, fields if isinstance(fields, dict) else {}, config.get("vocab_size"))
         rust = Tokenizer.from_str(content.decode())
         rust.no_truncation()
         rust.no_padding()

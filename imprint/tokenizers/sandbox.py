@@ -4,13 +4,14 @@ Extensions, filters and functions are those that chat templates of transformers 
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.compiler import CodeGenerator, Frame
@@ -18,13 +19,16 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 MAX_SECONDS: Final = 3.0
 MAX_STEPS: Final = 1_000_000
 """Passes through loops and calls of macros in one rendering."""
-MAX_UNITS: Final = 20_000_000
+MAX_UNITS: Final = 10_000_000
 """Characters and list items that one rendering may make, besides a multiple of what it is given."""
 UNITS_PER_INPUT: Final = 200
+UNITS_PER_ITEM: Final = 4
+"""What an item of a list counts as, besides what is in it."""
 MAX_TEXT: Final = 200_000
 """Characters of a rendered conversation, besides a multiple of what is said in it: they are encoded next."""
 TEXT_PER_INPUT: Final = 20
@@ -32,20 +36,24 @@ MAX_SOURCE: Final = 500_000
 """Characters of a template."""
 MAX_WIDTH: Final = 10_000
 """The largest width or count that a filter or a method takes."""
+MAX_INDENT: Final = 16
+"""Characters before a line or between two items of JSON."""
 MAX_BITS: Final = 100_000
 """Bits of a number."""
 MAX_DEPTH: Final = 100
 """Lists and objects inside each other."""
 CACHED_TEMPLATES: Final = 8
-WIDTHS: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "batch", "slice", "truncate"})
-"""Methods and filters with a width or a count."""
+WIDTHS: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "batch", "slice", "truncate", "round"})
+"""Methods and filters with a width, a count or a number of digits."""
 GROWING: Final = frozenset({"replace", "join", "format", "format_map", "translate", "expandtabs", "indent", "wordwrap", "batch", "xmlattr"})
 """Methods and filters whose result may be as large as a product of what they take."""
 BOUNDED: Final = WIDTHS | GROWING
 WRITING: Final = frozenset({"tojson", "string", "pprint", "urlize", "escape", "e", "forceescape"})
 """Filters that write any value as a text."""
-WIDE_FIELD: Final = re.compile(r"[0-9]{5}|%[^%a-zA-Z]*\*")
+WIDE_FIELD: Final = re.compile(r"[0-9]{5}|%[^%a-zA-Z]*\*|\{[^{}]*\{")
 """A width in a format string that is too large, or given by an argument."""
+FORBIDDEN: Final = frozenset({"encode", "to_bytes", "from_bytes"})
+"""Methods that no chat template needs, and that make bytes without a bound."""
 
 
 class LimitError(TemplateError):
@@ -55,10 +63,11 @@ class LimitError(TemplateError):
 class _Budget:
     """What one rendering may still use."""
 
-    def __init__(self, size: int = 0) -> None:
-        self.deadline = time.monotonic() + MAX_SECONDS
+    def __init__(self, size: int = 0, deadline: float = math.inf) -> None:
+        self.deadline = min(time.monotonic() + MAX_SECONDS, deadline)
         self.steps = MAX_STEPS
-        self.units = MAX_UNITS + UNITS_PER_INPUT * size
+        self.units = self.heaviest = MAX_UNITS + UNITS_PER_INPUT * size
+        self._weights: dict[int, tuple[object, int]] = {}
 
     def step(self) -> None:
         """Count a pass through a loop."""
@@ -72,6 +81,29 @@ class _Budget:
         if self.units < 0:
             raise LimitError("it needs too much memory")
 
+    def weigh(self, value: object) -> int:
+        """Characters and items of a value as if nothing in it were shared. Raises LimitError for one that is too heavy.
+
+        `[x, x]`, forty times, is forty lists, but to compare or to print them takes 2 ** 40 steps that nothing can stop.
+        """
+        if isinstance(value, str | bytes):
+            return len(value)
+        if not isinstance(value, list | tuple | dict):
+            return 1
+        known = self._weights.get(id(value))
+        if known is not None:
+            return known[1]
+        self.step()
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        return self.know(value, len(items) + sum(map(self.weigh, items)))
+
+    def know(self, value: object, weight: int) -> int:
+        """Keep the weight of a list. Raises LimitError for one that is too heavy."""
+        if weight > self.heaviest:
+            raise LimitError("it makes a list of lists that is too large")
+        self._weights[id(value)] = value, weight  # the value is kept, so that its id stays its own
+        return weight
+
 
 _BUDGET: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
@@ -80,12 +112,14 @@ def _budget() -> _Budget:
     return _BUDGET.get() or _Budget()  # without a rendering: while constants are folded
 
 
-def render(source: str, variables: Mapping[str, object], *, size: int, moment: datetime | None) -> str:
+def render(source: str, variables: Mapping[str, object], *, size: int, moment: datetime | None, deadline: float = math.inf) -> str:
     """Render a chat template. `size`: characters of what is said in `variables`. `moment`: what `strftime_now` prints; None is now.
+
+    `deadline`: when it must be done at the latest, by `time.monotonic`.
 
     Raises LimitError for one that is without end, and whatever the template raises.
     """
-    budget, left = _Budget(size), MAX_TEXT + TEXT_PER_INPUT * size
+    budget, left = _Budget(size, deadline), MAX_TEXT + TEXT_PER_INPUT * size
     token = _BUDGET.set(budget)
     try:
         chunks = []
@@ -111,14 +145,40 @@ def _compile(source: str) -> Template:
 def _environment() -> "_Sandbox":
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_printed)
     environment.globals.pop("lipsum", None)
+    environment.globals["namespace"] = _Namespace
     environment.globals["raise_exception"] = _raise_exception
     environment.filters["tojson"] = _to_json
     environment.filters = {name: _bounded(name, function) for name, function in environment.filters.items()}
+    environment.tests = {name: _counted(cast("Callable[..., Any]", function)) for name, function in environment.tests.items()}
     return environment
 
 
 class _Compiler(CodeGenerator):
-    """The compiler of Jinja, with `a ~ b` as a call of `join_texts`."""
+    """The compiler of Jinja, with `a ~ b` as a call of `join_texts`; lists are weighed and comparisons counted."""
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        """Write a list that is weighed."""
+        self.write("environment.weighed(")
+        super().visit_List(node, frame)
+        self.write(")")
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        """Write a tuple that is weighed, unless it names what is assigned."""
+        self.write("environment.weighed(" if node.ctx == "load" else "")
+        super().visit_Tuple(node, frame)
+        self.write(")" if node.ctx == "load" else "")
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        """Write an object that is weighed."""
+        self.write("environment.weighed(")
+        super().visit_Dict(node, frame)
+        self.write(")")
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
+        """Write a comparison that is counted."""
+        self.write("(environment.count_step() and ")
+        super().visit_Compare(node, frame)
+        self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 (its name in Jinja)
         """Write the call."""
@@ -144,10 +204,19 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 node.test = nodes.And(nodes.EnvironmentAttribute("count_step()"), node.test, lineno=node.lineno)
         return tree
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may read an attribute."""
+        return attr not in FORBIDDEN and super().is_safe_attribute(obj, attr, value)
+
     def count_step(self) -> bool:
         """Count a pass through a loop or a macro; compiled templates call it. Always true."""
         _budget().step()
         return True
+
+    def weighed(self, value: Any) -> Any:
+        """The same value, if it is not too heavy; compiled templates call it."""
+        _budget().weigh(value)
+        return value
 
     def join_texts(self, *values: object) -> str:
         """The texts of values in a row, `~`; compiled templates call it."""
@@ -162,7 +231,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             _charge_call("format", (left, right))
         elif operator in ("*", "**"):
             _charge_product(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        if isinstance(result, list | tuple):
+            left_weight, right_weight = (1 if isinstance(side, int) else _budget().weigh(side) for side in (left, right))
+            times = next((side for side in (left, right) if isinstance(side, int)), 1)
+            _budget().know(result, (left_weight + right_weight) * max(times, 1))
+        return result
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or method, if what it makes is bounded."""
@@ -170,11 +244,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if name not in BOUNDED:
             result = super().call(context, obj, *args, **kwargs)
             _budget().charge(_length(result))
-            return result
+            return self.weighed(result)
         owner = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)  # the sandbox wraps `format`
         named = [value for key, value in kwargs.items() if not key.startswith("_")]  # Jinja adds its own
         _charge_call(name, (owner, *args, *named) if isinstance(owner, str) else (*args, *named))
         return super().call(context, obj, *args, **kwargs)
+
+
+class _Namespace(Namespace):
+    """The namespace of Jinja; what is in it is not printed, since it may hold itself."""
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
 
 
 class _Generation(Extension):
@@ -201,13 +282,15 @@ def _to_json(
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
     """`tojson` of chat templates, which escapes no HTML."""
+    between = [indent if isinstance(indent, str) else " " * min(indent or 0, MAX_INDENT + 1), *(separators or ())]
+    if any(len(text) > MAX_INDENT for text in between):
+        raise LimitError(f"tojson is called with an indent or a separator of more than {MAX_INDENT} characters")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _printed(value: object) -> object:
     """A value as it is printed, if it is not too large."""
-    if not isinstance(value, str):
-        _budget().charge(_size(value))
+    _budget().charge(len(value) if isinstance(value, str) else _size(value))
     return value
 
 
@@ -222,11 +305,24 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _charge_call(name, (*args[skipped:], *kwargs.values()))
         elif writes:
             _budget().charge(_size(args[skipped]))
+        _budget().step()
         result = function(*args, **kwargs)
         _budget().charge(_length(result))
+        _budget().weigh(result)
         return result
 
     return bounded
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that is counted as a step: a filter may make it of each item."""
+
+    @wraps(function)
+    def counted(*args: object, **kwargs: object) -> Any:
+        _budget().step()
+        return function(*args, **kwargs)
+
+    return counted
 
 
 def _charge_call(name: str, values: Sequence[object]) -> None:
@@ -261,8 +357,10 @@ def _charge_product(operator: str, left: object, right: object) -> None:
 
 
 def _length(value: object) -> int:
-    """Characters of a text, or items of a list; 0 of anything else."""
-    return len(value) if isinstance(value, str | list | tuple | dict) else 0
+    """Characters of a text, or items of a list at their price; 0 of anything else."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return UNITS_PER_ITEM * len(value) if isinstance(value, list | tuple | dict) else 0
 
 
 def _size(value: object, depth: int = 0) -> int:

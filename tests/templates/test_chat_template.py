@@ -4,7 +4,7 @@ import pytest
 
 from imprint.data.encode import encode_messages
 from imprint.messages import UserError
-from imprint.templates import Message, Segment, make_messages, read_template
+from imprint.templates import Message, Segment, chat_template, make_messages, read_template
 from imprint.templates.chat_template import ChatTemplate
 from imprint.terminal import say_once
 from tests.families import CHAT, fields_of, piece_folder, piece_json, published_folder
@@ -144,6 +144,13 @@ def test_tools_reach_the_template(tmp_path: Path) -> None:
 def test_what_the_template_refuses_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write this conversation \(user system user\): the system speaks first"):
         tiny(tmp_path).prompt([Message("user", "a"), Message("system", "b"), Message("user", "c")])
+
+
+def test_what_examines_a_template_has_a_time_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published_folder(tmp_path)
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.0)
+    with pytest.raises(UserError, match=r"cannot write this conversation .*: it takes more than 3 seconds or 1000000 steps"):
+        read_template(tmp_path, fields_of(tmp_path))
 
 
 def test_a_template_that_nothing_ends_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from imprint.tokenizers.sandbox import MAX_SOURCE, LimitError, render
 from tests.families import CHAT
 
+SHARED = (
+    "{% set ns = namespace(x=[], y=[]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}"
+)
+"""A template that makes two lists of lists, each of 2 ** 40 lists if it were written out."""
 SAID = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}, {"role": "user", "content": "<再见>"}]
 USUAL = (
     (
@@ -47,6 +51,18 @@ LARGE = (
     "{% for i in range(99999) %}{{ 'abcdefgh' * 10000 }}{% endfor %}",
     "{{ ([1] * 90000) | map('center', 10000) | list | length }}",
     "{{ 'abc' * 100000 }}",
+    SHARED + "{{ ns.x == ns.y }}",
+    SHARED + "{{ [ns.x, ns.y] | sort | length }}",
+    SHARED + "{{ ns.x | upper | length }}",
+    "{% set ns = namespace(x=()) %}{% for i in range(40) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {ns.x: 1} | length }}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = (ns.x * 2) | batch(2) | list %}{% endfor %}{{ ns.x == 1 }}",
+    "{% set ns = namespace(x='a') %}{% for i in range(40) %}{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+    "{{ 1 | round(-999999999) }}",
+    "{{ range(99999) | reject('in', range(99999) | list) | list | length }}",
+    "{{ [[[[1]]]] | tojson(indent=999999999) }}",
+    "{{ ([1] * 100000) | tojson(separators=('x' * 100000, ':')) }}",
+    "{{ '{:>{}}'.format(1, 999999999) }}",
+    "{{ '{a:>{b}}'.format_map({'a': 1, 'b': 999999999}) }}",
 )
 
 
@@ -71,6 +87,10 @@ def test_a_template_may_not_leave_the_sandbox() -> None:
             assert not render(template, {}, size=0, moment=None).strip()
         except TemplateError:
             continue
+    for name in ("'a'.encode()", "(1).to_bytes(4000000000, 'big')"):
+        with pytest.raises(TemplateError, match=r"unsafe|undefined"):
+            render("{{ " + name + " }}", {}, size=0, moment=None)
+    assert render("{% set ns = namespace(x=1) %}{% set ns.y = ns %}{{ ns }}", {}, size=0, moment=None) == "<Namespace>"
     with pytest.raises(LimitError, match="characters; at most 500000 are read"):
         render("a" * (MAX_SOURCE + 1), {}, size=0, moment=None)
 

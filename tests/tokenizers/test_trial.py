@@ -18,6 +18,27 @@ HARMFUL: dict[str, dict[str, object]] = {
     "an empty pattern": {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},
     "a pattern that fits everywhere": {"normalizer": {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "xx"}},
     "no piece for unknown words": {"model": {"type": "WordLevel", "vocab": {}, "unk_token": "x"}},
+    "texts that grow": {
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}] * 9}
+    },
+    "a long beginning": {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 100_000}] * 90}},
+    "many tokens before a text": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [*[{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 100_000, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1] * 100, "tokens": ["<s>"] * 100}},
+        }
+    },
+    "a template of two texts": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {},
+        }
+    },
+    "a long sign of pieces inside a word": {"model": {**json.loads(tokenizer_json())["model"], "continuing_subword_prefix": "#" * 1000}},
     "a pattern without end": {
         "pre_tokenizer": {
             "type": "Sequence",
@@ -51,6 +72,38 @@ def test_usual_files_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for content in (tokenizer_json(), tokenizer_json(prefix=True), *pieces):
         refuse_harmful(tmp_path, content, json.loads(content))
     assert not tried
+
+
+def test_ids_that_the_model_lacks_are_refused(tmp_path: Path) -> None:
+    fields = json.loads(tokenizer_json())
+    fields["model"]["vocab"]["a"] = 4_000_000
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": fields})
+    with pytest.raises(UserError, match=r"tokenizer.json needs 4000001 ids, but config.json allows 512 \(vocab_size\)"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2, "vocab_size": 512})
+
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": tokenizer_json()})
+    with pytest.raises(UserError, match=r"tokenizer.json needs 701 ids, but config.json allows 512 \(vocab_size\)"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 700, "vocab_size": 512})
+
+
+def test_a_piece_with_the_id_of_a_special_token_is_refused(tmp_path: Path) -> None:
+    fields = json.loads(tokenizer_json())
+    fields["model"]["vocab"]["a"] = fields["model"]["vocab"]["<|user|>"]
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": fields})
+    with pytest.raises(UserError, match=r"tokenizer.json: '<\|user\|>' and 'a' have the same id, 5, so a text could not be told"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
+
+
+def test_thousands_of_special_tokens_are_read_in_time(tmp_path: Path) -> None:
+    fields = json.loads(tokenizer_json())
+    flags = {key: fields["added_tokens"][0][key] for key in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+    first = max(token["id"] for token in fields["added_tokens"]) + 1
+    fields["added_tokens"] += [{**flags, "id": first + place, "content": f"<{place}>"} for place in range(5000)]
+    fields["added_tokens"].append({**flags, "id": first + 5000, "content": "x" * 1_000_000})
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": fields})
+    start = time.process_time()
+    assert read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2}) is not None
+    assert time.process_time() - start < 10
 
 
 def test_an_unusual_file_that_works_is_read(tmp_path: Path) -> None:
