@@ -149,7 +149,8 @@ def _environment() -> "_Sandbox":
     environment.globals["raise_exception"] = _raise_exception
     environment.filters["tojson"] = _to_json
     environment.filters = {name: _bounded(name, function) for name, function in environment.filters.items()}
-    environment.tests = {name: _counted(cast("Callable[..., Any]", function)) for name, function in environment.tests.items()}
+    tests = {name: _bounded(f"is {name}", cast("Callable[..., Any]", function)) for name, function in environment.tests.items()}
+    environment.tests = {**tests}
     return environment
 
 
@@ -312,17 +313,6 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return bounded
-
-
-def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A test that is counted as a step: a filter may make it of each item."""
-
-    @wraps(function)
-    def counted(*args: object, **kwargs: object) -> Any:
-        _budget().step()
-        return function(*args, **kwargs)
-
-    return counted
 
 
 def _charge_call(name: str, values: Sequence[object]) -> None:
