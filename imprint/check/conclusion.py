@@ -91,6 +91,10 @@ def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Seque
         plural = "s" * (len(errors) != 1)
         kinds = Bilingual(f"{len(errors)} kind{plural} of errors, marked ✗ above", f"{len(errors)} 类错误，见上 ✗").line if errors else ""
         return style("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
+    if limits := raised_limits(scan.prompt_lengths, scan.answer_lengths):
+        cut = Bilingual("no row is wrong, but the limits cut more than 1 % of them", "没有错误，但长度上限会截断超过 1 % 的行").line
+        cure = Bilingual(f"set {' '.join(limits)}", f"请设 {' '.join(limits)}").line
+        return style(f"! {cut}: ", "yellow", "bold") + cure
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
 

@@ -48,6 +48,10 @@ def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = lines_of(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
     limit = scanned(row("问", "答" * 300)).answer_lengths.quantile(1)
     assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
+    assert lines[1] == (
+        "! no row is wrong, but the limits cut more than 1 % of them / 没有错误，但长度上限会截断超过 1 % 的行: "
+        f"set data.max_target_length={limit} / 请设 data.max_target_length={limit}"
+    )
     assert raised_limits(scanned(*SOUND).prompt_lengths, scanned(*SOUND).answer_lengths) == []
 
 
