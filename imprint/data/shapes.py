@@ -397,8 +397,10 @@ class _Turn:
         fields = turn if isinstance(turn, dict) else {}
         if is_tool_turn(fields):
             raise BadRowError(f'turn {number} of "{column}" is a call or a result of a tool, {NO_TOOLS}')
-        role_key, text_key = (next((key for key in keys if key in fields), "") for keys in (SPEAKER_KEYS, TEXT_KEYS))
-        _refuse_two_meanings(fields, f'turn {number} of "{column}"')
+        role_key = "role" if "role" in fields else "from" if "from" in fields else ""
+        text_key = "content" if "content" in fields else "value" if "value" in fields else ""
+        if len(fields) > len(SPEAKER_KEYS):
+            _refuse_two_meanings(fields, f'turn {number} of "{column}"')
         if not role_key or not text_key:
             raise BadRowError(
                 f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'

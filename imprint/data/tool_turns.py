@@ -20,7 +20,7 @@ CALL_ROLES: Final = ("function_call", "tool_call")
 """Roles of a call, whose content is an object with `name` and `arguments`."""
 RESULT_ROLES: Final = ("tool", "function", "observation", "function_response", "tool_response")
 """Roles of a tool's result."""
-CALL_KEYS: Final = ("tool_calls", "function_call")
+CALL_KEYS: Final = frozenset({"tool_calls", "function_call"})
 """OpenAI's keys of an assistant turn that calls a tool; ChatGLM3 and GLM-4 have the tool's name in `metadata`."""
 THOUGHT_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant's turn with what it thought: those of DeepSeek's and of other services."""
@@ -51,7 +51,9 @@ class ToolTurn:
 def is_tool_turn(turn: Mapping[str, object]) -> bool:
     """Whether a turn is a tool call or a tool's result."""
     role = speaker(turn)
-    if role in (*CALL_ROLES, *RESULT_ROLES) or any(isinstance(turn.get(key), str | list | dict) and bool(turn[key]) for key in CALL_KEYS):
+    if role in CALL_ROLES or role in RESULT_ROLES:
+        return True
+    if not CALL_KEYS.isdisjoint(turn) and any(isinstance(turn.get(key), str | list | dict) and bool(turn[key]) for key in CALL_KEYS):
         return True
     return _is_assistant(role) and isinstance(turn.get("metadata"), str) and bool(turn["metadata"])
 

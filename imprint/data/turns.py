@@ -22,7 +22,7 @@ ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "system": "system",
     "developer": "system",
 }
-LEARNED_KEYS: Final = ("loss", "weight", "train", "training", "output_with_loss")
+LEARNED_KEYS: Final = frozenset({"loss", "weight", "train", "training", "output_with_loss"})
 """Keys that say whether an answer is learned: those of ChatGLM3, OpenAI, axolotl (two) and xtuner."""
 PAIR_KEYS: Final = (("human", "assistant"), ("input", "output"), ("q", "a"))
 """The keys of a question and its answer in one object."""
@@ -53,7 +53,7 @@ def is_conversation(value: object) -> bool:
 
 def speaker(turn: Mapping[str, object]) -> object:
     """Who speaks in a turn, as it is written; None if nobody is named."""
-    return next((turn[key] for key in SPEAKER_KEYS if key in turn), None)
+    return turn.get("role", turn.get("from"))
 
 
 def turns_of_lists(value: object) -> object:
@@ -71,7 +71,9 @@ def is_learned(turn: Mapping[str, object], subject: str) -> bool:
 
     Raises BadRowError for any other value than true, false, 1 and 0, such as a weight between them.
     """
-    values = {key: turn[key] for key in LEARNED_KEYS if turn.get(key) is not None}
+    if LEARNED_KEYS.isdisjoint(turn):
+        return True
+    values = {key: value for key, value in turn.items() if key in LEARNED_KEYS and value is not None}
     for key, value in values.items():
         if not isinstance(value, int | float) or value not in (0, 1):
             raise BadRowError(f'"{key}" of {subject} must be true, false, 1 or 0, got {describe_value(value)}.')

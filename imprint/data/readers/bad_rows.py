@@ -84,7 +84,11 @@ def non_empty_text(value: object, column: str) -> str:
         raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
     if not value.strip():
         raise BadRowError(f'"{column}" must not be empty, got {describe_value(value)}.')
-    return valid_unicode(value, quote(column))
+    try:
+        value.encode()  # first, because the name is quoted only where it is needed
+    except UnicodeEncodeError:
+        return valid_unicode(value, quote(column))
+    return value
 
 
 def valid_unicode(text: str, subject: str) -> str:
