@@ -5,9 +5,12 @@ import os
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
+from typing import cast
 
 from imprint.messages import Bilingual, UserError
 
+MAX_NAME = 255
+"""Bytes of the name of a file or folder; systems have no longer ones."""
 MAX_SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 
@@ -59,28 +62,40 @@ def number(name: str, value: object) -> float:
     """A number. Raises UserError for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise wrong_argument(name, "a number", value, "数字")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise wrong_argument(name, "a number of at most 1e308", value, "不超过 1e308 的数字") from None
 
 
 def token_ids(name: str, value: object) -> list[int]:
     """A list of whole numbers, also those of a tensor or an array. Raises UserError for anything else."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise wrong_argument(name, "a list of token ids", value, "词元 id 的列表")
-    items = list(value)
+    items = _items(name, value, "a list of token ids", "词元 id 的列表")
     if all(type(item) is int for item in items):
-        return items
+        return cast("list[int]", items)
     return [whole_number(f"{name}[{index}]", item) for index, item in enumerate(items)]
+
+
+def _items(name: str, value: object, allowed: str, chinese: str) -> list[object]:
+    """The items of anything but a text; a tensor without dimensions has none. Raises UserError for what has no items."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise wrong_argument(name, allowed, value, chinese)
+    try:
+        return list(value)
+    except TypeError:
+        raise wrong_argument(name, allowed, value, chinese) from None
 
 
 def id_rows(name: str, value: object) -> list[list[int]]:
     """A list of rows of token ids. Raises UserError for anything else, such as one row."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise wrong_argument(name, "a list of rows, each a list of token ids", value, "若干行词元 id 的列表")
-    return [token_ids(f"{name}[{index}]", row) for index, row in enumerate(value)]
+    rows = _items(name, value, "a list of rows, each a list of token ids", "若干行词元 id 的列表")
+    return [token_ids(f"{name}[{index}]", row) for index, row in enumerate(rows)]
 
 
 def path(name: str, value: object) -> Path:
     """A path. Raises UserError for anything else."""
     if not isinstance(value, str | os.PathLike):
         raise wrong_argument(name, "a path", value, "路径")
+    if any(len(part.encode(errors="replace")) > MAX_NAME for part in Path(value).parts):
+        raise wrong_argument(name, f"a path, whose names have at most {MAX_NAME} bytes", value, f"路径（每级名称不超过 {MAX_NAME} 字节）")
     return Path(value)

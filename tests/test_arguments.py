@@ -40,7 +40,10 @@ def test_what_fits_is_returned_in_the_type_of_python() -> None:
         (arguments.token_ids, [1, 2.5], "a[1]: must be a whole number, got float 2.5."),
         (arguments.id_rows, [1, 2], "a[0]: must be a list of token ids, got int 1."),
         (arguments.id_rows, 5, "a: must be a list of rows, each a list of token ids, got int 5."),
+        (arguments.id_rows, torch.tensor([1]), "a[0]: must be a list of token ids, got Tensor tensor(1)."),
+        (arguments.number, 10**309, f"a: must be a number of at most 1e308, got int {'1' + '0' * 59}...."),
         (arguments.path, 3, "a: must be a path, got int 3."),
+        (arguments.path, "b/" + "好" * 99, f"a: must be a path, whose names have at most 255 bytes, got str 'b/{'好' * 57}...."),
     ],
 )
 def test_another_type_is_named(check: object, value: object, sentence: str) -> None:
@@ -56,6 +59,19 @@ def test_a_number_that_is_too_small_and_a_long_value_are_said_shortly() -> None:
     with pytest.raises(UserError) as caught:
         arguments.text("a", ["x" * 10_000])
     assert len(str(caught.value)) < 200
+
+
+def test_numbers_of_any_size_are_refused_or_used(talker: Model) -> None:
+    huge, prompt = 10**30, talker.prompt("a")
+    for sentence, ask in (
+        ("max_length: must be at most 1000000", lambda: talker.chat("a", max_length=huge)),
+        ("max_new_tokens: must be at most 1000000", lambda: talker.generate([prompt], huge)),
+        ("num_beams: must be at most 1000", lambda: talker.generate([prompt], 1, num_beams=huge)),
+        ("seed: must be a whole number of at most 64 bits", lambda: talker.chat("a", seed=huge)),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            ask()
+    assert talker.generate([prompt], 1, temperature=huge, seed=torch.tensor(3)) == talker.generate([prompt], 1, temperature=1e30, seed=3)  # type: ignore[arg-type]
 
 
 def test_a_value_that_cannot_be_shown_is_reported_all_the_same() -> None:

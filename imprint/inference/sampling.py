@@ -14,6 +14,11 @@ from imprint.messages import Bilingual, UserError
 
 GREEDY_TEMPERATURE = 1e-5
 """Up to this temperature, decoding is greedy."""
+MOST_TOKENS = 1_000_000
+"""The longest answer: memory for all of it is taken at once."""
+MOST_BEAMS = 1000
+SEEDS = range(-(2**63), 2**64)
+"""Seeds that PyTorch takes."""
 NO_TOKEN = -1
 """In place of a token id where the logits are not finite."""
 
@@ -58,12 +63,16 @@ class Sampling:
         for name in ("temperature", "top_p"):
             arguments.number(name, getattr(self, name))
         if self.seed is not None:
-            arguments.whole_number("seed", self.seed)
+            seed = arguments.whole_number("seed", self.seed)
+            if seed not in SEEDS:
+                raise arguments.wrong_argument("seed", "a whole number of at most 64 bits", seed, "不超过 64 位的整数")
         for name, valid, allowed, chinese in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
+            ("max_new_tokens", self.max_new_tokens <= MOST_TOKENS, f"at most {MOST_TOKENS}", f"不大于 {MOST_TOKENS}"),
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1", "大于 0 且不大于 1"),
             ("num_beams", self.num_beams >= 1, "at least 1", "不小于 1"),
+            ("num_beams", self.num_beams <= MOST_BEAMS, f"at most {MOST_BEAMS}", f"不大于 {MOST_BEAMS}"),
         ):
             if not valid:
                 value = getattr(self, name)
@@ -86,16 +95,17 @@ def make_sampler(sampling: Sampling, device: torch.device) -> Sampler:
 
     if sampling.temperature <= GREEDY_TEMPERATURE:
         return greedy
+    temperature = float(sampling.temperature)
     generator = torch.Generator(device)
     if sampling.seed is None:
         generator.seed()
     else:
-        generator.manual_seed(sampling.seed)
+        generator.manual_seed(int(sampling.seed))
 
     def sample(logits: Tensor) -> Tensor:
         finite = logits.amax(-1).isfinite()
         logits = logits.where(finite[:, None], 0)  # multinomial over NaN makes a GPU unusable
-        probabilities = (logits.float() / sampling.temperature).softmax(-1)
+        probabilities = (logits.float() / temperature).softmax(-1)
         if sampling.top_p < 1:
             ordered, ids = probabilities.sort(-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
