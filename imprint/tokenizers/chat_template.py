@@ -9,6 +9,7 @@ from typing import Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.hf import SpecialTokens
+from imprint.tokenizers.tokenizer import well_formed
 
 MAX_REASON: Final = 200
 """Characters of a template's own error message that are repeated."""
@@ -51,7 +52,7 @@ def render_chat_template(
         return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment, deadline=_DEADLINE.get())
     except Exception as error:  # a template can raise anything
         roles = " ".join(str(message.get("role")) for message in messages)
-        reason = " ".join(f"{error or type(error).__name__}".split())[:MAX_REASON]
+        reason = well_formed(" ".join(f"{error or type(error).__name__}".split())[:MAX_REASON])
         raise UserError(
             Bilingual(
                 f"the model's own chat template cannot write this conversation ({roles}): {reason}. Leave out what it does not support, "

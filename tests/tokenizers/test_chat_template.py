@@ -53,6 +53,12 @@ def test_whatever_a_template_raises_is_a_sentence(template: str) -> None:
         render_chat_template(SpecialTokens((), (), template, {}), [{"role": "user", "content": "a"}], answering=True)
 
 
+def test_half_a_character_in_a_message_can_be_printed() -> None:
+    with pytest.raises(UserError) as caught:
+        render_chat_template(SpecialTokens((), (), "{{ raise_exception('\\ud800') }}", {}), [], answering=True)
+    assert "\ufffd" in str(caught.value).encode().decode()
+
+
 def test_a_long_message_of_a_template_is_cut() -> None:
     with pytest.raises(UserError) as caught:
         render_chat_template(SpecialTokens((), (), "{{ raise_exception('x' * 100000) }}", {}), [], answering=True)
