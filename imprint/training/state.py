@@ -89,11 +89,22 @@ class SavedState:
                     )
                 )
             engine.load_state(name, tensors)
-        engine.restore_counters(self.counters)
-        if engine.rank < len(self.random):
-            set_rng_state(self.random[engine.rank])
-        else:  # the state was saved by fewer processes
-            seed_everything(self.state.step + engine.rank)
+        try:
+            engine.restore_counters(self.counters)
+            if engine.rank < len(self.random):
+                set_rng_state(self.random[engine.rank])
+            else:  # the state was saved by fewer processes
+                seed_everything(self.state.step + engine.rank)
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise UserError(
+                Bilingual(
+                    f"{self.folder}: counters or random states in {POSITION} and {RANDOM} are not what Imprint wrote ({error}). Delete "
+                    "this folder to resume from the state before it.",
+                    f"{POSITION} 或 {RANDOM} 中的计数或随机状态不是 Imprint 写入的内容：请删除该目录，从更早的状态继续。",
+                )
+            ) from error
         return self.state
 
     def _read_tensors(self, name: str) -> dict[str, Tensor]:
