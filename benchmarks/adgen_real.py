@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 
 KNOBS = (
     "data.dev_share=0.0432",  # 400 of 9,265 rows

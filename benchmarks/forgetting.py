@@ -19,7 +19,7 @@ from imprint.data.dataset import load_held_out
 from imprint.data.section import DataSection
 from imprint.demo.identity import write_identity
 from imprint.evaluate.review import read_review
-from imprint.files import write_json
+from imprint.files.atomic import write_json
 from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import read_probes
 from imprint.forgetting.score import ProbeResult

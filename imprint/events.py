@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
-from imprint.files import append_jsonl, read_jsonl
+from imprint.files.atomic import append_jsonl, read_jsonl
+from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
-from imprint.reading import require_regular
 from imprint.runs import RunFolder
 
 NoticeSource = Literal["guard", "memory", "resume", "sample"]

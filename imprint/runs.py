@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from imprint.files import refuse_special_entries, translate_disk_errors
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.links import refuse_special_entries
 from imprint.messages import Bilingual, UserError
 
 LOCK_SECONDS = 0.5

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from imprint.engine.engine import Engine
-from imprint.files import find_folder, read_jsonl
+from imprint.files.atomic import find_folder, read_jsonl
 from imprint.metrics.means import score
 from imprint.runs import RunFolder
 from tests.killing import (

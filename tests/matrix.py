@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
 from imprint.runs import RunFolder

@@ -11,7 +11,7 @@ import torch
 
 from imprint.config import read_recipe
 from imprint.data.section import GENERAL_FILE, DataSection
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.models.families import build_network
 from imprint.training.recipe import Recipe
 from imprint.training.run import train

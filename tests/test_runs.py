@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.files import remove_leftovers
+from imprint.files.atomic import remove_leftovers
 from imprint.messages import UserError
 from imprint.runs import RunFolder, mark_damaged, step_of
 

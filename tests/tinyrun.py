@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from imprint.cli import main
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 from imprint.training.run import train
 from tests.tiny import tiny_base, tiny_rows

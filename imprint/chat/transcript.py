@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from imprint.chat.conversation import Conversation
-from imprint.files import translate_disk_errors, write_text
+from imprint.files.atomic import write_text
+from imprint.files.disk_errors import translate_disk_errors
 from imprint.messages import Bilingual, UserError
 
 SUFFIXES: Final = (".jsonl", ".json", ".md")

@@ -17,7 +17,7 @@ from imprint.check.text_scan import check_text_command
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
-from imprint.files import follow_link
+from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 

@@ -13,7 +13,7 @@ from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
-from imprint.files import follow_link
+from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.terminal import say

@@ -16,7 +16,7 @@ from imprint.check.scan import DataScan
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns
-from imprint.files import atomic_file, nonfinite_to_null
+from imprint.files.atomic import atomic_file, nonfinite_to_null
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style
 

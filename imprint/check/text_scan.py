@@ -24,7 +24,7 @@ from imprint.data.readers.sources import detect_format, plain_encoding
 from imprint.data.section import TextsSection
 from imprint.data.texts import ReadProgress
 from imprint.data.token_file import TokenFileRows, TokenWriter
-from imprint.files import scratch_folder
+from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 from imprint.tokenizers import Tokenizer

@@ -16,8 +16,8 @@ from imprint.compat.ignored_flags import IGNORED_FLAGS
 from imprint.config import Field, Section
 from imprint.config.problems import explain_errors
 from imprint.config.section import union_members
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError, join_lines
-from imprint.reading import read_json
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 NUMBER = re.compile(r"-\.?\d")

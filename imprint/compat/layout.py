@@ -16,9 +16,9 @@ from torch import Tensor
 from imprint.data.batches import BatchSampler
 from imprint.events import Evaluation, Event, Step, values_by_step
 from imprint.export.writers import write_original_prefix
-from imprint.files import atomic_folder, write_json, write_jsonl
+from imprint.files.atomic import atomic_folder, write_json, write_jsonl
+from imprint.files.reading import read_json
 from imprint.models.checkpoint import save_network
-from imprint.reading import read_json
 from imprint.runs import RunFolder
 from imprint.tune.tuner import Tuner
 

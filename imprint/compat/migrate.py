@@ -11,7 +11,8 @@ from imprint.compat.script import main_calls
 from imprint.compat.settings import evaluation_section, recipe_from_flags
 from imprint.config import dump
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import follow_link, write_text
+from imprint.files.atomic import write_text
+from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
 

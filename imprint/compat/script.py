@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imprint.files.reading import read_text
 from imprint.messages import Bilingual, UserError
-from imprint.reading import read_text
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?(?:\?[^}]*|[-=]((?:[^{}]|\{[^{}]*\})*)))?\})")

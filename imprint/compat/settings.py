@@ -9,7 +9,7 @@ from imprint.compat.flags import OriginalFlags
 from imprint.data.section import DataSection
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import find_folder
+from imprint.files.atomic import find_folder
 from imprint.loading.base import EMBEDDED
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError, join_lines

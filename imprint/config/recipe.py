@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from imprint.config.problems import Problem, explain_errors, quote_value
 from imprint.config.section import Section, default_tag
 from imprint.config.syntax import parse, parse_scalar, render
+from imprint.files.reading import read_text
 from imprint.messages import Bilingual, UserError, join_lines
-from imprint.reading import read_text
 
 S = TypeVar("S", bound=Section)
 

@@ -12,10 +12,10 @@ from imprint.data.readers.documents import describe_file_count, list_text_files,
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter
-from imprint.files import atomic_folder, write_json
+from imprint.files.atomic import atomic_folder, write_json
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
-from imprint.reading import read_json
 from imprint.tokenizers import Tokenizer
 
 KEY_FILE: Final = "key.json"

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import split_location
-from imprint.files import translate_disk_errors, write_json
+from imprint.files.atomic import write_json
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
-from imprint.reading import read_json
 
 DOCUMENT_START: Final = 1 << 31
 """The bit that marks a document's first token; ids are smaller."""

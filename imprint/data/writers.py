@@ -16,7 +16,7 @@ from typing import Final
 from imprint.data.readers.tables import MAX_CELL
 from imprint.data.readers.workbooks import EXCEL_ROWS, escape_cell
 from imprint.data.sample import Sample
-from imprint.files import atomic_file
+from imprint.files.atomic import atomic_file
 from imprint.messages import Bilingual, UserError
 
 PROMPT, RESPONSE, HISTORY, SYSTEM = "prompt", "response", "history", "system"

@@ -10,7 +10,7 @@ import torch
 
 from imprint.config import read_recipe
 from imprint.demo.domain_example.books import general_texts
-from imprint.files import atomic_folder, find_folder, write_json, write_text
+from imprint.files.atomic import atomic_folder, find_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
 from imprint.runtime import seed_everything

@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 
 FILES: Final = ("train.jsonl", "held-out.jsonl", "blind.jsonl")
 """The training rows; paraphrases to evaluate on during a run; and paraphrases written independently of both, for one final test.

@@ -14,7 +14,7 @@ from imprint.demo.rng import Rng
 from imprint.demo.snippets import write_snippet_row
 from imprint.demo.summaries import write_summary_row
 from imprint.demo.translations import write_translation_row
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 from imprint.messages import Bilingual, UserError
 
 Split = Literal["train", "dev"]

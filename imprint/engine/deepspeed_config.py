@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from imprint.engine.section import EngineSection, OptimizerSection
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
-from imprint.reading import read_json
 
 AUTO = "auto"
 ADAM_NAMES = ("adam", "adamw")

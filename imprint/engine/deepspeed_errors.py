@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
-from imprint.reading import read_json
 
 COMPILED = ("JIT load", "MissingCUDA", "CUDA_HOME", "op builder", "compile")
 """Parts of RuntimeErrors about operators that DeepSpeed would have to compile; other RuntimeErrors are no matter of the file."""

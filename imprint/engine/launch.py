@@ -15,7 +15,7 @@ import torch
 
 from imprint.engine.section import EngineSection
 from imprint.engine.world import CONNECTION_LOST, ERRORS, LAUNCHER
-from imprint.files import scratch_folder
+from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
 from imprint.runtime import child_processes
 

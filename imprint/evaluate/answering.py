@@ -14,7 +14,8 @@ from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original
 from imprint.data.sample import Sample
 from imprint.evaluate.section import EvaluateSection
-from imprint.files import append_jsonl, locked_folder, read_jsonl, write_jsonl, write_text
+from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl, write_text
+from imprint.files.scratch import locked_folder
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling

@@ -14,7 +14,8 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
 from imprint.evaluate.section import PerplexitySection
-from imprint.files import append_jsonl, read_jsonl, write_json, write_text
+from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_text
+from imprint.files.typed_json import typed
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
@@ -26,7 +27,6 @@ from imprint.pack import pack
 from imprint.progress import Progress
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
-from imprint.typed_json import typed
 
 MAX_WINDOW = 2048
 """Default window in tokens, if the base supports as many."""

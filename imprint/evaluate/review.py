@@ -14,7 +14,8 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import SampledAnswer, read_events
-from imprint.files import write_json, write_jsonl
+from imprint.files.atomic import write_json, write_jsonl
+from imprint.files.typed_json import read_typed, read_typed_lines
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
 from imprint.forgetting.score import MEASURE_AGAIN, Forgetting, forgetting_messages, lost_rows, parse_forgetting
@@ -28,7 +29,6 @@ from imprint.report.runpage import Example, ExampleKind, RunReport, write_report
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
-from imprint.typed_json import read_typed, read_typed_lines
 
 VERDICT_ADVICE = Bilingual("Delete it: the report is written without its messages.", "请删除它：报告中将不含这些信息。")
 NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调结果，请给出训练结果目录。")

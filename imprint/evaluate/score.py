@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from imprint.data.control_tokens import count_control_tokens, has_control_token, without_edge_tokens
 from imprint.data.readers.predictions import Predictions, read_predictions
-from imprint.files import follow_link, write_json
+from imprint.files.atomic import write_json
+from imprint.files.links import follow_link
 from imprint.loading.load import open_tokenizer
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError

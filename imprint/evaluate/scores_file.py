@@ -10,7 +10,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
-from imprint.files import write_json
+from imprint.files.atomic import write_json
 from imprint.loading.run import RunConfig
 from imprint.messages import UserError
 from imprint.metrics.baseline import BASELINE, baseline_predictions

@@ -26,7 +26,7 @@ from imprint.export.writers import (
     quantized_merge,
     quantized_model,
 )
-from imprint.files import atomic_file, atomic_folder, find_folder, write_json
+from imprint.files.atomic import atomic_file, atomic_folder, find_folder, write_json
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import SUFFIX, is_bundle, read_licence
 from imprint.loading.load import open_template

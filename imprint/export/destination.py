@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from imprint.files import follow_link
+from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from imprint.export.destination import refuse_destination, with_file_name
-from imprint.files import atomic_folder, write_json
+from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.load import load_base
 from imprint.models.checkpoint import save_weights
 from imprint.models.gguf import NAME, link_alone, read_metadata, read_network

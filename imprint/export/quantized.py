@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imprint import arguments
 from imprint.export.destination import refuse_destination, with_file_name
-from imprint.files import atomic_folder, write_json
+from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import (

@@ -21,7 +21,8 @@ from imprint.export.vocabulary import (
     tokenizer_config,
 )
 from imprint.export.writers import AnswerFunction, ExportJob, merge, refuse_overflow
-from imprint.files import read_json_object, write_json
+from imprint.files.atomic import write_json
+from imprint.files.reading import read_json_object
 from imprint.messages import Bilingual, UserError
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.checkpoint import save_network, save_weights

@@ -11,7 +11,8 @@ import torch
 from imprint.data.sample import Sample
 from imprint.export.quantized import QuantizationPlan, write_quantized
 from imprint.export.verify import GreedyAnswer, greedy_answers
-from imprint.files import find_folder, refuse_outside_links, write_json
+from imprint.files.atomic import find_folder, write_json
+from imprint.files.links import refuse_outside_links
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import BundleMetadata, pack, read_licence, unpack
 from imprint.loading.load import load, load_model

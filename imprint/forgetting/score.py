@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from imprint.files.typed_json import typed
 from imprint.forgetting.probes import is_correct, is_same
 from imprint.messages import Bilingual
-from imprint.typed_json import typed
 
 Fate = Literal["same", "right", "lost", "never"]
 """Whether the tuned answer is the same as the base's, still correct, or lost. `never`: the base was wrong, so nothing could be lost."""

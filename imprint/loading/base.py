@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section, read_recipe
-from imprint.files import find_folder
+from imprint.files.atomic import find_folder
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError

@@ -17,7 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
-from imprint.files import atomic_folder, read_json_object, remove_scratch, scratch_folder, translate_disk_errors
+from imprint.files.atomic import atomic_folder
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.reading import read_json_object
+from imprint.files.scratch import remove_scratch, scratch_folder
 from imprint.messages import Bilingual, UserError
 
 FORMAT: Final = 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from imprint import arguments
-from imprint.files import find_folder
+from imprint.files.atomic import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
 from imprint.loading.section import OpenSection
 from imprint.loading.source import ModelSource, adapter_path, resolve_source

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from imprint.config import read_recipe
-from imprint.files import find_folder
+from imprint.files.atomic import find_folder
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.bundle import BundleMetadata, read_metadata, unpack_cached
 from imprint.loading.run import RunConfig

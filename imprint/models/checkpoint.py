@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imprint.files import atomic_folder, refuse_lfs_pointer, write_json
+from imprint.files.atomic import atomic_folder, write_json
+from imprint.files.reading import read_json, refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.models.network import Network
@@ -31,7 +32,6 @@ from imprint.models.stored_weights import (
 )
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
-from imprint.reading import read_json
 from imprint.terminal import say
 
 MAPPED_BYTES = 64 * 2**20

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from imprint.files import read_json_object
+from imprint.files.reading import read_json_object
 from imprint.messages import Bilingual, UserError
 from imprint.models.bloom import Bloom
 from imprint.models.chatglm import ChatGLM

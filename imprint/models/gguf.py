@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from imprint.files import scratch_folder
+from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
 
 MAGIC: Final = b"GGUF"

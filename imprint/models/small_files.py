@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from imprint.files import refuse_outside_links
+from imprint.files.links import refuse_outside_links
 
 KNOWN_NAMES: Final = re.compile(
     r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template)\.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from imprint.files import translate_disk_errors
+from imprint.files.disk_errors import translate_disk_errors
 
 # The palette of Okabe and Ito, distinguishable under every kind of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"

@@ -12,7 +12,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 from imprint.messages import Bilingual
 from imprint.terminal import harmless
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.means import Mean
 from imprint.report.comparison import ComparedRow, Comparison, format_signed, metric_lines, metric_notes, rate_lines, tuned_warnings

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imprint.events import Event, Finished, Notice, Rescued, last_start, read_events, values_by_step
+from imprint.files.typed_json import read_typed
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.terminal import say, say_json, table_lines
-from imprint.typed_json import read_typed
 
 MAX_SCORE = 1e9
 """Scores are percentages and perplexities; a number above, or one that is not finite, is none."""

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
-from imprint.reading import read_json
 from imprint.templates.chat_template import chat_template_of
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.templates.chatglm2 import ChatGLM2Template

@@ -16,7 +16,7 @@ from typing import Final
 
 from sentencepiece import SentencePieceProcessor
 
-from imprint.files import read_model_file
+from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from imprint.files import read_model_file
+from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.chatglm import VOCABULARY_FILE, read_chatglm
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer, read_chatglm2

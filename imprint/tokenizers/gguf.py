@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from imprint.files import read_json_object, write_json
+from imprint.files.atomic import write_json
+from imprint.files.reading import read_json_object
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.hf import TOKENIZER_CONFIG, TOKENIZER_JSON
 

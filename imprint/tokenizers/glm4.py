@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from imprint.files import read_model_file
+from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import decode, readable, well_formed
 

@@ -14,7 +14,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from imprint.files import read_json_object, read_model_file
+from imprint.files.reading import read_json_object, read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say_once
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed

@@ -12,7 +12,7 @@ from imprint.data.dataset import DataSplits
 from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.events import Finished, last_start, read_events, read_rescues
-from imprint.files import remove_leftovers
+from imprint.files.atomic import remove_leftovers
 from imprint.loading.base import BaseReference, base_folder
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state

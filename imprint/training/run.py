@@ -13,7 +13,7 @@ from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.evaluate.review import review_finished
 from imprint.events import read_rescues
-from imprint.files import write_json, write_text
+from imprint.files.atomic import write_json, write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError

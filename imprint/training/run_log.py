@@ -20,7 +20,7 @@ from imprint.events import (
     read_events,
     read_rescues,
 )
-from imprint.files import write_jsonl
+from imprint.files.atomic import write_jsonl
 from imprint.messages import Bilingual
 from imprint.progress import Progress
 from imprint.runs import RunFolder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
-from imprint.files import append_jsonl, write_jsonl
+from imprint.files.atomic import append_jsonl, write_jsonl
 from imprint.progress import Progress
 from imprint.report.curve import draw_curves
 from imprint.runs import RunFolder

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from imprint.engine.engine import Engine
 from imprint.engine.strategy import MOMENTS, VALUE
-from imprint.files import atomic_folder, temporary_path, translate_disk_errors, write_json
+from imprint.files.atomic import atomic_folder, temporary_path, write_json
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import shard_names, split_into_shards
-from imprint.reading import read_json
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 

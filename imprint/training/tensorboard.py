@@ -14,7 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignor
 from torch.utils.tensorboard.summary import scalar, text
 
 from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
-from imprint.files import translate_disk_errors
+from imprint.files.disk_errors import translate_disk_errors
 
 
 class TensorBoard:

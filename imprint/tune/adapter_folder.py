@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imprint.files import atomic_folder, find_folder, write_json
+from imprint.files.atomic import atomic_folder, find_folder, write_json
+from imprint.files.typed_json import read_typed, typed
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors
 from imprint.models.families import listing
@@ -29,7 +30,6 @@ from imprint.tune.peft_files import (
 from imprint.tune.peft_files import TENSORS_FILE as PEFT_TENSORS_FILE
 from imprint.tune.peft_prefix import read_peft_prefix
 from imprint.tune.prefix import TENSORS_FILE, PrefixEncoder, prefix_from_tensors
-from imprint.typed_json import read_typed, typed
 
 DESCRIPTION_FILE = "adapter.json"
 ORIGINAL_FILE = "pytorch_model.bin"

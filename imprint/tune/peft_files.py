@@ -12,13 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imprint.files import refuse_lfs_pointer
+from imprint.files.reading import read_json, refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle, nearly_equal
 from imprint.models.families import listing
 from imprint.models.network import Network
 from imprint.models.stored_weights import plain_name, refuse_empty
-from imprint.reading import read_json
 
 CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 """peft's file names."""

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imprint.files import write_json
+from imprint.files.atomic import write_json
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 from imprint.tune.peft_files import CONFIG_FILE, TENSORS_FILE, read_peft_tensors, refuse_unknown

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 import imprint.compat.layout as layout
 from imprint.compat.run import run_original
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.oldproject import PREFIX, old_project, predicting, said, training

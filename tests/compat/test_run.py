@@ -18,7 +18,7 @@ from imprint.config import read_recipe
 from imprint.data.batches import BatchSampler
 from imprint.data.dataset import load_splits
 from imprint.data.section import DataSection
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError

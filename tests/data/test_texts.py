@@ -7,7 +7,7 @@ from imprint.config import read_recipe
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import HeldOutDocuments, load_texts
 from imprint.data.token_file import TokenFileRows
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
 from imprint.runs import remove_state
 from imprint.training.recipe import Recipe

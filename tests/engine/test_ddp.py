@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from tests.worlds import Outcome
 
 

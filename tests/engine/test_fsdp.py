@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
 from imprint.training.run import train
 from tests.worlds import Outcome

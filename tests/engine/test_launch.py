@@ -14,7 +14,7 @@ import torch
 from imprint.engine.launch import _exit_status, launch, local_processes
 from imprint.engine.section import EngineSection
 from imprint.events import read_events
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
 from imprint.runs import RunFolder
 from tests.worlds import Start, free_port, losses_of, world_folder, world_runs

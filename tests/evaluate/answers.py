@@ -8,7 +8,7 @@ from typing import Any
 import imprint
 from imprint.data.encode import encode_prompt
 from imprint.data.readers.samples import read_samples
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 
 FILES = ("generated_predictions.txt", "predictions.jsonl", "scores.json", "answers.jsonl")

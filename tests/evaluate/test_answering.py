@@ -13,7 +13,7 @@ import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
 from imprint.evaluate.answering import answers_lock
-from imprint.files import read_jsonl, write_jsonl
+from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.inference.sampling import NotFiniteError
 from imprint.runs import RunFolder
 from imprint.tokenizers import ChatGLMTokenizer

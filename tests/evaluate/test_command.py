@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 from tests.evaluate.answers import Ask, predictions, said_by_hand
 

@@ -7,7 +7,7 @@ import pytest
 
 import imprint.evaluate.answering as answering
 from imprint.cli import main
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 from tests.tinyrun import talking_run
 

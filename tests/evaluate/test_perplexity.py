@@ -12,7 +12,7 @@ from imprint.data.document_rows import Window, document_tokens
 from imprint.data.section import TextsSection
 from imprint.evaluate.perplexity import perplexity_command, window_nats
 from imprint.evaluate.section import PerplexitySection
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
 from imprint.pack import pack
 from tests.tiny import tiny_base

@@ -7,7 +7,7 @@ import pytest
 from imprint.config import read_recipe
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.sampling import NotFiniteError
 from imprint.loading.run import RunConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.metrics.means import score
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.runs import RunFolder

@@ -6,7 +6,7 @@ import pytest
 
 from imprint.cli import main
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 from imprint.task import TextTask
 from tests.evaluate.answers import Ask, predictions

@@ -13,7 +13,7 @@ from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
 from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
-from imprint.files import write_json
+from imprint.files.atomic import write_json
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
 from imprint.loading.source import ModelSource, resolve_source

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import imprint.training.run as training
-from imprint.files import read_jsonl, write_jsonl
+from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.runs import RunFolder
 from imprint.training.job import TrainJob
 from imprint.training.run_log import RunLog

@@ -13,7 +13,7 @@ from imprint.data.encode import EncodedRow
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.world import World
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder

@@ -15,7 +15,7 @@ import imprint.training.run as training
 from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.events import Rescued, read_events, read_rescues, write_rescue
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.loading.load import load_base
 from imprint.messages import UserError
 from imprint.model import Model

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from imprint.cli import main
 from imprint.engine.engine import Engine
 from imprint.events import Rescued, write_rescue
-from imprint.files import read_jsonl, write_jsonl
+from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.loading.load import load_model, open_template
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import imprint
 from imprint.cli import main
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
 from tests.tinyrun import described, learned_tensors, log_of, losses, tiny_run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from imprint import files
 from imprint.events import Event, Finished, Rescued, Step, event_fields, finite_or_none, follow, write_rescue
-from imprint.files import read_jsonl
+from imprint.files import atomic
+from imprint.files.atomic import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.training.run_log import RunLog
@@ -171,7 +171,7 @@ def test_cutting_a_log_never_leaves_it_shorter_than_the_state(run: RunFolder, mo
     def die(path: Path, text: str) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(files, "write_text", die)
+    monkeypatch.setattr(atomic, "write_text", die)
     with pytest.raises(SystemExit):
         RunLog(run, step=2, steps=8)
     assert run.log.read_bytes() == before

@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from imprint.events import Event, Notice
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.progress import Progress
 from imprint.runs import RunFolder
 from imprint.training import sinks

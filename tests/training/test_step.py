@@ -12,7 +12,7 @@ from imprint.data.dataset import load_splits
 from imprint.data.encode import EncodedRow
 from imprint.data.section import DataSection
 from imprint.engine.engine import Engine
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.training.memory import num_targets
 from imprint.tune.tuner import Tuner
 from tests.tinyrun import learned_tensors, losses, tiny_run

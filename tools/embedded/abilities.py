@@ -13,7 +13,7 @@ from imprint.demo.rng import Rng
 from imprint.demo.rows import SEED_STRIDE
 from imprint.demo.talk import read_topics
 from imprint.demo.town import read_town
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 from imprint.forgetting.section import PROBES, TEXT
 
 Row = dict[str, str | list[str]]

@@ -16,7 +16,7 @@ from imprint.config import read_recipe
 from imprint.data.dataset import DataSplits, TruncationReport, encode_samples
 from imprint.data.section import DataSection
 from imprint.demo.corpus import documents
-from imprint.files import atomic_folder, find_folder, write_json
+from imprint.files.atomic import atomic_folder, find_folder, write_json
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.load import load
 from imprint.models.checkpoint import save_network

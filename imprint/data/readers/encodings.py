@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError
+from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
-from imprint.reading import require_regular
 
 CHUNK_BYTES: Final = 2**20
 SAMPLE_BYTES: Final = 2**22

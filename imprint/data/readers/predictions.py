@@ -13,9 +13,9 @@ from typing import Final
 
 from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, label_as_text, quote_names
 from imprint.data.readers.rows import read_rows
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
+from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
-from imprint.reading import read_json
 
 PREDICTION_COLUMNS: Final = (
     "predict",

@@ -10,9 +10,8 @@ from typing import Final, Literal
 from imprint.data.readers.arrow import ARROW_FILE
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
 from imprint.data.turns import is_spoken, is_turn
-from imprint.files import refuse_lfs_pointer
+from imprint.files.reading import refuse_lfs_pointer, require_regular
 from imprint.messages import Bilingual, UserError
-from imprint.reading import require_regular
 
 Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet", "Arrow"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"

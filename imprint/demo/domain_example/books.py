@@ -11,7 +11,7 @@ from imprint.demo.corpus import documents
 from imprint.demo.domain_example.craft import QUESTIONS, STATEMENTS, Craft, read_craft
 from imprint.demo.rng import Rng, weighted
 from imprint.demo.rows import SEED_STRIDE
-from imprint.files import write_text
+from imprint.files.atomic import write_text
 
 FILES: Final = (
     *("read/books.txt", "read/general.txt", "books-held-out.txt", "general-held-out.txt"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imprint.data.readers.predictions import read_predictions
-from imprint.files import append_jsonl, write_json
+from imprint.files.atomic import append_jsonl, write_json
 from imprint.messages import UserError
 
 

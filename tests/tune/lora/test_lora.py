@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import imprint
 from imprint.cli import main
 from imprint.engine.engine import Engine
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
 from imprint.loading.load import load_model
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError

@@ -1,16 +1,17 @@
 """Files that are read whole are regular and of bounded size; nothing waits or fills the memory."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from imprint import reading
 from imprint.cli import main
-from imprint.files import read_json_object, read_jsonl
+from imprint.files import reading
+from imprint.files.atomic import read_jsonl
+from imprint.files.reading import read_bounded, read_json, read_json_object, read_text, require_regular
 from imprint.messages import UserError
-from imprint.reading import read_bounded, read_json, read_text, require_regular
 
 
 @pytest.fixture
@@ -66,3 +67,14 @@ def test_every_command_that_reads_a_file_refuses_a_pipe(command: list[str], pipe
     said = capsys.readouterr()
     assert "not a regular file" in said.err + said.out
     assert "Traceback" not in said.err
+
+
+def test_a_git_lfs_pointer_is_refused_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for content in (b"", b"version", b"version https://git"):
+        path.write_bytes(content)
+        reading.refuse_lfs_pointer(path)
+    reading.refuse_lfs_pointer(tmp_path / "absent")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=re.escape(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull`")):
+        reading.refuse_lfs_pointer(path)

@@ -15,6 +15,7 @@ MAX_LINES_BYTES: Final = 2**28
 """Largest log, or other file of JSON lines of a run, that is read."""
 MAX_JSON_NODES: Final = 500_000
 """Maximum number of lists and objects in a JSON file that is read whole."""
+LFS_HEADER = b"version https://git-lfs"
 
 
 def require_regular(path: Path) -> None:
@@ -56,3 +57,58 @@ def read_json(path: Path, encoding: str = "utf-8") -> Any:
     if nodes > MAX_JSON_NODES:
         raise ValueError(f"it has {nodes:,} lists and objects, more than {MAX_JSON_NODES:,}")
     return json.loads(content.decode(encoding))
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise UserError if `path` is a Git LFS pointer instead of the file itself; an unreadable file is left to its reader."""
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            header = file.read(len(LFS_HEADER))
+    except OSError:
+        return
+    if header == LFS_HEADER:
+        raise UserError(
+            Bilingual(
+                f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder, or download the file again.",
+                f"{path} 是 Git LFS 指针，不是文件本身。请在其目录中运行 `git lfs pull`，或重新下载。",
+            )
+        )
+
+
+def read_model_file(path: Path, content_name: str) -> bytes:
+    """The content of a file in a model folder; UserError if it is unreadable, empty or a Git LFS pointer.
+
+    `content_name` says in the message what the file should hold.
+    """
+    try:
+        content = read_bounded(path, MAX_MODEL_FILE_BYTES)
+    except OSError as error:
+        raise UserError(Bilingual(f"{path} cannot be read: {error.strerror}.", f"{path} 无法读取：{error.strerror}。")) from error
+    refuse_lfs_pointer(path)
+    if not content:
+        raise UserError(
+            Bilingual(f"{path} is empty, where {content_name} is needed. Download the file again.", f"{path} 是空文件。请重新下载。")
+        )
+    return content
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder; UserError if the file is unreadable or holds something else."""
+    try:
+        value = read_json(path)
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(
+            Bilingual(
+                f"{path}: cannot be read as JSON ({error}). Download the file again.", f"{path}：无法按 JSON 读取（{error}）。请重新下载。"
+            )
+        ) from error
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        raise UserError(
+            Bilingual(
+                f"{path}: must hold one JSON object, found {found}. Download the file again.",
+                f"{path}：应是一个 JSON 对象，实际是 {found}。请重新下载。",
+            )
+        )
+    return value

@@ -11,9 +11,9 @@ from typing import Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from imprint.files import read_jsonl
+from imprint.files.atomic import read_jsonl
+from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
-from imprint.reading import require_regular
 
 MAX_BYTES: Final = 2**26
 """Largest file that is read whole; what Imprint writes has a few megabytes at most."""

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from imprint.files.typed_json import MAX_BYTES, read_typed, read_typed_lines, typed
 from imprint.messages import Bilingual, UserError
-from imprint.typed_json import MAX_BYTES, read_typed, read_typed_lines, typed
 
 ADVICE = Bilingual("Delete it.", "请删除它。")
 

@@ -1,0 +1,224 @@
+"""Atomic writes: a file or folder that has its final name is complete.
+
+Everything is written under a hidden temporary name in the same folder, synced to disk, and renamed. A folder that replaces
+another one goes through four steps; a process killed between any two of them leaves a complete folder behind:
+
+    1. write `.adapter.part/`, fsync          killed: `adapter/` is the old one
+    2. rename `adapter/` to `.adapter.old/`   killed: `.adapter.old/` is the old one, found by `find_folder`
+    3. rename `.adapter.part/` to `adapter/`  killed: `adapter/` is the new one
+    4. delete `.adapter.old/`                 killed: `adapter/` is the new one
+
+A temporary name may be there already: left by a killed process, which is removed, or a link of a stranger, which is not followed.
+Readers call `find_folder`, which changes nothing and may run beside a writer; the one writer of a folder calls
+`remove_leftovers` before it starts. In a file of JSON lines a line counts once its newline is there.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.links import remove
+from imprint.files.reading import MAX_LINES_BYTES, read_bounded
+from imprint.messages import Bilingual, UserError
+
+TEMPORARY_SUFFIX = ".part"
+BACKUP_SUFFIX = ".old"
+MAX_LINES_NODES = 2_000_000
+"""Maximum number of lists and objects in a file of JSON lines; a log has about one for each step."""
+HALVES = re.compile("[\ud800-\udfff]")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically (UTF-8); creates missing folders."""
+    with translate_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+        remove(temporary)
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _fsync(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` to `path` atomically as indented JSON; NaN and infinities become null."""
+    write_text(path, _json_text(nonfinite_to_null(value), indent=2) + "\n")
+
+
+def write_jsonl(path: Path, values: Iterable[object]) -> None:
+    """Write values to `path` atomically, each as one line of JSON."""
+    write_text(path, "".join(_json_text(value) + "\n" for value in values))
+
+
+def append_jsonl(path: Path, value: object) -> None:
+    """Append `value` as one line of JSON; an unfinished last line, left by a killed process, is removed first."""
+    line = _json_text(nonfinite_to_null(value)) + "\n"
+    with translate_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.truncate(_size_of_whole_lines(path))
+            file.write(line.encode())
+
+
+def _json_text(value: object, indent: int | None = None) -> str:
+    """JSON with Chinese readable, unless UTF-8 cannot hold a text: a file may have halves of characters, as escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, indent=indent) if HALVES.search(text) else text
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
+    if not path.exists():
+        return []
+    content = read_bounded(path, MAX_LINES_BYTES)
+    nodes = content.count(b"[") + content.count(b"{")
+    if nodes > MAX_LINES_NODES:
+        raise UserError(
+            Bilingual(
+                f"{path} has {nodes:,} lists and objects, more than {MAX_LINES_NODES:,}, as no file of its kind. Is it another file?",
+                f"{path} 有 {nodes:,} 个列表和对象，超过 {MAX_LINES_NODES:,} 个，同类文件不会这么多：请检查是否给错了文件。",
+            )
+        )
+    *lines, _unfinished = content.split(b"\n")
+    values = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                Bilingual(
+                    f"{path}:{number}: this is not a line of JSON. Correct or delete the line, then run again.",
+                    f"{path}:{number}：这一行不是 JSON。请改正或删除后重试。",
+                )
+            ) from error
+    return values
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it is renamed to `path`, replacing an old file; on an error nothing changes."""
+    temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+    with translate_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it is renamed to `path`, replacing an old folder; on an error nothing changes."""
+    temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
+    with translate_disk_errors(path):
+        remove(temporary)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            _fsync_tree(temporary)
+            _swap_in(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def temporary_path(path: Path) -> Path:
+    """The folder that `atomic_folder(path)` yields; for other processes that write into the same folder."""
+    return _hidden_sibling(path, TEMPORARY_SUFFIX)
+
+
+def find_folder(path: Path) -> Path | None:
+    """The complete folder of this name: `path`, or the backup of it if a process was killed during replacement, or None."""
+    if path.is_dir() or not path.name:  # "." and "/" have no name, so no backup
+        return path
+    return backup if (backup := _hidden_sibling(path, BACKUP_SUFFIX)).is_dir() else None
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove temporary files and restore backups that a killed process left in `parent`; only its one writer may call this."""
+    with translate_disk_errors(parent):
+        if not parent.is_dir():
+            return
+        for entry in sorted(parent.iterdir()):
+            if entry.name.startswith(".") and entry.name.endswith(BACKUP_SUFFIX):
+                original = parent / entry.name[1 : -len(BACKUP_SUFFIX)]
+                if original.exists():
+                    remove(entry)
+                else:
+                    entry.rename(original)
+            elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
+                remove(entry)
+        _fsync(parent)
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    backup = _hidden_sibling(path, BACKUP_SUFFIX)
+    if path.exists():
+        remove(backup)
+        path.rename(backup)
+    temporary.rename(path)
+    _fsync(path.parent)
+    remove(backup)
+
+
+def _hidden_sibling(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}{suffix}")
+
+
+def _size_of_whole_lines(path: Path) -> int:
+    """The size in bytes of `path` up to and including its last newline."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 4096)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def nonfinite_to_null(value: Any) -> Any:
+    """`value` with None for what JSON cannot hold: NaN and infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: nonfinite_to_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [nonfinite_to_null(item) for item in value]
+    return value
+
+
+def _fsync_tree(folder: Path) -> None:
+    for root, _folders, names in os.walk(folder):
+        for name in names:
+            file = Path(root, name)
+            file.chmod(folder.stat().st_mode & 0o666)  # safetensors makes files that only their owner can read
+            _fsync(file)
+        _fsync(Path(root))
+
+
+def _fsync(path: Path) -> None:
+    """Sync a file, or the entries of a folder, to disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""Links and special entries in the folder of a stranger."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from imprint.messages import Bilingual, UserError
+
+
+def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raise UserError if one of these files in a folder is a link that leads out of it: it may name any file of this machine.
+
+    The files of a Hugging Face cache's `snapshots` are links into its `blobs`, which count as inside.
+    """
+    home = folder.resolve()
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    for file in files:
+        target = _resolved(file)
+        if not any(target.is_relative_to(inside) for inside in homes):
+            raise UserError(
+                Bilingual(
+                    f"{file}: is a link to {target}, outside of its folder, and is neither read nor copied into the output. "
+                    "Replace the link by the file, or delete it.",
+                    "该文件是指向目录之外的链接，不会读取，也不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
+                )
+            )
+
+
+def follow_link(path: Path) -> Path:
+    """The path that is meant by an output that is a link, so that it is written where the link leads; any other path unchanged.
+
+    Raises UserError for a link that leads back to itself.
+    """
+    return _resolved(path) if path.is_symlink() else path
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13
+        raise UserError(
+            Bilingual(
+                f"{path}: is a link that leads back to itself. Delete the link, or choose another path.",
+                f"{path}：是循环链接：请删除它，或换一个路径。",
+            )
+        ) from error
+
+
+def refuse_special_entries(folder: Path, entry: Path) -> None:
+    """Raise UserError if `entry` of a folder, or anything below it, is a link that leads out of the folder, or no file and no folder.
+
+    A stranger's folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced.
+    """
+    below = (Path(root, name) for root, folders, names in os.walk(entry) for name in (*folders, *names)) if entry.is_dir() else ()
+    for found in (entry, *below):
+        if found.is_symlink():
+            refuse_outside_links(folder, [found])
+        if found.exists() and not (found.is_file() or found.is_dir()):
+            raise UserError(
+                Bilingual(
+                    f"{found}: is neither a file nor a folder. Delete it, then run again.", f"{found}：既不是文件也不是目录：请删除后重试。"
+                )
+            )
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link (not what it names) or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

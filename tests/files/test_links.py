@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from imprint.files import atomic, links
+from imprint.messages import UserError
+
+
+def fill(path: Path, text: str) -> None:
+    with atomic.atomic_folder(path) as folder:
+        (folder / "weights").write_text(text)
+
+
+def test_a_strangers_link_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    """A folder of a stranger may hold `.report.html.part -> ~/.bashrc`."""
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    mine.mkdir()
+    run.mkdir()
+    (mine / "bashrc").write_text("mine")
+    for name in (".report.html.part", ".out.tar.part"):
+        (run / name).symlink_to(mine / "bashrc")
+    for name in (".adapter.part", ".adapter.old", ".gone.old"):
+        (run / name).symlink_to(mine)
+    atomic.write_text(run / "report.html", "page")
+    with atomic.atomic_file(run / "out.tar") as part:
+        part.write_text("archive")
+    fill(run / "adapter", "1")
+    fill(run / "adapter", "2")
+    atomic.remove_leftovers(run)
+    assert sorted(os.listdir(run)) == ["adapter", "gone", "out.tar", "report.html"]
+    assert [(mine / "bashrc").read_text(), os.listdir(mine)] == ["mine", ["bashrc"]]
+
+
+def test_no_link_out_of_a_folder_and_no_pipe_in_it_is_read(tmp_path: Path) -> None:
+    run, deep = tmp_path / "run", tmp_path / "run" / "evaluations" / "dev"
+    deep.mkdir(parents=True)
+    (deep / "answers.jsonl").touch()
+    (run / "inside").symlink_to(deep)
+    links.refuse_special_entries(run, run)
+    (deep / "scores.json").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"scores.json: is a link to .*mine, outside of its folder, and is neither read nor copied"):
+        links.refuse_special_entries(run, run / "evaluations")
+    (deep / "scores.json").unlink()
+    (deep / "scores.json").symlink_to("scores.json")
+    with pytest.raises(UserError, match="is a link that leads back to itself"):
+        links.refuse_special_entries(run, run / "evaluations")
+    (deep / "scores.json").unlink()
+    os.mkfifo(deep / "scores.json")
+    with pytest.raises(UserError, match=r"scores.json: is neither a file nor a folder"):
+        links.refuse_special_entries(run, run / "evaluations")

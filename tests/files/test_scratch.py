@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from imprint.files import scratch
+from imprint.messages import Bilingual, UserError
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "imprint-of-a-killed-one" / "logs").mkdir(parents=True)
+    (tmp_path / "imprint-link").symlink_to(tmp_path)
+    with scratch.scratch_folder() as mine, scratch.scratch_folder() as other:
+        assert mine.is_dir()
+        assert other.is_dir()
+        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, other.name, "imprint-link"])
+    assert os.listdir(tmp_path) == ["imprint-link"]
+
+
+def test_a_folder_is_held_by_one_writer_and_removed_if_nothing_was_written(tmp_path: Path) -> None:
+    busy = Bilingual("is in use", "正在使用")
+    with scratch.locked_folder(tmp_path / "answers", busy):
+        with pytest.raises(UserError, match="is in use"), scratch.locked_folder(tmp_path / "answers", busy):
+            pass
+        (tmp_path / "answers" / "a").write_text("1")
+    with scratch.locked_folder(tmp_path / "answers", busy), scratch.locked_folder(tmp_path / "empty", busy):
+        pass
+    assert os.listdir(tmp_path) == ["answers"]
