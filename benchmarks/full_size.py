@@ -56,7 +56,7 @@ CONFIG_2 = ChatGLM2Config(
     apply_query_key_layer_scaling=True,
     rope_theta=1e4,
     rope_factor=1.0,
-    end_ids=frozenset({2}),
+    stop_ids=frozenset({2}),
 )
 START_2 = (64790, 64792)
 """[gMASK] and sop, the first tokens of a row of ChatGLM2-6B."""

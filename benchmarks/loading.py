@@ -3,7 +3,7 @@
     python benchmarks/loading.py [FOLDER] [--gib 1.9] [--json]
 
 Writes random fp16 weights in shards into FOLDER (a temporary one unless given), once as `.bin` and once as safetensors, and deletes them
-again. Each is loaded in a new process: unchanged, converted to float32, and quantised while reading. The peak is the largest resident
+again. Each is loaded in a new process: unchanged, converted to float32, and quantized while reading. The peak is the largest resident
 memory, including mapped pages, while the process loads and then reads every weight once, minus its memory before.
 """
 

@@ -1,4 +1,4 @@
-"""Training and generation speed on a quantised base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
+"""Training and generation speed on a quantized base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
 
     python benchmarks/quantized.py [--out FILE] [--tiny] [--bits 4]
 

@@ -43,10 +43,10 @@ def texts(name: str, value: object) -> Sequence[str]:
     return [text(f"{name}[{index}]", item) for index, item in enumerate(value)]
 
 
-def whole_number(name: str, value: object, *, at_least: int | None = None) -> int:
-    """A whole number of any library. Raises UserError for anything else, and for one that is too small."""
+def integer(name: str, value: object, *, at_least: int | None = None) -> int:
+    """An integer of any library. Raises UserError for anything else, and for one that is too small."""
     least = "" if at_least is None else f" of at least {at_least}"
-    wrong = wrong_argument(name, f"a whole number{least}", value, "整数" if at_least is None else f"不小于 {at_least} 的整数")
+    wrong = wrong_argument(name, f"an integer{least}", value, "整数" if at_least is None else f"不小于 {at_least} 的整数")
     if isinstance(value, bool):
         raise wrong
     try:
@@ -69,11 +69,11 @@ def number(name: str, value: object) -> float:
 
 
 def token_ids(name: str, value: object) -> list[int]:
-    """A list of whole numbers, also those of a tensor or an array. Raises UserError for anything else."""
+    """A list of integers, also those of a tensor or an array. Raises UserError for anything else."""
     items = _items(name, value, "a list of token ids", "词元 id 的列表")
     if all(type(item) is int for item in items):
         return cast("list[int]", items)
-    return [whole_number(f"{name}[{index}]", item) for index, item in enumerate(items)]
+    return [integer(f"{name}[{index}]", item) for index, item in enumerate(items)]
 
 
 def _items(name: str, value: object, allowed: str, chinese: str) -> list[object]:

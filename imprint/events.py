@@ -70,7 +70,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledAnswer:
-    """The greedy answer to a sample prompt after a step."""
+    """The greedy answer to a watched prompt after a step."""
 
     event: Literal["sample"] = "sample"
     step: int

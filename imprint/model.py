@@ -41,7 +41,7 @@ class Model:
 
     def __init__(self, network: Network, template: Template | None, name: str, *, tokenizer_file: str = VOCABULARY_FILE) -> None:
         if template is not None:
-            network.end_ids |= template.stop_ids
+            network.stop_ids |= template.stop_ids
         self.network = network
         self.name = name
         self.adapter: Adapter | None = None
@@ -99,7 +99,7 @@ class Model:
 
     def prompt_of(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], *, max_source_length: int = 2048) -> list[int]:
         """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
-        limit = arguments.whole_number("max_source_length", max_source_length, at_least=1)
+        limit = arguments.integer("max_source_length", max_source_length, at_least=1)
         said = read_messages(messages, "messages")
         if not said:
             raise arguments.wrong_argument("messages", "at least one message", messages, "至少一条消息")
@@ -206,7 +206,7 @@ class Model:
         """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
 
         `max_length` limits prompt and answer together, in tokens, by default to 2,048 or the context length of the base; the oldest turns
-        are dropped where a history is too long. `system` is the system message, which is never dropped.
+        are dropped where a history is too long. `system` is the system prompt, which is never dropped.
         """
         max_length = self.chat_length(max_length)
         prompt = self._chat_prompt(query, history, system, max_length)
@@ -266,7 +266,7 @@ class Model:
         """Maximum tokens of prompt and answer of a chat: `max_length`, or the default. Raises UserError for one that is too small."""
         if max_length is None:
             return min(DEFAULT_LENGTH, self.network.shape.max_length)
-        max_length = arguments.whole_number("max_length", max_length)
+        max_length = arguments.integer("max_length", max_length)
         if max_length > MOST_TOKENS:
             raise arguments.wrong_argument("max_length", f"at most {MOST_TOKENS}", max_length, f"不大于 {MOST_TOKENS} 的整数")
         if max_length < MIN_LENGTH:

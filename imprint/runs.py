@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def rescues(self) -> Path:
-        """Rollbacks after a divergence, one line of JSON each."""
+        """Rescues after a divergence, one line of JSON each."""
         return self.path / "rescues.jsonl"
 
     @property

@@ -162,7 +162,7 @@ def prompt(network: Network, *text: int) -> list[int]:
 
 
 def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Path:
-    """The golden base as the original's quantised folders are: packed integers and scales in a pytorch_model.bin, the head stored too."""
+    """The golden base as the original's quantized folders are: packed integers and scales in a pytorch_model.bin, the head stored too."""
     base = Case("chatglm1-base").folder
     tensors = load_file(base / "model.safetensors")
     tensors |= {name: tensor for name, tensor in load_file(base / f"int{bits}.safetensors").items() if not name.startswith("expected")}
@@ -176,7 +176,7 @@ def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Pa
 
 
 def plain_twin(network: Network) -> ChatGLM:
-    """A network of plain fp32 weights, equal to the numbers that a quantised one stands for."""
+    """A network of plain fp32 weights, equal to the numbers that a quantized one stands for."""
     twin = ChatGLM(replace(as_chatglm(network).config, quantization_bit=None, quantization_embeddings=False))
     numbers = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)

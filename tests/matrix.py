@@ -116,7 +116,7 @@ template) learns eight rows by heart, with activation checkpointing and packed m
 loaded again from the files alone, and must give the same greedy answers with a KV cache. `make test` runs the cells in *italics*.
 
 The numbers are the last loss as a share of the first ({when}, PyTorch {torch}, CPU). {count} cells run, {refused} are refused
-with an error: integers cannot take small updates, so full tuning of a quantised base is not supported.
+with an error: integers cannot take small updates, so full tuning of a quantized base is not supported.
 
 {table}
 A share does not measure quality; it shows that gradients reach the trained parameters. The page is made by

@@ -42,8 +42,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run on a base that is quantised as it is read."""
-    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("quantised")), "run", "model.quantize=4")
+    """A run on a base that is quantized as it is read."""
+    return tiny_run(tiny_recipe(tmp_path_factory.mktemp("quantized")), "run", "model.quantize=4")
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ class TestChat:
         assert shown[-1].endswith("\ufffd")
 
     def test_an_empty_answer_is_yielded_once(self, talker: Model) -> None:
-        as_chatglm(talker.network).transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[min(talker.network.end_ids)])
+        as_chatglm(talker.network).transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[min(talker.network.stop_ids)])
 
         assert list(talker.stream_chat("你好", seed=1)) == [("", [("你好", "")])]
         assert talker.chat("你好", seed=1) == ("", [("你好", "")])
@@ -322,7 +322,7 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
 
 class TestEveryFamily:
     def test_an_answer_ends_at_any_id_that_ends_one(self, family: Model) -> None:
-        assert family.network.end_ids >= family.template.stop_ids
+        assert family.network.stop_ids >= family.template.stop_ids
 
     def test_a_chat_shows_the_answer_and_a_stream_only_appends(self, family: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = family.template.answer(make_messages("你好"), "在 2023 年,好。😀")
@@ -351,7 +351,7 @@ class TestEveryFamily:
         assert imprint.load(tmp_path, device="cpu", template="plain").template.name == "plain"
 
 
-class TestQuantisedRuns:
+class TestQuantizedRuns:
     """Saving, resuming and evaluating keep the precision a run began with."""
 
     def test_a_run_that_was_stopped_goes_on_in_its_precision(self, run: RunFolder) -> None:
@@ -389,7 +389,7 @@ class TestQuantisedRuns:
         assert model.network.quantization_bit is None
         assert model.adapter is not None
 
-    def test_a_folder_that_is_quantised_trains_the_same(self, run: RunFolder) -> None:
+    def test_a_folder_that_is_quantized_trains_the_same(self, run: RunFolder) -> None:
         imprint.quantize(run.path.parent / "base", run.path.parent / "int4", 4)
 
         other = tiny_run(run.path.parent / "recipe.yaml", "ready", f"model.path={run.path.parent / 'int4'}")
@@ -397,7 +397,7 @@ class TestQuantisedRuns:
         assert losses(other) == losses(run)
 
     def test_full_tuning_of_it_is_refused(self, run: RunFolder) -> None:
-        with pytest.raises(UserError, match="full tuning of a base quantised to 8 bits is not possible"):
+        with pytest.raises(UserError, match="full tuning of a base quantized to 8 bits is not possible"):
             tiny_run(run.path.parent / "recipe.yaml", "full", "tune={method: full}", "model.quantize=8")
 
 
@@ -412,7 +412,7 @@ class TestSection:
             "date": None,
         }
 
-    @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantise": 4}])
+    @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantized": 4}])
     def test_impossible_values_are_refused(self, fields: dict[str, object]) -> None:
         with pytest.raises(ValidationError):
             ModelSection.model_validate(fields)

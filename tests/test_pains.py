@@ -13,7 +13,7 @@ PAINS = (
     "The base's abilities are gone",
     "Loss 0, NaN or exploding",
     "Is this loss normal?",
-    "Quantised layers do not start",
+    "Quantized layers do not start",
     "An old prefix does not load",
     "What to do with the result",
     "Out of memory",

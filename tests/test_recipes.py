@@ -100,9 +100,9 @@ def data_of(recipe: Recipe, folder: Path) -> list[str]:
 
 def weights_of(fields: Mapping[str, object], bits: int | None) -> tuple[int, int]:
     """How many numbers a network holds, and bytes in 16 bit with the linears of the blocks in so many bits."""
-    quantised = {"quantization_bit": bits} if bits else {}
+    quantized = {"quantization_bit": bits} if bits else {}
     with torch.device("meta"):
-        network = build_network({**fields, "eos_token_id": 2, **quantised}, Path("nowhere"))
+        network = build_network({**fields, "eos_token_id": 2, **quantized}, Path("nowhere"))
     tensors = set(network.state_dict(keep_vars=True).values())
     return sum(t.numel() for t in tensors), sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
 

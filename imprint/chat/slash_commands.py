@@ -19,9 +19,9 @@ SLASHES: Final = ("/", "／")
 SAME_ANSWER: Final = Bilingual(
     "at temperature 0 only other settings change an answer; /set temperature 0.95 draws others", "温度为 0：设置不变，回答不变"
 )
-NO_SYSTEM: Final = Bilingual("no system text; /system TEXT sets one", "没有系统提示；/system 文字 可设置")
-SYSTEM_OFF: Final = Bilingual("no system text from the next answer on", "下一个回答起不用系统提示")
-SYSTEM_SET: Final = Bilingual("this is the system text from the next answer on", "下一个回答起使用这段系统提示")
+NO_SYSTEM: Final = Bilingual("no system prompt; /system TEXT sets one", "没有系统提示；/system 文字 可设置")
+SYSTEM_OFF: Final = Bilingual("no system prompt from the next answer on", "下一个回答起不用系统提示")
+SYSTEM_SET: Final = Bilingual("this is the system prompt from the next answer on", "下一个回答起使用这段系统提示")
 ADAPTER_ON: Final = Bilingual("the adapter is on: the tuned model answers", "适配器已开：由微调后的模型回答")
 ADAPTER_OFF: Final = Bilingual("the adapter is off: the base answers", "适配器已关：由底座模型回答")
 
@@ -170,7 +170,7 @@ COMMANDS: Final[Mapping[str, SlashCommand]] = MappingProxyType(
         "clear": SlashCommand("", Bilingual("forget the conversation", "清空对话"), _clear),
         "retry": SlashCommand("", Bilingual("answer the last question again", "重新回答上一个问题"), _retry),
         "undo": SlashCommand("", Bilingual("take the last turn back", "撤回上一轮"), _undo),
-        "system": SlashCommand("[TEXT|off]", Bilingual("show, set or clear the system text", "系统提示"), _system, ("off",)),
+        "system": SlashCommand("[TEXT|off]", Bilingual("show, set or clear the system prompt", "系统提示"), _system, ("off",)),
         "adapter": SlashCommand("[on|off]", Bilingual("off: the base answers", "关闭适配器即由底座回答"), _adapter, ("on", "off")),
         "prefix": SlashCommand("[on|off]", Bilingual("the same, its older name", "同 /adapter"), _adapter, ("on", "off")),
         "set": SlashCommand("[NAME VALUE]", Bilingual("sampling settings", "采样设置"), _set, tuple(knob.path for knob in KNOBS)),

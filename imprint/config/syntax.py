@@ -14,7 +14,7 @@ MAX_CHARACTERS: Final = 200_000
 MAX_NODES: Final = 100_000
 """Maximum values of a YAML text with its aliases written out."""
 MAX_DIGITS: Final = 100
-"""Maximum digits of a whole number."""
+"""Maximum digits of an integer."""
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
 SCALARS = (

@@ -82,7 +82,7 @@ def encode_sample(
 def encode_messages(template: Template, messages: Sequence[Message], *, max_source_length: int, source_prefix: str = "") -> EncodedPrompt:
     """Encode a prompt, the unscored part of a training row, in at most `max_source_length` ids.
 
-    The oldest turns are dropped first; only if system text and last question are still too long, tokens are cut from their middle. Fixed
+    The oldest turns are dropped first; only if system prompt and last question are still too long, tokens are cut from their middle. Fixed
     segments, such as special tokens and role lines, always stay. `source_prefix` is put before the prompt.
 
     Raises UserError if the fixed segments alone are too long, and for messages that the template does not support.

@@ -84,8 +84,8 @@ def _arguments(
 ) -> tuple[Sample, int, int]:
     """The sample and the two lengths. Raises UserError for arguments of another type, and for lengths without room for a token."""
     sample = Sample(arguments.text("query", query), arguments.text("answer", answer), read_pairs(history, "history"), location="")
-    source = arguments.whole_number("max_source_length", max_source_length, at_least=3)
-    return sample, source, arguments.whole_number("max_target_length", max_target_length, at_least=3)
+    source = arguments.integer("max_source_length", max_source_length, at_least=3)
+    return sample, source, arguments.integer("max_target_length", max_target_length, at_least=3)
 
 
 def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:

@@ -81,7 +81,7 @@ def is_learned(turn: Mapping[str, object], subject: str) -> bool:
 
 
 def numbered_turns(turns: list[object]) -> Iterator[tuple[int, object]]:
-    """(number, turn) pairs; a question with its answer in one object is two turns, or three with its system text."""
+    """(number, turn) pairs; a question with its answer in one object is two turns, or three with its system prompt."""
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict) or any(key in turn for key in SPEAKER_KEYS):
             yield number, turn

@@ -38,7 +38,7 @@ SEPARATE_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 def glm_fields(config: ChatGLM2Config, dtype: torch.dtype) -> dict[str, Any]:
     """The config.json of the `glm` model that computes the same as a ChatGLM2 network."""
-    ends = sorted(config.end_ids)
+    ends = sorted(config.stop_ids)
     rope_scaling = {"rope_scaling": {"rope_type": "linear", "factor": config.rope_factor}} if config.rope_factor != 1 else {}
     return {
         "architectures": ["GlmForCausalLM"],
@@ -68,7 +68,7 @@ def glm_fields(config: ChatGLM2Config, dtype: torch.dtype) -> dict[str, Any]:
 def glm_tensors(tensors: Iterable[tuple[str, Tensor]], config: ChatGLM2Config) -> Iterator[tuple[str, Tensor]]:
     """Weights with transformers names from those with original names, one at a time; a fused projection becomes three views.
 
-    Quantised weights are not supported.
+    Quantized weights are not supported.
     """
     keys = config.multi_query_group_num * config.kv_channels
     widths = [config.num_attention_heads * config.kv_channels, keys, keys]

@@ -1,4 +1,4 @@
-"""`imprint quantize MODEL OUT`: quantise a model folder to the original's 8 or 4 bits, shard by shard."""
+"""`imprint quantize MODEL OUT`: quantize a model folder to the original's 8 or 4 bits, shard by shard."""
 
 import math
 import shutil
@@ -46,10 +46,10 @@ DISK_RESERVE = 2**20
 
 
 def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
-    """Write the model of `folder` to the folder `out`, its blocks' weights quantised to 8 or 4 bits under the original's names.
+    """Write the model of `folder` to the folder `out`, its blocks' weights quantized to 8 or 4 bits under the original's names.
 
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
-    Raises UserError for a run with an adapter, a folder that is already quantised or damaged, and an unusable output path or disk.
+    Raises UserError for a run with an adapter, a folder that is already quantized or damaged, and an unusable output path or disk.
     """
     folder, out = arguments.path("folder", folder), arguments.path("out", out)
     if bits not in BITS:
@@ -64,7 +64,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
             )
         )
     source, out = model.network_folder, with_file_name(Path(out))
-    refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantised model")
+    refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantized model")
     plan = QuantizationPlan.from_folder(source, bits)
     _check_disk(out, plan.bytes_after)
     with atomic_folder(out) as part:
@@ -76,7 +76,7 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The quantised folder to write."""
+    """The quantized folder to write."""
 
     source: Path
     """The folder that is read."""
@@ -91,12 +91,12 @@ class QuantizationPlan:
 
     @classmethod
     def from_folder(cls, source: Path, bits: int) -> "QuantizationPlan":
-        """Scan the folder once. Raises UserError if it is quantised already or does not match its config.json."""
+        """Scan the folder once. Raises UserError if it is quantized already or does not match its config.json."""
         fields = read_config(source)
         if stored_bits := fields.get("quantization_bit"):
             raise UserError(
                 Bilingual(
-                    f"{source}: is quantised to {stored_bits} bits already. Give the folder it was made from.",
+                    f"{source}: is quantized to {stored_bits} bits already. Give the folder it was made from.",
                     f"该目录已量化为 {stored_bits} 位：请给出量化前的目录。",
                 )
             )
@@ -122,7 +122,7 @@ def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
     shards = split_into_shards(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.bytes_before / 10**6)
-    with Progress("quantising", megabytes, "MB") as bar:
+    with Progress("quantizing", megabytes, "MB") as bar:
         copy_small_files(plan.source, part)
         checksums: dict[str, int] = {}
         reported = 0

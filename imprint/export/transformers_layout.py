@@ -47,7 +47,7 @@ def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
     else:
         save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
         _complete_template(job.part, template)
-    write_json(job.part / GENERATION_CONFIG, _generation_fields(job.source.network_folder, sorted(network.end_ids)))
+    write_json(job.part / GENERATION_CONFIG, _generation_fields(job.source.network_folder, sorted(network.stop_ids)))
     answer_function = partial(_transformers_answers, job, template, network.dtype, network.device)
     del model, network
     yield answer_function

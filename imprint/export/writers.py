@@ -140,7 +140,7 @@ def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = F
 
 
 def merge(model: Model) -> None:
-    """Merge a LoRA into the weights; quantised weights are dequantised."""
+    """Merge a LoRA into the weights; quantized weights are dequantized."""
     if model.adapter is not None and model.adapter.mergeable:
         model.merge(dequantize=True)
 
@@ -173,7 +173,7 @@ def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
 
 
 def quantized_base_with_adapter(bits: int) -> Writer:
-    """The quantised base with the adapter's folder in it."""
+    """The quantized base with the adapter's folder in it."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
         model = job.open(bits=bits)
@@ -188,7 +188,7 @@ def quantized_base_with_adapter(bits: int) -> Writer:
 
 
 def quantized_model(bits: int) -> Writer:
-    """The tuned model, quantised; verified against the same rounding at loading."""
+    """The tuned model, quantized; verified against the same rounding at loading."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
         yield job.answerer(job.load_export(job.tuned, bits=bits))
@@ -199,7 +199,7 @@ def quantized_model(bits: int) -> Writer:
 
 
 def quantized_merge(bits: int) -> Writer:
-    """A LoRA merged into the weights, which are then quantised."""
+    """A LoRA merged into the weights, which are then quantized."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
         merged_folder = job.part / "merged"

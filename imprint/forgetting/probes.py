@@ -70,7 +70,7 @@ def is_correct(answer: str, keys: Sequence[str]) -> bool:
 
 
 def contains(answer: str, text: str) -> bool:
-    """Whether an answer contains a text, ignoring case, width of letters and blanks."""
+    """Whether an answer contains a text, ignoring case, width of letters and whitespace."""
     expected = normalize(text)
     before = r"(?<![0-9a-z])" if expected[:1].isascii() and expected[:1].isalnum() else ""
     after = r"(?![0-9a-z])" if expected[-1:].isascii() and expected[-1:].isalnum() else ""
@@ -78,12 +78,12 @@ def contains(answer: str, text: str) -> bool:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two answers are the same, ignoring case, width and blanks."""
+    """Whether two answers are the same, ignoring case, width and whitespace."""
     return normalize(one) == normalize(other)
 
 
 def normalize(text: str) -> str:
-    """The text case-folded, in NFKC, with single blanks."""
+    """The text case-folded, in NFKC, with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

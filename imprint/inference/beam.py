@@ -33,14 +33,14 @@ def beam_search(
     finished: list[tuple[float, list[int]]] = []
     for length in range(1, max_new_tokens + 1):
         totals = scores[:, None] + logits.float().log_softmax(-1)  # (K, V)
-        count = min(num_beams * (1 + len(network.end_ids)), totals.numel())  # enough to fill the beams whatever ends
+        count = min(num_beams * (1 + len(network.stop_ids)), totals.numel())  # enough to fill the beams whatever ends
         best, indices = totals.flatten().topk(count)
         if any(map(math.isnan, best_scores := best.tolist())):
             return None
         parents, tokens = (indices // totals.shape[1]).tolist(), (indices % totals.shape[1]).tolist()
         candidates = list(zip(best_scores, parents, tokens, strict=True))
-        finished += [(score / length, beams[parent]) for score, parent, token in candidates[:num_beams] if token in network.end_ids]
-        running = [(score, parent, token) for score, parent, token in candidates if token not in network.end_ids][:num_beams]
+        finished += [(score / length, beams[parent]) for score, parent, token in candidates[:num_beams] if token in network.stop_ids]
+        running = [(score, parent, token) for score, parent, token in candidates if token not in network.stop_ids][:num_beams]
         beams = [[*beams[parent], token] for _, parent, token in running]
         finished = sorted(finished, key=lambda answer: -answer[0])[:num_beams]
         if length == max_new_tokens:

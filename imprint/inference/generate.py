@@ -44,10 +44,10 @@ def generate(
         tokens = sample(logits)
         ids = token_ids(tokens, running, len(prompts))
         for row, token in zip(running, ids, strict=True):
-            if token not in network.end_ids and limits[row] > 0:
+            if token not in network.stop_ids and limits[row] > 0:
                 answers[row].append(token)
                 on_token(row, token)
-        remaining = [index for index, row in enumerate(running) if len(answers[row]) < limits[row] and ids[index] not in network.end_ids]
+        remaining = [index for index, row in enumerate(running) if len(answers[row]) < limits[row] and ids[index] not in network.stop_ids]
         if len(remaining) < len(running):
             running = [running[index] for index in remaining]
             if not running:
@@ -88,7 +88,7 @@ def stream(network: Network, prompt: Sequence[int], sampling: Sampling, *, prefi
     for count in range(1, sampling.max_new_tokens + 1):
         token = sample(logits)
         (token_id,) = token_ids(token, [0], 1)
-        if token_id in network.end_ids:
+        if token_id in network.stop_ids:
             return
         yield token_id
         if count < sampling.max_new_tokens:

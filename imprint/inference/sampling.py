@@ -59,13 +59,13 @@ class Sampling:
     def __post_init__(self) -> None:
         """Raise UserError for impossible values and for those of another type."""
         for name in ("max_new_tokens", "num_beams"):
-            arguments.whole_number(name, getattr(self, name))
+            arguments.integer(name, getattr(self, name))
         for name in ("temperature", "top_p"):
             arguments.number(name, getattr(self, name))
         if self.seed is not None:
-            seed = arguments.whole_number("seed", self.seed)
+            seed = arguments.integer("seed", self.seed)
             if seed not in SEEDS:
-                raise arguments.wrong_argument("seed", "a whole number of at most 64 bits", seed, "不超过 64 位的整数")
+                raise arguments.wrong_argument("seed", "an integer of at most 64 bits", seed, "不超过 64 位的整数")
         for name, valid, allowed, chinese in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
             ("max_new_tokens", self.max_new_tokens <= MOST_TOKENS, f"at most {MOST_TOKENS}", f"不大于 {MOST_TOKENS}"),

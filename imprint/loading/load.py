@@ -34,7 +34,7 @@ def load(
     A run is loaded as its base with the prefix or LoRA, which `adapter_off()` switches off, or as the model of full tuning; arguments that
     are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
     original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits while loading; for a folder
-    that is quantised already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
+    that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
     source = resolve_source(arguments.path("folder", folder))
@@ -163,7 +163,7 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> No
         raise UserError(
             Bilingual(
                 f"model.quantize: {quantize}, but {path} is a run with a LoRA, which is merged into its base before further tuning, and "
-                "quantised weights cannot represent it. Leave model.quantize out, or export the merged model first.",
+                "quantized weights cannot represent it. Leave model.quantize out, or export the merged model first.",
                 "以 LoRA 结果作底座时要先合并权重，不能同时量化：请去掉 model.quantize，或先导出合并后的模型。",
             )
         )

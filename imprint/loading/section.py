@@ -23,7 +23,7 @@ class ModelSection(Section):
         description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy base of Imprint.',
     )
     quantize: Literal[4, 8] | None = Field(
-        None, description="Quantise the base's weights to 8 or 4 bits, like the original's quantization_bit; null leaves them unchanged."
+        None, description="Quantize the base's weights to 8 or 4 bits, like the original's quantization_bit; null leaves them unchanged."
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
@@ -72,7 +72,7 @@ DEVICE_HELP = "Device to compute on; null takes the run's, else a GPU if there i
 class PrecisionSection(Section):
     """The precision and device of a model."""
 
-    quantize: Literal[4, 8] | None = Field(None, description="Quantise the base's weights to 8 or 4 bits; null takes the run's.")
+    quantize: Literal[4, 8] | None = Field(None, description="Quantize the base's weights to 8 or 4 bits; null takes the run's.")
     dtype: str | None = Field(
         None,
         description="float32, bfloat16 or float16; null takes the run's, else float32 on the CPU and 16 bit on a GPU.",

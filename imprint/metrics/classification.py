@@ -46,7 +46,7 @@ class ClassificationScores:
 
 
 def score_classification(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> ClassificationScores:
-    """Score predicted labels, stripped of blanks at both ends; a prediction that is no label is wrong.
+    """Score predicted labels, stripped of whitespace at both ends; a prediction that is no label is wrong.
 
     Raises UserError for references that are no label.
     """

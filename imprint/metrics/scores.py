@@ -7,7 +7,7 @@ from functools import cached_property
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.protocols import Protocol, get_protocol
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
-from imprint.metrics.tokens import segment, strip_blanks, strip_spaces
+from imprint.metrics.tokens import segment, strip_spaces, strip_whitespace
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Pair:
         if self.blank or (self.prediction == self.prediction.strip() and self.reference == self.reference.strip()):
             return self.chinese_rouge
         predicted, expected = self.words
-        return chinese_rouge(strip_blanks(predicted), strip_blanks(expected))
+        return chinese_rouge(strip_whitespace(predicted), strip_whitespace(expected))
 
     @cached_property
     def character_bleu(self) -> float:
@@ -99,7 +99,7 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
     empty = not pair.prediction.strip()
     if protocol.empties == "zero" and pair.blank:
         return RowScore(0.0, 0.0, 0.0, 0.0, empty)
-    strip = strip_spaces if protocol.rouge == "rouge" else strip_blanks
+    strip = strip_spaces if protocol.rouge == "rouge" else strip_whitespace
     predicted, expected = map(strip, pair.words)
     if protocol.empties == "dropped" and not (predicted and expected):
         return RowScore(0.0, 0.0, 0.0, 0.0, empty, counted=False)

@@ -1,7 +1,7 @@
 """The longest common subsequence of two lists of words, one row of bits at a time.
 
 Row i of the table of lengths is a number whose bit j is set where L[i][j + 1] > L[i][j]. A row follows from the one above it by a few
-operations on whole numbers. Source: Hyyrö, Bit-parallel LCS-length computation revisited, 2004.
+operations on integers. Source: Hyyrö, Bit-parallel LCS-length computation revisited, 2004.
 """
 
 import math

@@ -14,7 +14,7 @@ def segment(text: str) -> list[str]:
     return [str(word) for word in _tokenizer().cut(text)]
 
 
-def strip_blanks(words: list[str]) -> list[str]:
+def strip_whitespace(words: list[str]) -> list[str]:
     """The words without blank ones at both ends: as if the text had been stripped before segmentation."""
     kept = [index for index, word in enumerate(words) if word.strip()]
     return words[kept[0] : kept[-1] + 1] if kept else []

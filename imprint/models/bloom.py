@@ -35,7 +35,7 @@ class Bloom(Network):
                 hidden_size=config.hidden_size,
                 max_length=config.max_length,
             ),
-            end_ids=config.end_ids,
+            stop_ids=config.stop_ids,
             quantization_bit=config.quantization_bit,
         )
         self.config = config

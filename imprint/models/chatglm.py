@@ -38,7 +38,7 @@ class ChatGLM(Network):
                 hidden_size=config.hidden_size,
                 max_length=config.max_sequence_length,
             ),
-            end_ids=frozenset({config.control.eop}),
+            stop_ids=frozenset({config.control.eop}),
             quantization_bit=config.quantization_bit,
         )
         self.config = config
@@ -46,7 +46,7 @@ class ChatGLM(Network):
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, C): the embedding; a quantised one is dequantised at each call."""
+        """(V, C): the embedding; a quantized one is dequantized at each call."""
         embedding = self.transformer.word_embeddings
         return embedding.dequantize(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 

@@ -29,7 +29,7 @@ class ChatGLM2(Network):
                 hidden_size=config.hidden_size,
                 max_length=config.seq_length,
             ),
-            end_ids=config.end_ids,
+            stop_ids=config.stop_ids,
             quantization_bit=config.quantization_bit,
         )
         self.config = config
@@ -142,7 +142,7 @@ def _norm(config: ChatGLM2Config) -> nn.RMSNorm:
 
 
 def _linear(config: ChatGLM2Config, in_features: int, out_features: int, *, bias: bool = False) -> nn.Linear | QuantizedLinear:
-    """A linear layer; if quantised, its scales have the dtype of the weights."""
+    """A linear layer; if quantized, its scales have the dtype of the weights."""
     return make_linear(in_features, out_features, config.quantization_bit, bias=bias, scale_dtype=None)
 
 

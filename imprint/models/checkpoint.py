@@ -1,4 +1,4 @@
-"""Reads and writes the weights of a model folder: official shards, plain or quantised, with one copy in memory."""
+"""Reads and writes the weights of a model folder: official shards, plain or quantized, with one copy in memory."""
 
 import math
 import sys
@@ -48,9 +48,9 @@ SAMPLED_ROWS = 16
 def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> Network:
     """The network of a model folder, frozen, in evaluation mode.
 
-    Weights stay mapped to their file where neither dtype nor device changes. `bits`, 8 or 4, quantises the blocks' weights one by one, from
+    Weights stay mapped to their file where neither dtype nor device changes. `bits`, 8 or 4, quantizes the blocks' weights one by one, from
     their stored dtype. Raises UserError for a missing shard or tensor, a wrong shape, a damaged or unsafe file, and a folder that is
-    quantised to another number of bits.
+    quantized to another number of bits.
     """
     fields = read_config(folder)
     built_fields = quantized_fields(fields, bits, folder)
@@ -107,11 +107,11 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
 
 
 def without_leftover(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The fields without a `quantization_config` that was left behind by a training on quantised weights: the stored ones are plain."""
+    """The fields without a `quantization_config` that was left behind by a training on quantized weights: the stored ones are plain."""
     if not fields.get("quantization_config") or not is_plain(read_tensors(folder)):
         return fields
     notice = Bilingual(
-        f'{folder}/config.json: "quantization_config" is left over: the weights are not quantised, and are read as they are.',
+        f'{folder}/config.json: "quantization_config" is left over: the weights are not quantized, and are read as they are.',
         "权重并未量化，按原样读取，忽略该字段",
     )
     say(notice.line, stream=sys.stderr)
@@ -127,8 +127,8 @@ def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> 
     if stored_bits:
         raise UserError(
             Bilingual(
-                f"{folder}: is quantised to {stored_bits} bits already, and {bits} are asked for. Leave `quantize` out, or give the folder "
-                "of the same model that is not quantised.",
+                f"{folder}: is quantized to {stored_bits} bits already, and {bits} are asked for. Leave `quantize` out, or give the folder "
+                "of the same model that is not quantized.",
                 f"该目录已量化为 {stored_bits} 位，不能再读成 {bits} 位：请去掉 quantize，或给出同一模型未量化的目录。",
             )
         )
@@ -136,12 +136,12 @@ def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> 
 
 
 def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
-    """The quantised layers, by the names of their weights."""
+    """The quantized layers, by the names of their weights."""
     return {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
 
 
 def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWeight) -> dict[str, Tensor]:
-    """Quantise a weight as stored in a folder: name -> integers and scales. Raises UserError where it does not fit the layer."""
+    """Quantize a weight as stored in a folder: name -> integers and scales. Raises UserError where it does not fit the layer."""
     if not weight.is_floating_point():
         raise UserError(
             Bilingual(
@@ -163,7 +163,7 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
 
 
 def scale_name(name: str) -> str:
-    """The name of the scales of a quantised weight."""
+    """The name of the scales of a quantized weight."""
     return name.removesuffix("weight") + SCALE
 
 
@@ -203,7 +203,7 @@ def _check_dtype(folder: Path, name: str, tensor: Tensor, expected: Tensor) -> N
     raise UserError(
         Bilingual(
             f'{folder}: {name!r} holds {tensor.dtype} values, config.json calls for {needed} values ("quantization_bit" says whether '
-            "weights are quantised). Take config.json from the folder the weights come from.",
+            "weights are quantized). Take config.json from the folder the weights come from.",
             f"{name!r} 的类型为 {tensor.dtype}，config.json 需要 {chinese}：请使用与权重同一目录的 config.json。",
         )
     )
@@ -404,7 +404,7 @@ def save_network(
             copy_small_files(source, part)
             fields = read_config(source)
             fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
-            if network.quantization_bit is None:  # the source folder may be quantised all the same
+            if network.quantization_bit is None:  # the source folder may be quantized all the same
                 fields = {name: value for name, value in fields.items() if not name.startswith("quantization_")}
             write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
         save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, is_main=is_main, transposed=transposed)

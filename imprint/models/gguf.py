@@ -1,7 +1,7 @@
 """A GGUF file: its metadata, and its network in 16 bits, both as transformers reads them.
 
 GGUF is the format of llama.cpp (github.com/ggml-org/ggml, docs/gguf.md): key-value metadata, the tokenizer among them, and tensors that may
-be quantised. Every architecture that transformers converts is read; the formats of its tensors do not matter.
+be quantized. Every architecture that transformers converts is read; the formats of its tensors do not matter.
 """
 
 from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import ForwardContext, KVCache, Prefix
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
-from imprint.models.configs.fields import end_ids, field_error, positive_int, quantization_bits
+from imprint.models.configs.fields import field_error, positive_int, quantization_bits, stop_ids
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network
@@ -101,7 +101,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
             f"它有 {len(blocks)} 个块和 {len(attentions)} 个注意力；只支持每块一个。",
         )
     rule = probe_logits(model)
-    ends = end_ids({"eos_token_id": config.eos_token_id}) | end_ids(generation, "generation_config.json")
+    ends = stop_ids({"eos_token_id": config.eos_token_id}) | stop_ids(generation, "generation_config.json")
     limits = [attention.window for attention in attentions if attention.window]
     if any(isinstance(module, nn.Embedding) and module is not model.get_input_embeddings() for module in model.modules()):
         limits.append(max_length)  # learned position embeddings
@@ -113,7 +113,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         hidden_size=hidden_size,
         max_length=min([max_length, *limits]),
     )
-    network = TransformersNetwork(model, blocks, shape, end_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
+    network = TransformersNetwork(model, blocks, shape, stop_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
     network.logit_scale, network.logit_cap, network.transposed = rule.scale, rule.cap, transposed
     return network
 
@@ -125,7 +125,7 @@ def _config(fields: dict[str, Any]) -> PreTrainedConfig:
         method = method.get("quant_method") if isinstance(method, dict) else method
         raise UserError(
             Bilingual(
-                f'config.json: "quantization_config" says that the weights are quantised by {method!r}, which is not supported. '
+                f'config.json: "quantization_config" says that the weights are quantized by {method!r}, which is not supported. '
                 "Give the folder with 16-bit weights; `quantize` rounds them to 8 or 4 bits.",
                 f'config.json："quantization_config" 说明权重已用 {method!r} 量化，不支持：请给出 16 位权重的目录，再用 quantize 量化。',
             )
@@ -189,12 +189,12 @@ def _head_shape(model: Any, model_type: str) -> torch.Size:
 
 
 def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, model_type: str) -> None:
-    """Replace the linears of the blocks by quantised ones without weights."""
+    """Replace the linears of the blocks by quantized ones without weights."""
     linears = [(block, name, layer) for block in blocks for name, layer in block.named_modules() if type(layer) is nn.Linear]
     if not linears:
         raise unusable_error(
             model_type,
-            "its blocks have no nn.Linear, so there is nothing to quantise. Leave `quantize` out.",
+            "its blocks have no nn.Linear, so there is nothing to quantize. Leave `quantize` out.",
             "其各块中没有 nn.Linear，无可量化的权重：请去掉 quantize。",
         )
     for block, name, layer in linears:
@@ -220,11 +220,11 @@ class TransformersNetwork(Network):
         blocks: list[GradientCheckpointingLayer],
         shape: ModelShape,
         *,
-        end_ids: frozenset[int],
+        stop_ids: frozenset[int],
         quantization_bit: int | None,
         limit: int | None,
     ) -> None:
-        super().__init__(shape, end_ids=end_ids, quantization_bit=quantization_bit)
+        super().__init__(shape, stop_ids=stop_ids, quantization_bit=quantization_bit)
         self.config = model.config
         self.limit = limit
         """Length in tokens of the longest row that fits the sliding windows and the learned positions; None without either."""

@@ -56,13 +56,13 @@ class Network(nn.Module):
     saves_tied_weights: ClassVar[bool] = True
     """Whether this architecture's official files contain the copies; then they are written too."""
 
-    def __init__(self, shape: ModelShape, *, end_ids: frozenset[int], quantization_bit: int | None) -> None:
+    def __init__(self, shape: ModelShape, *, stop_ids: frozenset[int], quantization_bit: int | None) -> None:
         super().__init__()
         self.shape = shape
-        self.end_ids = end_ids
+        self.stop_ids = stop_ids
         """Ids that end an answer; `imprint.load` adds those of the chat template."""
         self.quantization_bit = quantization_bit
-        """Bits of the weights in the blocks, 8 or 4; None if they are not quantised."""
+        """Bits of the weights in the blocks, 8 or 4; None if they are not quantized."""
 
     def forward(
         self,
@@ -86,7 +86,7 @@ class Network(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, C): the weight of the vocabulary head, dequantised."""
+        """(V, C): the weight of the vocabulary head, dequantized."""
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of computation; quantised weights are stored in another."""
+        """The dtype of computation; quantized weights are stored in another."""
         return next(self.parameters()).dtype
 
     @property
@@ -130,7 +130,7 @@ class Network(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Number of parameters, quantised ones included."""
+        """Number of parameters, quantized ones included."""
         quantized = sum(layer.rows * layer.columns for layer in self.modules() if isinstance(layer, QuantizedWeight))
         return quantized + sum(parameter.numel() for parameter in self.parameters())
 

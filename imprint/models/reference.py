@@ -31,11 +31,11 @@ class ReferenceModel:
     def generate(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         """The greedy answer to one prompt, without the id that ends it."""
         ids = torch.tensor([list(prompt)], device=self.model.device)
-        end_ids = self.model.generation_config.eos_token_id
-        pad = end_ids[0] if isinstance(end_ids, list) else end_ids
+        stop_ids = self.model.generation_config.eos_token_id
+        pad = stop_ids[0] if isinstance(stop_ids, list) else stop_ids
         output = self.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, use_cache=True
         )
         answer: list[int] = output[0, len(prompt) :].tolist()
-        stops = set(end_ids if isinstance(end_ids, list) else [end_ids])
+        stops = set(stop_ids if isinstance(stop_ids, list) else [stop_ids])
         return next((answer[:index] for index, token in enumerate(answer) if token in stops), answer)

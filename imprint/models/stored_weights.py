@@ -30,7 +30,7 @@ QUANTIZED_PARTS = (
     ".weight_scale",
     ".codebooks",
 )
-"""Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantised weights."""
+"""Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantized weights."""
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of vocabulary heads that some models share with their embedding."""
 UNSAFE_CALL = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
@@ -74,7 +74,7 @@ def refuse_other_content(path: Path, content: Any) -> None:
     if odd := next((name for name, value in content.items() if value.layout != torch.strided or value.is_quantized or value.is_meta), None):
         raise UserError(
             Bilingual(
-                f"{path}: {odd!r} is no plain tensor, but sparse, quantised by torch, or without data. Save it as a dense tensor of "
+                f"{path}: {odd!r} is no plain tensor, but sparse, quantized by torch, or without data. Save it as a dense tensor of "
                 "floating-point numbers.",
                 f"{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
             )
@@ -123,7 +123,7 @@ def refuse_unmerged(folder: Path, name: str) -> None:
 
 
 def is_plain(tensors: Iterable[tuple[str, Tensor]]) -> bool:
-    """Whether weights are stored in 16 or 32 bits, not quantised; False for no tensors at all."""
+    """Whether weights are stored in 16 or 32 bits, not quantized; False for no tensors at all."""
     found = False
     for name, tensor in tensors:
         found = True

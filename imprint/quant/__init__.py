@@ -1,1 +1,1 @@
-"""Quantised weights: the formats, and the layers that compute with them."""
+"""Quantized weights: the formats, and the layers that compute with them."""

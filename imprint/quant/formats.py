@@ -12,7 +12,7 @@ BITS = (8, 4)
 SCALE = "weight_scale"
 """Name of the scales that belong to a `weight`."""
 CHUNK_WEIGHTS = 2**20
-"""Weights quantised at a time, to limit the memory for intermediate results."""
+"""Weights quantized at a time, to limit the memory for intermediate results."""
 
 
 def quantize(weight: Tensor, bits: int, scale_dtype: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Layers with quantised weights, which are dequantised when used: plain PyTorch on any device, nothing is compiled.
+"""Layers with quantized weights, which are dequantized when used: plain PyTorch on any device, nothing is compiled.
 
 Legend: N rows (output features), K columns (input features), V vocabulary size, C hidden size, T tokens.
 """
@@ -13,9 +13,9 @@ from torch.nn import functional
 from imprint.quant.formats import SCALE, dequantize
 
 CPU_CHUNK_WEIGHTS = 2**21
-"""Weights dequantised at a time on a CPU, so that they fit its cache: ten times as fast. A GPU dequantises a whole layer."""
+"""Weights dequantized at a time on a CPU, so that they fit its cache: ten times as fast. A GPU dequantizes a whole layer."""
 HEAD_CHUNK_ROWS = 2**14
-"""Rows of a vocabulary head dequantised at a time."""
+"""Rows of a vocabulary head dequantized at a time."""
 
 
 class QuantizedWeight(nn.Module):
@@ -52,7 +52,7 @@ class QuantizedWeight(nn.Module):
 
 
 class QuantizedLinear(QuantizedWeight):
-    """A linear layer with a frozen quantised weight; gradients go to its input only."""
+    """A linear layer with a frozen quantized weight; gradients go to its input only."""
 
     def __init__(
         self, in_features: int, out_features: int, bits: int, *, bias: bool = True, scale_dtype: torch.dtype | None = torch.float16
@@ -70,14 +70,14 @@ class QuantizedLinear(QuantizedWeight):
 def make_linear(
     in_features: int, out_features: int, bits: int | None, *, bias: bool = True, scale_dtype: torch.dtype | None = torch.float16
 ) -> nn.Linear | QuantizedLinear:
-    """A linear layer, quantised unless `bits` is None."""
+    """A linear layer, quantized unless `bits` is None."""
     if bits is None:
         return nn.Linear(in_features, out_features, bias=bias)
     return QuantizedLinear(in_features, out_features, bits, bias=bias, scale_dtype=scale_dtype)
 
 
 class QuantizedEmbedding(QuantizedWeight):
-    """A quantised token embedding (V, C), and the head tied to it."""
+    """A quantized token embedding (V, C), and the head tied to it."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """(T,) -> (T, C), fp16."""
@@ -90,7 +90,7 @@ class QuantizedEmbedding(QuantizedWeight):
 
 
 class DequantMatmul(torch.autograd.Function):
-    """x times the dequantised weight, which is freed after the product and dequantised again for the gradient.
+    """x times the dequantized weight, which is freed after the product and dequantized again for the gradient.
 
     The backward pass needs only the layer's own buffers, so nothing is saved, and activation checkpointing need not recompute the product.
     """
@@ -117,5 +117,5 @@ class DequantMatmul(torch.autograd.Function):
 
 
 def _chunk_rows(integers: Tensor, bits: int) -> int:
-    """Rows of a weight to dequantise at a time."""
+    """Rows of a weight to dequantize at a time."""
     return len(integers) if integers.is_cuda else max(1, CPU_CHUNK_WEIGHTS * bits // (8 * integers.shape[1]))

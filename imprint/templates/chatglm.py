@@ -71,12 +71,12 @@ class ChatGLMTemplate:
 
 
 def format_chatglm_prompt(query: str, history: Turns | None, system: str | None = None) -> str:
-    """The prompt of a chat: the bare query without history, else rounds; a system text is a paragraph before it."""
+    """The prompt of a chat: the bare query without history, else rounds; a system prompt is a paragraph before it."""
     return with_system(format_rounds(query, history) if history else query, system)
 
 
 def with_system(prompt: str, system: str | None) -> str:
-    """The prompt after a system text, for which ChatGLM-6B has no role."""
+    """The prompt after a system prompt, for which ChatGLM-6B has no role."""
     return f"{system}\n\n{prompt}" if system else prompt
 
 

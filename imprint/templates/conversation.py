@@ -22,7 +22,7 @@ class Message:
     tool: str = ""
     """Name of the tool that it calls, with the text as arguments; empty for none."""
     tools: tuple[Mapping[str, object] | str, ...] = ()
-    """Tools of a system message, each described as a JSON object, or as a text in data of ChatGLM3."""
+    """Tools of a system prompt, each described as a JSON object, or as a text in data of ChatGLM3."""
     continues: bool = False
     """Whether it belongs to the turn of the message before: a call behind words or behind another call."""
 
@@ -83,14 +83,14 @@ class Template(Protocol):
 
 
 def make_messages(query: str, history: Turns | None = None, system: str | None = None) -> list[Message]:
-    """The messages of a question with its history and system text."""
+    """The messages of a question with its history and system prompt."""
     system_messages = [Message("system", system)] if system else []
     turns = [message for question, answer in history or () for message in (Message("user", question), Message("assistant", answer))]
     return [*system_messages, *turns, Message("user", query)]
 
 
 def split_rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """(system messages, rounds): each round is a user message and all messages up to the next one."""
+    """(system prompts, rounds): each round is a user message and all messages up to the next one."""
     system_messages = list(messages[: sum(message.role == "system" for message in messages[:1])])
     rounds: list[list[Message]] = []
     for message in messages[len(system_messages) :]:

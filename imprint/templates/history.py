@@ -18,11 +18,11 @@ ROLES: Final[Mapping[str, Role]] = {
     "tool": "observation",
 }
 KEYS: Final = frozenset({"role", "content", "metadata", "tools"})
-"""Keys of a message; `metadata` is the tool that it calls, as in ChatGLM3, and `tools` are those of a system message."""
+"""Keys of a message; `metadata` is the tool that it calls, as in ChatGLM3, and `tools` are those of a system prompt."""
 
 
 def conversation(query: object, history: object = None, system: object = None) -> list[Message]:
-    """The messages of a question with its history and system text.
+    """The messages of a question with its history and system prompt.
 
     Raises UserError for anything but a text, and for a history that is neither pairs nor messages.
     """
@@ -31,7 +31,7 @@ def conversation(query: object, history: object = None, system: object = None) -
     if prompt and earlier and earlier[0].role == "system":
         raise UserError(
             Bilingual(
-                "system: the history begins with a system message already. Leave out one of them.",
+                "system: the history begins with a system prompt already. Leave out one of them.",
                 "history 已以 system 消息开头：请去掉其中一个。",
             )
         )
@@ -105,7 +105,7 @@ def _message(fields: Mapping[Any, Any], where: str) -> Message:
         raise wrong_argument(f"{where}.role", f"one of {', '.join(ROLES)}", role, "、".join(ROLES) + " 之一")
     tools = fields.get("tools") or ()
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping | str) for tool in tools) or (tools and role != "system"):
-        raise wrong_argument(f"{where}.tools", "a list of objects in a system message", tools, "system 消息中的工具列表")
+        raise wrong_argument(f"{where}.tools", "a list of objects in a system prompt", tools, "system 消息中的工具列表")
     tool = text(f"{where}.metadata", fields.get("metadata") or "")
     if tool and role != "assistant":
         raise wrong_argument(f"{where}.metadata", "empty unless the assistant calls a tool", tool, "空（仅助手调用工具时可用）")

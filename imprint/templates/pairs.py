@@ -8,7 +8,7 @@ from imprint.templates.history import as_messages
 
 
 def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tuple[str, str]], str | None]:
-    """(last question, earlier (question, answer) turns, system text).
+    """(last question, earlier (question, answer) turns, system prompt).
 
     Raises UserError, with the name of the family, for any other order of roles and for tools.
     """
@@ -27,7 +27,7 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
         roles = " ".join(message.role for message in messages)
         raise UserError(
             Bilingual(
-                f"{family} takes turns of user and assistant, a question last, optionally a system text first; got: {roles or 'nothing'}.",
+                f"{family} takes turns of user and assistant, a question last, a system prompt may come first; got: {roles or 'nothing'}.",
                 "对话须由用户和助手轮流发言，以用户的问题结束，开头可有一段系统提示。",
             )
         )

@@ -39,7 +39,7 @@ class Rendering:
     trailing_spaces: int = 0
     """Spaces at the end of a generation prompt; they are left to the answer, whose first word holds them in most vocabularies."""
     folds_system: bool = False
-    """Whether the template writes no system text, so that it becomes a paragraph before the first question."""
+    """Whether the template writes no system prompt, so that it becomes a paragraph before the first question."""
     joins_calls: bool = True
     """Whether it writes words and all calls of a turn; otherwise each is a message of its own."""
     writes_calls: bool = True
@@ -109,7 +109,7 @@ class Rendering:
         return all(text in rendered for text in texts)
 
     def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """The messages with the system text before the first question."""
+        """The messages with the system prompt before the first question."""
         if not messages or messages[0].role != "system":
             return messages
         system, *others = messages
@@ -117,7 +117,7 @@ class Rendering:
         if not system.text.strip() or first is None:
             return others
         notice = Bilingual(
-            "the model's own chat template has no system text; it is written before the first question",
+            "the model's own chat template has no system prompt; it is written before the first question",
             "该模型的对话模板没有系统提示，将写在第一个问题之前",
         )
         say_once(str(notice))

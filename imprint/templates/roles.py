@@ -16,7 +16,7 @@ from imprint.templates.history import as_messages
 from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
 
 CHATGLM3_TOOLS: Final = "Answer the following questions as best as you can. You have access to the following tools:"
-"""ChatGLM3's text before its tools if there is no system text; part of its format."""
+"""ChatGLM3's text before its tools if there is no system prompt; part of its format."""
 GLM4_TOOLS: Final = (
     "你是一个名为 GLM-4 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，你的任务是针对用户的问题和要求提供适当的答复和支持。"
     "\n\n# 可用工具"

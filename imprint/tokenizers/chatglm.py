@@ -86,7 +86,7 @@ def _special_id(config: Mapping[str, object], key: str, name: str, edition: Chat
                 f"config.json 中缺少 {key}：请补上。",
             )
         )
-    allowed = "a whole number of at least 0" if size is None else f"a whole number from 0 to {size - 1}, inside the vocabulary"
+    allowed = "an integer of at least 0" if size is None else f"an integer from 0 to {size - 1}, inside the vocabulary"
     if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (size is not None and value >= size):
         hint = "" if default is None else f" In a vocabulary of {size} it is {default}."
         raise UserError(

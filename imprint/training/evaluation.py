@@ -1,4 +1,4 @@
-"""Evaluation during training: evaluation loss, the best weights so far, answers to sample prompts."""
+"""Evaluation during training: evaluation loss, the best weights so far, answers to watched prompts."""
 
 import math
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def evaluate_last_step(job: TrainJob, state: TrainState, run_log: RunLog) -> Tra
 
 
 def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
-    """If it is due after this step: measure the evaluation loss, save the weights if they are the best, answer the sample prompts."""
+    """If it is due after this step: measure the evaluation loss, save the weights if they are the best, answer the watched prompts."""
     section, last = job.recipe.train, state.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
     if last or state.step % every == 0:
@@ -58,7 +58,7 @@ def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) ->
             state = replace(state, best_loss=loss, best_step=state.step)
             save_best(job, state)
     if job.split.dev and (last or state.step % (section.watch_every or max(1, job.steps // 5)) == 0):
-        sample_prompts(job, state.step, run_log)
+        answer_watched_prompts(job, state.step, run_log)
     return state
 
 
@@ -80,7 +80,7 @@ def save_best(job: TrainJob, state: TrainState) -> None:
         job.tuner.save_sharded(folder, base, job.engine.gather, is_main=job.world.is_main)
 
 
-def sample_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
+def answer_watched_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
     """Answer the first held-out prompts greedily and log the answers. Collective."""
     samples = job.split.dev_samples[: job.recipe.train.watch_prompts]
     if not samples:
@@ -108,7 +108,7 @@ def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | st
 
 
 def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
-    """Token ids of the sample prompts; for raw text, those of its beginning."""
+    """Token ids of the watched prompts; for raw text, those of its beginning."""
     section = job.recipe.data
     if isinstance(section, TextsSection):
         return [encode_document_start(job.model.tokenizer, sample.query) for sample in samples]

@@ -150,7 +150,7 @@ class Guard:
         return self._track_finite(step, loss) or self._check_constant()
 
     def observe_answers(self, texts: Sequence[str]) -> Decision:
-        """Decide about the answers to the sample prompts after a step."""
+        """Decide about the answers to the watched prompts after a step."""
         if not texts:
             return None
         if not all(map(is_broken_answer, texts)):

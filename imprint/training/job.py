@@ -101,7 +101,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
     if recipe.engine.deepspeed is not None and model.network.quantization_bit:
         raise UserError(
             Bilingual(
-                "engine.deepspeed: does not support a quantised base, whose scales it would round. Leave it out: a prefix or a LoRA "
+                "engine.deepspeed: does not support a quantized base, whose scales it would round. Leave it out: a prefix or a LoRA "
                 "needs little memory, and gradients are reduced without DeepSpeed too.",
                 "量化底座不需要 DeepSpeed：请去掉 engine.deepspeed。",
             )

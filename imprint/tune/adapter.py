@@ -94,7 +94,7 @@ class Adapter(Protocol):
         """Write the tensors, and peft's configuration for a LoRA, into a folder that exists; `base` is the name of the base."""
 
     def merge(self, *, dequantize: bool = False) -> None:
-        """Add the adapter to the weights permanently; with `dequantize` quantised weights are dequantised first."""
+        """Add the adapter to the weights permanently; with `dequantize` quantized weights are dequantized first."""
 
 
 def fp32_tensors(adapter: Adapter) -> dict[str, Tensor]:

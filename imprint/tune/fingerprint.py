@@ -14,7 +14,7 @@ PRECISION_LOSS = 0.01
 def fingerprint(network: Network) -> list[float]:
     """One number per weight: the largest magnitude in its first row, which hardly depends on precision, as a hash would.
 
-    A quantised weight is dequantised: its largest integer times its scale is the largest magnitude of the original weight.
+    A quantized weight is dequantized: its largest integer times its scale is the largest magnitude of the original weight.
     """
     first_rows = {name: parameter[:1] for name, parameter in network.named_parameters() if parameter.dim() > 1}
     first_rows |= {name: layer.dequantize(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}

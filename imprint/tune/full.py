@@ -7,13 +7,13 @@ from imprint.models.network import Network
 def unfreeze(network: Network) -> None:
     """Make every parameter trainable, copied to memory of its own, since a frozen base may be mapped to its file.
 
-    Raises UserError for a quantised base, whose integers take no small updates.
+    Raises UserError for a quantized base, whose integers take no small updates.
     """
     if network.quantization_bit:
         raise UserError(
             Bilingual(
-                f"tune.method: full tuning of a base quantised to {network.quantization_bit} bits is not possible: integers take no small "
-                'updates. Set model.quantize to null with a model.path that is not quantised, or tune.method to "prefix".',
+                f"tune.method: full tuning of a base quantized to {network.quantization_bit} bits is not possible: integers take no small "
+                'updates. Set model.quantize to null with a model.path that is not quantized, or tune.method to "prefix".',
                 f"已量化为 {network.quantization_bit} 位的底座不能做全参数微调：请换用未量化的底座并去掉 model.quantize，"
                 '或把 tune.method 设为 "prefix"。',
             )

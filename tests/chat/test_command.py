@@ -79,7 +79,7 @@ def test_a_trained_run_folder_is_enough(piped: Piped, tmp_path: Path) -> None:
     result = piped("你好\n/system 你是诗人\n上衣\n", str(tuned.path), "max_length=40", "seed=1")
     assert (result.status, "prefix 前缀" in result.notes) == (0, True)
     assert "loaded 已加载: base 底座 " + str(tmp_path / "base") in result.notes
-    assert "this is the system text from the next answer on" in result.notes
+    assert "this is the system prompt from the next answer on" in result.notes
 
 
 def test_a_run_that_tuned_all_parameters_and_the_base_of_a_run_say_so(piped: Piped, tmp_path: Path, run: RunFolder) -> None:

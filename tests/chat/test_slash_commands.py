@@ -52,7 +52,7 @@ def test_undo_says_what_was_taken_back() -> None:
 
 
 def test_the_system_text_is_shown_set_in_several_lines_and_taken_away() -> None:
-    assert run("/system", START).message.startswith("no system text; /system TEXT sets one")
+    assert run("/system", START).message.startswith("no system prompt; /system TEXT sets one")
     with_system = run("/system 你是诗人。\n只写诗。", START).conversation
     assert with_system.system == "你是诗人。\n只写诗。"
     assert run("/system", with_system).message == "你是诗人。\n只写诗。"

@@ -33,9 +33,9 @@ def test_an_imported_gguf_answers_as_transformers_does(tiny: tuple[Path, Path]) 
     model = imprint.load(folder, device="cpu")
     prompt = model.prompt("这件上衣怎么样？")
     answer = model.generate([prompt], 12)[0]
-    full = theirs.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=sorted(model.network.end_ids))
+    full = theirs.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=sorted(model.network.stop_ids))
     expected = full[0, len(prompt) :].tolist()
-    assert answer == [token for token in expected if token not in model.network.end_ids]
+    assert answer == [token for token in expected if token not in model.network.stop_ids]
 
 
 def test_the_licence_of_the_file_is_kept_and_said(tiny: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

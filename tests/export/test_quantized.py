@@ -84,7 +84,7 @@ class TestTheCommand:
 
         printed = capsys.readouterr().out
         assert "out: 8 bits, 0.48 MB instead of 1.47 MB; read back without a difference" in printed
-        assert "quantising: 2/2" in printed
+        assert "quantizing: 2/2" in printed
 
     def test_its_own_folder_may_be_written_again(self, tmp_path: Path) -> None:
         for bits in (8, 4):
@@ -107,10 +107,10 @@ class TestRefusals:
     def test_other_bits(self, tmp_path: Path, bits: int) -> None:
         assert refusal(CASE.folder, tmp_path / "out", bits).startswith(f"bits: must be 8 or 4, got {bits!r}.\n")
 
-    def test_a_folder_that_is_quantised_already(self, tmp_path: Path) -> None:
+    def test_a_folder_that_is_quantized_already(self, tmp_path: Path) -> None:
         source = quantized_folder(tmp_path / "base", 8)
 
-        assert f"{source}: is quantised to 8 bits already. Give the folder it was made from." in refusal(source, tmp_path / "out")
+        assert f"{source}: is quantized to 8 bits already. Give the folder it was made from." in refusal(source, tmp_path / "out")
 
     def test_a_run_whose_adapter_would_be_left_behind(self, tmp_path: Path) -> None:
         run = tiny_run(tiny_recipe(tmp_path), "run", "tune={method: lora, rank: 2}", "train.steps=1")
@@ -134,7 +134,7 @@ class TestRefusals:
 
         assert "file: is a file." in refusal(CASE.folder, tmp_path / "file")
         for place in (tmp_path / "folder", other):
-            assert f"{place}: is there already and holds no quantised model, so it is not replaced." in refusal(CASE.folder, place)
+            assert f"{place}: is there already and holds no quantized model, so it is not replaced." in refusal(CASE.folder, place)
         assert (tmp_path / "folder" / "thesis.doc").exists()
 
     def test_a_disk_without_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

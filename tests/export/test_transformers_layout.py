@@ -76,7 +76,7 @@ def test_transformers_itself_answers_from_the_folder_as_the_run_does(run_of: Run
     with torch.no_grad():
         theirs = peer(torch.tensor([prompt])).logits[0]
     assert torch.allclose(model.logits([prompt])[0], theirs, atol=1e-3)
-    assert set(peer.generation_config.eos_token_id) == model.network.end_ids
+    assert set(peer.generation_config.eos_token_id) == model.network.stop_ids
 
 
 @pytest.mark.parametrize("family", ["ChatGLM2-6B", "BLOOM"])
@@ -105,7 +105,7 @@ def test_the_sampling_defaults_of_the_base_are_kept(run_of: RunOf, family: str, 
 
     written = json.loads((out / "generation_config.json").read_text())
     assert written == {**defaults, "do_sample": True, "eos_token_id": written["eos_token_id"]}
-    assert set(written["eos_token_id"]) >= base.end_ids
+    assert set(written["eos_token_id"]) >= base.stop_ids
 
 
 def test_two_programs_are_compared_without_rounding_unless_it_is_asked_for(

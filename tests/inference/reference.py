@@ -20,7 +20,7 @@ def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
 
 
 def end_id(network: Network) -> int:
-    (end,) = network.end_ids
+    (end,) = network.stop_ids
     return end
 
 
@@ -45,7 +45,7 @@ def greedy(network: ChatGLM, row: Sequence[int], count: int, prefix: Prefix | No
     answer: list[int] = []
     while len(answer) < count:
         token = int(log_probabilities(network, [*row, *answer], prefix).argmax())
-        if token in network.end_ids:
+        if token in network.stop_ids:
             break
         answer.append(token)
     return answer

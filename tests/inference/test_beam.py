@@ -13,7 +13,7 @@ from tests.inference.reference import end_id, ending_network, log_probabilities,
 
 def best_by_search(network: ChatGLM, row: Sequence[int], count: int) -> list[int]:
     """The answer with the highest mean log-probability per token, the end id included, among all answers."""
-    words = [token for token in range(network.config.vocab_size) if token not in network.end_ids]
+    words = [token for token in range(network.config.vocab_size) if token not in network.stop_ids]
     known = {text: log_probabilities(network, [*row, *text]) for length in range(count) for text in product(words, repeat=length)}
 
     def score(text: Sequence[int]) -> float:
@@ -21,7 +21,7 @@ def best_by_search(network: ChatGLM, row: Sequence[int], count: int) -> list[int
 
     answers = [(*text, end_id(network)) for text in known] + list(product(words, repeat=count))
     best = max(answers, key=score)
-    return [token for token in best if token not in network.end_ids]
+    return [token for token in best if token not in network.stop_ids]
 
 
 class TestBeams:
@@ -49,7 +49,7 @@ class TestBeams:
         together = generate(network, prompts, Sampling(5, num_beams=3))
 
         assert together == [generate(network, [row], Sampling(5, num_beams=3))[0] for row in prompts]
-        assert all(len(answer) <= 5 and network.end_ids.isdisjoint(answer) for answer in together)
+        assert all(len(answer) <= 5 and network.stop_ids.isdisjoint(answer) for answer in together)
 
     def test_a_rows_own_limit_counts(self) -> None:
         network = ending_network(1)
@@ -64,13 +64,13 @@ class TestBeams:
         network = ending_network(1)
         row = prompt(network, 1)
         likeliest = log_probabilities(network, row).argsort(descending=True).tolist()
-        network.end_ids = frozenset(likeliest[:4])
+        network.stop_ids = frozenset(likeliest[:4])
 
         for limit in (1, 5):
             (answer,) = generate(network, [row], Sampling(limit, num_beams=2))
 
             assert len(answer) <= limit
-            assert network.end_ids.isdisjoint(answer)
+            assert network.stop_ids.isdisjoint(answer)
 
     def test_on_token_is_called_when_the_search_has_ended(self) -> None:
         network = ending_network(1)

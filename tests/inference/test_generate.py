@@ -63,7 +63,7 @@ class TestGreedy:
             network = ending_network(seed)
             for count in (1, 2, 5):
                 answers = generate(network, short_prompts(network), Sampling(count))
-                assert all(len(answer) <= count and network.end_ids.isdisjoint(answer) for answer in answers)
+                assert all(len(answer) <= count and network.stop_ids.isdisjoint(answer) for answer in answers)
 
     def test_a_rows_own_limit_cuts_its_answer_only(self) -> None:
         network = ending_network(1)

@@ -190,7 +190,7 @@ def test_the_head_is_in_memory_and_in_the_folder_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-class TestQuantised:
+class TestQuantized:
     def test_it_computes_with_the_numbers_that_it_stands_for(self, tmp_path: Path, bits: int) -> None:
         model, folder = official(tmp_path / "base", kind="bare")
 
@@ -208,11 +208,11 @@ class TestQuantised:
         for a, b in zip(actual, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
-    def test_a_quantised_folder_is_the_base_quantised_as_it_is_read(self, tmp_path: Path, bits: int) -> None:
+    def test_a_quantized_folder_is_the_base_quantized_as_it_is_read(self, tmp_path: Path, bits: int) -> None:
         _, folder = official(tmp_path / "base", kind="bare")
         quantized = imprint.load(folder, quantize=bits, dtype="float32", device="cpu")
 
-        ready = imprint.load(imprint.quantize(folder, tmp_path / "quantised", bits), dtype="float32", device="cpu")
+        ready = imprint.load(imprint.quantize(folder, tmp_path / "quantized", bits), dtype="float32", device="cpu")
 
         assert ready.network.quantization_bit == bits
         for a, b in zip(quantized.logits(ROWS), ready.logits(ROWS), strict=True):

@@ -116,7 +116,7 @@ class TestContextSpan:
 
 
 @pytest.mark.parametrize("bits", BITS)
-class TestQuantised:
+class TestQuantized:
     @pytest.mark.parametrize("ready", [False, True])
     def test_logits_and_loss_are_those_of_the_original(self, tmp_path: Path, bits: int, ready: bool) -> None:  # noqa: FBT001
         case = Case("chatglm1-base")

@@ -99,7 +99,7 @@ class TestAgainstTheOriginal:
 
     def test_greedy_ids(self, case: Case) -> None:
         model = case.load()
-        (end,) = model.network.end_ids
+        (end,) = model.network.stop_ids
 
         actual = model.generate(case.prompts, max_new_tokens=10)
 
@@ -153,7 +153,7 @@ class TestCache:
             actual: list[int] = []
             for _ in range(12):
                 token = int(network.logits(network(pack([[*row, *actual]], network), prefix=prefix)[-1:]).argmax())
-                if token in network.end_ids:
+                if token in network.stop_ids:
                     break
                 actual.append(token)
             assert answer == actual
@@ -243,7 +243,7 @@ class TestPrefix:
 
 
 def quantized_twin(network: ChatGLM2) -> ChatGLM2:
-    """A network of plain fp32 weights, equal to the dequantised weights of a quantised one."""
+    """A network of plain fp32 weights, equal to the dequantized weights of a quantized one."""
     twin = ChatGLM2(replace(network.config, quantization_bit=None))
     dequantized = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | dequantized)
@@ -260,7 +260,7 @@ def stored_base(folder: Path, dtype: torch.dtype) -> Path:
 
 
 @pytest.mark.parametrize("bits", BITS)
-class TestQuantised:
+class TestQuantized:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     def test_a_folder_in_the_originals_format_is_written_read_and_written_again(
         self, tmp_path: Path, bits: int, dtype: torch.dtype
@@ -301,7 +301,7 @@ class TestQuantised:
         assert all(torch.equal(a, b) for a, b in zip(one.logits(rows), other.logits(rows), strict=True))
         assert one.generate(rows, 8) == other.generate(rows, 8)
 
-    def test_the_four_linears_of_a_block_are_quantised_and_nothing_else(self, bits: int) -> None:
+    def test_the_four_linears_of_a_block_are_quantized_and_nothing_else(self, bits: int) -> None:
         network = small_chatglm2(fields={"quantization_bit": bits})
 
         layers = {name: module for name, module in network.named_modules() if isinstance(module, QuantizedLinear)}

@@ -360,13 +360,13 @@ class TestSaving:
 
         control = as_chatglm(loaded).config.control
         assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + offset for offset in (0, 1, 4, 5))
-        assert loaded.end_ids == {size - 523}
+        assert loaded.stop_ids == {size - 523}
 
 
 @pytest.mark.parametrize("bits", BITS)
-class TestQuantised:
+class TestQuantized:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-    def test_weights_are_quantised_from_the_type_they_are_stored_in(self, tmp_path: Path, bits: int, dtype: torch.dtype) -> None:
+    def test_weights_are_quantized_from_the_type_they_are_stored_in(self, tmp_path: Path, bits: int, dtype: torch.dtype) -> None:
         tensors = {name: tensor.half() for name, tensor in weights().items()}
 
         network = load_network(base(tmp_path / "base", tensors), dtype=dtype, device=CPU, bits=bits)
@@ -381,7 +381,7 @@ class TestQuantised:
         assert not any(tensor.requires_grad for tensor in network.state_dict().values())
 
     @pytest.mark.parametrize("embeddings", [False, True])
-    def test_a_quantised_folder_is_read_as_it_is(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+    def test_a_quantized_folder_is_read_as_it_is(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
         folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
         tensors = load_pickle(folder / "pytorch_model.bin")
 
@@ -394,7 +394,7 @@ class TestQuantised:
         with pytest.raises(UserError) as caught:
             load_network(folder, dtype=torch.float32, device=CPU, bits=12 - bits)
 
-        assert f"{folder}: is quantised to {bits} bits already, and {12 - bits} are asked for. Leave `quantize` out" in str(caught.value)
+        assert f"{folder}: is quantized to {bits} bits already, and {12 - bits} are asked for. Leave `quantize` out" in str(caught.value)
 
     def test_the_config_of_another_folder_is_refused(self, tmp_path: Path, bits: int) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
@@ -427,7 +427,7 @@ class TestQuantised:
             with pytest.raises(UserError, match=f"'{name}' (holds )?{sentence}"):
                 load_network(base(tmp_path / "base", {**weights(), name: tensor}), dtype=torch.float32, device=CPU, bits=bits)
 
-    def test_a_quantised_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, bits: int) -> None:
+    def test_a_quantized_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, bits: int) -> None:
         folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
         tensors = {key: tensor.clone() for key, tensor in read_tensors(folder)}
         for name in (HEAD, f"{HEAD}_scale"):
@@ -450,7 +450,7 @@ class TestQuantised:
             assert torch.equal(written[name], tensor if tensor.dtype == torch.int8 else tensor.half())
         assert json.loads((tmp_path / "saved" / "config.json").read_text())["quantization_bit"] == bits
 
-    def test_what_was_quantised_as_it_was_read_is_saved_as_a_quantised_folder(self, tmp_path: Path, bits: int) -> None:
+    def test_what_was_quantized_as_it_was_read_is_saved_as_a_quantized_folder(self, tmp_path: Path, bits: int) -> None:
         source = base(tmp_path / "base", weights())
         network = load_network(source, dtype=torch.float32, device=CPU, bits=bits)
 
@@ -467,7 +467,7 @@ def test_loading_two_gigabytes_holds_no_second_copy(tmp_path: Path, repo: Path) 
     environment = {**os.environ, "PYTHONPATH": str(repo)}
     figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
 
-    assert len(figures) == 8  # two kinds of files, in the same type, converted, and quantised in two ways
+    assert len(figures) == 8  # two kinds of files, in the same type, converted, and quantized in two ways
     limits = {row["kind"]: 0.4 if "int" in row["kind"] else 0.15 * row["weights_gib"] for row in figures}  # of 1.9 GiB that are read
     assert {row["kind"]: row for row in figures if row["peak_gib"] > row["weights_gib"] + limits[row["kind"]]} == {}
     assert all(row["share"] > 0.9 for row in figures)  # everything was read, so the figure is of the whole

@@ -109,7 +109,7 @@ def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path:
 
 
 @pytest.mark.parametrize(("bits", "embeddings"), [(8, False), (4, False), (4, True)])
-def test_a_quantised_folder_is_known_by_its_fields(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+def test_a_quantized_folder_is_known_by_its_fields(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
     network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": embeddings}, tmp_path)
 
     quantized = {name for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
@@ -120,7 +120,7 @@ def test_a_quantised_folder_is_known_by_its_fields(tmp_path: Path, bits: int, em
 
 
 @pytest.mark.parametrize("bits", [0, None])
-def test_no_bits_are_no_quantisation(tmp_path: Path, bits: object) -> None:
+def test_no_bits_are_no_quantization(tmp_path: Path, bits: object) -> None:
     network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": True}, tmp_path)
 
     assert not any(isinstance(layer, QuantizedWeight) for layer in network.modules())

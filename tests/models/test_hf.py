@@ -54,7 +54,7 @@ def verified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ("field", "value", "sentence"),
     [
         ("num_hidden_layers", 0, "config.json: it describes a model without layers"),
-        ("max_position_embeddings", -1, '"max_position_embeddings" must be a whole number of at least 1, got -1'),
+        ("max_position_embeddings", -1, '"max_position_embeddings" must be an integer of at least 1, got -1'),
     ],
 )
 def test_a_size_that_no_model_has_is_named(tmp_path: Path, field: str, value: int, sentence: str) -> None:
@@ -134,7 +134,7 @@ class TestAgainstTransformers:
             assert difference(reference_models.logits(theirs, row), reference_models.logits(model, row)) <= 1e-5
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_a_quantised_model_computes_with_its_dequantised_weights(
+    def test_a_quantized_model_computes_with_its_dequantized_weights(
         self, verified: tuple[Any, Network, Path], tmp_path: Path, bits: int
     ) -> None:
         kind = verified[0].config.model_type
@@ -192,7 +192,7 @@ class TestFolders:
         folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
         (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
 
-        assert loaded(folder).end_ids == {2, 5, 6}
+        assert loaded(folder).stop_ids == {2, 5, 6}
 
         (folder / "generation_config.json").write_text("[")
         with pytest.raises(UserError, match=r"generation_config\.json: cannot be read as JSON"):
@@ -310,7 +310,7 @@ class TestRefusals:
             ("falcon", {"head_dim": None}, "it cannot be built with another attention"),
             ("stablelm", {}, "keyword arguments do not reach the attention"),
             ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "positions are 'dynamic'"),
-            ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantised by 'awq', which is not supported"),
+            ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantized by 'awq', which is not supported"),
             ("llama", {"hidden_size": "many"}, "transformers cannot read it"),
             (
                 "bamba",

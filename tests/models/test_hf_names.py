@@ -78,7 +78,7 @@ def test_what_is_saved_has_the_names_that_were_read(published: tuple[str, Any, P
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_a_quantised_folder_computes_what_rounding_at_loading_does(published: tuple[str, Any, Path], tmp_path: Path, bits: int) -> None:
+def test_a_quantized_folder_computes_what_rounding_at_loading_does(published: tuple[str, Any, Path], tmp_path: Path, bits: int) -> None:
     _, _, folder = published
     expected = our_logits(loaded(folder, bits=bits), ROWS)
 

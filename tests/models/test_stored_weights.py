@@ -136,7 +136,7 @@ def test_names_without_a_wrapper_stay_as_they_are() -> None:
         ({"a.weight_scale_inv": torch.zeros(4, 4)}, False),
     ],
 )
-def test_quantised_weights_are_told_by_their_tensors(more: dict[str, Tensor], plain: bool) -> None:  # noqa: FBT001
+def test_quantized_weights_are_told_by_their_tensors(more: dict[str, Tensor], plain: bool) -> None:  # noqa: FBT001
     assert is_plain({"b.weight": torch.zeros(2, 2, dtype=torch.bfloat16), "b.bias": torch.zeros(2), **more}.items()) == plain
     assert not is_plain([])
 
@@ -182,12 +182,12 @@ def test_an_index_with_a_name_that_is_none_is_refused(tmp_path: Path, tensors: d
     assert len(sentence) < 600
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own quantisation
-@pytest.mark.parametrize("kind", ["sparse", "quantised", "meta"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own quantization
+@pytest.mark.parametrize("kind", ["sparse", "quantized", "meta"])
 def test_a_tensor_of_another_layout_is_named(tmp_path: Path, tensors: dict[str, Tensor], kind: str) -> None:
     dense = torch.zeros(5, 5)
     odd = dense.to_sparse() if kind == "sparse" else torch.empty(5, 5, device="meta")
-    odd = torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8) if kind == "quantised" else odd
+    odd = torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8) if kind == "quantized" else odd
 
     assert "pytorch_model.bin: 'odd' is no plain tensor" in refusal(folder_with(tmp_path, content={**tensors, "odd": odd}))
 
@@ -209,14 +209,14 @@ def test_a_quantization_config_left_behind_is_told_and_passed_over(tmp_path: Pat
     ours = loaded(folder)
 
     assert difference(our_logits(ours, ROWS[:1])[0], our_logits(loaded(base_of("Qwen3", tmp_path / "base")), ROWS[:1])[0]) == 0
-    assert f'{folder}/config.json: "quantization_config" is left over: the weights are not quantised' in capsys.readouterr().err
+    assert f'{folder}/config.json: "quantization_config" is left over: the weights are not quantized' in capsys.readouterr().err
     save_network(ours, folder, tmp_path / "saved")
     assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
     quantize(folder, tmp_path / "small", 8)
     assert "quantization_config" not in json.loads((tmp_path / "small" / "config.json").read_text())
 
 
-def test_weights_that_are_quantised_by_another_method_are_still_refused(tmp_path: Path) -> None:
+def test_weights_that_are_quantized_by_another_method_are_still_refused(tmp_path: Path) -> None:
     state = {"model.layers.0.mlp.up_proj.weight.absmax": torch.zeros(4)}
 
-    assert "says that the weights are quantised by 'bitsandbytes', which is not supported" in refusal(with_leftover(tmp_path / "4", state))
+    assert "says that the weights are quantized by 'bitsandbytes', which is not supported" in refusal(with_leftover(tmp_path / "4", state))

@@ -27,7 +27,7 @@ class TestTheFormat:
         assert [number & 0xFF for number in integers[0].tolist()] == [0x7F, 0x92]
 
     @pytest.mark.parametrize("bits", BITS)
-    def test_dequantised_weights_are_the_product_rounded_to_fp16(self, bits: int) -> None:
+    def test_dequantized_weights_are_the_product_rounded_to_fp16(self, bits: int) -> None:
         torch.manual_seed(0)
         integers = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (64, 32), dtype=torch.int8)
         scale = torch.rand(64).half() * torch.logspace(-7, 1, 64).half()  # also where fp16 has few digits left

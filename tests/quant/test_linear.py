@@ -45,7 +45,7 @@ class Products(TorchDispatchMode):
 
 @pytest.mark.parametrize("bits", BITS)
 class TestLinear:
-    def test_output_and_gradient_are_those_of_the_dequantised_weight(self, bits: int) -> None:
+    def test_output_and_gradient_are_those_of_the_dequantized_weight(self, bits: int) -> None:
         ours = layer(bits)
         x = torch.randn(5, 8, requires_grad=True)
         other = x.detach().clone().requires_grad_()
@@ -152,11 +152,11 @@ class TestEmbedding:
         assert difference(hidden.grad[0], ours.dequantize(torch.float32).sum(0)) < 1e-4
 
 
-def test_steps_on_a_quantised_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:
+def test_steps_on_a_quantized_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:
     recipe, empty = tiny_recipe(tmp_path), tmp_path / "empty"
     empty.mkdir()
-    quantised = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
-    command = [sys.executable, "-m", "imprint", "train", str(recipe), *quantised]
+    quantized = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), *quantized]
     environment = {
         "PATH": str(empty),
         "HOME": str(tmp_path),

@@ -237,7 +237,7 @@ def test_a_system_text_that_a_template_does_not_know_goes_before_the_first_quest
     for _ in range(2):
         ids = flat(template.prompt(make_messages("再见", [("你好", "好")], "你是店员。")))
         assert template.tokenizer.decode(ids).startswith("\n你是店员。\n\n你好\n")
-    assert capsys.readouterr().err.count("has no system text; it is written before the first question") == 1
+    assert capsys.readouterr().err.count("has no system prompt; it is written before the first question") == 1
 
 
 def test_words_and_calls_of_one_turn_are_all_written(tmp_path: Path) -> None:

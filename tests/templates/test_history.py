@@ -53,7 +53,7 @@ def test_tools_calls_and_results_are_read() -> None:
         ([{"role": "bot", "content": "a"}], "history[0].role: must be one of system, user, assistant, observation, tool, got str 'bot'."),
         ([{"role": "user", "content": None}], "history[0].content: must be a text, got NoneType None."),
         ([{"role": "user", "content": "a", "metadata": "t"}], "history[0].metadata: must be empty unless the assistant calls a tool"),
-        ([{"role": "user", "content": "a", "tools": [{}]}], "history[0].tools: must be a list of objects in a system message"),
+        ([{"role": "user", "content": "a", "tools": [{}]}], "history[0].tools: must be a list of objects in a system prompt"),
     ],
 )
 def test_what_is_no_history_is_named(history: object, sentence: str) -> None:
@@ -63,7 +63,7 @@ def test_what_is_no_history_is_named(history: object, sentence: str) -> None:
 
 
 def test_two_system_texts_and_an_order_that_is_no_pairs_are_named() -> None:
-    with pytest.raises(UserError, match="system: the history begins with a system message already"):
+    with pytest.raises(UserError, match="system: the history begins with a system prompt already"):
         conversation("a", [{"role": "system", "content": "s"}], "t")
     for history in (SPOKEN[:1], SPOKEN[1:3], [{"role": "system", "content": "s"}]):
         with pytest.raises(UserError, match="history: must be turns of user and assistant, got: "):

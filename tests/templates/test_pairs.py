@@ -25,5 +25,5 @@ def test_tools_are_refused(message: Message) -> None:
 @pytest.mark.parametrize("roles", [[], ["assistant"], ["user", "assistant"], ["user", "user"], ["user", "system", "user"]])
 def test_other_orders_are_refused(roles: list[str]) -> None:
     messages = [Message(role, "好") for role in roles]  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="takes turns of user and assistant, a question last, optionally a system text first; got: "):
+    with pytest.raises(UserError, match="takes turns of user and assistant, a question last, a system prompt may come first; got: "):
         split_pairs(messages, "ChatGLM2-6B")

@@ -101,7 +101,7 @@ def test_a_control_id_outside_the_vocabulary_is_refused(found: object) -> None:
         ChatGLMSpecialIds.from_config({"vocab_size": 130528, "bos_token_id": found})
 
     assert str(error.value).splitlines()[0] == (
-        f'config.json: "bos_token_id" must be a whole number from 0 to 130527, inside the vocabulary, got {found!r}. '
+        f'config.json: "bos_token_id" must be an integer from 0 to 130527, inside the vocabulary, got {found!r}. '
         "In a vocabulary of 130528 it is 130004."
     )
 

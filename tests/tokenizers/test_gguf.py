@@ -25,7 +25,7 @@ def test_the_files_facts_decide_on_bos_turn_ends_and_chat_template(tmp_path: Pat
     tokens = model.tokenizer.controls
     assert model.template.name == "own"
     assert bos_ids(model) == (tokens["<s>"],)
-    assert model.network.end_ids >= {tokens["</s>"], tokens["<|end|>"]}
+    assert model.network.stop_ids >= {tokens["</s>"], tokens["<|end|>"]}
     assert model.prompt("你好")[-1] == tokens["<|assistant|>"]
     other = imprint.load(import_gguf(gguf_file(tmp_path / "other.gguf", {"ggml.add_bos_token": False}), tmp_path / "other"), device="cpu")
     assert other.template.name == "plain"

@@ -244,7 +244,7 @@ class TestRefusals:
 
 class TestPrecision:
     @pytest.mark.parametrize("bits", BITS)
-    def test_an_adapter_goes_from_a_plain_base_to_a_quantised_one_and_back(self, tmp_path: Path, bits: int) -> None:
+    def test_an_adapter_goes_from_a_plain_base_to_a_quantized_one_and_back(self, tmp_path: Path, bits: int) -> None:
         case = Case("chatglm1-base")
         plain, quantized = case.load().network, imprint.load(case.folder, quantize=bits, dtype="float32", device="cpu").network
 

@@ -30,7 +30,7 @@ def test_other_weights_and_other_lengths_differ() -> None:
 
 @pytest.mark.parametrize("embeddings", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_a_quantised_base_is_still_the_same(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+def test_a_quantized_base_is_still_the_same(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
     case = Case("chatglm1-base")
     exact = fingerprint(case.load().network)
     folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)

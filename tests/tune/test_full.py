@@ -49,11 +49,11 @@ def test_every_parameter_is_trained() -> None:
     assert [name for name, parameter in network.named_parameters() if torch.equal(parameter, before[name])] == []
 
 
-def test_a_quantised_base_is_refused() -> None:
+def test_a_quantized_base_is_refused() -> None:
     network = load_network(Case("chatglm1-base").folder, dtype=torch.float32, device=CPU, bits=4)
 
     with pytest.raises(
-        UserError, match=r"^tune\.method: full tuning of a base quantised to 4 bits is not possible.*Set model\.quantize to null"
+        UserError, match=r"^tune\.method: full tuning of a base quantized to 4 bits is not possible.*Set model\.quantize to null"
     ):
         unfreeze(network)
 

@@ -74,7 +74,7 @@ def too_deep(value: object) -> bool:
 
 
 def label_as_text(value: object) -> object:
-    """A whole number as its digits, so that an answer may be a number of a class; any other value unchanged."""
+    """An integer as its digits, so that an answer may be a number of a class; any other value unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_LABEL else value
 
 

@@ -129,9 +129,9 @@ class _JsonScanner:
 
     def elements(self) -> Iterator[tuple[Place, object]]:
         """Each element of an array with its line, and the error that ends the reading, if any."""
-        self._skip_blanks()
+        self._skip_whitespace()
         yield from self._elements()
-        if not self._broken and self._skip_blanks():
+        if not self._broken and self._skip_whitespace():
             yield self._current_line(), BadRowError(f"nothing may follow the `]` of the array, got {self._rest()}.")
 
     def wrapped(self, key: str) -> Iterator[tuple[Place, object]]:
@@ -139,7 +139,7 @@ class _JsonScanner:
 
         Another array with such elements is an error too, because its rows are not read.
         """
-        self._skip_blanks()
+        self._skip_whitespace()
         closing, columns = "", set[str]()
         others: list[tuple[int, str, set[str]]] = []
         while closing != "}":
@@ -156,33 +156,33 @@ class _JsonScanner:
                 if isinstance(name, BadRowError):
                     yield line, name
                 return
-            closing = self._skip_blanks()
+            closing = self._skip_whitespace()
             if closing not in (",", "}") or not closing:
                 yield self._current_line(), BadRowError(f"after a value there must be a comma or `}}`, but got {self._rest()}.")
                 return
         for line, other in [(line, other) for line, other, found in others if columns and columns <= found]:
             yield line, BadRowError(f"{quote(other)} holds rows too, but only those of {quote(key)} are read. Give each list a file.")
         self._position += 1
-        if self._skip_blanks():
+        if self._skip_whitespace():
             yield self._current_line(), BadRowError(f"nothing may follow the `}}` around the rows, got {self._rest()}.")
 
     def _key(self) -> tuple[int, object]:
         """The line and the next key of an object; the position moves to its value. A BadRowError ends the reading."""
         self._position += 1  # the brace or the comma
-        self._skip_blanks()
+        self._skip_whitespace()
         line, name = self._row(self._next_json)
-        if not self._broken and self._skip_blanks() != ":":
+        if not self._broken and self._skip_whitespace() != ":":
             self._broken = True
             return self._current_line(), BadRowError(f"after a key there must be a colon, but got {self._rest()}.")
         self._position += not self._broken
-        self._skip_blanks()
+        self._skip_whitespace()
         return line, name
 
     def _elements(self) -> Iterator[tuple[Place, object]]:
         """The elements of the array at the current position, which moves behind it."""
         self._position += 1  # the bracket
         first = True
-        while self._skip_blanks() != "]":
+        while self._skip_whitespace() != "]":
             if not first:
                 if self._peek() != ",":
                     rest = f"got {self._rest()}" if self._peek() else "the file ends"
@@ -190,7 +190,7 @@ class _JsonScanner:
                     self._broken = True
                     return
                 self._position += 1
-                if self._skip_blanks() == "]":
+                if self._skip_whitespace() == "]":
                     yield (
                         self._current_line(),
                         BadRowError("there is a trailing comma before the `]` of the array. Delete it."),
@@ -204,7 +204,7 @@ class _JsonScanner:
 
     def objects(self) -> Iterator[tuple[Place, object]]:
         """Each object with its line, and the error that ends the reading, if any."""
-        while self._skip_blanks() and not self._broken:
+        while self._skip_whitespace() and not self._broken:
             yield self._placed(*self._row(self._next_value))
 
     def _placed(self, line: int, row: object) -> tuple[Place, object]:
@@ -264,7 +264,7 @@ class _JsonScanner:
     def _rest(self) -> str:
         return quote(self._text[self._position : self._position + 40])
 
-    def _skip_blanks(self) -> str:
+    def _skip_whitespace(self) -> str:
         """Skip whitespace and return the next character; empty at the end of the file."""
         while True:
             while (character := self._peek()) and character in BLANKS:

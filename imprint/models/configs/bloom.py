@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.models.configs.fields import end_ids, field_error, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits, stop_ids
 
 EOS_ID = 2
 """</s>, the default of `eos_token_id`."""
@@ -23,10 +23,10 @@ class BloomConfig:
     residual_after_norm: bool
     """Whether the residual is taken after the norm (`apply_residual_connection_post_layernorm`)."""
     max_length: int
-    end_ids: frozenset[int]
+    stop_ids: frozenset[int]
     """Ids that end an answer."""
     quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantised."""
+    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "BloomConfig":
@@ -52,6 +52,6 @@ class BloomConfig:
             layer_norm_epsilon=positive_float(fields, "layer_norm_epsilon", 1e-5),
             residual_after_norm=bool(fields.get("apply_residual_connection_post_layernorm")),
             max_length=positive_int(fields, "seq_length", default=MAX_LENGTH),
-            end_ids=end_ids(fields) or frozenset({EOS_ID}),
+            stop_ids=stop_ids(fields) or frozenset({EOS_ID}),
             quantization_bit=quantization_bits(fields, {"hidden_size": hidden_size}),
         )

@@ -30,9 +30,9 @@ class ChatGLMConfig:
     max_sequence_length: int
     control: ChatGLMSpecialIds
     quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantised."""
+    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
     quantization_embeddings: bool = False
-    """Whether the embedding, which is also the head, is quantised too."""
+    """Whether the embedding, which is also the head, is quantized too."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLMConfig":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.models.configs.fields import end_ids, field_error, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits, stop_ids
 
 ROPE_THETA = 10000.0
 CHATGLM_2_AND_3_VOCAB_SIZE = 65024
@@ -61,10 +61,10 @@ class ChatGLM2Config:
     """Base of the rotary frequencies."""
     rope_factor: float
     """Linear RoPE scaling: positions are divided by it."""
-    end_ids: frozenset[int]
+    stop_ids: frozenset[int]
     """Ids that end an answer."""
     quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantised."""
+    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLM2Config":
@@ -97,7 +97,7 @@ class ChatGLM2Config:
             apply_query_key_layer_scaling=bool(fields.get("apply_query_key_layer_scaling", True)),
             rope_theta=theta,
             rope_factor=factor,
-            end_ids=end_ids(fields),
+            stop_ids=stop_ids(fields),
             quantization_bit=quantization_bits(fields, {name: sizes[name] for name in ("hidden_size", "ffn_hidden_size")}),
             **sizes,
         )

@@ -18,7 +18,7 @@ def positive_int(fields: Mapping[str, Any], *names: str, default: int | None = N
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         quoted = " or ".join(f'"{name}"' for name in names)
         raise field_error(
-            f"{quoted} must be a whole number of at least 1, got {value!r}.", f"{quoted} 必须是不小于 1 的整数，实际为 {value!r}。"
+            f"{quoted} must be an integer of at least 1, got {value!r}.", f"{quoted} 必须是不小于 1 的整数，实际为 {value!r}。"
         )
     return value
 
@@ -34,7 +34,7 @@ def positive_float(fields: Mapping[str, Any], name: str, default: float) -> floa
 def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> int | None:
     """The field `quantization_bit`; None where it is 0, null or missing.
 
-    `columns`: field name -> width of a quantised weight. Raises UserError for other formats, and for odd widths at 4 bits.
+    `columns`: field name -> width of a quantized weight. Raises UserError for other formats, and for odd widths at 4 bits.
     """
     bits = fields.get("quantization_bit") or None
     if bits is not None and (isinstance(bits, bool) or bits not in BITS):
@@ -55,7 +55,7 @@ def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> 
     return bits
 
 
-def end_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[int]:
+def stop_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[int]:
     """The field `eos_token_id`: one id, a list of ids, or none. Raises UserError for anything else; `file` is named in the message."""
     value = fields.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]

@@ -151,7 +151,7 @@ def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object
         problem = f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, up to {MAX_NUMBER:g}'
         raise damaged_error(path, f"{problem}, got {str(values)[:200]}")
     if odd := next((value for value in (rank, *_values(fields.get("rank_pattern") or {})) if value != int(value)), None):
-        raise damaged_error(path, f'"r" and the values of "rank_pattern" must be whole numbers, got {odd}')
+        raise damaged_error(path, f'"r" and the values of "rank_pattern" must be integers, got {odd}')
     flags = [fields.get(name, False) for name in ("use_rslora", "use_dora")]
     if not all(isinstance(flag, bool) for flag in flags):
         raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')

@@ -23,7 +23,7 @@ Init = bool | str
 
 
 class LoraLinear(Linear):
-    """A frozen linear, plain or quantised, plus scale * B A with A and B in fp32; unlike peft's, computed in the linear's dtype.
+    """A frozen linear, plain or quantized, plus scale * B A with A and B in fp32; unlike peft's, computed in the linear's dtype.
 
     peft casts the input to fp32, which at 16 bits doubles the saved activations and does not use tensor cores.
     """

@@ -138,7 +138,7 @@ class Lora:
     def merge(self, *, dequantize: bool = False) -> None:
         """Add the LoRA to the weights permanently: the network has plain linears of the same dtype afterwards.
 
-        With `dequantize`, all quantised weights are dequantised first. Raises UserError for quantised weights without it.
+        With `dequantize`, all quantized weights are dequantized first. Raises UserError for quantized weights without it.
         """
         quantized = {name: module for name, module in self.network.named_modules() if isinstance(module, QuantizedLinear)}
         if quantized and not dequantize:
@@ -146,7 +146,7 @@ class Lora:
             raise UserError(
                 Bilingual(
                     f"merge: the base has its weights in {bits} bits, which cannot represent a merged LoRA exactly. Merge it into the base "
-                    "that is not quantised, or request 16-bit weights.",
+                    "that is not quantized, or request 16-bit weights.",
                     "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
                 )
             )

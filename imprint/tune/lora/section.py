@@ -18,7 +18,7 @@ NEEDS_DATA = {
 SUBTRACTED = ("olora", "pissa")
 """Initializations that are taken from the weight: the same product is subtracted, so that training starts from the base."""
 NEEDS_PLAIN_WEIGHT = (*SUBTRACTED, "mica")
-"""Initializations that are computed from a weight that is not quantised."""
+"""Initializations that are computed from a weight that is not quantized."""
 
 Start = Literal["standard", "gaussian", "orthogonal", "olora", "pissa", "mica", "eva", "corda", "lora_ga", "loftq"]
 
@@ -50,12 +50,12 @@ class LoraSection(Section):
     dora: bool | None = Field(
         None,
         description="Train the norm of each row of a weight separately from its direction (DoRA): slower, only for bases that are not "
-        "quantised; null takes that of `adapter`, else false.",
+        "quantized; null takes that of `adapter`, else false.",
     )
     start: Start = Field(
         "standard",
         description="Initialization: standard (one matrix random, one zero), gaussian, orthogonal; or from the weight, only for bases that "
-        "are not quantised: olora, pissa, mica (which trains only one of the two). peft's eva, corda, lora_ga and loftq are refused.",
+        "are not quantized: olora, pissa, mica (which trains only one of the two). peft's eva, corda, lora_ga and loftq are refused.",
     )
     pissa_iterations: int | None = Field(
         None,
@@ -102,7 +102,7 @@ class LoraSection(Section):
         if start == "loftq":
             raise ValueError(
                 Bilingual(
-                    '"loftq" quantises the base in a format of its own; use model.quantize with start "standard"',
+                    '"loftq" quantizes the base in a format of its own; use model.quantize with start "standard"',
                     '"loftq" 用自己的格式量化底座；请用 model.quantize，并把 start 设为 "standard"',
                 )
             )

@@ -57,7 +57,7 @@ def linears_of(network: Network) -> dict[str, AnyLinear]:
 
 
 def shape_from_section(section: LoraSection, network: Network) -> LoraShape:
-    """The shape of a new LoRA. Raises UserError if the network has no such linear, or if they are quantised and must not be."""
+    """The shape of a new LoRA. Raises UserError if the network has no such linear, or if they are quantized and must not be."""
     linears = linears_of(network)
     targets = resolve_targets(section.targets or "attention", network)
     rank = section.rank or DEFAULT_RANK
@@ -78,13 +78,13 @@ def shape_from_section(section: LoraSection, network: Network) -> LoraShape:
 
 
 def refuse_quantized(shape: LoraShape, linears: Mapping[str, AnyLinear], start: str) -> None:
-    """Raise UserError if DoRA or an initialization needs a plain weight and the linear is quantised."""
+    """Raise UserError if DoRA or an initialization needs a plain weight and the linear is quantized."""
     bits = next((linear.bits for name in shape.targets if isinstance(linear := linears[name], QuantizedLinear)), None)
     knob = "tune.dora" if shape.dora else f'tune.start "{start}"' if start in NEEDS_PLAIN_WEIGHT else None
     if bits and knob:
         raise UserError(
             Bilingual(
-                f"{knob}: needs a plain weight, but this base is quantised to {bits} bits. Use a base that is not quantised "
+                f"{knob}: needs a plain weight, but this base is quantized to {bits} bits. Use a base that is not quantized "
                 f"(model.quantize=null), or {'leave tune.dora out' if shape.dora else 'tune.start=standard'}.",
                 f"{knob} 需要未量化的底座；请去掉量化，或改用普通 LoRA。",
             )

@@ -11,9 +11,9 @@ FIELDS: dict[str, object] = {"vocab_size": 60, "hidden_size": 24, "n_layer": 2, 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"hidden_size": None}, '"n_embed" or "hidden_size" must be a whole number of at least 1, got None'),
-        ({"n_layer": 0}, '"n_layer" or "num_hidden_layers" must be a whole number of at least 1, got 0'),
-        ({"n_head": True}, '"n_head" or "num_attention_heads" must be a whole number of at least 1, got True'),
+        ({"hidden_size": None}, '"n_embed" or "hidden_size" must be an integer of at least 1, got None'),
+        ({"n_layer": 0}, '"n_layer" or "num_hidden_layers" must be an integer of at least 1, got 0'),
+        ({"n_head": True}, '"n_head" or "num_attention_heads" must be an integer of at least 1, got True'),
         ({"hidden_size": 25}, '"hidden_size" 25 must be a multiple of "n_head" 3'),
         ({"layer_norm_epsilon": "small"}, "\"layer_norm_epsilon\" must be a number above 0, got 'small'"),
         ({"eos_token_id": "</s>"}, "\"eos_token_id\" must be an id or a list of ids, got '</s>'"),
@@ -34,8 +34,8 @@ def test_older_and_newer_names_are_read() -> None:
 
     assert (old.hidden_size, old.num_layers, old.num_heads) == (new.hidden_size, new.num_layers, new.num_heads)
     assert (old.max_length, new.max_length) == (64, 2048)
-    assert old.end_ids == {2}
-    assert BloomConfig.read({**FIELDS, "eos_token_id": [2, 3]}).end_ids == {2, 3}
+    assert old.stop_ids == {2}
+    assert BloomConfig.read({**FIELDS, "eos_token_id": [2, 3]}).stop_ids == {2, 3}
     assert math.isclose(old.layer_norm_epsilon, 1e-5)
 
 

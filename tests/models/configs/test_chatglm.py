@@ -8,10 +8,10 @@ from tests.cases import small_fields
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"hidden_size": None}, '"hidden_size" must be a whole number of at least 1, got None'),
-        ({"num_layers": 0}, '"num_layers" must be a whole number of at least 1, got 0'),
-        ({"num_layers": True}, '"num_layers" must be a whole number of at least 1, got True'),
-        ({"vocab_size": "40"}, "\"vocab_size\" must be a whole number of at least 1, got '40'"),
+        ({"hidden_size": None}, '"hidden_size" must be an integer of at least 1, got None'),
+        ({"num_layers": 0}, '"num_layers" must be an integer of at least 1, got 0'),
+        ({"num_layers": True}, '"num_layers" must be an integer of at least 1, got True'),
+        ({"vocab_size": "40"}, "\"vocab_size\" must be an integer of at least 1, got '40'"),
         ({"hidden_size": 36}, '"hidden_size" 36 must be a multiple of 4 x "num_attention_heads" (2)'),
         ({"position_encoding_2d": False}, '"position_encoding_2d" is false'),
         ({"layernorm_epsilon": "small"}, "\"layernorm_epsilon\" must be a number above 0, got 'small'"),

@@ -8,12 +8,12 @@ from tests.cases import chatglm2_fields
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"hidden_size": None}, '"hidden_size" must be a whole number of at least 1, got None'),
-        ({"ffn_hidden_size": 0}, '"ffn_hidden_size" must be a whole number of at least 1, got 0'),
-        ({"padded_vocab_size": "40"}, "\"padded_vocab_size\" must be a whole number of at least 1, got '40'"),
+        ({"hidden_size": None}, '"hidden_size" must be an integer of at least 1, got None'),
+        ({"ffn_hidden_size": 0}, '"ffn_hidden_size" must be an integer of at least 1, got 0'),
+        ({"padded_vocab_size": "40"}, "\"padded_vocab_size\" must be an integer of at least 1, got '40'"),
         ({"multi_query_group_num": 3}, '"num_attention_heads" 4 must be a multiple of "multi_query_group_num" 3'),
         ({"kv_channels": 6}, '"kv_channels" must be a multiple of 4, since half of a head is rotated in pairs, got 6'),
-        ({"kv_channels": 0}, '"kv_channels" must be a whole number of at least 1, got 0'),
+        ({"kv_channels": 0}, '"kv_channels" must be an integer of at least 1, got 0'),
         ({"layernorm_epsilon": 0}, '"layernorm_epsilon" must be a number above 0, got 0'),
         ({"rope_ratio": 0}, '"rope_ratio" must be a number above 0, got 0'),
         ({"rmsnorm": False}, '"rmsnorm" is False, which no released ChatGLM2, ChatGLM3 or GLM-4-9B has; only True is supported'),

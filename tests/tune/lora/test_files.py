@@ -192,8 +192,8 @@ def test_names_of_older_files_and_other_prefixes_are_read(tmp_path: Path) -> Non
         ({"enable_lora": [True, False, True]}, "'enable_lora' is [True, False, True]"),
         ({"r": 8}, "this base and adapter_config.json call for (8, "),
         ({"r": 0}, "must be above 0"),
-        ({"r": 4.5}, "must be whole numbers, got 4.5"),
-        ({"rank_pattern": {"dense": 2.5}}, "must be whole numbers, got 2.5"),
+        ({"r": 4.5}, "must be integers, got 4.5"),
+        ({"rank_pattern": {"dense": 2.5}}, "must be integers, got 2.5"),
         ({"lora_alpha": 1e308}, "must be above 0, up to 1e+09"),
         ({"target_modules": ["dense"]}, "'target_modules' is ['dense'], which leaves out"),
         ({"r": "4"}, "must be above 0"),
@@ -349,5 +349,5 @@ def test_code_in_a_pickled_adapter_is_never_run(tmp_path: Path) -> None:
 def test_a_dora_is_refused_on_integers(tmp_path: Path) -> None:
     folder, _ = adapter(tmp_path / "adapter", {"dora": True})
 
-    with pytest.raises(UserError, match=r"tune.dora: needs a plain weight, but this base is quantised to 8 bits"):
+    with pytest.raises(UserError, match=r"tune.dora: needs a plain weight, but this base is quantized to 8 bits"):
         load_adapter(folder, base("INT8"))

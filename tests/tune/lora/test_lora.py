@@ -99,7 +99,7 @@ def test_merging_keeps_16_bits() -> None:
 
 
 @pytest.mark.parametrize("precision", ["INT8", "INT4"])
-def test_quantised_weights_are_merged_on_request_only(precision: str) -> None:
+def test_quantized_weights_are_merged_on_request_only(precision: str) -> None:
     lora = learned(precision, {})
     network = lora.network
     batch = golden_batch(network)
@@ -119,7 +119,7 @@ def test_quantised_weights_are_merged_on_request_only(precision: str) -> None:
     assert all(isinstance(network.get_submodule(name), nn.Linear) for name in lora.layers)
 
 
-def test_a_quantised_embedding_is_dequantised_too_and_the_folder_loads(tmp_path: Path) -> None:
+def test_a_quantized_embedding_is_dequantized_too_and_the_folder_loads(tmp_path: Path) -> None:
     source = quantized_folder(tmp_path / "base", 8, embeddings=True)
     network = load_network(source, dtype=torch.float32, device=torch.device("cpu"))
     lora = scattered(Lora(network, shape_from_section(LoraSection(method="lora"), network)), size=0.05)

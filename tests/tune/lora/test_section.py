@@ -41,7 +41,7 @@ def read(*overrides: str) -> LoraSection:
         ("start=eva", '"eva" starts from the activations of your rows, which are not collected here; use "pissa", or "standard"'),
         ("start=corda", '"corda" starts from the activations of sample rows'),
         ("start=lora_ga", '"lora_ga" starts from the gradients of your rows'),
-        ("start=loftq", '"loftq" quantises the base in a format of its own; use model.quantize with start "standard"'),
+        ("start=loftq", '"loftq" quantizes the base in a format of its own; use model.quantize with start "standard"'),
         ("start=best", "start"),
         ("rank=0", "rank"),
         ("alpha=0", "alpha"),

@@ -58,14 +58,14 @@ def test_a_rank_above_the_size_of_a_linear_is_refused() -> None:
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("knobs", [{"dora": True}, {"start": "pissa"}, {"start": "olora"}, {"start": "mica"}], ids=str)
-def test_what_needs_a_plain_weight_is_refused_on_a_quantised_base(knobs: dict[str, object], bits: int) -> None:
+def test_what_needs_a_plain_weight_is_refused_on_a_quantized_base(knobs: dict[str, object], bits: int) -> None:
     network = base(f"INT{bits}")
     assert all(isinstance(linear, QuantizedLinear) for linear in linears_of(network).values())
 
     with pytest.raises(UserError) as caught:
         shape_from_section(section(**knobs), network)
 
-    assert f"needs a plain weight, but this base is quantised to {bits} bits. Use a base that is not quantised" in str(caught.value)
+    assert f"needs a plain weight, but this base is quantized to {bits} bits. Use a base that is not quantized" in str(caught.value)
     assert "需要未量化的底座" in str(caught.value)
 
 
