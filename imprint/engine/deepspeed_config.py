@@ -91,7 +91,7 @@ def _read(file: Path) -> dict[str, Any]:
                     f'"{name}" 必须是对象：请去掉它，精度由 model.dtype 决定。',
                 )
             )
-    if content.get("amp", {}).get("enabled") is True:
+    if content.get("amp", {}).get("enabled", False) is not False:  # "auto", too: it was for a library that turned it on
         raise UserError(
             Bilingual(
                 f'engine.deepspeed: {file}: "amp" is not supported, DeepSpeed itself has removed it. Take it out, and set '

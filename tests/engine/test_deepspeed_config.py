@@ -91,6 +91,7 @@ def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
             {**ORIGINAL, "amp": {"enabled": True}},
             r'"amp" is not supported, DeepSpeed itself has removed it\. Take it out, and set model\.dtype',
         ),
+        ({**ORIGINAL, "amp": {"enabled": "auto", "opt_level": "auto"}}, '"amp" is not supported'),
         ({**ORIGINAL, "fp16": True}, '"fp16" must be an object, got .True.'),
         ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not supported; it is AdamW here'),
     ],

@@ -59,7 +59,6 @@ def test_what_deepspeed_refuses_is_told_with_file_and_field(content: dict[str, o
     "content",
     [
         {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": "auto"}}},
-        {"zero_optimization": {"stage": 2}, "amp": {"enabled": "auto", "opt_level": "auto"}},
         {"zero_optimization": {"stage": 2}, "amp": {"enabled": False}, "bfloat16": {"enabled": "auto"}},
     ],
 )
