@@ -310,17 +310,21 @@ def sweep(folder: Path, tell: Callable[[Outcome], object] = lambda _outcome: Non
     return outcomes
 
 
-if __name__ == "__main__":
+def run_sweep(sweep: Callable[[Path, Callable[[Outcome], object]], list[Outcome]], noun: str) -> None:
+    """Sweep in the folder that the command line names, print each broken promise at once and the figures at the end, and exit."""
 
     def tell(outcome: Outcome) -> None:
-        """Print a broken promise at once."""
         if outcome.problem:
             print(f"{outcome.name}: {outcome.problem}", flush=True)  # noqa: T201
 
     found = sweep(Path(sys.argv[1]), tell)
     slowest, largest = max(found, key=lambda one: one.seconds), max(found, key=lambda one: one.megabytes)
     print(  # noqa: T201
-        f"{len(found)} files, {sum(bool(one.problem) for one in found)} broke a promise; slowest {slowest.seconds:.1f} s ({slowest.name}), "
-        f"most memory {largest.megabytes:.0f} MB ({largest.name})"
+        f"{len(found)} {noun}, {sum(bool(one.problem) for one in found)} broke a promise; {sum(one.status == 2 for one in found)} were "
+        f"refused; slowest {slowest.seconds:.1f} s ({slowest.name}), most memory {largest.megabytes:.0f} MB ({largest.name})"
     )
     sys.exit(any(one.problem for one in found))
+
+
+if __name__ == "__main__":
+    run_sweep(sweep, "files")

@@ -8,7 +8,6 @@ with at most 500 MB more memory than before.
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,7 +16,7 @@ from imprint.data.encode import encode_messages
 from imprint.messages import UserError
 from imprint.templates import make_messages, read_template
 from tests.families import CHAT, fields_of, published_folder, tokenizer_json
-from tests.hostile_data import Outcome, watched
+from tests.hostile_data import Outcome, run_sweep, watched
 
 SHARE: Final = (
     "{% set ns = namespace(x=[], y=[]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}"
@@ -420,16 +419,4 @@ def sweep(folder: Path, tell: Callable[[Outcome], object] = lambda _outcome: Non
 
 
 if __name__ == "__main__":
-
-    def tell(outcome: Outcome) -> None:
-        """Print a broken promise at once."""
-        if outcome.problem:
-            print(f"{outcome.name}: {outcome.problem}", flush=True)  # noqa: T201
-
-    found = sweep(Path(sys.argv[1]), tell)
-    slowest, largest = max(found, key=lambda one: one.seconds), max(found, key=lambda one: one.megabytes)
-    print(  # noqa: T201
-        f"{len(found)} folders, {sum(bool(one.problem) for one in found)} broke a promise; {sum(one.status == 2 for one in found)} were "
-        f"refused; slowest {slowest.seconds:.1f} s ({slowest.name}), most memory {largest.megabytes:.0f} MB ({largest.name})"
-    )
-    sys.exit(any(one.problem for one in found))
+    run_sweep(sweep, "folders")

@@ -315,9 +315,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
             rust.model.dropout = None  # else the same text has other ids each time
         with_bos, without_bos = rust.encode("a").ids, rust.encode("a", add_special_tokens=False).ids
     except BaseException as error:
-        if not _is_of_library(error):
-            raise
-        reason = " ".join(str(error).split())[:MAX_REASON]
+        reason = _library_reason(error)
         raise UserError(
             Bilingual(
                 f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({reason}). Download the file again.",
@@ -344,9 +342,11 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     return tokenizer
 
 
-def _is_of_library(error: BaseException) -> bool:
-    """Whether an error is one of the library, which raises nothing narrower than Exception, and panics beside it."""
-    return not isinstance(error, UserError) and (isinstance(error, Exception) or type(error).__name__ == "PanicException")
+def _library_reason(error: BaseException) -> str:
+    """What the library says of a failure: it raises nothing narrower than Exception, and panics beside it. Any other error is raised."""
+    if isinstance(error, UserError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+    return " ".join(str(error).split())[:MAX_REASON]
 
 
 def _encode(rust: "Rust", text: str) -> "Encoding":
@@ -354,9 +354,7 @@ def _encode(rust: "Rust", text: str) -> "Encoding":
     try:
         return rust.encode(text, add_special_tokens=False)
     except BaseException as error:
-        if not _is_of_library(error):
-            raise
-        reason = " ".join(str(error).split())[:MAX_REASON]
+        reason = _library_reason(error)
         raise UserError(
             Bilingual(
                 f"tokenizer.json cannot encode a text of {len(text)} characters, {text[:20]!r} ... ({reason}). "
