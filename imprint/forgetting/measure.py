@@ -3,6 +3,7 @@
 Legend: N scored tokens of a batch, V vocabulary.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,18 @@ class BatchOutput:
     """Answers, if the batch holds questions."""
     log_probs: Tensor | None = None
     """(N, V) fp32 log-probabilities of each next token, if the batch holds text."""
+    labels: Tensor | None = None
+    """(N,) the next tokens of the text."""
+
+    def to_cpu(self) -> "BatchOutput":
+        """The same output in main memory."""
+        return BatchOutput(self.answers, *(None if tensor is None else tensor.cpu() for tensor in (self.log_probs, self.labels)))
+
+    def text_loss(self) -> float:
+        """The sum over tokens of the loss of the text, in nats; 0 without text."""
+        if self.log_probs is None or self.labels is None:
+            return 0.0
+        return -float(self.log_probs.gather(-1, self.labels[:, None]).sum(dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def model_pair(base: str, open_base: Callable[[], Model], open_tuned: Callable[[
     """Two models of which only one fits into memory: the base processes all batches first; its outputs wait in main memory."""
 
     def run_both(run: Callable[[Model], Iterator[BatchOutput]]) -> Iterator[tuple[BatchOutput, BatchOutput]]:
-        before = [BatchOutput(out.answers, None if out.log_probs is None else out.log_probs.cpu()) for out in run(open_base())]
+        before = [output.to_cpu() for output in run(open_base())]
         return zip(before, run(open_tuned()), strict=True)
 
     return ModelPair(base, run_both)
@@ -92,7 +105,7 @@ def measure(pair: ModelPair, section: ForgettingSection, own: RunPrompts) -> tup
     probes_from, text_from = section.probes_path(Path(pair.base)), section.text_path(Path(pair.base))
     probes, texts = read_probes(probes_from, section.limit), read_texts(text_from)
     answers: list[tuple[str, str]] = []
-    total, tokens = 0.0, 0
+    divergence, losses, tokens = 0.0, (0.0, 0.0), 0
     questions = [Sample(probe.question, "", None, "") for probe in probes]
     with Progress("asking base and tuned model", 2 * (len(questions) + len(own.samples)), "answer") as progress:
 
@@ -104,11 +117,13 @@ def measure(pair: ModelPair, section: ForgettingSection, own: RunPrompts) -> tup
         for before, after in pair.run_both(run):
             answers += zip(before.answers, after.answers, strict=True)
             if before.log_probs is not None and after.log_probs is not None:
-                total += kl_divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
+                divergence += kl_divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
+                losses = losses[0] + before.text_loss(), losses[1] + after.text_loss()
                 tokens += len(after.log_probs)
     rows = tuple(ProbeResult.compare(probe.question, probe.keys, *answer) for probe, answer in zip(probes, answers, strict=False))
-    kl = total / tokens if tokens and torch.tensor(total).isfinite() else None
-    result = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), round(time.monotonic() - started, 1))
+    kl, base_loss, tuned_loss = (total / tokens if tokens and math.isfinite(total) else None for total in (divergence, *losses))
+    seconds = round(time.monotonic() - started, 1)
+    result = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), seconds, base_loss, tuned_loss)
     return result, answers[len(probes) :]
 
 
@@ -141,7 +156,7 @@ def _run(
             prompts = [model.prompt_of(one.messages, max_source_length=source) for one in batch]
             yield BatchOutput([model.template.scored_text(model.tokenizer.decode(answer)) for answer in model.generate(prompts, target)])
     for rows in _text_batches(model, texts, section.text_tokens):
-        yield BatchOutput(log_probs=log_probs(model, rows))
+        yield text_output(model, rows)
 
 
 def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
@@ -163,8 +178,8 @@ def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[l
 
 
 @torch.inference_mode()
-def log_probs(model: Model, rows: Sequence[EncodedRow]) -> Tensor:
-    """Log-probabilities (N, V), fp32, of the next token at each scored position."""
+def text_output(model: Model, rows: Sequence[EncodedRow]) -> BatchOutput:
+    """The log-probabilities of the next token at each scored position."""
     batch = pack([row.ids for row in rows], model.network, [row.labels for row in rows]).to(model.device)
     hidden = model.network(batch, prefix=model.prefix())
-    return model.network.logits(hidden[batch.targets]).float().log_softmax(-1)
+    return BatchOutput(log_probs=model.network.logits(hidden[batch.targets]).float().log_softmax(-1), labels=batch.labels)

@@ -12,6 +12,8 @@ Fate = Literal["same", "right", "lost", "never"]
 """Whether the tuned answer is the same as the base's, still correct, or lost. `never`: the base was wrong, so nothing could be lost."""
 LOW_KEPT_SHARE: Final = 0.9
 """Below this share of kept answers, the messages include advice."""
+FEW_COUNTED_SHARE: Final = 0.2
+"""Below this share of counted questions, kept answers say little, and the messages say what to measure by instead."""
 MEASURE_AGAIN: Final = Bilingual(
     "Delete it, and measure again with `imprint forgetting`.", "请删除它，再用 `imprint forgetting` 重新评估。"
 )
@@ -58,6 +60,10 @@ class Forgetting:
     """The file of the text."""
     seconds: float
     """Duration of the measurement."""
+    base_loss: float | None = None
+    """The base's loss of the text, nats a token; None if not finite, or missing in an older file."""
+    tuned_loss: float | None = None
+    """The tuned model's loss of the text, nats a token."""
 
     @property
     def counted(self) -> int:
@@ -88,14 +94,22 @@ def parse_forgetting(values: Mapping[str, Any], source: str) -> Forgetting:
 
 def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
     """The result as a message; if much was lost, a second one with advice, which depends on whether general rows were `mixed` in."""
-    divergence = "not finite" if result.kl is None else f"{result.kl:.4f}"
     if result.share is None:
         english, chinese = f"the base answers none of {len(result.rows)} questions correctly", "底座没有答对任何探测问题"
     else:
         english = f"{result.kept} of {result.counted} answers of the base are kept ({result.share:.1%})"
         chinese = f"原有回答保留 {result.kept}/{result.counted}（{result.share:.1%}）"
-    kl = f"KL divergence {divergence} nats a token over {result.tokens} tokens of neutral text"
-    messages = [Bilingual(f"forgetting: {english}; {kl}", f"遗忘评估：{chinese}；中性文本上每词元 KL 散度 {divergence}")]
+    text = _text_figures(result)
+    messages = [Bilingual(f"forgetting: {english}; {text.english}", f"遗忘评估：{chinese}；{text.chinese}")]
+    if result.counted < FEW_COUNTED_SHARE * len(result.rows):
+        messages.append(
+            Bilingual(
+                f"the base answers only {result.counted} of {len(result.rows)} questions, so kept answers say little: is it a chat model? "
+                "Judge by KL divergence and by the loss of the text, or give questions that it can answer (forgetting.probes=FILE)",
+                f"底座只答对 {len(result.rows)} 个问题中的 {result.counted} 个，保留率说明不了什么（它是对话模型吗？）："
+                "请看 KL 散度和文本损失，或给出它能答的问题（forgetting.probes=FILE）",
+            )
+        )
     if result.share is not None and result.share < LOW_KEPT_SHARE:
         messages.append(
             Bilingual(
@@ -111,6 +125,20 @@ def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
             )
         )
     return messages
+
+
+def _text_figures(result: Forgetting) -> Bilingual:
+    """KL divergence and losses of the neutral text."""
+
+    def sentence(form: str, not_finite: str) -> str:
+        values = (result.kl, result.base_loss, result.tuned_loss)
+        kl, before, after = (not_finite if value is None else f"{value:.4f}" for value in values)
+        return form.format(tokens=result.tokens, kl=kl, before=before, after=after)
+
+    return Bilingual(
+        sentence("on {tokens} tokens of neutral text KL divergence {kl} nats a token, loss {before} -> {after}", "not finite"),
+        sentence("在 {tokens} 个词元的中性文本上，每词元 KL 散度 {kl}，损失 {before} -> {after}", "非有限值"),
+    )
 
 
 def lost_rows(rows: Sequence[ProbeResult]) -> list[ProbeResult]:

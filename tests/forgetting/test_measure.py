@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from imprint.data.encode import EncodedRow
 from imprint.data.sample import Sample
-from imprint.forgetting.measure import BatchOutput, RunPrompts, adapter_pair, kl_divergence, measure, model_pair
+from imprint.forgetting.measure import BatchOutput, RunPrompts, adapter_pair, kl_divergence, measure, model_pair, text_output
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
 from imprint.model import Model
+from imprint.pack import IGNORE_INDEX
 from imprint.tune.prefix import PrefixShape, start_prefix
 
 SMALL = ForgettingSection(limit=6, text_tokens=120, max_new_tokens=24, batch_size=4)
@@ -42,6 +44,14 @@ def test_a_base_without_an_adapter_has_forgotten_nothing() -> None:
     assert 100 < found.tokens < 250
 
 
+def test_the_loss_of_the_text_is_that_of_cross_entropy(tuned: Model) -> None:
+    output = text_output(tuned, [EncodedRow((5, 6, 7, 8), (IGNORE_INDEX, 6, 7, 8))])
+    assert output.log_probs is not None
+    wanted = torch.nn.functional.nll_loss(output.log_probs, torch.tensor([6, 7, 8]), reduction="sum")
+    assert output.text_loss() == pytest.approx(float(wanted), rel=1e-5)
+    assert BatchOutput(["text"]).text_loss() == 0
+
+
 def test_two_models_one_after_the_other_give_what_one_pass_gives(tuned: Model) -> None:
     own = RunPrompts([Sample("你好", "", None, "")], 64, 8)
     together, answers = measure(adapter_pair(tuned), SMALL, own)
@@ -51,6 +61,8 @@ def test_two_models_one_after_the_other_give_what_one_pass_gives(tuned: Model) -
     assert answers == same != []
     assert together.kl is not None
     assert together.kl > 0.01
+    assert apart.base_loss == pytest.approx(together.base_loss, rel=1e-5)
+    assert apart.tuned_loss == pytest.approx(together.tuned_loss, rel=1e-5)
     assert "lost" in {row.fate for row in together.rows}
 
 

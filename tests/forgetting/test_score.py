@@ -8,7 +8,7 @@ from imprint.messages import UserError
 
 def found(*fates: tuple[str, str, tuple[str, ...]], kl: float | None = 0.25) -> Forgetting:
     rows = tuple(ProbeResult.compare("?", keys, base, tuned) for base, tuned, keys in fates)
-    return Forgetting(rows, kl, 100, "probes.jsonl", "neutral.txt", 1.5)
+    return Forgetting(rows, kl, 100, "probes.jsonl", "neutral.txt", 1.5, 3.0, 3.5)
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,28 @@ def test_it_comes_back_from_its_file_as_it_was() -> None:
 def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
     (message,) = forgetting_messages(found(*[("对", "对", ())] * 9, ("对", "错", ())), mixed=False)
     assert message.english.startswith(
-        "forgetting: 9 of 10 answers of the base are kept (90.0%); KL divergence 0.2500 nats a token over 100 tokens"
+        "forgetting: 9 of 10 answers of the base are kept (90.0%); on 100 tokens of neutral text KL divergence 0.2500 nats a token, "
+        "loss 3.0000 -> 3.5000"
     )
     assert "原有回答保留 9/10（90.0%）" in message.chinese
     _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=False)
     assert "mix general rows in, which helps most (data.mix_general={}" in advice.english
     _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=True)
     assert advice.english.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
-    (none,) = forgetting_messages(found(("错", "错", ("对",)), kl=None), mixed=False)
+
+
+def test_a_base_that_answers_few_questions_is_judged_by_text_instead() -> None:
+    none, instead = forgetting_messages(found(("错", "错", ("对",)), kl=None), mixed=False)
     assert "answers none of 1 questions correctly" in none.english
-    assert "KL divergence not finite" in none.english
+    assert "KL divergence not finite nats a token, loss 3.0000 -> 3.5000" in none.english
+    assert "Judge by KL divergence and by the loss of the text" in instead.english
+    assert "forgetting.probes=FILE" in instead.english
+    assert "forgetting.probes=FILE" in instead.chinese
+    few = forgetting_messages(found(*[("错", "错", ("对",))] * 9, ("对", "对", ("对",))), mixed=False)
+    assert "answers only 1 of 10 questions" in few[1].english
+
+
+def test_a_file_without_the_losses_is_still_read() -> None:
+    values = found(("对", "对", ())).as_json()
+    old = {name: value for name, value in values.items() if name not in {"base_loss", "tuned_loss"}}
+    assert parse_forgetting(old, "forgetting.json").base_loss is None
