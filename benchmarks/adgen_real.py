@@ -1,11 +1,13 @@
 """ADGEN on a real base, one command a phase: settings by evaluation loss, the best of each method on the dev rows, and what was forgotten.
 
+    python benchmarks/adgen_real.py search BASE --train train.jsonl --dev dev.jsonl --general general.jsonl --out OUT
     python benchmarks/adgen_real.py sweep BASE --train train.jsonl --out OUT
     python benchmarks/adgen_real.py final BASE --train train.jsonl --dev dev.jsonl --out OUT --best prefix=random:0.02 lora=0.001 full=5e-05
     python benchmarks/adgen_real.py mixed BASE --train train.jsonl --general general.jsonl --out OUT --best ...
 
-The runs of a phase share one GPU, each a process of its own. Settings are chosen by the evaluation loss of 400 rows of train.jsonl that no
-run learns from; only the chosen runs answer the dev rows, greedily and sampled as the original does (top_p 0.7, temperature 0.95).
+The runs of a phase share one GPU, each a process of its own. Settings are chosen by rows of train.jsonl that no run learns from: in
+`sweep` by the evaluation loss of 400 of them, in `search` by the BLEU-4 of greedy answers to 402. Only the chosen runs answer the dev rows,
+greedily and sampled as the original does (top_p 0.7, temperature 0.95).
 """
 
 import argparse
@@ -36,6 +38,20 @@ SWEEP = {
     "lora": ("0.0005", "0.001", "0.002"),
     "full": ("2e-05", "5e-05", "0.0001", "0.0002"),
 }
+SEARCH = {
+    "prefix-0.1": "{method: prefix, length: 128, start: random} 0.1 5",
+    "prefix-0.2": "{method: prefix, length: 128, start: random} 0.2 4",
+    "lora-32": "{method: lora, rank: 32, targets: all} 0.001 4",
+    "lora-64-dropout": "{method: lora, rank: 64, targets: all, dropout: 0.1} 0.001 4",
+    "lora-128-slow": "{method: lora, rank: 128, targets: all, dropout: 0.05} 0.0005 4",
+    "lora-64-fast": "{method: lora, rank: 64, targets: all, dropout: 0.1} 0.002 3",
+    "full-5e-5": "{method: full} 0.00005 4",
+    "full-1e-4": "{method: full} 0.0001 4",
+    "full-2e-4": "{method: full} 0.0002 4",
+}
+"""Name -> tune, learning rate, epochs. The last step's weights are kept, not those of the lowest loss."""
+HELD_EVERY = 23
+"""Every 23rd training row is held out by `search`."""
 DECODINGS = {"greedy": (), "sampled": ("temperature=0.95", "top_p=0.7", "seed=1")}
 
 
@@ -93,15 +109,67 @@ def report(out: Path, seconds: Mapping[str, float]) -> None:
         )
 
 
+def hold_rows_out(train: Path, out: Path) -> tuple[Path, Path]:
+    """Write train.jsonl in two parts: rows to learn, rows held out."""
+    lines = train.read_text(encoding="utf-8").splitlines(keepends=True)
+    out.mkdir(parents=True, exist_ok=True)
+    learned, held = out / "learned.jsonl", out / "held.jsonl"
+    learned.write_text("".join(line for index, line in enumerate(lines) if index % HELD_EVERY), encoding="utf-8")
+    held.write_text("".join(lines[::HELD_EVERY]), encoding="utf-8")
+    return learned, held
+
+
+def answer_commands(models: Mapping[str, Path], rows: Path, decodings: Mapping[str, Sequence[str]], out: Path) -> dict[str, list[str]]:
+    """Commands that answer rows with each model and decoding."""
+    scoring = ["--data", str(rows), "batch_size=256", "max_new_tokens=144"]
+    return {
+        f"{name}-{kind}": ["evaluate", str(model), *scoring, *decoding, f"output={out / 'answers' / f'{name}-{kind}'}"]
+        for name, model in models.items()
+        for kind, decoding in decodings.items()
+    }
+
+
+def search_settings(options: argparse.Namespace) -> dict[str, float]:
+    """Train all of SEARCH, choose one of each method by its answers to the held-out rows; returns the seconds of each command."""
+    out = options.out
+    learned, held = hold_rows_out(options.train, out)
+    recipe = write_recipe(options.base, learned, out)
+    knobs = [knob for knob in KNOBS if not knob.startswith("data.dev_share")] + ["train.report=false", "forgetting.measure=false"]
+
+    def training(name: str, label: str, *more: str) -> list[str]:
+        tune, rate, epochs = SEARCH[name].rsplit(" ", 2)
+        return ["train", str(recipe), f"output={out / label}", *knobs, f"tune={tune}", f"optimizer.learning_rate={rate}",
+                f"train.epochs={epochs}", *more]  # fmt: skip
+
+    seconds = run_all({name: training(name, name) for name in SEARCH}, out)
+    seconds |= run_all(answer_commands({name: out / name for name in SEARCH}, held, {"held": ()}, out), out)
+    bleu = {name: json.loads((out / f"answers/{name}-held/scores.json").read_text(encoding="utf-8"))["bleu-4"]["value"] for name in SEARCH}
+    print(json.dumps({"bleu-4 of held-out rows": bleu}), flush=True)
+    best = {method: max((name for name in SEARCH if name.startswith(method)), key=bleu.__getitem__) for method in SWEEP}
+    chosen = {name: out / name for name in best.values()}
+    forgetting = {f"{name}-forgetting": ["forgetting", str(path)] for name, path in chosen.items()}
+    seconds |= run_all(answer_commands(chosen, options.dev, DECODINGS, out) | forgetting, out)
+    report(out, seconds)
+    mixed = {
+        f"{name}-mixed": training(name, f"{name}-mixed", f"data.mix_general={{rows: {options.general}, share: 0.2}}") for name in chosen
+    }
+    seconds |= run_all(mixed, out)
+    models = {name: out / name for name in mixed}
+    forgetting = {f"{name}-forgetting": ["forgetting", str(path)] for name, path in models.items()}
+    return seconds | run_all(answer_commands(models, options.dev, {"greedy": ()}, out) | forgetting, out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=["sweep", "final", "mixed"])
+    parser.add_argument("phase", choices=["search", "sweep", "final", "mixed"])
     parser.add_argument("base", type=Path)
     for name in ("train", "dev", "general", "out"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--epochs", default="1")
     parser.add_argument("--best", nargs="*", default=[], metavar="METHOD=SETTING")
     options = parser.parse_args()
+    if options.phase == "search":
+        return report(options.out, search_settings(options))
     recipe, out = write_recipe(options.base, options.train, options.out), options.out
     chosen = [(method, value) for method, values in SWEEP.items() for value in values] if options.phase == "sweep" else []
     chosen += [(method, value) for word in options.best for method, _, value in [word.partition("=")]]
@@ -115,17 +183,12 @@ def main() -> None:
     }
     seconds = run_all(trainings, out)
     if options.phase == "final":
-        scoring = ["--data", str(options.dev), "batch_size=256", "max_new_tokens=144"]
         models = {"base": options.base, **{name: out / name for name in names}}
-        answers = {
-            f"{name}-{kind}": ["evaluate", str(model), *scoring, *decoding, f"output={out / 'answers' / f'{name}-{kind}'}"]
-            for name, model in models.items()
-            for kind, decoding in DECODINGS.items()
-        }
+        answers = answer_commands(models, options.dev, DECODINGS, out)
         seconds |= run_all(answers, out)
     if options.phase != "sweep":
         seconds |= run_all({f"{name}-forgetting": ["forgetting", str(out / name)] for name in names}, out)
-    report(out, seconds)
+    return report(out, seconds)
 
 
 if __name__ == "__main__":
