@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from imprint.config.problems import quote_value
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
@@ -22,6 +23,7 @@ RECIPE_FIELDS = {
     "scheduler": "optimizer.schedule",
 }
 """Fields of a file that the recipe overrides -> the recipe's knobs for them."""
+STAGES = (1, 2, 3)
 PRECISIONS = ("fp16", "bf16", "bfloat16", "amp")
 """Sections about the precision, which is the recipe's `model.dtype`."""
 
@@ -30,15 +32,6 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
     """DeepSpeed's configuration for one run. Raises UserError for a file that cannot be read or used."""
     content = {} if knobs.file is None else _without_auto(_read(knobs.file))
     zero = dict(content.get("zero_optimization", {}) if knobs.file else {"stage": knobs.stage})
-    stage = zero.get("stage")
-    if stage not in (1, 2, 3):
-        raise UserError(
-            Bilingual(
-                f'{knobs.file}: "zero_optimization" must have a "stage" of 1, 2 or 3, got {stage!r}. Without ZeRO leave engine.deepspeed '
-                "out: gradients are reduced without DeepSpeed too.",
-                f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，实际为 {stage!r}；不用 ZeRO 时请去掉 engine.deepspeed。',
-            )
-        )
     if knobs.offload:
         zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
     settings = {name: value for name, value in content.items() if name not in (*RECIPE_FIELDS, *PRECISIONS, "optimizer")}
@@ -99,6 +92,7 @@ def _read(file: Path) -> dict[str, Any]:
                 '不支持 "amp"（DeepSpeed 已移除）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
             )
         )
+    _check_stage(content.get("zero_optimization", {}), file)
     optimizer = content.get("optimizer", {})
     name = optimizer.get("type", "AdamW") if isinstance(optimizer, dict) else optimizer
     if str(name).lower() not in ADAM_NAMES:
@@ -109,6 +103,23 @@ def _read(file: Path) -> dict[str, Any]:
             )
         )
     return content
+
+
+def _check_stage(zero: dict[str, Any], file: Path) -> None:
+    """Raise UserError for anything but a stage that DeepSpeed partitions with; "auto" is none, because nothing decides it."""
+    stage = zero.get("stage")
+    if isinstance(stage, int) and not isinstance(stage, bool) and stage in STAGES:
+        return
+    english, chinese = (f"got {quote_value(stage)}", f"实际为 {quote_value(stage)}") if "stage" in zero else ("it has none", "文件中没有")
+    if stage == AUTO:
+        english, chinese = 'got "auto", and nothing here chooses one', "实际为 auto，而此处不会自动选择"
+    raise UserError(
+        Bilingual(
+            f'engine.deepspeed: {file}: "zero_optimization" must have a "stage" of 1, 2 or 3; {english}. Write a number, or use zero2 or '
+            "zero3. Without ZeRO leave engine.deepspeed out: gradients are reduced without DeepSpeed too.",
+            f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，{chinese}：请写明数字，或改用 zero2、zero3；不用 ZeRO 时请去掉 engine.deepspeed。',
+        )
+    )
 
 
 def overridden_fields(file: Path) -> list[str]:

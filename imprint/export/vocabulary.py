@@ -91,7 +91,7 @@ CHAT_TEMPLATES: Final = {
     "bare": (
         "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{- message['content'] + '\\n\\n' -}}"
         "{%- elif message['role'] == 'user' -%}{{- message['content'] -}}"
-        "{%- else -%}{{- '\\n' ~ message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
+        "{%- else -%}{{- message['content'] ~ '\\n' -}}{%- endif -%}{%- endfor -%}"
     ),
 }
 """Name of our template for a folder without a chat template -> the same as a Jinja chat template."""

@@ -16,7 +16,7 @@ CONTEXT: Final = 64
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """`plain`: lines with `问：` and `答：`; `bare`: texts separated by newlines."""
+    """`plain`: lines with `问：` and `答：`; `bare`: lines of a question and, right behind it, its answer."""
 
     tokenizer: HFTokenizer
     """The tokenizer of its ids."""
@@ -39,19 +39,23 @@ class PlainTemplate:
         return frozenset(self.tokenizer.special_tokens.eos_ids)
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
-        """BOS ids, then the text. Raises UserError for tool messages."""
+        """BOS ids, then the text, in which an earlier answer has the ids that are learned. Raises UserError for tool messages."""
         query, history, system = split_pairs(messages, f"The template {self.name}")
-        question_format, answer_format = ("问：{}\n答：", "{}\n") if self.name == "plain" else ("{}", "\n{}\n")
-        text = "".join(question_format.replace("{}", question) + answer_format.replace("{}", answer) for question, answer in history)
-        ids = self.tokenizer.encode(source_prefix + with_system(text + question_format.replace("{}", query), system))
+        question_format = "问：{}\n答：" if self.name == "plain" else "{}"
+        questions = [question_format.replace("{}", question) for question, _answer in [*history, (query, "")]]
+        ids = self.tokenizer.encode(source_prefix + with_system(questions[0], system))
+        for (question, answer), following in zip(history, questions[1:], strict=True):
+            ids += self._answer(question, answer)
+            ids += self.tokenizer.encode_text_behind((question + answer)[-CONTEXT:], f"\n{following}")
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text as it stands behind the prompt."""
-        if self.name == "plain":
-            return self.tokenizer.encode_text_behind("\n答：", text)
-        before = as_messages(messages)[-1].text[-CONTEXT:] if messages else ""
-        return self.tokenizer.encode_text_behind(before, text)
+        return self._answer(as_messages(messages)[-1].text if messages else "", text)
+
+    def _answer(self, question: str, text: str) -> list[int]:
+        """The ids of an answer, which are the same in a row that is learned and in a later turn."""
+        return self.tokenizer.encode_text_behind("\n答：" if self.name == "plain" else question[-CONTEXT:], text)
 
     def scored_text(self, text: str) -> str:
         """Unchanged."""

@@ -34,7 +34,7 @@ def test_bare_puts_nothing_around_a_text(tmp_path: Path) -> None:
         for messages in (make_messages("你好"), make_messages("b", [("a", "1")]))
     ] == [
         "你好",
-        "a\n1\nb",
+        "a1\nb",
     ]
 
 
@@ -55,12 +55,16 @@ def test_tools_are_refused(tmp_path: Path) -> None:
         tiny(tmp_path).prompt([Message("user", "你好"), Message("observation", "晴")])
 
 
+@pytest.mark.parametrize("name", ["plain", "bare"])
 @pytest.mark.parametrize("prepends", [True, False])
-def test_an_answer_has_the_ids_that_it_has_in_a_later_turn(tmp_path: Path, *, prepends: bool) -> None:
-    piece_folder(tmp_path, None, piece_json(prepends=prepends))
-    template = read_template(tmp_path, fields_of(tmp_path))
+def test_an_answer_has_the_ids_that_it_has_in_a_later_turn(tmp_path: Path, *, prepends: bool, name: TemplateName) -> None:
+    piece_folder(tmp_path, None, piece_json("fox\n", "d\n", special=False, prepends=prepends))  # tokens that reach over an answer's end
+    template = read_template(tmp_path, fields_of(tmp_path), name)
     assert isinstance(template, PlainTemplate)
-    asked = make_messages("hello world")
-    row = [*template.prompt(asked)[1].ids, *template.answer(asked, "the quick brown fox")]
-    later = template.prompt([*asked, Message("assistant", "the quick brown fox"), Message("user", "b")])[1].ids
-    assert list(later[: len(row)]) == row
+    asked = make_messages("hello world", system="the system")
+    for answer, question in (("the quick brown fox", "a"), ("hello world", "你好"), ("", "b")):
+        row = [*template.prompt(asked)[1].ids, *template.answer(asked, answer)]
+        asked = [*asked, Message("assistant", answer), Message("user", question)]
+        later = template.prompt(asked)[1].ids
+        assert list(later[: len(row)]) == row
+        assert template.tokenizer.decode(later[len(row) :]).strip().startswith("问：" if name == "plain" else question)
