@@ -117,7 +117,8 @@ def _check_stage(zero: dict[str, Any], file: Path) -> None:
         Bilingual(
             f'engine.deepspeed: {file}: "zero_optimization" must have a "stage" of 1, 2 or 3; {english}. Write a number, or use zero2 or '
             "zero3. Without ZeRO leave engine.deepspeed out: gradients are reduced without DeepSpeed too.",
-            f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，{chinese}：请写明数字，或改用 zero2、zero3；不用 ZeRO 时请去掉 engine.deepspeed。',
+            f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，{chinese}：请写明数字，或改用 zero2、zero3；'
+            "不用 ZeRO 时请去掉 engine.deepspeed。",
         )
     )
 
