@@ -45,6 +45,8 @@ def texts(name: str, value: object) -> Sequence[str]:
 
 def integer(name: str, value: object, *, at_least: int | None = None) -> int:
     """An integer of any library. Raises UserError for anything else, and for one that is too small."""
+    if type(value) is int and (at_least is None or value >= at_least):
+        return value  # at once, because it is called for each token
     least = "" if at_least is None else f" of at least {at_least}"
     wrong = wrong_argument(name, f"an integer{least}", value, "整数" if at_least is None else f"不小于 {at_least} 的整数")
     if isinstance(value, bool):

@@ -16,6 +16,7 @@ from typing import Final
 
 from sentencepiece import SentencePieceProcessor
 
+from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
@@ -148,6 +149,7 @@ class ChatGLMTokenizer:
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` removes the space that SentencePiece adds before every text."""
+        token = integer("token", token)
         byte = self._bytes.get(token)
         if byte is not None:
             return bytes([byte])
@@ -158,6 +160,7 @@ class ChatGLMTokenizer:
 
     def token_text(self, token: int) -> str:
         """The piece of an id as SentencePiece writes it; empty for an id without text."""
+        token = integer("token", token)
         index = token - self._shift
         if not 0 <= index < len(self._processor) or self._processor.is_control(index) or self._processor.is_unknown(index):
             return ""

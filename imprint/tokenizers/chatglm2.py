@@ -10,6 +10,7 @@ from typing import Final
 
 from sentencepiece import SentencePieceProcessor
 
+from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
@@ -55,6 +56,7 @@ class ChatGLM2Tokenizer:
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` removes the space that SentencePiece adds before every text."""
+        token = integer("token", token)
         if token in self._byte_ids:
             return bytes([int(self._processor.id_to_piece(token)[1:-1], 16)])
         piece = self.token_text(token)
@@ -62,6 +64,7 @@ class ChatGLM2Tokenizer:
 
     def token_text(self, token: int) -> str:
         """The piece of an id as SentencePiece writes it; empty for an id without text."""
+        token = integer("token", token)
         if not 0 <= token < len(self._processor) or self._processor.is_control(token) or self._processor.is_unknown(token):
             return ""
         piece: str = self._processor.id_to_piece(token)

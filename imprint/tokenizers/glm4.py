@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.tokenizer import decode, readable, well_formed
@@ -71,6 +72,7 @@ class GLM4Tokenizer:
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:  # noqa: ARG002
         """The UTF-8 bytes of an id; `first` has no effect."""
+        token = integer("token", token)
         return self.pieces[token] if 0 <= token < len(self.pieces) else b""
 
     def token_text(self, token: int) -> str:

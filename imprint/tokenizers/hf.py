@@ -14,6 +14,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from imprint.arguments import integer
 from imprint.files.reading import read_json_object, read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say_once
@@ -281,9 +282,10 @@ class HFTokenizer:
 
     def token_bytes(self, token: int, *, first: bool = False) -> bytes:
         """The UTF-8 bytes of an id; `first` removes the space that the vocabulary adds before every text."""
+        token = integer("token", token)
         if token in self._added:
             return self._added[token]
-        piece = (self._rust.id_to_token(token) if token >= 0 else None) or ""
+        piece = (self._rust.id_to_token(token) if 0 <= token < 2**32 else None) or ""
         if self._bytes:
             return bytes([self._bytes[letter] for letter in piece]) if self._bytes.keys() >= set(piece) else piece.encode()
         if len(piece) == len("<0x00>") and piece.startswith("<0x"):

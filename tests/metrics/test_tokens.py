@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_words_of_a_long_text_are_those_of_jieba(seed: int, monkeypatch: pyt
     chance = random.Random(seed)
     known = [word for word, count in tokens._tokenizer().FREQ.items() if count]
     unknown = [chr(chance.randrange(0x4E00, 0x9FFF)) for _time in range(40)]
-    kinds = [
+    kinds: list[Callable[[], str]] = [
         lambda: chance.choice(known),
         lambda: chance.choice(known)[0],
         lambda: chance.choice(unknown) * chance.randint(1, 5),
@@ -56,7 +57,7 @@ def test_the_words_of_a_long_text_are_those_of_jieba(seed: int, monkeypatch: pyt
 
 def test_a_word_that_other_code_splits_is_split_as_in_jieba(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "杭研大厦韩玉鉴赏"
-    monkeypatch.setattr(tokens.finalseg, "Force_Split_Words", {"杭研"})
+    monkeypatch.setattr("jieba.finalseg.Force_Split_Words", {"杭研"})
     expected = list(tokens._tokenizer().cut(text))
     monkeypatch.setattr(tokens, "LONG", 1)
     assert segment(text) == expected

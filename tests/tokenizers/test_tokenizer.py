@@ -3,9 +3,12 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from imprint.messages import UserError
 from imprint.tokenizers import TextStream, Tokenizer, read_tokenizer
 from imprint.tokenizers.tokenizer import readable, well_formed
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
@@ -97,3 +100,17 @@ def test_bytes_are_readable() -> None:
 def test_lone_surrogates_are_replaced() -> None:
     assert well_formed("a\ud83d") == "a\ufffd"
     assert well_formed("\ud83d\ude00") == "😀"
+
+
+@pytest.mark.parametrize("wrong", ["好", None, 1.0, [3], True])
+def test_the_text_of_anything_but_an_id_is_refused(tokenizer: Tokenizer, wrong: Any) -> None:
+    for method in (tokenizer.token_text, tokenizer.token_bytes):
+        with pytest.raises(UserError, match=r"token: must be an integer, got"):
+            method(wrong)
+
+
+def test_ids_of_other_libraries_are_ids_and_ids_of_any_size_have_no_text(tokenizer: Tokenizer) -> None:
+    token = tokenizer.encode("好")[-1]
+    assert tokenizer.token_bytes(cast("int", np.int64(token))) == tokenizer.token_bytes(token)
+    for beyond in (-1, -(2**70), 2**31, 2**32, 2**70):
+        assert (tokenizer.token_text(beyond), tokenizer.token_bytes(beyond)) == ("", b"")
