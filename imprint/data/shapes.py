@@ -35,7 +35,7 @@ from imprint.data.tool_turns import (
     tool_turn,
     unread_keys,
 )
-from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, speaker, turns_of_lists
+from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
@@ -184,6 +184,8 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         raise row
     if not isinstance(row, dict):
         raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
+    if shape.kind != "named":
+        refuse_rejected(row)
     if shape.kind == "conversation":
         return _conversation(row, shape, location, tools=tools)
     if not shape.known:

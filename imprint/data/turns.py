@@ -24,6 +24,8 @@ ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
 }
 LEARNED_KEYS: Final = frozenset({"loss", "weight", "train", "training", "output_with_loss"})
 """Keys that say whether an answer is learned: those of ChatGLM3, OpenAI, axolotl (two) and xtuner."""
+JUDGED_COLUMNS: Final = ("label", "kto_tag")
+"""Columns that say whether an answer is a good one, in data for KTO: those of TRL and ms-swift, and of LLaMA-Factory."""
 PAIR_KEYS: Final = (("human", "assistant"), ("input", "output"), ("q", "a"))
 """The keys of a question and its answer in one object."""
 PAIRS_OF_TURNS: Final = (("human", "assistant"), ("q", "a"))
@@ -78,6 +80,17 @@ def is_learned(turn: Mapping[str, object], subject: str) -> bool:
         if not isinstance(value, int | float) or value not in (0, 1):
             raise BadRowError(f'"{key}" of {subject} must be true, false, 1 or 0, got {describe_value(value)}.')
     return all(values.values())
+
+
+def refuse_rejected(row: Mapping[str, object]) -> None:
+    """Raise BadRowError for a row whose answer is a bad one by a column of JUDGED_COLUMNS: it would be learned like a good one."""
+    for column in JUDGED_COLUMNS:
+        value = row.get(column)
+        if value is False or (isinstance(value, str) and value.strip().lower() == "false"):
+            raise BadRowError(
+                f'has an answer to avoid by "{column}": false, as in data for KTO, which would be learned like a good one. Leave such rows '
+                "out; or give the column another name if it means something else."
+            )
 
 
 def numbered_turns(turns: list[object]) -> Iterator[tuple[int, object]]:

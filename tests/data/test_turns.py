@@ -106,3 +106,26 @@ def test_the_thoughts_of_a_pair_of_turns_are_learned() -> None:
 
 def test_lists_of_different_lengths_are_no_turns() -> None:
     assert detect_shape({"conversations": {"from": ["human", "gpt"], "value": ["a"]}}, Columns()).known is False
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"prompt": "一", "completion": "二", "label": False}, "label"),
+        ({"question": "一", "answer": "二", "label": "False"}, "label"),  # a table
+        ({"instruction": "一", "input": "", "output": "二", "kto_tag": False}, "kto_tag"),
+        ({"messages": [{"role": "user", "content": "一"}, {"role": "assistant", "content": "二"}], "label": False}, "label"),
+        ({"conversations": [{"from": "human", "value": "一"}, {"from": "gpt", "value": "二"}], "kto_tag": False}, "kto_tag"),
+    ],
+)
+def test_an_answer_to_avoid_is_not_learned_like_a_good_one(row: dict[str, object], column: str) -> None:
+    with pytest.raises(BadRowError, match=f'has an answer to avoid by "{column}": false, as in data for KTO'):
+        samples(row)
+    assert len(samples({**row, column: True})) == len(samples({**row, column: None})) == len(samples({**row, column: 0})) == 1
+
+
+def test_a_label_beside_named_columns_is_a_column_like_any_other() -> None:
+    row = {"content": "一", "summary": "二", "label": False}
+    assert len(samples(row)) == 1
+    row = {"prompt": "一", "completion": "二", "label": False}
+    assert len(samples_from_row(row, detect_shape(row, Columns("prompt", "completion")), "f:1")) == 1

@@ -14,6 +14,7 @@ from imprint.data.readers.samples import collect_samples
 from imprint.data.readers.sources import parse_source, plain_encoding, unreadable_error
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, published_shape, samples_from_row, with_last_answer
+from imprint.data.turns import JUDGED_COLUMNS
 from imprint.messages import Bilingual, UserError
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
@@ -91,7 +92,8 @@ def _questions_of_row(row: object, prompt_column: str, location: str) -> list[Sa
     if prompt_column in row:
         return [Sample(non_empty_text(row[prompt_column], prompt_column), "", None, location)]
     shape = published_shape(row) or _shape_without_answer(row)
-    # The answer is not used, and may be empty or missing.
+    # The answer is not used, and may be empty or missing, or a bad one.
+    row = {name: value for name, value in row.items() if name not in JUDGED_COLUMNS}
     answered = {**row, shape.response: NO_ANSWER} if shape.response else with_last_answer(row, shape, NO_ANSWER)
     return [replace(sample, answer="") for sample in samples_from_row(answered, shape, location)]
 

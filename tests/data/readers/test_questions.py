@@ -36,6 +36,7 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path) -> None:
     [
         ({"content": "问", "summary": "答"}, ["问"]),
         ({"content": "问"}, ["问"]),
+        ({"prompt": "问", "completion": "答", "label": False}, ["问"]),
         ({"prompt": "问", "response": "答", "history": [["早", "早"]]}, ["问"]),
         ({"question": "问"}, ["问"]),
         ({"prompt": "问", "response": ""}, ["问"]),
