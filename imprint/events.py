@@ -16,7 +16,7 @@ from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 
-NoticeSource = Literal["guard", "memory", "resume", "sample"]
+NoticeSource = Literal["data", "guard", "memory", "resume", "sample"]
 """What a notice is about."""
 
 

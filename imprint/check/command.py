@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,9 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     unreadable = _scan_files(files, scan, settings.columns, style)
     if len(unreadable) == len(files) and not scan.rows:
         raise UserError("\n".join(unreadable))
+    if scan.choose_limits():
+        for source in files:
+            _count_cut_rows(source, scan, settings.columns)
     short = location_shortener([*files, *([dev] if dev else [])])
     findings = all_findings(scan, held_out, short)
     say(*length_lines(scan, style), *language_line(scan.languages, style))
@@ -103,6 +107,13 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
                 "--fix 指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
             )
         )
+
+
+def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:
+    """Read the rows of a source again, to see what the limits chosen from them cut; what cannot be read was told the first time."""
+    with suppress(UserError), read_progress(source, "looking again at") as progress:
+        for location, value, shape in rows_with_shapes(source, columns, progress):
+            scan.add_cut(location, value, shape)
 
 
 def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:

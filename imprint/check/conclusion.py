@@ -4,17 +4,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from imprint.check.findings import KINDS, FindingTally
-from imprint.check.lengths import CUT_SHARE, Lengths
 from imprint.check.report import heading
 from imprint.check.scan import DataScan
+from imprint.data.limits import LengthLimits
+from imprint.data.truncation import limits_cure
 from imprint.messages import Bilingual
 from imprint.terminal import Style
-
-TRAINED_LENGTH: Final = 2048
-"""Maximum context of ChatGLM-6B's pre-training, in tokens; a higher limit only costs memory."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def conclusion_lines(
     show = shlex.join(["imprint", "data", "show", next_file, *model, *arguments.overrides])
     yield from _next_command(show, Bilingual("shows which tokens are read and which are learned", "查看哪些词元只读、哪些被学习"), style)
     dev = [f"data.dev={arguments.dev}"] if arguments.dev else []
-    limits = raised_limits(scan.prompt_lengths, scan.answer_lengths)
+    limits = raised_limits(scan)
     kept = [knob for knob in arguments.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
     yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), Bilingual("trains on it", "开始训练"), style)
@@ -76,11 +73,10 @@ def _source_stem(source: str) -> str:
     return Path(source.rpartition("#")[0] or source).stem
 
 
-def raised_limits(source: Lengths, target: Lengths) -> list[str]:
-    """Overrides of the limits that truncate more than 1 % of the rows, raised as far as the model's context."""
-    sides = (("data.max_source_length", source), ("data.max_target_length", target))
-    proposed = [(knob, side, min(side.limit_for(CUT_SHARE), TRAINED_LENGTH)) for knob, side in sides if side.cut > CUT_SHARE * side.total]
-    return [f"{knob}={limit}" for knob, side, limit in proposed if limit > side.limit]
+def raised_limits(scan: DataScan) -> list[str]:
+    """Overrides of the limits that truncate rows, raised as far as the model's context."""
+    sides = zip(scan.needed.within(scan.context).knobs.items(), (scan.prompt_lengths, scan.answer_lengths), strict=True)
+    return [f"data.{name}={limit}" for (name, limit), side in sides if side.cut and limit > side.limit]
 
 
 def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Sequence[str], unreadable: int, style: Style) -> str:
@@ -91,10 +87,14 @@ def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Seque
         plural = "s" * (len(errors) != 1)
         kinds = Bilingual(f"{len(errors)} kind{plural} of errors, marked ✗ above", f"{len(errors)} 类错误，见上 ✗").line if errors else ""
         return style("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
-    if limits := raised_limits(scan.prompt_lengths, scan.answer_lengths):
-        cut = Bilingual("no row is wrong, but the limits cut more than 1 % of them", "没有错误，但长度上限会截断超过 1 % 的行").line
-        cure = Bilingual(f"set {' '.join(limits)}", f"请设 {' '.join(limits)}").line
-        return style(f"! {cut}: ", "yellow", "bold") + cure
+    source, target = scan.prompt_lengths, scan.answer_lengths
+    if source.cut or target.cut:
+        cut = Bilingual(
+            f"no row is wrong, but {source.cut:,} prompts and {target.cut:,} answers of {source.total:,} are cut",
+            f"没有错误，但 {source.total:,} 条中有 {source.cut:,} 个提问和 {target.cut:,} 个回答被截断",
+        )
+        cure = limits_cure(scan.needed, LengthLimits(source.limit, target.limit), scan.context, Bilingual("set", "请设"))
+        return style(f"! {cut.line}: ", "yellow", "bold") + cure.line
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
 

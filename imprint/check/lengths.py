@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from imprint.data.limits import MIN_LIMIT, quantile
 from imprint.messages import Bilingual
 from imprint.terminal import Style, bar, pad_left
 
@@ -29,12 +30,14 @@ class Lengths:
     lost: int = 0
     """Number of tokens they lost together."""
 
-    def add(self, length: int, kept: int) -> None:
-        """Count a length in tokens, of which `kept` remain under the limit."""
+    def add(self, length: int) -> None:
+        """Count a length in tokens."""
         self.counts[length] += 1
-        if kept < length:
-            self.cut += 1
-            self.lost += length - kept
+
+    def lose(self, tokens: int) -> None:
+        """Count what the limit cuts from one of the lengths, if anything."""
+        self.cut += tokens > 0
+        self.lost += tokens
 
     @property
     def total(self) -> int:
@@ -48,16 +51,11 @@ class Lengths:
 
     def quantile(self, share: float) -> int:
         """The smallest length that at least this share of the lengths does not exceed; 0 without lengths."""
-        target, seen = share * self.total, 0
-        for length in sorted(self.counts):
-            seen += self.counts[length]
-            if seen >= target:
-                return length
-        return 0
+        return quantile(self.counts, share)
 
     def limit_for(self, share: float) -> int:
         """The smallest limit that truncates at most this share; at least four tokens."""
-        return max(self.quantile(1 - share), 4)
+        return max(self.quantile(1 - share), MIN_LIMIT)
 
 
 def summary(lengths: Lengths) -> str:

@@ -1,8 +1,9 @@
 """One pass over all rows in almost constant memory: counts, first locations and hashes."""
 
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from imprint.check.duplicates import Digests
@@ -12,6 +13,7 @@ from imprint.check.repair import RepairedRow, repair_row, sample_texts
 from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, clean_text, ends_mid_sentence, language, repeats_itself
 from imprint.data.encode import EncodedRow
+from imprint.data.limits import SHARE, UNLIMITED, LengthLimits
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
@@ -42,8 +44,8 @@ class DataScan:
         """Reason of bad rows -> count."""
         self.empty_reasons: Counter[str] = Counter()
         """The same for rows without a question or an answer."""
-        self.prompt_lengths = Lengths(settings.max_source_length)
-        self.answer_lengths = Lengths(settings.max_target_length)
+        self.prompt_lengths = Lengths(settings.max_source_length or UNLIMITED)
+        self.answer_lengths = Lengths(settings.max_target_length or UNLIMITED)
         self.shape_kinds: set[str] = set()
         """The kinds of shapes among the rows."""
         self.languages: Counter[str] = Counter()
@@ -55,15 +57,20 @@ class DataScan:
         """Whether the model's template supports tools."""
         self._settings = settings
         self._measured = measured
+        self._needed = array("I"), array("I")
+        """The longest prompt and the longest answer of each row, in tokens, while the limits are to be chosen; 0 of a bad row."""
+        self._again: Iterator[tuple[int, int]] = iter(())
+        """The same once more, for `add_cut`."""
 
     def add(self, location: str, value: object, shape: RowShape) -> BadRowError | None:
         """Scan one row; returns the error if it cannot be read."""
         self.rows += 1
+        for lengths in self._needed:
+            lengths.append(0)
         self.shape_kinds.add(shape.kind)
         try:
             samples = samples_from_row(value, shape, location, tools=self.supports_tools)
-            for sample in samples if self._measured else ():
-                self._measure(sample)
+            self._measure_all(samples if self._measured else [])
         except (BadRowError, UserError) as error:
             problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
             self.bad_rows += 1
@@ -117,25 +124,72 @@ class DataScan:
             self.findings[kind].add(location, text)
         return intact and not excerpts
 
-    def _measure(self, sample: Sample) -> None:
-        """Count a sample's tokens before and after truncation, and check its answer. Raises UserError if the template refuses it."""
+    def _measure_all(self, samples: Sequence[Sample]) -> None:
+        """Measure the samples of a row."""
+        rows = [self._measure(sample) for sample in samples]
+        if self._settings.limits is None:
+            self._needed[0][-1] = max((row.needed_source for row in rows), default=0)
+            self._needed[1][-1] = max((row.needed_target for row in rows), default=0)
+
+    def _measure(self, sample: Sample) -> EncodedRow:
+        """Count a sample's tokens and check its answer; returns it whole. Raises UserError if the template refuses it."""
         row = self._settings.encode_untruncated(sample)
-        source, target = _prompt_and_answer_lengths(row)
-        if source > self.prompt_lengths.limit or target > self.answer_lengths.limit:
-            row = self._settings.encode(sample)
-        kept_source, kept_target = _prompt_and_answer_lengths(row)
-        self.prompt_lengths.add(source, kept_source)
-        self.answer_lengths.add(target, kept_target)
+        self.prompt_lengths.add(row.needed_source)
+        self.answer_lengths.add(row.needed_target)
+        if self._settings.limits is not None:
+            self._count_cut(sample, row)
         if row.labels[-1] != self._settings.template.end_id:
             self.findings["unended"].add(sample.location, sample.answer)
-        if kept_target < target and not self._ends_a_sentence(row):
-            self.findings["half"].add(
-                sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
-            )
         if ends_mid_sentence(sample.answer):
             self.findings["breaks_off"].add(sample.location, _ending(sample.answer))
         if repeats_itself(sample.answer):
             self.findings["loops"].add(sample.location, sample.answer)
+        return row
+
+    def _count_cut(self, sample: Sample, whole: EncodedRow) -> None:
+        """Count what the limits cut from a sample."""
+        if whole.needed_source <= self.prompt_lengths.limit and whole.needed_target <= self.answer_lengths.limit:
+            return
+        row = self._settings.encode(sample)
+        (source, target), (kept_source, kept_target) = _prompt_and_answer_lengths(whole), _prompt_and_answer_lengths(row)
+        self.prompt_lengths.lose(source - kept_source)
+        self.answer_lengths.lose(target - kept_target)
+        if kept_target < target and not self._ends_a_sentence(row):
+            self.findings["half"].add(
+                sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
+            )
+
+    def choose_limits(self) -> bool:
+        """Choose the limits that are not given from the lengths of all rows; returns whether they cut any.
+
+        Then all rows must be passed to `add_cut`, in the same order.
+        """
+        if self._settings.limits is not None or not self.prompt_lengths.total:
+            return False
+        lengths = self.prompt_lengths, self.answer_lengths
+        self._settings = self._settings.with_limits_for(LengthLimits(*(side.limit_for(1 - SHARE) for side in lengths)))
+        limits = self._settings.limits
+        assert limits is not None, "both are set now"
+        self.prompt_lengths.limit, self.answer_lengths.limit = limits.source, limits.target
+        self._again = zip(*self._needed, strict=True)
+        return any(side.longer for side in lengths)
+
+    def add_cut(self, location: str, value: object, shape: RowShape) -> None:
+        """Count what the chosen limits cut from one row."""
+        source, target = next(self._again, (0, 0))
+        if source > self.prompt_lengths.limit or target > self.answer_lengths.limit:
+            for sample in samples_from_row(value, shape, location, tools=self.supports_tools):
+                self._count_cut(sample, self._settings.encode_untruncated(sample))
+
+    @property
+    def needed(self) -> LengthLimits:
+        """The limits that cut nothing."""
+        return LengthLimits(self.prompt_lengths.limit_for(0), self.answer_lengths.limit_for(0))
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model reads at once."""
+        return self._settings.context(self.needed)
 
     def _ends_a_sentence(self, row: EncodedRow) -> bool:
         tokenizer = self._settings.tokenizer

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from imprint.check.section import CheckSection
 from imprint.config import read_overrides
 from imprint.data.encode import EncodedRow, encode_sample
+from imprint.data.limits import UNLIMITED, LengthLimits
 from imprint.data.original import encode_sample_original
 from imprint.data.readers.documents import PLAIN_SUFFIXES, list_text_files
 from imprint.data.readers.questions import holds_rows
@@ -17,14 +18,17 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.shapes import Columns, detect_shape
 from imprint.loading.base import EMBEDDED
-from imprint.loading.load import open_template
+from imprint.loading.load import open_context, open_template
 from imprint.loading.run import data_knobs
-from imprint.loading.source import resolve_source
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
-UNLIMITED: Final = 10**9
+TRAINED_LENGTH: Final = 2048
+"""Context in tokens that is assumed where no model is given: that of ChatGLM-6B's pre-training."""
+SHORT: Final = 512
+"""Tokens of a row that every base reads; its context need not be looked up."""
 ROW_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in DataSection.model_fields and name != "kind")
 """Knobs that the data section of rows has too."""
 TEXT_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in TextsSection.model_fields and name != "kind")
@@ -45,14 +49,39 @@ class CheckSettings:
     """Column of the answer."""
     history_column: str | None
     """Column of the earlier turns, if any."""
-    max_source_length: int
-    """Maximum tokens of a prompt."""
-    max_target_length: int
-    """Maximum tokens of an answer."""
+    max_source_length: int | None
+    """Maximum tokens of a prompt; None chooses it from the rows, as training does."""
+    max_target_length: int | None
+    """Maximum tokens of an answer; None chooses it."""
     truncation: Literal["oldest_first", "original"]
     """What is truncated if a row is too long."""
     texts: TextsSection | None = None
     """How raw text is read; None for rows of questions and answers."""
+    source: ModelSource | None = None
+    """The model that the user has given."""
+
+    @property
+    def limits(self) -> LengthLimits | None:
+        """The length limits; None while one of them is to be chosen from the rows."""
+        if self.max_source_length is None or self.max_target_length is None:
+            return None
+        return LengthLimits(self.max_source_length, self.max_target_length)
+
+    def with_limits_for(self, needed: LengthLimits) -> "CheckSettings":
+        """The settings with the limits that training would choose from rows that need these."""
+        wanted = LengthLimits(self.max_source_length or needed.source, self.max_target_length or needed.target)
+        chosen = wanted.within(self.context(wanted))
+        return replace(
+            self,
+            max_source_length=self.max_source_length or chosen.source,
+            max_target_length=self.max_target_length or chosen.target,
+        )
+
+    def context(self, needed: LengthLimits) -> int:
+        """Tokens that the model reads at once; it is looked up only for rows that need many."""
+        if self.source is None or needed.source + needed.target <= SHORT:
+            return TRAINED_LENGTH
+        return open_context(self.source)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -66,7 +95,7 @@ class CheckSettings:
 
     def encode(self, sample: Sample) -> EncodedRow:
         """The row as in training."""
-        return self._encode(sample, self.max_source_length, self.max_target_length)
+        return self._encode(sample, self.max_source_length or UNLIMITED, self.max_target_length or UNLIMITED)
 
     def encode_untruncated(self, sample: Sample) -> EncodedRow:
         """The row as in training without length limits."""
@@ -78,7 +107,10 @@ class CheckSettings:
             return f"tokens of {self.name} · " + " ".join(
                 f"data.{name}={'true' if value is True else value}" for name, value in self.text_knobs().items()
             )
-        limits = f"data.max_source_length={self.max_source_length} data.max_target_length={self.max_target_length}"
+        given = {name: getattr(self, name) for name in ("max_source_length", "max_target_length") if getattr(self, name) is not None}
+        limits = " ".join(f"data.{name}={limit}" for name, limit in given.items())
+        if self.limits is None:
+            limits += " · " * bool(given) + Bilingual("limits chosen from the rows", "长度上限按数据选定").line
         return f"tokens of {self.name} · {limits}" + (" data.truncation=original" if self.truncation == "original" else "")
 
     def text_knobs(self) -> dict[str, object]:
@@ -104,7 +136,9 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
     given = section.model_dump(exclude_none=True)
     known = data_knobs(ROW_KNOBS, run)
     chosen = known | {name: given[name] for name in ROW_KNOBS if name in given}
-    settings = CheckSettings(template=open_template(source, section.template), name=_model_name(model), **chosen)
+    settings = CheckSettings(
+        template=open_template(source, section.template), name=_model_name(model), source=source if model else None, **chosen
+    )
     run_texts = run.data if run is not None and isinstance(run.data, TextsSection) else None
     named = {name for name in given if name in (*ROW_KNOBS, *TEXT_KNOBS)}
     plain = bool(files) and not named and all(holds_plain_text(file) for file in files)

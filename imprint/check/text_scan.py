@@ -97,7 +97,7 @@ class TextScan:
 
     def _add_document(self, location: str, tokens: int, digest: str) -> None:
         self.documents += 1
-        self.lengths.add(tokens, tokens)
+        self.lengths.add(tokens)
         self.digests.append(location, [], digest)
         self.rows += sum(1 for _row in self._packer.add(tokens + len(self._document_tokens.bos) + len(self._document_tokens.eos)))
 

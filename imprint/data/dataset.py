@@ -1,7 +1,7 @@
 """The data of a run: read, split, and encoded under the length limits."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.general_rows import general_per_epoch, load_general_rows
+from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.rows import describe_source
@@ -17,51 +18,13 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
 from imprint.data.token_file import row_lengths
+from imprint.data.truncation import TruncationReport
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.templates import Template
 
 PROGRESS_FROM_ROWS: Final = 10_000
 """Number of rows from which encoding shows a progress bar."""
-
-
-@dataclass(frozen=True)
-class TruncationReport:
-    """Counts of the rows truncated by the length limits."""
-
-    rows: int
-    """Number of rows."""
-    cut: int
-    """Number of truncated rows."""
-    dropped_turns: int
-    """Number of rows without some of their history turns."""
-    cut_prompts: int
-    """Number of rows with a truncated question (with truncation=original: a truncated prompt)."""
-    cut_answers: int
-    """Number of rows with a truncated answer."""
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
-        """Counts over encoded rows."""
-        return cls(
-            rows=len(rows),
-            cut=sum(row.cut for row in rows),
-            dropped_turns=sum(row.dropped_turns > 0 for row in rows),
-            cut_prompts=sum(row.cut_prompt_tokens > 0 for row in rows),
-            cut_answers=sum(row.cut_answer_tokens > 0 for row in rows),
-        )
-
-    def summary(self) -> str:
-        """The report as text: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
-        if not self.cut:
-            return f"none of {self.rows} rows was cut."
-        losses = [
-            (self.cut_answers, "the end of the answer"),
-            (self.cut_prompts, "a part of the prompt"),
-            (self.dropped_turns, "old turns"),
-        ]
-        listed = ", ".join(f"{count} lost {what}" for count, what in losses if count)
-        return f"{self.cut} of {self.rows} rows were cut ({100 * self.cut / self.rows:.1f} %): {listed}."
 
 
 @dataclass(frozen=True)
@@ -76,6 +39,10 @@ class DataSplits:
     """The rows of `dev` as text; their prompts are answered during the run."""
     train_report: TruncationReport
     """Truncation in `train`."""
+    dev_report: TruncationReport = field(default_factory=TruncationReport)
+    """Truncation in `dev`."""
+    limits: LengthLimits | None = None
+    """The limits under which the rows are encoded; None for raw text."""
     locations: Sequence[str] = ()
     """Location of each row of `train`, `file:line`; empty if unknown."""
     sources: tuple[str, ...] = ()
@@ -106,46 +73,68 @@ class DataSplits:
         return [self.row(index) for index in longest_first_batches(self.lengths(), count)[0]]
 
 
-def load_splits(section: DataSection, template: Template, base: Path | None = None, *, quiet: bool = False) -> DataSplits:
+def load_splits(
+    section: DataSection,
+    template: Template,
+    base: Path | None = None,
+    *,
+    quiet: bool = False,
+    context: int = UNLIMITED,
+    agree: Callable[[LengthLimits], LengthLimits] = lambda limits: limits,
+) -> DataSplits:
     """Read, split and encode the data of a run; the same section gives the same rows.
 
-    `base`: folder of the base model. `quiet`: no progress bar.
+    `base`: folder of the base model. `quiet`: no progress bar. `context`: tokens that the base reads at once, for limits that are null.
+    `agree`: what all processes make of the limits that one has chosen.
 
     Raises UserError for files that cannot be read, for bad rows, and for too few rows to hold some out.
     """
+    mix = section.mix_general
     train_samples, dev_samples = load_samples(section, tools=template.supports_tools)
+    general = None if mix is None else load_general_rows(mix, base or Path(), tools=template.supports_tools)
+    given = with_given(section, LengthLimits(UNLIMITED, UNLIMITED))
     with Progress("encoding rows", len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS) as progress:
-        train = encode_samples(section, template, progress.track(train_samples))
-    dev = encode_samples(section, template, dev_samples)
+        train = encode_samples(section, template, progress.track(train_samples), given)
+    dev = encode_samples(section, template, dev_samples, given)
+    general_rows = [] if general is None else encode_samples(section, template, general.samples, given)
+    limits, notes = given, list[str]()
+    if UNLIMITED in (given.source, given.target):
+        own = [[*train, *dev]] if section.dev is None else [train, dev]
+        limits = agree(choose_limits(section, [*own, general_rows], context))
+        notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
+        train = _shorten(train, train_samples, section, template, limits)
+        dev = _shorten(dev, dev_samples, section, template, limits)
     columns = Columns(section.prompt_column, section.response_column, section.history_column)
-    sources = tuple(describe_source(path, columns) for path in (section.train, section.dev) if path is not None)
+    sources = [describe_source(path, columns) for path in (section.train, section.dev) if path is not None]
+    notes += [] if section.fill else unfilled_notes(train_samples, section.train)
+    reports = TruncationReport.from_rows(train), TruncationReport.from_rows(dev)
     locations = tuple(sample.location for sample in train_samples)
-    notes = [] if section.fill else unfilled_notes(train_samples, section.train)
-    splits = DataSplits(train, dev, dev_samples, TruncationReport.from_rows(train), locations, (*sources, *notes))
-    return splits if section.mix_general is None else _with_general_rows(splits, section, section.mix_general, template, base or Path())
+    splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes))
+    return splits if mix is None or general is None else _with_general_rows(splits, mix, general.source, general_rows)
 
 
-def _with_general_rows(splits: DataSplits, section: DataSection, mix: MixSection, template: Template, base: Path) -> DataSplits:
+def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: list[EncodedRow]) -> DataSplits:
     """The splits with general rows; those that would be truncated are left out, so that the model learns only complete answers."""
-    general = load_general_rows(mix, base, tools=template.supports_tools)
-    encoded = encode_samples(section, template, general.samples)
-    complete = [row for row in encoded if not row.cut]
+    limits = splits.limits
+    assert limits is not None, "the rows are encoded"
+    complete = [row for row in rows if row.needed_source <= limits.source and row.needed_target <= limits.target]
     if not complete:
         raise UserError(
             Bilingual(
-                f"data.mix_general.rows: all {len(encoded)} rows of {general.source} are longer than data.max_source_length or "
+                f"data.mix_general.rows: all {len(rows)} rows of {source} are longer than data.max_source_length or "
                 "data.max_target_length. Raise them, or give shorter rows.",
                 "通用数据全部超长：请调大长度上限，或换更短的数据。",
             )
         )
     count = general_per_epoch(len(splits.train), mix.share)
-    left_out = f"; {len(encoded) - len(complete)} are too long and left out" if len(complete) < len(encoded) else ""
+    too_long = len(rows) - len(complete)
+    left_out = Bilingual(f"; {too_long} are too long and left out", f"，{too_long} 条过长未用") if too_long else Bilingual("", "")
     share = f"{count} of them join" if count <= len(complete) else f"each joins {count / len(complete):.1f} times, {count} in all,"
     rotation = ", other ones each time," if count < len(complete) else ""
     note = Bilingual(
-        f"{general.source}: {len(complete)} general rows{left_out}; {share} the {len(splits.train)} own rows in each epoch{rotation} and "
+        f"{source}: {len(complete)} general rows{left_out.english}; {share} the {len(splits.train)} own rows in each epoch{rotation} and "
         "none is counted as yours",
-        f"每轮混入 {count} 条通用数据，不计入你的数据",
+        f"每轮混入 {count} 条通用数据，不计入你的数据{left_out.chinese}",
     )
     return replace(splits, general=complete, general_per_epoch=count, sources=(*splits.sources, note.line))
 
@@ -165,16 +154,28 @@ def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
     return _read_samples(section, section.dev, section.dev_rows, tools=tools)
 
 
-def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample]) -> list[EncodedRow]:
-    """Encode samples with a template, the truncation and the limits of a section. Raises UserError for a row that cannot be encoded."""
+def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample], limits: LengthLimits) -> list[EncodedRow]:
+    """Encode samples with a template and the truncation of a section. Raises UserError for a row that cannot be encoded."""
     encode = encode_sample_original if section.truncation == "original" else encode_sample
-    source, target, prefix = section.max_source_length, section.max_target_length, section.source_prefix
+    prefix = section.source_prefix
     rows = []
     for sample in samples:
         try:
-            rows.append(encode(template, sample, max_source_length=source, max_target_length=target, source_prefix=prefix))
+            rows.append(encode(template, sample, max_source_length=limits.source, max_target_length=limits.target, source_prefix=prefix))
         except UserError as error:
             raise error.prefixed(f"{sample.location}: ") from error
+    return rows
+
+
+def _shorten(
+    rows: list[EncodedRow], samples: Sequence[Sample], section: DataSection, template: Template, limits: LengthLimits
+) -> list[EncodedRow]:
+    """The rows under the limits that were chosen from them: the few longer ones are encoded again."""
+    source = UNLIMITED if section.max_source_length else limits.source  # a given limit is obeyed already
+    target = UNLIMITED if section.max_target_length else limits.target
+    long = [index for index, row in enumerate(rows) if row.needed_source > source or row.needed_target > target]
+    for index, row in zip(long, encode_samples(section, template, [samples[index] for index in long], limits), strict=True):
+        rows[index] = row
     return rows
 
 

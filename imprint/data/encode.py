@@ -5,7 +5,7 @@ A training row is the prompt, the answer and its end id, without padding. Labels
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError
@@ -27,6 +27,10 @@ class EncodedRow:
     """Number of tokens cut from the question (with truncation=original: from the prompt)."""
     cut_answer_tokens: int = 0
     """Number of tokens cut from the answer."""
+    needed_source: int = field(default=0, compare=False)
+    """The smallest `max_source_length` that cuts nothing from the prompt; 0 in raw text."""
+    needed_target: int = field(default=0, compare=False)
+    """The smallest `max_target_length` that cuts nothing from the answer; 0 in raw text."""
     sequence_starts: tuple[int, ...] = ()
     """Start indices of further sequences in the row; each attends only to itself and has its own positions."""
 
@@ -52,6 +56,8 @@ class EncodedPrompt:
     """Number of oldest turns left out."""
     cut_tokens: int = 0
     """Number of tokens cut from the middle of the rest."""
+    whole_tokens: int = 0
+    """Tokens of the prompt before anything was truncated."""
 
     @property
     def cut(self) -> bool:
@@ -76,6 +82,8 @@ def encode_sample(
         dropped_turns=prompt.dropped_turns,
         cut_prompt_tokens=prompt.cut_tokens,
         cut_answer_tokens=len(answer) + 1 - len(target),
+        needed_source=prompt.whole_tokens,
+        needed_target=len(answer) + 1,
     )
 
 
@@ -93,12 +101,12 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
         return template.prompt([*system, *(message for round_messages in rounds[dropped:] for message in round_messages)], source_prefix)
 
     segments = prompt(0)
-    if _total_tokens(segments) <= max_source_length:
-        return EncodedPrompt(_flatten(segments))
+    if (whole := _total_tokens(segments)) <= max_source_length:
+        return EncodedPrompt(_flatten(segments), whole_tokens=whole)
     dropped = bisect_left(range(max(len(rounds) - 1, 0)), True, key=lambda turns: _total_tokens(prompt(turns)) <= max_source_length)
     segments = prompt(dropped) if dropped else segments
     cut = max(_total_tokens(segments) - max_source_length, 0)
-    return EncodedPrompt(_flatten(_truncate_middle(segments, cut, max_source_length) if cut else segments), dropped, cut)
+    return EncodedPrompt(_flatten(_truncate_middle(segments, cut, max_source_length) if cut else segments), dropped, cut, whole)
 
 
 def encode_prompt(

@@ -47,8 +47,15 @@ class DataSection(Section):
     )
     history_column: str | None = Field(None, min_length=1, description="Column of the earlier [question, answer] turns, if there is one.")
     source_prefix: str = Field("", description="Text put before every prompt, as by the original's flag of that name.")
-    max_source_length: int = Field(64, ge=4, description="Maximum tokens of a prompt, including those of the template.")
-    max_target_length: int = Field(64, ge=4, description="Maximum tokens of an answer, including its end token.")
+    max_source_length: int | None = Field(
+        None,
+        ge=4,
+        description="Maximum tokens of a prompt, including those of the template; null leaves 99 of 100 training rows whole, as far as "
+        "the base reads. The number is chosen once and written into config.yaml.",
+    )
+    max_target_length: int | None = Field(
+        None, ge=4, description="Maximum tokens of an answer, including its end token; null chooses as for `max_source_length`."
+    )
     truncation: Literal["oldest_first", "original"] = Field(
         "oldest_first",
         description="What is removed from a prompt that is too long: its oldest turns, or its end, as in the scripts of ChatGLM-6B and "

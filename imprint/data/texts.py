@@ -5,13 +5,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from imprint.data.dataset import DataSplits, TruncationReport
+from imprint.data.dataset import DataSplits
 from imprint.data.document_rows import document_tokens
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import describe_file_count, list_text_files, read_document_parts
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter
+from imprint.data.truncation import TruncationReport
 from imprint.files.atomic import atomic_folder, write_json
 from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
@@ -64,7 +65,8 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Dat
         _describe(section.train, train, section.text_column),
         *([_describe(section.dev or section.train, dev, section.text_column) + " (held out)"] if len(dev) else []),
     )
-    return DataSplits(train, dev, _prompt_samples(dev, tokenizer), TruncationReport(len(train), 0, 0, 0, 0), RowLocations(train), sources)
+    report = TruncationReport(len(train))
+    return DataSplits(train, dev, _prompt_samples(dev, tokenizer), report, locations=RowLocations(train), sources=sources)
 
 
 def _refuse_too_few(section: TextsSection, train: TokenFileRows, dev: TokenFileRows) -> None:

@@ -13,6 +13,7 @@ from imprint.data.batches import longest_first_batches
 from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original
 from imprint.data.sample import Sample
+from imprint.evaluate.limits import with_limits
 from imprint.evaluate.section import EvaluateSection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl, write_text
 from imprint.files.scratch import locked_folder
@@ -60,6 +61,8 @@ class Answers:
     """Number of truncated prompts."""
     scores: TaskScores
     """Scores; all 0 and meaningless without references."""
+    section: EvaluateSection
+    """The settings, with the limits under which they were answered."""
 
     @property
     def summary(self) -> Summary:
@@ -96,6 +99,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     Answers of another model or other settings are discarded. Raises UserError for rows and labels that cannot be scored, before anything
     is generated.
     """
+    section = with_limits(section, samples, model)
     task = section.task if section.task is not None and any(sample.answer.strip() for sample in samples) else TextTask()
     if isinstance(task, ClassificationTask):
         refuse_unknown_labels(task, samples)
@@ -127,7 +131,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
         likelihood_rows = [Likelihood(line["log_probability"], line["scored_tokens"]) for line in lines]
     scores = score_task(task, predictions, references, protocol=section.protocol, likelihoods=likelihood_rows)
     unfinished = sum(not line["finished"] for line in lines)
-    return Answers(references, predictions, unfinished, sum(question.cut for question in questions), scores)
+    return Answers(references, predictions, unfinished, sum(question.cut for question in questions), scores, section)
 
 
 def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -> None:
@@ -191,7 +195,7 @@ def _extra_measurements(section: EvaluateSection) -> dict[str, Any]:
 def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
     """Encode a sample's prompt under the section's truncation."""
     source, target, max_new_tokens = section.max_source_length, section.max_target_length, section.max_new_tokens
-    assert source is not None, "resolve() fills in null knobs"
+    assert source is not None, "with_limits() fills in null limits"
     assert target is not None
     source_prefix = section.source_prefix or ""
     if section.truncation == "original":
@@ -212,7 +216,7 @@ def _answer_batch(batch: list[int], questions: list[Question], model: Model, sec
         return _choose_labels(batch, prompts, model, section.task)
     lines = _generate_answers(batch, prompts, model, section)
     if isinstance(section.task, ContinuationTask):
-        assert section.max_target_length is not None, "resolve() fills in null knobs"
+        assert section.max_target_length is not None, "with_limits() fills in null limits"
         targets = [_target_ids(model, question.reference, section.max_target_length) for question in prompts]
         log_probs = score_answers(model.network, [question.ids for question in prompts], targets, prefix=model.prefix())
         for line, probability, ids in zip(lines, log_probs, targets, strict=True):

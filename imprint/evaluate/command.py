@@ -29,7 +29,7 @@ def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Se
         answers = answer_all(model, samples, section, output)
         training = load_training_samples(source.run, tools=tools)
         baseline = baseline_of(training, samples, section)
-        report = write_scores(answers, section, data, output, training=training, baseline=baseline)
+        report = write_scores(answers, answers.section, data, output, training=training, baseline=baseline)
     for line in score_lines(report, output):
         say(line)
     return answers

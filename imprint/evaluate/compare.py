@@ -68,12 +68,12 @@ def compare(
         model = load_with(source, side)
         with answers_lock(output):
             answers = answer_all(model, compared.samples, side, output)
-            write_scores(answers, side, compared.source, output, training=training, baseline=baseline)
+            write_scores(answers, answers.section, compared.source, output, training=training, baseline=baseline)
         return answers
 
     before, after = evaluate_side(base=True), evaluate_side(base=False)
     page = RunFolder(source.output_folder).comparison.with_name(f"{compared.page}.html")
-    comparison = _comparison(path, run, section, compared, before, after, baseline)
+    comparison = _comparison(path, run, after.section, compared, before, after, baseline)
     if before.scored and isinstance(section.task, ClassificationTask):
         picture = page.with_name(f"{compared.page}-{CONFUSION}")
         draw_confusions({"base": before.scores, "tuned": after.scores, BASELINE: baseline}, section.task, picture)

@@ -136,7 +136,7 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
-    run_prompts = RunPrompts(samples, run.data.max_source_length, run.data.max_target_length)
+    run_prompts = RunPrompts(samples, run.max_source_length, run.max_target_length)
     forgetting, answers = measure(_base_and_tuned(source, section), section, run_prompts)
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)

@@ -22,7 +22,7 @@ class EvaluateSection(OpenSection):
     max_new_tokens: int | None = Field(
         None,
         ge=1,
-        description="Maximum tokens of an answer; null takes data.max_target_length, or the original's limit of prompt and answer.",
+        description="Maximum tokens of an answer; null takes max_target_length, or the original's limit of prompt and answer.",
     )
     temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
     top_p: float = Field(
@@ -40,9 +40,16 @@ class EvaluateSection(OpenSection):
     response_column: str | None = Field(None, min_length=1, description="Column of the reference answer.")
     history_column: str | None = Field(None, min_length=1, description="Column of earlier turns.")
     fill: dict[str, str] | None = Field(None, description="Texts for the placeholders of the rows, such as {name: ..., author: ...}.")
-    max_source_length: int | None = Field(None, ge=4, description="Maximum tokens of a prompt.")
+    max_source_length: int | None = Field(
+        None, ge=4, description="Maximum tokens of a prompt; null takes the run's, else cuts none that the base can read."
+    )
     source_prefix: str | None = Field(None, description="Text put before every prompt.")
-    max_target_length: int | None = Field(None, ge=4, description="Maximum tokens of a reference, if truncation is `original`.")
+    max_target_length: int | None = Field(
+        None,
+        ge=4,
+        description="Maximum tokens of a reference, if truncation is `original`, and of an answer; null takes the run's, else what 99 of "
+        "100 references need.",
+    )
     max_length: int | None = Field(
         None, ge=5, description="Maximum tokens of prompt and answer together, if truncation is `original`; null adds the two limits."
     )
@@ -66,13 +73,11 @@ FROM_DATA = EvaluateSection.model_fields.keys() & DataSection.model_fields.keys(
 
 
 def resolve(section: EvaluateSection, run: RunConfig | None) -> EvaluateSection:
-    """Fill in null knobs from the run, else from the defaults of a recipe."""
+    """Fill in null knobs from the run, else from the defaults of a recipe; limits that neither has are chosen from the rows later."""
     known = data_knobs(FROM_DATA, run)
     section = section.model_copy(update={name: value for name, value in known.items() if getattr(section, name) is None})
     if section.task is None:
         section = section.model_copy(update={"task": run.task if run else TextTask()})
-    if section.max_new_tokens is None and section.truncation != "original":
-        section = section.model_copy(update={"max_new_tokens": section.max_target_length})
     return section
 
 
@@ -80,7 +85,7 @@ def reference_limit(section: EvaluateSection) -> int | None:
     """Maximum tokens of a scored reference; None if references are not truncated."""
     if section.truncation != "original":
         return None
-    assert section.max_target_length is not None, "resolve() fills in null knobs"
+    assert section.max_target_length is not None, "answer_all() fills in null limits"
     return section.max_target_length - 2
 
 

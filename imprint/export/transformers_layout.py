@@ -72,7 +72,7 @@ def _transformers_answers(
         exported_ids = reference.encode(sample.query)
         if exported_ids != (expected := template.tokenizer.encode(sample.query)):
             raise _tokens_differ(sample.query, expected, exported_ids)
-        complete = len(ids) < job.run.data_section.max_source_length and not job.run.data_section.source_prefix
+        complete = len(ids) < job.run.max_source_length and not job.run.data_section.source_prefix
         if complete and (exported_ids := reference.encode_chat(_messages(sample))) != ids:
             raise _tokens_differ(sample.query, ids, exported_ids)
     answers = [reference.generate(ids, MAX_ANSWER_TOKENS) for ids in prompts]

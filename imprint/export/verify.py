@@ -45,7 +45,7 @@ def verification_samples(run: RunConfig, count: int, *, tools: bool = False) -> 
 
 def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]) -> list[list[int]]:
     """Prompt ids, truncated as in the run."""
-    max_length, source_prefix = run.data_section.max_source_length, run.data_section.source_prefix
+    max_length, source_prefix = run.max_source_length, run.data_section.source_prefix
     return [
         encode_prompt(
             template, sample.query, sample.history, max_source_length=max_length, system=sample.system, source_prefix=source_prefix

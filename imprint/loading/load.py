@@ -12,7 +12,7 @@ from imprint.loading.source import ModelSource, adapter_path, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
-from imprint.models.families import read_config
+from imprint.models.families import build_network, read_config
 from imprint.quant.formats import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
@@ -125,6 +125,13 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     if opened is None:
         raise missing_tokenizer_error(folder, tokenizer_file(fields))
     return opened
+
+
+def open_context(source: ModelSource) -> int:
+    """Tokens that the network of a source reads at once; no weights are read. Raises UserError for an unsupported architecture."""
+    folder = source.network_folder
+    with torch.device("meta"):
+        return build_network(read_config(folder), folder).shape.max_length
 
 
 def open_tokenizer(source: ModelSource) -> Tokenizer:

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section
+from imprint.data.limits import NO_ROWS
 from imprint.data.section import AnyData, DataSection
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.section import ModelSection
 from imprint.task import TaskSection, TextTask
+
+MAX_PROMPT: Final = 2048
+"""Maximum tokens of a prompt where a run has no limit."""
 
 
 class TrainLength(Section):
@@ -40,6 +44,16 @@ class RunConfig(Section):
         if base_path is None:
             return self
         return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path)})})
+
+    @property
+    def max_source_length(self) -> int:
+        """Maximum tokens of a prompt; without a limit in the recipe, that of a conversation."""
+        return self.data.max_source_length or MAX_PROMPT
+
+    @property
+    def max_target_length(self) -> int:
+        """Maximum tokens of an answer."""
+        return self.data.max_target_length or NO_ROWS
 
 
 def data_knobs(names: Iterable[str], run: RunConfig | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from imprint.data.document_rows import encode_document_start
+from imprint.data.limits import limits_of
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.events import Evaluation, SampledAnswer, finite_or_none
@@ -96,7 +97,7 @@ def answer_watched_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
 @torch.no_grad()
 def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | str:
     """Greedy answers to these prompts, or the reason why there are none: a failure here does not end the run."""
-    limit = job.recipe.data.max_target_length
+    limit = limits_of(job.recipe.data).target
     try:
         with job.engine.generation_mode():
             answers = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
@@ -112,5 +113,5 @@ def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
     section = job.recipe.data
     if isinstance(section, TextsSection):
         return [encode_document_start(job.model.tokenizer, sample.query) for sample in samples]
-    limit = section.max_source_length
+    limit = limits_of(section).source
     return [job.model.prompt(sample.query, sample.history, max_source_length=limit, system=sample.system) for sample in samples]

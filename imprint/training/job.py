@@ -64,7 +64,14 @@ class TrainJob:
 def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
     """The encoded rows of a recipe; raw text is tokenized into the run folder, by the main process only."""
     if not isinstance(recipe.data, TextsSection):
-        return load_splits(recipe.data, model.template, Path(model.name), quiet=not world.is_main)
+        return load_splits(
+            recipe.data,
+            model.template,
+            Path(model.name),
+            quiet=not world.is_main,
+            context=model.network.shape.max_length,
+            agree=lambda limits: world.on_main(lambda: limits),
+        )
     section, loaded = recipe.data, list[DataSplits]()
 
     def tokenize() -> None:
@@ -72,6 +79,13 @@ def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Dat
 
     world.on_main(tokenize, slow=True)
     return loaded[0] if loaded else load_texts(section, model.tokenizer, run.tokens)
+
+
+def with_limits(recipe: Recipe, split: DataSplits) -> Recipe:
+    """The recipe with the limits under which its rows are encoded, so that everything that reads its config.yaml uses the same."""
+    if split.limits is None:
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=split.limits.knobs)})
 
 
 def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> TrainJob:

@@ -9,11 +9,13 @@ from typing import Any
 
 from imprint.config import describe, dump, read_recipe, recipe_text
 from imprint.data.dataset import DataSplits
+from imprint.data.section import DataSection
 from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.events import Finished, last_start, read_events, read_rescues
 from imprint.files.atomic import remove_leftovers
 from imprint.loading.base import BaseReference, base_folder
+from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.templates import writes_date
@@ -49,7 +51,7 @@ def with_first_day(recipe: Recipe, world: World = SINGLE) -> Recipe:
 
 def _first_day(recipe: Recipe) -> str | None:
     run, model = RunFolder(recipe.output), recipe.model
-    if model.date is None and run.config.is_file() and (run.log.is_file() or run.states()):
+    if model.date is None and _has_begun(run):
         return read_recipe(run.config, [], BaseReference).model.date
     dated = writes_date(base_folder(model.path), model.template)
     if model.date is not None and not dated:
@@ -60,6 +62,26 @@ def _first_day(recipe: Recipe) -> str | None:
             )
         )
     return model.date or (date.today().isoformat() if dated else None)
+
+
+def with_first_limits(recipe: Recipe, world: World = SINGLE) -> Recipe:
+    """The recipe with the length limits that were chosen from the rows when the run began, where it gives none itself."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=world.on_main(lambda: _first_limits(recipe)))})
+
+
+def _first_limits(recipe: Recipe) -> dict[str, int]:
+    """The limits that the recipe leaves to the rows, as its run has them; none before the run has begun."""
+    run, data = RunFolder(recipe.output), recipe.data
+    unknown = [name for name in ("max_source_length", "max_target_length") if getattr(data, name) is None]
+    if not unknown or not _has_begun(run):
+        return {}
+    begun = read_recipe(run.config, [], RunConfig).data
+    return {name: getattr(begun, name) for name in unknown} if isinstance(begun, DataSection) else {}
+
+
+def _has_begun(run: RunFolder) -> bool:
+    """Whether a folder holds a run and its recipe."""
+    return run.config.is_file() and (run.log.is_file() or bool(run.states()))
 
 
 def _refuse_unshared_folder(run: RunFolder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import DataSplits
+from imprint.data.truncation import cut_warning
 from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
@@ -22,11 +23,19 @@ from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_o
 from imprint.terminal import say
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
 from imprint.training.guard import NOTHING_FINITE, Guard
-from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base
+from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base, with_limits
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
-from imprint.training.resume import data_digest, logged_digest, newest_state, open_run, refuse_changed_data, with_first_day
+from imprint.training.resume import (
+    data_digest,
+    logged_digest,
+    newest_state,
+    open_run,
+    refuse_changed_data,
+    with_first_day,
+    with_first_limits,
+)
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
@@ -74,7 +83,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
     notify = EarlyNotices()
     with (
         join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
-        open_run(recipe := with_first_day(recipe, world), notify, world) as run,
+        open_run(recipe := with_first_limits(with_first_day(recipe, world), world), notify, world) as run,
     ):
         finished = False
         while not finished:  # after a rescue everything is built again, as in a new process
@@ -86,6 +95,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))
             split = split or load_data(recipe, run, model, world)
+            recipe = with_limits(recipe, split)
             job = build_job(recipe, run, model, split, world)
             del model  # only the job refers to it, so that memory never holds two
             finished = train_loop(job, on_save, notify)
@@ -214,11 +224,23 @@ def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
     )
     for line in (*job.engine.notices(), *job.split.sources):
         show(line)
-    show(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out; {job.split.train_report.summary()}")
+    cut = cut_notice(job)
+    whole = f"; {job.split.train_report.summary().english}" if cut is None else ""
+    show(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out{whole}")
+    if cut is not None:
+        run_log.notice_once(cut, "data")
     if state.rate_scale != 1:
         show(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < state.step < job.steps:
         show(f"resuming after step {state.step} of {job.steps}")
+
+
+def cut_notice(job: TrainJob) -> Bilingual | None:
+    """What the length limits cut, and the cure; None if nothing is cut."""
+    split = job.split
+    if split.limits is None:
+        return None
+    return cut_warning(split.train_report, split.dev_report, split.limits, job.model.network.shape.max_length)
 
 
 def probe_longest_rows(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
@@ -232,6 +254,7 @@ def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
     """How the run went and what to try next; written into the run folder for the report."""
     rows, held_out, epochs = len(job.split.train), len(job.split.dev), job.batches.epochs_at(job.steps)
     messages = advice(RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, epochs=epochs, steps=job.steps))
+    messages += [cut] if (cut := cut_notice(job)) is not None else []
     if job.world.is_main and job.recipe.train.report:
         write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
     return messages

@@ -86,6 +86,14 @@ class RunLog:
         """Log a message about the current step; the screen may leave it out."""
         self.write(Notice(step=self.step, source=source, english=message.english, chinese=message.chinese), show=show)
 
+    def notice_once(self, message: Bilingual, source: NoticeSource) -> None:
+        """Print a message; log it unless the log of this run has it already."""
+        logged = any(isinstance(event, Notice) and event.message == message for event in self.events)
+        if logged:
+            self.bar.say(str(message))
+        else:
+            self.notice(message, source)
+
     def memory_notice(self, message: Bilingual) -> None:
         """Log a message about memory; the screen shows it."""
         self.notice(message, "memory")

@@ -14,8 +14,8 @@ def lines_of(*values: object, asked: CheckArguments, fixed: Path | None = None, 
     return [line.strip() for line in conclusion_lines(asked, scan, all_findings(scan, None, str), unreadable, fixed, Style(coloured=False))]
 
 
-def scanned(*values: object) -> DataScan:
-    scan = DataScan(read_settings(None, []))
+def scanned(*values: object, limits: tuple[str, ...] = ("max_source_length=64", "max_target_length=64")) -> DataScan:
+    scan = DataScan(read_settings(None, limits))
     for line, value in enumerate(values, start=1):
         scan.add(f"a.jsonl:{line}", value, detect_shape(SOUND[0], Columns()))
     return scan
@@ -48,11 +48,13 @@ def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = lines_of(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
     limit = scanned(row("问", "答" * 300)).answer_lengths.quantile(1)
     assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
+    total = len(SOUND) + 1
     assert lines[1] == (
-        "! no row is wrong, but the limits cut more than 1 % of them / 没有错误，但长度上限会截断超过 1 % 的行: "
-        f"set data.max_target_length={limit} / 请设 data.max_target_length={limit}"
+        f"! no row is wrong, but 0 prompts and 1 answers of {total} are cut / "
+        f"没有错误，但 {total} 条中有 0 个提问和 1 个回答被截断: "
+        f"To cut nothing, set data.max_target_length={limit} (now 64). / 要完整保留，请设 data.max_target_length={limit}（现为 64）。"
     )
-    assert raised_limits(scanned(*SOUND).prompt_lengths, scanned(*SOUND).answer_lengths) == []
+    assert raised_limits(scanned(*SOUND)) == []
 
 
 def test_several_files_are_to_be_merged() -> None:
@@ -65,8 +67,10 @@ def test_an_unreadable_file_is_an_error() -> None:
 
 
 def test_no_limit_is_raised_beyond_what_the_model_was_trained_on() -> None:
-    scan = scanned(*SOUND, row("问" * 5000, "答" * 5000))
-    assert raised_limits(scan.prompt_lengths, scan.answer_lengths) == ["data.max_source_length=2048", "data.max_target_length=2048"]
+    values = (*SOUND, row("问" * 5000, "答" * 5000))
+    assert raised_limits(scanned(*values)) == ["data.max_source_length=1024", "data.max_target_length=1024"]
+    verdict = lines_of(*values, asked=asked())[1]
+    assert "more than the 2048 tokens that the base reads at once: shorten or split the longest rows." in verdict
 
 
 def test_no_fix_is_suggested_where_nothing_can_be_fixed() -> None:

@@ -9,7 +9,8 @@ PLAIN = Style(coloured=False)
 def lengths(values: Iterable[int], limit: int = 64) -> Lengths:
     result = Lengths(limit)
     for value in values:
-        result.add(value, min(value, limit))
+        result.add(value)
+        result.lose(max(value - limit, 0))
     return result
 
 

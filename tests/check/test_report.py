@@ -14,7 +14,7 @@ PLAIN = Style(coloured=False)
 
 
 def scanned(*values: object, file: str = "a.jsonl", measured: bool = True) -> DataScan:
-    scan = DataScan(read_settings(None, []), measured=measured)
+    scan = DataScan(read_settings(None, ["max_source_length=64", "max_target_length=64"]), measured=measured)
     for line, value in enumerate(values, start=1):
         scan.add(f"{file}:{line}", value, detect_shape(SOUND[0], Columns()))
     return scan

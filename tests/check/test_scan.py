@@ -10,11 +10,12 @@ from imprint.data.shapes import Columns, detect_shape
 from tests.check.rows import SOUND, row
 from tests.families import template_of
 
+LIMITS = ("max_source_length=64", "max_target_length=64")
 LONG = "这件上衣的版型很宽松，颜色是白色，适合夏天穿，也适合秋天穿，" * 6
 
 
 def check(*values: object, overrides: tuple[str, ...] = ()) -> DataScan:
-    scan = DataScan(read_settings(None, overrides))
+    scan = DataScan(read_settings(None, (*LIMITS, *overrides)))
     shape = detect_shape(SOUND[0], Columns())
     for line, value in enumerate(values, start=1):
         scan.add(f"a:{line}", value, shape)
@@ -82,6 +83,28 @@ def test_lengths_are_counted_before_anything_is_cut() -> None:
     assert scan.prompt_lengths.cut == scan.answer_lengths.cut == 1
     assert scan.prompt_lengths.quantile(1) == scan.prompt_lengths.limit + scan.prompt_lengths.lost
     assert scan.answer_lengths.quantile(1) == scan.answer_lengths.limit + scan.answer_lengths.lost
+
+
+def test_limits_that_are_not_given_leave_99_of_100_rows_whole_and_count_what_they_cut() -> None:
+    scan, shape = DataScan(read_settings(None, [])), detect_shape(SOUND[0], Columns())
+    values = [*(row(f"问{number}", "好。") for number in range(150)), row("问", LONG), row(LONG, LONG + "完。"), {"content": "no answer"}]
+    for line, value in enumerate(values, start=1):
+        scan.add(f"a:{line}", value, shape)
+    before = (scan.prompt_lengths.cut, scan.answer_lengths.cut)
+    assert scan.choose_limits()
+    for line, value in enumerate(values, start=1):
+        scan.add_cut(f"a:{line}", value, shape)
+    assert before == (0, 0)
+    assert (scan.prompt_lengths.cut, scan.answer_lengths.cut, scan.findings["half"].count) == (1, 1, 1)
+    assert scan.answer_lengths.limit == scan.answer_lengths.quantile(0.99) < scan.needed.target
+    assert scan.answer_lengths.lost == scan.needed.target - scan.answer_lengths.limit
+
+
+def test_limits_that_cut_nothing_need_no_second_look() -> None:
+    scan = DataScan(read_settings(None, ["max_source_length=200"]))
+    scan.add("a:1", row(LONG, LONG), detect_shape(SOUND[0], Columns()))
+    assert not scan.choose_limits()
+    assert (scan.prompt_lengths.limit, scan.answer_lengths.limit) == (200, scan.needed.target)
 
 
 def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.check.settings import read_settings
+from imprint.data.limits import LengthLimits
 from imprint.data.sample import Sample
 from imprint.messages import UserError
 from imprint.tokenizers import VOCABULARY_FILE
@@ -25,9 +26,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_without_a_model_the_toy_base_and_the_defaults_of_a_recipe_count() -> None:
     settings = read_settings(None, [])
-    assert (settings.prompt_column, settings.max_source_length, settings.truncation) == ("content", 64, "oldest_first")
+    assert (settings.prompt_column, settings.limits, settings.truncation) == ("content", None, "oldest_first")
     assert settings.columns.is_default
     assert "toy base" in settings.summary()
+    assert settings.summary().endswith("limits chosen from the rows / 长度上限按数据选定")
+
+
+def test_limits_that_are_not_given_fit_into_what_the_model_reads() -> None:
+    toy = read_settings("embedded", ["max_source_length=400"]).with_limits_for(LengthLimits(900, 900))
+    unknown = read_settings(None, []).with_limits_for(LengthLimits(3000, 900))
+    assert toy.limits == LengthLimits(400, 256)
+    assert unknown.limits == LengthLimits(1148, 900)
 
 
 def test_a_run_gives_its_columns_limits_and_tokens(run: Path) -> None:

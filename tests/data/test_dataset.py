@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.dataset import TruncationReport, load_held_out, load_splits
+from imprint.data.dataset import load_held_out, load_splits
+from imprint.data.limits import LengthLimits
 from imprint.data.original import encode_original
 from imprint.data.section import DataSection, MixSection
+from imprint.data.truncation import TruncationReport
 from imprint.messages import UserError
 from imprint.templates import read_template
 from tests.families import fields_of, published_folder, template_of
@@ -113,6 +115,30 @@ def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:
         load_splits(DataSection(train=tmp_path / "rows.jsonl", dev_share=0), template)
 
 
+def test_limits_are_chosen_from_the_rows_once_and_the_same_rows_come_under_the_numbers(tmp_path: Path) -> None:
+    rows = [
+        *([{"content": "类型#上衣", "summary": "好" * (1 + number % 5)} for number in range(150)]),
+        {"content": "a", "summary": "好" * 30},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    section = DataSection(train=tmp_path / "train.jsonl", dev_share=0)
+
+    split = load_splits(section, tiny_template())
+
+    assert split.limits is not None
+    assert (split.train_report.cut, split.train_report.cut_answers) == (1, 1)
+    assert f"{split.limits}: chosen from the rows / 长度上限按数据选定" in split.sources
+    numbers = section.model_copy(update=split.limits.knobs)
+    assert load_splits(numbers, tiny_template()).train == split.train
+
+
+def test_all_processes_take_the_limits_of_one(tmp_path: Path) -> None:
+    section = DataSection(train=write(tmp_path / "train.jsonl", 3, answer="好😀😀"), dev_share=0, max_source_length=64)
+    split = load_splits(section, tiny_template(), agree=lambda _mine: LengthLimits(64, 5))
+    assert split.limits == LengthLimits(64, 5)
+    assert split.train == load_splits(section.model_copy(update={"max_target_length": 5}), tiny_template()).train
+
+
 def test_the_original_truncation_gives_the_ids_of_the_original(tmp_path: Path) -> None:
     section = DataSection(
         train=write(tmp_path / "train.jsonl", 3, answer="好😀😀"),
@@ -135,16 +161,7 @@ def test_what_the_limits_cost_is_reported(tmp_path: Path) -> None:
     split = load_splits(section, tiny_template())
 
     assert split.train_report == TruncationReport(rows=3, cut=3, dropped_turns=0, cut_prompts=0, cut_answers=3)
-    assert split.train_report.summary() == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
-    assert TruncationReport.from_rows([]).summary() == "none of 0 rows was cut."
-
-
-def test_every_loss_is_reported_by_its_kind() -> None:
-    report = TruncationReport(rows=500, cut=13, dropped_turns=2, cut_prompts=1, cut_answers=10)
-
-    assert (
-        report.summary() == "13 of 500 rows were cut (2.6 %): 10 lost the end of the answer, 1 lost a part of the prompt, 2 lost old turns."
-    )
+    assert split.train_report.summary().english == "3 of 3 rows were cut (100.0 %): 3 lost the end of the answer."
 
 
 def test_a_history_column_is_read_and_its_old_turns_dropped(tmp_path: Path) -> None:
@@ -164,7 +181,7 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
     split = load_splits(DataSection(train=tmp_path / "train.jsonl#5", dev=tmp_path / "dev.csv"), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (5, 1)
-    assert split.sources == (
+    assert split.sources[:2] == (
         (
             f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; '
             "5 rows of it are sampled at random."
@@ -212,7 +229,9 @@ def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tm
 def test_general_rows_that_would_be_cut_are_left_out_and_told(tmp_path: Path) -> None:
     general = tmp_path / "general.jsonl"
     general.write_text('{"content": "a", "summary": "好"}\n{"content": "b", "summary": "' + "上衣颜色" * 40 + '"}\n', encoding="utf-8")
-    section = DataSection(train=write(tmp_path / "train.jsonl", 3), dev_share=0, mix_general=MixSection(rows=str(general)))
+    section = DataSection(
+        train=write(tmp_path / "train.jsonl", 3), dev_share=0, mix_general=MixSection(rows=str(general)), max_target_length=64
+    )
     split = load_splits(section, tiny_template())
     assert len(split.general) == 1
     assert "1 general rows; 1 are too long and left out" in split.sources[-1]

@@ -31,8 +31,7 @@ def test_other_columns_are_read_by_name(ask: Ask, run: RunFolder, rows: Path, tm
 
 def test_what_is_left_open_without_a_run_is_the_default_of_a_recipe() -> None:
     found = resolve(EvaluateSection(max_target_length=20), None)
-    assert (found.prompt_column, found.max_source_length, found.max_new_tokens, found.task) == ("content", 64, 20, TextTask())
-    assert resolve(EvaluateSection(truncation="original"), None).max_new_tokens is None  # prompt and answer are bounded together
+    assert (found.prompt_column, found.max_source_length, found.max_target_length, found.task) == ("content", None, 20, TextTask())
 
 
 def test_how_answers_are_chosen_and_references_cut_is_reported() -> None:

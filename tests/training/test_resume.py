@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from imprint.cli import main
+from imprint.config import read_recipe
 from imprint.engine.engine import Engine
 from imprint.events import Rescued, write_rescue
 from imprint.files.atomic import read_jsonl, write_jsonl
@@ -24,6 +25,7 @@ from imprint.report.run_list import describe_run
 from imprint.runs import RunFolder
 from imprint.templates import make_messages
 from imprint.training import resume
+from imprint.training.recipe import Recipe
 from imprint.training.run import train
 from tests.bases import base_of
 from tests.families import CHAT
@@ -365,6 +367,49 @@ def on_day(day: str, monkeypatch: pytest.MonkeyPatch) -> None:
             return cls.fromisoformat(day)
 
     monkeypatch.setattr(resume, "date", Day)
+
+
+def test_limits_chosen_from_the_rows_are_numbers_that_a_resumed_run_and_other_commands_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny_recipe(tmp_path)
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(", max_target_length: 24", ""), encoding="utf-8")
+    run = train(recipe, ["train.steps=1"])
+    data = read_recipe(run.config, [], Recipe).data
+    assert data.max_source_length is not None
+    assert data.max_target_length is not None
+    assert data.max_target_length != 64
+    assert (
+        f"data.max_source_length={data.max_source_length} data.max_target_length={data.max_target_length}: chosen"
+        in capsys.readouterr().out
+    )
+    train(recipe, ["train.steps=2"])
+    assert read_recipe(run.config, [], Recipe).data == data
+    assert "chosen from the rows" not in capsys.readouterr().out
+    assert main(["train", str(recipe), "train.steps=3", "data.max_target_length=64"]) == 2
+    assert f"data.max_target_length: {data.max_target_length} -> 64" in capsys.readouterr().err
+
+
+def test_a_run_that_began_with_64_goes_on_with_64(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = train(recipe, ["train.steps=1", "data.max_source_length=64", "data.max_target_length=64"])
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(", max_target_length: 24", ""), encoding="utf-8")
+    train(recipe, ["train.steps=2"])
+    data = read_recipe(run.config, [], Recipe).data
+    assert (data.max_source_length, data.max_target_length) == (64, 64)
+
+
+def test_what_the_limits_cut_is_told_at_the_start_at_the_end_and_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = train(recipe, ["train.steps=1", "data.max_target_length=5", "train.report=true"])
+    start, _finished, end = capsys.readouterr().out.partition("finished:")
+    for told in (start, end, run.report.read_text(encoding="utf-8")):
+        assert "lost the end of the answer. " in told
+        assert "To cut nothing, begin a run in another folder with data.max_target_length=" in told
+        assert "要完整保留，请换一个输出目录重新训练，并设 data.max_target_length=" in told
+    train(recipe, ["train.steps=2", "data.max_target_length=5", "train.report=true"])
+    assert [line["source"] for line in read_jsonl(run.log) if line.get("event") == "notice" and line["source"] == "data"] == ["data"]
+    assert "To cut nothing" in capsys.readouterr().out.partition("resuming")[0]
 
 
 def test_a_run_keeps_the_date_of_its_first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

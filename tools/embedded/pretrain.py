@@ -13,8 +13,10 @@ from typing import Any, Final
 import torch
 
 from imprint.config import read_recipe
-from imprint.data.dataset import DataSplits, TruncationReport, encode_samples
+from imprint.data.dataset import DataSplits, encode_samples
+from imprint.data.limits import limits_of
 from imprint.data.section import DataSection
+from imprint.data.truncation import TruncationReport
 from imprint.demo.corpus import documents
 from imprint.files.atomic import atomic_folder, find_folder, write_json
 from imprint.loading.base import EMBEDDED, base_folder
@@ -46,9 +48,10 @@ def pretrain(folder: Path, *, texts: int = 600_000, overrides: tuple[str, ...] =
     recipe = read_recipe(RECIPE, [f"model.path={start}", f"output={run}", *overrides], Recipe)
     assert isinstance(recipe.data, DataSection), "the recipe beside this file learns from rows"
     template = load(start, device="cpu").template
-    train = encode_samples(recipe.data, template, islice(documents(0), texts))
+    limits = limits_of(recipe.data)
+    train = encode_samples(recipe.data, template, islice(documents(0), texts), limits)
     held_out = list(islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
-    dev = encode_samples(recipe.data, template, held_out)
+    dev = encode_samples(recipe.data, template, held_out, limits)
     train_recipe(recipe, split=DataSplits(train, dev, held_out, TruncationReport.from_rows(train)))
     tuned = load(run / "model", device="cpu")
     save_network(tuned.network, run / "model", folder / "base", dtype=torch.float16, tied_once=True)

@@ -1,0 +1,93 @@
+"""What the length limits cut from the rows of a run, and which limits would cut nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from imprint.data.encode import EncodedRow
+from imprint.data.limits import LengthLimits, needed_limits
+from imprint.messages import Bilingual
+
+NOTHING: Final = LengthLimits(0, 0)
+ROWS: Final = Bilingual("rows", "行数据")
+
+
+@dataclass(frozen=True)
+class TruncationReport:
+    """Counts of the rows truncated by the length limits."""
+
+    rows: int = 0
+    """Number of rows."""
+    cut: int = 0
+    """Number of truncated rows."""
+    dropped_turns: int = 0
+    """Number of rows without some of their history turns."""
+    cut_prompts: int = 0
+    """Number of rows with a truncated question (with truncation=original: a truncated prompt)."""
+    cut_answers: int = 0
+    """Number of rows with a truncated answer."""
+    needed: LengthLimits = field(default=NOTHING, compare=False)
+    """The smallest limits that truncate no row."""
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
+        """Counts over encoded rows."""
+        return cls(
+            rows=len(rows),
+            cut=sum(row.cut for row in rows),
+            dropped_turns=sum(row.dropped_turns > 0 for row in rows),
+            cut_prompts=sum(row.cut_prompt_tokens > 0 for row in rows),
+            cut_answers=sum(row.cut_answer_tokens > 0 for row in rows),
+            needed=needed_limits(rows),
+        )
+
+    def summary(self, rows: Bilingual = ROWS) -> Bilingual:
+        """The report as text: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
+        if not self.cut:
+            return Bilingual(f"none of {self.rows} {rows.english} was cut.", f"{self.rows} {rows.chinese}均未被截断。")
+        losses = [
+            (self.cut_answers, Bilingual("the end of the answer", "回答的结尾")),
+            (self.cut_prompts, Bilingual("a part of the prompt", "提问的一部分")),
+            (self.dropped_turns, Bilingual("old turns", "较早的轮次")),
+        ]
+        share = f"{100 * self.cut / self.rows:.1f} %"
+        english = ", ".join(f"{count} lost {what.english}" for count, what in losses if count)
+        chinese = "，".join(f"{count} 行丢失{what.chinese}" for count, what in losses if count)
+        return Bilingual(
+            f"{self.cut} of {self.rows} {rows.english} were cut ({share}): {english}.",
+            f"{self.rows} {rows.chinese}中有 {self.cut} 行被截断（{share}）：{chinese}。",
+        )
+
+
+def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLimits, context: int) -> Bilingual | None:
+    """What the limits cut, with the knobs and the values that would cut nothing; None if nothing is cut.
+
+    `context`: tokens that the base reads at once, beyond which no limit helps.
+    """
+    reports = ((train, Bilingual("rows to learn from", "行训练数据")), (dev, Bilingual("held-out rows", "行留出数据")))
+    told = [report.summary(rows) for report, rows in reports if report.cut]
+    if not told:
+        return None
+    needed = train.needed.widest(dev.needed)
+    cure = limits_cure(needed, limits, context, Bilingual("begin a run in another folder with", "请换一个输出目录重新训练，并设"))
+    return Bilingual(" ".join([*(part.english for part in told), cure.english]), "".join([*(part.chinese for part in told), cure.chinese]))
+
+
+def limits_cure(needed: LengthLimits, limits: LengthLimits, context: int, action: Bilingual) -> Bilingual:
+    """How to cut nothing: which knob to raise to which value, after the words of `action`.
+
+    Where the rows need more than `context` tokens, shorter rows are the cure.
+    """
+    if needed.source + needed.target > context:
+        return Bilingual(
+            f"To keep them whole takes {needed}, more than the {context} tokens that the base reads at once: shorten or split the longest "
+            "rows.",
+            f"完整保留需要 {needed}，超过底座一次能读的 {context} 个词元：请缩短或拆分最长的数据。",
+        )
+    sides = [(name, limit, limits.knobs[name]) for name, limit in needed.knobs.items() if limit > limits.knobs[name]]
+    knobs = " ".join(f"data.{name}={limit}" for name, limit, _now in sides)
+    now = [str(now) for _name, _limit, now in sides]
+    return Bilingual(
+        f"To cut nothing, {action.english} {knobs} (now {' and '.join(now)}).",
+        f"要完整保留，{action.chinese} {knobs}（现为 {' 和 '.join(now)}）。",
+    )
