@@ -14,8 +14,6 @@ SHARE: Final = 0.99
 """Share of the rows that limits chosen from them leave whole."""
 MIN_LIMIT: Final = 4
 """The smallest limit that a recipe may set."""
-NO_ROWS: Final = 64
-"""Limit where there is nothing to choose it from."""
 
 
 @dataclass(frozen=True)

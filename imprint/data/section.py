@@ -13,6 +13,8 @@ FROM_BASE: Final = "base"
 """Value of `rows` for the general rows of the base."""
 GENERAL_FILE: Final = "general.jsonl"
 """File of general rows in the folder of a base."""
+NO_ROWS: Final = 64
+"""Maximum tokens of an answer where there are no rows to choose it from."""
 
 
 class MixSection(Section):

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from imprint.data.encode import encode_sample
-from imprint.data.limits import NO_ROWS, SHARE, UNLIMITED, LengthLimits, needed_limits
+from imprint.data.limits import SHARE, UNLIMITED, LengthLimits, needed_limits
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
+from imprint.data.section import NO_ROWS
 from imprint.evaluate.section import EvaluateSection
 from imprint.model import Model
 

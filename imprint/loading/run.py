@@ -7,8 +7,7 @@ from typing import Any, Final
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section
-from imprint.data.limits import NO_ROWS
-from imprint.data.section import AnyData, DataSection
+from imprint.data.section import NO_ROWS, AnyData, DataSection
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.section import ModelSection
 from imprint.task import TaskSection, TextTask
