@@ -24,6 +24,7 @@ from imprint.models.checkpoint import (
     quantized_fields,
     quantized_layers,
     read_tensors,
+    refuse_not_finite,
     resolve_tied_name,
     scale_name,
     shard_names,
@@ -179,6 +180,7 @@ def _write(
         parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
         checksums = {}
         for key, value in parts.items():
+            refuse_not_finite(source, key, value)
             shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may share memory
             checksums[key] = _checksum(shard[key])
             if len(shard) == len(names):

@@ -30,6 +30,7 @@ from imprint.models.stored_weights import (
     unreadable_reason,
     unwrapped,
 )
+from imprint.models.weight_values import is_finite, nearly_equal, not_finite_error, overflow_error
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
 from imprint.terminal import say
@@ -41,16 +42,14 @@ WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
 MAX_NAME_BYTES = 255
 """Longest name of a file on common disks."""
-SAMPLED_ROWS = 16
-"""Rows by which a tied head and its embedding are compared."""
 
 
 def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> Network:
     """The network of a model folder, frozen, in evaluation mode.
 
     Weights stay mapped to their file where neither dtype nor device changes. `bits`, 8 or 4, quantizes the blocks' weights one by one, from
-    their stored dtype. Raises UserError for a missing shard or tensor, a wrong shape, a damaged or unsafe file, and a folder that is
-    quantized to another number of bits.
+    their stored dtype. Raises UserError for a missing shard or tensor, a wrong shape, values that are not finite, a damaged or unsafe file,
+    and a folder that is quantized to another number of bits.
     """
     fields = read_config(folder)
     built_fields = quantized_fields(fields, bits, folder)
@@ -66,7 +65,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
         missing.discard(name)
         if (original := resolve_tied_name(folder, name, network, expected)) != name:
             _check_dtype(folder, name, tensor, expected[original])
-            copies[name] = original, _sample_rows(tensor)
+            copies[name] = original, tensor
         elif name in to_quantize:
             for part, value in quantize_stored(folder, name, tensor.to(device), to_quantize[name]).items():
                 _set_tensor(network, part, value)
@@ -74,12 +73,13 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             _check_dtype(folder, name, tensor, expected[name])
             _check_shape(folder, name, tensor, expected[name].shape)
             value = tensor.to(device, stored_dtype(name, tensor, dtype))
+            refuse_not_finite(folder, name, tensor if value.itemsize > tensor.itemsize else value)  # the fewer bytes
             # a small tensor that stays mapped would keep everything read through the same mapping in memory
             _set_tensor(network, name, value.clone() if to_quantize and value.nbytes < MAPPED_BYTES else value)
     refuse_missing(folder, missing)
     loaded = network.state_dict()
-    for name, (original, rows) in copies.items():
-        if not nearly_equal(rows.to(loaded[original].dtype), _sample_rows(loaded[original]).cpu()):
+    for name, (original, tensor) in copies.items():
+        if not nearly_equal(tensor, loaded[original]):
             raise UserError(
                 Bilingual(
                     f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
@@ -152,11 +152,12 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
         )
     _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
     integers, scale = quantize(weight, layer.bits, layer.scale_dtype)
-    if not scale.isfinite().all():
+    if not is_finite(scale):
+        refuse_not_finite(folder, name, weight)
         raise UserError(
             Bilingual(
-                f"{folder}: {name!r} holds values that are not finite, or too large for fp16 scales. Download the weights again.",
-                f"{name!r} 含有非有限的数值，或超出 fp16 缩放系数的范围：请重新下载权重。",
+                f"{folder}: {name!r} holds values too large for fp16 scales. Download the weights again.",
+                f"{name!r} 的数值超出 fp16 缩放系数的范围：请重新下载权重。",
             )
         )
     return {name: integers, scale_name(name): scale}
@@ -220,21 +221,25 @@ def _check_shape(folder: Path, name: str, tensor: Tensor, expected: torch.Size) 
         )
 
 
-def _sample_rows(tensor: Tensor) -> Tensor:
-    """A copy of evenly spaced rows, first and last included: enough to compare two large tensors."""
-    rows: Tensor = torch.atleast_1d(tensor.detach())
-    return rows[torch.linspace(0, max(len(rows) - 1, 0), SAMPLED_ROWS, device=rows.device).long()[: len(rows)]]
-
-
-def nearly_equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal up to 16-bit rounding, since they may have been stored in different dtypes."""
-    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=2**-7, atol=1e-6, equal_nan=True)
+def refuse_not_finite(folder: Path, name: str, value: Tensor) -> None:
+    """Raise UserError for a tensor with NaN or infinity, as it was read from the folder; file and stored name are looked for then."""
+    if is_finite(value):
+        return
+    for file in weight_files(folder):
+        for stored, tensor in _read_file(file):
+            if tensor.numel() == value.numel() and not is_finite(tensor):
+                raise not_finite_error(file, stored, tensor)
+    raise overflow_error(folder, name, value.dtype)
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of everything in the folder's weight files, memory-mapped; files in the order of their names."""
     for path in weight_files(folder):
-        yield from _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        yield from _read_file(path)
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def tensor_names(folder: Path) -> list[str]:

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from imprint.files.reading import read_json, refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import load_pickle, nearly_equal
+from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
 from imprint.models.stored_weights import plain_name, refuse_empty
+from imprint.models.weight_values import is_finite, nearly_equal
 
 CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 """peft's file names."""
@@ -118,7 +118,7 @@ def without_base_weights(folder: Path, tensors: Mapping[str, Tensor], network: N
         name = next((original + name.removeprefix(copy) for copy, original in network.tied.items() if name.startswith(copy)), name)
         if name not in own:
             kept[stored] = tensor
-        elif not nearly_equal(tensor.to(own[name].dtype), own[name].cpu()):
+        elif not nearly_equal(tensor, own[name]):
             raise UserError(
                 Bilingual(
                     f"{folder}: brings a weight of its own, {stored!r} {tuple(tensor.shape)}, that is not the base's "
@@ -134,7 +134,7 @@ def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError for tensors of an adapter that ZeRO-3 left empty, or that are not finite."""
     for name, tensor in tensors.items():
         refuse_empty(file, name, tensor)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise UserError(
                 Bilingual(
                     f"{file}: {name!r} holds NaN or infinite values: the training that wrote it broke. Take an earlier checkpoint, or "
