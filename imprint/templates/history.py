@@ -63,9 +63,12 @@ def read_messages(history: object, name: str) -> list[Message]:
 
 
 def as_messages(messages: Sequence[Message] | Sequence[Mapping[str, object]]) -> Sequence[Message]:
-    """Messages in either form. Raises UserError as `read_messages`."""
-    known = [message for message in messages if isinstance(message, Message)]
-    return known if len(known) == len(messages) else read_messages(messages, "messages")
+    """Messages in either form. Raises UserError as `read_messages`, and for None."""
+    if isinstance(messages, list | tuple) and all(isinstance(message, Message) for message in messages):
+        return messages
+    if messages is None:
+        raise wrong_argument("messages", "a list of messages with role and content", messages, "带 role 与 content 的消息列表")
+    return read_messages(messages, "messages")
 
 
 def read_pairs(history: object, name: str) -> tuple[tuple[str, str], ...] | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from imprint import arguments
 from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
@@ -51,7 +52,7 @@ class PlainTemplate:
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text as it stands behind the prompt."""
-        return self._answer(as_messages(messages)[-1].text if messages else "", text)
+        return self._answer(as_messages(messages)[-1].text if messages else "", arguments.text("text", text))
 
     def _answer(self, question: str, text: str) -> list[int]:
         """The ids of an answer, which are the same in a row that is learned and in a later turn."""

@@ -83,3 +83,14 @@ def test_every_template_takes_messages_in_either_form(tmp_path: Path, name: str)
     template, asked = template_of(name, tmp_path), [*SPOKEN, {"role": "user", "content": "继续"}]
     assert template.prompt(as_messages(asked)) == template.prompt(asked)  # type: ignore[arg-type]
     assert template.answer(as_messages(asked), "好") == template.answer(asked, "好")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_template_names_what_is_no_conversation_and_no_answer(tmp_path: Path, name: str) -> None:
+    template = template_of(name, tmp_path)
+    for messages in (None, 5, "你好", [5], {"role": "user", "content": "a"}):
+        with pytest.raises(UserError, match=r"^messages(\[0\])?: must be "):
+            template.prompt(messages)  # type: ignore[arg-type]
+    for answer in (None, 3, ["好"]):
+        with pytest.raises(UserError, match=r"^text: must be a text, got "):
+            template.answer([Message("user", "你好")], answer)  # type: ignore[arg-type]
