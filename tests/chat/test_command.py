@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from imprint.chat.command import chat_command
 from imprint.cli import main
 from imprint.messages import UserError
 from imprint.runs import RunFolder
+from imprint.terminal import CONTROLS
 from tests.chat.talkative import LENGTH, prefix_run
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -93,6 +95,16 @@ def test_a_run_that_tuned_all_parameters_and_the_base_of_a_run_say_so(piped: Pip
 def test_an_adapter_on_a_model_folder_is_named(piped: Piped, run: RunFolder) -> None:
     said = piped("", "embedded", f"adapter={run.adapter}", "device=cpu").notes
     assert f"base 底座 embedded · prefix 前缀 {run.adapter} ({LENGTH} tokens, step 7)" in said
+
+
+def test_no_text_of_an_adapters_description_can_steer_the_terminal(piped: Piped, run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.adapter, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter.json"
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    for name in (*fields, "\x1b[31m"):
+        file.write_text(json.dumps({**fields, name: "\x1b]0;title\x07\x9b"}), encoding="utf-8")
+        said = piped("你好", "embedded", f"adapter={tmp_path / 'adapter'}", "device=cpu", "max_length=20")
+        assert not CONTROLS.search(said.notes + said.answers), name
 
 
 def test_a_pipe_in_which_something_failed_says_so_at_the_end_and_goes_on(piped: Piped) -> None:

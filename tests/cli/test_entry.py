@@ -11,7 +11,9 @@ import pytest
 import imprint
 from imprint.cli import main
 from imprint.messages import UserError
+from imprint.terminal import CONTROLS
 from imprint.training.recipe import Recipe
+from tests.families import published_folder
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
 PRINTS = """\
@@ -96,6 +98,15 @@ def test_a_strangers_file_and_its_name_cannot_steer_the_terminal(tmp_path: Path,
     assert "title" in printed.err
     assert "\x1b" not in printed.err + printed.out
     assert "\x07" not in printed.err + printed.out
+
+
+def test_what_a_chat_template_raises_cannot_steer_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = published_folder(tmp_path / "base", chat_template="{{ raise_exception('\x1b]0;title\x07\u202e') }}")
+    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    assert main(["data", "show", str(tmp_path / "rows.jsonl"), "--model", str(base)]) == 2
+    printed = capfd.readouterr()
+    assert "title" in printed.err
+    assert not CONTROLS.search(printed.err + printed.out)
 
 
 def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:

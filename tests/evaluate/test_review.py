@@ -8,6 +8,7 @@ from imprint.config import read_recipe
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files.atomic import read_jsonl
+from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.sampling import NotFiniteError
 from imprint.loading.run import RunConfig
@@ -15,6 +16,7 @@ from imprint.loading.source import resolve_source
 from imprint.messages import UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
+from imprint.terminal import CONTROLS
 from tests.bases import base_of
 from tests.tinyrun import losses, tiny_recipe, tiny_run
 
@@ -51,6 +53,19 @@ def test_the_command_measures_an_old_run_again_and_shows_what_was_lost(run: RunF
     forgetting_command(run.path, [])
     again, first = json.loads(run.forgetting.read_text(encoding="utf-8")), json.loads(before)
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_lost_answers_cannot_steer_the_terminal(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;title\x07\x9b\u202e"
+    lost = Forgetting((ProbeResult(hostile, (), f"base {hostile}", f"tuned {hostile}", "lost"),), 0.5, 5, "a", "b", 1.0)
+    monkeypatch.setattr("imprint.evaluate.review.review", lambda *_arguments: lost)
+    monkeypatch.setattr("imprint.evaluate.review.write_run_report", lambda *_arguments: None)
+    forgetting_command(run.path, [])
+    printed = capsys.readouterr().out
+    assert "tuned \ufffd]0;title" in printed
+    assert not CONTROLS.search(printed)
 
 
 def test_what_all_parameters_learned_is_measured_against_the_base_loaded_again(tmp_path: Path) -> None:
