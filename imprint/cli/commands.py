@@ -2,18 +2,40 @@
 
 import argparse
 
+from imprint.messages import Bilingual
 from imprint.terminal import say
 
 
 def train(options: argparse.Namespace) -> int:
     """`imprint train`."""
     from imprint.config import read_recipe
+    from imprint.starters.shipped import demo_command, find_recipe
     from imprint.training.recipe import Recipe
 
-    recipe = read_recipe(options.recipe, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
+    path = find_recipe(options.recipe)
+    recipe = read_recipe(path, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
+    if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
+        make_demo(words)
     from imprint.training.run import train_command
 
-    return train_command(recipe, [str(options.recipe), *options.overrides])
+    return train_command(recipe, [str(path), *options.overrides])
+
+
+def make_demo(words: list[str]) -> None:
+    """Run the `imprint demo ...` that makes the rows of a shipped recipe, and say so."""
+    from imprint.cli.parser import parse
+
+    command = f"imprint {' '.join(words)}"
+    say(Bilingual(f"making the rows of this recipe first, as `{command}` does", f"先生成这份配方的数据，同 {command}").line)
+    options = parse(words)
+    options.command(options)
+
+
+def init(options: argparse.Namespace) -> None:
+    """`imprint init`."""
+    from imprint.starters.command import init_command
+
+    init_command(options.name, options.folder)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ DESCRIPTION = Bilingual(
     "思想钢印：用手边的一台机器，把你的话教给中文对话模型。",
 )
 FIRST_STEPS = (
+    ("imprint init", Bilingual("recipes to start from", "从哪个配方开始")),
     ("imprint recipe", Bilingual("all knobs of a recipe", "配方的全部选项")),
     ("imprint train RECIPE.yaml train.steps=200", Bilingual("a recipe, and a knob set here", "配方，并在此改一个选项")),
     ("imprint evaluate RUN --data dev.jsonl", Bilingual("scores on held-out rows", "在留出数据上打分")),
@@ -50,8 +51,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"imprint {__version__}")
     commands = parser.add_subparsers(title=Bilingual("commands", "命令").line, metavar="COMMAND", required=True)
 
+    init = _add_command(commands, "init", run.init, Bilingual("write a commented recipe to start from", "生成带注释的配方和示例数据").line)
+    init.add_argument(
+        "name", nargs="?", metavar="NAME", help=Bilingual("what for; without it, all names are listed", "任务名，不写则列出全部").line
+    )
+    init.add_argument(
+        "folder", nargs="?", type=Path, metavar="FOLDER", help=Bilingual("where to write; NAME if not given", "输出目录").line
+    )
     train = _add_command(commands, "train", run.train, Bilingual("tune a model by a recipe", "按配方微调模型").line)
-    train.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help=Bilingual("what to train, on what, and how", "训练配方").line)
+    train.add_argument(
+        "recipe",
+        type=Path,
+        metavar="RECIPE.yaml",
+        help=Bilingual("a file, or the name of a recipe that comes along, such as demo", "训练配方，或自带配方的名字").line,
+    )
     _add_overrides(train)
 
     _add_evaluation(commands)

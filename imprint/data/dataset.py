@@ -100,7 +100,7 @@ def load_splits(
     limits, notes = given, list[str]()
     if UNLIMITED in (given.source, given.target):
         own = [[*train, *dev]] if section.dev is None else [train, dev]
-        limits = agree(choose_limits(section, [*own, general_rows], context))
+        limits = agree(choose_limits(section, own, context, general_rows))
         notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)

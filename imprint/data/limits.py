@@ -58,12 +58,15 @@ def with_given(section: DataSection, chosen: LengthLimits) -> LengthLimits:
     return LengthLimits(section.max_source_length or chosen.source, section.max_target_length or chosen.target)
 
 
-def choose_limits(section: DataSection, groups: Iterable[Sequence[EncodedRow]], context: int) -> LengthLimits:
+def choose_limits(
+    section: DataSection, groups: Iterable[Sequence[EncodedRow]], context: int, general: Sequence[EncodedRow] = ()
+) -> LengthLimits:
     """The section's limits; where it gives none, the one that leaves 99 of 100 rows of each group whole, within `context` tokens.
 
-    The groups are rows of different sources, such as own and general ones: a small group is not cut because a large one is short.
+    The groups are rows of different sources: a small one is not cut because a large one is short. All `general` rows stay whole, because
+    those that do not are left out.
     """
-    needed = LengthLimits(MIN_LIMIT, MIN_LIMIT)
+    needed = needed_limits(general)
     for rows in groups:
         needed = needed.widest(needed_limits(rows, SHARE))
     return with_given(section, with_given(section, needed).within(context))

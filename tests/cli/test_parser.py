@@ -10,6 +10,7 @@ from imprint.cli import build_parser, main
 HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
 SURFACE = {
     "": {"--help", "--version"},
+    "init": {"--help", "NAME", "FOLDER"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
@@ -56,7 +57,7 @@ def test_the_surface_does_not_grow_by_accident() -> None:
 
 def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
-    assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 6  # the title, the commands, the first steps
+    assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 7  # the title, the commands, the first steps
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
 
 
@@ -81,7 +82,7 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         ([], "usage: imprint [-h] [--version] COMMAND ..."),
         (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be an integer of at least 1, got "0". Run'),
         (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
-        (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: train, evaluate,'),
+        (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: init, train,'),
         (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
         (
             ["train", "recipe.yaml", "--pre_seq_len", "128"],

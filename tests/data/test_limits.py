@@ -33,6 +33,10 @@ def test_a_few_long_rows_of_another_source_are_not_cut_for_many_short_ones() -> 
     assert choose_limits(DataSection(train=Path("x")), [[]], 2048) == LengthLimits(4, 4)
 
 
+def test_general_rows_all_stay_whole() -> None:
+    assert choose_limits(DataSection(train=Path("x")), [ROWS], 2048, [row(5, 5)] * 999 + [row(700, 6)]) == LengthLimits(700, 199)
+
+
 @pytest.mark.parametrize(
     ("needed", "fitting"),
     [((100, 100), (100, 100)), ((900, 100), (412, 100)), ((100, 900), (100, 412)), ((900, 900), (256, 256))],
