@@ -55,6 +55,11 @@ class Model:
         self._adapter_on = True
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Whether the folder has a tokenizer."""
+        return self._template is not None
+
+    @property
     def template(self) -> Template:
         """The prompt template. Raises UserError where the folder has no tokenizer."""
         if self._template is None:

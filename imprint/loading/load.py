@@ -7,6 +7,7 @@ import torch
 from imprint import arguments
 from imprint.files.atomic import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
+from imprint.loading.bos import tell_missing_bos
 from imprint.loading.section import OpenSection
 from imprint.loading.source import ModelSource, adapter_path, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -54,10 +55,12 @@ def load_base(
     device: str | None = None,
     template: TemplateName = "auto",
     day: str | None = None,
+    tells_bos: bool = True,
 ) -> Model:
     """The base of a recipe: a model folder, or the result of a run, with a LoRA merged into the weights.
 
-    `day`: what its chat template writes as today's date, year-month-day; None is today. Raises UserError for a run with a prefix, which
+    `day`: what its chat template writes as today's date, year-month-day; None is today. `tells_bos`: print what to do
+    where the tokenizer leaves out a BOS that the base needs. Raises UserError for a run with a prefix, which
     cannot be merged into the weights.
     """
     if quantize not in (None, *BITS):
@@ -66,6 +69,8 @@ def load_base(
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template, day=day), str(folder), tokenizer_file=tokenizer_file(fields))
+    if tells_bos:
+        tell_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
     return model
 
