@@ -1,8 +1,11 @@
 """`imprint perplexity RUN|MODEL --data FILE`: perplexity of texts per token and per character, before and after tuning."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
 from imprint.evaluate.section import PerplexitySection
-from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_text
+from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_jsonl
+from imprint.files.scratch import locked_folder
 from imprint.files.typed_json import typed
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
-from imprint.loading.source import resolve_source
+from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.perplexity import LossSums, Perplexity
 from imprint.model import Model
@@ -57,6 +61,8 @@ class MeasuredDocument:
     """Number of characters."""
     nats: float
     """Summed loss."""
+    key: str = ""
+    """Key of the texts and settings; empty in files of earlier versions."""
 
 
 def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,10 +72,32 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
     """
     section = read_overrides(overrides, PerplexitySection)
     source = resolve_source(path, section.base_path)
-    run = source.run
-    section = resolve(section, run)
+    section = resolve(section, source.run)
     texts = [_scan(file, number, section, limit) for number, file in enumerate(data, start=1)]
     output = section.output or source.output_folder / "perplexity"
+    with _results_lock(output):
+        report = _measure_sides(source, section, texts, output)
+        write_json(output / "scores.json", report)
+    for line in perplexity_lines(report, output):
+        say(line)
+    return report
+
+
+@contextmanager
+def _results_lock(output: Path) -> Iterator[None]:
+    """Hold a folder of results; raises UserError while another process measures into it."""
+    busy = Bilingual(
+        f"{output}: another process measures into this folder, perhaps with other settings. Wait for it, stop it, or choose another folder "
+        "(output=...).",
+        "已有进程正在向该目录写入测量结果，设置可能不同：请等待或停止它，或换一个目录（output=...）。",
+    )
+    with locked_folder(output, busy):
+        yield
+
+
+def _measure_sides(source: ModelSource, section: PerplexitySection, texts: Sequence[MeasuredText], output: Path) -> dict[str, Any]:
+    """The content of scores.json: each text by the base, and by the tuned model of a run."""
+    run = source.run
     sides = ["base"] if run is None or section.base else ["base", "tuned"]
     perplexities: dict[str, list[Perplexity]] = {}
     for side in sides:
@@ -78,7 +106,7 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
         model = load_with(source, section.model_copy(update={"base": run is not None and side == "base", **without_adapter}))
         perplexities[side] = [measure(model, text, section, output / side / f"{text.name}.jsonl", f"{side}: ") for text in texts]
         del model  # memory may not hold two models
-    report = {
+    return {
         "texts": [
             {"data": str(text.source), "documents": text.documents, "characters": text.characters}
             | {side: asdict(perplexities[side][index]) for side in sides}
@@ -86,10 +114,6 @@ def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = 
         ],
         "settings": section.model_dump(mode="json"),
     }
-    write_json(output / "scores.json", report)
-    for line in perplexity_lines(report, output):
-        say(line)
-    return report
 
 
 def resolve(section: PerplexitySection, run: RunConfig | None) -> PerplexitySection:
@@ -138,7 +162,7 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
     Each document becomes a line of `file` as soon as it is measured: a killed command resumes after them, and a repeated one only sums up.
     Lines of another model, other files or other settings are discarded. Raises UserError where a document's loss is not finite.
     """
-    before = _reusable_lines(model, text, section, file)
+    key, before = _reusable_lines(model, text, section, file)
     sums = LossSums()
     for line in before:
         sums.add(line.tokens, line.characters, line.nats)
@@ -146,14 +170,17 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
     done, start = len(before), sum(line.characters for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
         for document in batcher.documents(_skip_measured(_parts(text.source, section, text.documents), done)):
-            append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.nats)))
+            append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.nats, key)))
             sums.add(document.tokens, document.characters, document.nats)
             progress.advance(document.characters)
     return sums.perplexity()
 
 
-def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> list[MeasuredDocument]:
-    """Lines of an earlier command with the same texts and settings; otherwise starts a new file."""
+def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> tuple[str, list[MeasuredDocument]]:
+    """(the key of new lines, those of an earlier command with the same texts and settings); without any, starts a new file.
+
+    Each line has the key, so that one that another process has written behind this first line is not taken for its own.
+    """
     try:
         files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in list_text_files(text.source)]
     except OSError as error:
@@ -161,13 +188,16 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
     # These change no result, or are part of the model's identity.
     ignored = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}
     settings = section.model_dump(mode="json", exclude=ignored)
-    key = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
+    first = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
+    key = sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
     lines = read_jsonl(file)
-    if lines[:1] == [key]:
-        return [typed(line, MeasuredDocument, f"{file}:{number}", DELETE_LINES) for number, line in enumerate(lines[1:], start=2)]
-    write_text(file, "")
-    append_jsonl(file, key)
-    return []
+    own: list[MeasuredDocument] = []
+    if lines[:1] == [first]:
+        read = (typed(line, MeasuredDocument, f"{file}:{number}", DELETE_LINES) for number, line in enumerate(lines[1:], start=2))
+        own = list(takewhile(lambda line: line.key in ("", key), read))
+    if len(own) + 1 != len(lines):
+        write_jsonl(file, [first, *map(asdict, own)])
+    return key, own
 
 
 def _skip_measured(parts: Iterable[tuple[str, DocumentPart | BadRowError]], done: int) -> Iterator[DocumentPart]:

@@ -12,7 +12,7 @@ from imprint.data.document_rows import Window, document_tokens
 from imprint.data.section import TextsSection
 from imprint.evaluate.perplexity import perplexity_command, window_nats
 from imprint.evaluate.section import PerplexitySection
-from imprint.files.atomic import read_jsonl
+from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.messages import UserError
 from imprint.pack import pack
 from tests.tiny import tiny_base
@@ -89,6 +89,43 @@ def test_a_killed_command_goes_on_behind_the_documents_that_are_measured(
     )
     monkeypatch.setattr(measuring, "window_nats", lambda *_: pytest.fail("was measured again"))
     assert measured(base, texts, tmp_path / "out")["base"] == measured(base, texts, tmp_path / "out")["base"]
+
+
+def test_a_second_measurement_into_the_same_folder_is_refused_while_one_is_at_work(
+    base: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = window_nats
+    command = ["perplexity", str(base), "--data", str(texts), f"output={tmp_path / 'out'}", "device=cpu", "length=16", "stride=3"]
+
+    def beside_another(model: imprint.model.Model, windows: list[Window]) -> list[float]:
+        assert main(command) == 2
+        return real(model, windows)
+
+    monkeypatch.setattr(measuring, "window_nats", beside_another)
+    measured(base, texts, tmp_path / "out", "length=256")
+    assert "out: another process measures into this folder, perhaps with other settings" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(command) == 0
+
+
+def test_documents_that_another_process_measured_behind_the_first_line_do_not_count(base: Path, texts: Path, tmp_path: Path) -> None:
+    whole = measured(base, texts, tmp_path / "whole", "length=256")["base"]
+    measured(base, texts, tmp_path / "other", "length=16", "stride=3")
+    foreign = read_jsonl(tmp_path / "other" / "base" / "1-texts.jsonl")[1:]
+    measured(base, texts, tmp_path / "out", "length=256")
+    file = tmp_path / "out" / "base" / "1-texts.jsonl"
+    first, *own = read_jsonl(file)
+    write_jsonl(file, [first, own[0], *foreign[1:]])
+    assert measured(base, texts, tmp_path / "out", "length=256")["base"] == whole
+
+
+def test_documents_of_a_version_without_keys_still_count(base: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measured(base, texts, tmp_path / "out", "length=256")
+    file = tmp_path / "out" / "base" / "1-texts.jsonl"
+    first, *lines = read_jsonl(file)
+    write_jsonl(file, [first, *({name: value for name, value in line.items() if name != "key"} for line in lines)])
+    monkeypatch.setattr(measuring, "window_nats", lambda *_: pytest.fail("was measured again"))
+    assert measured(base, texts, tmp_path / "out", "length=256") == whole
 
 
 @pytest.mark.parametrize("line", ["5", "{}", '{"tokens": 1, "characters": 1, "nats": "x"}'])
