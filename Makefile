@@ -50,7 +50,7 @@ drills: $(READY)  ## kills over all commands, a disk that refuses, and files of 
 	@echo "            runs  kills  within other  seconds"
 	@$(BIN)/python -m tests.drills all runs/drills --kills 100
 	@$(BIN)/python -m tests.drills disk runs/drills/disk --every 3
-	@$(BIN)/python -m tests.drilled_results runs/drills/results --kills 60
+	@$(BIN)/python -m tests.drilled_results runs/drills/results --kills 120
 	@$(BIN)/python -m tests.hostile_data runs/drills/data
 	@$(BIN)/python -m tests.hostile_folders runs/drills/folders
 	@for kind in run lora model bundle; do $(BIN)/python -m tests.hostile $$kind runs/drills/$$kind --count 200 || exit 1; done

@@ -22,6 +22,6 @@ def test_no_changed_file_of_a_stranger_ends_in_a_traceback_or_changes_anything_e
 
 @pytest.mark.long
 def test_what_is_made_of_a_run_is_complete_and_alone_however_often_it_is_killed(tmp_path: Path) -> None:
-    found = told("tests.drilled_results", str(tmp_path), "--kills", "30", "--seed", "1")
+    found = told("tests.drilled_results", str(tmp_path), "--kills", "60", "--seed", "1")
     assert found.returncode == 0, found.stdout + found.stderr
     assert '"broken": []' in found.stdout

@@ -7,7 +7,9 @@ that any row needs; CSV, TSV and Excel hold a history as JSON text.
 import csv
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +19,7 @@ from imprint.data.readers.tables import MAX_CELL
 from imprint.data.readers.workbooks import EXCEL_ROWS, escape_cell
 from imprint.data.sample import Sample
 from imprint.files.atomic import atomic_file
+from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
 
 PROMPT, RESPONSE, HISTORY, SYSTEM = "prompt", "response", "history", "system"
@@ -126,33 +129,47 @@ def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str
         ) from error
     book = Workbook(write_only=True)
     sheet = book.create_sheet("rows")
-    sheet.append(list(columns))
-    try:
-        for number, sample in enumerate(samples, start=2):
-            if number > EXCEL_ROWS:
-                raise UserError(
-                    Bilingual(
-                        f"a sheet of Excel holds {EXCEL_ROWS - 1} rows, and there are more. Write .csv or .parquet instead.",
-                        f"Excel 工作表最多 {EXCEL_ROWS - 1} 行：请写成 .csv 或 .parquet。",
-                    )
-                )
-            cells = []
-            for name, text in zip(columns, _cells(sample, columns, MAX_EXCEL_CELL, "Excel"), strict=True):
-                if match := UNWRITABLE.search(text):
+    with scratch_folder() as folder:
+        with _temporary_files_in(folder):
+            sheet.append(list(columns))  # now the library makes its file of the sheet, which a kill would leave behind
+        try:
+            for number, sample in enumerate(samples, start=2):
+                if number > EXCEL_ROWS:
                     raise UserError(
                         Bilingual(
-                            f'{sample.location}: "{name}" holds U+{ord(match[0]):04X}, which Excel does not support. Write .jsonl instead.',
-                            f"文本中有 Excel 不支持的字符 U+{ord(match[0]):04X}：请写成 .jsonl。",
+                            f"a sheet of Excel holds {EXCEL_ROWS - 1} rows, and there are more. Write .csv or .parquet instead.",
+                            f"Excel 工作表最多 {EXCEL_ROWS - 1} 行：请写成 .csv 或 .parquet。",
                         )
                     )
-                cell = WriteOnlyCell(sheet, value=escape_cell(text))
-                cell.data_type = "s"  # a text, even if it begins with "="
-                cells.append(cell)
-            sheet.append(cells)
+                cells = []
+                for name, text in zip(columns, _cells(sample, columns, MAX_EXCEL_CELL, "Excel"), strict=True):
+                    if match := UNWRITABLE.search(text):
+                        raise UserError(
+                            Bilingual(
+                                f'{sample.location}: "{name}" holds U+{ord(match[0]):04X}, which Excel does not support. '
+                                "Write .jsonl instead.",
+                                f"文本中有 Excel 不支持的字符 U+{ord(match[0]):04X}：请写成 .jsonl。",
+                            )
+                        )
+                    cell = WriteOnlyCell(sheet, value=escape_cell(text))
+                    cell.data_type = "s"  # a text, even if it begins with "="
+                    cells.append(cell)
+                sheet.append(cells)
+        finally:
+            sheet.close()
+        with part.open("wb") as file:
+            book.save(file)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Inside this block Python's `tempfile` makes its files in this folder."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
     finally:
-        sheet.close()
-    with part.open("wb") as file:
-        book.save(file)
+        tempfile.tempdir = before
 
 
 def _write_parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,19 @@ def test_a_missing_library_is_reported_with_what_to_install(
 
     with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):
         write_samples(tmp_path / name, SAMPLES)
+
+
+def test_a_workbook_has_its_temporary_file_where_a_later_start_removes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    seen: list[str] = []
+
+    def samples() -> Iterator[Sample]:
+        yield Sample("问", "答", None, "a:1")
+        seen.extend(entry.name for entry in temporary.iterdir())
+
+    write_samples(tmp_path / "out.xlsx", samples())
+    assert seen
+    assert all(name.startswith("imprint-") for name in seen)
+    assert not list(temporary.iterdir())
