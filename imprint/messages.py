@@ -51,6 +51,11 @@ class UserError(Exception):
         super().__init__(_clipped(str(message)))
         self._message = message
 
+    @property
+    def message(self) -> Bilingual:
+        """What is said; where it is said in one language only, that twice."""
+        return self._message if isinstance(self._message, Bilingual) else Bilingual(self._message, self._message)
+
     def prefixed(self, prefix: str) -> "UserError":
         """The same error with `prefix`, such as "train.jsonl:7: ", before the message."""
         message = self._message

@@ -10,11 +10,12 @@ from typing import Final
 from imprint.check.conclusion import CheckArguments, conclusion_lines
 from imprint.check.findings import KINDS
 from imprint.check.fix import outcome_lines, write_repaired
-from imprint.check.report import all_findings, finding_lines, language_line, length_lines, location_shortener
+from imprint.check.report import all_findings, bad_row_lines, finding_lines, language_line, length_lines, location_shortener
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
 from imprint.check.shaped_rows import read_progress, rows_with_shapes
 from imprint.check.text_scan import check_text_command
+from imprint.data.readers.bad_rows import FirstOfEachKind
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
@@ -117,21 +118,26 @@ def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:
 
 
 def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:
-    """Scan all rows of `files` and print bad ones; returns the errors of unreadable files, and raises the error of a single one."""
+    """Scan all rows of `files` and print the first bad ones of each kind; returns the errors of unreadable files.
+
+    Raises the error of a single file.
+    """
     unreadable = []
     for source in files:
-        rows, bad = scan.rows, scan.bad_rows
+        rows, bad, first = scan.rows, scan.bad_rows, FirstOfEachKind()
         try:
             say("", style(describe_source(source, columns), "bold"))
             with read_progress(source, "checking") as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
-                    if (problem := scan.add(location, value, shape)) is not None:
-                        progress.say(f"✗ {location}: {problem}")
+                    if (problem := scan.add(location, value, shape)) is not None and first.shows(problem):
+                        progress.say(bad_row_lines(location, problem.reason))
         except UserError as error:
             if len(files) == 1 and scan.rows == rows:
                 raise
             unreadable.append(str(error))
             say(f"{style('✗', 'red', 'bold')} {error}")
+        if (rest := first.rest_by_kind()) is not None:
+            say(f"{rest.english}\n  {rest.chinese}")
         rows, bad = scan.rows - rows, scan.bad_rows - bad
         say("  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line)
     return unreadable

@@ -61,8 +61,8 @@ def scan_source(file: str, columns: Columns) -> SourceSummary:
             summary.system = summary.system or any(sample.system is not None for sample in samples)
     bad_rows.raise_if_any(
         Bilingual(
-            f"Nothing was written. `imprint data check {file}` lists them all, and `--fix OUT` fixes what can be fixed.",
-            "没有写入任何内容；用 imprint data check 查看全部坏行，加 --fix 修复。",
+            f"Nothing was written. `imprint data check {file} --fix OUT` fixes what can be fixed, and lists all others.",
+            "没有写入任何内容；用 imprint data check 加 --fix 修复，并列出其余全部坏行。",
         )
     )
     if not summary.samples:
@@ -77,8 +77,8 @@ def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
         except BadRowError as problem:
             raise UserError(
                 Bilingual(
-                    f"{location}: {problem} The file changed while it was read; nothing was written.",
-                    "读取期间文件被改动；没有写入任何内容。",
+                    f"{problem.at(location).english} The file changed while it was read; nothing was written.",
+                    f"{problem.at(location).chinese}读取期间文件被改动；没有写入任何内容。",
                 )
             ) from problem
 

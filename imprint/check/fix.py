@@ -63,9 +63,16 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, scan: Data
     `scan` and `dev` are the scans of these files and of the held-out file. Raises UserError if no row is left.
     """
     rows = scan.digests
-    reasons = {row: ("repeated", f"repeats {rows.locations[match]}.") for row, match in repeated(rows)}
+    reasons = {
+        row: ("repeated", Bilingual(f"repeats {rows.locations[match]}.", f"与 {rows.locations[match]} 重复。"))
+        for row, match in repeated(rows)
+    }
     if dev is not None:
-        reasons |= {row: ("leaked", f"is a held-out row, {dev.digests.locations[match]}.") for row, match in leaked(rows, dev.digests)}
+        held_out = dev.digests.locations
+        reasons |= {
+            row: ("leaked", Bilingual(f"is a held-out row, {held_out[match]}.", f"是留出数据中的 {held_out[match]}。"))
+            for row, match in leaked(rows, dev.digests)
+        }
     row_format = RowFormat(columns, frozenset(scan.shape_kinds))
     outcome, index = FixOutcome(), 0
     with atomic_file(out) as part, atomic_file(rejected_file(out)) as rejected_part:
@@ -93,7 +100,7 @@ def _write_source(
     row_format: RowFormat,
     written: TextIO,
     rejected: TextIO,
-    reasons: Mapping[int, tuple[str, str]],
+    reasons: Mapping[int, tuple[str, Bilingual]],
     index: int,
     outcome: FixOutcome,
     *,
@@ -104,12 +111,12 @@ def _write_source(
         with read_progress(source, "fixing") as progress:
             for location, value, shape in rows_with_shapes(source, row_format.columns, progress):
                 repaired = repair_row(value, shape, location, tools=tools)
-                reason = ("bad", repaired.problem) if not repaired.samples else reasons.get(index)
+                reason = reasons.get(index) if repaired.problem is None else ("bad", repaired.problem)
                 index += bool(repaired.samples)
                 if reason is not None:
                     outcome.rejected[reason[0]] += 1
                     row = value.text if isinstance(value, BadRowError) else value
-                    _write_line(rejected, {"place": location, "reason": reason[1], "row": row})
+                    _write_line(rejected, {"place": location, "reason": reason[1].line, "row": row})
                     continue
                 outcome.written += 1
                 outcome.changed.update(repaired.repairs)

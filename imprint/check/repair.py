@@ -12,6 +12,7 @@ from imprint.check.text_checks import LOST_CHARACTER, clean_text
 from imprint.data.readers.bad_rows import BadRowError, too_deep
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
+from imprint.messages import Bilingual
 
 MAX_DEPTH: Final = 20
 """Levels of lists and objects in which texts are cleaned."""
@@ -35,8 +36,8 @@ class RepairedRow:
     """Its samples; none if it stays bad."""
     repairs: frozenset[str]
     """Names of the repairs: kinds of findings, and `json`, `encoding`, `columns`, `numbers` and `unanswered`."""
-    problem: str
-    """Why it stays bad; empty if it is repaired."""
+    problem: Bilingual | None
+    """Why it stays bad; None if it is repaired."""
 
 
 def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = False) -> RepairedRow:
@@ -46,7 +47,7 @@ def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = F
     """
     repairs: set[str] = set()
     if isinstance(value, BadRowError):
-        problem = str(value)
+        problem = value.reason
         value = parse_broken_json(value.text, repairs)
         if value is None:
             return RepairedRow({}, [], frozenset(), problem)
@@ -57,14 +58,18 @@ def repair_row(value: object, shape: RowShape, location: str, *, tools: bool = F
     try:
         samples = samples_from_row(row, shape, location, tools=tools)
     except BadRowError as error:
-        return RepairedRow(row, [], frozenset(), str(error))
+        return RepairedRow(row, [], frozenset(), error.reason)
     if not samples:
-        return RepairedRow(row, [], frozenset(), "has no answer to learn from.")
+        return RepairedRow(row, [], frozenset(), Bilingual("has no answer to learn from.", "没有可学的回答。"))
     for text in sample_texts(samples[-1]):
         if lost := LOST_CHARACTER.search(text):
             excerpt = text[max(lost.start() - 10, 0) : lost.end() + 10]
-            return RepairedRow(row, [], frozenset(), f'has lost a character, in "{excerpt}". Export the row again from its source.')
-    return RepairedRow(row, samples, frozenset(repairs), "")
+            lost_one = Bilingual(
+                f'has lost a character, in "{excerpt}". Export the row again from its source.',
+                f'丢失了字符，内容为 "{excerpt}"：请从来源重新导出该行。',
+            )
+            return RepairedRow(row, [], frozenset(), lost_one)
+    return RepairedRow(row, samples, frozenset(repairs), None)
 
 
 def parse_broken_json(line: str, repairs: set[str]) -> dict[str, object] | None:

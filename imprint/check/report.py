@@ -9,6 +9,7 @@ from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leak
 from imprint.check.findings import EXAMPLES, KINDS, FindingKind, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
 from imprint.check.scan import DataScan
+from imprint.data.readers.bad_rows import OTHERS
 from imprint.messages import Bilingual
 from imprint.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, width
 
@@ -22,6 +23,8 @@ LANGUAGE_NAMES: Mapping[str, str] = {
 }
 EXCERPT_COLUMNS = 60
 """Columns of an excerpt, if the line is wide enough."""
+KINDS_SHOWN = 6
+"""Maximum number of kinds of bad rows that are listed."""
 MIN_EXCERPT = 12
 """Minimum columns of an excerpt, also after a long location."""
 
@@ -29,6 +32,11 @@ MIN_EXCERPT = 12
 def heading(title: Bilingual, style: Style) -> str:
     """The first line of a section of the report."""
     return "\n" + style(title.line, "bold")
+
+
+def bad_row_lines(location: str, reason: Bilingual) -> str:
+    """A bad row in both languages."""
+    return f"✗ {location}: {reason.english}\n  {reason.chinese}"
 
 
 def location_shortener(sources: Sequence[str]) -> Callable[[str], str]:
@@ -58,8 +66,13 @@ def all_findings(scan: DataScan, dev: DataScan | None, short: Callable[[str], st
     return {name: findings[name] for name in KINDS if name in findings and findings[name].count}
 
 
-def _by_reason(reasons: Counter[str]) -> FindingTally:
-    return FindingTally(reasons.total(), [("", f"{count:,} × {reason}") for reason, count in reasons.most_common(EXAMPLES)])
+def _by_reason(reasons: Counter[Bilingual]) -> FindingTally:
+    """The most frequent kinds, each in both languages, and the number of all other rows."""
+    common = reasons.most_common(KINDS_SHOWN)
+    lines = [line for kind, count in common for line in (f"{count:,} × {kind.english}", f"    {kind.chinese}")]
+    if rest := reasons.total() - sum(count for _kind, count in common):
+        lines.append(f"{rest:,} × {OTHERS.line}")
+    return FindingTally(reasons.total(), [("", line) for line in lines])
 
 
 def length_lines(scan: DataScan, style: Style) -> Iterator[str]:

@@ -14,18 +14,13 @@ from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, clean_text, ends_mid_sentence, language, repeats_itself
 from imprint.data.encode import EncodedRow
 from imprint.data.limits import SHARE, UNLIMITED, LengthLimits
-from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.bad_rows import BadRowError, bounded_kind
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
-REASON_END: Final = re.compile(r", got |, in \"|; the columns are")
-"""Start of the part of a reason that differs from row to row."""
-EMPTY_REASON: Final = "must not be empty"
-"""Part of the reason of a row without a question or an answer."""
-MAX_REASONS: Final = 50
 EXCERPT_CHARACTERS: Final = 24
 """Characters around a match."""
 
@@ -40,9 +35,9 @@ class DataScan:
         """Number of samples."""
         self.bad_rows = 0
         """Number of rows that cannot be read."""
-        self.bad_reasons: Counter[str] = Counter()
-        """Reason of bad rows -> count."""
-        self.empty_reasons: Counter[str] = Counter()
+        self.bad_reasons: Counter[Bilingual] = Counter()
+        """Kind of bad rows -> count."""
+        self.empty_reasons: Counter[Bilingual] = Counter()
         """The same for rows without a question or an answer."""
         self.prompt_lengths = Lengths(settings.max_source_length or UNLIMITED)
         self.answer_lengths = Lengths(settings.max_target_length or UNLIMITED)
@@ -72,9 +67,10 @@ class DataScan:
             samples = samples_from_row(value, shape, location, tools=self.supports_tools)
             self._measure_all(samples if self._measured else [])
         except (BadRowError, UserError) as error:
-            problem = error if isinstance(error, BadRowError) else BadRowError(str(error))
+            problem = error if isinstance(error, BadRowError) else BadRowError(error.message)
             self.bad_rows += 1
-            self._count_reason(str(problem))
+            reasons = self.empty_reasons if problem.is_empty else self.bad_reasons
+            reasons[bounded_kind(problem.kind, reasons)] += 1
             self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))
             return problem
         self.samples += len(samples)
@@ -89,12 +85,6 @@ class DataScan:
         if self._measured:
             self.languages[language("\n".join(texts))] += 1
         return None
-
-    def _count_reason(self, problem: str) -> None:
-        """Count a bad row by its reason; empty texts are counted apart."""
-        reasons = self.empty_reasons if EMPTY_REASON in problem else self.bad_reasons
-        reason = re.sub(r"(?<=turn |lumn )\d+", "…", REASON_END.split(problem)[0])
-        reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "others"] += 1
 
     def _remember_repaired(self, location: str, repaired: RepairedRow) -> None:
         """Hash the repaired row, so that rows that differ only in what is repaired count as equal."""

@@ -51,7 +51,8 @@ def _rows(file: str, settings: CheckSettings, limit: int, style: Style) -> Itera
                 turn = ", " + Bilingual(f"answer {number} of {len(samples)}", f"第 {number} 个回答").line if len(samples) > 1 else ""
                 yield from _row(settings, settings.encode(sample), settings.encode_untruncated(sample), f"{location}{turn}", style)
         except (BadRowError, UserError) as problem:
-            yield f"\n{style('✗', 'red', 'bold')} {location}: {problem}"
+            reason = problem.reason if isinstance(problem, BadRowError) else problem.message
+            yield f"\n{style('✗', 'red', 'bold')} {location}: {reason.english}\n  {reason.chinese}"
 
 
 def _row(settings: CheckSettings, row: EncodedRow, untruncated: EncodedRow, title: str, style: Style) -> Iterator[str]:

@@ -13,12 +13,12 @@ from typing import Final
 from imprint.check.duplicates import Digests, leaked, repeated
 from imprint.check.findings import EXAMPLES, FindingKind, FindingTally
 from imprint.check.lengths import Lengths, histogram, summary
-from imprint.check.report import finding_lines, heading, language_line, location_shortener
+from imprint.check.report import bad_row_lines, finding_lines, heading, language_line, location_shortener
 from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, language, repeats_itself
 from imprint.data.document_rows import RowPacker, document_tokens
 from imprint.data.encode import EncodedRow
-from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.bad_rows import BadRowError, FirstOfEachKind
 from imprint.data.readers.documents import DocumentPart, describe_file_count, is_plain_text, list_text_files, read_document_parts
 from imprint.data.readers.sources import detect_format, plain_encoding
 from imprint.data.section import TextsSection
@@ -65,15 +65,16 @@ class TextScan:
 
     def scan(self, source: str) -> None:
         """Scan all documents of a source and print bad rows. Raises UserError for what cannot be read."""
-        tokens, digest, shown = 0, blake2b(digest_size=16), set[str]()
+        tokens, digest, shown, first = 0, blake2b(digest_size=16), set[str](), FirstOfEachKind()
         with ReadProgress(Path(source)) as progress:
             parts = read_document_parts(
                 source, column=self._section.text_column, blank_lines=self._section.blank_lines, report_bytes=progress.report_bytes
             )
             for location, part in parts:
                 if isinstance(part, BadRowError):
-                    progress.say(f"✗ {location}: {part}")
-                    self.findings["bad"].add(location, str(part))
+                    if first.shows(part):
+                        progress.say(bad_row_lines(location, part.reason))
+                    self.findings["bad"].add(location, part.reason.line)
                     continue
                 if part.first:
                     tokens, digest, shown = 0, blake2b(digest_size=16), set()
@@ -84,6 +85,8 @@ class TextScan:
                 self._scan_part(part, shown)
                 if part.last:
                     self._add_document(location, tokens, digest.hexdigest())
+        if (rest := first.rest_by_kind()) is not None:
+            say(f"{rest.english}\n  {rest.chinese}")
         self.rows += sum(1 for _row in self._packer.finish())
 
     def _scan_part(self, part: DocumentPart, shown: set[str]) -> None:
@@ -153,7 +156,7 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
         with TokenWriter(folder, document_tokens(settings.tokenizer), settings.texts.length) as writer:
             for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(part, BadRowError):
-                    raise UserError(Bilingual(f"{location}: {part}", "这一行无法读取，请改正。"))
+                    raise UserError(part.at(location))
                 if part.first:  # the first part of a long document is enough
                     writer.add(settings.tokenizer.encode(part.text), location, len(part.text), first=True, last=True)
                 if writer.rows >= count:

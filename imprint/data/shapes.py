@@ -6,7 +6,6 @@ Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/r
 
 import ast
 import difflib
-import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,28 +13,30 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, Literal
 
+from imprint.data.parsed_turns import ParsedTurn, paired, split_system
 from imprint.data.readers.bad_rows import (
     BadRowError,
-    describe_value,
     is_missing,
     label_as_text,
+    must_be,
     non_empty_text,
+    not_an_object,
     quote,
     quote_names,
+    turn_of,
     valid_unicode,
 )
 from imprint.data.sample import Sample
 from imprint.data.tool_turns import (
     ToolTurn,
     is_tool_turn,
-    join_parts,
     offered_tools,
     samples_from_tool_turns,
-    spoken,
     tool_turn,
     unread_keys,
 )
-from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
+from imprint.data.turns import ROLES, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
+from imprint.messages import Bilingual
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
@@ -62,7 +63,6 @@ MAX_TURNS: Final = 1000
 """Maximum number of turns of a conversation: each answer is a sample with all turns before it."""
 MAX_LITERAL: Final = 100_000
 """Maximum characters of a list that Python has printed."""
-NO_TOOLS: Final = "and the template of this model does not support tools. Leave this conversation out, or write the turn as plain text."
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
     if isinstance(row, BadRowError):
         raise row
     if not isinstance(row, dict):
-        raise BadRowError(f"must be a JSON object with columns, got {describe_value(row)}.")
+        raise not_an_object(row)
     if shape.kind != "named":
         refuse_rejected(row)
     if shape.kind == "conversation":
@@ -207,9 +207,13 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
 def _refuse_unknown(row: Mapping[str, object], shape: RowShape) -> None:
     """Raise BadRowError if neither of two columns is there that the recipe has not named."""
     if shape.prompt not in row and shape.response not in row:
+        columns = quote_names(row)
         raise BadRowError(
-            f"has no question and no answer under a known name; the columns are: {quote_names(row)}. Name those of both: prompt_column=... "
-            "response_column=..."
+            Bilingual(
+                f"has no question and no answer under a known name; the columns are: {columns.english}. Name those of both: "
+                "prompt_column=... response_column=...",
+                f"没有已知名称的提问列和回答列；现有列：{columns.chinese}。请用 prompt_column=... response_column=... 指定。",
+            )
         )
 
 
@@ -219,22 +223,32 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
     columns = quote_names(row)
     by_lower_case = {key.lower(): key for key in islice(row, MAX_COMPARED)}
     close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
-    hint = f" Did you mean {quote(by_lower_case[close[0]])}?" if close else ""
-    if knob is None:
-        raise BadRowError(f'there is no column "{name}", which the first row has; the columns are: {columns}.{hint}')
-    if not hint and (known := published_shape(row)):
-        hint = f" The row has a known shape ({known.summary()}): leave {knob} out to read it."
-    raise BadRowError(f'there is no column "{name}", which {knob} names; the columns are: {columns}.{hint}')
+    hint, chinese = "", ""
+    if close:
+        meant = quote(by_lower_case[close[0]])
+        hint, chinese = f" Did you mean {meant}?", f"是否想写 {meant}？"
+    elif knob is not None and (known := published_shape(row)):
+        hint, chinese = (
+            f" The row has a known shape ({known.summary()}): leave {knob} out to read it.",
+            f"这是已知的格式：去掉 {knob} 即可读取。",
+        )
+    which, whose = ("the first row has", "首行有的") if knob is None else (f"{knob} names", f" {knob} 指定的")
+    raise BadRowError(
+        Bilingual(
+            f"there is no column {quote(name)}, which {which}; the columns are: {columns.english}.{hint}",
+            f"缺少{whose} {quote(name)} 列；现有列：{columns.chinese}。{chinese}",
+        )
+    )
 
 
 def _instruction(row: Mapping[str, object], shape: RowShape) -> str:
     """The question of an alpaca row: its instruction and, if any, its input on the next line."""
     names = (shape.prompt, shape.name_of("input"))
     parts = [None if is_missing(row.get(name)) else row[name] for name in names]
-    texts = [valid_unicode(part, quote(name)) for part, name in zip(parts, names, strict=True) if isinstance(part, str)]
+    texts = [valid_unicode(part, name) for part, name in zip(parts, names, strict=True) if isinstance(part, str)]
     for part, name in zip(parts, names, strict=True):
         if part is not None and not isinstance(part, str):
-            raise BadRowError(f'"{name}" must be a text, got {describe_value(part)}.')
+            raise must_be(name, "a text", "文本", part)
     query = "\n".join(text for text in texts if text.strip())
     return query or non_empty_text(_column(row, shape.prompt, None), shape.prompt)
 
@@ -252,27 +266,18 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
     if is_missing(parsed):
         return None
     if not isinstance(parsed, list):
-        raise BadRowError(f'"{column}" must be a list of [question, answer] pairs, got {describe_value(value)}.')
+        raise must_be(column, "a list of [question, answer] pairs", " [提问, 回答] 的列表", value)
     if parsed and all(is_turn(turn) for turn in parsed):
-        return _paired([_Turn.parse(turn, number, column) for number, turn in numbered_turns(parsed)], column)
+        earlier = paired([ParsedTurn.parse(turn, number, column) for number, turn in numbered_turns(parsed)], column)
+        return tuple((question.text, answer.text) for question, answer in earlier)
     turns = []
     for number, turn in enumerate(parsed, start=1):
         match turn:
             case [str(question), str(answer)]:
-                turns.append((valid_unicode(question, quote(column)), valid_unicode(answer, quote(column))))
+                turns.append((valid_unicode(question, column), valid_unicode(answer, column)))
             case _:
-                raise BadRowError(f'turn {number} of "{column}" must be a [question, answer] pair of texts, got {describe_value(turn)}.')
+                raise must_be(turn_of(number, column), "a [question, answer] pair of texts", "一对文本 [提问, 回答]", turn)
     return tuple(turns)
-
-
-def _paired(turns: Sequence["_Turn"], column: str) -> tuple[tuple[str, str], ...]:
-    """The pairs of a history of turns of its user and its assistant."""
-    for turn, role in zip(turns, itertools.cycle(("user", "assistant")), strict=False):
-        if turn.role != role:
-            raise BadRowError(f'turn {turn.number} of "{column}" is by the {turn.role}, but user and assistant must take turns.')
-    if len(turns) % 2:
-        raise BadRowError(f'"{column}" ends with the user (turn {turns[-1].number}), so an answer is missing.')
-    return tuple((question.text, answer.text) for question, answer in zip(turns[::2], turns[1::2], strict=True))
 
 
 def _parse_list(value: object, *, strict: bool = True) -> object:
@@ -299,7 +304,10 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) < len(pairs):
         counts = Counter(key for key, _value in pairs)
-        raise BadRowError(f"has {quote(next(key for key in counts if counts[key] > 1))} twice in one object of a cell. Leave one out.")
+        name = quote(next(key for key in counts if counts[key] > 1))
+        raise BadRowError(
+            Bilingual(f"has {name} twice in one object of a cell. Leave one out.", f"单元格的同一个对象中有两个 {name}：请去掉一个。")
+        )
     return value
 
 
@@ -340,42 +348,38 @@ def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, 
     column = shape.prompt
     parsed = _turn_list(_column(row, column, None))
     if not isinstance(parsed, list):
-        raise BadRowError(f'"{column}" must be a list of turns, got {describe_value(row[column])}.')
+        raise must_be(column, "a list of turns", "对话各轮的列表", row[column])
     if len(parsed) > MAX_TURNS:
-        raise BadRowError(f'"{column}" has {len(parsed):,} turns, more than {MAX_TURNS:,}. Divide it into several rows.')
+        raise BadRowError(
+            Bilingual(
+                f'"{column}" has {len(parsed):,} turns, more than {MAX_TURNS:,}. Divide it into several rows.',
+                f"{quote(column)} 有 {len(parsed):,} 轮，超过 {MAX_TURNS:,} 轮：请拆成几行。",
+            )
+        )
     numbered = list(numbered_turns(parsed))
     turns = [turn for _number, turn in numbered]
     if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
         return _tool_conversation(row, turns, shape, location)
-    system, dialogue = _split_system(
-        _system(row, shape.name_of("system")), [_Turn.parse(turn, number, column) for number, turn in numbered], column
+    system, dialogue = split_system(
+        _system(row, shape.name_of("system")), [ParsedTurn.parse(turn, number, column) for number, turn in numbered], column
     )
     if not dialogue:
-        raise BadRowError(f'"{column}" holds no question and no answer.')
-    samples: list[Sample] = []
-    history: tuple[tuple[str, str], ...] = ()
-    for index, turn in enumerate(dialogue):
-        expected = "assistant" if index % 2 else "user"
-        if turn.role != expected:
-            raise BadRowError(
-                f'turn {turn.number} of "{column}" is by the {turn.role}, but user and assistant must take turns, the user first.'
-            )
-        if expected == "assistant":
-            question = dialogue[index - 1].text
-            if turn.learned:
-                samples.append(Sample(question, turn.text, history or None, location, system))
-            history = (*history, (question, turn.text))
-    if len(dialogue) % 2:
-        raise BadRowError(f'"{column}" ends with the user (turn {dialogue[-1].number}), so an answer is missing.')
-    return samples
+        raise BadRowError(Bilingual(f'"{column}" holds no question and no answer.', f"{quote(column)} 中没有提问和回答。"))
+    pairs = paired(dialogue, column)
+    history = [(question.text, answer.text) for question, answer in pairs]
+    return [
+        Sample(*history[index], tuple(history[:index]) or None, location, system)
+        for index, (_question, answer) in enumerate(pairs)
+        if answer.learned
+    ]
 
 
 def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], shape: RowShape, location: str) -> list[Sample]:
     """The samples of a conversation with tools: one for each answer and each tool call."""
     column = shape.prompt
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
-    parsed = [None if turn is None else _Turn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
-    system, _ = _split_system(_system(row, shape.name_of("system")), [turn for turn in parsed if turn is not None], column)
+    parsed = [None if turn is None else ParsedTurn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
+    system, _ = split_system(_system(row, shape.name_of("system")), [turn for turn in parsed if turn is not None], column)
     tool_turns = [
         ToolTurn((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None
@@ -384,57 +388,3 @@ def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], shape
         if turn is None or turn.role != "system"
     ]
     return list(samples_from_tool_turns(tool_turns, system, offered_tools(row, turns), column, location))
-
-
-@dataclass(frozen=True)
-class _Turn:
-    number: int
-    role: Literal["user", "assistant", "system"]
-    text: str
-    learned: bool
-
-    @classmethod
-    def parse(cls, turn: object, number: int, column: str) -> "_Turn":
-        """A turn in either form, role/content or from/value."""
-        fields = turn if isinstance(turn, dict) else {}
-        if is_tool_turn(fields):
-            raise BadRowError(f'turn {number} of "{column}" is a call or a result of a tool, {NO_TOOLS}')
-        role_key = "role" if "role" in fields else "from" if "from" in fields else ""
-        text_key = "content" if "content" in fields else "value" if "value" in fields else ""
-        if len(fields) > len(SPEAKER_KEYS):
-            _refuse_two_meanings(fields, f'turn {number} of "{column}"')
-        if not role_key or not text_key:
-            raise BadRowError(
-                f'turn {number} of "{column}" must have "role" and "content" (or "from" and "value"), got {describe_value(turn)}.'
-            )
-        role = fields[role_key]
-        if not isinstance(role, str) or role.lower() not in ROLES:
-            allowed = ", ".join(ROLES)
-            raise BadRowError(f'turn {number} of "{column}": "{role_key}" must be one of {allowed}, got {describe_value(role)}.')
-        subject = f'turn {number} of "{column}"'
-        content = spoken(fields, fields[text_key], subject) if ROLES[role.lower()] == "assistant" else join_parts(fields[text_key])
-        empty = ROLES[role.lower()] == "system" and (content is None or (isinstance(content, str) and not content.strip()))
-        text = "" if empty else non_empty_text(content, f"{text_key} of turn {number}")
-        return cls(number, ROLES[role.lower()], text, ROLES[role.lower()] != "assistant" or is_learned(fields, subject))
-
-
-def _refuse_two_meanings(turn: Mapping[str, object], subject: str) -> None:
-    """Raise BadRowError for a turn with two speakers or two texts that differ."""
-    for keys in (SPEAKER_KEYS, TEXT_KEYS):
-        values = [turn[key] for key in keys if turn.get(key) is not None]
-        if len(values) > 1:
-            first, second = (ROLES.get(value.lower(), value) if isinstance(value, str) else value for value in values)
-            if first != second:
-                raise BadRowError(f'{subject} has both "{keys[0]}" and "{keys[1]}", which differ. Leave one out.')
-
-
-def _split_system(system: str | None, turns: Sequence[_Turn], column: str) -> tuple[str | None, Sequence[_Turn]]:
-    """The system prompt, from a column or the first turn, and the other turns."""
-    if turns and turns[0].role == "system":
-        if system is not None and turns[0].text not in ("", system):
-            raise BadRowError(f'"system" and turn 1 of "{column}" differ: {quote(system)} and {quote(turns[0].text)}.')
-        system, turns = turns[0].text or system, turns[1:]
-    for turn in turns:
-        if turn.role == "system":
-            raise BadRowError(f'turn {turn.number} of "{column}" is by the system, which may only come first.')
-    return system, turns

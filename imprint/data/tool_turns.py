@@ -11,9 +11,22 @@ from itertools import takewhile
 from types import MappingProxyType
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, clip, describe_value, quote_names, valid_unicode
+from imprint.data.readers.bad_rows import (
+    BadRowError,
+    clip,
+    describe_value,
+    has_both,
+    key_in,
+    must_be,
+    part_of,
+    quote,
+    quote_names,
+    turn_of,
+    valid_unicode,
+)
 from imprint.data.sample import Sample
 from imprint.data.turns import LEARNED_KEYS, PAIR_KEYS, ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, speaker
+from imprint.messages import Bilingual
 from imprint.templates import Message
 
 CALL_ROLES: Final = ("function_call", "tool_call")
@@ -81,14 +94,14 @@ def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[M
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
     if not isinstance(value, list) or not all(isinstance(tool, dict | str) for tool in value):
-        raise BadRowError(f'"tools" must be a list of objects or texts, got {describe_value(value)}.')
-    return tuple(valid_unicode(tool, '"tools"') if isinstance(tool, str) else tool for tool in value)
+        raise must_be("tools", "a list of objects or texts", "对象或文本的列表", value)
+    return tuple(valid_unicode(tool, "tools") if isinstance(tool, str) else tool for tool in value)
 
 
 def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     """Parse a turn with a tool call or a tool's result. Raises BadRowError if either is malformed."""
     role, content = speaker(turn), next((turn[key] for key in TEXT_KEYS if key in turn), None)
-    subject = f'turn {number} of "{column}"'
+    subject = turn_of(number, column)
     if role == "tool" and "parameters" in turn:  # tool data of ChatGLM3's finetune_demo: call and result in one turn
         call = _call(turn, "parameters", subject)
         return ToolTurn((call, Message("observation", _as_text(turn.get("observation"), subject))), is_learned(turn, subject))
@@ -98,18 +111,24 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if role in CALL_ROLES:
         return ToolTurn(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
     if not _is_assistant(role):
-        raise BadRowError(f"{subject} calls a tool, which only the assistant does; its role is {describe_value(role)}.")
+        found = describe_value(role)
+        raise BadRowError(
+            Bilingual(
+                f"{subject.english} calls a tool, which only the assistant does; its role is {found.english}.",
+                f"{subject.chinese}调用了工具，而只有助手可以调用，其角色为{found.chinese}。",
+            )
+        )
     if isinstance(name := turn.get("metadata"), str) and name:
         return ToolTurn((Message("assistant", _as_text(content, subject), name),), learned)
     if turn.get("tool_calls") and turn.get("function_call"):
-        raise BadRowError(f'{subject} has both "tool_calls" and "function_call". Leave one out.')
+        raise has_both(subject, ("tool_calls", "function_call"))
     calls = turn.get("tool_calls") or [turn.get("function_call")]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise BadRowError(f'{subject}: "tool_calls" must be a list of objects, got {describe_value(calls)}.')
+        raise must_be(key_in(subject, "tool_calls"), "a list of objects", "对象的列表", calls)
     called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
     words = spoken(turn, "" if content is None else content, subject)
     if words is not None and not isinstance(words, str):
-        raise BadRowError(f"the words of {subject} must be a text, got {describe_value(content)}.")
+        raise must_be(Bilingual(f"the words of {subject.english}", f"{subject.chinese}的文字"), "a text", "文本", content)
     first = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
     return ToolTurn(_joined([*first, *called]), learned)
 
@@ -125,9 +144,14 @@ def samples_from_tool_turns(
         for place, message in enumerate(turn.messages):
             previous = messages[-1].role if len(messages) > start else ""
             if message.role not in ALLOWED_AFTER[previous]:
+                place_in_turns = f"after the {previous}" if previous else "first"
                 raise BadRowError(
-                    f'"{column}": the {message.role} comes {f"after the {previous}" if previous else "first"}; the user begins, and the '
-                    "assistant follows each question and each result of a tool."
+                    Bilingual(
+                        f'"{column}": the {message.role} comes {place_in_turns}; the user begins, and the assistant follows each question '
+                        "and each result of a tool.",
+                        f"{quote(column)} 中 {message.role} {f'接在 {previous} 之后' if previous else '在最前'}："
+                        "须由用户开始，每个问题和每个工具结果之后都是助手。",
+                    )
                 )
             if message.role != "assistant":
                 query = message.text
@@ -138,10 +162,10 @@ def samples_from_tool_turns(
                 history.append((query, "\n".join(one.text for one in (message, *rest))))
             messages.append(message)
     if not messages[start:] or messages[-1].role != "assistant":
-        raise BadRowError(f'"{column}" ends without an answer of the assistant.')
+        raise BadRowError(Bilingual(f'"{column}" ends without an answer of the assistant.', f"{quote(column)} 的末尾没有助手的回答。"))
 
 
-def spoken(turn: Mapping[str, object], content: object, subject: str) -> object:
+def spoken(turn: Mapping[str, object], content: object, subject: Bilingual) -> object:
     """What a turn says: its content, with thoughts that are in a field of their own before it, in the tags of DeepSeek-R1 and Qwen3.
 
     Raises BadRowError for thoughts that are no text.
@@ -152,7 +176,7 @@ def spoken(turn: Mapping[str, object], content: object, subject: str) -> object:
         if thoughts is None or thoughts == "":
             continue
         if not isinstance(thoughts, str):
-            raise BadRowError(f'"{name}" of {subject} must be a text, got {describe_value(thoughts)}.')
+            raise must_be(part_of(subject, name), "a text", "文本", thoughts)
         if isinstance(said, str) and thoughts.strip() not in said:
             return f"<think>\n{valid_unicode(thoughts, subject).strip()}\n</think>\n\n{said}"
     return said
@@ -172,29 +196,43 @@ def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(replace(message, continues=place > 0) for place, message in enumerate(messages))
 
 
-def _call(value: Mapping[str, object], arguments: str, subject: str) -> Message:
+def _call(value: Mapping[str, object], arguments: str, subject: Bilingual) -> Message:
     name, content = value.get("name"), value.get(arguments)
     if not isinstance(name, str) or not name:
-        raise BadRowError(f'{subject} calls a tool without a "name".')
+        raise BadRowError(Bilingual(f'{subject.english} calls a tool without a "name".', f'{subject.chinese}调用工具而没有 "name"。'))
     unknown = [key for key in value if key not in ("name", "id", "type", "index", "role", "content", "observation")]
     if arguments not in value and unknown:
-        raise BadRowError(f'{subject} calls "{clip(name)}" without "{arguments}", but with {quote_names(unknown)}.')
+        found = quote_names(unknown)
+        raise BadRowError(
+            Bilingual(
+                f'{subject.english} calls "{clip(name)}" without "{arguments}", but with {found.english}.',
+                f'{subject.chinese}调用 "{clip(name)}" 而没有 "{arguments}"，却有 {found.chinese}。',
+            )
+        )
     return Message("assistant", _as_text("null" if content is None else content, subject), name)
 
 
-def _as_objects(value: object, subject: str) -> list[Mapping[str, object]]:
+def _as_objects(value: object, subject: Bilingual) -> list[Mapping[str, object]]:
     """The calls in a content: an object, or a list of several."""
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) for call in calls):
-        raise BadRowError(f'{subject} must hold an object with "name" and "arguments", got {describe_value(value)}.')
+        found = describe_value(value)
+        raise BadRowError(
+            Bilingual(
+                f'{subject.english} must hold an object with "name" and "arguments", got {found.english}.',
+                f'{subject.chinese}须含有带 "name" 和 "arguments" 的对象，实际为{found.chinese}。',
+            )
+        )
     return [call for call in calls if isinstance(call, dict)]
 
 
-def _as_text(value: object, subject: str) -> str:
+def _as_text(value: object, subject: Bilingual) -> str:
     """A text unchanged, anything else as JSON."""
     if value is None:
-        raise BadRowError(f"{subject} has no result or no arguments of the tool.")
+        raise BadRowError(
+            Bilingual(f"{subject.english} has no result or no arguments of the tool.", f"{subject.chinese}没有工具的结果或参数。")
+        )
     return valid_unicode(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), subject)

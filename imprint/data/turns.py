@@ -7,7 +7,8 @@ Sources: OpenAI (role/content), ShareGPT (from/value), yangjianxin1/Firefly (hum
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
-from imprint.data.readers.bad_rows import BadRowError, describe_value
+from imprint.data.readers.bad_rows import BadRowError, must_be, part_of, quote
+from imprint.messages import Bilingual
 
 SPEAKER_KEYS: Final = ("role", "from")
 """Keys of who speaks in a turn."""
@@ -68,7 +69,7 @@ def turns_of_lists(value: object) -> object:
     return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
 
 
-def is_learned(turn: Mapping[str, object], subject: str) -> bool:
+def is_learned(turn: Mapping[str, object], subject: Bilingual) -> bool:
     """Whether the answer of a turn is learned: unless one of LEARNED_KEYS says that it is not.
 
     Raises BadRowError for any other value than true, false, 1 and 0, such as a weight between them.
@@ -78,7 +79,7 @@ def is_learned(turn: Mapping[str, object], subject: str) -> bool:
     values = {key: value for key, value in turn.items() if key in LEARNED_KEYS and value is not None}
     for key, value in values.items():
         if not isinstance(value, int | float) or value not in (0, 1):
-            raise BadRowError(f'"{key}" of {subject} must be true, false, 1 or 0, got {describe_value(value)}.')
+            raise must_be(part_of(subject, key), "true, false, 1 or 0", " true、false、1 或 0", value)
     return all(values.values())
 
 
@@ -88,8 +89,12 @@ def refuse_rejected(row: Mapping[str, object]) -> None:
         value = row.get(column)
         if value is False or (isinstance(value, str) and value.strip().lower() == "false"):
             raise BadRowError(
-                f'has an answer to avoid by "{column}": false, as in data for KTO, which would be learned like a good one. Leave such rows '
-                "out; or give the column another name if it means something else."
+                Bilingual(
+                    f'has an answer to avoid by "{column}": false, as in data for KTO, which would be learned like a good one. Leave such '
+                    "rows out; or give the column another name if it means something else.",
+                    f"按 {quote(column)}: false（KTO 数据的写法）是应避免的回答，会被当作好的回答学习："
+                    "请去掉这样的行；如果该列另有含义，请改名。",
+                )
             )
 
 

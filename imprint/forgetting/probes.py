@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value
+from imprint.data.readers.bad_rows import BadRowError, BadRows, must_be
 from imprint.data.readers.encodings import detect_encoding, read_lines, undecodable_error
 from imprint.data.readers.questions import holds_rows, read_questions
 from imprint.data.readers.rows import read_rows
@@ -57,7 +57,7 @@ def read_texts(path: Path) -> list[str]:
         raise UserError(Bilingual(f"{path} cannot be read: {reason}.", f"{path} 无法读取：{reason}。")) from error
     for number, line in numbered:
         if problem := line if isinstance(line, BadRowError) else undecodable_error(line, encoding):
-            raise UserError(Bilingual(f"{path}:{number}: {problem}", f"{path}:{number}：这一行无法读取，请改正。"))
+            raise UserError(Bilingual(f"{path}:{number}: {problem}", f"{path}:{number}：{problem.reason.chinese}"))
     texts = [line.strip("\ufeff \t\r\n\u3000") for _number, line in numbered if isinstance(line, str)]
     if not any(texts):
         raise UserError(Bilingual(f"{path} holds no text. Write one text per line.", f"{path} 中没有文本。请每行写一段。"))
@@ -99,6 +99,6 @@ def _keys(path: Path) -> dict[str, tuple[str, ...]]:
         if isinstance(keys, list) and keys and all(isinstance(key, str) and key.strip() for key in keys):
             keys_by_row[location] = tuple(keys)
         else:
-            bad_rows.add(location, BadRowError(f'"{KEYS}" must be a text or a list of texts, none empty, got {describe_value(value)}.'))
+            bad_rows.add(location, must_be(KEYS, "a text or a list of texts, none empty", "文本或文本的列表，且都不为空", value))
     bad_rows.raise_if_any(Bilingual("Fix {}; nothing was asked.", "请修正这些数据；没有提问。"))
     return keys_by_row

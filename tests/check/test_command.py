@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,30 @@ def test_a_held_out_row_is_a_mistake_and_one_that_is_not_there_is_none(tmp_path:
     assert check(file, dev=write(tmp_path / "dev.jsonl", [row("新", "新。")])) == 0
 
 
-def test_every_bad_row_is_reported_with_its_location_and_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_bad_rows_of_each_kind_are_reported_with_location_and_reason_and_the_rest_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write(tmp_path / "a.jsonl", [*SOUND, *({"content": f"问{number}"} for number in range(30)), "[1]"])
     assert check(file) == 1
-    output = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"✗ {file}:")]
-    assert len(output) == 31
+    printed = capsys.readouterr().out
+    output = [line for line in printed.splitlines() if line.startswith(f"✗ {file}:")]
+    assert len(output) == 10 + 1
     assert output[0] == f'✗ {file}:11: there is no column "summary", which response_column names; the columns are: "content".'
     assert output[-1].startswith(f"✗ {file}:41: must be a JSON object")
+    assert 'and 20 more: 20 × there is no column "summary", which response_column names' in printed
+    assert '另有 20 行：20 × 缺少 response_column 指定的 "summary" 列' in printed
+    assert "31 bad" in printed
+
+
+def test_many_thousand_bad_rows_are_counted_in_seconds_and_on_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = ['{"content": "问"}', "{broken", '["a"]', '{"content": 3, "summary": [1]}', '{"content": "", "summary": ""}']
+    file = write(tmp_path / "a.jsonl", [*SOUND, *(kinds * 4000)])
+    began = time.process_time()
+    assert check(file) == 1
+    assert time.process_time() - began < 5
+    output = capsys.readouterr().out
+    assert "20,000 bad" in output
+    assert len(output.splitlines()) < 80
 
 
 def test_what_a_file_is_and_whose_tokens_are_counted_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,11 +43,11 @@ def test_each_row_that_is_rejected_is_there_with_its_location_and_its_reason(tmp
     file = tmp_path / "in.jsonl"
     assert [str(one["place"]).removeprefix(f"{file}:") for one in rejected] == ["6", "11", "12", "13", "14", "15"]
     reasons = [str(one["reason"]).removeprefix(f"{file}:") for one in rejected]
-    assert reasons[0] == f"is a held-out row, {tmp_path / 'dev.jsonl'}:1."
+    assert reasons[0] == f"is a held-out row, {tmp_path / 'dev.jsonl'}:1. / 是留出数据中的 {tmp_path / 'dev.jsonl'}:1。"
     assert reasons[1].startswith('"content" must not be empty')
     assert reasons[2].startswith("has lost a character")
     assert reasons[3].startswith("is not JSON")
-    assert reasons[5] == f"repeats {file}:1."
+    assert reasons[5] == f"repeats {file}:1. / 与 {file}:1 重复。"
     assert rejected[1]["row"] == UNREPAIRABLE[0]
     assert rejected[3]["row"] == UNREPAIRABLE[2]
 

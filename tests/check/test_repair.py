@@ -3,6 +3,7 @@ import pytest
 from imprint.check.repair import RepairedRow, repair_row
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.shapes import Columns, RowShape, detect_shape
+from imprint.messages import Bilingual
 from tests.check.rows import row
 
 NAMED = detect_shape({"content": "", "summary": ""}, Columns())
@@ -13,8 +14,13 @@ def repair(value: object, shape: RowShape = NAMED) -> RepairedRow:
     return repair_row(value, shape, "a:1")
 
 
+def reason(repaired: RepairedRow) -> str:
+    assert repaired.problem is not None
+    return repaired.problem.english
+
+
 def unreadable(line: str) -> BadRowError:
-    problem = BadRowError("is not JSON.")
+    problem = BadRowError(Bilingual("is not JSON.", "不是 JSON。"))
     problem.text = line
     return problem
 
@@ -25,7 +31,7 @@ def turns(*said: tuple[str, str]) -> dict[str, object]:
 
 def test_a_good_row_is_unchanged() -> None:
     repaired = repair(row("问", "答"))
-    assert (repaired.row, repaired.repairs, repaired.problem) == (row("问", "答"), frozenset(), "")
+    assert (repaired.row, repaired.repairs, repaired.problem) == (row("问", "答"), frozenset(), None)
 
 
 @pytest.mark.parametrize(
@@ -78,25 +84,25 @@ def test_what_leaves_no_doubt_is_repair(value: object, expected: dict[str, objec
 def test_an_ambiguous_row_stays_bad_with_a_reason(value: object, problem: str) -> None:
     repaired = repair(value)
     assert not repaired.samples
-    assert repaired.problem.startswith(problem)
+    assert reason(repaired).startswith(problem)
 
 
 def test_a_last_question_without_an_answer_is_dropped() -> None:
     repaired = repair(turns(("user", "问"), ("assistant", "答 "), ("user", "再问")), TURNS)
     assert repaired.row == turns(("user", "问"), ("assistant", "答"))
     assert repaired.repairs == {"unanswered", "blanks"}
-    assert repair(turns(("user", "问")), TURNS).problem.startswith('"messages" ends with the user')
+    assert reason(repair(turns(("user", "问")), TURNS)).startswith('"messages" ends with the user')
 
 
 def test_a_conversation_in_which_nothing_is_learned_is_no_row() -> None:
     said = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答", "loss": False}]
-    assert repair({"messages": said}, TURNS).problem == "has no answer to learn from."
+    assert reason(repair({"messages": said}, TURNS)) == "has no answer to learn from."
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, True, ["a"]])
 def test_what_is_no_text_becomes_no_text(value: object) -> None:
-    assert repair(row("问", value)).problem.startswith('"summary" must be a text, got')
-    assert repair(row(value, "答")).problem.startswith('"content" must be a text, got')
+    assert reason(repair(row("问", value))).startswith('"summary" must be a text, got')
+    assert reason(repair(row(value, "答"))).startswith('"content" must be a text, got')
 
 
 def test_a_number_as_input_is_its_text_and_nan_is_none() -> None:
@@ -109,4 +115,4 @@ def test_a_number_as_input_is_its_text_and_nan_is_none() -> None:
 
 @pytest.mark.parametrize("line", ['{"content": "q", "summary": "a", "x": %s}', "{'content': 'q', 'summary': 'a', 'x': %s}"])
 def test_a_line_that_is_nested_too_deeply_stays_bad(line: str) -> None:
-    assert repair(unreadable(line % ("[" * 150 + "]" * 150))).problem == "is not JSON."
+    assert reason(repair(unreadable(line % ("[" * 150 + "]" * 150)))) == "is not JSON."

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from imprint.check.duplicates import repeated
 from imprint.check.scan import DataScan
 from imprint.check.settings import CheckSettings, read_settings
 from imprint.data.shapes import Columns, detect_shape
+from imprint.messages import Bilingual
 from tests.check.rows import SOUND, row
 from tests.families import template_of
 
@@ -107,11 +109,21 @@ def test_limits_that_cut_nothing_need_no_second_look() -> None:
     assert (scan.prompt_lengths.limit, scan.answer_lengths.limit) == (200, scan.needed.target)
 
 
+def english(reasons: Counter[Bilingual]) -> dict[str, int]:
+    return {kind.english: count for kind, count in reasons.items()}
+
+
 def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
     scan = check({"content": "x"}, {"content": "y"}, row("问", 1.5), row("", "答"), row("问", " "), row("问", ""))
     assert scan.rows == scan.bad_rows == 6
-    assert dict(scan.bad_reasons) == {'there is no column "summary", which response_column names': 2, '"summary" must be a text': 1}
-    assert dict(scan.empty_reasons) == {'"content" must not be empty': 1, '"summary" must not be empty': 2}
+    assert english(scan.bad_reasons) == {
+        'there is no column "summary", which response_column names': 2,
+        '"summary" must be a text': 1,
+    }
+    assert english(scan.empty_reasons) == {
+        '"content" must not be empty': 1,
+        '"summary" must not be empty': 2,
+    }
     assert len(scan.digests.locations) == 1
 
 

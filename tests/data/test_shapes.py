@@ -6,6 +6,7 @@ import pytest
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, detect_shape, samples_from_row
+from imprint.messages import Bilingual
 
 TOOL_TURN = (
     'turn 2 of "messages" is a call or a result of a tool, and the template of this model does not support tools. '
@@ -204,7 +205,7 @@ def test_the_first_row_decides_and_a_later_one_that_does_not_fit_is_reported() -
     assert complaint({"Answer": "a", "question": "q"}, {"question": "q", "answer": "a"}) == (
         'there is no column "answer", which the first row has; the columns are: "Answer", "question". Did you mean "Answer"?'
     )
-    assert complaint(BadRowError("is not JSON."), first) == "is not JSON."
+    assert complaint(BadRowError(Bilingual("is not JSON.", "不是 JSON。")), first) == "is not JSON."
     assert complaint([1], first) == "must be a JSON object with columns, got a list ([1])."
 
 
@@ -305,8 +306,11 @@ def test_a_history_may_be_turns(history: list[object]) -> None:
     ("history", "sentence"),
     [
         (spoken("user: 早"), '"history" ends with the user (turn 1), so an answer is missing.'),
-        (spoken("assistant: 早", "user: 早"), 'turn 1 of "history" is by the assistant, but user and assistant must take turns.'),
-        (spoken("system: 早", "user: 早"), 'turn 1 of "history" is by the system, but user and assistant must take turns.'),
+        (
+            spoken("assistant: 早", "user: 早"),
+            'turn 1 of "history" is by the assistant, but user and assistant must take turns, the user first.',
+        ),
+        (spoken("system: 早", "user: 早"), 'turn 1 of "history" is by the system, but user and assistant must take turns, the user first.'),
     ],
 )
 def test_turns_of_a_history_that_are_no_pairs_are_named(history: list[object], sentence: str) -> None:

@@ -108,7 +108,11 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
                     )
                     yield too_long_error() if long else row, batch.num_rows if index == batch.num_rows else 0
         except Exception as error:
-            yield BadRowError(f"the file is broken from about here on: {first_line(error)}. Download it again."), 0
+            reason = first_line(error)
+            broken = Bilingual(
+                f"the file is broken from about here on: {reason}. Download it again.", f"文件大约从此处起已损坏（{reason}）：请重新下载。"
+            )
+            yield BadRowError(broken), 0
             return
 
 

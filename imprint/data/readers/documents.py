@@ -120,8 +120,13 @@ def _row_text(row: object, column: str | None) -> str:
     name = _text_column(row, column)
     if name is None:
         columns = quote_names(row)
-        missing = "no column of text" if column is None else f"no column {quote(column)}"
-        raise BadRowError(f"has {missing}; its columns are {columns}. Set text_column=... to the column of the text.")
+        missing, chinese = ("no column of text", "文本列") if column is None else (f"no column {quote(column)}", f" {quote(column)} 列")
+        raise BadRowError(
+            Bilingual(
+                f"has {missing}; its columns are {columns.english}. Set text_column=... to the column of the text.",
+                f"没有{chinese}；现有列：{columns.chinese}。请用 text_column=... 指定文本列。",
+            )
+        )
     return non_empty_text(row[name], name).replace("\r\n", "\n")
 
 

@@ -113,14 +113,25 @@ def undecodable_error(text: str, encoding: Encoding) -> BadRowError | None:
         text.encode()  # several times faster than a search
     except UnicodeEncodeError as error:
         surrogate = text[error.start]
-        shown = f"byte 0x{ord(surrogate) - 0xDC00:02X}" if surrogate >= "\udc00" else "half a character"
-        return BadRowError(f"{shown} at column {error.start + 1} is not {NAMES[encoding.codec]}, as the rest of the file is.")
+        byte = f"0x{ord(surrogate) - 0xDC00:02X}" if surrogate >= "\udc00" else ""
+        shown, codec, column = f"byte {byte}" if byte else "half a character", NAMES[encoding.codec], error.start + 1
+        return BadRowError(
+            Bilingual(
+                f"{shown} at column {column} is not {codec}, as the rest of the file is.",
+                f"第 {column} 个字符处的{f'字节 {byte}' if byte else '半个字符'} 不是 {codec}，而文件其余部分是。",
+            )
+        )
     return None
 
 
 def too_long_error() -> BadRowError:
     """The error of a row of more than MAX_ROW_CHARACTERS."""
-    return BadRowError(f"is longer than {MAX_ROW_CHARACTERS / 1e6:.0f} million characters, which no row is. Are newlines missing?")
+    return BadRowError(
+        Bilingual(
+            f"is longer than {MAX_ROW_CHARACTERS / 1e6:.0f} million characters, which no row is. Are newlines missing?",
+            f"超过 {MAX_ROW_CHARACTERS // 10_000} 万个字符，不可能是一行：是否缺少换行？",
+        )
+    )
 
 
 def _newline(head: bytes, codec: str) -> str:

@@ -2,19 +2,34 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from imprint.data.readers.bad_rows import MAX_NESTED, BadRowError, describe_value, quote, too_deep
+from imprint.data.readers.bad_rows import MAX_NESTED, BadRowError, not_an_object, quote, too_deep
 from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, Encoding, ReportBytes, read_chunks, read_lines, undecodable_error
 from imprint.data.turns import is_conversation
+from imprint.messages import Bilingual
 
 CONVERSATION: Final = "messages"
 """The column of a bare list of turns."""
 BLANKS: Final = " \t\r\n\ufeff"
 Place = int | str
 """The line of a row; with its number if the row before begins on the same line."""
+SYNTAX_ERRORS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Expecting value": "缺少值",
+        "Expecting ','": "缺少逗号",
+        "Expecting ':'": "缺少冒号",
+        "Expecting property name": "须是双引号中的键",
+        "Extra data": "多出了内容",
+        "Unterminated string": "的字符串没有闭合",
+        "Invalid control character": "的字符串中有控制字符",
+        "Invalid": "的转义有误",
+    }
+)
+"""Start of a message of Python's decoder -> the same in Chinese, behind the column."""
 MAX_LITERAL: Final = 16
 """Characters at the end of a chunk where a literal, a number or an escape may be incomplete, which is no syntax error."""
 
@@ -39,25 +54,36 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
         column = error.colno + len(line) - len(line.lstrip(BLANKS))
-        return BadRowError(f"is not JSON: {_explain(error)} at column {column}, in {quote(line)}. Each line must be one JSON object.")
+        reason = _explain(error)
+        return BadRowError(
+            Bilingual(
+                f"is not JSON: {reason.english} at column {column}, in {quote(line)}. Each line must be one JSON object.",
+                f"不是 JSON：第 {column} 列{reason.chinese}，内容为 {quote(line)}。每行须是一个 JSON 对象。",
+            )
+        )
     except (ValueError, RecursionError):
-        return BadRowError(f"is not JSON that can be read, too deep or with too long a number: {quote(line)}.")
+        return BadRowError(
+            Bilingual(
+                f"is not JSON that can be read, too deep or with too long a number: {quote(line)}.",
+                f"是无法读取的 JSON，嵌套太深或数字太长，内容为 {quote(line)}。",
+            )
+        )
     return decoder.row(value)
 
 
 def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (first line, object or BadRowError) of each element of one array; ends at the first syntax error."""
-    return _JsonScanner("array", path, encoding, report_bytes).elements()
+    return _JsonScanner(Bilingual("array", "数组"), path, encoding, report_bytes).elements()
 
 
 def wrapped_rows(path: Path, encoding: Encoding, key: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (first line, object or BadRowError) of each element of the array that is `key` of one object."""
-    return _JsonScanner("file", path, encoding, report_bytes).wrapped(key)
+    return _JsonScanner(Bilingual("file", "文件"), path, encoding, report_bytes).wrapped(key)
 
 
 def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
     """The (first line, object or BadRowError) of concatenated objects of any number of lines."""
-    return _JsonScanner("object", path, encoding, report_bytes).objects()
+    return _JsonScanner(Bilingual("object", "对象"), path, encoding, report_bytes).objects()
 
 
 def _columns_of(value: object) -> set[str]:
@@ -65,14 +91,17 @@ def _columns_of(value: object) -> set[str]:
     return set(value[0]) if isinstance(value, list) and value and isinstance(value[0], dict) else set()
 
 
-def _explain(error: json.JSONDecodeError) -> str:
+def _explain(error: json.JSONDecodeError) -> Bilingual:
     """A description of a syntax error; of common ones in plainer words than Python's."""
     character, before = error.doc[error.pos : error.pos + 1], error.doc[max(error.pos - MAX_LITERAL, 0) : error.pos].rstrip()
     if error.msg.startswith("Illegal trailing comma") or (
         character in ("}", "]") and before.endswith(",")
     ):  # the message of Python >= 3.13, and earlier ones
-        return "a comma too many"
-    return "a comment, which JSON does not know," if character in ("/", "#") else error.msg.removesuffix(" at")
+        return Bilingual("a comma too many", "多了逗号")
+    if character in ("/", "#"):
+        return Bilingual("a comment, which JSON does not know,", "是注释，JSON 不支持")
+    message = error.msg.removesuffix(" at")
+    return Bilingual(message, next((chinese for english, chinese in SYNTAX_ERRORS.items() if message.startswith(english)), "语法有误"))
 
 
 class _Decoder:
@@ -95,11 +124,21 @@ class _Decoder:
         if is_conversation(value):
             value = {CONVERSATION: value}
         if not isinstance(value, dict):
-            return BadRowError(f"must be a JSON object with columns, got {describe_value(value)}.")
+            return not_an_object(value)
         if self._brackets > MAX_NESTED and too_deep(value):
-            return BadRowError(f"is nested more than {MAX_NESTED} levels deep, which no row is.")
+            return BadRowError(
+                Bilingual(
+                    f"is nested more than {MAX_NESTED} levels deep, which no row is.", f"嵌套超过 {MAX_NESTED} 层，不可能是一行数据。"
+                )
+            )
         if self._repeated:
-            return BadRowError(f"has {quote(self._repeated[0])} twice in one object, so one of the two would be lost. Leave one out.")
+            name = quote(self._repeated[0])
+            return BadRowError(
+                Bilingual(
+                    f"has {name} twice in one object, so one of the two would be lost. Leave one out.",
+                    f"同一个对象中有两个 {name}，会丢失其一：请去掉一个。",
+                )
+            )
         return value
 
     def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -113,7 +152,7 @@ class _Decoder:
 class _JsonScanner:
     """A window over a JSON file: reads on while an element is incomplete, and drops what was decoded."""
 
-    def __init__(self, noun: str, path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> None:
+    def __init__(self, noun: Bilingual, path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> None:
         self._chunks = read_chunks(path, encoding, report_bytes)
         self._noun = noun
         self._encoding = encoding
@@ -132,7 +171,7 @@ class _JsonScanner:
         self._skip_whitespace()
         yield from self._elements()
         if not self._broken and self._skip_whitespace():
-            yield self._current_line(), BadRowError(f"nothing may follow the `]` of the array, got {self._rest()}.")
+            yield self._unexpected("nothing may follow the `]` of the array,", "数组的 ] 之后不能再有内容")
 
     def wrapped(self, key: str) -> Iterator[tuple[Place, object]]:
         """Each element of the array that is `key` of one object, and the error that ends the reading, if any.
@@ -158,13 +197,17 @@ class _JsonScanner:
                 return
             closing = self._skip_whitespace()
             if closing not in (",", "}") or not closing:
-                yield self._current_line(), BadRowError(f"after a value there must be a comma or `}}`, but got {self._rest()}.")
+                yield self._unexpected("after a value there must be a comma or `}`, but", "值之后须是逗号或 }")
                 return
         for line, other in [(line, other) for line, other, found in others if columns and columns <= found]:
-            yield line, BadRowError(f"{quote(other)} holds rows too, but only those of {quote(key)} are read. Give each list a file.")
+            both = Bilingual(
+                f"{quote(other)} holds rows too, but only those of {quote(key)} are read. Give each list a file.",
+                f"{quote(other)} 中也有数据行，而只读取 {quote(key)} 中的：请把两个列表分成两个文件。",
+            )
+            yield line, BadRowError(both)
         self._position += 1
         if self._skip_whitespace():
-            yield self._current_line(), BadRowError(f"nothing may follow the `}}` around the rows, got {self._rest()}.")
+            yield self._unexpected("nothing may follow the `}` around the rows,", "数据外层的 } 之后不能再有内容")
 
     def _key(self) -> tuple[int, object]:
         """The line and the next key of an object; the position moves to its value. A BadRowError ends the reading."""
@@ -173,7 +216,7 @@ class _JsonScanner:
         line, name = self._row(self._next_json)
         if not self._broken and self._skip_whitespace() != ":":
             self._broken = True
-            return self._current_line(), BadRowError(f"after a key there must be a colon, but got {self._rest()}.")
+            return self._unexpected("after a key there must be a colon, but", "键之后须是冒号")
         self._position += not self._broken
         self._skip_whitespace()
         return line, name
@@ -185,15 +228,18 @@ class _JsonScanner:
         while self._skip_whitespace() != "]":
             if not first:
                 if self._peek() != ",":
-                    rest = f"got {self._rest()}" if self._peek() else "the file ends"
-                    yield self._current_line(), BadRowError(f"after an element of the array there must be a comma or `]`, but {rest}.")
+                    yield self._unexpected("after an element of the array there must be a comma or `]`, but", "数组元素之后须是逗号或 ]")
                     self._broken = True
                     return
                 self._position += 1
                 if self._skip_whitespace() == "]":
                     yield (
                         self._current_line(),
-                        BadRowError("there is a trailing comma before the `]` of the array. Delete it."),
+                        BadRowError(
+                            Bilingual(
+                                "there is a trailing comma before the `]` of the array. Delete it.", "数组的 ] 之前多了逗号：请删除。"
+                            )
+                        ),
                     )
                     break
             first = False
@@ -222,11 +268,13 @@ class _JsonScanner:
             self._broken = True
             truncated = self._at_end and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()))
             if truncated and self._peek():
-                return line, BadRowError("begins here and is incomplete at the end of the file. Was the file truncated?")
+                cut_off = "begins here and is incomplete at the end of the file. Was the file truncated?"
+                return line, BadRowError(Bilingual(cut_off, "从此处开始，到文件末尾仍不完整：文件是否被截断？"))
             return self._syntax_error(error)
         except (ValueError, RecursionError):
             self._broken = True
-            return line, BadRowError("is not JSON that can be read, too deep or with too long a number.")
+            unreadable = "is not JSON that can be read, too deep or with too long a number."
+            return line, BadRowError(Bilingual(unreadable, "是无法读取的 JSON，嵌套太深或数字太长。"))
 
     def _next_value(self) -> object:
         """The row at the current position."""
@@ -254,9 +302,19 @@ class _JsonScanner:
     def _syntax_error(self, error: json.JSONDecodeError) -> tuple[int, BadRowError]:
         """A syntax error with its line and column in the file."""
         column = error.colno + (self._first_column - 1 if error.lineno == 1 else 0)
+        reason = _explain(error)
         return self._first_line + error.lineno - 1, BadRowError(
-            f"the {self._noun} is not JSON from here on: {_explain(error)} at column {column}."
+            Bilingual(
+                f"the {self._noun.english} is not JSON from here on: {reason.english} at column {column}.",
+                f"{self._noun.chinese}从此处起不是 JSON：第 {column} 列{reason.chinese}。",
+            )
         )
+
+    def _unexpected(self, english: str, chinese: str) -> tuple[int, BadRowError]:
+        """The current line, and the error of what follows there."""
+        rest = self._rest()
+        got = Bilingual(f"got {rest}", f"实际为 {rest}") if self._peek() else Bilingual("the file ends", "而文件到此结束")
+        return self._current_line(), BadRowError(Bilingual(f"{english} {got.english}.", f"{chinese}，{got.chinese}。"))
 
     def _peek(self) -> str:
         return self._text[self._position : self._position + 1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imprint.data.readers.bad_rows import BadRowError, BadRows, describe_value, label_as_text, quote_names
+from imprint.data.readers.bad_rows import BadRowError, BadRows, label_as_text, must_be, quote, quote_names
 from imprint.data.readers.rows import read_rows
 from imprint.files.atomic import read_jsonl
 from imprint.files.reading import read_json
@@ -115,7 +115,7 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
         )
     raise UserError(
         Bilingual(
-            f"{file}: no column of {missing} is known among its columns ({columns}). Rename the columns: predictions to one of "
+            f"{file}: no column of {missing} is known among its columns ({columns.english}). Rename the columns: predictions to one of "
             f"{', '.join(PREDICTION_COLUMNS[:4])}, references to one of {', '.join(REFERENCE_COLUMNS[:4])}.",
             f"没有认出预测列或参考答案列：请把预测列改名为 {PREDICTION_COLUMNS[0]}，参考答案列改名为 {REFERENCE_COLUMNS[0]}。",
         )
@@ -135,10 +135,15 @@ def _text(row: object, column: str) -> str:
     assert isinstance(row, dict), "readers yield objects or BadRowErrors"
     if column not in row:
         columns = quote_names(row)
-        raise BadRowError(f'there is no column "{column}", which other rows have; the columns are: {columns}.')
+        raise BadRowError(
+            Bilingual(
+                f'there is no column "{column}", which other rows have; the columns are: {columns.english}.',
+                f"缺少其他行都有的 {quote(column)} 列；现有列：{columns.chinese}。",
+            )
+        )
     value = label_as_text(row[column])
     if not isinstance(value, str):
-        raise BadRowError(f'"{column}" must be a text, got {describe_value(value)}.')
+        raise must_be(column, "a text", "文本", value)
     return value
 
 

@@ -103,5 +103,10 @@ def _shape_without_answer(row: Mapping[str, object]) -> RowShape:
     name = next((name for name in QUESTION_COLUMNS if name in row), None)
     if name is None:
         columns = quote_names(row)
-        raise BadRowError(f"has no column of questions ({columns}). Name it: prompt_column=...")
+        raise BadRowError(
+            Bilingual(
+                f"has no column of questions ({columns.english}). Name it: prompt_column=...",
+                f"没有提问列；现有列：{columns.chinese}。请用 prompt_column=... 指定。",
+            )
+        )
     return RowShape("alpaca" if name == "instruction" else "pair", name, ANSWER_COLUMN)

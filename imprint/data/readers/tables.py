@@ -60,15 +60,30 @@ class Header:
         if len(filled) != len(self.names):
             if len(self.names) == 1:
                 title = quote(self.names[0])
-                return BadRowError(f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.")
+                return BadRowError(
+                    Bilingual(
+                        f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.",
+                        f"有 {len(filled)} 个单元格，而首行只有一个 {title}：如果那是标题，请删掉该行。",
+                    )
+                )
             columns, count = quote_names(self.names), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
-            return BadRowError(f"has {count}, but the header has {len(self.names)} columns: {columns}.")
+            return BadRowError(
+                Bilingual(
+                    f"has {count}, but the header has {len(self.names)} columns: {columns.english}.",
+                    f"有 {len(filled)} 个单元格，而表头有 {len(self.names)} 列：{columns.chinese}。",
+                )
+            )
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
-            return BadRowError("repeats the header. Delete it.")
+            return BadRowError(Bilingual("repeats the header. Delete it.", "重复了表头：请删除。"))
         start = 1 if self.names[0] == "" and filled[0].isascii() and filled[0].isdecimal() else 0  # pandas writes its index there
         unnamed = next((cell for name, cell in zip(self.names[start:], filled[start:], strict=True) if cell and not name), None)
         if unnamed is not None:
-            return BadRowError(f"has {quote(unnamed)} in a column without a name in the header.")
+            return BadRowError(
+                Bilingual(
+                    f"has {quote(unnamed)} in a column without a name in the header.",
+                    f"表头中没有名字的一列里有内容 {quote(unnamed)}。",
+                )
+            )
         return {name: cell for name, cell in zip(self.names, filled, strict=True) if name}
 
 
@@ -113,7 +128,15 @@ def csv_rows(path: Path, encoding: Encoding, delimiter: str, report_bytes: Repor
             yield number, BadRowError(_explain(str(error), delimiter))
             if readable:
                 continue
-            yield number + 1, BadRowError("is not read, nor is any row after it: the quotes of too many cells are not closed.")
+            yield (
+                number + 1,
+                BadRowError(
+                    Bilingual(
+                        "is not read, nor is any row after it: the quotes of too many cells are not closed.",
+                        "及其后各行都没有读取：太多单元格的引号没有闭合。",
+                    )
+                ),
+            )
             return
         if cells is None:
             return
@@ -136,9 +159,15 @@ def _is_separator(cells: Sequence[str]) -> bool:
     return bool(cells) and cells[0].lower() == "sep=" and not any(cells[1:])
 
 
-def _explain(error: str, delimiter: str) -> str:
+def _explain(error: str, delimiter: str) -> Bilingual:
     """The error of the csv module, in plain words."""
-    separator = "a tab" if delimiter == "\t" else f'"{delimiter}"'
+    separator, chinese = ("a tab", "制表符") if delimiter == "\t" else (f'"{delimiter}"', f'"{delimiter}"')
     if "expected after" in error:
-        return f'a quote within a quoted cell must be written twice (""), and after the closing one there must be {separator} or the end.'
-    return 'a quoted cell begins here and is never closed. Close its quote, or write a quote within a cell twice ("").'
+        return Bilingual(
+            f'a quote within a quoted cell must be written twice (""), and after the closing one there must be {separator} or the end.',
+            f'加引号的单元格中，引号须写两次（""），闭合引号之后须是{chinese}或行尾。',
+        )
+    return Bilingual(
+        'a quoted cell begins here and is never closed. Close its quote, or write a quote within a cell twice ("").',
+        '此处开始的引号一直没有闭合：请补上，或把单元格内的引号写两次（""）。',
+    )

@@ -59,7 +59,12 @@ def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tup
         except Exception as error:  # its parsers raise anything on a broken file
             yield (
                 f"{location}:{number + 1}",
-                BadRowError(f"the workbook is broken from about here on: {first_line(error)}. Save or download it again."),
+                BadRowError(
+                    Bilingual(
+                        f"the workbook is broken from about here on: {first_line(error)}. Save or download it again.",
+                        f"工作簿大约从此处起已损坏（{first_line(error)}）：请重新保存或下载。",
+                    )
+                ),
             )
             return
         for cells in batch:
@@ -73,12 +78,22 @@ def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tup
             elif formula_error is not None:
                 yield (
                     f"{location}:{number}",
-                    BadRowError(f"holds the error of a formula, {formula_error}. Fix the formula, or write its value."),
+                    BadRowError(
+                        Bilingual(
+                            f"holds the error of a formula, {formula_error}. Fix the formula, or write its value.",
+                            f"含有公式错误 {formula_error}：请修正公式，或写入其值。",
+                        )
+                    ),
                 )
             elif number in uncomputed:
                 yield (
                     f"{location}:{number}",
-                    BadRowError("holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again."),
+                    BadRowError(
+                        Bilingual(
+                            "holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again.",
+                            "含有公式，而文件中没有它的值：请用 Excel 打开并保存后重试。",
+                        )
+                    ),
                 )
             elif (row := header.row(_padded(texts, header))) is not None:
                 yield f"{location}:{number}", row

@@ -135,8 +135,9 @@ def test_all_bad_rows_are_reported_together(tmp_path: Path) -> None:
     message_lines = str(error.value).splitlines()
     assert message_lines[0] == f"{file}: 12 of 13 rows are bad. Fix them; nothing was scored."
     assert message_lines[1] == f'{file}:2: "predict" must be a text, got a number (1.5).'
-    assert message_lines[-2:] == ["and 2 more.", "12 行有问题。请修正这些数据；没有计分。"]
-    assert len(message_lines) == 13
+    assert message_lines[11:13] == ['and 2 more: 2 × "predict" must be a text', "12 行有问题。请修正这些数据；没有计分。"]
+    assert message_lines[13] == f'{file}:2："predict" 须为文本，实际为数字（1.5）。'
+    assert len(message_lines) == 24
 
 
 def test_a_folder_and_a_file_without_references_say_where_to_look(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def read(file: Path, *, history_column: str | None = None, limit: int | None = N
     return read_samples(file, prompt_column="content", response_column="summary", history_column=history_column, limit=limit)
 
 
-FIX = "\n请修正这些数据；没有读入任何内容。"
+FIX = "请修正这些数据；没有读入任何内容。"
 
 
 def refusal(file: Path, text: str | bytes, *, history_column: str | None = None) -> str:
@@ -100,7 +100,8 @@ def test_a_history_is_turns_and_null_is_none(file: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named_with_its_number(file: Path, row: str, sentence: str) -> None:
-    assert refusal(file, f"{GOOD}\n{row}\n{GOOD}") == f"train.json:2: {sentence} Fix this row; nothing was read.{FIX}"
+    english, chinese = refusal(file, f"{GOOD}\n{row}\n{GOOD}").splitlines()
+    assert (english, chinese[-len(FIX) :]) == (f"train.json:2: {sentence} Fix this row; nothing was read.", FIX)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,8 @@ def test_a_bad_line_is_named_with_its_number(file: Path, row: str, sentence: str
 def test_a_history_of_another_shape_is_named(file: Path, history: object, sentence: str) -> None:
     row = json.dumps({"content": "q", "summary": "a", "history": history})
 
-    assert refusal(file, row, history_column="history") == f"train.json:1: {sentence} Fix this row; nothing was read.{FIX}"
+    english, chinese = refusal(file, row, history_column="history").splitlines()
+    assert (english, chinese[-len(FIX) :]) == (f"train.json:1: {sentence} Fix this row; nothing was read.", FIX)
 
 
 def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Path) -> None:
@@ -126,8 +128,10 @@ def test_all_bad_rows_are_reported_at_once_and_the_list_ends_somewhere(file: Pat
     assert text.splitlines() == [
         "train.json: 13 of 14 rows are bad. Fix them; nothing was read.",
         *[f'train.json:{line}: "summary" must be a text, got a number (1.5).' for line in range(2, 12)],
-        "and 3 more.",
-        f"13 行有问题。{FIX.strip()}",
+        'and 3 more: 3 × "summary" must be a text',
+        f"13 行有问题。{FIX}",
+        *[f'train.json:{line}："summary" 须为文本，实际为数字（1.5）。' for line in range(2, 12)],
+        '另有 3 行：3 × "summary" 须为文本',
     ]
 
 
@@ -163,8 +167,8 @@ def test_a_file_in_another_encoding_is_read_as_the_same_rows(file: Path, codec: 
 
 
 def test_damaged_bytes_in_utf_8_are_named_with_their_lines(file: Path) -> None:
-    assert refusal(file, f"{GOOD}\n{GOOD}\n".encode() + b'{"content": "\xff') == (
-        f"train.json:3: byte 0xFF at column 14 is not UTF-8, as the rest of the file is. Fix this row; nothing was read.{FIX}"
+    assert refusal(file, f"{GOOD}\n{GOOD}\n".encode() + b'{"content": "\xff').splitlines()[0] == (
+        "train.json:3: byte 0xFF at column 14 is not UTF-8, as the rest of the file is. Fix this row; nothing was read."
     )
 
 
@@ -212,10 +216,10 @@ def test_a_column_that_somebody_named_is_not_replaced_by_a_shape_that_fits(file:
     with pytest.raises(UserError) as error:
         read_samples(file, prompt_column="ask", response_column="response")
 
-    assert str(error.value) == (
+    assert str(error.value).splitlines()[0] == (
         f'{file}:1: there is no column "ask", which prompt_column names; the columns are: "prompt", "response". '
         'The row has a known shape ("prompt" is the question, "response" the answer): leave prompt_column out to read it. '
-        f"Fix this row; nothing was read.{FIX}"
+        "Fix this row; nothing was read."
     )
 
 
