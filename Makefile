@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PAGE := docs/recipe.md
 OLDEST := .venv-oldest
-# The tests of what asks transformers, tokenizers or peft.
-OLDEST_TESTS := tests/demo/test_bloom.py tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py
+# The tests of what asks transformers, tokenizers, peft or huggingface_hub.
+OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-oldest drills check format docs bench clean

@@ -88,7 +88,8 @@ class Progress:
     """A context manager that shows `description`, units done, speed, time left and extra fields while a job advances.
 
     `start` is the number of units done by the run that is now resumed. If the output is no terminal, a line is printed every ten
-    seconds and one at the end. `say` prints a line above the bar. With `quiet` nothing is shown.
+    seconds and one at the end. `say` prints a line above the bar. With `quiet` nothing is shown, with `errors` it is shown on the
+    error output, for a command whose output is answers.
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class Progress:
         start: int = 0,
         console: Console | None = None,
         quiet: bool = False,
+        errors: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._description = description
         self._unit = unit
-        self._console = console or Console(quiet=quiet)
+        self._console = console or Console(quiet=quiet, stderr=errors)
         self._now = now
         self._started = now()
         self._last_print = now()

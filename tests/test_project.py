@@ -65,6 +65,7 @@ DOORS = {
     "openpyxl": {"data"},
     "pyarrow": {"data"},
     "filelock": {"runs"},
+    "huggingface_hub": {"loading"},
 }
 
 
@@ -248,13 +249,13 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     bounds = dict(entry.split(">=") for entry in wanted)
     oldest = dict(line.split("==") for line in (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines() if "==" in line)
-    assert {library: oldest[library].removesuffix(".0") for library in ("peft", "transformers")} == {
-        library: bounds[library] for library in ("peft", "transformers")
+    assert {library: oldest[library].removesuffix(".0") for library in ("huggingface-hub", "peft", "transformers")} == {
+        library: bounds[library] for library in ("huggingface-hub", "peft", "transformers")
     }
 
 
 def test_what_asks_transformers_or_peft_is_tested_with_the_oldest() -> None:
-    asking = [path for path in (*SOURCES, *TESTS) if imported(path) & {"transformers", "tokenizers", "peft"}]
+    asking = [path for path in (*SOURCES, *TESTS) if imported(path) & {"transformers", "tokenizers", "peft", "huggingface_hub"}]
     tests = [
         path if path in TESTS else ROOT / "tests" / path.relative_to(ROOT / "imprint").with_name(f"test_{path.name}") for path in asking
     ]

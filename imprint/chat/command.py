@@ -20,7 +20,7 @@ from imprint.model import Model
 WELCOME: Final = Bilingual("/help lists the commands, Ctrl-D leaves", "输入 /help 查看命令，Ctrl-D 退出")
 
 
-def chat_command(path: Path, overrides: Sequence[str]) -> None:
+def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     """Talk to a run, a bundle of one, or a model folder.
 
     On a terminal there is a line editor; in a pipe each line is a question, and its answer is a line.

@@ -138,9 +138,8 @@ def _add_evaluation(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     evaluate.add_argument(
         "folder",
-        type=Path,
         metavar="RUN|MODEL",
-        help=Bilingual("a run folder, or a model folder for the base alone", "训练结果或模型目录").line,
+        help=Bilingual("a run folder; for a base alone a model folder, or owner/name of the hub", "训练结果、模型目录或 owner/name").line,
     )
     evaluate.add_argument("--data", type=Path, required=True, metavar="FILE", help=Bilingual("question and answer rows", "问答数据").line)
     evaluate.add_argument("--limit", type=_count, metavar="N", help=Bilingual("the first N rows only", "只用前 N 行").line)
@@ -178,9 +177,10 @@ def _add_chat_and_score(commands: "argparse._SubParsersAction[_Parser]") -> None
     chat = _add_command(commands, "chat", run.chat, Bilingual("talk to a run or a model", "与微调结果或模型对话").line)
     chat.add_argument(
         "folder",
-        type=Path,
         metavar="RUN|MODEL",
-        help=Bilingual("a run folder, a bundle of one, or a model folder", "训练结果、打包文件或模型目录").line,
+        help=Bilingual(
+            "a run folder, a bundle of one, a model folder, or owner/name of the hub", "训练结果、打包文件、模型目录或 owner/name"
+        ).line,
     )
     _add_overrides(chat, "imprint.chat.section:ChatSection")
 
@@ -229,7 +229,9 @@ def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
         Bilingual("measure the perplexity of texts under a model", "测量模型对文本的困惑度").line,
     )
     perplexity.add_argument(
-        "folder", type=Path, metavar="RUN|MODEL", help=Bilingual("a run folder, or a model folder", "训练结果或模型目录").line
+        "folder",
+        metavar="RUN|MODEL",
+        help=Bilingual("a run folder, a model folder, or owner/name of the hub", "训练结果、模型目录或 owner/name").line,
     )
     perplexity.add_argument(
         "--data", type=Path, action="append", required=True, metavar="FILE", help=Bilingual("texts; may be repeated", "文本，可重复").line
@@ -247,7 +249,9 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     imported.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
     quantize = _add_command(commands, "quantize", run.quantize, Bilingual("write a base in 4 or 8 bits", "把底座量化为 4 或 8 位").line)
-    quantize.add_argument("folder", type=Path, metavar="MODEL", help=Bilingual("a model folder", "模型目录").line)
+    quantize.add_argument(
+        "folder", metavar="MODEL", help=Bilingual("a model folder, or owner/name of the hub", "模型目录或 owner/name").line
+    )
     quantize.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
     quantize.add_argument(
         "--bits", type=int, choices=(4, 8), default=4, help=Bilingual("bits of a weight; 4 if not given", "每个权重的位数").line

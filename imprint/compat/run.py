@@ -23,7 +23,8 @@ from imprint.evaluate.command import read_data
 from imprint.evaluate.section import EvaluateSection
 from imprint.events import read_events
 from imprint.forgetting.section import ForgettingSection
-from imprint.loading.base import EMBEDDED
+from imprint.loading.base import EMBEDDED, base_folder, base_of_run
+from imprint.loading.hub.name import hub_name
 from imprint.loading.load import load
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
@@ -145,7 +146,7 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
 
     Raises UserError if the flags need a prefix and there is none.
     """
-    folder, adapter = Path(flags.model_name_or_path), prefix_file(flags)
+    folder, adapter = _base_of_flags(flags), prefix_file(flags)
     if flags.do_train:
         last = layout.checkpoints(flags.output_dir)[-1]
         folder, adapter = (last, None) if tunes_all_weights(flags) else (folder, last)
@@ -159,6 +160,14 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
         )
     model = load(folder, adapter=adapter, quantize=section.quantize, dtype=section.dtype, device=section.device)
     return model if str(folder) == EMBEDDED or read_tokenizer(folder, read_config(folder)) else _with_tokenizer(model, folder)
+
+
+def _base_of_flags(flags: OriginalFlags) -> Path:
+    """The folder of the base; of a model of the hub that was just trained, the commit that the run took."""
+    name = flags.model_name_or_path
+    if hub_name(name) is None:
+        return Path(name)
+    return base_folder(base_of_run(RunFolder(flags.output_dir)) if flags.do_train else name)
 
 
 def _with_tokenizer(model: Model, folder: Path) -> Model:

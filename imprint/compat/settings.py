@@ -11,6 +11,7 @@ from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.evaluate.section import EvaluateSection
 from imprint.files.atomic import find_folder
 from imprint.loading.base import EMBEDDED
+from imprint.loading.hub.name import hub_name
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError, join_lines
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
@@ -25,10 +26,9 @@ ALL_STATES = 1000
 """More states than any run saves."""
 NO_CLIPPING = 1e9
 SCHEDULES = {"cosine_with_restarts": "cosine", "polynomial": "linear", "constant_with_warmup": "constant"}
-DOWNLOAD = Bilingual(
-    "this version downloads nothing. Download it (https://huggingface.co/THUDM/chatglm-6b or "
-    "https://modelscope.cn/models/ZhipuAI/ChatGLM-6B) and give its folder.",
-    "请先下载模型，再给出本地目录，例如 MODEL=/data/chatglm-6b bash scripts/train.sh",
+NO_FOLDER = Bilingual(
+    "there is no such folder, and it is no name of a model of the hub (owner/name). Give the folder, or a name such as THUDM/chatglm-6b.",
+    "没有这个目录，也不是模型站上的名字（owner/name）：请给出目录，或 THUDM/chatglm-6b 这样的名字。",
 )
 
 
@@ -76,7 +76,8 @@ def _model_problems(flags: OriginalFlags) -> list[Bilingual]:
     if name == EMBEDDED:
         return []
     if not Path(name).is_dir():
-        return [Bilingual(f"--model_name_or_path {name}: there is no such folder, and {DOWNLOAD.english}", DOWNLOAD.chinese)]
+        known = hub_name(name) is not None
+        return [] if known else [Bilingual(f"--model_name_or_path {name}: {NO_FOLDER.english}", NO_FOLDER.chinese)]
     if not _holds_prefix(Path(name), only=True):
         return []
     return [

@@ -16,7 +16,7 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.terminal import say
 
 
-def evaluate_command(path: Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
+def evaluate_command(path: str | Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
     """Answer and score the rows of `data` with a run, a bundle or a model folder."""
     section = read_overrides(overrides, EvaluateSection)
     source = resolve_source(path, section.base_path)

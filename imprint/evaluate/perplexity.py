@@ -65,7 +65,9 @@ class MeasuredDocument:
     """Key of the texts and settings; empty in files of earlier versions."""
 
 
-def perplexity_command(path: Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def perplexity_command(
+    path: str | Path, *, data: Sequence[Path], limit: int | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure texts with a run, before and after tuning, or with a model folder; returns the content of scores.json.
 
     `limit`: number of documents of each source.

@@ -188,7 +188,7 @@ def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPai
     return model_pair(str(source.base_folder), lambda: load(base=True), load)
 
 
-def _run_source(path: Path, base_path: Path | None = None) -> ModelSource:
+def _run_source(path: Path, base_path: str | None = None) -> ModelSource:
     source = resolve_source(path, base_path)
     source.refuse_bundle()
     source.require_run(NOTHING_TUNED)

@@ -81,7 +81,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     if target == "bundle":
         refuse_bundle_destination(out)
     else:
-        inputs = (path, source.folder, source.network_folder, base_folder(run.model.path))
+        inputs = (path, source.folder, source.network_folder, base_folder(run.model.location))
         refuse_destination(out, inputs, written_before=_is_export, otherwise="is not an export")
     if prompts is None:
         samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
@@ -92,7 +92,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         job = ExportJob(source, run, part, out, written_dtype(source, section), section.device, proof_dtype)
         _write_and_verify(job, WRITERS[method, target], samples)
         if target != "bundle":
-            licence = read_licence(base_folder(run.model.path))
+            licence = read_licence(base_folder(run.model.location))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
             write_json(part / RECORD, {**record, "questions_answered_as_before": len(samples)})
     count = len(samples)
@@ -116,7 +116,7 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
                 f"{reason.chinese}。",
             )
         )
-    base_run = run_of_base(run.model.path)
+    base_run = run_of_base(run.model.location)
     if (method, target) in WITHOUT_BASE and base_run is not None and find_folder(base_run.model) is None:
         raise UserError(
             Bilingual(
@@ -158,7 +158,7 @@ def written_dtype(source: ModelSource, section: ExportSection) -> torch.dtype:
     if section.dtype is not None:
         return DTYPES[section.dtype]
     run = source.require_run(NOTHING_TO_EXPORT)
-    stored = [read_config(folder) for folder in (source.network_folder, base_folder(run.model.path)) if folder.is_dir()]
+    stored = [read_config(folder) for folder in (source.network_folder, base_folder(run.model.location)) if folder.is_dir()]
     names = [run.model.dtype, *(fields.get(name) for fields in stored for name in ("dtype", "torch_dtype"))]
     dtypes = (DTYPES.get(str(name).removeprefix("torch.").lower()) for name in names)
     return next((dtype for dtype in dtypes if dtype in (torch.float16, torch.bfloat16)), torch.float16)

@@ -52,10 +52,10 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
     Raises UserError for a run with an adapter, a folder that is already quantized or damaged, and an unusable output path or disk.
     """
-    folder, out = arguments.path("folder", folder), arguments.path("out", out)
+    path, out = arguments.path("folder", folder), arguments.path("out", out)
     if bits not in BITS:
         raise UserError(Bilingual(f"bits: must be 8 or 4, got {bits!r}.", "bits 只能是 8 或 4。"))
-    model = resolve_source(folder)
+    model = resolve_source(folder if isinstance(folder, str) else path)
     if model.run is not None and model.method != "full":
         raise UserError(
             Bilingual(

@@ -15,6 +15,7 @@ from imprint.files.atomic import find_folder, write_json
 from imprint.files.links import refuse_outside_links
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import BundleMetadata, pack, read_licence, unpack
+from imprint.loading.hub.name import parse_name
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
@@ -91,9 +92,11 @@ Writer = Callable[[ExportJob], Iterator[AnswerFunction]]
 
 
 def base_name(run: RunConfig) -> str:
-    """The base as other tools find it: the recipe's path, or the model folder below it if that is a run."""
+    """The base as other tools find it: the recipe's path or the name at the hub, or the model folder below it if that is a run."""
     path = run.model.path
-    return path if run_of_base(path) is None else str(base_folder(path))
+    if run.model.commit is not None and (name := parse_name(path)) is not None:
+        return name.repository
+    return path if run_of_base(path) is None else str(base_folder(Path(path)))
 
 
 def write_original_prefix(part: Path, base: Path, prefix: Adapter) -> None:
@@ -231,13 +234,13 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     documents = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)
     names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
     refuse_outside_links(run.path, [run.path / name for name in names])
-    licence = read_licence(base_folder(job.run.model.path))
+    licence = read_licence(base_folder(job.run.model.location))
     metadata = BundleMetadata(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
     pack(job.part, run.path, names, metadata)
     folder = job.part.with_name(f"{job.part.name}-run")  # one name: what a killed export left there is replaced
     try:
         unpack(job.part, folder)
-        unpacked_run = resolve_source(folder, Path(job.run.model.path)).with_template(job.run.model.template)
+        unpacked_run = resolve_source(folder, job.run.model.location).with_template(job.run.model.template)
         yield job.answerer(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,15 +1,20 @@
 """Finds the folder of a base: a model folder, the embedded one, or the result of a run or bundle."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section, read_recipe
 from imprint.files.atomic import find_folder
 from imprint.loading.bundle import unpack_cached
+from imprint.loading.hub.name import HubName, hub_name
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
+
+if TYPE_CHECKING:
+    from imprint.loading.hub.download import HubModel
 
 EMBEDDED = "embedded"
 """The name of the toy base that is part of Imprint."""
@@ -23,13 +28,15 @@ class BaseReference(Section):
 
 
 def base_folder(path: str | Path) -> Path:
-    """The folder of a base: a model folder, the embedded one, or that of a run's result.
+    """The folder of a base: a model folder, the embedded one, that of a run's result, or for a text that names a model of the hub its copy.
 
-    For a run with full tuning this is the model in it, for a run with an adapter its base; `load_base` merges a LoRA into that.
-    Raises UserError for a run without a result.
+    For a run with full tuning this is the model in it, for a run with an adapter its base; `load_base` merges a LoRA into that. A model of
+    the hub is downloaded if it has to be. Raises UserError for a run without a result, and where the hub has or gives no model.
     """
     if str(path) == EMBEDDED:
         return Path(__file__).parents[1] / "embedded"
+    if (name := hub_name(path)) is not None:
+        return fetch(name).folder
     run = run_of_base(path)
     if run is None:
         return unpack_cached(Path(path))
@@ -45,12 +52,19 @@ def base_folder(path: str | Path) -> Path:
     return base_folder(base_of_run(run))
 
 
+def fetch(name: HubName) -> "HubModel":
+    """A model of the hub, downloaded if it has to be. Raises UserError."""
+    from imprint.loading.hub.download import fetch_model  # reads no huggingface_hub before a name is given
+
+    return fetch_model(name)
+
+
 def run_of_base(path: str | Path) -> RunFolder | None:
     """The run folder that serves as a base; None for a model folder."""
     run = RunFolder(unpack_cached(Path(path)))
     return run if str(path) != EMBEDDED and run.config.is_file() else None
 
 
-def base_of_run(run: RunFolder) -> str:
-    """The path of the base in a run's recipe."""
-    return read_recipe(run.config, [], BaseReference).model.path
+def base_of_run(run: RunFolder) -> str | Path:
+    """The base in a run's recipe: its path, or its name at the hub with the commit."""
+    return read_recipe(run.config, [], BaseReference).model.location

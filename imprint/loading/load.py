@@ -30,7 +30,10 @@ def load(
     device: str | None = None,
     template: TemplateName = "auto",
 ) -> Model:
-    """Load a model folder, `embedded`, a run folder, or a bundle of one: the same paths as `imprint chat` takes.
+    """Load a model folder, `embedded`, a run folder, a bundle of one, or a model of the hub: what `imprint chat` takes.
+
+    A text such as "Qwen/Qwen3-4B" or "Qwen/Qwen3-4B@main" that is no folder here is downloaded into Hugging Face's cache; a `Path` is
+    always a folder.
 
     A run is loaded as its base with the prefix or LoRA, which `adapter_off()` switches off, or as the model of full tuning; arguments that
     are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
@@ -38,7 +41,8 @@ def load(
     that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
-    source = resolve_source(arguments.path("folder", folder))
+    path = arguments.path("folder", folder)
+    source = resolve_source(folder if isinstance(folder, str) else path)
     if adapter is not None:
         arguments.path("adapter", adapter)
     if device is not None:
@@ -151,7 +155,7 @@ def _base_and_adapter(source: ModelSource, *, base: bool, adapter: str | Path | 
         return source.folder, chosen
     if base:
         _ = source.base_folder  # raises where it does not exist
-        return source.run.model.path, chosen
+        return source.run.model.location, chosen
     method = source.require_result()
     if chosen is not None and method == "prefix":
         raise UserError(
@@ -163,7 +167,7 @@ def _base_and_adapter(source: ModelSource, *, base: bool, adapter: str | Path | 
     if chosen is not None or method == "full":
         return source.folder, chosen
     _ = source.base_folder
-    return source.run.model.path, source.run_folder.adapter
+    return source.run.model.location, source.run_folder.adapter
 
 
 def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> None:

@@ -9,6 +9,8 @@ from pydantic import ConfigDict
 from imprint.config import Field, Section
 from imprint.data.section import NO_ROWS, AnyData, DataSection
 from imprint.forgetting.section import ForgettingSection
+from imprint.loading.base import fetch
+from imprint.loading.hub.name import hub_name
 from imprint.loading.section import ModelSection
 from imprint.task import TaskSection, TextTask
 
@@ -38,11 +40,16 @@ class RunConfig(Section):
         """The knobs for reading rows: the run's own, or the defaults for a run on raw text."""
         return self.data if isinstance(self.data, DataSection) else DataSection(train=self.data.train)
 
-    def with_base_path(self, base_path: Path | None) -> "RunConfig":
-        """The same run with its base at another path than in its recipe; None changes nothing."""
+    def with_base_path(self, base_path: str | Path | None) -> "RunConfig":
+        """The same run with its base at another path than in its recipe, or from the hub; None changes nothing.
+
+        A model of the hub is downloaded if it has to be. Raises UserError as `base_folder`.
+        """
         if base_path is None:
             return self
-        return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path)})})
+        name = hub_name(base_path)
+        commit = None if name is None else fetch(name).commit
+        return self.model_copy(update={"model": self.model.model_copy(update={"path": str(base_path), "commit": commit})})
 
     @property
     def max_source_length(self) -> int:

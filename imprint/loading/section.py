@@ -8,10 +8,12 @@ from typing import Final, Literal
 from pydantic import field_validator
 
 from imprint.config import Field, Section
+from imprint.loading.hub.name import COMMIT, parse_name
 from imprint.messages import Bilingual
 from imprint.templates import TEMPLATE_HELP, TemplateName
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+NO_COMMIT: Final = Bilingual("must be the 40 hexadecimal digits of a commit", "须为提交的 40 位十六进制数")
 NO_DAY: Final = Bilingual("must be a day as year-month-day, such as 2026-01-31", "须为 年-月-日，如 2026-01-31")
 
 
@@ -20,7 +22,13 @@ class ModelSection(Section):
 
     path: str = Field(
         min_length=1,
-        description='Folder of the base, or of a run (full or LoRA) whose result is the base, or "embedded": the toy base of Imprint.',
+        description="Folder of the base, or of a run (full or LoRA) whose result is the base; a model of the hub (owner/name or "
+        'owner/name@revision), which is downloaded; or "embedded": the toy base of Imprint.',
+    )
+    commit: str | None = Field(
+        None,
+        description="Of a model of the hub: the commit that is used, 40 hexadecimal digits; null takes what the hub has when the run "
+        "begins, and what opens the run later takes the same.",
     )
     quantize: Literal[4, 8] | None = Field(
         None, description="Quantize the base's weights to 8 or 4 bits, like the original's quantization_bit; null leaves them unchanged."
@@ -33,6 +41,21 @@ class ModelSection(Section):
         description="The day that a chat template writes as today's, such as 2026-01-31; null takes the day on which the run began, and "
         "what opens the run later writes it too.",
     )
+
+    @property
+    def location(self) -> str | Path:
+        """What to open: the name at the hub with the commit, or the path of a folder."""
+        if self.commit is None:
+            return Path(self.path)
+        name = parse_name(self.path)
+        return Path(self.path) if name is None else str(name.at(self.commit))
+
+    @field_validator("commit")
+    @classmethod
+    def _is_commit(cls, value: str | None) -> str | None:
+        if value is not None and not COMMIT.fullmatch(value):
+            raise ValueError(NO_COMMIT)
+        return value
 
     @field_validator("date")
     @classmethod
@@ -62,7 +85,9 @@ class AdapterSection(Section):
 class BaseSection(Section):
     """The path of a run's base, and its prompt template."""
 
-    base_path: Path | None = Field(None, description="Path of the base of a run, if it is not at the path in its recipe.")
+    base_path: str | None = Field(
+        None, description="Path of the base of a run, or its name at the hub, if it is not where its recipe says."
+    )
     template: TemplateName | None = Field(None, description=TEMPLATE_HELP)
 
 

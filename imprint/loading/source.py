@@ -6,8 +6,9 @@ from typing import Literal
 
 from imprint.config import read_recipe
 from imprint.files.atomic import find_folder
-from imprint.loading.base import EMBEDDED, base_folder
+from imprint.loading.base import EMBEDDED, base_folder, fetch
 from imprint.loading.bundle import BundleMetadata, read_metadata, unpack_cached
+from imprint.loading.hub.name import hub_name
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -63,7 +64,7 @@ class ModelSource:
         """The folder of the base. Raises UserError where it does not exist any more."""
         if self.run is None:
             return self.folder
-        folder = base_folder(self.run.model.path)
+        folder = base_folder(self.run.model.location)
         if not folder.is_dir():
             raise UserError(
                 Bilingual(
@@ -115,11 +116,14 @@ class ModelSource:
             )
 
 
-def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSource:
-    """Resolve a path to a model folder, run or bundle; a bundle is unpacked into the user's cache.
+def resolve_source(path: str | Path, base_path: str | Path | None = None) -> ModelSource:
+    """Resolve a path to a model folder, run or bundle; a bundle is unpacked into the user's cache, a model of the hub is downloaded.
 
-    `base_path`: path of the base of a run, if it is not at the path in its recipe. Raises UserError for anything else.
+    A `Path` is never taken for the name of a model of the hub. `base_path`: the base of a run, if it is not where its recipe says. Raises
+    UserError for anything else.
     """
+    if (name := hub_name(path)) is not None:
+        return ModelSource(Path(path), fetch(name).folder, None)
     path = Path(path)
     if str(path) == EMBEDDED:
         return ModelSource(path, base_folder(EMBEDDED), None)
@@ -134,9 +138,9 @@ def resolve_source(path: str | Path, base_path: Path | None = None) -> ModelSour
         )
         raise UserError(
             Bilingual(
-                f'{path}: {problem}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, or "{EMBEDDED}"; '
-                "adapter=... adds an adapter.",
-                f"请给出训练结果目录、打包文件、模型目录或“{EMBEDDED}”；可用 adapter=... 加上适配器。",
+                f"{path}: {problem}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the name of a model of "
+                f'the hub (owner/name), or "{EMBEDDED}"; adapter=... adds an adapter.',
+                f"请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；可用 adapter=... 加上适配器。",
             )
         )
     return ModelSource(path, folder, None)

@@ -256,7 +256,7 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():  # before an index, as transformers has it
             return [folder / single]
         if (folder / index).is_file():
-            names = _shard_names(folder / index)
+            names = indexed_shards(folder / index)
             missing = [name for name in names if not (folder / name).is_file()]
             if not missing:
                 return [folder / name for name in names]
@@ -274,7 +274,8 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _shard_names(index: Path) -> list[str]:
+def indexed_shards(index: Path) -> list[str]:
+    """The files that an index of shards names. Raises UserError for an index that is none, and for names outside its folder."""
     try:
         names = sorted(set(read_json(index)["weight_map"].values()))
         outside = [name for name in names if not name or Path(name).name != name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES]

@@ -14,8 +14,10 @@ from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.events import Finished, last_start, read_events, read_rescues
 from imprint.files.atomic import remove_leftovers
-from imprint.loading.base import BaseReference, base_folder
+from imprint.loading.base import BaseReference, base_folder, fetch
+from imprint.loading.hub.name import hub_name, parse_name
 from imprint.loading.run import RunConfig
+from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.templates import writes_date
@@ -40,20 +42,47 @@ def open_run(recipe: Recipe, notify: Notify, world: World = SINGLE) -> Iterator[
         yield run
 
 
+def with_commit(recipe: Recipe) -> Recipe:
+    """The recipe with `model.commit` set if its base is a model of the hub, which is downloaded unless it is there.
+
+    A run that is resumed takes the commit with which it began. Raises UserError for a commit of what is no model of the hub.
+    """
+    model, before = recipe.model, _started_with(RunFolder(recipe.output))
+    commit = model.commit or (before.commit if before is not None and before.path == model.path else None)
+    name = hub_name(model.path) if commit is None else parse_name(model.path)
+    if name is None or (commit is not None and Path(model.path).exists()):
+        if model.commit is not None:
+            raise UserError(
+                Bilingual(
+                    f"model.commit: {model.commit}, but {model.path} is no model of the hub. Leave it out, or give owner/name.",
+                    "model.path 不是模型站上的模型：请去掉 model.commit，或写 owner/name。",
+                )
+            )
+        return recipe
+    found = fetch(name if commit is None else name.at(commit))
+    return recipe.model_copy(update={"model": model.model_copy(update={"commit": found.commit})})
+
+
+def _started_with(run: RunFolder) -> ModelSection | None:
+    """The base with which a run was started; None if it was not."""
+    return read_recipe(run.config, [], BaseReference).model if _has_begun(run) else None
+
+
 def with_first_day(recipe: Recipe, world: World = SINGLE) -> Recipe:
     """The recipe with `model.date` set if the base's chat template writes today's date: the day on which the run began.
 
     So a run that is resumed learns the same rows. Raises UserError for a date that the template does not write.
     """
     day = world.on_main(lambda: _first_day(recipe))
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"date": day})})
+    commit = world.on_main(lambda: recipe.model.commit)  # a branch may have moved while the processes asked for it
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"date": day, "commit": commit})})
 
 
 def _first_day(recipe: Recipe) -> str | None:
-    run, model = RunFolder(recipe.output), recipe.model
-    if model.date is None and _has_begun(run):
-        return read_recipe(run.config, [], BaseReference).model.date
-    dated = writes_date(base_folder(model.path), model.template)
+    model = recipe.model
+    if model.date is None and (before := _started_with(RunFolder(recipe.output))) is not None:
+        return before.date
+    dated = writes_date(base_folder(model.location), model.template)
     if model.date is not None and not dated:
         raise UserError(
             Bilingual(

@@ -33,6 +33,7 @@ from imprint.training.resume import (
     newest_state,
     open_run,
     refuse_changed_data,
+    with_commit,
     with_first_day,
     with_first_limits,
 )
@@ -60,7 +61,9 @@ def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
     if not is_launched():
         count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
         if count > 1 or recipe.engine.nodes > 1:
-            return launch(recipe.engine, count, ["train", *arguments])
+            commit = with_commit(recipe).model.commit  # the others would wait for a download longer than they wait for each other
+            pinned = [] if commit is None else [f"model.commit={commit}"]
+            return launch(recipe.engine, count, ["train", *arguments, *pinned])
     try:
         train_recipe(recipe)
     except KeyboardInterrupt:
@@ -80,6 +83,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
     Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
     check_settings(recipe)
+    recipe = with_commit(recipe)
     notify = EarlyNotices()
     with (
         join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
@@ -90,7 +94,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             seed_everything(recipe.train.seed)
             base = recipe.model
             model = load_base(
-                base.path, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, day=base.date
+                base.location, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, day=base.date
             )
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))

@@ -210,7 +210,7 @@ def test_no_limit_of_the_gradient_is_one_that_is_never_reached() -> None:
         (["--do_eval"], "--do_eval needs --validation_file"),
         (["--do_predict"], "--do_predict needs --test_file"),
         (["--do_train", "--evaluation_strategy", "steps"], "--do_eval needs --validation_file"),
-        (["--do_train"], "--model_name_or_path base: there is no such folder, and this version downloads nothing."),
+        (["--do_train"], "--model_name_or_path base: there is no such folder, and it is no name of a model of the hub (owner/name)."),
         (["--do_train", "--quantization_bit", "4"], "--quantization_bit: quantized weights cannot be tuned. Give --pre_seq_len"),
     ],
 )

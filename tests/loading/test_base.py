@@ -21,7 +21,7 @@ def test_a_run_is_its_tuned_model_or_the_base_of_its_adapter(tmp_path: Path) -> 
     full = tiny_run(recipe, "full", "tune={method: full}", "train.steps=1")
     lora = tiny_run(recipe, "lora", f"model.path={full.path}", "tune={method: lora, rank: 2}", "train.steps=1")
     assert base_folder(full.path) == full.model
-    assert base_of_run(lora) == str(full.path)
+    assert base_of_run(lora) == full.path
     assert base_folder(lora.path) == full.model
     assert run_of_base(lora.path) == RunFolder(lora.path)
     shutil.rmtree(lora.adapter)

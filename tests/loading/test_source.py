@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from imprint.cli import main
 from imprint.export.command import export_command
 from imprint.loading.base import EMBEDDED, base_folder
+from imprint.loading.load import load
 from imprint.loading.source import adapter_path, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
+from tests.hubserver import COMMIT, Repository, hub_server, model_files
 from tests.tinyrun import tiny_recipe, tiny_run
 
 
@@ -97,3 +100,31 @@ def test_a_run_or_a_bundle_given_as_an_adapter_is_its_adapter(run: RunFolder, fu
     assert adapter_path("prefix.bin") == Path("prefix.bin")
     with pytest.raises(UserError, match="full is a run that tuned all parameters and has no adapter"):
         adapter_path(full.path)
+
+
+def test_every_way_to_open_a_model_takes_a_name_of_the_hub(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, base = str(run.path.parent / "rows.jsonl"), run.path.parent / "base"
+    with hub_server(tmp_path / "cache") as hub:
+        hub.repositories["owner/tiny"] = Repository(model_files(base), {"main": COMMIT, "v1": COMMIT})
+        source = resolve_source("owner/tiny")
+        assert (source.kind, source.folder.name, source.output_folder) == ("model", COMMIT, Path("evaluations/tiny"))
+        answers = [load(name).chat("你好", temperature=0)[0] for name in ("owner/tiny", "owner/tiny@v1", str(base))]
+        assert len(set(answers)) == 1
+        for command in (
+            ["evaluate", "owner/tiny", "--data", rows, "--limit", "1"],
+            ["perplexity", "owner/tiny", "--data", rows],
+            ["data", "check", rows, "--model", "owner/tiny"],
+            ["evaluate", str(run.path), "--data", rows, "--limit", "1", "base_path=owner/tiny@v1"],
+            ["quantize", "owner/tiny", "small", "--bits", "8"],
+        ):
+            assert main(command) == 0, capsys.readouterr().err
+        capsys.readouterr()
+        assert main(["chat", "./owner/tiny"]) == 2
+        assert "owner/tiny: there is no such folder. Give a run folder" in capsys.readouterr().err
+        assert main(["compare", "owner/tiny"]) == 2  # a run only
+        assert "there is no such folder" in capsys.readouterr().err
+        with pytest.raises(UserError, match="there is no such folder"):
+            load(Path("owner/tiny"))

@@ -29,6 +29,7 @@ from imprint.training.recipe import Recipe
 from imprint.training.run import train
 from tests.bases import base_of
 from tests.families import CHAT
+from tests.hubserver import COMMIT, NEXT_COMMIT, Repository, hub_server, model_files
 from tests.tiny import tiny_rows
 from tests.tinyrun import RECIPE, described, learned_tensors, log_of, losses, tiny_recipe, tiny_run, train_again
 
@@ -435,3 +436,39 @@ def test_a_date_may_be_given_where_the_template_writes_one(tmp_path: Path, capsy
     assert "model.date: 2020-02-29, but the template of" in capsys.readouterr().err
     assert main(["train", str(plain), "model.date=2021-02-29"]) == 2
     assert "must be a day as year-month-day, such as 2026-01-31" in capsys.readouterr().err
+
+
+# A base of the hub
+
+
+def test_a_run_on_a_model_of_the_hub_records_its_commit_and_stays_with_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, rows = RunFolder(tmp_path / "run"), str(recipe.parent / "rows.jsonl")
+    command = ["train", str(recipe), f"output={run.path}", "model.path=owner/tiny"]
+    with hub_server(tmp_path / "cache") as hub:
+        hub.repositories["owner/tiny"] = Repository(model_files(recipe.parent / "base"))
+        assert main([*command, "train.steps=2"]) == 0, capsys.readouterr().err
+        assert f"commit: {COMMIT}" in run.config.read_text(encoding="utf-8")
+        hub.repositories["owner/tiny"] = Repository({"config.json": b"{}"}, {"main": NEXT_COMMIT})  # its owner has replaced it
+        hub.asked.clear()
+        assert main([*command, "train.steps=3"]) == 0, capsys.readouterr().err
+        assert main(["evaluate", str(run.path), "--data", rows, "--limit", "1"]) == 0
+        assert main(["export", str(run.path), str(tmp_path / "official"), "--to", "official"]) == 0
+        assert main(["export", str(run.path), str(tmp_path / "run.tar"), "--to", "bundle"]) == 0
+        assert hub.asked == []
+        assert main([*command, f"model.commit={NEXT_COMMIT}"]) == 2
+        assert "is no model that can be loaded" in capsys.readouterr().err
+        assert main(["train", str(recipe), f"output={run.path}", f"model.path={recipe.parent / 'base'}", "train.steps=3"]) == 2
+        assert f"model.commit: {COMMIT} -> null" in capsys.readouterr().err
+        assert main(["evaluate", str(run.path), "--data", rows, "--limit", "1", "base_path=owner/tiny"]) == 2
+        assert "is no model that can be loaded" in capsys.readouterr().err
+
+
+def test_a_commit_of_a_folder_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", str(recipe), f"output={recipe.parent / 'pinned'}"]
+    assert main([*command, f"model.commit={COMMIT}"]) == 2
+    assert "is no model of the hub. Leave it out, or give owner/name." in capsys.readouterr().err
+    assert main([*command, "model.commit=main"]) == 2
+    assert "model.commit=main: must be the 40 hexadecimal digits of a commit" in capsys.readouterr().err
