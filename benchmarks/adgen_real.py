@@ -126,7 +126,7 @@ def draw(out: Path, picture: Path) -> None:
                 panel.plot(steps[losses.index(min(losses))] / steps[-1] * epochs, min(losses), "o", color=line[0].get_color())
     panel.set_title("evaluation loss over epochs; the dot is what is kept", loc="left", fontsize=11)
     panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right", frameon=False, fontsize=9)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(picture)
 
 

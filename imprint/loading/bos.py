@@ -52,7 +52,8 @@ def mean_losses(network: Network, rows: Sequence[Sequence[int]], bos: int) -> tu
     """The mean losses, in nats, of all tokens but the first of each row: without BOS before the rows, and with it."""
     packed = pack([*rows, *([bos, *row] for row in rows)], network)
     hidden = network(packed.to(network.device))
-    predicted, start = [], 0
+    predicted: list[int] = []
+    start = 0
     for before, row in [*((0, row) for row in rows), *((1, row) for row in rows)]:
         predicted += range(start + before, start + before + len(row) - 1)
         start += before + len(row)
