@@ -1,9 +1,18 @@
 """The commands: each imports what it needs when it is called, so that the others start sooner."""
 
 import argparse
+import os
+import sys
 
 from imprint.messages import Bilingual
 from imprint.terminal import say
+
+
+def announce(english: str, chinese: str) -> None:
+    """Say on the error stream what the command does, before it imports PyTorch, which takes seconds."""
+    if "torch" not in sys.modules and "WORLD_SIZE" not in os.environ:  # of several processes, the launching one has said it
+        message = Bilingual(f"{english} (loading PyTorch first) ...", f"{chinese}（先加载 PyTorch）……")
+        say(message.line, stream=sys.stderr)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -16,6 +25,7 @@ def train(options: argparse.Namespace) -> int:
     recipe = read_recipe(path, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
     if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
         make_demo(words)
+    announce(f"tuning by {path}", f"按 {path} 微调")
     from imprint.training.run import train_command
 
     return train_command(recipe, [str(path), *options.overrides])
@@ -40,6 +50,7 @@ def init(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """`imprint evaluate`."""
+    announce(f"answering and scoring {options.data}", f"回答 {options.data} 并打分")
     from imprint.evaluate.command import evaluate_command
 
     evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
@@ -47,6 +58,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def perplexity(options: argparse.Namespace) -> None:
     """`imprint perplexity`."""
+    announce(f"measuring texts under {options.folder}", f"用 {options.folder} 测量文本")
     from imprint.evaluate.perplexity import perplexity_command
 
     perplexity_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
@@ -54,6 +66,7 @@ def perplexity(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """`imprint compare`."""
+    announce(f"comparing {options.run} with its base", f"对照 {options.run} 与底座")
     from imprint.evaluate.compare import compare
 
     compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
@@ -61,6 +74,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def forgetting(options: argparse.Namespace) -> None:
     """`imprint forgetting`."""
+    announce(f"measuring what was forgotten in {options.run}", f"评估 {options.run} 的遗忘")
     from imprint.evaluate.review import forgetting_command
 
     forgetting_command(options.run, options.overrides)
@@ -68,6 +82,7 @@ def forgetting(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """`imprint report`."""
+    announce(f"writing the report of {options.run}", f"生成 {options.run} 的报告")
     from imprint.evaluate.review import report_command
 
     report_command(options.run)
@@ -75,6 +90,7 @@ def report(options: argparse.Namespace) -> None:
 
 def runs(options: argparse.Namespace) -> None:
     """`imprint runs`."""
+    announce(f"looking for runs in {options.folder}", f"在 {options.folder} 中查找训练结果")
     from imprint.report.run_list import runs_command
 
     runs_command(options.folder, as_json=options.json)
@@ -82,6 +98,7 @@ def runs(options: argparse.Namespace) -> None:
 
 def score(options: argparse.Namespace) -> None:
     """`imprint score`."""
+    announce(f"scoring {options.file}", f"给 {options.file} 打分")
     from imprint.evaluate.score import score_command
 
     score_command(options.file, protocols=options.protocol, output=options.output)
@@ -89,6 +106,7 @@ def score(options: argparse.Namespace) -> None:
 
 def chat(options: argparse.Namespace) -> None:
     """`imprint chat`."""
+    announce(f"opening {options.folder}", f"打开 {options.folder}")
     from imprint.chat.command import chat_command
 
     chat_command(options.folder, options.overrides)
@@ -96,6 +114,7 @@ def chat(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """`imprint data check`."""
+    announce(f"checking {' '.join(options.files)}", f"检查 {' '.join(options.files)}")
     from imprint.check.command import check_command
 
     return check_command(options.files, dev=options.dev, model=options.model, fix=options.fix, overrides=options.overrides)
@@ -103,6 +122,7 @@ def check(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> None:
     """`imprint data show`."""
+    announce(f"reading {options.file}", f"读取 {options.file}")
     from imprint.check.show import show_command
 
     show_command(options.file, model=options.model, limit=options.limit, overrides=options.overrides)
@@ -117,6 +137,7 @@ def convert(options: argparse.Namespace) -> None:
 
 def doctor(_options: argparse.Namespace) -> None:
     """`imprint doctor`."""
+    announce("looking at this machine", "检查这台机器")
     from imprint.check.doctor import machine_command
 
     machine_command()
@@ -124,6 +145,7 @@ def doctor(_options: argparse.Namespace) -> None:
 
 def import_model(options: argparse.Namespace) -> None:
     """`imprint import`."""
+    announce(f"reading {options.file}", f"读取 {options.file}")
     from imprint.export.from_gguf import import_gguf
 
     import_gguf(options.file, options.output)
@@ -131,6 +153,7 @@ def import_model(options: argparse.Namespace) -> None:
 
 def quantize(options: argparse.Namespace) -> None:
     """`imprint quantize`."""
+    announce(f"quantizing {options.folder}", f"量化 {options.folder}")
     from imprint.export.quantized import quantize
 
     quantize(options.folder, options.output, options.bits)
@@ -138,6 +161,7 @@ def quantize(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """`imprint export`."""
+    announce(f"exporting {options.run}", f"导出 {options.run}")
     from imprint.export.command import export_command
 
     export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
@@ -145,6 +169,7 @@ def export(options: argparse.Namespace) -> None:
 
 def original_main(options: argparse.Namespace) -> int:
     """`imprint main`."""
+    announce("reading the flags of the original main.py", "读取原版 main.py 的参数")
     from imprint.compat.run import run_original
 
     return run_original(options.flags)
@@ -152,6 +177,7 @@ def original_main(options: argparse.Namespace) -> int:
 
 def migrate(options: argparse.Namespace) -> None:
     """`imprint migrate`."""
+    announce(f"reading {options.script}", f"读取 {options.script}")
     from imprint.compat.migrate import migrate_command
 
     migrate_command(options.script, options.output)
@@ -190,6 +216,7 @@ def demo_domain_example(options: argparse.Namespace) -> None:
 
 def demo_bloom(options: argparse.Namespace) -> None:
     """`imprint demo bloom`."""
+    announce(f"making a tiny BLOOM in {options.folder}", f"在 {options.folder} 中制作小 BLOOM")
     from imprint.demo.bloom import make_bloom
 
     make_bloom(options.folder, overrides=tuple(options.overrides))

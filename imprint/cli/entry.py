@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from imprint.cli.parser import Command, parse
+from imprint.cli.parser import Command, find_section, parse
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import prepare_output, say
 
@@ -90,9 +90,6 @@ def _discard_output() -> None:
 def _check_overrides(options: argparse.Namespace) -> None:
     """Refuse wrong overrides of a command that imports PyTorch, before that is imported."""
     if section := getattr(options, "section", None):
-        from importlib import import_module
-
         from imprint.config import read_overrides
 
-        module, _, name = section.partition(":")
-        read_overrides(options.overrides, getattr(import_module(module), name))
+        read_overrides(options.overrides, find_section(section))

@@ -5,15 +5,20 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from imprint import __version__
 from imprint.cli import commands as run
 from imprint.export.targets import TARGETS
 from imprint.messages import Bilingual
-from imprint.terminal import say
+from imprint.terminal import say, terminal_columns
 
+if TYPE_CHECKING:
+    from imprint.config import Section
+
+RECIPE = "imprint.training.recipe:Recipe"
 Command = Callable[[argparse.Namespace], int | None]
 DESCRIPTION = Bilingual(
     "Teach a Chinese chat model your own words, on the one machine you have.",
@@ -65,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RECIPE.yaml",
         help=Bilingual("a file, or the name of a recipe that comes along, such as demo", "训练配方，或自带配方的名字").line,
     )
-    _add_overrides(train)
+    _add_overrides(train, RECIPE, checked=False)  # read together with the file
 
     _add_evaluation(commands)
     _add_reports(commands)
@@ -82,6 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose error message says what to do next, and which prints through `say`."""
+
+    knobs: str | None = None
+    """The `MODULE:CLASS` of the section whose knobs the command takes, which its help lists."""
+    knob_prefix = ""
+    """What is typed before the name of a knob."""
+
+    def format_help(self) -> str:
+        """The help, with a line for each knob that the command takes."""
+        return super().format_help() + ("" if self.knobs is None else _knob_lines(self.knobs, self.knob_prefix))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         say(message, stream=sys.stderr if file is None or file is sys.stderr else sys.stdout, end="")
@@ -106,7 +120,28 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f'"{value}" {unknown_key(str(value), [str(choice) for choice in action.choices]).english}')
 
 
-def _add_command(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, description: str) -> argparse.ArgumentParser:
+def find_section(name: str) -> "type[Section]":
+    """The section at `MODULE:CLASS`."""
+    module, _, attribute = name.partition(":")
+    section: type[Section] = getattr(import_module(module), attribute)
+    return section
+
+
+def _knob_lines(section: str, prefix: str) -> str:
+    """The knobs of a section, as the last part of a help."""
+    from imprint.config import as_lines, describe
+
+    columns = terminal_columns(sys.stdout) if sys.stdout.isatty() else None
+    title = (
+        Bilingual("flags, with their defaults", "参数与默认值")
+        if prefix
+        else Bilingual("knobs, set as a.b=c, with their defaults", "选项与默认值")
+    )
+    lines = as_lines(describe(find_section(section)), before=prefix, columns=columns)
+    return "\n".join(["", f"{title.line}:", *lines, ""])
+
+
+def _add_command(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, description: str) -> _Parser:
     parser = commands.add_parser(name, help=description, description=description)
     parser.set_defaults(command=command, parser=parser)
     return parser
@@ -117,15 +152,16 @@ def _add_subcommands(commands: "argparse._SubParsersAction[_Parser]", name: str,
     return parser.add_subparsers(title=Bilingual("parts", "部分").line, metavar="PART", required=True)
 
 
-def _add_overrides(parser: argparse.ArgumentParser, section: str | None = None) -> None:
-    """Let a command take overrides; `section` is the `MODULE:CLASS` that declares them, if they are checked at once."""
-    parser.set_defaults(section=section)
+def _add_overrides(parser: _Parser, section: str, *, checked: bool = True) -> None:
+    """Let a command take overrides; `section` is the `MODULE:CLASS` that declares them. `checked`: at once, before the command."""
+    parser.set_defaults(section=section if checked else None)
+    parser.knobs = section
     parser.add_argument(
         "overrides",
         nargs="*",
         default=[],
         metavar="a.b=c",
-        help=Bilingual("knobs to set here; `imprint recipe` lists them", "在此修改选项").line,
+        help=Bilingual("knobs to set here, listed below", "在此修改选项，见下").line,
     )
 
 
@@ -216,8 +252,9 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
         part.add_argument(
             "--model", metavar="RUN|MODEL", help=Bilingual("whose tokenizer to use; the toy base if not given", "用谁的词表").line
         )
-    for part in (check, show, convert):
-        _add_overrides(part)
+    for part in (check, show):
+        _add_overrides(part, "imprint.check.section:CheckSection", checked=False)  # also in the form of a recipe's, and files among them
+    _add_overrides(convert, "imprint.check.section:ConvertSection", checked=False)
     _add_command(commands, "doctor", run.doctor, Bilingual("show the hardware and libraries of this machine", "检查这台机器的环境").line)
 
 
@@ -283,6 +320,8 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "flags", nargs=argparse.REMAINDER, metavar="--flag value", help=Bilingual("as in the original train.sh", "同原版 train.sh").line
     )
 
+    original.knobs, original.knob_prefix = "imprint.compat.flags:OriginalFlags", "--"
+
     migrate = _add_command(
         commands,
         "migrate",
@@ -317,7 +356,7 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     kiln.add_argument("folder", type=Path, metavar="OUT", help=Bilingual("the folder to write to", "输出目录").line)
     bloom = _add_command(parts, "bloom", run.demo_bloom, Bilingual("make a tiny BLOOM that knows the toy town", "制作一个小 BLOOM").line)
     bloom.add_argument("folder", type=Path, metavar="OUT", help=Bilingual("the folder to write to", "输出目录").line)
-    _add_overrides(bloom)
+    _add_overrides(bloom, RECIPE, checked=False)
 
 
 def _count(text: str) -> int:

@@ -11,7 +11,7 @@ A knob is declared once, as a field of a `Section` with its type, default, bound
 from imprint.config.knobs import Knob, describe
 from imprint.config.recipe import dump, read_overrides, read_recipe, recipe_text
 from imprint.config.section import DefaultTag, Field, MayChange, Section
-from imprint.config.table import as_markdown, as_text
+from imprint.config.table import as_lines, as_markdown, as_text
 
 __all__ = [
     "DefaultTag",
@@ -19,6 +19,7 @@ __all__ = [
     "Knob",
     "MayChange",
     "Section",
+    "as_lines",
     "as_markdown",
     "as_text",
     "describe",

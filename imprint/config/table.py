@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from imprint.config.knobs import Knob
+from imprint.terminal import clip_columns, pad_right
 
+MAX_DEFAULT = 14
+"""Columns of the defaults in a list; a longer one moves its line to the right."""
 HEADER = "| knob | type | default | what it does |\n| --- | --- | --- | --- |\n"
 
 
@@ -17,6 +20,19 @@ def as_text(knobs: Sequence[Knob]) -> str:
         else:
             lines += [f"  {knob.path:<{width}}{', '.join(_facts(knob))}", f"  {'':<{width}}{knob.description}"]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def as_lines(knobs: Sequence[Knob], *, before: str = "", columns: int | None = None) -> list[str]:
+    """A line for each knob: its path behind `before`, its default, and what it does, cut to `columns` if there are so many."""
+    shown = [knob for knob in knobs if knob.type != "section"]
+    path_width = max(len(knob.path) for knob in shown) + len(before)
+    default_width = min(max(len(knob.default) for knob in shown), MAX_DEFAULT)
+    lines = []
+    for knob in shown:
+        condition = f" (with {knob.condition})" if knob.condition else ""
+        line = f"  {before + knob.path:<{path_width}}  {pad_right(knob.default, default_width)}  {knob.description}{condition}"
+        lines.append(line if columns is None else clip_columns(line, columns))
+    return lines
 
 
 def as_markdown(knobs: Sequence[Knob]) -> str:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,59 @@ def test_a_mistake_in_an_override_is_told_before_anything_heavy_is_imported(word
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout == "2 []\n"
     assert f"override {words[-1]}: " in result.stderr
+
+
+STOPPED_AT_TORCH = """\
+import sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            sys.exit("torch")
+sys.meta_path.insert(0, Stop())
+from imprint.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "sign"),
+    [
+        (
+            ["train", RECIPE, f"data.train={RECIPE}"],
+            f"tuning by {RECIPE} (loading PyTorch first) ... / 按 {RECIPE} 微调（先加载 PyTorch）……",
+        ),
+        (["evaluate", "run", "--data", "a.jsonl"], "answering and scoring a.jsonl (loading"),
+        (["compare", "run"], "comparing run with its base"),
+        (["chat", "run"], "opening run"),
+        (["perplexity", "run", "--data", "a.txt"], "measuring texts under run"),
+        (["forgetting", "run"], "measuring what was forgotten in run"),
+        (["report", "run"], "writing the report of run"),
+        (["runs"], "looking for runs in ."),
+        (["score", "a.jsonl"], "scoring a.jsonl"),
+        (["data", "check", "a.jsonl", "b.jsonl"], "checking a.jsonl b.jsonl"),
+        (["data", "show", "a.jsonl"], "reading a.jsonl"),
+        (["doctor"], "looking at this machine"),
+        (["import", "a.gguf", "out"], "reading a.gguf"),
+        (["quantize", "base", "out"], "quantizing base"),
+        (["export", "run", "--to", "peft"], "exporting run"),
+        (["main", "--do_train"], "reading the flags of the original main.py"),
+        (["migrate", "train.sh"], "reading train.sh"),
+        (["demo", "bloom", "out"], "making a tiny BLOOM in out"),
+    ],
+)
+def test_a_command_says_what_it_does_before_it_imports_pytorch_and_not_on_its_output(words: list[str], sign: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPED_AT_TORCH, *words]
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path)
+    said, stopped = result.stderr.splitlines()
+    assert said.startswith(sign)
+    assert (stopped, result.stdout) == ("torch", "")
+
+
+def test_a_command_without_pytorch_and_a_process_of_several_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    subprocess.run([sys.executable, "-m", "imprint", "init"], check=True)
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
+    subprocess.run([sys.executable, "-c", STOPPED_AT_TORCH, "train", RECIPE], env=environment, check=False)
+    assert capfd.readouterr().err == "torch\n"
 
 
 def test_train_gets_the_recipe_and_the_overrides(stand_in: Stand) -> None:

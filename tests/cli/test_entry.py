@@ -18,7 +18,7 @@ from tests.families import published_folder
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
 PRINTS = """\
 import sys, types
-sys.modules["imprint.training.run"] = types.SimpleNamespace(train_command=lambda *_: print("step / 步\\n" * 9999))
+sys.modules["torch"] = sys.modules["imprint.training.run"] = types.SimpleNamespace(train_command=lambda *_: print("step / 步\\n" * 9999))
 from imprint.cli import main
 sys.exit(main(["train", sys.argv[1]]))
 """

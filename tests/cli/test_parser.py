@@ -6,6 +6,8 @@ import time
 import pytest
 
 from imprint.cli import build_parser, main
+from imprint.cli.parser import _Parser, find_section
+from imprint.config import describe
 
 HEAVY = {"torch", "transformers", "matplotlib", "jieba", "pydantic", "numpy", "yaml", "rich", "sentencepiece"}
 SURFACE = {
@@ -59,6 +61,41 @@ def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
     assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 7  # the title, the commands, the first steps
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
+
+
+def parsers(parser: argparse.ArgumentParser, name: str = "") -> dict[str, _Parser]:
+    """Every command that takes knobs, by its words."""
+    assert isinstance(parser, _Parser)
+    found = {name: parser} if parser.knobs else {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, child_parser in action.choices.items():
+                found |= parsers(child_parser, f"{name} {child}".strip())
+    return found
+
+
+def test_every_command_that_takes_knobs_lists_them_in_its_help_a_line_each() -> None:
+    listing = parsers(build_parser())
+    assert listing.keys() == {name for name, words in SURFACE.items() if words & {"a.b=c", "--flag value"}}
+    for name, parser in listing.items():
+        assert parser.knobs is not None
+        lines = parser.format_help().partition("与默认值:\n")[2].splitlines()
+        knobs = [knob for knob in describe(find_section(parser.knobs)) if knob.type != "section"]
+        assert [line.split()[0] for line in lines] == [parser.knob_prefix + knob.path for knob in knobs], name
+        for line, knob in zip(lines, knobs, strict=True):
+            assert f" {knob.default} " in line
+            assert knob.description in line
+
+
+@pytest.mark.parametrize("words", [["train"], ["evaluate"], ["chat"], ["data", "check"], ["main"]])
+def test_the_help_of_a_command_needs_no_pytorch(words: list[str]) -> None:
+    script = (
+        f"import sys, time; from imprint.cli import main\ntry: main([*{words!r}, '--help'])\n"
+        "finally: print('torch' in sys.modules, time.process_time() < 1, file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+    assert result.stderr == "False True\n"
+    assert "与默认值:\n" in result.stdout
 
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:

@@ -1,4 +1,4 @@
-from imprint.config import Knob, as_markdown, as_text
+from imprint.config import Knob, as_lines, as_markdown, as_text
 
 KNOBS = [
     Knob("data", "path", "required", "", "The rows."),
@@ -36,3 +36,12 @@ def test_the_docs_get_a_table_for_each_section() -> None:
         "| `tune.method` | prefix \\| full | prefix | How. |",
         "| `tune.length` | integer, ≥ 1 | 128 | How many. *Only with `tune.method = prefix`.* |",
     ]
+
+
+def test_a_help_gets_a_line_for_each_knob() -> None:
+    assert as_lines(KNOBS, before="--") == [
+        "  --data         required  The rows.",
+        "  --tune.method  prefix    How.",
+        "  --tune.length  128       How many. (with tune.method = prefix)",
+    ]
+    assert as_lines(KNOBS, columns=40)[2] == "  tune.length  128       How many. (wit…"
