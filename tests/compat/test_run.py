@@ -29,6 +29,7 @@ from imprint.tokenizers import VOCABULARY_FILE
 from imprint.training.recipe import Recipe
 from imprint.tune.prefix import PrefixShape, start_prefix
 from tests.cases import TUNED, Case, difference
+from tests.hubserver import COMMIT, NEXT_COMMIT, Repository, hub_server, model_files
 from tests.oldproject import PREFIX, old_project, predicting, said, training
 from tests.vocabulary import tiny_tokenizer
 
@@ -101,6 +102,20 @@ def test_the_figures_stand_in_their_own_file_and_among_all(tuned: RunFolder) -> 
 def test_the_output_dir_is_a_run_folder_for_every_other_command(tuned: RunFolder) -> None:
     model = load_model(resolve_source(tuned.path))
     assert torch.equal(model.prefix_parameters()["transformer.prefix_encoder.embedding.weight"], prefix_of(tuned.path / "checkpoint-4"))
+
+
+def test_the_base_may_be_a_model_of_the_hub(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = training(project, "hub", *PREFIX, "--max_steps", "2")
+    words[words.index("--model_name_or_path") + 1] = "THUDM/chatglm-6b"
+    with hub_server(tmp_path / "cache") as hub:
+        hub.repositories["THUDM/chatglm-6b"] = Repository(model_files(project / "chatglm-6b"))
+        run_original(words)
+        flags = read_flags([*words, "--do_predict", "--test_file", words[words.index("--train_file") + 1]])[0]
+        hub.repositories["THUDM/chatglm-6b"].refs["main"] = NEXT_COMMIT
+        hub.asked.clear()
+        assert Path(open_original(flags, evaluation_section(flags, cuda=False)).name).name == COMMIT
+        assert hub.asked == []
 
 
 def test_full_tuning_writes_whole_model_folders(whole: RunFolder, project: Path) -> None:

@@ -22,7 +22,10 @@ from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.terminal import say
 
+KB: Final = 10**3
 MB: Final = 10**6
+LARGE: Final = 50 * MB
+"""From so many bytes on a download is told in megabytes."""
 READ_BYTES: Final = 2**20
 MAX_PAGES: Final = 50
 """Most pages of a listing, of a thousand files each."""
@@ -208,8 +211,10 @@ class _Fetch:
         check_space(self.cache, lacking)
         (self.cache.folder / "blobs").mkdir(parents=True, exist_ok=True)
         total, there = sum(file.size for file in lacking), sum(size_of(self.cache.partial(file)) for file in lacking)
-        with Progress(f"download 下载 {self.asked}", _megabytes(total), "MB", start=_megabytes(min(there, total)), errors=True) as progress:
-            meter = _Meter(progress, min(there, total))
+        unit, size = ("MB", MB) if total >= LARGE else ("kB", KB)
+        start = _units(min(there, total), size)
+        with Progress(f"download 下载 {self.asked}", _units(total, size), unit, start=start, errors=True) as progress:
+            meter = _Meter(progress, min(there, total), size)
             for file in lacking:
                 meter.file = file.name
                 self._one(file, meter.add)
@@ -311,23 +316,24 @@ def _difference(partial: Path, file: HubFile) -> Bilingual | None:
 
 
 class _Meter:
-    """Counts bytes and shows them as megabytes."""
+    """Counts bytes and shows them in units of so many bytes."""
 
-    def __init__(self, progress: Progress, count: int) -> None:
+    def __init__(self, progress: Progress, count: int, unit: int) -> None:
         self.file = ""
         """The file that is being fetched."""
         self._progress = progress
         self._bytes = count
-        self._shown = _megabytes(count)
+        self._unit = unit
+        self._shown = _units(count, unit)
 
     def add(self, count: int) -> None:
         """So many bytes came, or less than none if some were thrown away."""
         self._bytes += count
-        shown = _megabytes(self._bytes)
+        shown = _units(self._bytes, self._unit)
         self._progress.advance(shown - self._shown, {"file": self.file})
         self._shown = shown
 
 
-def _megabytes(count: int) -> int:
-    """Bytes as megabytes, rounded up."""
-    return -(-count // MB)
+def _units(count: int, unit: int) -> int:
+    """Bytes in units of so many bytes, rounded up."""
+    return -(-count // unit)

@@ -45,18 +45,19 @@ def unreachable(name: HubName, endpoint: str, problem: HubProblemError) -> UserE
     advice = by_hand(name)
     if problem.status == 429:
         reason = Bilingual(
-            f"{endpoint} answers no more requests for now (HTTP status 429{_asked(problem)}). Wait, or log in (`hf auth login`), which "
-            "allows more, and run again",
+            f"the hub {endpoint} answers no more requests for now (HTTP status 429{_asked(problem)}). Wait, or log in (`hf auth login`), "
+            "which allows more, and run again",
             f"{endpoint} 暂时限制了请求次数（429）：请稍后重试，或用 hf auth login 登录以提高限额",
         )
     else:
         reason = Bilingual(
-            f"{endpoint} cannot be used: {problem.reason.english}. Check the network, and the variables HTTPS_PROXY and HF_ENDPOINT",
+            f"the hub {endpoint} cannot be used: {problem.reason.english}. Check the network, and the variables "
+            "HTTPS_PROXY and HF_ENDPOINT",
             f"无法使用 {endpoint}：{problem.reason.chinese}。请检查网络，以及环境变量 HTTPS_PROXY 和 HF_ENDPOINT",
         )
     return UserError(
         Bilingual(
-            f"{name}: there is no such folder here, and of the hub {reason.english}. {mirror}{advice.english}",
+            f"{name}: there is no such folder here, and {reason.english}. {mirror}{advice.english}",
             f"{name}：本地没有这个目录；{reason.chinese}。{chinese_mirror}{advice.chinese}",
         )
     )
