@@ -19,7 +19,7 @@ from imprint.files.reading import read_json_object, read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say_once
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
-from imprint.tokenizers.trial import refuse_harmful, refuse_large
+from imprint.tokenizers.trial import refuse_harmful, refuse_large, without_merges
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -308,10 +308,11 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     content = read_model_file(file, "a tokenizer")
     refuse_large(file, content)
     try:
-        fields = json.loads(content)
+        fields = json.loads(without_merges(content))
         refuse_harmful(file, content, fields if isinstance(fields, dict) else {}, config.get("vocab_size"))
-        rust = Tokenizer.from_str(content.decode())
-        rust.no_truncation()
+        decoders = list(_decoders(fields.get("decoder") if isinstance(fields, dict) else None))
+        del fields  # before the library takes as much memory again
+        (rust := Tokenizer.from_buffer(content)).no_truncation()
         rust.no_padding()
         if getattr(rust.model, "dropout", None):
             rust.model.dropout = None  # else the same text has other ids each time
@@ -325,7 +326,6 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
             )
         ) from error
     rust.encode_special_tokens = True
-    decoders = list(_decoders(fields.get("decoder")))
     if not decoders or any(decoder["type"] not in BYTE_DECODERS | PIECE_DECODERS for decoder in decoders):
         types = ", ".join(str(decoder["type"]) for decoder in decoders) or "none"
         raise UserError(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from imprint.messages import UserError
-from imprint.tokenizers import read_tokenizer
-from imprint.tokenizers.trial import refuse_harmful, refuse_large
+from imprint.tokenizers import read_tokenizer, trial
+from imprint.tokenizers.trial import refuse_harmful, refuse_large, without_merges
 from tests.families import folder_of, piece_json, ranks, tokenizer_json
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -48,8 +48,15 @@ HARMFUL: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("kind", HARMFUL)
-def test_a_file_on_which_the_library_panics_is_a_sentence(tmp_path: Path, kind: str) -> None:
+def test_a_file_on_which_the_library_panics_is_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    large: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(trial, "LARGE", 0 if large else trial.LARGE)
     fields = {**json.loads(tokenizer_json()), **HARMFUL[kind]}
     folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": fields})
     with pytest.raises(UserError, match=r"tokenizer\.json cannot be used as a tokenizer \(.+\)\. Download the file again"):
@@ -118,3 +125,43 @@ def test_a_file_of_too_many_values_is_not_read(tmp_path: Path) -> None:
         refuse_large(tmp_path, b"[]," * 15_000_000)
     assert time.monotonic() - start < 5
     refuse_large(tmp_path, ranks())
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("merges", [["a b", 'x" y', "\\ z", "[ ]", "你 好"], [["a", "b"], ['"', "]"], ["\\", '\\"']], []])
+def test_merges_of_a_large_file_are_left_out_and_all_else_stays(
+    monkeypatch: pytest.MonkeyPatch, merges: list[object], indent: int | None
+) -> None:
+    text = '"merges": ["a b"]'
+    model: dict[str, object] = {"vocab": {'"merges"': 0, text: 1}, "merges": merges, "unk_token": "]"}
+    content = json.dumps({"added_tokens": [{"content": text}], "model": model}, indent=indent, ensure_ascii=False).encode()
+    assert without_merges(content) == content
+    monkeypatch.setattr(trial, "LARGE", 0)
+    assert json.loads(without_merges(content)) == {"added_tokens": [{"content": text}], "model": {**model, "merges": []}}
+
+
+@pytest.mark.parametrize("merges", [[1], [["a", "b", "c"]], [{"a": "b"}], {"a": "b"}, "a b", [["a", ["b"]]]])
+def test_merges_of_another_form_stay(monkeypatch: pytest.MonkeyPatch, merges: object) -> None:
+    monkeypatch.setattr(trial, "LARGE", 0)
+    content = json.dumps({"model": {"merges": merges}}).encode()
+    assert without_merges(content) == content
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b'"', b'"a b",' * 300_000])
+def test_merges_without_end_take_no_time(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    monkeypatch.setattr(trial, "LARGE", 0)
+    content = b'{"merges": [' * 20_000 + b'"merges": [' + b'"\\u0041 b", ' * 300_000 + end
+    start = time.process_time()
+    without_merges(content)
+    assert time.process_time() - start < 3
+
+
+def test_a_large_file_has_the_ids_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenizers import Tokenizer
+
+    monkeypatch.setattr(trial, "LARGE", 0)
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": tokenizer_json()})
+    found = read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
+    assert found is not None
+    for text in ("你好 hello  world\n", "这件上衣的颜色是白色。"):
+        assert found.encode(text) == Tokenizer.from_str(tokenizer_json().decode()).encode(text).ids
