@@ -19,14 +19,13 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.task_scores import TaskScores, task_gains
-from imprint.report.comparison import ComparedRow, Comparison, rate_lines, tuned_warnings
+from imprint.report.comparison import ComparedRow, Comparison, count_messages, rate_lines, shown_message, tuned_warnings, win_counts
 from imprint.report.markdown import write_markdown
 from imprint.report.page import write_html
 from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
 from imprint.terminal import say
 
-SHOWN_ROWS = 100
 NOTHING_TO_COMPARE = Bilingual("there is nothing to compare it with. Give a run folder.", "没有可对照的微调结果，请给出训练结果目录。")
 
 
@@ -35,7 +34,7 @@ def compare(
 ) -> Path:
     """Write compare.md and compare.html into a run folder; returns the page.
 
-    Without `data` the run's held-out rows are compared. All rows are scored, the first hundred are shown. `prompts` are questions without
+    Without `data` the run's held-out rows are compared. All rows are counted, the first hundred are shown. `prompts` are questions without
     references: nothing is scored, and compare-NAME.html stands beside the comparison of the held-out rows.
     """
     section = read_overrides(overrides, EvaluateSection)
@@ -159,7 +158,7 @@ def _comparison(
         title=path.name,
         base_name=str(run.model.path),
         tuned_name=path.name,
-        rows=tuple(rows[:SHOWN_ROWS]),
+        rows=tuple(rows),
         base_summary=before.summary if before.scored else None,
         tuned_summary=after.summary if before.scored else None,
         base_rates=before.rates,
@@ -167,6 +166,7 @@ def _comparison(
         settings=settings,
         gains=task_gains(before.scores, after.scores) if before.scored else {},
         baseline=baseline.summary if baseline is not None else None,
+        fill_texts=tuple((section.fill or {}).values()),
     )
 
 
@@ -184,3 +184,7 @@ def _summary_lines(comparison: Comparison, before: Answers, after: Answers) -> I
     for line in rate_lines(comparison):
         if line.base is not None and line.tuned is not None:
             yield f"{line.name.english:22}{line.base:7.1%} -> {line.tuned:6.1%}"
+    counts = [*(wins.message() for wins in win_counts(comparison.rows)), *count_messages(comparison), shown_message(comparison)]
+    for message in counts:
+        if message is not None:
+            yield message.line

@@ -1,14 +1,19 @@
 """The data of a before/after report: the same prompts answered by the base and the tuned model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from imprint.forgetting.fill_recall import FillRecall
 from imprint.messages import Bilingual
 from imprint.metrics.means import Mean, Summary
 from imprint.metrics.protocols import get_protocol
 from imprint.metrics.rates import FailureRates, failure_warnings
 from imprint.metrics.task_scores import METRIC_BY_NAME, named_description
+
+SHOWN_ROWS: Final = 100
+"""How many rows the pages show; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ class Comparison:
     tuned_name: str
     """The name of the run or the adapter."""
     rows: tuple[ComparedRow, ...]
-    """The rows to show, in data order."""
+    """All rows, in data order."""
     base_summary: Summary | None
-    """The base's scores over all rows, which may be more than are shown; None if there are no references."""
+    """The base's scores over all rows; None if there are no references."""
     tuned_summary: Summary | None
     """The tuned model's scores over the same rows."""
     base_rates: FailureRates
@@ -64,6 +69,84 @@ class Comparison:
     """The scores of the classical baseline on the same rows, if the task has one."""
     picture: Path | None = None
     """A PNG next to the report, such as the confusion matrices of a classification."""
+    fill_texts: tuple[str, ...] = ()
+    """The texts of `fill`; answers that have those of their label are counted."""
+
+    @property
+    def shown(self) -> tuple[ComparedRow, ...]:
+        """The rows that the pages show: the first `SHOWN_ROWS`."""
+        return self.rows[:SHOWN_ROWS]
+
+
+@dataclass(frozen=True)
+class WinCount:
+    """In how many rows the tuned answer is better than the base's, equally good or worse, by one metric."""
+
+    metric: str
+    """Name of the metric."""
+    better: int
+    """Rows in which the tuned answer is better."""
+    same: int
+    """Rows in which both have the same score."""
+    worse: int
+    """Rows in which the tuned answer is worse."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that were scored."""
+        return self.better + self.same + self.worse
+
+    def message(self) -> Bilingual:
+        """The counts as a message."""
+        return Bilingual(
+            f"by {self.metric}: better in {self.better:,} of {self.rows:,} rows, same in {self.same:,}, worse in {self.worse:,}",
+            f"按 {self.metric}：{self.rows:,} 行中更好 {self.better:,} 行，相同 {self.same:,} 行，更差 {self.worse:,} 行",
+        )
+
+
+def win_counts(rows: Sequence[ComparedRow]) -> list[WinCount]:
+    """Better, same and worse over all labelled rows, for each metric that rows are scored by; the one that ranks answers comes first."""
+    labelled = [row for row in rows if row.label]
+    if not labelled:
+        return []
+    first = labelled[0]
+    metrics = [first.metric, *(metric for metric in first.tuned_scores if metric != first.metric)]
+    return [_win_count(labelled, metric) for metric in metrics]
+
+
+def _win_count(rows: Sequence[ComparedRow], metric: str) -> WinCount:
+    sign = -1 if METRIC_BY_NAME[metric].lower_is_better else 1
+    gains = [sign * (row.tuned_scores[metric] - row.base_scores[metric]) for row in rows]
+    better, worse = (sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains))
+    return WinCount(metric, better, len(gains) - better - worse, worse)
+
+
+def count_messages(comparison: Comparison) -> list[Bilingual]:
+    """What is counted over all rows besides scores: identical answers, and answers with the texts of `fill`."""
+    rows = comparison.rows
+    if not rows:
+        return []
+    same = sum(row.base.strip() == row.tuned.strip() for row in rows)
+    share = f"{same / len(rows):.1%}"
+    messages = [
+        Bilingual(
+            f"identical answers of base and tuned model: {same:,} of {len(rows):,} rows ({share})",
+            f"微调前后回答相同：{len(rows):,} 行中有 {same:,} 行（{share}）",
+        )
+    ]
+    filled = FillRecall.count([(row.label, row.base, row.tuned) for row in rows], comparison.fill_texts)
+    return [filled.message(), *messages] if filled else messages
+
+
+def shown_message(comparison: Comparison) -> Bilingual | None:
+    """How many rows the pages show, of how many; None if they show all."""
+    shown, rows = len(comparison.shown), len(comparison.rows)
+    if shown == rows:
+        return None
+    return Bilingual(
+        f"The first {shown:,} of {rows:,} rows are shown; all {rows:,} are counted. `evaluations/` in the run folder has all answers.",
+        f"只显示 {rows:,} 行中的前 {shown:,} 行；统计包含全部 {rows:,} 行。全部回答见训练结果目录中的 `evaluations/`。",
+    )
 
 
 @dataclass(frozen=True)

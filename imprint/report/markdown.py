@@ -7,7 +7,18 @@ from pathlib import Path
 from imprint.files.atomic import write_text
 from imprint.metrics.baseline import BASELINE
 from imprint.metrics.means import Mean
-from imprint.report.comparison import ComparedRow, Comparison, format_signed, metric_lines, metric_notes, rate_lines, tuned_warnings
+from imprint.report.comparison import (
+    ComparedRow,
+    Comparison,
+    count_messages,
+    format_signed,
+    metric_lines,
+    metric_notes,
+    rate_lines,
+    shown_message,
+    tuned_warnings,
+    win_counts,
+)
 from imprint.terminal import harmless
 
 MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~])")
@@ -15,8 +26,8 @@ MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
     """Write the report to `path` atomically."""
-    parts = [f"# {_cell(comparison.title)}", _facts(comparison), _warnings(comparison), _summary(comparison)]
-    parts += [_row(number, row, comparison) for number, row in enumerate(comparison.rows, start=1)]
+    parts = [f"# {_cell(comparison.title)}", _facts(comparison), _warnings(comparison), _summary(comparison), _counts(comparison)]
+    parts += [_row(number, row, comparison) for number, row in enumerate(comparison.shown, start=1)]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
@@ -54,6 +65,13 @@ def _summary(comparison: Comparison) -> str:
     if comparison.picture is not None:
         notes.append(f"![confusion matrix]({comparison.picture.name})")
     return "\n\n".join(["\n".join(lines), *notes])
+
+
+def _counts(comparison: Comparison) -> str:
+    """What is counted over all rows, and how many are shown."""
+    shown = shown_message(comparison)
+    messages = [*(wins.message() for wins in win_counts(comparison.rows)), *count_messages(comparison), *([shown] if shown else [])]
+    return "\n".join(f"* {_cell(one.english)}<br>{_cell(one.chinese)}" for one in messages)
 
 
 def _row(number: int, row: ComparedRow, comparison: Comparison) -> str:

@@ -15,11 +15,15 @@ from imprint.report.comparison import (
     Comparison,
     MetricLine,
     RateLine,
+    WinCount,
+    count_messages,
     format_signed,
     metric_lines,
     metric_notes,
     rate_lines,
+    shown_message,
     tuned_warnings,
+    win_counts,
 )
 from imprint.report.html import escape, page_header, ui_message, ui_text, write_page
 
@@ -31,7 +35,7 @@ SETTING_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 def write_html(comparison: Comparison, path: Path) -> None:
     """Write the report to `path`."""
-    rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.rows, start=1))
+    rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.shown, start=1))
     kicker = ui_text(Bilingual("before and after tuning", "微调前后对照"))
     header = page_header(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
     write_page(
@@ -41,8 +45,8 @@ def write_html(comparison: Comparison, path: Path) -> None:
         f"""{_scores(comparison)}
 <section aria-labelledby="answers">
 <h2 id="answers">{ui_text(Bilingual("Answers side by side", "逐条对照"))}</h2>
-{_nearer_counts(comparison.rows)}
-{_toolbar(comparison.rows)}
+{_counts(comparison)}
+{_toolbar(comparison.shown)}
 <div id="rows">
 {rows}
 </div>
@@ -155,23 +159,48 @@ def _track(model: str, mean: Mean, height: int, top: float) -> str:
     )
 
 
-def _nearer_counts(rows: tuple[ComparedRow, ...]) -> str:
-    """How many of the shown answers are nearer to their labels than the base's, as a sentence and a bar."""
-    labelled = [row for row in rows if row.label]
-    if not labelled:
-        return ""
-    kinds = [_kind(row) for row in labelled]
-    counts = {kind: kinds.count(kind) for kind in ("up", "even", "down")}
+def _counts(comparison: Comparison) -> str:
+    """What is counted over all rows: nearer answers as a sentence and a bar, wins by every other score, identical answers, new texts."""
+    wins = win_counts(comparison.rows)
+    messages = "".join(f"<p>{ui_message(_as_sentence(message))}</p>" for message in count_messages(comparison))
+    shown = shown_message(comparison)
+    note = "" if shown is None else f'<p class="note">{ui_message(shown)}</p>'
+    return f'<div class="verdict">{_nearer(wins[0]) if wins else ""}{messages}</div>{_win_table(wins)}{note}'
+
+
+def _as_sentence(message: Bilingual) -> Bilingual:
+    return Bilingual(f"{message.english[0].upper()}{message.english[1:]}.", f"{message.chinese}。")
+
+
+def _nearer(wins: WinCount) -> str:
+    counts = {"up": wins.better, "even": wins.same, "down": wins.worse}
     start, bars = 0.0, ""
     for kind, count in counts.items():
-        width = 100 * count / len(labelled)
+        width = 100 * count / wins.rows
         bars += f'<rect class="{kind}" x="{start:.2f}%" width="{width:.2f}%" height="10"/>'
         start += width
-    up, even, down = (f'<b class="gain {kind}">{count}</b>' for kind, count in counts.items())
-    metric = escape(labelled[0].metric.upper())
-    english = f"By {metric} the tuned answer is nearer to the label in {up} of {len(labelled)}, as near in {even}, farther in {down}."
-    chinese = f"按 {metric}，{len(labelled)} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
+    up, even, down = (f'<b class="gain {kind}">{count:,}</b>' for kind, count in counts.items())
+    metric, rows = escape(wins.metric.upper()), f"{wins.rows:,}"
+    english = f"By {metric} the tuned answer is nearer to the label in {up} of {rows}, as near in {even}, farther in {down}."
+    chinese = f"按 {metric}，{rows} 条中微调后更接近参考答案的有 {up} 条，相同 {even} 条，更远 {down} 条。"
     return f'<p>{ui_text(Bilingual(english, chinese))}</p><svg class="share" width="100%" height="10" aria-hidden="true">{bars}</svg>'
+
+
+def _win_table(wins: list[WinCount]) -> str:
+    """Better, same and worse by each score; empty if there is only one, which the sentence above tells."""
+    if len(wins) < 2:
+        return ""
+    names = (Bilingual("by", "指标"), Bilingual("better", "更好"), Bilingual("same", "相同"), Bilingual("worse", "更差"))
+    head = "".join(f'<th scope="col">{ui_text(name)}</th>' for name in names)
+    lines = "\n".join(
+        f'<tr><th scope="row">{escape(one.metric.upper())}</th><td>{one.better:,}</td><td>{one.same:,}</td><td>{one.worse:,}</td></tr>'
+        for one in wins
+    )
+    summary = ui_text(Bilingual("Wins by score", "各指标的胜负"))
+    return f"""<details><summary>{summary}</summary>
+<div class="wide"><table class="scores wins"><thead><tr>{head}</tr></thead><tbody>
+{lines}
+</tbody></table></div></details>"""
 
 
 def _toolbar(rows: tuple[ComparedRow, ...]) -> str:
