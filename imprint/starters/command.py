@@ -16,10 +16,9 @@ from imprint.demo.domain_example.books import pages
 from imprint.demo.rows import Split, task_rows
 from imprint.files.atomic import write_text
 from imprint.messages import Bilingual, UserError
-from imprint.starters.shipped import shipped_recipes
+from imprint.starters.shipped import RECIPE, shipped_recipes
 from imprint.terminal import say
 
-RECIPE: Final = "recipe.yaml"
 FOLDER: Final = "FOLDER"
 """Stands in the recipes for the folder that is written to."""
 ROWS: Final = 48

@@ -7,6 +7,8 @@ from typing import Final
 from imprint.messages import Bilingual, UserError
 
 PACKAGE: Final = Path(__file__).parents[1]
+RECIPE: Final = "recipe.yaml"
+"""Name of a recipe that `imprint init` writes."""
 SUFFIXES: Final = ("", ".yaml", ".yml")
 
 
@@ -30,12 +32,14 @@ def demo_command(recipe: Path, rows: Path) -> list[str] | None:
 
 
 def find_recipe(given: Path) -> Path:
-    """The file that `given` names: itself, or if there is none, the shipped recipe of this name.
+    """The file that `given` names: itself, the recipe in a folder of `imprint init`, or the shipped recipe of this name.
 
     A name is written as `demo`, `demo.yaml` or `recipes/demo.yaml`. Raises UserError for a bare name that no recipe has.
     """
     shipped = shipped_recipes()
     is_name = given.suffix in SUFFIXES and given.parent in (Path(), Path("recipes"))
+    if (own := given / RECIPE).is_file():
+        return own
     if given.is_file() or not is_name:
         return given
     if given.stem in shipped:

@@ -30,6 +30,12 @@ def test_counts_are_those_of_the_tokens_that_are_shown(tmp_path: Path, capsys: p
     assert "cut / 截去" in head
 
 
+def test_without_limits_rows_are_shown_whole_and_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, write(tmp_path / "a.jsonl", [row("问", "答" * 90)]))
+    assert "cut / 截去" not in "".join(line for line in lines if "tokens / 词元" in line)
+    assert "  the limits cut at most 1 % of the rows, which are shown whole / 上限至多截断 1 % 的行，此处完整显示" in lines
+
+
 def test_special_tokens_are_shown_with_a_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "\n".join(shown(capsys, write(tmp_path / "a.jsonl", SOUND)))
     assert "[gMASK]│<sop>│" in text

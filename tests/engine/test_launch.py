@@ -112,7 +112,7 @@ def test_a_killed_process_ends_the_others_with_a_user_error_and_the_run_resumes(
     os.kill(others[0].pid, signal.SIGKILL)
     _output, errors = started.communicate(timeout=60)
     assert started.returncode == 2
-    assert errors.startswith("error: process 1 was ended by SIGKILL, and the others with it.")
+    assert "\nerror: process 1 was ended by SIGKILL, and the others with it." in errors  # what the command does comes first
     assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
     step = len(run.states()) and int(run.states()[0].name[-6:])

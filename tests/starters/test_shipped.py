@@ -24,7 +24,10 @@ def test_a_recipe_is_found_by_its_name_in_any_folder(given: str, tmp_path: Path,
 def test_a_file_of_ones_own_comes_first_and_other_paths_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("demo.yaml").touch()
-    for path in ("demo.yaml", "mine/demo.yaml", "mine.yaml", str(tmp_path / "demo")):
+    Path("demo").mkdir()
+    Path("demo/recipe.yaml").touch()
+    assert find_recipe(Path("demo")) == Path("demo/recipe.yaml")
+    for path in ("demo.yaml", "mine/demo.yaml", "mine.yaml", str(tmp_path / "other")):
         assert find_recipe(Path(path)) == Path(path)
 
 
