@@ -84,7 +84,7 @@ def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[
 
     def watch(job: TrainJob, state: TrainState) -> None:
         probe_answers = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
-        fates = [ProbeResult.compare(probe.question, probe.keys, was, now).fate for probe, was, now in probe_answers]
+        fates = [ProbeResult.compare(probe.question, probe.accepted, was, now).fate for probe, was, now in probe_answers]
         row_answers = zip(rows, answers(job, [row.query for row in rows]), strict=True)
         new = sum(recalls_fill(row.answer, answer, texts) for row, answer in row_answers) / len(rows)
         counted = [fate for fate in fates if fate != "never"]

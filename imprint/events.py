@@ -69,7 +69,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledAnswer:
+class WatchedAnswer:
     """The greedy answer to a watched prompt after a step."""
 
     event: Literal["sample"] = "sample"
@@ -127,7 +127,7 @@ class Finished:
     """Evaluation loss of that step; None without held-out rows."""
 
 
-Event = Started | Step | Evaluation | SampledAnswer | Notice | Rescued | Finished
+Event = Started | Step | Evaluation | WatchedAnswer | Notice | Rescued | Finished
 
 
 def finite_or_none(value: float) -> float | None:
@@ -178,7 +178,7 @@ def read_events(run: RunFolder) -> list[Event]:
     Raises UserError for a line that is not an event.
     """
     events = _read(run.log)
-    if any(isinstance(event, SampledAnswer) for event in events):
+    if any(isinstance(event, WatchedAnswer) for event in events):
         return events
     samples = _read(run.samples)
     return sorted([*events, *samples], key=lambda event: event.step) if samples else events

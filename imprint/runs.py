@@ -44,7 +44,7 @@ class RunFolder:
         return self.path / "log.jsonl"
 
     @property
-    def events(self) -> Path:
+    def tensorboard(self) -> Path:
         """TensorBoard's folder."""
         return self.path / "events"
 

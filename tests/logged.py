@@ -1,6 +1,6 @@
 """Events of a run, as a test needs them."""
 
-from imprint.events import Evaluation, SampledAnswer, Step
+from imprint.events import Evaluation, Step, WatchedAnswer
 
 
 def step(
@@ -31,5 +31,5 @@ def evaluation(number: int, loss: float | None) -> Evaluation:
     return Evaluation(step=number, eval_loss=loss)
 
 
-def sample(number: int, answer: str, prompt: str = "你好") -> SampledAnswer:
-    return SampledAnswer(step=number, prompt=prompt, answer=answer)
+def sample(number: int, answer: str, prompt: str = "你好") -> WatchedAnswer:
+    return WatchedAnswer(step=number, prompt=prompt, answer=answer)

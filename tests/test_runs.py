@@ -87,7 +87,7 @@ def test_a_state_that_is_being_deleted_is_no_state(run: RunFolder, monkeypatch: 
 
 def test_every_name_is_inside_the_folder() -> None:
     run = RunFolder(Path("runs/first"))
-    named = [run.config, run.log, run.events, run.curve, run.adapter, run.evaluations, run.comparison, run.state(5)]
+    named = [run.config, run.log, run.tensorboard, run.curve, run.adapter, run.evaluations, run.comparison, run.state(5)]
     assert [str(path.relative_to(run.path)) for path in named] == [
         "config.yaml", "log.jsonl", "events", "loss.png", "adapter", "evaluations", "compare", "state-000005",
     ]  # fmt: skip

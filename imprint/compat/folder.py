@@ -78,7 +78,7 @@ def _remove_training(flags: OriginalFlags, run: RunFolder) -> None:
     """Remove the files of a training and the results that this command writes again; config.yaml first: without it a folder is no run."""
     splits = [split for split, is_wanted in (("eval", evaluates(flags)), ("predict", flags.do_predict)) if is_wanted]
     results = [run.path / results_file(split) for split in ("train", *splits)]
-    logs = [run.events, run.curve, run.samples, run.rescues, run.log]
+    logs = [run.tensorboard, run.curve, run.samples, run.rescues, run.log]
     for entry in (run.config, run.path / TRAINER_STATE, *results, run.adapter, run.model, *checkpoints(run.path), *run.states(), *logs):
         if entry.exists():
             remove(entry)

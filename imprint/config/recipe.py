@@ -142,7 +142,7 @@ def _fill_default_tags(values: dict[str, Any], schema: type[Section]) -> None:
 def _changed_tags(
     values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]], problems: Sequence[Problem], schema: type[Section]
 ) -> list[Problem]:
-    """What to do where an override chose another kind of section, such as `tune.method=lora`, behind the knobs of the recipe's kind."""
+    """What to do where an override chose another kind of section, such as `tune.method=lora`, after the knobs of the recipe's kind."""
     hints = []
     for name, field in schema.model_fields.items():
         tag, now = str(field.discriminator), values.get(name)

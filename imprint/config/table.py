@@ -23,7 +23,7 @@ def as_text(knobs: Sequence[Knob]) -> str:
 
 
 def as_lines(knobs: Sequence[Knob], *, before: str = "", columns: int | None = None) -> list[str]:
-    """A line for each knob: its path behind `before`, its default, and what it does, cut to `columns` if there are so many."""
+    """A line for each knob: its path after `before`, its default, and what it does, cut to `columns` if there are so many."""
     shown = [knob for knob in knobs if knob.type != "section"]
     path_width = max(len(knob.path) for knob in shown) + len(before)
     default_width = min(max(len(knob.default) for knob in shown), MAX_DEFAULT)

@@ -11,7 +11,7 @@ from imprint.tokenizers import ChatGLMTokenizer, HFTokenizer, Tokenizer
 class DocumentTokens:
     """Special ids around raw text, as in the family's pre-training."""
 
-    row_prefix: tuple[int, ...]
+    sequence_prefix: tuple[int, ...]
     """Before every sequence, also one that continues a document; never scored."""
     bos: tuple[int, ...]
     """Before a document, so that its first token is predicted; never scored."""
@@ -20,8 +20,8 @@ class DocumentTokens:
 
     @property
     def overlap(self) -> int:
-        """Number of tokens that a row repeats from the previous one: 1 without a `row_prefix`, so that its first new token is predicted."""
-        return 0 if self.row_prefix else 1
+        """Tokens that a row repeats from the previous one: 1 without a `sequence_prefix`, so that its first new token is predicted."""
+        return 0 if self.sequence_prefix else 1
 
 
 def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
@@ -36,18 +36,18 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     """
     if isinstance(tokenizer, HFTokenizer):
         bos, eos = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
-        return DocumentTokens(row_prefix=(), bos=bos or eos, eos=eos)
+        return DocumentTokens(sequence_prefix=(), bos=bos or eos, eos=eos)
     if isinstance(tokenizer, ChatGLMTokenizer):
         control = tokenizer.control
-        return DocumentTokens(row_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
+        return DocumentTokens(sequence_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
     sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
-    return DocumentTokens(row_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
+    return DocumentTokens(sequence_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
 
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of the beginning of a document, for the model to continue."""
     special = document_tokens(tokenizer)
-    return [*special.row_prefix, *special.bos, *tokenizer.encode(text)]
+    return [*special.sequence_prefix, *special.bos, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class RowSpan:
     """Index after its last token."""
     document: int
     """Index of the document of its first token."""
-    ids: int
-    """Number of ids, row prefixes included."""
-    scored: int
+    num_ids: int
+    """Number of ids, sequence prefixes included."""
+    num_scored: int
     """Number of scored ids."""
 
 
@@ -85,11 +85,11 @@ class RowPacker:
         start, document = self.tokens, self.documents
         self.tokens += tokens
         self.documents += 1
-        prefix, overlap = len(self.document_tokens.row_prefix), self.document_tokens.overlap
+        prefix, overlap = len(self.document_tokens.sequence_prefix), self.document_tokens.overlap
         capacity = self.length - prefix
-        if self._open is not None and self._open.ids + prefix + tokens <= self.length:
+        if self._open is not None and self._open.num_ids + prefix + tokens <= self.length:
             row = self._open
-            self._open = replace(row, stop=self.tokens, ids=row.ids + prefix + tokens, scored=row.scored + tokens - overlap)
+            self._open = replace(row, stop=self.tokens, num_ids=row.num_ids + prefix + tokens, num_scored=row.num_scored + tokens - overlap)
             return
         yield from self.finish()
         while self.tokens - start > capacity:
@@ -110,10 +110,10 @@ class Window:
     """A part of a document for one forward pass; scores the tokens that no earlier window scored."""
 
     ids: tuple[int, ...]
-    """Its ids, row prefix included."""
+    """Its ids, sequence prefix included."""
     labels: tuple[int, ...]
     """Aligned with `ids`: the id where it is scored, else -100."""
-    scored: int
+    num_scored: int
     """Number of scored ids."""
 
 
@@ -126,7 +126,7 @@ class SlidingWindows:
     def __init__(self, special: DocumentTokens, length: int, stride: int) -> None:
         self.document_tokens = special
         self.stride = stride
-        self._capacity = length - len(special.row_prefix)
+        self._capacity = length - len(special.sequence_prefix)
         self._ids: list[int] = []
         self._context = 0
         """Number of buffered ids that are not scored: already scored, or `bos`."""
@@ -146,7 +146,7 @@ class SlidingWindows:
             yield self._window(self._ids)
 
     def _window(self, ids: Sequence[int]) -> Window:
-        unscored = self._context + len(self.document_tokens.row_prefix)
+        unscored = self._context + len(self.document_tokens.sequence_prefix)
         return Window(
-            (*self.document_tokens.row_prefix, *ids), (*[IGNORE_INDEX] * unscored, *ids[self._context :]), len(ids) - self._context
+            (*self.document_tokens.sequence_prefix, *ids), (*[IGNORE_INDEX] * unscored, *ids[self._context :]), len(ids) - self._context
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from imprint.data.readers.bad_rows import BadRowError, describe_value, has_both, key_in, must_be, non_empty_text, quote, turn_of
-from imprint.data.tool_turns import is_tool_turn, join_parts, spoken
+from imprint.data.tool_turns import content_with_reasoning, is_tool_turn, join_parts
 from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned
 from imprint.messages import Bilingual
 
@@ -57,7 +57,7 @@ class ParsedTurn:
             allowed = ", ".join(ROLES)
             raise must_be(key_in(subject, role_key), f"one of {allowed}", f" {allowed} 之一", role)
         is_answer, is_system = ROLES[role.lower()] == "assistant", ROLES[role.lower()] == "system"
-        content = spoken(fields, fields[text_key], subject) if is_answer else join_parts(fields[text_key])
+        content = content_with_reasoning(fields, fields[text_key], subject) if is_answer else join_parts(fields[text_key])
         empty = is_system and (content is None or (isinstance(content, str) and not content.strip()))
         text = "" if empty else non_empty_text(content, _text_of(number, text_key))
         return cls(number, ROLES[role.lower()], text, not is_answer or is_learned(fields, subject))

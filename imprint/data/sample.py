@@ -24,7 +24,7 @@ class Sample:
     tool: str = ""
     """Name of the tool that the answer calls; empty for a text."""
     rest: tuple[Message, ...] = ()
-    """Further messages of the answer's turn: calls behind words or behind another call."""
+    """Further messages of the answer's turn: calls after words or after another call."""
 
     @property
     def messages(self) -> list[Message]:

@@ -32,7 +32,7 @@ TOKEN: Final = np.dtype("<u4")
 ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
 DOCUMENT: Final = np.dtype([("line", "<u8"), ("file", "<u4")])
 TOKENS, ROWS, DOCUMENTS, ABOUT = "tokens.bin", "rows.bin", "documents.bin", "about.json"
-KEYS: Final = {"row_prefix": "each"}
+KEYS: Final = {"sequence_prefix": "each"}
 """Fields of `TokenFileInfo` that about.json has under another name."""
 
 
@@ -48,7 +48,7 @@ class TokenFileInfo:
     """Number of tokens, with the special ids around documents."""
     characters: int
     """Number of characters of text."""
-    row_prefix: tuple[int, ...]
+    sequence_prefix: tuple[int, ...]
     """Ids before every sequence of a row."""
     files: tuple[str, ...]
     """The files that the documents come from, by index."""
@@ -97,7 +97,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._stack.close()
         if error is None:
             counts = (self.rows, self.packer.documents, self.packer.tokens, self._characters)
-            info = TokenFileInfo(*counts, self.document_tokens.row_prefix, tuple(self._files), self._digest.hexdigest()[:16])
+            info = TokenFileInfo(*counts, self.document_tokens.sequence_prefix, tuple(self._files), self._digest.hexdigest()[:16])
             values = asdict(info)
             write_json(self.folder / ABOUT, {KEYS.get(name, name): value for name, value in values.items()})
 
@@ -151,8 +151,8 @@ class TokenFileRows(Sequence[EncodedRow]):
         for part in parts:
             starts.append(len(ids))
             text = part.tolist()
-            ids += [*self.info.row_prefix, *text]
-            labels += [*[IGNORE_INDEX] * len(self.info.row_prefix), *text] if self.info.row_prefix else [IGNORE_INDEX, *text[1:]]
+            ids += [*self.info.sequence_prefix, *text]
+            labels += [*[IGNORE_INDEX] * len(self.info.sequence_prefix), *text] if self.info.sequence_prefix else [IGNORE_INDEX, *text[1:]]
         return EncodedRow(tuple(ids), tuple(labels), sequence_starts=tuple(starts[1:]))
 
     def location(self, row: int) -> str:
@@ -186,7 +186,7 @@ class RowLocations(Sequence[str]):
 
 def _digest_head(special: DocumentTokens, length: int) -> str:
     """Head of the digest, in the format of earlier versions, so that the rows of their runs are recognized."""
-    return f"(Frame(each={special.row_prefix!r}, first={special.bos!r}, last={special.eos!r}), {length})"
+    return f"(Frame(each={special.sequence_prefix!r}, first={special.bos!r}, last={special.eos!r}), {length})"
 
 
 def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
@@ -198,7 +198,7 @@ def read_token_file_info(folder: Path) -> TokenFileInfo:
     """Read the about.json of a folder."""
     values = read_json(folder / ABOUT)
     fields = {name: values[KEYS.get(name, name)] for name in TokenFileInfo.__dataclass_fields__}
-    return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("row_prefix", "files")})
+    return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("sequence_prefix", "files")})
 
 
 def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:

@@ -56,7 +56,7 @@ class ToolTurn:
     """A turn with its messages, and whether it is learned."""
 
     messages: tuple[Message, ...]
-    """One message, words with the calls behind them, or a call with its result if the turn holds both."""
+    """One message, words with the calls after them, or a call with its result if the turn holds both."""
     learned: bool = True
     """Whether its assistant message is learned."""
 
@@ -126,7 +126,7 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise must_be(key_in(subject, "tool_calls"), "a list of objects", "对象的列表", calls)
     called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
-    words = spoken(turn, "" if content is None else content, subject)
+    words = content_with_reasoning(turn, "" if content is None else content, subject)
     if words is not None and not isinstance(words, str):
         raise must_be(Bilingual(f"the words of {subject.english}", f"{subject.chinese}的文字"), "a text", "文本", content)
     first = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
@@ -165,7 +165,7 @@ def samples_from_tool_turns(
         raise BadRowError(Bilingual(f'"{column}" ends without an answer of the assistant.', f"{quote(column)} 的末尾没有助手的回答。"))
 
 
-def spoken(turn: Mapping[str, object], content: object, subject: Bilingual) -> object:
+def content_with_reasoning(turn: Mapping[str, object], content: object, subject: Bilingual) -> object:
     """What a turn says: its content, with thoughts that are in a field of their own before it, in the tags of DeepSeek-R1 and Qwen3.
 
     Raises BadRowError for thoughts that are no text.

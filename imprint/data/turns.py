@@ -33,7 +33,7 @@ PAIRS_OF_TURNS: Final = (("human", "assistant"), ("q", "a"))
 """Those of them that a list of turns may have; those of xtuner are columns of rows."""
 
 
-def is_spoken(value: object) -> bool:
+def is_message(value: object) -> bool:
     """Whether a value is what one speaker says, which no row is."""
     return (
         isinstance(value, dict)
@@ -46,7 +46,7 @@ def is_spoken(value: object) -> bool:
 def is_turn(value: object) -> bool:
     """Whether a value of a list in a row is a turn: what one speaker says, or a question with its answer."""
     pair = isinstance(value, dict) and any(set(keys) <= value.keys() for keys in PAIRS_OF_TURNS) and "summary" not in value
-    return pair or is_spoken(value)
+    return pair or is_message(value)
 
 
 def is_conversation(value: object) -> bool:
@@ -64,7 +64,7 @@ def turns_of_lists(value: object) -> object:
     if not isinstance(value, dict) or not all(isinstance(cells, list) for cells in value.values()):
         return value
     lists: dict[str, list[object]] = value
-    if len({len(cells) for cells in lists.values()}) != 1 or not is_spoken(lists):
+    if len({len(cells) for cells in lists.values()}) != 1 or not is_message(lists):
         return value
     return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
 

@@ -153,7 +153,7 @@ def _reusable_answers(
     """(the key of new answers, the answers of an earlier command to the same questions with the same settings, by row).
 
     If the first line tells of another model, other questions or settings, a new file is started. Each answer has the key of its settings,
-    so that one that another process has written behind this first line is not taken for its own.
+    so that one that another process has written after this first line is not taken for its own.
     """
     ignored = {"output", "base", "base_path", "adapter", "protocol", "task", "fill"}  # do not change an answer
     if section.temperature == 0:

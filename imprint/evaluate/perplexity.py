@@ -181,7 +181,7 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
 def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection, file: Path) -> tuple[str, list[MeasuredDocument]]:
     """(the key of new lines, those of an earlier command with the same texts and settings); without any, starts a new file.
 
-    Each line has the key, so that one that another process has written behind this first line is not taken for its own.
+    Each line has the key, so that one that another process has written after this first line is not taken for its own.
     """
     try:
         files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in list_text_files(text.source)]
@@ -252,7 +252,7 @@ class _WindowBatcher:
             ids = self.model.tokenizer.encode(part.text)
             for window in windows.add(ids, first=part.first, last=part.last):
                 document.pending += 1
-                document.tokens += window.scored
+                document.tokens += window.num_scored
                 self.batch.append((document, window))
                 if sum(len(window.ids) for _, window in self.batch) >= self.section.batch_tokens:
                     self._compute()
@@ -264,7 +264,7 @@ class _WindowBatcher:
     def _window(self, special: DocumentTokens) -> tuple[int, int]:
         """Length and stride of the windows, from the section or the model."""
         length = self.section.length or min(MAX_WINDOW, self.model.network.shape.max_length)
-        max_stride = length - len(special.row_prefix) - special.overlap
+        max_stride = length - len(special.sequence_prefix) - special.overlap
         stride = self.section.stride or max(1, length // 2)
         if stride > max_stride:
             raise UserError(
@@ -288,7 +288,7 @@ class _WindowBatcher:
                 )
             document.nats += nats
             document.pending -= 1
-            assert window.scored, "every window scores tokens"
+            assert window.num_scored, "every window scores tokens"
         self.batch.clear()
 
 

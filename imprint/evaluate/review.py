@@ -13,7 +13,7 @@ from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
-from imprint.events import SampledAnswer, read_events
+from imprint.events import WatchedAnswer, read_events
 from imprint.files.atomic import write_json, write_jsonl
 from imprint.files.typed_json import read_typed, read_typed_lines
 from imprint.forgetting.fill_recall import FillRecall
@@ -127,7 +127,7 @@ def _examples(folder: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[
         return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
     answers: dict[str, list[str]] = {}
     for event in read_events(folder):
-        if isinstance(event, SampledAnswer):
+        if isinstance(event, WatchedAnswer):
             answers.setdefault(event.prompt, []).append(event.answer)
     return tuple(Example(prompt, "", texts[0], texts[-1]) for prompt, texts in answers.items()), "watched"
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from imprint.data.control_tokens import count_control_tokens, has_control_token, without_edge_tokens
 from imprint.data.readers.predictions import Predictions, read_predictions
+from imprint.data.special_tokens import count_special_tokens, has_special_token, without_edge_tokens
 from imprint.files.atomic import write_json
 from imprint.files.links import follow_link
 from imprint.loading.load import open_tokenizer
@@ -22,7 +22,7 @@ from imprint.terminal import say
 from imprint.tokenizers import Tokenizer
 
 MAX_LISTED: Final = 5
-"""Maximum number of control tokens that a warning names."""
+"""Maximum number of special tokens that a warning names."""
 CHUNK: Final = 100
 """Rows scored between two updates of the progress bar."""
 
@@ -166,7 +166,7 @@ def _refuse_empty_references(file: Path, predictions: Predictions) -> None:
 
 
 def text_warnings(predictions: Predictions) -> Iterable[Bilingual]:
-    """Warnings of empty references, and of control tokens that another tool has left in the texts and that are scored as text."""
+    """Warnings of empty references, and of special tokens that another tool has left in the texts and that are scored as text."""
     rows = len(predictions.references)
     if empty := sum(not text.strip() for text in predictions.references):
         yield Bilingual(
@@ -175,15 +175,15 @@ def text_warnings(predictions: Predictions) -> Iterable[Bilingual]:
             f"{rows:,} 条参考答案中有 {empty:,} 条是空的，这些行计 0 分，或按协议不计入：请补全或去掉这些行。",
         )
     for what, chinese, texts in (("answers", "回答", predictions.predictions), ("references", "参考答案", predictions.references)):
-        tokens = count_control_tokens(texts)
+        tokens = count_special_tokens(texts)
         if not tokens:
             continue
-        holding = sum(has_control_token(text) for text in texts)
+        holding = sum(has_special_token(text) for text in texts)
         alone = sum(bool(text.strip()) and not without_edge_tokens(text).strip() for text in texts)
         listed = ", ".join(f"{token} in {count:,}" for token, count in tokens.most_common(MAX_LISTED))
         nothing = f"; {alone:,} hold nothing else, which is an empty answer" if alone else ""
         yield Bilingual(
-            f"{holding:,} of {rows:,} {what} hold control tokens ({listed}){nothing}. They are scored as text and change every score. "
+            f"{holding:,} of {rows:,} {what} hold special tokens ({listed}){nothing}. They are scored as text and change every score. "
             "Decode without special tokens (skip_special_tokens=True), or delete them.",
             f"{rows:,} 条{chinese}中有 {holding:,} 条含有控制符（{listed}）"
             + (f"，其中 {alone:,} 条没有别的内容" if alone else "")
@@ -268,7 +268,7 @@ def _report_json(
         "unfinished_share": rates.unfinished,
         "empty_references": sum(not text.strip() for text in predictions.references),
         "control_tokens": {
-            "predictions": dict(count_control_tokens(predictions.predictions).most_common()),
-            "references": dict(count_control_tokens(predictions.references).most_common()),
+            "predictions": dict(count_special_tokens(predictions.predictions).most_common()),
+            "references": dict(count_special_tokens(predictions.references).most_common()),
         },
     }

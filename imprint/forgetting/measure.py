@@ -120,7 +120,7 @@ def measure(pair: ModelPair, section: ForgettingSection, own: RunPrompts) -> tup
                 divergence += kl_divergence(before.log_probs.to(after.log_probs.device), after.log_probs)
                 losses = losses[0] + before.text_loss(), losses[1] + after.text_loss()
                 tokens += len(after.log_probs)
-    rows = tuple(ProbeResult.compare(probe.question, probe.keys, *answer) for probe, answer in zip(probes, answers, strict=False))
+    rows = tuple(ProbeResult.compare(probe.question, probe.accepted, *answer) for probe, answer in zip(probes, answers, strict=False))
     kl, base_loss, tuned_loss = (total / tokens if tokens and math.isfinite(total) else None for total in (divergence, *losses))
     seconds = round(time.monotonic() - started, 1)
     result = Forgetting(rows, kl, tokens, str(probes_from), str(text_from), seconds, base_loss, tuned_loss)
@@ -162,9 +162,9 @@ def _run(
 def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
     """Batches of the first texts, with every token scored, until there are about this many tokens."""
     batch: list[EncodedRow] = []
-    frame = document_tokens(model.tokenizer)
+    special = document_tokens(model.tokenizer)
     for text in texts:
-        head, scored = (*frame.row_prefix, *frame.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *frame.eos)
+        head, scored = (*special.sequence_prefix, *special.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *special.eos)
         row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)

@@ -13,7 +13,7 @@ from imprint.data.readers.questions import holds_rows, read_questions
 from imprint.data.readers.rows import read_rows
 from imprint.messages import Bilingual, UserError
 
-KEYS: Final = "answer"
+ANSWER_COLUMN: Final = "answer"
 """The column of accepted texts: a text, or a list of texts of which a correct answer contains at least one."""
 
 
@@ -23,7 +23,7 @@ class Probe:
 
     question: str
     """The question."""
-    keys: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
     """An answer that contains one of these is correct; empty if there is no reference."""
 
 
@@ -36,8 +36,8 @@ def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
     questions = read_questions(path, prompt_column="question")
     if limit is not None and limit < len(questions):
         questions = [questions[index * len(questions) // limit] for index in range(limit)]
-    keys = _keys(path) if holds_rows(path) else {}
-    return [Probe(question.query, keys.get(question.location, ())) for question in questions]
+    accepted = _accepted_answers(path) if holds_rows(path) else {}
+    return [Probe(question.query, accepted.get(question.location, ())) for question in questions]
 
 
 def read_texts(path: Path) -> list[str]:
@@ -64,9 +64,9 @@ def read_texts(path: Path) -> list[str]:
     return [text for text in texts if text]
 
 
-def is_correct(answer: str, keys: Sequence[str]) -> bool:
-    """Whether an answer contains one of the keys; numbers and Latin words must match as a whole: 12 is not in 112."""
-    return any(contains(answer, key) for key in keys)
+def is_correct(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether an answer contains one of the accepted ones; numbers and Latin words must match as a whole: 12 is not in 112."""
+    return any(contains(answer, text) for text in accepted)
 
 
 def contains(answer: str, text: str) -> bool:
@@ -87,18 +87,18 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _keys(path: Path) -> dict[str, tuple[str, ...]]:
-    """Location of a row -> its keys."""
-    keys_by_row: dict[str, tuple[str, ...]] = {}
+def _accepted_answers(path: Path) -> dict[str, tuple[str, ...]]:
+    """Location of a row -> its accepted answers."""
+    accepted_by_row: dict[str, tuple[str, ...]] = {}
     bad_rows = BadRows(path)
     for location, row in read_rows(path):
-        if not isinstance(row, dict) or KEYS not in row:
+        if not isinstance(row, dict) or ANSWER_COLUMN not in row:
             continue
-        value = row[KEYS]
-        keys = [value] if isinstance(value, str) else value
-        if isinstance(keys, list) and keys and all(isinstance(key, str) and key.strip() for key in keys):
-            keys_by_row[location] = tuple(keys)
+        value = row[ANSWER_COLUMN]
+        accepted = [value] if isinstance(value, str) else value
+        if isinstance(accepted, list) and accepted and all(isinstance(text, str) and text.strip() for text in accepted):
+            accepted_by_row[location] = tuple(accepted)
         else:
-            bad_rows.add(location, must_be(KEYS, "a text or a list of texts, none empty", "文本或文本的列表，且都不为空", value))
+            bad_rows.add(location, must_be(ANSWER_COLUMN, "a text or a list of texts, none empty", "文本或文本的列表，且都不为空", value))
     bad_rows.raise_if_any(Bilingual("Fix {}; nothing was asked.", "请修正这些数据；没有提问。"))
-    return keys_by_row
+    return accepted_by_row

@@ -1,4 +1,4 @@
-"""Tells the user of a base that reads texts better behind its BOS, which its tokenizer does not put there."""
+"""Tells the user of a base that reads texts better after its BOS, which its tokenizer does not put there."""
 
 from collections.abc import Sequence
 from functools import cache

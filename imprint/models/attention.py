@@ -137,7 +137,7 @@ class ForwardContext:
 
     @classmethod
     def from_pack(cls, pack: Pack, prefix: Prefix | None = None, cache: KVCache | None = None) -> "ForwardContext":
-        """The context of a pack behind a prefix, whose sequences continue those of a cache."""
+        """The context of a pack after a prefix, whose sequences continue those of a cache."""
         return cls(pack, PaddedLayout.from_pack(pack, None if cache is None else cache.length), prefix, cache)
 
     def attend(

@@ -13,9 +13,9 @@ from imprint import arguments
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
-from imprint.templates.rendering import Rendering, guard_names
+from imprint.templates.rendering import Rendering, escape_names
 from imprint.terminal import say_once
-from imprint.tokenizers import GUARD, HFTokenizer, rendering_within
+from imprint.tokenizers import ESCAPE_MARK, HFTokenizer, rendering_within
 
 CONTEXT: Final = 64
 """Characters of the prompt that an answer is encoded with, at most."""
@@ -65,7 +65,7 @@ class ChatTemplate:
         special = frozenset(self.tokenizer.controls.values())
         prefixed = _with_prefix(as_messages(messages), source_prefix)
         rendered = self._prompt_text(prefixed)
-        texts = _text_spans(rendered.replace(GUARD, ""), prefixed)
+        texts = _text_spans(rendered.replace(ESCAPE_MARK, ""), prefixed)
         fixed_tokens = [
             (token, token in special or not any(first <= start and end <= last for first, last in texts))
             for token, start, end in self.tokenizer.encode_rendered_with_offsets(rendered)
@@ -77,9 +77,9 @@ class ChatTemplate:
         messages = as_messages(messages)
         prompt = self._prompt_text(messages)
         turn = [Message("assistant", arguments.text("text", text), tool), *rest]
-        whole = self.rendering.write([*messages, *turn], answering=False)
-        behind = whole[len(prompt) :] if whole.startswith(prompt) else self._behind(prompt, whole, turn)
-        ids = self.tokenizer.encode_behind(_context(prompt), behind)
+        whole = self.rendering.render([*messages, *turn], answering=False)
+        after = whole[len(prompt) :] if whole.startswith(prompt) else self._answer_after(prompt, whole, turn)
+        ids = self.tokenizer.encode_after(_context(prompt), after)
         ends = [place for place, token in enumerate(ids) if token == self.end_id]
         messages_written = 1 if self.rendering.joins_calls else len(turn)
         return ids[: ends[min(messages_written, len(ends)) - 1]] if ends else ids
@@ -106,34 +106,34 @@ class ChatTemplate:
         for known, rendered in self._latest[:1]:
             if known == messages:
                 return rendered
-        rendered = self.rendering.write(messages, answering=True)
+        rendered = self.rendering.render(messages, answering=True)
         self._latest[:] = [(list(messages), rendered)]
         return rendered
 
-    def _behind(self, prompt: str, whole: str, turn: Sequence[Message]) -> str:
-        """What is learned behind a prompt that is no beginning of the whole conversation. Raises UserError for a call."""
+    def _answer_after(self, prompt: str, whole: str, turn: Sequence[Message]) -> str:
+        """What is learned after a prompt that is no beginning of the whole conversation. Raises UserError for a call."""
         said, opened = turn[0], OPEN_TAG.search(prompt)
-        guarded = guard_names(self.tokenizer, said.text)
+        escaped = escape_names(self.tokenizer, said.text)
         if opened is not None:
-            return _close_tag(prompt, whole, opened, guarded)
+            return _close_tag(prompt, whole, opened, escaped)
         start = next((place for place, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
         if not prompt[start:].strip():
             return whole[start:].lstrip()
         if said.tool or len(turn) > 1:
             raise UserError(
                 Bilingual(
-                    f"the model's own chat template writes the call of {said.tool or turn[1].tool} elsewhere than behind its generation "
+                    f"the model's own chat template writes the call of {said.tool or turn[1].tool} elsewhere than after its generation "
                     "prompt, so it cannot be learned. Leave the call out, or write it as text.",
                     "该模型的对话模板无法在回答位置写出工具调用：请去掉调用，或写成普通文本。",
                 )
             )
         notice = Bilingual(
             "the model's own chat template writes a prompt otherwise than the same turn of a whole conversation; answers are learned "
-            f"behind the prompt, which ends with {prompt[start:][-CONTEXT:]!r}",
+            f"after the prompt, which ends with {prompt[start:][-CONTEXT:]!r}",
             "该模型的对话模板中，提示与完整对话的写法不一致；回答接在提示之后学习",
         )
         say_once(str(notice))
-        return guarded
+        return escaped
 
 
 def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
@@ -147,9 +147,9 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
 
 def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
     """The template, by rendering small conversations."""
-    frame = Rendering.of(tokenizer).frame()
-    end = frame.end_name
-    tokenizer = tokenizer.with_controls(frame.controls)
+    delimiters = Rendering.of(tokenizer).delimiters()
+    end = delimiters.end_name
+    tokenizer = tokenizer.with_controls(delimiters.controls)
     ends = [tokenizer.controls[end]] if end else list(tokenizer.special_tokens.eos_ids)
     if not ends:
         raise UserError(
@@ -161,23 +161,23 @@ def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
         )
     rendering = Rendering.of(tokenizer)
     question = [Message("user", "1")]
-    opened = OPEN_TAG.search(rendering.write(question, answering=True))
+    opened = OPEN_TAG.search(rendering.render(question, answering=True))
     template = ChatTemplate(tokenizer, rendering, ends[0], opened="" if opened is None else opened[0])
-    written = tokenizer.decode(template.answer(question, frame.marker))
-    return replace(template, answer_prefix=written.partition(frame.marker)[0])
+    written = tokenizer.decode(template.answer(question, delimiters.marker))
+    return replace(template, answer_prefix=written.partition(delimiters.marker)[0])
 
 
 def _close_tag(prompt: str, whole: str, opened: re.Match[str], answer: str) -> str:
-    """The answer behind an open tag: its own thoughts without the opening tag, or the closing tag and the answer."""
+    """The answer after an open tag: its own thoughts without the opening tag, or the closing tag and the answer."""
     opening, closing = f"<{opened[1]}>", f"</{opened[1]}>"
-    plain = answer.replace(GUARD, "")
+    plain = answer.replace(ESCAPE_MARK, "")
     line = prompt.endswith("\n")
     if closing in plain:
         thoughts, _, said = (answer if closing in answer else plain).partition(closing)
         thoughts = thoughts.lstrip().removeprefix(opening)
         return (thoughts.removeprefix("\n") if line else thoughts) + closing + said
-    frame = prompt[: opened.start()]
-    said = whole[len(frame) :] if whole.startswith(frame) else answer
+    before = prompt[: opened.start()]
+    said = whole[len(before) :] if whole.startswith(before) else answer
     return (f"\n{closing}\n\n" if line else closing) + said.lstrip("\n")
 
 

@@ -24,7 +24,7 @@ class Message:
     tools: tuple[Mapping[str, object] | str, ...] = ()
     """Tools of a system prompt, each described as a JSON object, or as a text in data of ChatGLM3."""
     continues: bool = False
-    """Whether it belongs to the turn of the message before: a call behind words or behind another call."""
+    """Whether it belongs to the turn of the message before: a call after words or after another call."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Template(Protocol):
     def answer(self, messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
         """Target ids of the answer to these messages, without the end id; with `tool`, of a call with `text` as arguments.
 
-        They are those that stand behind the prompt if both are encoded together. `rest`: further messages of the same turn.
+        They are those that stand after the prompt if both are encoded together. `rest`: further messages of the same turn.
         """
 
     def scored_text(self, text: str) -> str:

@@ -17,7 +17,7 @@ CONTEXT: Final = 64
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """`plain`: lines with `问：` and `答：`; `bare`: lines of a question and, right behind it, its answer."""
+    """`plain`: lines with `问：` and `答：`; `bare`: lines of a question and, right after it, its answer."""
 
     tokenizer: HFTokenizer
     """The tokenizer of its ids."""
@@ -47,16 +47,16 @@ class PlainTemplate:
         ids = self.tokenizer.encode(source_prefix + with_system(questions[0], system))
         for (question, answer), following in zip(history, questions[1:], strict=True):
             ids += self._answer(question, answer)
-            ids += self.tokenizer.encode_text_behind((question + answer)[-CONTEXT:], f"\n{following}")
+            ids += self.tokenizer.encode_text_after((question + answer)[-CONTEXT:], f"\n{following}")
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
-        """The ids of the text as it stands behind the prompt."""
+        """The ids of the text as it stands after the prompt."""
         return self._answer(as_messages(messages)[-1].text if messages else "", arguments.text("text", text))
 
     def _answer(self, question: str, text: str) -> list[int]:
         """The ids of an answer, which are the same in a row that is learned and in a later turn."""
-        return self.tokenizer.encode_text_behind("\n答：" if self.name == "plain" else question[-CONTEXT:], text)
+        return self.tokenizer.encode_text_after("\n答：" if self.name == "plain" else question[-CONTEXT:], text)
 
     def scored_text(self, text: str) -> str:
         """Unchanged."""

@@ -8,7 +8,7 @@ from typing import Final
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message
 from imprint.terminal import say_once
-from imprint.tokenizers import FRAMED, GUARD, HFTokenizer, render_chat_template
+from imprint.tokenizers import BRACKETED, ESCAPE_MARK, HFTokenizer, render_chat_template
 
 QUESTION: Final = "1618033988"
 ANSWER: Final = "2718281828"
@@ -19,13 +19,13 @@ TOOLS: Final = ("t4669201609", "t2502907875")
 
 
 @dataclass(frozen=True)
-class Frame:
+class TurnDelimiters:
     """What a chat template puts around the turns of a conversation."""
 
     end_name: str
-    """The token right behind an answer; empty if it puts none there."""
+    """The token right after an answer; empty if it puts none there."""
     controls: frozenset[str]
-    """Tokens that the file adds as ordinary ones, though they frame turns: typed, they are text."""
+    """Tokens that the file adds as ordinary ones, though they delimit turns: typed, they are text."""
     marker: str = ANSWER
     """The answer that was rendered."""
 
@@ -54,11 +54,11 @@ class Rendering:
         """The rendering of a tokenizer's template. Raises UserError for a template that cannot write a question."""
         question, answer = Message("user", QUESTION), Message("assistant", ANSWER)
         plain = cls(tokenizer)
-        prompt = plain.write([question], answering=True)
+        prompt = plain.render([question], answering=True)
         if QUESTION not in prompt:
             plain = cls(tokenizer, takes_parts=True)
-            prompt = plain.write([question], answering=True)
-        whole = plain.write([question, answer], answering=False)
+            prompt = plain.render([question], answering=True)
+        whole = plain.render([question, answer], answering=False)
         said = (("user", QUESTION, prompt), ("assistant", ANSWER, whole))
         if missing := [role for role, text, rendered in said if text not in rendered]:
             raise UserError(
@@ -69,19 +69,19 @@ class Rendering:
                 )
             )
         one_call = [question, Message("assistant", "{}", TOOLS[0])]
-        if not plain._writes(one_call, TOOLS[0]) and (texts := replace(plain, text_arguments=True))._writes(one_call, TOOLS[0]):
+        if not plain._renders(one_call, TOOLS[0]) and (texts := replace(plain, text_arguments=True))._renders(one_call, TOOLS[0]):
             plain = texts
         calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
         return replace(
             plain,
             trailing_spaces=len(prompt) - len(prompt.rstrip(" ")),
-            folds_system=not plain._writes([Message("system", SYSTEM), question], SYSTEM),
-            joins_calls=plain._writes([question, Message("assistant", WORDS), *calls], WORDS, *TOOLS),
-            writes_calls=plain._writes(one_call, TOOLS[0]),
+            folds_system=not plain._renders([Message("system", SYSTEM), question], SYSTEM),
+            joins_calls=plain._renders([question, Message("assistant", WORDS), *calls], WORDS, *TOOLS),
+            writes_calls=plain._renders(one_call, TOOLS[0]),
         )
 
-    def write(self, messages: Sequence[Message], *, answering: bool) -> str:
-        """The rendered messages, with a GUARD in typed special tokens; `answering` adds the generation prompt.
+    def render(self, messages: Sequence[Message], *, answering: bool) -> str:
+        """The rendered messages, with an ESCAPE_MARK in typed special tokens; `answering` adds the generation prompt.
 
         Raises UserError for messages that the template refuses.
         """
@@ -91,19 +91,19 @@ class Rendering:
         spaces = self.trailing_spaces if answering else 0
         return rendered[:-spaces] if spaces and rendered.endswith(" " * spaces) else rendered
 
-    def frame(self) -> Frame:
-        """What frames the turns of a conversation."""
+    def delimiters(self) -> TurnDelimiters:
+        """What delimits the turns of a conversation."""
         turns = [Message("user", "1"), Message("assistant", ANSWER), Message("user", "2")]
-        rendered = self.write(turns, answering=False)
-        behind, added = rendered.partition(ANSWER)[2].lstrip(), self.tokenizer.added
-        end = max((name for name in added if name.strip() and behind.startswith(name)), key=len, default="")
-        framing = {name for name in added if name in rendered and FRAMED.fullmatch(name) and not _paired(name, added)}
-        return Frame(end, frozenset({*framing, *([end] if end else [])} - self.tokenizer.controls.keys()))
+        rendered = self.render(turns, answering=False)
+        after, added = rendered.partition(ANSWER)[2].lstrip(), self.tokenizer.added
+        end = max((name for name in added if name.strip() and after.startswith(name)), key=len, default="")
+        delimiting = {name for name in added if name in rendered and BRACKETED.fullmatch(name) and not _paired(name, added)}
+        return TurnDelimiters(end, frozenset({*delimiting, *([end] if end else [])} - self.tokenizer.controls.keys()))
 
-    def _writes(self, messages: Sequence[Message], *texts: str) -> bool:
+    def _renders(self, messages: Sequence[Message], *texts: str) -> bool:
         """Whether the template writes these messages with these texts."""
         try:
-            rendered = self.write(messages, answering=False)
+            rendered = self.render(messages, answering=False)
         except UserError:
             return False
         return all(text in rendered for text in texts)
@@ -127,7 +127,7 @@ class Rendering:
         """Messages with the keys of chat templates."""
         dicts: list[dict[str, object]] = []
         for message in messages:
-            text = guard_names(self.tokenizer, message.text)
+            text = escape_names(self.tokenizer, message.text)
             if not message.tool:
                 content = [{"type": "text", "text": text}] if self.takes_parts else text
                 dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": content})
@@ -141,9 +141,9 @@ class Rendering:
         return dicts
 
 
-def guard_names(tokenizer: HFTokenizer, text: str) -> str:
-    """A typed text with a GUARD in the names of special tokens."""
-    return tokenizer.special_pattern.sub(lambda match: match[0][:1] + GUARD + match[0][1:], text.replace(GUARD, ""))
+def escape_names(tokenizer: HFTokenizer, text: str) -> str:
+    """A typed text with an ESCAPE_MARK in the names of special tokens."""
+    return tokenizer.special_pattern.sub(lambda match: match[0][:1] + ESCAPE_MARK + match[0][1:], text.replace(ESCAPE_MARK, ""))
 
 
 def _paired(name: str, added: Mapping[str, int]) -> bool:

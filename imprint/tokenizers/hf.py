@@ -37,11 +37,11 @@ BYTE_DECODERS: Final = frozenset({"ByteLevel"})
 PIECE_DECODERS: Final = frozenset({"ByteFallback", "Metaspace", "Replace", "Fuse", "Strip"})
 MAX_REASON: Final = 200
 """Characters of the library's own error message that are repeated."""
-GUARD: Final = "\ufdd0"
+ESCAPE_MARK: Final = "\ufdd0"
 """Noncharacter inside a special token that somebody typed, so that it stays text in a rendered conversation."""
 ANCHOR: Final = "\ufdd1"
 """Noncharacter that stands for the special token before a text that is encoded alone."""
-FRAMED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
+BRACKETED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
 """What a special token looks like that the file does not list as one; `pad_token` may be a common word."""
 Offsets = list[tuple[int, int, int]]
 """(id, start, end) of tokens, in characters."""
@@ -127,27 +127,27 @@ class HFTokenizer:
         return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a rendered conversation: names of special tokens become their ids, unless a GUARD marks them as typed."""
-        if GUARD in text:
+        """Ids of a rendered conversation: names of special tokens become their ids, unless an ESCAPE_MARK marks them as typed."""
+        if ESCAPE_MARK in text:
             return [token for token, _start, _end in self.encode_rendered_with_offsets(text)]
         return [self._ids.setdefault(token, token) for token in self._encode_special(well_formed(text)).ids]
 
     def encode_rendered_with_offsets(self, text: str) -> Offsets:
-        """(id, start, end) of each token as in `encode_rendered`, in characters of the text without GUARD and lone surrogates."""
+        """(id, start, end) of each token as in `encode_rendered`, in characters of the text without ESCAPE_MARK and lone surrogates."""
         text = well_formed(text)
         encoded = self._encode_special(text)
         tokens = [(self._ids.setdefault(token, token), *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
-        return self._with_typed_names(text, tokens) if GUARD in text else tokens
+        return self._with_typed_names(text, tokens) if ESCAPE_MARK in text else tokens
 
-    def encode_behind(self, before: str, text: str) -> list[int]:
-        """Ids of `text` as it stands behind `before`, both rendered; a token that holds an end of `before` is split there."""
+    def encode_after(self, before: str, text: str) -> list[int]:
+        """Ids of `text` as it stands after `before`, both rendered; a token that holds an end of `before` is split there."""
         joined, first = self.encode_rendered(before + text), self.encode_rendered(before)
         if joined[: len(first)] == first:
             return joined[len(first) :]
-        whole = well_formed((before + text).replace(GUARD, ""))
-        return self._split(self.encode_rendered_with_offsets(before + text), whole, len(well_formed(before.replace(GUARD, ""))))
+        whole = well_formed((before + text).replace(ESCAPE_MARK, ""))
+        return self._split(self.encode_rendered_with_offsets(before + text), whole, len(well_formed(before.replace(ESCAPE_MARK, ""))))
 
-    def encode_text_behind(self, before: str, text: str) -> list[int]:
+    def encode_text_after(self, before: str, text: str) -> list[int]:
         """The same of plain texts, in which nothing is special."""
         joined = self.encode(before + text)
         known, first = self._latest_before
@@ -160,7 +160,7 @@ class HFTokenizer:
         return self._split(self._encode_typed(self._rust, whole), whole, len(well_formed(before)))
 
     def _split(self, tokens: Offsets, text: str, border: int) -> list[int]:
-        """The ids behind a border in a text; the end of a token that reaches over it is encoded anew."""
+        """The ids after a border in a text; the end of a token that reaches over it is encoded anew."""
         split = max((end for _token, start, end in tokens if start < border < end), default=border)
         return [*self._encode_rest(text[border:split]), *(token for token, start, end in tokens if start >= split and end > border)]
 
@@ -181,9 +181,9 @@ class HFTokenizer:
         return encoded
 
     def _with_typed_names(self, text: str, tokens: Offsets) -> Offsets:
-        """The tokens with the stretches between special tokens encoded as text where they hold a GUARD; frames keep their ids.
+        """The tokens; stretches between special tokens that hold an ESCAPE_MARK are encoded as text, turn delimiters keep their ids.
 
-        A stretch is encoded behind an ANCHOR, because some vocabularies put a space before the first word of a text.
+        A stretch is encoded after an ANCHOR, because some vocabularies put a space before the first word of a text.
         """
         result: Offsets = []
         stretch: Offsets = []
@@ -193,9 +193,9 @@ class HFTokenizer:
                 stretch.append((token, first, last))
                 continue
             raw = text[start:first]
-            clean = raw.replace(GUARD, "")
+            clean = raw.replace(ESCAPE_MARK, "")
             if len(clean) < len(raw):
-                typed = self._encode_behind_anchor(clean) if start else self._encode_typed(self._rust, clean)
+                typed = self._encode_after_anchor(clean) if start else self._encode_typed(self._rust, clean)
                 result += ((one, start - removed + begin, start - removed + end) for one, begin, end in typed)
             else:
                 result += ((one, begin - removed, end - removed) for one, begin, end in stretch)
@@ -205,8 +205,8 @@ class HFTokenizer:
             start, stretch = last, []
         return result
 
-    def _encode_behind_anchor(self, text: str) -> Offsets:
-        """The tokens of a text behind a special token. The tokenizer that knows ANCHOR is made when it is first needed."""
+    def _encode_after_anchor(self, text: str) -> Offsets:
+        """The tokens of a text after a special token. The tokenizer that knows ANCHOR is made when it is first needed."""
         if self._anchored is None:
             from tokenizers import AddedToken, Tokenizer
 
@@ -367,7 +367,7 @@ def _encode(rust: "Rust", text: str) -> "Encoding":
 
 
 def _ids_of_name(rust: "Rust", name: str) -> list[int]:
-    """The ids of a name that is typed at the start of a text, behind a letter and behind a space; not those of unknown characters."""
+    """The ids of a name that is typed at the start of a text, after a letter and after a space; not those of unknown characters."""
     text = f"{name}a{name} {name}"
     encoded = _encode(rust, text)
     return [token for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True) if name in text[start:end]]
@@ -380,7 +380,7 @@ def _add_controls(rust: "Rust", names: Collection[str]) -> "Rust":
     added = {token.content: token for token in rust.get_added_tokens_decoder().values()}
     for name in sorted(names):
         token = added.get(name)
-        known = FRAMED.fullmatch(name) is not None and rust.token_to_id(name) is not None if token is None else not token.special
+        known = BRACKETED.fullmatch(name) is not None and rust.token_to_id(name) is not None if token is None else not token.special
         if known:
             flags = {} if token is None else {key: getattr(token, key) for key in ("single_word", "lstrip", "rstrip")}
             rust.add_special_tokens([AddedToken(name, special=True, normalized=False, **flags)])

@@ -39,7 +39,7 @@ LARGE: Final = 2**23
 TEXT: Final = rb'"(?:[^"\\]++|\\.)*+"'
 MERGE: Final = TEXT + rb"|\[\s*+" + TEXT + rb"\s*+,\s*+" + TEXT + rb"\s*+\]"
 MERGES: Final = re.compile(rb'(?<!\\)"merges"\s*+:\s*+\[(?:\s*+(?:' + MERGE + rb")\s*+,?+)*+\s*+\]", re.DOTALL)
-"""A list of texts or of pairs of them; a quotation mark inside a text stands behind a backslash."""
+"""A list of texts or of pairs of them; a quotation mark inside a text stands after a backslash."""
 TRIAL: Final = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))

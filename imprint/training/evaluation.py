@@ -13,7 +13,7 @@ from imprint.data.document_rows import encode_document_start
 from imprint.data.limits import limits_of
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
-from imprint.events import Evaluation, SampledAnswer, finite_or_none
+from imprint.events import Evaluation, WatchedAnswer, finite_or_none
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NotFiniteError, Sampling
 from imprint.messages import Bilingual
@@ -91,7 +91,7 @@ def answer_watched_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
         run_log.notice(Bilingual(f"step {step}: no sample answers: {answers}", f"第 {step} 步未能回答观察的提示：{answers}"), "sample")
         return
     for sample, answer in zip(samples, answers, strict=True):
-        run_log.write(SampledAnswer(step=step, prompt=sample.query, answer=answer))
+        run_log.write(WatchedAnswer(step=step, prompt=sample.query, answer=answer))
 
 
 @torch.no_grad()

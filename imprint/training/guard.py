@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from imprint.events import Evaluation, Event, Rescued, SampledAnswer, Step
+from imprint.events import Evaluation, Event, Rescued, Step, WatchedAnswer
 from imprint.messages import Bilingual
 
 MAX_RESCUES = 3
@@ -120,7 +120,7 @@ class Guard:
         for step, group in groupby((event for event in events if not isinstance(event, Rescued)), key=lambda event: event.step):
             answers = []
             for event in group:
-                if isinstance(event, SampledAnswer):
+                if isinstance(event, WatchedAnswer):
                     answers.append(event.answer)
                 elif isinstance(guard.observe(event), SpikeSuspected):
                     guard.accept(step)

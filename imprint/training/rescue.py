@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
-from imprint.events import Rescued, SampledAnswer, read_rescues, write_rescue
+from imprint.events import Rescued, WatchedAnswer, read_rescues, write_rescue
 from imprint.messages import Bilingual, UserError
 from imprint.runs import step_of
 from imprint.training.guard import (
@@ -31,7 +31,7 @@ def rescue_if_diverged(job: TrainJob, state: TrainState, run_log: RunLog, guard:
     """
     events = run_log.events_of(state.step)
     decisions: list[Decision] = [guard.observe(event) for event in events]
-    decisions.append(guard.observe_answers([event.answer for event in events if isinstance(event, SampledAnswer)]))
+    decisions.append(guard.observe_answers([event.answer for event in events if isinstance(event, WatchedAnswer)]))
     for decision in decisions:
         if isinstance(decision, SpikeSuspected):
             rows = [job.split.row(row) for step in decision.steps for row in job.batches.batch(step)]

@@ -13,8 +13,8 @@ from imprint.events import (
     Notice,
     NoticeSource,
     Rescued,
-    SampledAnswer,
     Started,
+    WatchedAnswer,
     event_fields,
     last_start,
     read_events,
@@ -154,9 +154,9 @@ def _rewrite(run: RunFolder, events: list[Event]) -> None:
     if run.log.exists():
         write_jsonl(run.log, map(event_fields, events))
     if run.samples.exists():
-        write_jsonl(run.samples, [sample_line(event) for event in events if isinstance(event, SampledAnswer)])
+        write_jsonl(run.samples, [sample_line(event) for event in events if isinstance(event, WatchedAnswer)])
 
 
 def _run_folder_sinks(run: RunFolder, events: list[Event], step: int) -> tuple[Sink, ...]:
     rescues = [event.back_to for event in events if isinstance(event, Rescued)]
-    return (EventFile(run.log, events), SampleFile(run.samples), TensorBoard(run.events, step=step + 1), Curve(run, events, rescues))
+    return (EventFile(run.log, events), SampleFile(run.samples), TensorBoard(run.tensorboard, step=step + 1), Curve(run, events, rescues))

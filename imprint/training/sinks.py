@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_fields
+from imprint.events import Evaluation, Event, Notice, Step, WatchedAnswer, event_fields
 from imprint.files.atomic import append_jsonl, write_jsonl
 from imprint.progress import Progress
 from imprint.report.curve import draw_curves
@@ -53,7 +53,7 @@ class SampleFile:
 
     def write(self, event: Event) -> None:
         """Append a sampled answer."""
-        if isinstance(event, SampledAnswer):
+        if isinstance(event, WatchedAnswer):
             append_jsonl(self.path, sample_line(event))
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class Screen:
         match event:
             case Step():
                 self._advance(event)
-            case SampledAnswer():
+            case WatchedAnswer():
                 self.bar.say(f"  {event.prompt}\n  -> {event.answer}")
             case Notice():
                 self.bar.say(str(event.message))
@@ -116,6 +116,6 @@ class Screen:
         self.bar.advance(1, fields)
 
 
-def sample_line(event: SampledAnswer) -> dict[str, object]:
+def sample_line(event: WatchedAnswer) -> dict[str, object]:
     """The line of samples.jsonl."""
     return {"step": event.step, "prompt": event.prompt, "answer": event.answer}

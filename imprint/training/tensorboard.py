@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import scalar, text
 
-from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
+from imprint.events import Evaluation, Event, Notice, Step, WatchedAnswer, event_numbers
 from imprint.files.disk_errors import translate_disk_errors
 
 
@@ -38,7 +38,7 @@ class TensorBoard:
                 case Step() | Evaluation():
                     for name, value in event_numbers(event).items():
                         self._record(Record(wall_time=time.time(), step=event.step, summary=scalar(name, value)))
-                case SampledAnswer():
+                case WatchedAnswer():
                     self._text(event.step, "sample", f"{event.prompt}\n\n{event.answer}")
                 case Notice():
                     self._text(event.step, "notice", f"{event.english}\n\n{event.chinese}")

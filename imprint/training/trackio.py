@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
-from imprint.events import Evaluation, Event, Notice, SampledAnswer, Step, event_numbers
+from imprint.events import Evaluation, Event, Notice, Step, WatchedAnswer, event_numbers
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
 
@@ -41,7 +41,7 @@ class Trackio:
         match event:
             case Step() | Evaluation():
                 values = {**event_numbers(event)}
-            case SampledAnswer():
+            case WatchedAnswer():
                 values = {"sample": self._text(f"{event.prompt}\n\n{event.answer}")}
             case Notice():
                 values = {"notice": self._text(str(event.message))}

@@ -8,13 +8,13 @@ from imprint.data.encode import EncodedRow
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
 from imprint.messages import UserError
 
-GLM = DocumentTokens(row_prefix=(7, 8), bos=(), eos=(9,))
-CAUSAL = DocumentTokens(row_prefix=(), bos=(9,), eos=(9,))
+GLM = DocumentTokens(sequence_prefix=(7, 8), bos=(), eos=(9,))
+CAUSAL = DocumentTokens(sequence_prefix=(), bos=(9,), eos=(9,))
 
 
-def written(folder: Path, frame: DocumentTokens, length: int, documents: list[list[int]]) -> TokenFileRows:
+def written(folder: Path, special: DocumentTokens, length: int, documents: list[list[int]]) -> TokenFileRows:
     folder.mkdir()
-    with TokenWriter(folder, frame, length) as writer:
+    with TokenWriter(folder, special, length) as writer:
         for number, ids in enumerate(documents, start=1):
             writer.add(ids, f"some/file.txt:{number}", 2 * len(ids), first=True, last=True)
     return TokenFileRows(folder)

@@ -7,7 +7,7 @@ import pytest
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import MAX_TURNS, Columns, detect_shape, samples_from_row
-from imprint.data.turns import is_conversation, is_spoken, is_turn, numbered_turns
+from imprint.data.turns import is_conversation, is_message, is_turn, numbered_turns
 
 QUESTIONS = [Sample("怎样洗？", "冷水。", None, "f:1"), Sample("能晒吗？", "阴凉处。", (("怎样洗？", "冷水。"),), "f:1")]
 
@@ -66,7 +66,7 @@ def test_a_turn_is_told_from_a_row() -> None:
     assert is_turn({"role": "user", "content": "a"})
     assert is_conversation([{"from": "human", "value": "a"}])
     assert is_turn({"q": "a", "a": "b"})
-    assert not is_spoken({"q": "a", "a": "b"})
+    assert not is_message({"q": "a", "a": "b"})
     assert not any(is_turn(value) for value in ({"content": "a", "summary": "b"}, {"input": "a", "output": "b"}, 7))
     assert not is_conversation([])
 

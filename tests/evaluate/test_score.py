@@ -186,14 +186,14 @@ def scored_file(path: Path, *pairs: tuple[str, str]) -> Path:
     return path
 
 
-def test_control_tokens_in_answers_and_references_are_counted_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_special_tokens_in_answers_and_references_are_counted_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [("你好", "你好<|im_end|>\n"), ("<|endoftext|>", "好"), ("<｜end▁of▁sentence｜>", "好</s>"), ("好", "好")]
 
     assert main(["score", str(scored_file(tmp_path / "p.jsonl", *pairs)), "--output", str(tmp_path / "scores.json")]) == 0
 
     said = capsys.readouterr().out
-    assert "warning: 2 of 4 answers hold control tokens (<|endoftext|> in 1, <｜end▁of▁sentence｜> in 1); 2 hold nothing else," in said
-    assert "warning: 2 of 4 references hold control tokens (<|im_end|> in 1, </s> in 1). They are scored as text" in said
+    assert "warning: 2 of 4 answers hold special tokens (<|endoftext|> in 1, <｜end▁of▁sentence｜> in 1); 2 hold nothing else," in said
+    assert "warning: 2 of 4 references hold special tokens (<|im_end|> in 1, </s> in 1). They are scored as text" in said
     assert written(tmp_path / "scores.json")["control_tokens"]["references"] == {"<|im_end|>": 1, "</s>": 1}
 
 

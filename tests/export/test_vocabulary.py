@@ -46,7 +46,7 @@ def test_a_text_has_the_same_ids_and_comes_back(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["chatglm2", "glm4"])
-def test_control_tokens_keep_their_ids_and_stand_before_a_text(tmp_path: Path, name: str) -> None:
+def test_special_tokens_keep_their_ids_and_stand_before_a_text(tmp_path: Path, name: str) -> None:
     ours = tiny(tmp_path / "base", name)
     rust = rust_of(ours)
 

@@ -69,7 +69,7 @@ def test_a_prompt_is_the_rendered_conversation_with_its_control_ids(tmp_path: Pa
     assert flat(template.prompt(said, "写：")) == template.tokenizer.encode_rendered(rendered)
 
 
-def test_control_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
+def test_special_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     special_ids = template.tokenizer.controls
     ids = flat(template.prompt(make_messages("<|end|>\n<|system|>\n<|end|><|")))
@@ -166,7 +166,7 @@ def test_a_row_a_later_turn_and_a_prompt_have_the_same_ids(tmp_path: Path, chat_
     template = pieces(tmp_path, chat_template, prepends=prepends)
     asked, answer = make_messages("hello world"), "the quick brown fox"
     row = [*flat(template.prompt(asked)), *template.answer(asked, answer), template.end_id]
-    rendered = template.rendering.write([*asked, Message("assistant", answer)], answering=False)
+    rendered = template.rendering.render([*asked, Message("assistant", answer)], answering=False)
     assert row == template.tokenizer.encode_rendered(rendered)[: len(row)]
     later = flat(template.prompt([*asked, Message("assistant", answer), Message("user", "再见")]))
     assert later[: len(row)] == row

@@ -4,8 +4,8 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.templates import Message
-from imprint.templates.rendering import Rendering, guard_names
-from imprint.tokenizers import GUARD, HFTokenizer, read_tokenizer
+from imprint.templates.rendering import Rendering, escape_names
+from imprint.tokenizers import ESCAPE_MARK, HFTokenizer, read_tokenizer
 from tests.families import CHAT, fields_of, piece_folder, piece_json, published_folder
 
 PLAIN = (
@@ -33,14 +33,14 @@ def test_what_a_template_supports_is_found_by_rendering(tmp_path: Path) -> None:
 
 def test_the_last_spaces_of_a_prompt_are_left_to_the_answer(tmp_path: Path) -> None:
     rendering = Rendering.of(tokenizer_of(tmp_path, PLAIN))
-    assert rendering.write([Message("user", "a ")], answering=True) == "<|user|>a <|end|>ASSISTANT:"
+    assert rendering.render([Message("user", "a ")], answering=True) == "<|user|>a <|end|>ASSISTANT:"
 
 
 def test_calls_of_one_turn_are_one_message_where_the_template_writes_them_all(tmp_path: Path) -> None:
     turn = [Message("user", "?"), Message("assistant", "look"), *(Message("assistant", "{}", name, continues=True) for name in "xy")]
     joined, apart = (Rendering.of(tokenizer_of(tmp_path / name, chat)) for name, chat in (("joined", CALLS), ("apart", CHAT)))
-    assert joined.write(turn, answering=False).endswith("<|assistant|>\nlookxy<|end|>\n")
-    assert apart.write(turn, answering=False).count("<|assistant|>") == 3
+    assert joined.render(turn, answering=False).endswith("<|assistant|>\nlookxy<|end|>\n")
+    assert apart.render(turn, answering=False).count("<|assistant|>") == 3
 
 
 def test_tokens_that_frame_turns_are_found_and_tags_in_answers_are_not(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_tokens_that_frame_turns_are_found_and_tags_in_answers_are_not(tmp_path:
     piece_folder(tmp_path, chat, piece_json("<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>", special=False))
     tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(tokenizer, HFTokenizer)
-    frame = Rendering.of(tokenizer).frame()
-    assert (frame.end_name, frame.controls) == ("<|end|>", frozenset({"<|user|>", "<|assistant|>", "<|end|>"}))
+    delimiters = Rendering.of(tokenizer).delimiters()
+    assert (delimiters.end_name, delimiters.controls) == ("<|end|>", frozenset({"<|user|>", "<|assistant|>", "<|end|>"}))
 
 
 def test_a_template_that_cannot_write_a_question_is_refused(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_a_template_that_cannot_write_a_question_is_refused(tmp_path: Path) -> N
         Rendering.of(tokenizer)
 
 
-def test_typed_names_are_guarded_once(tmp_path: Path) -> None:
+def test_typed_names_are_escaped_once(tmp_path: Path) -> None:
     tokenizer = tokenizer_of(tmp_path, CHAT)
-    guarded = guard_names(tokenizer, "a<|end|>b<|end")
-    assert guarded == f"a<{GUARD}|end|>b<|end"
-    assert guard_names(tokenizer, guarded) == guarded
+    escaped = escape_names(tokenizer, "a<|end|>b<|end")
+    assert escaped == f"a<{ESCAPE_MARK}|end|>b<|end"
+    assert escape_names(tokenizer, escaped) == escaped
 
 
 PARTS = (
@@ -75,7 +75,7 @@ PARTS = (
 def test_a_template_that_reads_parts_is_given_parts(tmp_path: Path) -> None:
     rendering = Rendering.of(tokenizer_of(tmp_path, PARTS))
     assert rendering.takes_parts
-    assert rendering.write([Message("user", "你好")], answering=True) == "<|user|>你好<|end|><|assistant|>"
+    assert rendering.render([Message("user", "你好")], answering=True) == "<|user|>你好<|end|><|assistant|>"
 
 
 @pytest.mark.parametrize(("role", "condition"), [("user", "m.role == 'assistant'"), ("assistant", "m.role == 'user'"), ("user", "m.x")])
@@ -91,4 +91,4 @@ def test_arguments_are_a_text_where_the_template_writes_no_object(tmp_path: Path
     chat = CALLS.replace("{{ c.function.name }}", "{{ c.function.name + '(' + c.function.arguments + ')' }}")
     rendering = Rendering.of(tokenizer_of(tmp_path, chat))
     assert (rendering.writes_calls, rendering.text_arguments) == (True, True)
-    assert 'look({"a": 1})' in rendering.write([Message("user", "?"), Message("assistant", '{"a": 1}', "look")], answering=False)
+    assert 'look({"a": 1})' in rendering.render([Message("user", "?"), Message("assistant", '{"a": 1}', "look")], answering=False)

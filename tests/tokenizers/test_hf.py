@@ -24,14 +24,14 @@ def test_any_ids_decode_as_the_library_decodes_them(tmp_path: Path) -> None:
         assert tokenizer.decode(ids) == reference.decode(ids), ids
 
 
-def test_any_text_without_control_tokens_has_the_ids_of_the_library(tmp_path: Path) -> None:
+def test_any_text_without_special_tokens_has_the_ids_of_the_library(tmp_path: Path) -> None:
     tokenizer, reference = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode())
     for text in ("你好 hello  world\n", "这件上衣的颜色是白色。<think> 1234", ""):
         assert tokenizer.encode(text) == reference.encode(text).ids
         assert tokenizer.encode_rendered(text) == reference.encode(text).ids
 
 
-def test_control_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
+def test_special_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:
     tokenizer = tiny(tmp_path)
     assert tokenizer.encode_rendered("<|user|>a</s>") == [tokenizer.controls["<|user|>"], *tokenizer.encode("a"), 2]
     assert tokenizer.decode(tokenizer.encode("<|user|>a</s>")) == "<|user|>a</s>"
@@ -229,8 +229,8 @@ def test_a_text_behind_another_has_the_ids_that_it_has_there(tmp_path: Path) -> 
     tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(tokenizer, HFTokenizer)
     before, text = "\n", "hello world"
-    assert [*tokenizer.encode(before), *tokenizer.encode_text_behind(before, text)] == tokenizer.encode(before + text)
-    split = tokenizer.encode_text_behind("the quick bro", "wn fox")  # a token holds both
+    assert [*tokenizer.encode(before), *tokenizer.encode_text_after(before, text)] == tokenizer.encode(before + text)
+    split = tokenizer.encode_text_after("the quick bro", "wn fox")  # a token holds both
     assert tokenizer.decode(split).strip() == "wn fox"
     assert tokenizer.decode([*tokenizer.encode("the quick bro"), *split]) == "the quick brown fox"
 

@@ -45,7 +45,7 @@ def close_files(run_log: RunLog) -> None:
 
 
 def events_of(run: RunFolder, tag: str) -> list[tuple[int, float]]:
-    found = EventAccumulator(str(run.events)).Reload()
+    found = EventAccumulator(str(run.tensorboard)).Reload()
     return [(event.step, round(event.value, 4)) for event in found.Scalars(tag)]
 
 

@@ -74,4 +74,4 @@ def test_samples_are_shown_as_they_come(run: RunFolder, capsys: pytest.CaptureFi
         run_log.write(sample(4, "这件[bold]上衣", "类型#上衣"))
     assert "  类型#上衣\n  -> 这件[bold]上衣\n" in capsys.readouterr().out
     assert read_jsonl(run.samples) == [{"step": 4, "prompt": "类型#上衣", "answer": "这件[bold]上衣"}]
-    assert "sample/text_summary" in EventAccumulator(str(run.events)).Reload().Tags()["tensors"]
+    assert "sample/text_summary" in EventAccumulator(str(run.tensorboard)).Reload().Tags()["tensors"]

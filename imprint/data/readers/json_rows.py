@@ -29,7 +29,7 @@ SYNTAX_ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "Invalid": "的转义有误",
     }
 )
-"""Start of a message of Python's decoder -> the same in Chinese, behind the column."""
+"""Start of a message of Python's decoder -> the same in Chinese, after the column."""
 MAX_LITERAL: Final = 16
 """Characters at the end of a chunk where a literal, a number or an escape may be incomplete, which is no syntax error."""
 
@@ -222,7 +222,7 @@ class _JsonScanner:
         return line, name
 
     def _elements(self) -> Iterator[tuple[Place, object]]:
-        """The elements of the array at the current position, which moves behind it."""
+        """The elements of the array at the current position, which moves after it."""
         self._position += 1  # the bracket
         first = True
         while self._skip_whitespace() != "]":

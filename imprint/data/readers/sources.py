@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from imprint.data.readers.arrow import ARROW_FILE
 from imprint.data.readers.encodings import Encoding, detect_encoding, read_chunks
-from imprint.data.turns import is_spoken, is_turn
+from imprint.data.turns import is_message, is_turn
 from imprint.files.reading import refuse_lfs_pointer, require_regular
 from imprint.messages import Bilingual, UserError
 
@@ -265,7 +265,7 @@ def _begins_with_turns(start: str) -> bool:
     decoder = json.JSONDecoder()
     try:
         value, _end = decoder.raw_decode(start, _next_at(start, 1))
-        if not is_turn(value) or is_spoken(value):
+        if not is_turn(value) or is_message(value):
             return is_turn(value)
         _turns, end = decoder.raw_decode(start)
     except (ValueError, RecursionError):
@@ -287,7 +287,7 @@ def _wrapper_key(start: str) -> str:
             if key in WRAPPERS and start[position] == "[":
                 inside = _next_at(start, position + 1)
                 value, _end = decoder.raw_decode(start, inside)
-                return key if isinstance(value, dict) and not is_spoken(value) else ""
+                return key if isinstance(value, dict) and not is_message(value) else ""
             _value, position = decoder.raw_decode(start, position)
             position = _next_at(start, position)
             if start[position] != ",":

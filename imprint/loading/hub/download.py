@@ -264,7 +264,7 @@ class _Fetch:
         return None
 
     def _append(self, file: HubFile, partial: Path, start: int, add: Callable[[int], None]) -> None:
-        """Write what one request brings behind the `start` bytes that are there, up to one byte more than the file has."""
+        """Write what one request brings after the `start` bytes that are there, up to one byte more than the file has."""
         path = f"/{self.name.repository}/resolve/{self.name.revision}/{quoted(file.name)}"
         parts = self.hub.read(path, start)
         with partial.open("r+b") as out:

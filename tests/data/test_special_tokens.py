@@ -2,13 +2,13 @@
 
 import pytest
 
-from imprint.data.control_tokens import count_control_tokens, has_control_token, without_edge_tokens
+from imprint.data.special_tokens import count_special_tokens, has_special_token, without_edge_tokens
 from tests.bounded import cpu_time
 
 
 def test_a_token_counts_once_for_a_text() -> None:
-    assert count_control_tokens(["a</s></s>", "<|im_end|>", "b"]) == {"</s>": 1, "<|im_end|>": 1}
-    assert [has_control_token(text) for text in ("<|assistant|>\n好", "a < b | c > d", "[1]", "<div>")] == [True, False, False, False]
+    assert count_special_tokens(["a</s></s>", "<|im_end|>", "b"]) == {"</s>": 1, "<|im_end|>": 1}
+    assert [has_special_token(text) for text in ("<|assistant|>\n好", "a < b | c > d", "[1]", "<div>")] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_a_million_tokens_inside_a_text_take_no_more_than_a_second() -> None:
 
 @pytest.mark.parametrize("token", ["<eoa>", "<eom>", "<eoh>", "<unused0>", "<reserved_107>", "<TOKENS_UNUSED_1>", "<_end>"])
 def test_the_tokens_of_moss_internlm_baichuan_gemma_and_telechat_count(token: str) -> None:
-    assert count_control_tokens([f"好{token}"]) == {token: 1}
+    assert count_special_tokens([f"好{token}"]) == {token: 1}
