@@ -63,7 +63,7 @@ def test_an_evaluation_becomes_the_command_that_evaluates_so(project: Path, tmp_
     command = shlex.split(line.removeprefix("# evaluation: "))
     options, overrides = build_parser().parse_known_args(command[1:])
     section = read_overrides([*options.overrides, *overrides], EvaluateSection)
-    assert (options.folder, options.limit) == (project / "chatglm-6b", 2)
+    assert (options.folder, options.limit) == (str(project / "chatglm-6b"), 2)
     assert (section.adapter, section.truncation, section.top_p) == (Path("output/x/checkpoint-4"), "original", 0.7)
 
 
