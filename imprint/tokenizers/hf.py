@@ -97,7 +97,8 @@ class HFTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
-        self._latest_before: tuple[str, list[int]] = ("", [])
+        self._latest: tuple[str, tuple[int, ...]] = ("", ())
+        self._latest_before: tuple[str, tuple[int, ...]] = ("", ())
         self._beyond: Mapping[int, str] = {}
         self._limit: tuple[Path, int] | None = None
         names = sorted(self.controls, key=len, reverse=True)
@@ -124,7 +125,8 @@ class HFTokenizer:
         if self._typable and not self._typable.isdisjoint(ids):
             return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
         self._refuse_beyond(ids)
-        return [self._ids.setdefault(token, token) for token in ids]  # one int object per id, shared by all rows to save memory
+        self._latest = text, (shared := tuple(self._ids.setdefault(token, token) for token in ids))  # one int object per id, to save memory
+        return list(shared)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a rendered conversation: names of special tokens become their ids, unless an ESCAPE_MARK marks them as typed."""
@@ -149,15 +151,13 @@ class HFTokenizer:
 
     def encode_text_after(self, before: str, text: str) -> list[int]:
         """The same of plain texts, in which nothing is special."""
+        known = dict((self._latest, self._latest_before)).get(before)
+        first = self.encode(before) if known is None else list(known)
+        self._latest_before = before, tuple(first)
         joined = self.encode(before + text)
-        known, first = self._latest_before
-        if known != before:
-            first = self.encode(before)
-            self._latest_before = before, first
         if joined[: len(first)] == first:
             return joined[len(first) :]
-        whole = well_formed(before + text)
-        return self._split(self._encode_typed(self._rust, whole), whole, len(well_formed(before)))
+        return self._split(self._encode_typed(self._rust, whole := well_formed(before + text)), whole, len(well_formed(before)))
 
     def _split(self, tokens: Offsets, text: str, border: int) -> list[int]:
         """The ids after a border in a text; the end of a token that reaches over it is encoded anew."""

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imprint.messages import UserError
 from imprint.templates import Message, TemplateName, make_messages, read_template
 from imprint.templates.plain import PlainTemplate
+from imprint.tokenizers import hf
 from tests.families import fields_of, piece_folder, piece_json, published_folder
 
 
@@ -68,3 +70,32 @@ def test_an_answer_has_the_ids_that_it_has_in_a_later_turn(tmp_path: Path, *, pr
         later = template.prompt(asked)[1].ids
         assert list(later[: len(row)]) == row
         assert template.tokenizer.decode(later[len(row) :]).strip().startswith("问：" if name == "plain" else question)
+
+
+@pytest.mark.parametrize(("name", "before"), [("plain", "问：hello world\n答："), ("bare", "hello world")])
+@pytest.mark.parametrize("prepends", [True, False])
+def test_an_answer_has_the_ids_that_it_has_in_the_whole_text(tmp_path: Path, name: TemplateName, before: str, *, prepends: bool) -> None:
+    piece_folder(tmp_path, None, piece_json(prepends=prepends))
+    template = read_template(tmp_path, fields_of(tmp_path), name)
+    assert isinstance(template, PlainTemplate)
+    asked = make_messages("hello world")
+    for answer in ("the quick brown fox", " the fox", "好"):
+        row = [*template.prompt(asked)[1].ids, *template.answer(asked, answer)]
+        assert row == template.tokenizer.encode(before + answer)
+
+
+@pytest.mark.parametrize("name", ["plain", "bare"])
+def test_a_row_is_encoded_by_two_calls_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: TemplateName) -> None:
+    template, calls = tiny(tmp_path, name), list[str]()
+    encode = hf._encode
+
+    def counted(rust: Any, text: str) -> Any:
+        calls.append(text)
+        return encode(rust, text)
+
+    template.answer(make_messages("a"), "b")
+    monkeypatch.setattr(hf, "_encode", counted)
+    for question in ("你好", "再见"):
+        template.prompt(make_messages(question))
+        template.answer(make_messages(question), "好")
+    assert len(calls) == 4
