@@ -28,7 +28,7 @@ from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner
 
@@ -132,7 +132,7 @@ def train_steps(
 ) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows per second, peak memory."""
     section = PrefixSection(length=PREFIX_LENGTH, start="random", prefix_dropout=0.1)
-    encoder = start_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
+    encoder = init_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
     rng = random.Random(0)
@@ -165,7 +165,7 @@ def train_steps(
 
 def answer(network: Network, batch: int) -> dict[str, object]:
     """Greedy generation of 64 new tokens for `batch` prompts, with a prefix."""
-    encoder = start_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
+    encoder = init_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     prefix = encoder.prefix(network.dtype)
     rows, _ = random_rows(network, batch, random.Random(1))
     prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]

@@ -139,12 +139,12 @@ def step(tuner: Tuner, engine: Engine, world: World, number: int) -> float:
     """Take one optimizer step; returns the mean loss before it."""
     assert isinstance(tuner.network, ChatGLM)
     one = batch(tuner.network, number, world).to(engine.device)
-    engine.loss_scale = 1 / (ROWS * SCORED)
+    engine.mean_factor = 1 / (ROWS * SCORED)
     loss = engine.module(one)
     engine.backward(loss, last=True)
     _norm, applied = engine.update(number, apply=True)
     assert applied
-    return world.all_sum(float(loss.detach())) * engine.loss_scale
+    return world.all_sum(float(loss.detach())) * engine.mean_factor
 
 
 def timed(tuner: Tuner, engine: Engine, world: World, warm_up: int, steps: int) -> dict[str, object]:

@@ -22,7 +22,7 @@ from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.templates import Message, Template, conversation, read_messages, with_turn
 from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
-from imprint.tune.adapter import Adapter, Description
+from imprint.tune.adapter import Adapter, AdapterMetadata
 
 Turns = Sequence[tuple[str, str]] | Sequence[Mapping[str, object]]
 """Earlier turns, oldest first: (question, answer) pairs, or messages with `role` and `content`."""
@@ -46,7 +46,7 @@ class Model:
         self.name = name
         self.adapter: Adapter | None = None
         """The tuned prefix or LoRA; None for a base."""
-        self.description: Description | None = None
+        self.description: AdapterMetadata | None = None
         """The content of the adapter's adapter.json."""
         self.source_prefix = ""
         """Text in front of every prompt, as the run was trained."""
@@ -110,7 +110,7 @@ class Model:
             raise arguments.wrong_argument("messages", "at least one message", messages, "至少一条消息")
         return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix).ids
 
-    def attach(self, adapter: Adapter, description: Description) -> None:
+    def attach(self, adapter: Adapter, description: AdapterMetadata) -> None:
         """Use an adapter that was loaded for this network."""
         self.adapter, self.description = adapter, description
 

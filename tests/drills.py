@@ -251,7 +251,7 @@ def jolt() -> None:
 
     def jolted(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         done = update(engine, step, apply=apply)
-        if step == JOLTED_STEP and engine.lr_scale == 1:
+        if step == JOLTED_STEP and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done

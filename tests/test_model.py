@@ -24,10 +24,10 @@ from imprint.runs import RunFolder
 from imprint.templates import make_messages
 from imprint.templates.chatglm import process_response
 from imprint.tokenizers import VOCABULARY_FILE
-from imprint.tune.adapter import Description, PrefixMetadata
+from imprint.tune.adapter import AdapterMetadata, PrefixMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
 from tests.families import FOLDERS, bloom_base, template_of
 from tests.tiny import tiny_base
@@ -283,10 +283,12 @@ class TestChat:
         assert first == second
 
     def test_the_adapter_answers_unless_it_is_off(self, base: Path, tmp_path: Path, talker: Model) -> None:
-        encoder = start_prefix(talker.network, PrefixShape.from_network(talker.network, 4, projection=False), "random", [])
+        encoder = init_prefix(talker.network, PrefixShape.from_network(talker.network, 4, projection=False), "random", [])
         encoder.embedding.weight.data *= 100
         save_adapter(
-            tmp_path / "adapter", encoder, Description("base", fingerprint(talker.network), PrefixMetadata(4, False, "random"), "chatglm")
+            tmp_path / "adapter",
+            encoder,
+            AdapterMetadata("base", fingerprint(talker.network), PrefixMetadata(4, False, "random"), "chatglm"),
         )
         tuned = imprint.load(base, adapter=tmp_path / "adapter", device="cpu")
         questions = ("你好", "上衣", "白色", "版型")

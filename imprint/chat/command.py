@@ -11,7 +11,7 @@ from imprint.chat.console import Chat, LineReader, PipeReader, Screen
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
-from imprint.loading.bundle import read_metadata
+from imprint.loading.bundle import read_manifest
 from imprint.loading.load import load_with
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -31,8 +31,8 @@ def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     screen.note(Bilingual(f"loading {path} ...", "正在加载").line)
     began = time.monotonic()
     source = resolve_source(path, section.base_path)
-    if metadata := read_metadata(source.folder):
-        screen.note(f"bundle 打包文件: {metadata.name} · {metadata.method} · base 底座 {metadata.base}, licence 许可: {metadata.licence}")
+    if manifest := read_manifest(source.folder):
+        screen.note(f"bundle 打包文件: {manifest.name} · {manifest.method} · base 底座 {manifest.base}, licence 许可: {manifest.licence}")
     model = load_with(source, section)
     _ = model.tokenizer  # raises UserError now, not at the first question
     screen.note(loaded_message(model, source, section, time.monotonic() - began))

@@ -83,7 +83,7 @@ class Pairs:
         return zip(self.rows, self.matches, strict=True)
 
 
-def repeated(digests: Digests) -> Pairs:
+def duplicated(digests: Digests) -> Pairs:
     """Rows with the prompt and the answer of an earlier row."""
     return _equal_earlier(digests.row_hashes())
 

@@ -33,9 +33,9 @@ KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "error", Bilingual("rows with stray characters: NUL, U+FEFF, \\r, lone surrogates", "含杂散字符的行"), "removes them"
         ),
         "tokens": FindingKind("error", Bilingual("rows with special tokens typed around a text", "文本首尾有控制符的行"), "removes them"),
-        "repeated": FindingKind("error", Bilingual("rows that repeat an earlier row word for word", "完全重复的行"), "drops them"),
+        "duplicated": FindingKind("error", Bilingual("rows that repeat an earlier row word for word", "完全重复的行"), "drops them"),
         "leaked": FindingKind("error", Bilingual("rows that the held-out file has too", "留出数据中也有的行"), "drops them"),
-        "unended": FindingKind("error", Bilingual("rows without the end token of an answer", "没有结束符的行")),
+        "no_end_token": FindingKind("error", Bilingual("rows without the end token of an answer", "没有结束符的行")),
         "blanks": FindingKind("warning", Bilingual("rows with whitespace around a text", "文本首尾有空白的行"), "trims them"),
         "inside": FindingKind("warning", Bilingual("rows with special tokens typed in a text, which stay text", "文本中夹有控制符的行")),
         "contradicting": FindingKind("warning", Bilingual("rows that answer an earlier question differently", "同问不同答的行")),

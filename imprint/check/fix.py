@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TextIO
 
-from imprint.check.duplicates import leaked, repeated
+from imprint.check.duplicates import duplicated, leaked
 from imprint.check.repair import repair_row
 from imprint.check.report import heading
 from imprint.check.row_format import RowFormat
@@ -34,7 +34,7 @@ REPAIRS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Name of a repair -> its description."""
-REASONS: Final[Mapping[str, str]] = MappingProxyType({"repeated": "repeated", "leaked": "held out", "bad": "cannot be fixed"})
+REASONS: Final[Mapping[str, str]] = MappingProxyType({"duplicated": "repeated", "leaked": "held out", "bad": "cannot be fixed"})
 """Reason for rejecting a row -> its description."""
 
 
@@ -47,7 +47,7 @@ class FixOutcome:
     changed: Counter[str] = field(default_factory=Counter)
     """Name of a repair -> number of written rows."""
     rejected: Counter[str] = field(default_factory=Counter)
-    """Reason (repeated, leaked, bad) -> number of rejected rows."""
+    """Reason (duplicated, leaked, bad) -> number of rejected rows."""
     columns: list[str] = field(default_factory=list)
     """Columns that are not read, and so not written."""
 
@@ -64,8 +64,8 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, scan: Data
     """
     rows = scan.digests
     reasons = {
-        row: ("repeated", Bilingual(f"repeats {rows.locations[match]}.", f"与 {rows.locations[match]} 重复。"))
-        for row, match in repeated(rows)
+        row: ("duplicated", Bilingual(f"repeats {rows.locations[match]}.", f"与 {rows.locations[match]} 重复。"))
+        for row, match in duplicated(rows)
     }
     if dev is not None:
         held_out = dev.digests.locations

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from imprint.check.duplicates import Digests, Pairs, contradicting, leaked, leaked_questions, repeated
+from imprint.check.duplicates import Digests, Pairs, contradicting, duplicated, leaked, leaked_questions
 from imprint.check.findings import EXAMPLES, KINDS, FindingKind, FindingTally
 from imprint.check.lengths import CUT_SHARE, Lengths, cost, histogram, summary
 from imprint.check.scan import DataScan
@@ -58,7 +58,7 @@ def all_findings(scan: DataScan, dev: DataScan | None, short: Callable[[str], st
         return FindingTally(len(pairs), [(scan.digests.locations[row], f"{verb} {short(others.locations[match])}") for row, match in shown])
 
     findings |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
-    findings |= {"repeated": tally(repeated(scan.digests), scan.digests, "repeats")}
+    findings |= {"duplicated": tally(duplicated(scan.digests), scan.digests, "repeats")}
     findings["contradicting"] = tally(contradicting(scan.digests), scan.digests, "has the question of")
     if dev is not None:
         findings["leaked"] = tally(leaked(scan.digests, dev.digests), dev.digests, "is")

@@ -129,7 +129,7 @@ class DataScan:
         if self._settings.limits is not None:
             self._count_cut(sample, row)
         if row.labels[-1] != self._settings.template.end_id:
-            self.findings["unended"].add(sample.location, sample.answer)
+            self.findings["no_end_token"].add(sample.location, sample.answer)
         if ends_mid_sentence(sample.answer):
             self.findings["breaks_off"].add(sample.location, _ending(sample.answer))
         if repeats_itself(sample.answer):

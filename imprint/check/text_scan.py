@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from imprint.check.duplicates import Digests, leaked, repeated
+from imprint.check.duplicates import Digests, duplicated, leaked
 from imprint.check.findings import EXAMPLES, FindingKind, FindingTally
 from imprint.check.lengths import Lengths, histogram, summary
 from imprint.check.report import bad_row_lines, finding_lines, heading, language_line, location_shortener
@@ -34,7 +34,7 @@ TEXT_KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "bad": FindingKind("error", Bilingual("rows or lines that cannot be read", "坏行")),
         "lost": FindingKind("error", Bilingual("documents that have lost characters (U+FFFD and the like)", "丢失字符的文档")),
         "leaked": FindingKind("error", Bilingual("documents that the held-out file has too", "留出数据中也有的文档")),
-        "repeated": FindingKind("warning", Bilingual("documents that repeat an earlier one word for word", "完全重复的文档")),
+        "duplicated": FindingKind("warning", Bilingual("documents that repeat an earlier one word for word", "完全重复的文档")),
         "inside": FindingKind("warning", Bilingual("documents with special tokens typed in them, which stay text", "文中夹有控制符的文档")),
         "loops": FindingKind("warning", Bilingual("documents that mostly repeat themselves", "大段自我重复的文档")),
     }
@@ -118,7 +118,7 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     scan = TextScan(settings.tokenizer, settings.texts)
     for source in files:
         _scan_source(source, scan, style)
-    pairs = {"repeated": (repeated(scan.digests), scan.digests, "repeats")}
+    pairs = {"duplicated": (duplicated(scan.digests), scan.digests, "repeats")}
     if held_out is not None:
         pairs["leaked"] = leaked(scan.digests, held_out.digests), held_out.digests, "is"
         scan.findings["bad"].count += held_out.findings["bad"].count

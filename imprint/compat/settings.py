@@ -17,7 +17,7 @@ from imprint.messages import Bilingual, UserError, join_lines
 from imprint.models.checkpoint import PREFIX_PART, load_pickle, read_tensors, tensor_names
 from imprint.training.recipe import Recipe, TrainSection
 from imprint.tune.adapter import PrefixMetadata
-from imprint.tune.adapter_folder import DESCRIPTION_FILE, ORIGINAL_FILE, holds_all_weights, read_description
+from imprint.tune.adapter_folder import METADATA_FILE, ORIGINAL_FILE, holds_all_weights, read_adapter_metadata
 from imprint.tune.prefix import TENSOR_PREFIX
 from imprint.tune.section import FullSection, PrefixSection
 
@@ -243,8 +243,8 @@ def _holds_prefix(folder: Path, *, only: bool = False) -> bool:
 def _prefix_length(path: Path) -> int | None:
     """The length of a trained prefix in tokens; None if it cannot be read: loading it reports why."""
     folder = find_folder(path)
-    if folder is not None and (folder / DESCRIPTION_FILE).is_file():
-        metadata = read_description(folder).metadata
+    if folder is not None and (folder / METADATA_FILE).is_file():
+        metadata = read_adapter_metadata(folder).method_metadata
         return metadata.length if isinstance(metadata, PrefixMetadata) else None
     if folder is not None and holds_all_weights(folder):
         return _embedding_length(read_tensors(folder))

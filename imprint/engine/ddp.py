@@ -115,14 +115,14 @@ class Ddp:
             if moment in saved:
                 state[moment] = saved[moment].to(parameter.device, torch.float32, copy=True)
 
-    def counters(self) -> dict[str, Any]:
+    def scalar_state(self) -> dict[str, Any]:
         """See Strategy: step counts by parameter."""
         states = {name: self._optimized(name)[1] for name in self.parameters}
         return {"steps": {name: int(state["step"]) for name, state in states.items() if "step" in state}}
 
-    def restore_counters(self, counters: Mapping[str, Any]) -> None:
+    def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
         """See Strategy."""
-        for name, steps in counters["steps"].items():
+        for name, steps in scalar_state["steps"].items():
             parameter, state = self._optimized(name)
             on_gpu = parameter.device.type == "cuda"
             state["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")

@@ -49,29 +49,31 @@ class DeepSpeedZero:
         self.retry = self.any_gradient = False
         self.float16 = bool(settings["fp16"]["enabled"])
         optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=True)
-        self.engine, *_ = deepspeed.initialize(
+        self.ds_engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, model_parameters=list(parameters.values()), config=settings, dist_init_required=False
         )
-        self.module: nn.Module = self.engine
-        self.sharded = self.engine.optimizer
+        self.module: nn.Module = self.ds_engine
+        self.zero_optimizer = self.ds_engine.optimizer
         if self.float16:
-            self.sharded.loss_scaler.raise_error_at_min_scale = False  # the guard has a better message
-        self.flats = self.sharded.fp32_partitioned_groups_flat if self.stage == 3 else self.sharded.single_partition_of_fp32_groups
+            self.zero_optimizer.loss_scaler.raise_error_at_min_scale = False  # the guard has a better message
+        self.flats = (
+            self.zero_optimizer.fp32_partitioned_groups_flat if self.stage == 3 else self.zero_optimizer.single_partition_of_fp32_groups
+        )
         for flat in self.flats:  # now, so that a saved state can be loaded before the first step
             self._states[flat] = {"step": torch.zeros((), device=flat.device)} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
         if self.replicated:
-            self.sharded._lazy_init_hp_params_optimizer_state()
+            self.zero_optimizer._lazy_init_hp_params_optimizer_state()
 
     @property
     def _states(self) -> dict[Tensor, dict[str, Tensor]]:
-        states: dict[Tensor, dict[str, Tensor]] = self.sharded.optimizer.state
+        states: dict[Tensor, dict[str, Tensor]] = self.zero_optimizer.optimizer.state
         return states
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """See Strategy. A loss that is not finite makes all gradients NaN, so that DeepSpeed skips the step."""
-        self.engine.set_gradient_accumulation_boundary(last)
+        self.ds_engine.set_gradient_accumulation_boundary(last)
         loss = loss * (1 + 0 * loss.detach())  # NaN if it is infinite
-        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)  # DeepSpeed averages over processes
+        self.ds_engine.backward(loss * self.world.size, scale_wrt_gas=False)  # DeepSpeed averages over processes
         self.any_gradient = True
 
     def update(self, step: UpdateArguments) -> tuple[float, bool]:
@@ -79,19 +81,19 @@ class DeepSpeedZero:
         if not self.any_gradient:  # the step has no target token, and DeepSpeed needs gradients
             return 0.0, step.apply
         self.any_gradient = False
-        for group in self.sharded.param_groups:
+        for group in self.zero_optimizer.param_groups:
             group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
-        self.engine.step()
-        applied = bool(self.engine.was_step_applied())
-        self.retry = step.apply and not applied and self.float16 and self.sharded.loss_scaler.cur_scale > MIN_LOSS_SCALE
-        norm = self.engine.get_global_grad_norm()
+        self.ds_engine.step()
+        applied = bool(self.ds_engine.was_step_applied())
+        self.retry = step.apply and not applied and self.float16 and self.zero_optimizer.loss_scaler.cur_scale > MIN_LOSS_SCALE
+        norm = self.ds_engine.get_global_grad_norm()
         return (math.inf if norm is None else float(norm)), applied
 
     def discard_gradients(self) -> None:
         """See Strategy; they are NaN, from `discard_scale`."""
         saved, self.any_gradient = self._scaler(), False
-        self.engine.step()
-        assert not self.engine.was_step_applied(), "the gradients of a loss times `discard_scale` must not be applied"
+        self.ds_engine.step()
+        assert not self.ds_engine.was_step_applied(), "the gradients of a loss times `discard_scale` must not be applied"
         self._restore_scaler(saved)
 
     def full_state(self, name: str) -> dict[str, Tensor]:
@@ -120,29 +122,29 @@ class DeepSpeedZero:
             if tensor is not None:
                 shard = tensor.flatten()[size * self.world.rank : size * (self.world.rank + 1)]
                 local[: shard.numel()] = shard
-            self.sharded.set_local_hp_param(local, parameter, None if kind == VALUE else kind)
+            self.zero_optimizer.set_local_hp_param(local, parameter, None if kind == VALUE else kind)
             if kind == VALUE:
                 parameter.ds_tensor.data.copy_(local.view_as(parameter.ds_tensor))
 
-    def counters(self) -> dict[str, Any]:
+    def scalar_state(self) -> dict[str, Any]:
         """See Strategy: the step count, which is the same for all parameters, and the float16 loss scale."""
         steps = max(int(state["step"]) for state in self._states.values())
         return {"steps": dict.fromkeys(self.parameters, steps), "scaler": self._scaler()}
 
-    def restore_counters(self, counters: Mapping[str, Any]) -> None:
+    def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
         """See Strategy."""
-        steps = max(counters["steps"].values(), default=0)
+        steps = max(scalar_state["steps"].values(), default=0)
         for state in self._states.values():
             state["step"].fill_(float(steps))
-        self._restore_scaler(counters.get("scaler", {}))
+        self._restore_scaler(scalar_state.get("scaler", {}))
 
     def _scaler(self) -> dict[str, Any]:
-        scaler = self.sharded.loss_scaler
+        scaler = self.zero_optimizer.loss_scaler
         return {name: getattr(scaler, name) for name in SCALER_FIELDS if hasattr(scaler, name)}
 
     def _restore_scaler(self, saved: Mapping[str, Any]) -> None:
         for name, value in saved.items():
-            setattr(self.sharded.loss_scaler, name, value)
+            setattr(self.zero_optimizer.loss_scaler, name, value)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""
@@ -154,7 +156,7 @@ class DeepSpeedZero:
     @contextmanager
     def generation_mode(self) -> Iterator[None]:
         """See Strategy: parameters outside the blocks stay gathered; blocks gather their own."""
-        outside: list[Any] = [] if self.replicated else parameters_outside_blocks(self.engine.module)
+        outside: list[Any] = [] if self.replicated else parameters_outside_blocks(self.ds_engine.module)
         with self._gathered(outside) if outside else nullcontext():
             for parameter in outside:
                 parameter.ds_active_sub_modules.add(NO_MODULE)  # else it is released after its module's forward pass

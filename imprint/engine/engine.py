@@ -43,9 +43,9 @@ class Engine:
         self.engine_section = engine
         self.optimizer_section = optimizer
         self.steps = steps
-        self.lr_scale = 1.0
+        self.rate_scale = 1.0
         """Factor of the scheduled learning rate; the guard lowers it."""
-        self.loss_scale = 1.0
+        self.mean_factor = 1.0
         """Factor that turns a step's summed loss into its mean; set before the first backward pass of a step."""
 
     @classmethod
@@ -96,14 +96,14 @@ class Engine:
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch's summed loss; they are reduced over processes at the `last` one of a step."""
-        self.strategy.backward(loss * self.loss_scale if self.strategy.scales_loss else loss, last=last)
+        self.strategy.backward(loss * self.mean_factor if self.strategy.scales_loss else loss, last=last)
 
     def update(self, step: int, *, apply: bool) -> tuple[float, bool]:
-        """Clip the gradients, scaled by `loss_scale`, and apply them as optimizer step `step` (from 1), unless `apply` is false.
+        """Clip the gradients, scaled by `mean_factor`, and apply them as optimizer step `step` (from 1), unless `apply` is false.
 
         Returns the gradient norm before clipping, and whether the step was applied: never where the norm is not finite.
         """
-        scale = 1.0 if self.strategy.scales_loss else self.loss_scale
+        scale = 1.0 if self.strategy.scales_loss else self.mean_factor
         return self.strategy.update(UpdateArguments(self.learning_rate(step), scale, self.optimizer_section.clip, apply))
 
     def discard_gradients(self) -> None:
@@ -112,7 +112,7 @@ class Engine:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 1."""
-        return self.lr_scale * self.optimizer_section.rate(step, self.steps)
+        return self.rate_scale * self.optimizer_section.rate(step, self.steps)
 
     def all_sum(self, value: float) -> float:
         """The sum of a number over all processes."""
@@ -152,13 +152,13 @@ class Engine:
         """Restore value and moments of a trainable parameter; collective."""
         self.strategy.load_state(name, saved)
 
-    def counters(self) -> dict[str, Any]:
+    def scalar_state(self) -> dict[str, Any]:
         """The remaining optimizer state as plain values: step counts, loss scale."""
-        return self.strategy.counters()
+        return self.strategy.scalar_state()
 
-    def restore_counters(self, counters: Mapping[str, Any]) -> None:
-        """Restore the counters, after every parameter's `load_state`."""
-        self.strategy.restore_counters(counters)
+    def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
+        """Restore the scalar state, after every parameter's `load_state`."""
+        self.strategy.restore_scalar_state(scalar_state)
 
 
 def _start_strategy(

@@ -100,14 +100,14 @@ class Fsdp:
         local, rows = sharded.to_local(), -(-len(value) // self.world.size)
         local.copy_(value[rows * self.world.rank : rows * self.world.rank + len(local)])
 
-    def counters(self) -> dict[str, Any]:
+    def scalar_state(self) -> dict[str, Any]:
         """See Strategy."""
         states = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
         return {"steps": {name: int(state["step"]) for name, state in states.items() if "step" in state}}
 
-    def restore_counters(self, counters: Mapping[str, Any]) -> None:
+    def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
         """See Strategy."""
-        for name, steps in counters["steps"].items():
+        for name, steps in scalar_state["steps"].items():
             parameter = self.parameters[name]
             on_gpu = parameter.device.type == "cuda"
             self.optimizer.state[parameter]["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")

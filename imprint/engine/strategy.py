@@ -61,11 +61,11 @@ class Strategy(Protocol):
     def load_state(self, name: str, saved: ParameterState) -> None:
         """Restore value and moments of a parameter; collective, every process gets all of them."""
 
-    def counters(self) -> dict[str, Any]:
+    def scalar_state(self) -> dict[str, Any]:
         """The remaining optimizer state as plain values: step counts, loss scale."""
 
-    def restore_counters(self, counters: Mapping[str, Any]) -> None:
-        """Restore the counters, after every parameter's `load_state`."""
+    def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
+        """Restore the scalar state, after every parameter's `load_state`."""
 
     def gather(self, tensor: Tensor) -> Tensor:
         """A weight of the network, gathered to the main process; collective."""

@@ -34,7 +34,7 @@ MAX_LABEL_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationPrompt:
     """An encoded prompt with its reference."""
 
     ids: list[int]
@@ -103,7 +103,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     task = section.task if section.task is not None and any(sample.answer.strip() for sample in samples) else TextTask()
     if isinstance(task, ClassificationTask):
         refuse_unknown_labels(task, samples)
-    questions = [_prepare_question(model, sample, section) for sample in samples]
+    questions = [_prepare_prompt(model, sample, section) for sample in samples]
     file = output / ANSWERS
     key, answered = _reusable_answers(file, model, questions, section)
     batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
@@ -148,7 +148,7 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
 
 
 def _reusable_answers(
-    file: Path, model: Model, questions: Sequence[Question], section: EvaluateSection
+    file: Path, model: Model, questions: Sequence[EvaluationPrompt], section: EvaluateSection
 ) -> tuple[str, dict[int, dict[str, Any]]]:
     """(the key of new answers, the answers of an earlier command to the same questions with the same settings, by row).
 
@@ -192,7 +192,7 @@ def _extra_measurements(section: EvaluateSection) -> dict[str, Any]:
     return {"likelihoods": True} if isinstance(section.task, ContinuationTask) else {}
 
 
-def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) -> Question:
+def _prepare_prompt(model: Model, sample: Sample, section: EvaluateSection) -> EvaluationPrompt:
     """Encode a sample's prompt under the section's truncation."""
     source, target, max_new_tokens = section.max_source_length, section.max_target_length, section.max_new_tokens
     assert source is not None, "with_limits() fills in null limits"
@@ -203,13 +203,13 @@ def _prepare_question(model: Model, sample: Sample, section: EvaluateSection) ->
             model.template, sample, max_source_length=source, max_target_length=target, source_prefix=source_prefix
         )
         remaining = max(1, (section.max_length or source + target + 1) - len(prompt.ids))
-        return Question(prompt.ids, reference, remaining if max_new_tokens is None else min(remaining, max_new_tokens), prompt.cut)
+        return EvaluationPrompt(prompt.ids, reference, remaining if max_new_tokens is None else min(remaining, max_new_tokens), prompt.cut)
     assert max_new_tokens is not None
     prompt = encode_messages(model.template, sample.messages, max_source_length=source, source_prefix=source_prefix)
-    return Question(prompt.ids, sample.answer, max_new_tokens, prompt.cut)
+    return EvaluationPrompt(prompt.ids, sample.answer, max_new_tokens, prompt.cut)
 
 
-def _answer_batch(batch: list[int], questions: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+def _answer_batch(batch: list[int], questions: list[EvaluationPrompt], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
     """Lines of answers.jsonl for one batch: a text or a label per row, and for a continuation the reference's log-probability."""
     prompts = [questions[row] for row in batch]
     if isinstance(section.task, ClassificationTask) and section.task.constrained:
@@ -224,7 +224,7 @@ def _answer_batch(batch: list[int], questions: list[Question], model: Model, sec
     return lines
 
 
-def _generate_answers(batch: list[int], prompts: list[Question], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+def _generate_answers(batch: list[int], prompts: list[EvaluationPrompt], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
     """Generated texts; the seed depends on the batch's first row, so that a resumed command samples the same answers."""
     limits = [question.limit for question in prompts]
     sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + batch[0])
@@ -240,7 +240,7 @@ def _generate_answers(batch: list[int], prompts: list[Question], model: Model, s
     ]
 
 
-def _choose_labels(batch: list[int], prompts: list[Question], model: Model, task: ClassificationTask) -> list[dict[str, Any]]:
+def _choose_labels(batch: list[int], prompts: list[EvaluationPrompt], model: Model, task: ClassificationTask) -> list[dict[str, Any]]:
     """The most probable label of each row; the first one of equally probable labels."""
     options = [_target_ids(model, label, MAX_LABEL_TOKENS) for label in task.labels]
     for index, option in enumerate(options):

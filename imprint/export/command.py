@@ -33,7 +33,7 @@ from imprint.loading.load import open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import without_leftover
+from imprint.models.checkpoint import without_stale_quantization_config
 from imprint.models.families import build_network, read_config
 from imprint.runtime import DTYPES, is_out_of_memory
 from imprint.terminal import say
@@ -105,7 +105,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
 def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, target: Target) -> None:
     """Raise UserError, with the reason, if this method or this base cannot be exported to the target."""
     path, folder = source.path, source.network_folder
-    fields = without_leftover(read_config(folder), folder)
+    fields = without_stale_quantization_config(read_config(folder), folder)
     with torch.device("meta"):
         family = type(build_network(fields, folder)).__name__
     if reason := refusal(method, target, family):

@@ -37,7 +37,7 @@ def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
     """The tuned weights in transformers' layout: ChatGLM2, ChatGLM3 and GLM-4-9B as `glm`, everything else unchanged."""
     model = job.open()
     network, template = model.network, model.template
-    yield job.answerer(model)
+    yield job.answer_function(model)
     merge(model)
     refuse_overflow(model, job.dtype)
     if isinstance(network, ChatGLM2):

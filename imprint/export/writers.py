@@ -14,7 +14,7 @@ from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files.atomic import find_folder, write_json
 from imprint.files.links import refuse_outside_links
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import BundleMetadata, pack, read_licence, unpack
+from imprint.loading.bundle import BundleManifest, extract_bundle, read_licence, write_bundle
 from imprint.loading.hub.name import parse_name
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
@@ -83,7 +83,7 @@ class ExportJob:
         model.source_prefix = self.run.data_section.source_prefix
         return model
 
-    def answerer(self, model: Model) -> AnswerFunction:
+    def answer_function(self, model: Model) -> AnswerFunction:
         """Answer function of a loaded model."""
         return partial(greedy_answers, model, self.run)
 
@@ -111,11 +111,11 @@ def write_original_prefix(part: Path, base: Path, prefix: Adapter) -> None:
 def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
     """A prefix checkpoint in the original's layout."""
     model = job.open()
-    yield job.answerer(model)
+    yield job.answer_function(model)
     assert model.adapter is not None
     write_original_prefix(job.part, job.base, model.adapter)
     del model
-    yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
 def official_model(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -130,10 +130,10 @@ def merged(job: ExportJob) -> Iterator[AnswerFunction]:
 
 def _model(job: ExportJob, *, as_bin: bool) -> Iterator[AnswerFunction]:
     model = job.open()
-    yield job.answerer(model)
+    yield job.answer_function(model)
     _save_merged(job, model, job.part, as_bin=as_bin)
     del model
-    yield job.answerer(job.load_export(job.part))
+    yield job.answer_function(job.load_export(job.part))
 
 
 def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = False) -> None:
@@ -165,14 +165,14 @@ def refuse_overflow(model: Model, dtype: torch.dtype) -> None:
 def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
     """A LoRA or a prefix in peft's own files, without ours."""
     model = job.open()
-    yield job.answerer(model)
+    yield job.answer_function(model)
     assert model.adapter is not None
     if isinstance(model.adapter, PrefixEncoder):
         write_peft_prefix(job.part, model.adapter, model.network, base_name(job.run))
     else:
         model.adapter.save_files(job.part, base_name(job.run))
     del model
-    yield job.answerer(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
 def quantized_base_with_adapter(bits: int) -> Writer:
@@ -180,12 +180,12 @@ def quantized_base_with_adapter(bits: int) -> Writer:
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
         model = job.open(bits=bits)
-        yield job.answerer(model)
+        yield job.answer_function(model)
         del model
         write_quantized(QuantizationPlan.from_folder(job.base, bits), job.part, job.out)
         refuse_outside_links(job.adapter, job.adapter.rglob("*"))
         shutil.copytree(job.adapter, job.part / "adapter")
-        yield job.answerer(job.load_export(job.part, adapter=job.part / "adapter"))
+        yield job.answer_function(job.load_export(job.part, adapter=job.part / "adapter"))
 
     return write
 
@@ -194,9 +194,9 @@ def quantized_model(bits: int) -> Writer:
     """The tuned model, quantized; verified against the same rounding at loading."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
-        yield job.answerer(job.load_export(job.tuned, bits=bits))
+        yield job.answer_function(job.load_export(job.tuned, bits=bits))
         write_quantized(QuantizationPlan.from_folder(job.tuned, bits), job.part, job.out)
-        yield job.answerer(job.load_export(job.part))
+        yield job.answer_function(job.load_export(job.part))
 
     return write
 
@@ -209,10 +209,10 @@ def quantized_merge(bits: int) -> Writer:
         model = job.open()
         _save_merged(job, model, merged_folder)
         del model
-        yield job.answerer(job.load_export(merged_folder, bits=bits))
+        yield job.answer_function(job.load_export(merged_folder, bits=bits))
         write_quantized(QuantizationPlan.from_folder(merged_folder, bits), job.part, job.out)
         shutil.rmtree(merged_folder)
-        yield job.answerer(job.load_export(job.part))
+        yield job.answer_function(job.load_export(job.part))
 
     return write
 
@@ -220,7 +220,7 @@ def quantized_merge(bits: int) -> Writer:
 def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     """One archive of the result, recipe, log and report; verified by unpacking it."""
     model = job.open()
-    yield job.answerer(model)
+    yield job.answer_function(model)
     del model
     run = job.source.run_folder
     result = find_folder(run.model) or job.adapter
@@ -235,12 +235,12 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     names = [file.relative_to(run.path).as_posix() for file in (*documents, *sorted(result.rglob("*"))) if file.is_file()]
     refuse_outside_links(run.path, [run.path / name for name in names])
     licence = read_licence(base_folder(job.run.model.location))
-    metadata = BundleMetadata(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
-    pack(job.part, run.path, names, metadata)
+    manifest = BundleManifest(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
+    write_bundle(job.part, run.path, names, manifest)
     folder = job.part.with_name(f"{job.part.name}-run")  # one name: what a killed export left there is replaced
     try:
-        unpack(job.part, folder)
+        extract_bundle(job.part, folder)
         unpacked_run = resolve_source(folder, job.run.model.location).with_template(job.run.model.template)
-        yield job.answerer(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
+        yield job.answer_function(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

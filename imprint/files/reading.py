@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from imprint.messages import Bilingual, UserError
 
-MAX_DESCRIPTION_BYTES: Final = 2**24
-"""Largest recipe, description or index that is read; that of the largest published model has 9 MB."""
+MAX_METADATA_BYTES: Final = 2**24
+"""Largest recipe, config.json or index that is read; that of the largest published model has 9 MB."""
 MAX_MODEL_FILE_BYTES: Final = 2**27
 """Largest vocabulary or chat template that is read."""
 MAX_LINES_BYTES: Final = 2**28
@@ -30,7 +30,7 @@ def require_regular(path: Path) -> None:
         )
 
 
-def read_bounded(path: Path, limit: int = MAX_DESCRIPTION_BYTES) -> bytes:
+def read_bounded(path: Path, limit: int = MAX_METADATA_BYTES) -> bytes:
     """The content of a file that is read whole. Raises UserError if it is no regular file or has more than `limit` bytes, and OSError."""
     require_regular(path)
     with path.open("rb") as file:

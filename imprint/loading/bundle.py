@@ -30,8 +30,8 @@ MAX_MANIFEST_BYTES: Final = 2**20
 MAX_HEADER_BYTES: Final = 2**14
 """A header holds a name; more would be read into memory, and searched, by tarfile."""
 READ_BYTES: Final = 2**20
-MAX_FACT: Final = 200
-"""Characters of each field of a description that are shown."""
+MAX_FIELD_CHARACTERS: Final = 200
+"""Characters of each field of a manifest that are shown."""
 BEGINNING_BYTES: Final = 2**16
 """How much of a licence or a README is read."""
 DAMAGED: Final = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -40,8 +40,8 @@ LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class BundleMetadata:
-    """The description in a bundle's `bundle.json`."""
+class BundleManifest:
+    """The content of a bundle's `bundle.json`, without the checksums."""
 
     name: str
     """Name of the run."""
@@ -63,12 +63,12 @@ def is_bundle(path: Path) -> bool:
     return first is not None and first.name == MANIFEST
 
 
-def pack(out: Path, folder: Path, names: Sequence[str], metadata: BundleMetadata) -> None:
+def write_bundle(out: Path, folder: Path, names: Sequence[str], manifest: BundleManifest) -> None:
     """Write these files of a folder into the archive `out`, without times and owners, so that equal files give an equal archive."""
     checksums = {name: _sha256((folder / name).open("rb")) for name in names}
-    manifest = json.dumps({"format": FORMAT, **asdict(metadata), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
+    content = json.dumps({"format": FORMAT, **asdict(manifest), "sha256": checksums}, ensure_ascii=False, indent=2).encode()
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(_entry(MANIFEST, len(manifest)), io.BytesIO(manifest))
+        archive.addfile(_entry(MANIFEST, len(content)), io.BytesIO(content))
         for name in names:
             with (folder / name).open("rb") as file:
                 archive.addfile(_entry(name, os.fstat(file.fileno()).st_size), file)
@@ -97,7 +97,7 @@ def unpack_cached(path: Path) -> Path:
         with translate_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with scratch_folder(folder.parent, prefix=".") as temporary:  # of its own, since two processes may unpack at once
-                unpack(path, temporary / folder.name)
+                extract_bundle(path, temporary / folder.name)
                 _rename_unless_exists(temporary / folder.name, folder)
     return folder
 
@@ -111,14 +111,14 @@ def _rename_unless_exists(source: Path, target: Path) -> None:
             raise
 
 
-def unpack(path: Path, folder: Path) -> None:
+def extract_bundle(path: Path, folder: Path) -> None:
     """Write the files of a bundle into `folder`, which appears complete or not at all.
 
     Raises UserError for a file that is not a bundle, is damaged, or holds anything that a bundle never holds.
     """
     try:
         with _open_archive(path) as archive:
-            _unpack(archive, path, folder)
+            _extract(archive, path, folder)
     except DAMAGED as error:
         raise UserError(
             Bilingual(
@@ -128,8 +128,8 @@ def unpack(path: Path, folder: Path) -> None:
         ) from error
 
 
-def read_metadata(folder: Path) -> BundleMetadata | None:
-    """The description of the bundle that was unpacked into this folder; None for any other folder.
+def read_manifest(folder: Path) -> BundleManifest | None:
+    """The manifest of the bundle that was unpacked into this folder; None for any other folder.
 
     It is untrusted: terminal control characters are removed.
     """
@@ -140,9 +140,9 @@ def read_metadata(folder: Path) -> BundleMetadata | None:
         raise UserError(
             Bilingual(f"{file}: is larger than that of any bundle. Delete it, or get the bundle again.", "该文件过大：请删除，或重新获取。")
         )
-    manifest = read_json_object(file)
-    fields = {name: str(manifest.get(name, "")) for name in BundleMetadata.__dataclass_fields__}
-    return BundleMetadata(**{name: "".join(filter(str.isprintable, text[:MAX_FACT])) for name, text in fields.items()})
+    content = read_json_object(file)
+    fields = {name: str(content.get(name, "")) for name in BundleManifest.__dataclass_fields__}
+    return BundleManifest(**{name: "".join(filter(str.isprintable, text[:MAX_FIELD_CHARACTERS])) for name, text in fields.items()})
 
 
 def read_licence(base: Path) -> str:
@@ -183,7 +183,7 @@ def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
-def _unpack(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
+def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
     first = archive.next()
     if first is None or first.name != MANIFEST or not _plain(first) or first.size > MAX_MANIFEST_BYTES:
         raise UserError(

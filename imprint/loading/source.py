@@ -7,13 +7,13 @@ from typing import Literal
 from imprint.config import read_recipe
 from imprint.files.atomic import find_folder
 from imprint.loading.base import EMBEDDED, base_folder, fetch
-from imprint.loading.bundle import BundleMetadata, read_metadata, unpack_cached
+from imprint.loading.bundle import BundleManifest, read_manifest, unpack_cached
 from imprint.loading.hub.name import hub_name
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 from imprint.templates import TemplateName
-from imprint.tune.adapter_folder import read_description
+from imprint.tune.adapter_folder import read_adapter_metadata
 from imprint.tune.method import Method
 
 Kind = Literal["model", "run", "bundle"]
@@ -29,8 +29,8 @@ class ModelSource:
     """The folder of its files; for a bundle, the folder into which it was unpacked."""
     run: RunConfig | None
     """The recipe of a run or of a bundle; None for a model folder."""
-    bundle: BundleMetadata | None = None
-    """The description of a bundle; None for anything else."""
+    bundle: BundleManifest | None = None
+    """The manifest of a bundle; None for anything else."""
 
     @property
     def kind(self) -> Kind:
@@ -57,7 +57,7 @@ class ModelSource:
         if find_folder(self.run_folder.model) is not None:
             return "full"
         adapter = find_folder(self.run_folder.adapter)
-        return None if adapter is None else read_description(adapter).method
+        return None if adapter is None else read_adapter_metadata(adapter).method
 
     @property
     def base_folder(self) -> Path:
@@ -131,7 +131,7 @@ def resolve_source(path: str | Path, base_path: str | Path | None = None) -> Mod
     if (config := RunFolder(folder).config).is_file():
         RunFolder(folder).refuse_special_entries()
         run = read_recipe(config, [], RunConfig).with_base_path(base_path)
-        return ModelSource(path, folder, run, read_metadata(folder) if folder != path else None)
+        return ModelSource(path, folder, run, read_manifest(folder) if folder != path else None)
     if not (folder / "config.json").is_file():
         problem = (
             "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"

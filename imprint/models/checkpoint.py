@@ -106,7 +106,7 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
         yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
 
 
-def without_leftover(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+def without_stale_quantization_config(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The fields without a `quantization_config` that was left behind by a training on quantized weights: the stored ones are plain."""
     if not fields.get("quantization_config") or not is_plain(read_tensors(folder)):
         return fields
@@ -120,7 +120,7 @@ def without_leftover(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> dict[str, Any]:
     """The fields of config.json with this number of bits; None leaves them. Raises UserError where the folder has other bits."""
-    fields = without_leftover(fields, folder)
+    fields = without_stale_quantization_config(fields, folder)
     stored_bits = fields.get("quantization_bit")
     if bits is None or stored_bits == bits:
         return fields

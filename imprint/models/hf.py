@@ -46,7 +46,7 @@ ROUGH_TOLERANCE = 0.05
 """The same for 16-bit types, which round in every layer."""
 
 
-def attention_hook(
+def attention_function(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D)."""
@@ -77,7 +77,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     config = _config(fields)
     model_type = config.model_type
     max_length = _max_length(config)
-    AttentionInterface.register(ATTENTION, attention_hook)
+    AttentionInterface.register(ATTENTION, attention_function)
     model = _build_model(config)
     transposed = replace_conv1d(model)
     vars(model.config)["pad_token_id"] = None  # else some classes look for it in every row, to warn of a missing mask

@@ -46,7 +46,7 @@ def draw_curves(events: Sequence[Event], out: Path, *, title: str, rescues: Sequ
     for panel, name in zip(axes[1:], small_panels, strict=True):
         _draw_small_panel(panel, by_name[name], name)
     for step in rescues:
-        axes[0].axvline(step, color=INK, linewidth=1, linestyle=":", label="rollback, lower learning rate" if step == rescues[0] else None)
+        axes[0].axvline(step, color=INK, linewidth=1, linestyle=":", label="rescue, lower learning rate" if step == rescues[0] else None)
     if rescues:
         axes[0].legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK)
     axes[-1].set_xlabel("step", color=INK, fontsize=9)

@@ -46,12 +46,12 @@ def write_page(path: Path, title: str, header: str, main: str) -> None:
     )
 
 
-def page_header(title: str, kicker: str, base_name: str, tuned_name: str) -> str:
-    """The header of a page: seal, title, both models and the language switch; `kicker` is HTML."""
+def page_header(title: str, overline: str, base_name: str, tuned_name: str) -> str:
+    """The header of a page: seal, title, both models and the language switch; `overline` is HTML."""
     return f"""<header class="top">
 <div class="seal" aria-hidden="true">印</div>
 <div class="names">
-<p class="kicker">Imprint · {kicker}</p>
+<p class="overline">Imprint · {overline}</p>
 <h1{lang_attribute(title)}>{escape(title)}</h1>
 <p class="models"><span class="who base">{escape(base_name)}</span> <span aria-hidden="true">→</span>
 <span class="who tuned">{escape(tuned_name)}</span></p>

@@ -36,8 +36,8 @@ SETTING_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 def write_html(comparison: Comparison, path: Path) -> None:
     """Write the report to `path`."""
     rows = "\n".join(_row(number, row) for number, row in enumerate(comparison.shown, start=1))
-    kicker = ui_text(Bilingual("before and after tuning", "微调前后对照"))
-    header = page_header(comparison.title, kicker, comparison.base_name, comparison.tuned_name)
+    overline = ui_text(Bilingual("before and after tuning", "微调前后对照"))
+    header = page_header(comparison.title, overline, comparison.base_name, comparison.tuned_name)
     write_page(
         path,
         comparison.title,

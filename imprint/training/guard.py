@@ -1,4 +1,4 @@
-"""The guard: detects divergence from losses and answers, and decides to continue, warn, roll back to a good state, or stop with advice.
+"""The guard: detects divergence from losses and answers, and decides to continue, warn, rescue from a good state, or stop with advice.
 
 The guard sees only the events of the log. A run that resumes after a kill replays them, so it decides as if it had not been killed.
 
@@ -67,7 +67,7 @@ class SpikeSuspected:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The weights are broken, or about to be: roll back to a state of step `good_step` or earlier."""
+    """The weights are broken, or about to be: the rescue goes back to a state of step `good_step` or earlier."""
 
     good_step: int
     """The last step whose weights are known to be good."""

@@ -19,7 +19,7 @@ from imprint.runtime import memory_bytes, seed_everything
 from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
 from imprint.tune.section import AnySection, FullSection
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 
 LISTED_ROWS = 5
 """Most rows that a message lists."""
@@ -98,7 +98,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
                 "没有任何要学习的词元：请检查 data.response_column 是否是回答所在的列。",
             )
         )
-    tuner = start_tuner(model.network, resolve_adapter(recipe.tune), model.tokenizer, checkpointing=recipe.train.checkpointing)
+    tuner = build_tuner(model.network, resolve_adapter(recipe.tune), model.tokenizer, checkpointing=recipe.train.checkpointing)
     with tuner.adapter_off():
         base_parameters = model.network.num_parameters
     section = recipe.train

@@ -68,7 +68,7 @@ def _started_with(run: RunFolder) -> ModelSection | None:
     return read_recipe(run.config, [], BaseReference).model if _has_begun(run) else None
 
 
-def with_first_day(recipe: Recipe, world: World = SINGLE) -> Recipe:
+def with_start_date(recipe: Recipe, world: World = SINGLE) -> Recipe:
     """The recipe with `model.date` set if the base's chat template writes today's date: the day on which the run began.
 
     So a run that is resumed learns the same rows. Raises UserError for a date that the template does not write.

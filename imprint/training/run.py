@@ -34,8 +34,8 @@ from imprint.training.resume import (
     open_run,
     refuse_changed_data,
     with_commit,
-    with_first_day,
     with_first_limits,
+    with_start_date,
 )
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
@@ -87,7 +87,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
     notify = EarlyNotices()
     with (
         join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
-        open_run(recipe := with_first_limits(with_first_day(recipe, world), world), notify, world) as run,
+        open_run(recipe := with_first_limits(with_start_date(recipe, world), world), notify, world) as run,
     ):
         finished = False
         while not finished:  # after a rescue everything is built again, as in a new process
@@ -211,7 +211,7 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
                 )
             )
     state = apply_rescues(state, rescues)
-    job.engine.lr_scale = state.rate_scale
+    job.engine.rate_scale = state.rate_scale
     job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # sharded: always whole micro-batches
     return state
 

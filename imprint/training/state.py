@@ -76,7 +76,7 @@ class SavedState:
     random: Sequence[dict[str, Any]] = field(repr=False)
     """The random states of each process, by rank."""
     counters: Mapping[str, Any] = field(repr=False)
-    """The remaining optimizer state, as `Engine.counters` gives it."""
+    """The remaining optimizer state, as `Engine.scalar_state` gives it."""
 
     def restore(self, engine: Engine) -> TrainState:
         """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape."""
@@ -91,7 +91,7 @@ class SavedState:
                 )
             engine.load_state(name, tensors)
         try:
-            engine.restore_counters(self.counters)
+            engine.restore_scalar_state(self.counters)
             if engine.rank < len(self.random):
                 set_rng_state(self.random[engine.rank])
             else:  # the state was saved by fewer processes
@@ -130,7 +130,7 @@ def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
         if world.is_main:
             torch.save(random, temporary / RANDOM)
             written[RANDOM] = _checksum(temporary / RANDOM)
-            write_json(temporary / POSITION, asdict(state) | {COUNTERS: engine.counters(), CHECKSUMS: written})
+            write_json(temporary / POSITION, asdict(state) | {COUNTERS: engine.scalar_state(), CHECKSUMS: written})
 
 
 def _write_tensors(folder: Path, engine: Engine) -> dict[str, int]:

@@ -21,7 +21,7 @@ def train_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
     job.tuner.train()
     rows = job.batches.batch(state.step)
     targets = sum(num_targets(job.split.row(row)) for row in rows)
-    engine.loss_scale = 1 / max(targets, 1)
+    engine.mean_factor = 1 / max(targets, 1)
     rate = engine.learning_rate(state.step)
     applied, first_attempt = False, True
     while first_attempt or engine.retry:  # float16: repeated at a lower loss scale

@@ -1,4 +1,4 @@
-"""The protocol of every adapter (prefix or LoRA), and the description stored in its folder."""
+"""The protocol of every adapter (prefix or LoRA), and the metadata stored in its folder."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -103,14 +103,14 @@ def fp32_tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Description:
-    """The content of adapter.json; in the file, the metadata are on the same level as the other fields."""
+class AdapterMetadata:
+    """The content of adapter.json; in the file, those of the method are on the same level as the other fields."""
 
     base: str
     """Folder of the base as named in the recipe."""
     base_fingerprint: list[float]
     """One number per weight of the base; see `fingerprint`."""
-    metadata: PrefixMetadata | LoraMetadata
+    method_metadata: PrefixMetadata | LoraMetadata
     """The fields of the method."""
     template: str
     """Name of the prompt template."""
@@ -124,8 +124,8 @@ class Description:
     @property
     def method(self) -> AdapterMethod:
         """The tuning method."""
-        return self.metadata.method
+        return self.method_metadata.method
 
     def summary(self, path: str) -> str:
         """The adapter at a path in a few words."""
-        return self.metadata.summary(path, f", step {self.step}" if self.step else "")
+        return self.method_metadata.summary(path, f", step {self.step}" if self.step else "")

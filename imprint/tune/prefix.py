@@ -71,7 +71,7 @@ class PrefixEncoder(nn.Module):
         self.shape = shape
         self.dropout = 0.0
         weight = torch.empty(shape.length, shape.projection_width if shape.projection else shape.width)
-        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # filled by `start_prefix` or from a file
+        self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # filled by `init_prefix` or from a file
         self.trans = (
             nn.Sequential(nn.Linear(shape.projection_width, shape.hidden_size), nn.Tanh(), nn.Linear(shape.hidden_size, shape.width))
             if shape.projection
@@ -127,7 +127,7 @@ class PrefixEncoder(nn.Module):
         raise AssertionError("a prefix is not mergeable")
 
 
-def start_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
+def init_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
     """A new prefix on the network's device.
 
     `random` draws from N(0, 1) as the original does; `zeros` makes all keys and values zero; `text` takes the keys and values that the

@@ -14,14 +14,14 @@ from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import Pack
 from imprint.tokenizers import Tokenizer
-from imprint.tune.adapter import Adapter, Description
+from imprint.tune.adapter import Adapter, AdapterMetadata
 from imprint.tune.adapter_folder import load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.full import unfreeze
 from imprint.tune.lora.lora import LORA_B, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import resolve_targets, shape_from_section
-from imprint.tune.prefix import DEFAULT_LENGTH, PrefixShape, start_prefix
+from imprint.tune.prefix import DEFAULT_LENGTH, PrefixShape, init_prefix
 from imprint.tune.section import AnySection, FullSection, PrefixSection
 
 
@@ -76,14 +76,14 @@ class Tuner(nn.Module):
         if self.adapter is None or isinstance(self.section, FullSection):
             save_network(self.network, base_folder, folder)
             return
-        metadata = self.adapter.metadata(self.section.start if self.section.adapter is None else "adapter")
+        of_method = self.adapter.metadata(self.section.start if self.section.adapter is None else "adapter")
         with self.adapter_off():
-            description = Description(base, fingerprint(self.network), metadata, template, step, scores)
+            metadata = AdapterMetadata(base, fingerprint(self.network), of_method, template, step, scores)
         original = isinstance(self.section, PrefixSection) and self.section.original_file
-        save_adapter(folder, self.adapter, description, original=original)
+        save_adapter(folder, self.adapter, metadata, original=original)
 
 
-def start_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, checkpointing: bool) -> Tuner:
+def build_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, checkpointing: bool) -> Tuner:
     """Prepare a network for a tuning method, with a new adapter or the one that `tune.adapter` continues.
 
     Raises UserError where that adapter does not match the recipe.
@@ -99,19 +99,19 @@ def start_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, 
     else:
         shape = PrefixShape.from_network(network, section.length or DEFAULT_LENGTH, projection=bool(section.projection))
         text_ids = tokenizer.encode(section.text) if section.start == "text" else []
-        adapter = start_prefix(network, shape, section.start, text_ids)
+        adapter = init_prefix(network, shape, section.start, text_ids)
     return Tuner(network, section, adapter, checkpointing=checkpointing)
 
 
 def _load_matching(section: PrefixSection | LoraSection, path: Path, network: Network) -> Adapter:
     """The adapter to continue. Raises UserError unless it has the section's method and the shapes that the section sets."""
-    adapter, description = load_adapter(path, network)
-    if description.method != section.method:
+    adapter, metadata = load_adapter(path, network)
+    if metadata.method != section.method:
         raise UserError(
             Bilingual(
-                f"tune.adapter: {path} is a {description.method}, and tune.method is {section.method}. Give an adapter of that method, or "
-                f"set tune.method={description.method}.",
-                f"该适配器是 {description.method}，而 tune.method 为 {section.method}：请给出同一方法的适配器，或改 tune.method。",
+                f"tune.adapter: {path} is a {metadata.method}, and tune.method is {section.method}. Give an adapter of that method, or "
+                f"set tune.method={metadata.method}.",
+                f"该适配器是 {metadata.method}，而 tune.method 为 {section.method}：请给出同一方法的适配器，或改 tune.method。",
             )
         )
     for knob, actual in adapter.settings().items():

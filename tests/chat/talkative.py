@@ -6,10 +6,10 @@ import torch
 
 import imprint
 from imprint.runs import RunFolder
-from imprint.tune.adapter import Description, PrefixMetadata
+from imprint.tune.adapter import AdapterMetadata, PrefixMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 
 TEXT = "晚安！明天见。"
 LENGTH = 16
@@ -23,8 +23,10 @@ def prefix_run(folder: Path) -> RunFolder:
     model = imprint.load("embedded", device="cpu")
     torch.manual_seed(0)
     shape = PrefixShape.from_network(model.network, LENGTH, projection=False)
-    encoder = start_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
+    encoder = init_prefix(model.network, shape, "text", model.tokenizer.encode(TEXT))
     save_adapter(
-        run.adapter, encoder, Description("embedded", fingerprint(model.network), PrefixMetadata(LENGTH, False, "text"), "chatglm", step=7)
+        run.adapter,
+        encoder,
+        AdapterMetadata("embedded", fingerprint(model.network), PrefixMetadata(LENGTH, False, "text"), "chatglm", step=7),
     )
     return run

@@ -2,7 +2,7 @@ import tracemalloc
 
 import pytest
 
-from imprint.check.duplicates import Digests, Locations, contradicting, leaked, leaked_questions, repeated
+from imprint.check.duplicates import Digests, Locations, contradicting, duplicated, leaked, leaked_questions
 
 
 def digests(*rows: tuple[str, str], file: str = "a.jsonl") -> Digests:
@@ -13,7 +13,7 @@ def digests(*rows: tuple[str, str], file: str = "a.jsonl") -> Digests:
 
 
 def test_a_row_that_is_there_twice_is_found_with_the_row_it_repeats() -> None:
-    assert list(repeated(digests(("问", "答"), ("问", "另"), ("问", "答"), ("x", "y"), ("问", "答")))) == [(2, 0), (4, 0)]
+    assert list(duplicated(digests(("问", "答"), ("问", "另"), ("问", "答"), ("x", "y"), ("问", "答")))) == [(2, 0), (4, 0)]
 
 
 def test_a_question_with_another_answer_is_no_duplicate_but_is_reported() -> None:
@@ -22,7 +22,7 @@ def test_a_question_with_another_answer_is_no_duplicate_but_is_reported() -> Non
 
 
 def test_what_is_asked_and_what_is_answered_are_not_run_together() -> None:
-    assert len(repeated(digests(("ab", "c"), ("a", "bc")))) == 0
+    assert len(duplicated(digests(("ab", "c"), ("a", "bc")))) == 0
     one, other = Digests(), Digests()
     one.append("a:1", ["你", "好"], "答")
     other.append("b:1", ["你好"], "答")
@@ -44,7 +44,7 @@ def test_rows_on_one_line_keep_their_numbers() -> None:
 
 
 def test_no_rows_repeat_nothing() -> None:
-    assert len(repeated(Digests())) == len(leaked(digests(("a", "b")), Digests())) == len(leaked(Digests(), digests(("a", "b")))) == 0
+    assert len(duplicated(Digests())) == len(leaked(digests(("a", "b")), Digests())) == len(leaked(Digests(), digests(("a", "b")))) == 0
 
 
 @pytest.mark.parametrize("location", ["a.jsonl:1", "b.xlsx!Sheet:2:12", "c:7"])
@@ -63,4 +63,4 @@ def test_a_row_takes_a_few_bytes() -> None:
     finally:
         tracemalloc.stop()
     assert size < 40 * 10_000
-    assert len(repeated(result)) == 2_500
+    assert len(duplicated(result)) == 2_500

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.check.duplicates import repeated
+from imprint.check.duplicates import duplicated
 from imprint.check.scan import DataScan
 from imprint.check.settings import CheckSettings, read_settings
 from imprint.data.shapes import Columns, detect_shape
@@ -67,7 +67,7 @@ def test_an_answer_that_the_limit_ends_behind_a_sentence_is_no_half_one() -> Non
 def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
     for truncation in ("oldest_first", "original"):
         scan = check(*SOUND, row(LONG, LONG), overrides=(f"truncation={truncation}", "max_target_length=9", "max_source_length=9"))
-        assert "unended" not in scan.findings
+        assert "no_end_token" not in scan.findings
         assert scan.answer_lengths.cut == 11
 
 
@@ -76,7 +76,7 @@ def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         CheckSettings, "encode_untruncated", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7))
     )
-    assert found(SOUND[0]) == {"unended": 1}
+    assert found(SOUND[0]) == {"no_end_token": 1}
 
 
 def test_lengths_are_counted_before_anything_is_cut() -> None:
@@ -129,7 +129,7 @@ def test_bad_rows_are_counted_by_their_reasons_and_empty_ones_apart() -> None:
 
 def test_rows_that_are_equal_once_repaired_are_equal() -> None:
     scan = check(row("问", "答。"), row("问 ", "答。<eop>"), {"Content": "问", "summary": "答。"}, row("问", "别的。"))
-    assert list(repeated(scan.digests)) == [(1, 0), (2, 0)]
+    assert list(duplicated(scan.digests)) == [(1, 0), (2, 0)]
 
 
 def test_rows_are_counted_by_language() -> None:

@@ -27,7 +27,7 @@ from imprint.pack import pack
 from imprint.runs import RunFolder
 from imprint.tokenizers import VOCABULARY_FILE
 from imprint.training.recipe import Recipe
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import TUNED, Case, difference
 from tests.hubserver import COMMIT, NEXT_COMMIT, Repository, hub_server, model_files
 from tests.oldproject import PREFIX, old_project, predicting, said, training
@@ -231,7 +231,7 @@ def test_losses_are_those_of_a_plain_loop_over_micro_batches(tuned: RunFolder, p
     rows = load_splits(recipe.data, model.template).train
     batches = BatchSampler([len(row.ids) for row in rows], 3, seed=42, group_by_length=False, micro_size=1)
     torch.manual_seed(42)
-    encoder = start_prefix(model.network, PrefixShape.from_network(model.network, 4, projection=False), "random", [])
+    encoder = init_prefix(model.network, PrefixShape.from_network(model.network, 4, projection=False), "random", [])
     encoder.set_dropout(0.1)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 4)

@@ -12,7 +12,7 @@ from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.settings import check_flags, evaluation_section, prefix_file, recipe_from_flags
 from imprint.engine.engine import Engine
 from imprint.messages import UserError
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import TUNED, Case, small_network, write_config
 
 WORDS = ["--model_name_or_path", "base", "--output_dir", "out", "--train_file", "a.json", "--prompt_column", "p", "--response_column", "r"]
@@ -263,7 +263,7 @@ def test_a_base_that_was_copied_half_is_a_sentence(tmp_path: Path) -> None:
 
 def old_checkpoint(folder: Path, how: str) -> Path:
     network = small_network()
-    encoder = start_prefix(network, PrefixShape.from_network(network, 5, projection=False), "random", [])
+    encoder = init_prefix(network, PrefixShape.from_network(network, 5, projection=False), "random", [])
     write_config(folder, {})
     tensors = {"lm_head.weight": torch.zeros(2), **{name: tensor.detach() for name, tensor in encoder.named_tensors().items()}}
     if how == "one":

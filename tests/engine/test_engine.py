@@ -55,7 +55,7 @@ def test_a_warm_up_takes_half_of_a_short_run_at_most(weight: nn.Parameter) -> No
 def test_the_scale_is_that_of_the_gradients_before_they_are_clipped(weight: nn.Parameter) -> None:
     engine = engine_of(weight, section_of())
     engine.backward((weight * torch.tensor([1.0, -1.0, 2.0])).sum() * 8, last=True)
-    engine.loss_scale = 1 / 8
+    engine.mean_factor = 1 / 8
     assert engine.update(1, apply=True)[0] == pytest.approx(math.sqrt(6))
 
 
@@ -90,11 +90,11 @@ def test_a_large_gradient_is_clipped_and_its_norm_returned_unclipped(weight: nn.
 def test_a_step_that_is_not_applied_changes_nothing_and_clears_the_gradients(weight: nn.Parameter) -> None:
     engine, before = engine_of(weight, section_of(weight_decay=0.1)), weight.detach().clone()
     engine.backward(weight.square().sum(), last=True)
-    state = repr((engine.full_state("weight"), engine.counters()))
+    state = repr((engine.full_state("weight"), engine.scalar_state()))
     assert not engine.update(1, apply=False)[1]
     assert torch.equal(weight, before)
     assert weight.grad is None
-    assert repr((engine.full_state("weight"), engine.counters())) == state
+    assert repr((engine.full_state("weight"), engine.scalar_state())) == state
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -118,7 +118,7 @@ def test_an_optimizer_resumes_from_the_state_of_another(weight: nn.Parameter) ->
         one.update(step, apply=True)
         if step == 2:
             two.load_state("weight", copy.deepcopy(one.full_state("weight")))
-            two.restore_counters(one.counters())
+            two.restore_scalar_state(one.scalar_state())
         if step > 2:
             two.backward(other.pow(3).sum(), last=True)
             two.update(step, apply=True)

@@ -65,11 +65,11 @@ def test_a_run_goes_on_from_the_copies_and_not_from_the_rounded_weights() -> Non
         if stop:
             push(engine, weight, gradient, stop)
             saved = {kind: tensor.clone() for kind, tensor in engine.full_state("weight").items()}
-            counters = engine.counters()
+            scalar_state = engine.scalar_state()
             weight = nn.Parameter(torch.zeros(16).bfloat16())
             engine = engine_of(weight)
             engine.load_state("weight", saved)
-            engine.restore_counters(counters)
+            engine.restore_scalar_state(scalar_state)
         push(engine, weight, gradient, 8 - (stop or 0))
         ends.append(engine.full_state("weight"))
     assert all(torch.equal(ends[0][kind], ends[1][kind]) for kind in ends[0])

@@ -16,4 +16,4 @@ def test_ddp_implements_the_protocol() -> None:
     norm, applied = strategy.update(UpdateArguments(rate=0.1, scale=1.0, clip=10.0, apply=True))
     assert (round(norm, 4), applied) == (1.4142, True)
     assert set(strategy.full_state("a")) == {VALUE, *MOMENTS}
-    assert strategy.counters() == {"steps": {"a": 1}}
+    assert strategy.scalar_state() == {"steps": {"a": 1}}

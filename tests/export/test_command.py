@@ -237,7 +237,7 @@ class TestBundles:
         def another(path: Path, home: Path) -> None:
             shutil.copytree(runs["full"].path, home)
 
-        monkeypatch.setattr(writers, "unpack", another)
+        monkeypatch.setattr(writers, "extract_bundle", another)
         with pytest.raises(UserError, match="questions differently, so nothing was written"):
             export_command(runs["prefix"].path, "bundle", tmp_path / "out.tar")
         assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from imprint.loading.base import EMBEDDED
 from imprint.loading.load import load
 from imprint.model import Model
 from imprint.pack import IGNORE_INDEX
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 
 SMALL = ForgettingSection(limit=6, text_tokens=120, max_new_tokens=24, batch_size=4)
 
@@ -22,7 +22,7 @@ def tuned() -> Model:
     """The toy base with a prefix of random numbers."""
     model = load(EMBEDDED, device="cpu")
     torch.manual_seed(0)
-    encoder = start_prefix(model.network, PrefixShape.from_network(model.network, 64, projection=False), "random", [])
+    encoder = init_prefix(model.network, PrefixShape.from_network(model.network, 64, projection=False), "random", [])
     model.adapter = encoder
     encoder.embedding.weight.data.mul_(3)
     return model

@@ -8,7 +8,7 @@ from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import prompt, small_network
 
 
@@ -26,7 +26,7 @@ def end_id(network: Network) -> int:
 
 def prefix_for(network: ChatGLM) -> Prefix:
     torch.manual_seed(0)
-    encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=False), "random", [])
+    encoder = init_prefix(network, PrefixShape.from_network(network, 3, projection=False), "random", [])
     return [(key.detach(), value.detach()) for key, value in encoder.prefix(torch.float32)]
 
 

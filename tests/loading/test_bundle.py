@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from imprint.loading import bundle
-from imprint.loading.bundle import MANIFEST, BundleMetadata, is_bundle, pack, read_licence, read_metadata, unpack_cached
+from imprint.loading.bundle import MANIFEST, BundleManifest, is_bundle, read_licence, read_manifest, unpack_cached, write_bundle
 from imprint.messages import UserError
 
-METADATA = BundleMetadata("run", "prefix", "embedded", "Apache-2.0")
+CONTENT = BundleManifest("run", "prefix", "embedded", "Apache-2.0")
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ NAMES = ["config.yaml", "adapter/prefix.safetensors"]
 
 
 def packed(run: Path, name: str = "out.tar") -> Path:
-    pack(run.parent / name, run, NAMES, METADATA)
+    write_bundle(run.parent / name, run, NAMES, CONTENT)
     return run.parent / name
 
 
@@ -61,30 +61,30 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_files_and_facts_are_unpacked_as_they_were(run: Path) -> None:
+def test_files_and_fields_are_unpacked_as_they_were(run: Path) -> None:
     home = unpack_cached(packed(run))
 
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in NAMES)
-    assert read_metadata(home) == METADATA
-    assert read_metadata(run) is None
+    assert read_manifest(home) == CONTENT
+    assert read_manifest(run) is None
     assert unpack_cached(packed(run)) == home
 
 
 def test_control_characters_are_removed(run: Path) -> None:
-    pack(run.parent / "out.tar", run, NAMES, BundleMetadata("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
+    write_bundle(run.parent / "out.tar", run, NAMES, BundleManifest("\x1b[2Jrun\n", "prefix", "底座", "\x07"))
 
-    assert read_metadata(unpack_cached(run.parent / "out.tar")) == BundleMetadata("[2Jrun", "prefix", "底座", "")
+    assert read_manifest(unpack_cached(run.parent / "out.tar")) == BundleManifest("[2Jrun", "prefix", "底座", "")
 
 
 def test_two_processes_that_unpack_at_once_get_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, real = packed(run), bundle.unpack
+    archive, real = packed(run), bundle.extract_bundle
 
     def overtaken(path: Path, home: Path) -> None:
-        monkeypatch.setattr(bundle, "unpack", real)
+        monkeypatch.setattr(bundle, "extract_bundle", real)
         unpack_cached(path)
         real(path, home)
 
-    monkeypatch.setattr(bundle, "unpack", overtaken)
+    monkeypatch.setattr(bundle, "extract_bundle", overtaken)
     home = unpack_cached(archive)
 
     assert (home / "config.yaml").is_file()
@@ -144,7 +144,7 @@ def test_a_header_of_many_bytes_is_not_read_into_memory(run: Path, tmp_path: Pat
             file.truncate(place + 512 + size)  # a hole: no byte of it is on the disk
         is_bundle(tmp_path / "large.tar")
         with pytest.raises(UserError, match=r"is not a bundle, or is damaged|does not begin with"):
-            bundle.unpack(tmp_path / "large.tar", tmp_path / "home")
+            bundle.extract_bundle(tmp_path / "large.tar", tmp_path / "home")
         assert not (tmp_path / "home").exists()
 
 
@@ -165,7 +165,7 @@ def test_a_damaged_description_of_an_unpacked_bundle_is_a_user_error(tmp_path: P
     (tmp_path / MANIFEST).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with pytest.raises(UserError, match=MANIFEST):
-        read_metadata(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_link_is_refused(run: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from imprint.messages import UserError
 from imprint.models.attention_probe import ProbedAttention, probe_attention, summarize_error
-from imprint.models.hf import ATTENTION, attention_hook
+from imprint.models.hf import ATTENTION, attention_function
 
 FIELDS = {
     "vocab_size": 20,
@@ -20,7 +20,7 @@ FIELDS = {
 
 
 def build(kind: str, **change: object) -> Any:
-    AttentionInterface.register(ATTENTION, attention_hook)
+    AttentionInterface.register(ATTENTION, attention_function)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**FIELDS, **change}), attn_implementation=ATTENTION).eval()
 

@@ -17,7 +17,7 @@ from imprint.models.checkpoint import load_network, quantized_layers, save_netwo
 from imprint.models.configs.bloom import BloomConfig
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from tests import reference_models
 from tests.cases import difference
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
@@ -122,7 +122,7 @@ def test_a_prefix_that_a_text_has_started_is_that_text_before_the_row() -> None:
     _, ours = pair()
     text = [20, 21, 22, 23, 24, 25]
 
-    encoder = start_prefix(ours, PrefixShape.from_network(ours, len(text), projection=False), "text", text)
+    encoder = init_prefix(ours, PrefixShape.from_network(ours, len(text), projection=False), "text", text)
     actual = ours(pack(ROWS, ours), prefix=encoder.prefix(torch.float32)).split([len(row) for row in ROWS])
 
     for row, hidden in zip(ROWS, actual, strict=True):
@@ -133,7 +133,7 @@ def test_a_prefix_that_a_text_has_started_is_that_text_before_the_row() -> None:
 @pytest.mark.parametrize("projection", [False, True])
 def test_a_prefix_of_any_start_learns(start: str, projection: bool) -> None:  # noqa: FBT001
     _, ours = pair()
-    encoder = start_prefix(ours, PrefixShape.from_network(ours, 4, projection=projection), start, [])
+    encoder = init_prefix(ours, PrefixShape.from_network(ours, 4, projection=projection), start, [])
 
     our_loss(ours, encoder.prefix(torch.float32), checkpointing=True).backward()
 

@@ -21,7 +21,7 @@ from imprint.models.loss import target_loss
 from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
 from imprint.quant.linear import QuantizedLinear
-from imprint.tune.prefix import PrefixEncoder, PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixEncoder, PrefixShape, init_prefix
 from tests.cases import (
     CHATGLM2_CASES,
     CHATGLM2_TUNED,
@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def prefix_of(network: ChatGLM2, *, length: int = 5) -> Prefix:
     torch.manual_seed(1)
-    return start_prefix(network, PrefixShape.from_network(network, length, projection=False), "random", []).prefix(torch.float32)
+    return init_prefix(network, PrefixShape.from_network(network, length, projection=False), "random", []).prefix(torch.float32)
 
 
 class TestAgainstTheOriginal:
@@ -204,7 +204,7 @@ class TestPrefix:
         network(text)
         cos, sin = rotary(text.positions[0], network.config, torch.float32)
 
-        prefix = start_prefix(network, PrefixShape.from_network(network, 6, projection=False), "text", [3, 1, 4, 1, 5, 9]).prefix(
+        prefix = init_prefix(network, PrefixShape.from_network(network, 6, projection=False), "text", [3, 1, 4, 1, 5, 9]).prefix(
             torch.float32
         )
 
@@ -216,7 +216,7 @@ class TestPrefix:
     def test_the_table_of_a_projection_is_as_wide_as_keys_and_values(self) -> None:
         network = small_chatglm2()
 
-        encoder = start_prefix(network, PrefixShape.from_network(network, 3, projection=True), "zeros", [])
+        encoder = init_prefix(network, PrefixShape.from_network(network, 3, projection=True), "zeros", [])
 
         assert {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()} == {
             "embedding.weight": (3, 96),

@@ -8,7 +8,7 @@ from transformers import AttentionInterface
 
 from imprint.messages import UserError
 from imprint.models.head_probe import LogitRule, probe_logits
-from imprint.models.hf import ATTENTION, attention_hook
+from imprint.models.hf import ATTENTION, attention_function
 from tests import reference_models
 
 Rule = Callable[[Tensor], Tensor]
@@ -16,7 +16,7 @@ Rule = Callable[[Tensor], Tensor]
 
 def model_with(rule: Rule, kind: str = "llama") -> Any:
     """A transformers model whose logits go through the rule at last."""
-    AttentionInterface.register(ATTENTION, attention_hook)
+    AttentionInterface.register(ATTENTION, attention_function)
     model = reference_models.random_model(kind, {**reference_models.FIELDS, "ffn_dim": 48} if kind == "opt" else reference_models.FIELDS)
     model.config._attn_implementation = ATTENTION
     forward = model.forward

@@ -26,7 +26,7 @@ def test_text_becomes_html_in_one_place() -> None:
 
 
 def test_titles_and_names_are_escaped() -> None:
-    header = page_header("<i>", "kicker", "<base>", "tuned & more")
+    header = page_header("<i>", "overline", "<base>", "tuned & more")
     assert "&lt;i&gt;" in header
     assert "&lt;base&gt;" in header
     assert "tuned &amp; more" in header

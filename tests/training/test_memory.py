@@ -28,7 +28,7 @@ from imprint.training.memory import (
     refuse_small_memory,
 )
 from imprint.tune.section import PrefixSection
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import small_network
 from tests.tiny import tiny_rows
 from tests.tinyrun import losses, tiny_run
@@ -64,7 +64,7 @@ def row(length: int, first: int = 10) -> EncodedRow:
 def begin(base: Path, dropout: float = 0.0) -> tuple[Tuner, Engine]:
     model = imprint.load(base, device="cpu")
     torch.manual_seed(1)
-    tuner = start_tuner(
+    tuner = build_tuner(
         model.network, PrefixSection(length=4, start="random", prefix_dropout=dropout), model.tokenizer, checkpointing=False
     )
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)

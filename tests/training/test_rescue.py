@@ -145,7 +145,7 @@ def test_an_explosion_in_the_middle_goes_back_to_the_last_good_state_and_not_to_
 
     def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         done = update(engine, step, apply=apply)
-        if step == 10 and engine.lr_scale == 1:
+        if step == 10 and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done

@@ -16,7 +16,7 @@ from imprint.messages import UserError
 from imprint.runtime import seed_everything
 from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, TrainState, read_saved_state, save_state
 from imprint.tune.section import PrefixSection
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 from tests.tiny import tiny_base
 
 FILES = (POSITION, TRAINED, OPTIMIZER, RANDOM)
@@ -25,7 +25,7 @@ FILES = (POSITION, TRAINED, OPTIMIZER, RANDOM)
 def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
     """A prefix of random numbers on the tiny base, with its optimizer."""
     model = imprint.load(base, device="cpu")
-    tuner = start_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
+    tuner = build_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)
     return tuner, engine
 

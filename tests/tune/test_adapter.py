@@ -2,17 +2,17 @@ import pytest
 import torch
 
 from imprint.models.network import Network
-from imprint.tune.adapter import METADATA, Adapter, Description, LoraMetadata, PrefixMetadata, fp32_tensors
+from imprint.tune.adapter import METADATA, Adapter, AdapterMetadata, LoraMetadata, PrefixMetadata, fp32_tensors
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_from_section
-from imprint.tune.prefix import PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixShape, init_prefix
 from imprint.tune.section import PrefixSection
 from tests.cases import small_network
 
 
 def prefix_on(network: Network) -> Adapter:
-    return start_prefix(network, PrefixShape.from_network(network, 3, projection=True), "random", [])
+    return init_prefix(network, PrefixShape.from_network(network, 3, projection=True), "random", [])
 
 
 def lora_on(network: Network) -> Adapter:
@@ -77,8 +77,8 @@ def test_tensors_are_saved_in_fp32(adapter: Adapter) -> None:
 
 
 def test_the_summary_of_a_description_is_one_line() -> None:
-    prefix = Description("base", [], PrefixMetadata(5, False, "text"), "chatglm", step=7)
-    lora = Description("base", [], LoraMetadata(8, ("query_key_value",), "standard"), "chatglm")
+    prefix = AdapterMetadata("base", [], PrefixMetadata(5, False, "text"), "chatglm", step=7)
+    lora = AdapterMetadata("base", [], LoraMetadata(8, ("query_key_value",), "standard"), "chatglm")
     assert prefix.summary("x") == "prefix 前缀 x (5 tokens, step 7)"
     assert lora.summary("x") == "LoRA x (rank 8 on query_key_value)"
     assert (prefix.method, lora.method) == ("prefix", "lora")

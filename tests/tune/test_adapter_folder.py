@@ -11,10 +11,10 @@ import imprint
 from imprint.messages import UserError
 from imprint.models.network import Network
 from imprint.quant.formats import BITS
-from imprint.tune.adapter import Adapter, Description, PrefixMetadata
-from imprint.tune.adapter_folder import DESCRIPTION_FILE, ORIGINAL_FILE, load_adapter, save_adapter
+from imprint.tune.adapter import Adapter, AdapterMetadata, PrefixMetadata
+from imprint.tune.adapter_folder import METADATA_FILE, ORIGINAL_FILE, load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
-from imprint.tune.prefix import TENSOR_PREFIX, TENSORS_FILE, PrefixEncoder, PrefixShape, start_prefix
+from imprint.tune.prefix import TENSOR_PREFIX, TENSORS_FILE, PrefixEncoder, PrefixShape, init_prefix
 from tests.cases import TUNED, Case, difference, small_network
 
 
@@ -29,12 +29,12 @@ class Canary:
 
 
 def encoder_for(network: Network, *, projection: bool = False) -> PrefixEncoder:
-    return start_prefix(network, PrefixShape.from_network(network, 5, projection=projection), "random", [])
+    return init_prefix(network, PrefixShape.from_network(network, 5, projection=projection), "random", [])
 
 
 def saved(folder: Path, network: Network, *, projection: bool = False, original: bool = False) -> PrefixEncoder:
     encoder = encoder_for(network, projection=projection)
-    description = Description("base/one", fingerprint(network), PrefixMetadata(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
+    description = AdapterMetadata("base/one", fingerprint(network), PrefixMetadata(5, projection, "random"), "chatglm", 120, {"loss": 1.25})
     save_adapter(folder, encoder, description, original=original)
     return encoder
 
@@ -52,7 +52,7 @@ def same(one: Adapter, other: PrefixEncoder) -> bool:
 
 
 def change(folder: Path, **fields: object) -> None:
-    file = folder / DESCRIPTION_FILE
+    file = folder / METADATA_FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
@@ -65,16 +65,16 @@ class TestOurFolder:
         loaded, description = load_adapter(tmp_path / "adapter", network)
 
         assert same(loaded, encoder)
-        assert description == Description(
+        assert description == AdapterMetadata(
             "base/one", fingerprint(network), PrefixMetadata(5, projection, "random"), "chatglm", 120, {"loss": 1.25}
         )
 
     def test_the_folder_describes_itself(self, tmp_path: Path) -> None:
         saved(tmp_path / "adapter", small_network())
 
-        fields = json.loads((tmp_path / "adapter" / DESCRIPTION_FILE).read_text())
+        fields = json.loads((tmp_path / "adapter" / METADATA_FILE).read_text())
 
-        assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [DESCRIPTION_FILE, TENSORS_FILE]
+        assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [METADATA_FILE, TENSORS_FILE]
         assert fields["method"] == "prefix"
         assert {"base", "base_fingerprint", "length", "projection", "template", "scores", "format"} <= fields.keys()
 
@@ -130,9 +130,9 @@ class TestTheOriginalsFile:
 
         assert difference(torch.cat(model.logits(case.rows)), torch.cat(case.per_row("logits"))) <= 1e-4
         assert model.description is not None
-        assert model.description.metadata.start == "original"
-        assert isinstance(model.description.metadata, PrefixMetadata)
-        assert model.description.metadata.projection == name.endswith("projection")
+        assert model.description.method_metadata.start == "original"
+        assert isinstance(model.description.method_metadata, PrefixMetadata)
+        assert model.description.method_metadata.projection == name.endswith("projection")
 
     def test_a_checkpoint_folder_of_the_original_is_loaded(self, tmp_path: Path) -> None:
         case = Case(TUNED[0])
@@ -192,13 +192,13 @@ class TestRefusals:
         assert f"{file}: cannot be read" in refusal(tmp_path / "adapter", network)
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "colour": "red"}', "[" * 100_000])
-    def test_a_damaged_description(self, tmp_path: Path, content: str) -> None:
+    def test_damaged_metadata(self, tmp_path: Path, content: str) -> None:
         network = small_network()
         saved(tmp_path / "adapter", network)
-        (tmp_path / "adapter" / DESCRIPTION_FILE).write_text(content)
+        (tmp_path / "adapter" / METADATA_FILE).write_text(content)
 
         problem = refusal(tmp_path / "adapter", network)
-        assert problem.startswith(f"{tmp_path / 'adapter' / DESCRIPTION_FILE}: ")
+        assert problem.startswith(f"{tmp_path / 'adapter' / METADATA_FILE}: ")
         assert "is not" in problem or '"format" is None' in problem or '"method" is None' in problem
 
     @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ class TestRefusals:
     def test_a_field_of_another_type(self, tmp_path: Path, field: str, value: object) -> None:
         network = small_network()
         saved(tmp_path / "adapter", network)
-        file = tmp_path / "adapter" / DESCRIPTION_FILE
+        file = tmp_path / "adapter" / METADATA_FILE
         file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
 
         assert f"{file}: is not what Imprint wrote (" in (problem := refusal(tmp_path / "adapter", network))
         assert field in problem
 
     @pytest.mark.parametrize("value", [None, 5, "abc", ["a"] * 16, [None] * 16, {"a": 1}])
-    def test_a_fingerprint_that_is_none_is_a_damaged_description(self, tmp_path: Path, value: object) -> None:
+    def test_a_fingerprint_that_is_none_is_damaged_metadata(self, tmp_path: Path, value: object) -> None:
         network = small_network()
         saved(tmp_path / "adapter", network)
         change(tmp_path / "adapter", base_fingerprint=value)

@@ -82,11 +82,11 @@ def test_a_prefix_below_a_wrapper_is_read(tmp_path: Path) -> None:
     adapter, description = load_adapter(tmp_path / "prefix.bin", small_network())
 
     assert adapter.settings() == {"length": 5, "projection": False}
-    assert description.metadata.start == "original"
+    assert description.method_metadata.start == "original"
 
 
 def test_a_lora_with_its_configuration_is_read(tmp_path: Path) -> None:
     adapter, description = load_adapter(pickled(tmp_path, PICKLE_FILE, LORA, SETTINGS), small_network())
 
     assert adapter.settings()["rank"] == 8
-    assert description.metadata.start == "peft"
+    assert description.method_metadata.start == "peft"

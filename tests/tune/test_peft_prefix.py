@@ -56,7 +56,7 @@ def test_a_prefix_of_peft_gives_the_logits_of_peft(kind: str, method: str, tmp_p
     encoder, description = load_adapter(tmp_path / "prefix", network)
 
     assert isinstance(encoder, PrefixEncoder)
-    assert (description.method, description.metadata.start) == ("prefix", "peft")
+    assert (description.method, description.method_metadata.start) == ("prefix", "peft")
     for row in ROWS:
         with torch.no_grad():
             expected = theirs(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row), dtype=torch.long)).logits[0]

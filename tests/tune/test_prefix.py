@@ -9,14 +9,14 @@ from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.chatglm import Attention, ChatGLM, rotary, rotate
 from imprint.pack import pack
-from imprint.tune.prefix import TENSOR_PREFIX, PrefixEncoder, PrefixShape, prefix_from_tensors, start_prefix
+from imprint.tune.prefix import TENSOR_PREFIX, PrefixEncoder, PrefixShape, init_prefix, prefix_from_tensors
 from tests.cases import TUNED, Case, difference, prompt, small_network
 
 TEXT = [3, 1, 4, 1, 5, 9]
 
 
 def start(network: ChatGLM, how: str, *, length: int = 6, projection: bool = False, text: list[int] | None = None) -> PrefixEncoder:
-    return start_prefix(network, PrefixShape.from_network(network, length, projection=projection), how, TEXT if text is None else text)
+    return init_prefix(network, PrefixShape.from_network(network, length, projection=projection), how, TEXT if text is None else text)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from imprint.models.network import Network
 from imprint.pack import Pack, pack
 from imprint.tokenizers import read_tokenizer
 from imprint.tune.adapter import PrefixMetadata
-from imprint.tune.prefix import PrefixEncoder, PrefixShape, start_prefix
+from imprint.tune.prefix import PrefixEncoder, PrefixShape, init_prefix
 from imprint.tune.section import FullSection, PrefixSection
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import CHATGLM2_TUNED, GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
 from tests.tiny import tiny_base
 
@@ -35,7 +35,7 @@ def batch(network: Network) -> Pack:
 
 
 def prefix_tuner(network: Network, *, dropout: float = 0.0, checkpointing: bool = False, original_file: bool = False) -> Tuner:
-    encoder = start_prefix(network, PrefixShape.from_network(network, 4, projection=False), "random", [])
+    encoder = init_prefix(network, PrefixShape.from_network(network, 4, projection=False), "random", [])
     section = PrefixSection(length=4, start="random", prefix_dropout=dropout, original_file=original_file)
     return Tuner(network, section, encoder, checkpointing=checkpointing)
 
@@ -194,7 +194,7 @@ class TestSaving:
             assert torch.equal(tuned.adapter.embedding.weight, tuner.trainable_parameters()["transformer.prefix_encoder.embedding.weight"])
         description = imprint.load(case.folder, adapter=tmp_path / "adapter", device="cpu").description
         assert description is not None
-        assert (description.base, description.step, description.scores, description.metadata) == (
+        assert (description.base, description.step, description.scores, description.method_metadata) == (
             "bases/tiny",
             7,
             {"loss": 2.5},
@@ -204,7 +204,7 @@ class TestSaving:
     def test_full_tuning_saves_a_model_folder(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
         network = case.load().network
-        tuner = start_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning needs no tokenizer
+        tuner = build_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning needs no tokenizer
         train(tuner, [golden_pack(network, case.expected["input_ids"], case.expected["labels"])] * 2, OptimizerSection(warmup_steps=0), 2)
 
         tuner.save(tmp_path / "model", base="base", base_folder=case.folder, template="chatglm", step=2, scores={})
@@ -221,9 +221,9 @@ class TestStart:
         tokenizer = read_tokenizer(folder, read_config(folder))
         assert tokenizer is not None
 
-        tuner = start_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer, checkpointing=True)
+        tuner = build_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer, checkpointing=True)
 
-        expected = start_prefix(network, PrefixShape.from_network(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
+        expected = init_prefix(network, PrefixShape.from_network(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
         assert isinstance(tuner.adapter, PrefixEncoder)
         assert torch.equal(tuner.adapter.embedding.weight, expected.embedding.weight)
         assert tuner.checkpointing
@@ -234,7 +234,7 @@ class TestStart:
         assert case.adapter is not None
         expected = torch.load(case.adapter, weights_only=True)
         for adapter in (case.adapter, tmp_path / "again"):
-            tuner = start_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
+            tuner = build_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
 
             parameters = tuner.trainable_parameters()
             assert parameters.keys() == expected.keys()
@@ -242,14 +242,14 @@ class TestStart:
             tuner.save(tmp_path / "again", base="base", base_folder=case.folder, template="chatglm", step=0, scores={})
         description = imprint.load(case.folder, adapter=tmp_path / "again", device="cpu").description
         assert description is not None
-        assert description.metadata.start == "adapter"
+        assert description.method_metadata.start == "adapter"
 
     @pytest.mark.parametrize(("knob", "sentence"), [("length", "9, but it is 4"), ("projection", "true, but it is false")])
     def test_an_adapter_that_differs_from_the_recipe_is_refused(self, knob: str, sentence: str) -> None:
         case = Case("chatglm1-ptuning")
         section = PrefixSection.model_validate({"adapter": case.adapter, knob: {"length": 9, "projection": True}[knob]})
         with pytest.raises(UserError, match=rf"tune\.{knob}: {sentence} in .*, which tune\.adapter names\. Leave tune\.{knob} out\."):
-            start_tuner(case.load().network, section, None, checkpointing=False)  # type: ignore[arg-type]
+            build_tuner(case.load().network, section, None, checkpointing=False)  # type: ignore[arg-type]
 
     def test_full_tuning_has_no_prefix(self) -> None:
         network = small_network()

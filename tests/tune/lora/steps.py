@@ -14,7 +14,7 @@ from imprint.models.network import Network
 from imprint.pack import Pack, pack
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import Case, ends
 
 PRECISIONS = ("float32", "bfloat16", "float16", "INT8", "INT4")
@@ -31,7 +31,7 @@ def base(precision: str = "float32") -> Network:
 def tuner(network: Network, *, checkpointing: bool = False, seed: int = 5, section: LoraSection | None = None) -> Tuner:
     """A LoRA of rank 4 on a network, or by the section."""
     torch.manual_seed(seed)
-    return start_tuner(network, section or LoraSection(method="lora", rank=4), None, checkpointing=checkpointing)  # type: ignore[arg-type]
+    return build_tuner(network, section or LoraSection(method="lora", rank=4), None, checkpointing=checkpointing)  # type: ignore[arg-type]
 
 
 def lora_of(one: Tuner) -> Lora:

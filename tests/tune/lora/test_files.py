@@ -14,7 +14,7 @@ from imprint.messages import UserError
 from imprint.models.checkpoint import load_network
 from imprint.models.network import Network
 from imprint.tune.adapter import LoraMetadata
-from imprint.tune.adapter_folder import DESCRIPTION_FILE, load_adapter
+from imprint.tune.adapter_folder import METADATA_FILE, load_adapter
 from imprint.tune.lora.files import read_lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.peft_files import CONFIG_FILE, PICKLE_FILE, TENSORS_FILE
@@ -59,7 +59,7 @@ def change(file: Path, **fields: object) -> None:
 def foreign(folder: Path, knobs: dict[str, object] | None = None) -> Path:
     """A folder as peft leaves it, without our description."""
     path, _ = adapter(folder, knobs)
-    (path / DESCRIPTION_FILE).unlink()
+    (path / METADATA_FILE).unlink()
     return path
 
 
@@ -101,10 +101,10 @@ def test_what_is_saved_comes_back_on_the_base_as_it_is(knobs: dict[str, object],
     assert difference(hidden(model.network, golden_batch(network)), hidden(network, golden_batch(network))) <= 1e-3
     assert greedy(model.network) == greedy(network)
     assert model.description is not None
-    assert isinstance(model.description.metadata, LoraMetadata)
+    assert isinstance(model.description.method_metadata, LoraMetadata)
     assert (model.description.method, model.description.step, model.description.scores) == ("lora", 3, {"eval_loss": 1.5})
-    assert model.description.metadata.start == knobs.get("start", "standard")
-    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION_FILE, CONFIG_FILE, TENSORS_FILE]
+    assert model.description.method_metadata.start == knobs.get("start", "standard")
+    assert sorted(file.name for file in folder.iterdir()) == [METADATA_FILE, CONFIG_FILE, TENSORS_FILE]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_what_peft_writes_is_read(knobs: dict[str, Any], pickled: bool, tmp_path
     assert (tmp_path / "theirs" / (PICKLE_FILE if pickled else TENSORS_FILE)).is_file()
     assert difference(hidden(model.network, batch), hidden(theirs.base_model.model, batch)) <= 1e-3
     assert model.description is not None
-    assert isinstance(model.description.metadata, LoraMetadata)
-    assert (model.description.base, model.description.metadata.start) == ("", "peft")
+    assert isinstance(model.description.method_metadata, LoraMetadata)
+    assert (model.description.base, model.description.method_metadata.start) == ("", "peft")
     assert model.description.summary("x").startswith("LoRA x (rank 4 on ")
 
 

@@ -23,7 +23,7 @@ from imprint.runs import RunFolder
 from imprint.tune.lora.lora import LORA_B, PEFT_PREFIX, Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_from_section
-from imprint.tune.tuner import Tuner, start_tuner
+from imprint.tune.tuner import Tuner, build_tuner
 from tests import reference_models
 from tests.cases import GOLDEN, Case, difference, quantized_folder
 from tests.tinyrun import described, tiny_recipe, tiny_run
@@ -235,7 +235,7 @@ def test_a_run_learns_and_describes_its_result(run: RunFolder) -> None:
 def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path) -> None:
     folder = recipe.parent / "base"
     talker = imprint.load(folder, device="cpu")
-    tuner = start_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer, checkpointing=False)
+    tuner = build_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer, checkpointing=False)
     for parameter in tuner.trainable_parameters().values():
         torch.nn.init.normal_(parameter)
     tuner.save(tmp_path / "adapter", base="base", base_folder=folder, template="chatglm", step=1, scores={})
@@ -310,7 +310,7 @@ def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyP
 
     def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         done = update(engine, step, apply=apply)
-        if step == 8 and engine.lr_scale == 1:
+        if step == 8 and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done
