@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from imprint.data.readers.bad_rows import BadRowError, describe_value, has_both, key_in, must_be, non_empty_text, quote, turn_of
 from imprint.data.tool_turns import content_with_reasoning, is_tool_turn, join_parts
-from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned
+from imprint.data.turns import ROLES, SPEAKER_KEYS, TEXT_KEYS, is_learned, text_of
 from imprint.messages import Bilingual
 
 NO_TOOLS: Final = Bilingual(
@@ -57,14 +57,12 @@ class ParsedTurn:
             allowed = ", ".join(ROLES)
             raise must_be(key_in(subject, role_key), f"one of {allowed}", f" {allowed} 之一", role)
         is_answer, is_system = ROLES[role.lower()] == "assistant", ROLES[role.lower()] == "system"
-        content = content_with_reasoning(fields, fields[text_key], subject) if is_answer else join_parts(fields[text_key])
+        content = join_parts(fields[text_key])
         empty = is_system and (content is None or (isinstance(content, str) and not content.strip()))
-        text = "" if empty else non_empty_text(content, _text_of(number, text_key))
+        text = "" if empty else non_empty_text(content, text_of(number, text_key))
+        if is_answer:
+            text = non_empty_text(content_with_reasoning(fields, text, subject), text_of(number, text_key))
         return cls(number, ROLES[role.lower()], text, not is_answer or is_learned(fields, subject))
-
-
-def _text_of(number: int, key: str) -> Bilingual:
-    return Bilingual(quote(f"{key} of turn {number}"), f"第 {number} 轮的 {quote(key)} ")
 
 
 def paired(turns: Sequence[ParsedTurn], column: str) -> list[tuple[ParsedTurn, ParsedTurn]]:

@@ -35,7 +35,7 @@ from imprint.data.tool_turns import (
     tool_turn,
     unread_keys,
 )
-from imprint.data.turns import ROLES, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
+from imprint.data.turns import ROLES, alternating, is_message, is_pair, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
 from imprint.messages import Bilingual
 from imprint.templates import Message
 
@@ -43,6 +43,8 @@ CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
 """Columns of a list of turns."""
 PARAGRAPH: Final = "paragraph"
 """Another one, if its list holds turns."""
+SYSTEM_PROMPT: Final = "system_prompt"
+"""Another name of the column `system`, as in OpenOrca."""
 COLUMN_PAIRS: Final = (
     ("prompt", "response"),
     ("prompt", "completion"),
@@ -53,6 +55,11 @@ COLUMN_PAIRS: Final = (
     ("input", "output"),
     ("human", "assistant"),
     ("q", "a"),
+    ("question", "response"),
+    ("query", "answer"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("user", "assistant"),
     ("问题", "答案"),
     ("问题", "回答"),
     ("提问", "回答"),
@@ -61,6 +68,8 @@ MAX_COMPARED: Final = 1000
 """Number of columns among which a similar name is looked for."""
 MAX_TURNS: Final = 1000
 """Maximum number of turns of a conversation: each answer is a sample with all turns before it."""
+MISSING_CELLS: Final = ("none", "null", "nan")
+"""How a missing value is printed in the cell of a list."""
 MAX_LITERAL: Final = 100_000
 """Maximum characters of a list that Python has printed."""
 
@@ -97,7 +106,7 @@ class RowShape:
     known: bool = True
     """Whether the first row has these columns, or the recipe names them."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Name of an optional column -> the same in the case of the first row, if that differs."""
+    """Name of an optional column -> its name in the first row, if that differs."""
 
     @property
     def optional_columns(self) -> tuple[str, ...]:
@@ -107,7 +116,7 @@ class RowShape:
             "named": (),
             "pair": (*earlier, self.name_of("system")),
             "alpaca": (*earlier, self.name_of("system")),
-            "conversation": (self.name_of("system"), "tools"),
+            "conversation": (self.name_of("system"), self.name_of("tools")),
         }[self.kind]
 
     def name_of(self, column: str) -> str:
@@ -149,9 +158,11 @@ def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
 def published_shape(row: Mapping[str, object], history: str | None = None) -> RowShape | None:
     """The first published shape that fits a row; None if none does."""
     actual = _by_case(row)
-    names = {name: actual[name] for name in ("history", "system", "input") if actual.get(name, name) != name}
+    names = {name: actual[name] for name in ("history", "system", "input", "tools") if actual.get(name, name) != name}
+    if SYSTEM_PROMPT in actual and "system" not in actual:
+        names["system"] = actual[SYSTEM_PROMPT]
     for name in (*CONVERSATION_COLUMNS, PARAGRAPH):
-        turns = _turn_list(row.get(actual.get(name, "")), strict=False)
+        turns = turns_of_lists(_parse_list(row.get(actual.get(name, "")), strict=False))
         if isinstance(turns, list) and (name != PARAGRAPH or any(is_turn(turn) for turn in turns)):
             return RowShape("conversation", actual[name], names=names)
     if "instruction" in actual and "output" in actual:
@@ -196,12 +207,15 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
     else:
         query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
     answer = non_empty_text(label_as_text(_column(row, shape.response, answer_knob)), shape.response)
+    system = _system(row, shape.name_of("system")) if shape.kind != "named" else None
     if shape.history is not None:
-        history = _history(_column(row, shape.history, "history_column"), shape.history)
-    else:
+        system, history = _history(_column(row, shape.history, "history_column"), shape.history, system)
+    elif shape.kind != "named":
         earlier = shape.name_of("history")
-        history = _history(row.get(earlier), earlier) if shape.kind != "named" else None
-    return [Sample(query, answer, history, location, _system(row, shape.name_of("system")) if shape.kind != "named" else None)]
+        system, history = _history(row.get(earlier), earlier, system)
+    else:
+        history = None
+    return [Sample(query, answer, history, location, system)]
 
 
 def _refuse_unknown(row: Mapping[str, object], shape: RowShape) -> None:
@@ -260,16 +274,16 @@ def _system(row: Mapping[str, object], column: str) -> str | None:
     return non_empty_text(value, column)
 
 
-def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
-    """The turns of a history; null and an empty table cell mean no history."""
+def _history(value: object, column: str, system: str | None) -> tuple[str | None, tuple[tuple[str, str], ...] | None]:
+    """The system prompt, which the first turn of a history may be, and its turns; null and an empty table cell mean no history."""
     parsed = _parse_list(value)
-    if is_missing(parsed):
-        return None
+    if is_missing(parsed) or (isinstance(parsed, str) and parsed.strip().lower() in MISSING_CELLS):
+        return system, None
     if not isinstance(parsed, list):
         raise must_be(column, "a list of [question, answer] pairs", " [提问, 回答] 的列表", value)
-    if parsed and all(is_turn(turn) for turn in parsed):
-        earlier = paired([ParsedTurn.parse(turn, number, column) for number, turn in numbered_turns(parsed)], column)
-        return tuple((question.text, answer.text) for question, answer in earlier)
+    if parsed and all(is_message(turn) or is_pair(turn) for turn in parsed):
+        system, dialogue = split_system(system, [ParsedTurn.parse(turn, number, column) for number, turn in numbered_turns(parsed)], column)
+        return system, tuple((question.text, answer.text) for question, answer in paired(dialogue, column))
     turns = []
     for number, turn in enumerate(parsed, start=1):
         match turn:
@@ -277,7 +291,7 @@ def _history(value: object, column: str) -> tuple[tuple[str, str], ...] | None:
                 turns.append((valid_unicode(question, column), valid_unicode(answer, column)))
             case _:
                 raise must_be(turn_of(number, column), "a [question, answer] pair of texts", "一对文本 [提问, 回答]", turn)
-    return tuple(turns)
+    return system, tuple(turns)
 
 
 def _parse_list(value: object, *, strict: bool = True) -> object:
@@ -289,7 +303,7 @@ def _parse_list(value: object, *, strict: bool = True) -> object:
         return value
     if not value.strip():
         return None
-    if value.lstrip().startswith("["):
+    if value.lstrip().startswith(("[", "(")):
         try:
             return json.loads(value, object_pairs_hook=_unique_keys if strict else None)
         except BadRowError:
@@ -313,7 +327,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _turn_list(value: object, *, strict: bool = True) -> object:
     """The turns in a column, also as text or as an object of lists; any other value unchanged. `strict`: see `_parse_list`."""
-    return turns_of_lists(_parse_list(value, strict=strict))
+    turns = turns_of_lists(_parse_list(value, strict=strict))
+    return alternating(turns) if isinstance(turns, list) else turns
 
 
 def with_last_answer(row: Mapping[str, object], shape: RowShape, answer: str) -> Mapping[str, object]:
@@ -341,7 +356,7 @@ def _python_list(text: str) -> object:
         value: object = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text
-    return value if isinstance(value, list) else text
+    return list(value) if isinstance(value, list | tuple) else text
 
 
 def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
@@ -358,8 +373,9 @@ def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, 
         )
     numbered = list(numbered_turns(parsed))
     turns = [turn for _number, turn in numbered]
-    if tools and (offered_tools(row, turns) or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
-        return _tool_conversation(row, turns, shape, location)
+    offered = offered_tools(row.get(shape.name_of("tools")), turns) if tools else ()
+    if tools and (offered or any(isinstance(turn, dict) and is_tool_turn(turn) for turn in turns)):
+        return _tool_conversation(row, turns, offered, shape, location)
     system, dialogue = split_system(
         _system(row, shape.name_of("system")), [ParsedTurn.parse(turn, number, column) for number, turn in numbered], column
     )
@@ -374,7 +390,9 @@ def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, 
     ]
 
 
-def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], shape: RowShape, location: str) -> list[Sample]:
+def _tool_conversation(
+    row: Mapping[str, object], turns: Sequence[object], offered: tuple[Mapping[str, object] | str, ...], shape: RowShape, location: str
+) -> list[Sample]:
     """The samples of a conversation with tools: one for each answer and each tool call."""
     column = shape.prompt
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
@@ -387,4 +405,4 @@ def _tool_conversation(row: Mapping[str, object], turns: Sequence[object], shape
         for number, (turn, raw) in enumerate(zip(parsed, turns, strict=True), start=1)
         if turn is None or turn.role != "system"
     ]
-    return list(samples_from_tool_turns(tool_turns, system, offered_tools(row, turns), column, location))
+    return list(samples_from_tool_turns(tool_turns, system, offered, column, location))

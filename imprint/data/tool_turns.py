@@ -16,6 +16,7 @@ from imprint.data.readers.bad_rows import (
     clip,
     describe_value,
     has_both,
+    is_missing,
     key_in,
     must_be,
     part_of,
@@ -63,10 +64,10 @@ class ToolTurn:
 
 def is_tool_turn(turn: Mapping[str, object]) -> bool:
     """Whether a turn is a tool call or a tool's result."""
-    role = speaker(turn)
+    role = _role(turn)
     if role in CALL_ROLES or role in RESULT_ROLES:
         return True
-    if not CALL_KEYS.isdisjoint(turn) and any(isinstance(turn.get(key), str | list | dict) and bool(turn[key]) for key in CALL_KEYS):
+    if not CALL_KEYS.isdisjoint(turn) and any(_calls(turn, key) for key in CALL_KEYS):
         return True
     return _is_assistant(role) and isinstance(turn.get("metadata"), str) and bool(turn["metadata"])
 
@@ -79,20 +80,39 @@ def unread_keys(turn: Mapping[str, object]) -> list[str]:
     return [key for key, value in turn.items() if key not in (*pair, *optional, *names) and value is not None]
 
 
+def _role(turn: Mapping[str, object]) -> object:
+    """Who speaks in a turn, in lower case."""
+    role = speaker(turn)
+    return role.lower() if isinstance(role, str) else role
+
+
 def _is_assistant(role: object) -> bool:
-    return isinstance(role, str) and ROLES.get(role.lower()) == "assistant"
+    return isinstance(role, str) and ROLES.get(role) == "assistant"
 
 
-def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[Mapping[str, object] | str, ...]:
+def _calls(turn: Mapping[str, object], key: str) -> object:
+    """The calls under a key of a turn, which tables hold as JSON text; None without any, also if all fields of a call are null."""
+    value = _parsed(turn.get(key))
+    if isinstance(value, dict) and all(part is None for part in value.values()):
+        return None
+    return value if isinstance(value, str | list | dict) and value else None
+
+
+def _parsed(value: object) -> object:
+    """The value of a JSON text; any other value unchanged."""
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+def offered_tools(column: object, turns: Sequence[object]) -> tuple[Mapping[str, object] | str, ...]:
     """The tools of a row, from a column or the system turn: objects, or texts as in ChatGLM3's own tool data.
 
     Raises BadRowError if they are anything else.
     """
     first = turns[0] if turns and isinstance(turns[0], dict) else {}
-    value = row.get("tools") or first.get("tools") or []
-    if isinstance(value, str):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = _parsed(next((tools for tools in (column, first.get("tools")) if tools and not is_missing(tools)), [])) or []
     if not isinstance(value, list) or not all(isinstance(tool, dict | str) for tool in value):
         raise must_be("tools", "a list of objects or texts", "对象或文本的列表", value)
     return tuple(valid_unicode(tool, "tools") if isinstance(tool, str) else tool for tool in value)
@@ -100,7 +120,7 @@ def offered_tools(row: Mapping[str, object], turns: Sequence[object]) -> tuple[M
 
 def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     """Parse a turn with a tool call or a tool's result. Raises BadRowError if either is malformed."""
-    role, content = speaker(turn), next((turn[key] for key in TEXT_KEYS if key in turn), None)
+    role, content = _role(turn), next((turn[key] for key in TEXT_KEYS if key in turn), None)
     subject = turn_of(number, column)
     if role == "tool" and "parameters" in turn:  # tool data of ChatGLM3's finetune_demo: call and result in one turn
         call = _call(turn, "parameters", subject)
@@ -111,7 +131,7 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if role in CALL_ROLES:
         return ToolTurn(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
     if not _is_assistant(role):
-        found = describe_value(role)
+        found = describe_value(speaker(turn))
         raise BadRowError(
             Bilingual(
                 f"{subject.english} calls a tool, which only the assistant does; its role is {found.english}.",
@@ -120,9 +140,10 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
         )
     if isinstance(name := turn.get("metadata"), str) and name:
         return ToolTurn((Message("assistant", _as_text(content, subject), name),), learned)
-    if turn.get("tool_calls") and turn.get("function_call"):
+    listed, single = _calls(turn, "tool_calls"), _calls(turn, "function_call")
+    if listed and single:
         raise has_both(subject, ("tool_calls", "function_call"))
-    calls = turn.get("tool_calls") or [turn.get("function_call")]
+    calls = listed or [single]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise must_be(key_in(subject, "tool_calls"), "a list of objects", "对象的列表", calls)
     called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
@@ -140,7 +161,7 @@ def samples_from_tool_turns(
     messages = [Message("system", system or "", tools=tools)] if system or tools else []
     start, query = len(messages), ""
     history: list[tuple[str, str]] = []
-    for turn in turns:
+    for turn in _merged(turns):
         for place, message in enumerate(turn.messages):
             previous = messages[-1].role if len(messages) > start else ""
             if message.role not in ALLOWED_AFTER[previous]:
@@ -163,6 +184,19 @@ def samples_from_tool_turns(
             messages.append(message)
     if not messages[start:] or messages[-1].role != "assistant":
         raise BadRowError(Bilingual(f'"{column}" ends without an answer of the assistant.', f"{quote(column)} 的末尾没有助手的回答。"))
+
+
+def _merged(turns: Sequence[ToolTurn]) -> list[ToolTurn]:
+    """The turns, with a call that follows the assistant's words or another call made a part of that turn: nothing ends between them."""
+    merged: list[ToolTurn] = []
+    for turn in turns:
+        before = merged[-1] if merged else None
+        if before and turn.messages[0].tool and before.messages[-1].role == "assistant" and before.learned == turn.learned:
+            call = replace(turn.messages[0], continues=True)
+            merged[-1] = replace(before, messages=(*before.messages, call, *turn.messages[1:]))
+        else:
+            merged.append(turn)
+    return merged
 
 
 def content_with_reasoning(turn: Mapping[str, object], content: object, subject: Bilingual) -> object:
@@ -214,9 +248,7 @@ def _call(value: Mapping[str, object], arguments: str, subject: Bilingual) -> Me
 
 def _as_objects(value: object, subject: Bilingual) -> list[Mapping[str, object]]:
     """The calls in a content: an object, or a list of several."""
-    if isinstance(value, str):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = _parsed(value)
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) for call in calls):
         found = describe_value(value)

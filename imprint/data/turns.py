@@ -1,13 +1,15 @@
 """The turns of a conversation in the forms in which they are published.
 
 Sources: OpenAI (role/content), ShareGPT (from/value), yangjianxin1/Firefly (human/assistant), InternLM/xtuner's dataset_format.md
-(system/input/output), ssbuild/chatglm_finetuning (q/a, an answer being a text or a list of lines).
+(system/input/output), ssbuild/chatglm_finetuning (q/a, an answer being a text or a list of lines),
+GAIR/lima (texts of user and assistant in turn).
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
-from imprint.data.readers.bad_rows import BadRowError, must_be, part_of, quote
+from imprint.data.readers.bad_rows import BadRowError, must_be, non_empty_text, part_of, quote
 from imprint.messages import Bilingual
 
 SPEAKER_KEYS: Final = ("role", "from")
@@ -20,17 +22,28 @@ ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
     "system": "system",
     "developer": "system",
 }
-LEARNED_KEYS: Final = frozenset({"loss", "weight", "train", "training", "output_with_loss"})
-"""Keys that say whether an answer is learned: those of ChatGLM3, OpenAI, axolotl (two) and xtuner."""
+LEARNED_KEYS: Final = frozenset({"loss", "loss_scale", "weight", "train", "training", "trainable", "output_with_loss"})
+"""Keys that say whether an answer is learned: those of ChatGLM3, ms-swift, OpenAI, axolotl (three) and xtuner."""
 JUDGED_COLUMNS: Final = ("label", "kto_tag")
 """Columns that say whether an answer is a good one, in data for KTO: those of TRL and ms-swift, and of LLaMA-Factory."""
-PAIR_KEYS: Final = (("human", "assistant"), ("input", "output"), ("q", "a"))
+PAIR_KEYS: Final = (
+    ("human", "assistant"),
+    ("input", "output"),
+    ("q", "a"),
+    ("question", "answer"),
+    ("prompt", "response"),
+    ("user", "assistant"),
+)
 """The keys of a question and its answer in one object."""
 PAIRS_OF_TURNS: Final = (("human", "assistant"), ("q", "a"))
-"""Those of them that a list of turns may have; those of xtuner are columns of rows."""
+"""Those of them that a bare list of turns may have; the others are columns of rows, too."""
 
 
 def is_message(value: object) -> bool:
@@ -41,6 +54,11 @@ def is_message(value: object) -> bool:
         and any(key in value for key in TEXT_KEYS)
         and "summary" not in value
     )
+
+
+def is_pair(value: object) -> bool:
+    """Whether a value is a question with its answer, in one object of a conversation."""
+    return isinstance(value, dict) and any(set(keys) <= value.keys() for keys in PAIR_KEYS)
 
 
 def is_turn(value: object) -> bool:
@@ -67,6 +85,13 @@ def turns_of_lists(value: object) -> object:
     if len({len(cells) for cells in lists.values()}) != 1 or not is_message(lists):
         return value
     return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+
+
+def alternating(turns: list[object]) -> list[object]:
+    """The turns of a list of texts, which user and assistant say in turn; any other list unchanged."""
+    if len(turns) == 1 or not all(isinstance(text, str) for text in turns):
+        return turns
+    return [{"role": role, "content": text} for role, text in zip(itertools.cycle(("user", "assistant")), turns, strict=False)]
 
 
 def is_learned(turn: Mapping[str, object], subject: Bilingual) -> bool:
@@ -104,10 +129,16 @@ def numbered_turns(turns: list[object]) -> Iterator[tuple[int, object]]:
         if not isinstance(turn, dict) or any(key in turn for key in SPEAKER_KEYS):
             yield number, turn
         else:
-            yield from ((number, part) for part in _parts(turn))
+            yield from ((number, part) for part in _parts(turn, number))
 
 
-def _parts(turn: Mapping[str, object]) -> Iterator[object]:
+def text_of(number: int, key: str) -> Bilingual:
+    """What is said in a turn as the subject of a sentence, with its key."""
+    return Bilingual(quote(f"{key} of turn {number}"), f"第 {number} 轮的 {quote(key)} ")
+
+
+def _parts(turn: Mapping[str, object], number: int) -> Iterator[object]:
+    """The turns of a question with its answer. Raises BadRowError for one that is none or blank, under its own key."""
     keys = next((keys for keys in PAIR_KEYS if set(keys) <= turn.keys()), None)
     if keys is None:
         yield turn
@@ -115,6 +146,9 @@ def _parts(turn: Mapping[str, object]) -> Iterator[object]:
     question, answer = (turn[key] for key in keys)
     if isinstance(answer, list) and keys == ("q", "a") and all(isinstance(line, str) for line in answer):
         answer = "\n".join(answer)
+    for key, text in zip(keys, (question, answer), strict=True):
+        if not isinstance(text, list):  # parts of a text are joined later
+            non_empty_text(text, text_of(number, key))
     system = turn.get("system")
     if system is not None and system != "":
         yield {"role": "system", "content": system}

@@ -6,6 +6,7 @@ import pytest
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, detect_shape, samples_from_row
+from imprint.data.turns import ROLES
 from imprint.messages import Bilingual
 
 TOOL_TURN = (
@@ -52,6 +53,11 @@ def spoken(*turns: str) -> list[dict[str, str]]:
         ("问题", "回答"),
         ("提问", "回答"),
         ("instruction", "output"),
+        ("question", "response"),
+        ("query", "answer"),
+        ("prompt", "answer"),
+        ("prompt", "output"),
+        ("user", "assistant"),
     ],
 )
 def test_a_pair_is_read_under_the_names_in_which_it_is_published(prompt: str, response: str) -> None:
@@ -165,14 +171,14 @@ def test_an_answer_that_shall_not_be_learned_is_only_history(mark: dict[str, obj
         ),
         (
             spoken("user: q", "robot: a"),
-            'turn 2 of "messages": "role" must be one of user, human, assistant, gpt, chatgpt, system, developer, got a string ("robot").',
+            f'turn 2 of "messages": "role" must be one of {", ".join(ROLES)}, got a string ("robot").',
         ),
         (spoken("user: q", "assistant: "), '"content of turn 2" must not be empty, got a string ("").'),
         (
             [*spoken("user: q"), {"role": "assistant", "content": None}],
             '"content of turn 2" must be a text, got null.',
         ),
-        (["q", "a"], 'turn 1 of "messages" must have "role" and "content" (or "from" and "value"), got a string ("q").'),
+        (["q"], 'turn 1 of "messages" must have "role" and "content" (or "from" and "value"), got a string ("q").'),
         (
             [{"role": "user"}],
             'turn 1 of "messages" must have "role" and "content" (or "from" and "value"), got an object ({"role": "user"}).',
@@ -296,10 +302,38 @@ def test_a_key_that_stands_twice_in_a_cell_is_reported() -> None:
         [{"from": "human", "value": "早"}, {"from": "gpt", "value": "早"}],
         [{"role": "user", "content": "早"}, {"role": "assistant", "metadata": "", "content": "早"}],
         [{"human": "早", "assistant": "早"}],
+        [{"question": "早", "answer": "早"}],
+        [{"prompt": "早", "response": "早"}],
+        "[('早', '早')]",
+        "(('早', '早'),)",
     ],
 )
-def test_a_history_may_be_turns(history: list[object]) -> None:
+def test_a_history_may_be_turns(history: object) -> None:
     assert read({"prompt": "问", "response": "答", "history": history}) == [Sample("问", "答", (("早", "早"),), "f:1")]
+
+
+def test_the_system_turn_of_a_history_is_the_system_text() -> None:
+    history = spoken("system: 你是店员。", "user: 早", "assistant: 早")
+    row = {"prompt": "问", "response": "答", "history": history}
+
+    assert read(row) == [Sample("问", "答", (("早", "早"),), "f:1", "你是店员。")]
+    assert "differ" in complaint(row | {"system": "你是导游。"})
+
+
+@pytest.mark.parametrize("cell", ["None", "nan", "null", " NaN "])
+def test_a_history_that_pandas_printed_as_missing_is_none(cell: str) -> None:
+    assert read({"prompt": "问", "response": "答", "history": cell}) == [Sample("问", "答", None, "f:1")]
+
+
+def test_system_prompt_is_another_name_of_the_system_text() -> None:
+    assert read({"system_prompt": "s", "question": "q", "response": "a"}) == [Sample("q", "a", None, "f:1", "s")]
+    assert read({"system": "s", "system_prompt": "t", "question": "q", "response": "a"}) == [Sample("q", "a", None, "f:1", "s")]
+
+
+def test_thoughts_without_an_answer_are_no_answer() -> None:
+    turns = [*spoken("user: q"), {"role": "assistant", "content": "", "reasoning_content": "想"}]
+
+    assert complaint({"messages": turns}) == '"content of turn 2" must not be empty, got a string ("").'
 
 
 @pytest.mark.parametrize(
@@ -310,7 +344,7 @@ def test_a_history_may_be_turns(history: list[object]) -> None:
             spoken("assistant: 早", "user: 早"),
             'turn 1 of "history" is by the assistant, but user and assistant must take turns, the user first.',
         ),
-        (spoken("system: 早", "user: 早"), 'turn 1 of "history" is by the system, but user and assistant must take turns, the user first.'),
+        (spoken("user: 早", "assistant: 早", "system: 早"), 'turn 3 of "history" is by the system, which may only come first.'),
     ],
 )
 def test_turns_of_a_history_that_are_no_pairs_are_named(history: list[object], sentence: str) -> None:

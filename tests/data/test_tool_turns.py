@@ -47,6 +47,18 @@ def complaint(row: dict[str, Any]) -> str:
             {"role": "function", "name": "weather", "content": "晴"},
             ANSWER,
         ],
+        [  # as tables hold it: calls as text, and fields that no call has
+            {**QUESTION, "tool_calls": "[]"},
+            {"role": "assistant", "content": "", "tool_calls": '[{"function": {"name": "weather", "arguments": {"city": "北京"}}}]'},
+            {"role": "tool", "content": "晴", "function_call": {"name": None, "arguments": None}},
+            {**ANSWER, "tool_calls": "[]", "function_call": {"name": None, "arguments": None}},
+        ],
+        [
+            QUESTION,
+            {"role": "Function_call", "content": '{"name": "weather", "arguments": {"city": "北京"}}'},
+            {"role": "Observation", "content": "晴"},
+            ANSWER,
+        ],
     ],
 )
 def test_a_call_and_its_answer_are_read_in_every_way_of_writing_them(turns: list[dict[str, Any]]) -> None:
@@ -160,6 +172,30 @@ def test_several_calls_without_words_are_one_answer_in_either_form() -> None:
         (call,) = read({"messages": [QUESTION, turn]})
         assert (call.answer, call.tool) == ('{"city": "京"}', "weather")
         assert call.rest == (Message("assistant", '{"city": "杭"}', "weather", continues=True),)
+
+
+@pytest.mark.parametrize("words", [["我查一下。"], []])
+def test_calls_in_turns_of_their_own_are_one_answer_with_what_comes_before(words: list[str]) -> None:
+    calls = [{"role": "tool_call", "content": f'{{"name": "weather", "arguments": {{"city": "{city}"}}}}'} for city in "京杭"]
+    said = [{"role": "assistant", "content": text} for text in words]
+    call, answer = read({"messages": [QUESTION, *said, *calls, {"role": "tool", "content": "晴"}, ANSWER]})
+
+    assert [call.answer, *(one.text for one in call.rest)] == [*words, '{"city": "京"}', '{"city": "杭"}']
+    assert [message.continues for message in answer.messages[1:-1]] == [False, *[True] * (len(words) + 1)]
+
+
+def test_a_call_that_is_learned_stays_apart_from_words_that_are_not() -> None:
+    said = {"role": "assistant", "content": "我查一下。", "loss": False}
+    (call,) = read({"messages": [QUESTION, said, {"role": "tool_call", "content": '{"name": "weather", "arguments": {}}'}]})
+
+    assert (call.answer, call.tool, call.rest) == ("{}", "weather", ())
+
+
+def test_tools_are_read_in_the_case_of_the_first_row_and_may_be_missing() -> None:
+    (sample,) = read({"Messages": [QUESTION, ANSWER], "Tools": [WEATHER]})
+    assert sample.messages[0] == Message("system", "", tools=(WEATHER,))
+    (plain,) = read({"messages": [QUESTION, ANSWER], "tools": float("nan")})
+    assert plain.context is None
 
 
 def test_tools_may_be_texts() -> None:

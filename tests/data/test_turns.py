@@ -25,6 +25,15 @@ def samples(row: dict[str, object]) -> list[Sample]:
         },
         {"conversation": [{"system": "", "input": "怎样洗？", "output": "冷水。"}, {"input": "能晒吗？", "output": "阴凉处。"}]},
         {"paragraph": [{"q": "怎样洗？", "a": "冷水。"}, {"q": "能晒吗？", "a": ["阴凉处。"]}]},
+        {"conversations": [{"question": "怎样洗？", "answer": "冷水。"}, {"prompt": "能晒吗？", "response": "阴凉处。"}]},
+        {
+            "messages": [
+                {"user": "怎样洗？", "assistant": "冷水。"},
+                {"role": "user", "value": "能晒吗？"},
+                {"from": "bot", "value": "阴凉处。"},
+            ]
+        },
+        {"conversations": ["怎样洗？", "冷水。", "能晒吗？", "阴凉处。"]},
         {"messages": [{"role": "user", "value": "怎样洗？"}, {"from": "gpt", "content": "冷水。"}, {"q": "能晒吗？", "a": "阴凉处。"}]},
         {"conversations": {"from": ["human", "gpt", "human", "gpt"], "value": ["怎样洗？", "冷水。", "能晒吗？", "阴凉处。"]}},
         {"Conversations": [{"from": "human", "value": "怎样洗？"}, {"from": "gpt", "value": "冷水。"}, {"q": "能晒吗？", "a": "阴凉处。"}]},
@@ -43,6 +52,12 @@ def test_the_system_text_of_xtuner_is_that_of_the_conversation_and_an_answer_may
     }
 
     assert samples(row) == [Sample("三", "四", (("一", "二"),), "f:1", "你是店员。")]
+
+
+@pytest.mark.parametrize("key", ["input", "output"])
+def test_a_blank_text_of_a_pair_is_reported_under_its_own_key(key: str) -> None:
+    with pytest.raises(BadRowError, match=f'"{key} of turn 1" must not be empty'):
+        samples({"conversation": [{"input": "一", "output": "二"} | {key: ""}]})
 
 
 def test_an_answer_of_several_lines_is_joined() -> None:
