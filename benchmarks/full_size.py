@@ -40,7 +40,7 @@ CONFIG = ChatGLMConfig(
     inner_hidden_size=16384,
     layernorm_epsilon=1e-5,
     max_sequence_length=2048,
-    control=EDITIONS[130528],
+    special_ids=EDITIONS[130528],
 )
 CONFIG_2 = ChatGLM2Config(
     padded_vocab_size=65024,
@@ -113,14 +113,14 @@ def random_network(dtype: torch.dtype, device: torch.device, build: Callable[[],
 def random_rows(network: Network, count: int, rng: random.Random) -> tuple[list[list[int]], list[list[int]]]:
     """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
     rows, labels = [], []
-    control = CONFIG.control
+    special_ids = CONFIG.special_ids
     last = network.vocab_size * 9 // 10
     for _ in range(count):
         prompt = [rng.randrange(1000, last) for _ in range(rng.randrange(24, 60))]
         answer = [rng.randrange(1000, last) for _ in range(63)]
         if isinstance(network, ChatGLM):
-            rows.append([*prompt, control.gmask, control.sop, *answer])
-            labels.append([-100] * (len(prompt) + 1) + [control.sop, *answer])
+            rows.append([*prompt, special_ids.gmask, special_ids.sop, *answer])
+            labels.append([-100] * (len(prompt) + 1) + [special_ids.sop, *answer])
         else:
             rows.append([*START_2, *prompt, *answer, 2])
             labels.append([-100] * (len(prompt) + 2) + [*answer, 2])
@@ -168,7 +168,7 @@ def answer(network: Network, batch: int) -> dict[str, object]:
     encoder = init_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     prefix = encoder.prefix(network.dtype)
     rows, _ = random_rows(network, batch, random.Random(1))
-    prompts = [[*row[:42], CONFIG.control.gmask, CONFIG.control.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]
+    prompts = [[*row[:42], CONFIG.special_ids.gmask, CONFIG.special_ids.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]
     reset_peak_memory(network.device)
     tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))), network.device)
     return {

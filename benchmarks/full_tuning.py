@@ -125,12 +125,12 @@ def make_engine(
 
 def batch(network: ChatGLM, number: int, world: World) -> Pack:
     """This process's rows of a step."""
-    rng, control = random.Random(number), network.config.control
+    rng, special_ids = random.Random(number), network.config.special_ids
     ids, labels = [], []
     for _ in range(ROWS):
         prompt = [rng.randrange(1000, 120_000) for _ in range(TOKENS - SCORED - 2)]
         answer = [rng.randrange(1000, 120_000) for _ in range(SCORED)]
-        ids.append([*prompt, control.gmask, control.sop, *answer])
+        ids.append([*prompt, special_ids.gmask, special_ids.sop, *answer])
         labels.append([-100] * (len(prompt) + 2) + answer)
     return pack(ids[world.rank :: world.size], network, labels[world.rank :: world.size])
 

@@ -19,7 +19,7 @@ def wrong_argument(name: str, allowed: str, value: object, chinese: str) -> User
     """The error of an argument: what is allowed, and what was passed."""
     try:
         shown = repr(value)
-    except Exception:  # a stranger's class
+    except Exception:  # an untrusted class
         shown = "?"
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
     return UserError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imprint import arguments
 from imprint.data.encode import encode_messages
 from imprint.inference.generate import generate, stream
-from imprint.inference.sampling import MOST_TOKENS, Sampling
+from imprint.inference.sampling import MAX_TOKENS, Sampling
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
@@ -272,8 +272,8 @@ class Model:
         if max_length is None:
             return min(DEFAULT_LENGTH, self.network.shape.max_length)
         max_length = arguments.integer("max_length", max_length)
-        if max_length > MOST_TOKENS:
-            raise arguments.wrong_argument("max_length", f"at most {MOST_TOKENS}", max_length, f"不大于 {MOST_TOKENS} 的整数")
+        if max_length > MAX_TOKENS:
+            raise arguments.wrong_argument("max_length", f"at most {MAX_TOKENS}", max_length, f"不大于 {MAX_TOKENS} 的整数")
         if max_length < MIN_LENGTH:
             raise UserError(
                 Bilingual(

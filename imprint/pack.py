@@ -21,9 +21,9 @@ IGNORE_INDEX = -100
 class ContextSpan:
     """The context of a sequence: its bidirectional part, and the position of all tokens after it."""
 
-    length: int
+    bidirectional_length: int
     """Number of leading tokens that attend to each other in both directions; 0 in a causal model."""
-    anchor: int
+    mask_position: int
     """Position that all tokens after the context share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
 
 
@@ -37,8 +37,8 @@ class PositionScheme(Protocol):
     def context_span(self, ids: Sequence[int]) -> ContextSpan:
         """The context of a sequence."""
 
-    def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
-        """Positions (A, T) of tokens at `offsets` (T,) in sequences with these contexts and anchors (T,)."""
+    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:
+        """Positions (A, T) of tokens at `offsets` (T,) in sequences with these bidirectional lengths and mask positions (T,)."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
     seq_ids = torch.repeat_interleave(torch.arange(len(rows)), sizes)
     offsets = torch.arange(len(seq_ids)) - (sizes.cumsum(0) - sizes)[seq_ids]
     spans = [scheme.context_span(row) for row in rows]
-    context = torch.tensor([span.length for span in spans])[seq_ids]
-    anchor = torch.tensor([span.anchor for span in spans])[seq_ids]
+    context = torch.tensor([span.bidirectional_length for span in spans])[seq_ids]
+    mask_position = torch.tensor([span.mask_position for span in spans])[seq_ids]
     ids = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
     targets = target_labels = torch.empty(0, dtype=torch.long)
     if labels is not None:
@@ -111,7 +111,7 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
         targets = (shifted != IGNORE_INDEX).nonzero()[:, 0]
         target_labels = shifted[targets]
     num_visible = torch.where(offsets < context, context, offsets + 1)
-    return Pack(ids, scheme.positions(offsets, context, anchor), seq_ids, offsets, num_visible, lengths, targets, target_labels)
+    return Pack(ids, scheme.positions(offsets, context, mask_position), seq_ids, offsets, num_visible, lengths, targets, target_labels)
 
 
 def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:

@@ -128,7 +128,7 @@ class RunFolder:
                 remove_state(state)
 
     def refuse_special_entries(self) -> None:
-        """Raise UserError if a file or folder of the run is a link that leads out of it, or a pipe: it may come from a stranger."""
+        """Raise UserError if a file or folder of the run is a link that leads out of it, or a pipe: it may be untrusted."""
         if self.path.is_dir():
             for entry in sorted(self.path.iterdir()):
                 if entry.name.startswith(".") or entry.name in OWN_NAMES or STATE.match(entry.name):

@@ -1,6 +1,6 @@
 """Text for a terminal: the one way to print, alignment of Chinese text, bars and colours.
 
-`say` prints everything that Imprint prints. Text comes from files, models and names of strangers, and a terminal obeys what is in it; so
+`say` prints everything that Imprint prints. Text comes from untrusted files, models and names, and a terminal obeys what is in it; so
 `say` replaces every control character, last of all. A colour is not an escape sequence until then: `Style` marks it with characters that
 Unicode reserves for a program's own use, U+FDD0 to U+FDEF, and `say` puts the sequence there.
 """
@@ -26,7 +26,7 @@ BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 DEFAULT_COLUMNS: Final = 100
 """Columns of a line if the output is no terminal."""
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 without newline and tab, DEL, C1, halves of characters, and the overrides and isolates that show a line in another order."""
+"""C0 without newline and tab, DEL, C1, lone surrogates, and the overrides and isolates that show a line in another order."""
 REPLACEMENT: Final = "\ufffd"
 ANSI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}

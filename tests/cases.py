@@ -157,8 +157,8 @@ def as_chatglm(network: Network) -> ChatGLM:
 
 def prompt(network: Network, *text: int) -> list[int]:
     """Text ids with [gMASK] <sop> behind them."""
-    control = as_chatglm(network).config.control
-    return [*text, control.gmask, control.sop]
+    special_ids = as_chatglm(network).config.special_ids
+    return [*text, special_ids.gmask, special_ids.sop]
 
 
 def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Path:

@@ -56,7 +56,7 @@ SCALES: Mapping[str, object] = {
     "rms_norm_eps": 0.01,
 }
 """Fields that change numbers, with values that no class has by default."""
-MOST_PARAMETERS = 3_000_000
+MAX_PARAMETERS = 3_000_000
 
 
 VARIANTS: tuple[Mapping[str, object], ...] = (
@@ -72,10 +72,10 @@ VARIANTS: tuple[Mapping[str, object], ...] = (
 """Further changes that let some classes be made small; ... leaves a field out."""
 
 
-def small_model(kind: str, changed: Mapping[str, object]) -> Any:
+def small_model(model_type: str, changed: Mapping[str, object]) -> Any:
     """A small random model of a kind that transformers itself can run, by fields that its configuration knows; None if there is none."""
     try:
-        config = AutoConfig.for_model(kind)
+        config = AutoConfig.for_model(model_type)
     except Exception:  # some have no valid defaults
         return None
     known = {*config.to_dict(), *config.attribute_map}
@@ -83,10 +83,10 @@ def small_model(kind: str, changed: Mapping[str, object]) -> Any:
         chosen = {name: value for name, value in {**SIZES, **changed, **variant}.items() if name in known and value is not ...}
         try:
             with torch.device("meta"):
-                empty = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **chosen))
-            if sum(parameter.numel() for parameter in empty.parameters()) > MOST_PARAMETERS:
+                empty = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **chosen))
+            if sum(parameter.numel() for parameter in empty.parameters()) > MAX_PARAMETERS:
                 return None  # such as a network of several parts, whose sections have sizes of their own
-            model = reference_models.random_model(kind, chosen)
+            model = reference_models.random_model(model_type, chosen)
             with torch.no_grad():
                 reference_models.logits(model, ROWS[0])
         except Exception:  # each class checks its fields in its own way
@@ -95,9 +95,9 @@ def small_model(kind: str, changed: Mapping[str, object]) -> Any:
     return None
 
 
-def outcome(kind: str, folder: Path, changed: Mapping[str, object]) -> str:
+def outcome(model_type: str, folder: Path, changed: Mapping[str, object]) -> str:
     """`equal`, `refused`, `not made`, or what is wrong."""
-    model = small_model(kind, changed)
+    model = small_model(model_type, changed)
     try:
         reference_models.saved(model, folder)
         with torch.no_grad():
@@ -111,14 +111,14 @@ def outcome(kind: str, folder: Path, changed: Mapping[str, object]) -> str:
             found, our = our_logits(network, ROWS), float(our_loss(network))
     except UserError as error:
         english, _, chinese = str(error).partition("\n")
-        return "refused" if english and chinese else f"{kind}: half a sentence: {error}"
+        return "refused" if english and chinese else f"{model_type}: half a sentence: {error}"
     except Exception as error:  # this is what must not be
-        return f"{kind}: {type(error).__name__}: {error}"
+        return f"{model_type}: {type(error).__name__}: {error}"
     largest = max(1.0, *(float(logits.abs().max()) for logits in expected))
     gap = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
     if gap <= 1e-4 * largest and abs(our - loss) <= 1e-4 * max(1.0, loss):
         return "equal"
-    return f"{kind}: logits differ by {gap:.3g} of {largest:.3g}, the loss is {our:.5f} instead of {loss:.5f}"
+    return f"{model_type}: logits differ by {gap:.3g} of {largest:.3g}, the loss is {our:.5f} instead of {loss:.5f}"
 
 
 @pytest.mark.long
@@ -128,7 +128,9 @@ def test_every_kind_computes_the_same_or_is_refused(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = {kind: outcome(kind, tmp_path / kind, changed) for kind in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}
+        found = {
+            model_type: outcome(model_type, tmp_path / model_type, changed) for model_type in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        }
 
     assert [value for value in found.values() if value not in {"equal", "refused", "not made"}] == []
     assert sum(value == "equal" for value in found.values()) >= 40

@@ -26,8 +26,8 @@ def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     On a terminal there is a line editor; in a pipe each line is a question, and its answer is a line.
     """
     section = read_overrides(overrides, ChatSection)
-    live = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    screen = Screen(sys.stdout, sys.stdout if live else sys.stderr, live=live)
+    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    screen = Screen(sys.stdout, sys.stdout if interactive else sys.stderr, interactive=interactive)
     screen.note(Bilingual(f"loading {path} ...", "正在加载").line)
     began = time.monotonic()
     source = resolve_source(path, section.base_path)
@@ -38,7 +38,7 @@ def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     screen.note(loaded_message(model, source, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
     chat = Chat(model, Conversation(settings, section.system, has_adapter=model.adapter is not None), screen)
-    if live:
+    if interactive:
         _talk_on_terminal(chat)
     elif sys.stdin is not None:
         _answer_lines(chat, PipeReader(sys.stdin.buffer))

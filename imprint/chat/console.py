@@ -27,8 +27,8 @@ OUT_OF_MEMORY: Final = Bilingual(
 class LineReader(Protocol):
     """Reads questions."""
 
-    def read(self, mark: str, /) -> str:
-        """The next line, typed after the prompt `mark`. Raises EOFError at the end, KeyboardInterrupt to leave."""
+    def read(self, prompt: str, /) -> str:
+        """The next line, typed after `prompt`. Raises EOFError at the end, KeyboardInterrupt to leave."""
 
 
 class PipeReader:
@@ -38,7 +38,7 @@ class PipeReader:
         self._source = source
         self._number = 0
 
-    def read(self, _mark: str, /) -> str:
+    def read(self, _prompt: str, /) -> str:
         """The next line; UserError where it is not UTF-8."""
         line = self._source.readline()
         if not line:
@@ -58,8 +58,8 @@ class PipeReader:
 class Screen:
     """Prints answers as they stream, and notes about them."""
 
-    def __init__(self, answers: TextIO, notes: TextIO, *, live: bool) -> None:
-        self.live = live
+    def __init__(self, answers: TextIO, notes: TextIO, *, interactive: bool) -> None:
+        self.interactive = interactive
         self._answers = answers
         self._notes = notes
         self._shown = ""
@@ -71,13 +71,13 @@ class Screen:
 
     def end(self, mark: str = "") -> None:
         """End the line of an answer; a pipe gets a line for each, also an empty one."""
-        if self._shown or not self.live:
+        if self._shown or not self.interactive:
             say(mark, stream=self._answers)
         self._shown = ""
 
     def note(self, text: str) -> None:
         """Print a message that is no answer, dimmed on a color terminal."""
-        style = style_for(self._notes) if self.live else Style(coloured=False)
+        style = style_for(self._notes) if self.interactive else Style(coloured=False)
         say(*(style(line, "dim") for line in text.split("\n")), stream=self._notes)
 
     def problem(self, error: UserError | str) -> None:
@@ -112,7 +112,7 @@ class Chat:
             except EOFError:
                 return
             except KeyboardInterrupt:
-                if not self.screen.live or leaving:
+                if not self.screen.interactive or leaving:
                     raise
                 leaving = True
                 self.screen.note(HOW_TO_LEAVE.line)
@@ -145,7 +145,7 @@ class Chat:
                 for text in stream:
                     self.screen.grow(self.model.template.stable_prefix(text))
         except KeyboardInterrupt:
-            if not self.screen.live:
+            if not self.screen.interactive:
                 raise
             self._stopped(request, text)
             return
@@ -161,12 +161,12 @@ class Chat:
         self.conversation = request.answered(text)
         tokens = len(self.model.tokenizer.encode(text))
         notes = truncation_notes(fitted, tokens)
-        if self.screen.live:
+        if self.screen.interactive:
             seconds = time.monotonic() - began
             speed = f"{tokens} tokens 词元 · {tokens / seconds:.0f} tokens/s" if text else EMPTY_ANSWER.line
             notes = [speed, *notes]
         if notes:
-            self.screen.note(" · ".join(notes) + "\n" * self.screen.live)
+            self.screen.note(" · ".join(notes) + "\n" * self.screen.interactive)
 
     def _stopped(self, request: ChatRequest, text: str) -> None:
         """Keep the part of an answer that was streamed before Ctrl-C."""

@@ -30,9 +30,9 @@ class Editor:
             enable_suspend=True,
         )
 
-    def read(self, mark: str, /) -> str:
-        """The text typed after `mark`. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line."""
-        return self._session.prompt([("bold", mark)])
+    def read(self, prompt: str, /) -> str:
+        """The text typed after `prompt`. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C on an empty line."""
+        return self._session.prompt([("bold", prompt)])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imprint.data.batches import BatchSampler
 from imprint.events import Evaluation, Event, Step, values_by_step
-from imprint.export.writers import write_original_prefix
+from imprint.export.writers import write_official_prefix
 from imprint.files.atomic import atomic_folder, write_json, write_jsonl
 from imprint.files.reading import read_json
 from imprint.models.checkpoint import save_network
@@ -71,7 +71,7 @@ def write_checkpoint(folder: Path, tuner: Tuner, base: Path, state: Mapping[str,
         write_json(folder / TRAINER_STATE, state)
         return
     with atomic_folder(folder) as part:
-        write_original_prefix(part, base, tuner.adapter)
+        write_official_prefix(part, base, tuner.adapter)
         write_json(part / TRAINER_STATE, state)
 
 

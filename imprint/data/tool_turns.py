@@ -57,7 +57,7 @@ class ToolTurn:
     """A turn with its messages, and whether it is learned."""
 
     messages: tuple[Message, ...]
-    """One message, words with the calls after them, or a call with its result if the turn holds both."""
+    """One message, a text with the calls after them, or a call with its result if the turn holds both."""
     learned: bool = True
     """Whether its assistant message is learned."""
 
@@ -147,10 +147,10 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise must_be(key_in(subject, "tool_calls"), "a list of objects", "对象的列表", calls)
     called = [_call(_as_objects(call.get("function", call), subject)[0], "arguments", subject) for call in calls]
-    words = content_with_reasoning(turn, "" if content is None else content, subject)
-    if words is not None and not isinstance(words, str):
+    text = content_with_reasoning(turn, "" if content is None else content, subject)
+    if text is not None and not isinstance(text, str):
         raise must_be(Bilingual(f"the words of {subject.english}", f"{subject.chinese}的文字"), "a text", "文本", content)
-    first = [Message("assistant", valid_unicode(words, subject))] if words and words.strip() else []
+    first = [Message("assistant", valid_unicode(text, subject))] if text and text.strip() else []
     return ToolTurn(_joined([*first, *called]), learned)
 
 

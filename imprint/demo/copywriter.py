@@ -73,12 +73,12 @@ def write_copy(item: Item, rng: Rng) -> str:
     """Ad copy that mentions every attribute of an item, mostly of 40 to 90 characters."""
     book = read_phrasebook()
     used: set[str] = set()
-    sort = item.find(item.kind.subtype_key)
+    subtype = item.find(item.kind.subtype_attribute)
     front = _choose_front(item, rng)
     name = _name(item, front, rng)
-    openings, claims = (book.plain_openings, book.claims[item.kind.code]) if sort is None else (book.openings, sort.usual_benefits)
+    openings, claims = (book.plain_openings, book.claims[item.kind.code]) if subtype is None else (book.openings, subtype.usual_benefits)
     opening = rng.pick(openings).replace("{n}", name).replace("{b}", _pick_new(claims, used, rng))
-    values = [value for value in item.values if value is not sort and value not in front]
+    values = [value for value in item.values if value is not subtype and value not in front]
     if len(values) > 2 and rng.chance(0.12):
         index = rng.below(len(values) - 1)
         values[index], values[index + 1] = values[index + 1], values[index]
@@ -96,12 +96,12 @@ def _choose_front(item: Item, rng: Rng) -> tuple[Value, ...]:
     size = len(item.values)
     shares = {"颜色": 0.4 if size < 5 else 0.8, "材质": 0.0 if size < 5 else 0.25, "风格": 0.0 if size < 6 else 0.25}
     candidates = [value for key in BEFORE_NOUN if (value := item.find(key)) is not None]
-    return tuple(value for value in candidates if rng.chance(shares[value.key]))
+    return tuple(value for value in candidates if rng.chance(shares[value.attribute]))
 
 
 def _name(item: Item, front: Sequence[Value], rng: Rng) -> str:
     """The item's name in the copy: 这件白色的外套."""
-    words = "".join([f"{value.word}风" if value.key == "风格" else value.word for value in front])
+    words = "".join([f"{value.word}风" if value.attribute == "风格" else value.word for value in front])
     link = "的" if words and rng.chance(0.6) else ""
     return rng.pick(DEFINITE).replace("{m}", item.kind.measure) + words + link + item.noun
 
@@ -121,14 +121,14 @@ def _write_clauses(code: str, values: Sequence[Value], used: set[str], rng: Rng)
             frame = rng.pick(book.pair_frames).replace("{w}", _mention(value)).replace("{v}", _mention(values[index]))
             value = values[index]
         else:
-            frame = _pick_new(book.frames[code, value.key], used, rng).replace("{v}", value.word)
+            frame = _pick_new(book.frames[code, value.attribute], used, rng).replace("{v}", value.word)
         clauses.append(frame.replace("{b}", _pick_new(value.usual_benefits, used, rng)))
         index += 1
     return clauses
 
 
 def _mention(value: Value) -> str:
-    return read_phrasebook().mentions.get(value.key, "{v}").replace("{v}", value.word)
+    return read_phrasebook().mentions.get(value.attribute, "{v}").replace("{v}", value.word)
 
 
 def _pick_new(table: Sequence[str], used: set[str], rng: Rng) -> str:

@@ -32,9 +32,9 @@ def describe_flatly(item: Item, rng: Rng) -> str:
     form = rng.pick(FORMS)
     thing = f"{item.kind.measure}{item.kind.noun}"
     if form == "列表":
-        lines = [f"{number}. {value.key}：{value.word}" for number, value in enumerate(item.values, 1)]
+        lines = [f"{number}. {value.attribute}：{value.word}" for number, value in enumerate(item.values, 1)]
         return "\n".join([f"这{thing}的属性如下：", *lines])
-    text = "，".join([f"{value.key}是{value.word}" for value in item.values])
+    text = "，".join([f"{value.attribute}是{value.word}" for value in item.values])
     if form == "这件":
         return f"这{thing}的{text}。"
     if form == "这是":

@@ -26,7 +26,7 @@ BENEFIT_RATIO: Final = 0.4
 
 
 @dataclass(frozen=True)
-class Kind:
+class ItemType:
     """A type of item."""
 
     code: str
@@ -37,20 +37,20 @@ class Kind:
     """Its noun in a sentence, unless a value gives a more specific one."""
     measure: str
     """Its measure word."""
-    subtype_key: str
+    subtype_attribute: str
     """The attribute whose value is a more specific noun; empty for none."""
 
 
 KINDS: Final = {
     kind.code: kind
     for kind in (
-        Kind("上", "上衣", "上衣", "件", "衣样式"),
-        Kind("裙", "裙", "裙子", "条", "裙型"),
-        Kind("裤", "裤", "裤子", "条", "裤型"),
-        Kind("鞋", "鞋", "鞋子", "双", "鞋样式"),
-        Kind("包", "包", "包包", "只", "包样式"),
-        Kind("帽", "帽", "帽子", "顶", "帽样式"),
-        Kind("巾", "围巾", "围巾", "条", "围巾样式"),
+        ItemType("上", "上衣", "上衣", "件", "衣样式"),
+        ItemType("裙", "裙", "裙子", "条", "裙型"),
+        ItemType("裤", "裤", "裤子", "条", "裤型"),
+        ItemType("鞋", "鞋", "鞋子", "双", "鞋样式"),
+        ItemType("包", "包", "包包", "只", "包样式"),
+        ItemType("帽", "帽", "帽子", "顶", "帽样式"),
+        ItemType("巾", "围巾", "围巾", "条", "围巾样式"),
     )
 }
 
@@ -59,7 +59,7 @@ KINDS: Final = {
 class Value:
     """A value of an attribute, with its benefits."""
 
-    key: str
+    attribute: str
     """The attribute, as in an attribute list."""
     word: str
     """The value itself."""
@@ -75,7 +75,7 @@ class Value:
 class Item:
     """One item with its attributes."""
 
-    kind: Kind
+    kind: ItemType
     """Its type."""
     values: tuple[Value, ...]
     """Its attribute values in the order of the list; an attribute may occur twice."""
@@ -83,19 +83,19 @@ class Item:
     @property
     def content(self) -> str:
         """The attribute list, as ADGEN writes it: 类型#上衣*材质#牛仔布*..."""
-        return "*".join([f"类型#{self.kind.name}", *[f"{value.key}#{value.word}" for value in self.values]])
+        return "*".join([f"类型#{self.kind.name}", *[f"{value.attribute}#{value.word}" for value in self.values]])
 
     def find(self, key: str) -> Value | None:
         """The first value of an attribute; None if the item does not have it."""
-        return next((value for value in self.values if value.key == key), None)
+        return next((value for value in self.values if value.attribute == key), None)
 
     @property
     def noun(self) -> str:
         """Its noun in a sentence."""
-        sort = self.find(self.kind.subtype_key)
-        if sort is not None:
-            return sort.word
-        is_gown = any(value.key in GOWN_KEYS or value.word == "露背" for value in self.values)
+        subtype = self.find(self.kind.subtype_attribute)
+        if subtype is not None:
+            return subtype.word
+        is_gown = any(value.attribute in GOWN_KEYS or value.word == "露背" for value in self.values)
         return "连衣裙" if is_gown else self.kind.noun
 
 
@@ -141,14 +141,14 @@ class Goods:
         chosen: list[Value] = []
         for _ in range(size + 4):
             value = rng.pick(by_key[rng.pick(keys)])
-            if all(value.key != other.key and (value, other) not in self.clashing for other in chosen):
+            if all(value.attribute != other.attribute and (value, other) not in self.clashing for other in chosen):
                 chosen.append(value)
                 if len(chosen) == size:
                     break
         if len(chosen) < 3:
             return None
         order = {key: index for index, key in enumerate(by_key)}
-        chosen.sort(key=lambda value: order[value.key])
+        chosen.sort(key=lambda value: order[value.attribute])
         if rng.chance(0.1):
             index = rng.below(len(chosen) - 1)
             chosen[index], chosen[index + 1] = chosen[index + 1], chosen[index]
@@ -185,9 +185,9 @@ def _key_rank(key: str) -> int:
     return next((index for index, ending in enumerate(order) if key.endswith(ending)), len(order))
 
 
-def _key_table(kind: Kind, keys: list[str]) -> Iterator[str]:
+def _key_table(kind: ItemType, keys: list[str]) -> Iterator[str]:
     for key in keys:
-        times = 4 if key == kind.subtype_key else 3 if key in COMMON_KEYS else 1 if key == "版型" else 2
+        times = 4 if key == kind.subtype_attribute else 3 if key in COMMON_KEYS else 1 if key == "版型" else 2
         yield from [key] * times
 
 
@@ -203,14 +203,14 @@ def _clashing_pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> It
         for name in left.split():
             named.setdefault(name, set()).update(right.split())
     for one, other in _pairs(values):
-        banned = named.get(one.word, set()) | named.get(one.key, set())
+        banned = named.get(one.word, set()) | named.get(one.attribute, set())
         seasons_differ = one.season != "" and SEASONS[one.season] == other.season
-        if seasons_differ or other.word in banned or other.key in banned or one.word == other.word:
+        if seasons_differ or other.word in banned or other.attribute in banned or one.word == other.word:
             yield from ((one, other), (other, one))
 
 
 def _held_out_pairs(values: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Iterator[Pair]:
     for one, other in _pairs(values):
-        names = sorted([f"{one.key}#{one.word}", f"{other.key}#{other.word}"])
+        names = sorted([f"{one.attribute}#{one.word}", f"{other.attribute}#{other.word}"])
         if one_in(HELD_OUT, "*".join(names)):
             yield one, other

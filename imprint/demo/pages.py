@@ -23,8 +23,8 @@ def read_heads() -> tuple[str, ...]:
 
 def write_title(item: Item, rng: Rng) -> str:
     """Key words of an item, mostly shuffled, then its noun: 【新品】白色牛仔布刺绣外套."""
-    sort = item.find(item.kind.subtype_key)
-    words = [value.word for value in item.values if value is not sort]
+    subtype = item.find(item.kind.subtype_attribute)
+    words = [value.word for value in item.values if value is not subtype]
     if rng.chance(0.6):
         words = rng.shuffled(words)
     if len(words) > 3 and rng.chance(0.1):

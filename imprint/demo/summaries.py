@@ -19,8 +19,8 @@ def write_summary_row(rng: Rng, split: str) -> tuple[str, str]:
 
 def summarize(item: Item) -> str:
     """The item in one line: 一件白色牛仔布外套。圆领、长袖。"""
-    sort = item.find(item.kind.subtype_key)
+    subtype = item.find(item.kind.subtype_attribute)
     front = [value for key in BEFORE_NOUN if (value := item.find(key)) is not None]
-    rest = [value.word for value in item.values if value is not sort and value not in front]
+    rest = [value.word for value in item.values if value is not subtype and value not in front]
     name = "".join(value.word for value in front) + item.noun
     return f"一{item.kind.measure}{name}。" + ("、".join(rest) + "。" if rest else "")

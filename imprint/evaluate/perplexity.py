@@ -60,7 +60,7 @@ class MeasuredDocument:
     characters: int
     """Number of characters."""
     nats: float
-    """Summed loss."""
+    """Summed loss in nats."""
     key: str = ""
     """Key of the texts and settings; empty in files of earlier versions."""
 
@@ -172,8 +172,8 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
     done, start = len(before), sum(line.characters for line in before)
     with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
         for document in batcher.documents(_skip_measured(_parts(text.source, section, text.documents), done)):
-            append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.nats, key)))
-            sums.add(document.tokens, document.characters, document.nats)
+            append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.loss_sum, key)))
+            sums.add(document.tokens, document.characters, document.loss_sum)
             progress.advance(document.characters)
     return sums.perplexity()
 
@@ -222,7 +222,7 @@ class _DocumentSums:
     """Number of scored tokens."""
     characters: int = 0
     """Number of characters."""
-    nats: float = 0.0
+    loss_sum: float = 0.0
     """Sum of the token losses."""
     complete: bool = False
     """Whether it was read to its end."""
@@ -278,22 +278,22 @@ class _WindowBatcher:
     def _compute(self) -> None:
         if not self.batch:
             return
-        for (document, window), nats in zip(self.batch, window_nats(self.model, [window for _, window in self.batch]), strict=True):
-            if not torch.isfinite(torch.tensor(nats)):
+        for (document, window), loss in zip(self.batch, window_losses(self.model, [window for _, window in self.batch]), strict=True):
+            if not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
                     Bilingual(
                         f"{document.location}: the loss of this text is not finite. Use dtype=float32, or check the model's weights.",
                         "这段文本的损失不是有限值：请使用 dtype=float32，或检查模型权重。",
                     )
                 )
-            document.nats += nats
+            document.loss_sum += loss
             document.pending -= 1
             assert window.num_scored, "every window scores tokens"
         self.batch.clear()
 
 
 @torch.no_grad()
-def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
+def window_losses(model: Model, windows: Sequence[Window]) -> list[float]:
     """Summed cross-entropy of each window's new tokens; a batch that runs out of memory is halved."""
     network = model.network
     try:
@@ -308,7 +308,7 @@ def window_nats(model: Model, windows: Sequence[Window]) -> list[float]:
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
     half = len(windows) // 2
-    return window_nats(model, windows[:half]) + window_nats(model, windows[half:])
+    return window_losses(model, windows[:half]) + window_losses(model, windows[half:])
 
 
 def perplexity_lines(report: dict[str, Any], output: Path) -> list[str]:

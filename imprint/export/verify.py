@@ -14,7 +14,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.templates import Template
 
-QUESTIONS = (
+FALLBACK_PROMPTS = (
     "你好",
     "你是谁？",
     "介绍一下你自己。",
@@ -39,8 +39,8 @@ class GreedyAnswer:
 
 
 def verification_samples(run: RunConfig, count: int, *, tools: bool = False) -> list[Sample]:
-    """Prompts to verify with: the first held-out rows of the run, else `QUESTIONS`. `tools`: whether the template supports tools."""
-    return _held_out_samples(run, tools=tools)[:count] or [Sample(text, "", None, location="") for text in QUESTIONS[:count]]
+    """Prompts to verify with: the first held-out rows of the run, else `FALLBACK_PROMPTS`. `tools`: whether the template supports tools."""
+    return _held_out_samples(run, tools=tools)[:count] or [Sample(text, "", None, location="") for text in FALLBACK_PROMPTS[:count]]
 
 
 def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]) -> list[list[int]]:

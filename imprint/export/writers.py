@@ -99,8 +99,8 @@ def base_name(run: RunConfig) -> str:
     return path if run_of_base(path) is None else str(base_folder(Path(path)))
 
 
-def write_original_prefix(part: Path, base: Path, prefix: Adapter) -> None:
-    """Write a prefix checkpoint in the original's layout: the base's small files, and the prefix in pytorch_model.bin."""
+def write_official_prefix(part: Path, base: Path, prefix: Adapter) -> None:
+    """Write a prefix checkpoint in the official layout: the base's small files, and the prefix in pytorch_model.bin."""
     copy_small_files(base, part)
     settings = prefix.settings()
     fields = {"pre_seq_len": settings["length"], "prefix_projection": settings["projection"]}
@@ -109,17 +109,17 @@ def write_original_prefix(part: Path, base: Path, prefix: Adapter) -> None:
 
 
 def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
-    """A prefix checkpoint in the original's layout."""
+    """A prefix checkpoint in the official layout."""
     model = job.open()
     yield job.answer_function(model)
     assert model.adapter is not None
-    write_original_prefix(job.part, job.base, model.adapter)
+    write_official_prefix(job.part, job.base, model.adapter)
     del model
     yield job.answer_function(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
 
 
 def official_model(job: ExportJob) -> Iterator[AnswerFunction]:
-    """The tuned model in the original's layout, as `.bin` files."""
+    """The tuned model in the official layout, as `.bin` files."""
     yield from _model(job, as_bin=True)
 
 

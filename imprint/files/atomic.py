@@ -8,7 +8,7 @@ another one goes through four steps; a process killed between any two of them le
     3. rename `.adapter.part/` to `adapter/`  killed: `adapter/` is the new one
     4. delete `.adapter.old/`                 killed: `adapter/` is the new one
 
-A temporary name may be there already: left by a killed process, which is removed, or a link of a stranger, which is not followed.
+A temporary name may be there already: left by a killed process, which is removed, or an untrusted link, which is not followed.
 Readers call `find_folder`, which changes nothing and may run beside a writer; the one writer of a folder calls
 `remove_leftovers` before it starts. In a file of JSON lines a line counts once its newline is there.
 """
@@ -32,7 +32,7 @@ TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
 MAX_LINES_NODES = 2_000_000
 """Maximum number of lists and objects in a file of JSON lines; a log has about one for each step."""
-HALVES = re.compile("[\ud800-\udfff]")
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,9 +70,9 @@ def append_jsonl(path: Path, value: object) -> None:
 
 
 def _json_text(value: object, indent: int | None = None) -> str:
-    """JSON with Chinese readable, unless UTF-8 cannot hold a text: a file may have halves of characters, as escapes."""
+    """JSON with Chinese readable, unless UTF-8 cannot hold a text: a file may have lone surrogates, as escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return json.dumps(value, indent=indent) if HALVES.search(text) else text
+    return json.dumps(value, indent=indent) if LONE_SURROGATES.search(text) else text
 
 
 def read_jsonl(path: Path) -> list[Any]:

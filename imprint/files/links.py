@@ -1,4 +1,4 @@
-"""Links and special entries in the folder of a stranger."""
+"""Links and special entries in an untrusted folder."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def _resolved(path: Path) -> Path:
 def refuse_special_entries(folder: Path, entry: Path) -> None:
     """Raise UserError if `entry` of a folder, or anything below it, is a link that leads out of the folder, or no file and no folder.
 
-    A stranger's folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced.
+    An untrusted folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced.
     """
     below = (Path(root, name) for root, folders, names in os.walk(entry) for name in (*folders, *names)) if entry.is_dir() else ()
     for found in (entry, *below):

@@ -1,4 +1,4 @@
-"""JSON files of a run, checked against the types that are expected: a file may be damaged, or come from a stranger.
+"""JSON files of a run, checked against the types that are expected: a file may be damaged, or untrusted.
 
 A dataclass is written as an object with its fields. Nothing is converted: a number where a text is expected is refused, as are fields that
 the type has not, numbers that are not finite, and texts that UTF-8 cannot hold.

@@ -21,7 +21,7 @@ class DecodeBatch:
         device = network.device
         spans = [network.context_span(prompt) for prompt in prompts]
         for prompt, span in zip(prompts, spans, strict=True):
-            if span.length == len(prompt) > 0:
+            if span.bidirectional_length == len(prompt) > 0:
                 raise UserError(
                     Bilingual(
                         f"a prompt of {len(prompt)} ids has no <sop>, after which the answer begins. Append [gMASK] and <sop>.",
@@ -31,8 +31,8 @@ class DecodeBatch:
         self.cache: KVCache = network.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
         self.prompts = pack(prompts, network).to(device)
         self.lengths = torch.tensor(self.prompts.lengths, device=device)
-        self.context = torch.tensor([span.length for span in spans], device=device)
-        self.anchor = torch.tensor([span.anchor for span in spans], device=device)
+        self.context = torch.tensor([span.bidirectional_length for span in spans], device=device)
+        self.mask_position = torch.tensor([span.mask_position for span in spans], device=device)
         self.no_targets = torch.empty(0, dtype=torch.long, device=device)
 
     def prefill(self, network: Network, prefix: Prefix | None) -> Tensor:
@@ -45,7 +45,7 @@ class DecodeBatch:
         """Append one token to each sequence (B,); returns logits (B, V) of the next one."""
         count = len(tokens)
         seq_ids = torch.arange(count, device=tokens.device)
-        positions = network.positions(self.lengths, self.context, self.anchor)
+        positions = network.positions(self.lengths, self.context, self.mask_position)
         step = Pack(tokens, positions, seq_ids, self.lengths, self.lengths + 1, (1,) * count, self.no_targets, self.no_targets)
         self.lengths = self.lengths + 1
         self.cache.length += 1
@@ -54,4 +54,4 @@ class DecodeBatch:
     def select(self, rows: Tensor) -> None:
         """Keep these sequences only, in this order; one may be repeated (beams)."""
         self.cache.select(rows)
-        self.lengths, self.context, self.anchor = self.lengths[rows], self.context[rows], self.anchor[rows]
+        self.lengths, self.context, self.mask_position = self.lengths[rows], self.context[rows], self.mask_position[rows]

@@ -14,9 +14,9 @@ from imprint.messages import Bilingual, UserError
 
 GREEDY_TEMPERATURE = 1e-5
 """Up to this temperature, decoding is greedy."""
-MOST_TOKENS = 1_000_000
+MAX_TOKENS = 1_000_000
 """The longest answer: memory for all of it is taken at once."""
-MOST_BEAMS = 1000
+MAX_BEAMS = 1000
 SEEDS = range(-(2**63), 2**64)
 """Seeds that PyTorch takes."""
 NO_TOKEN = -1
@@ -68,11 +68,11 @@ class Sampling:
                 raise arguments.wrong_argument("seed", "an integer of at most 64 bits", seed, "不超过 64 位的整数")
         for name, valid, allowed, chinese in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
-            ("max_new_tokens", self.max_new_tokens <= MOST_TOKENS, f"at most {MOST_TOKENS}", f"不大于 {MOST_TOKENS}"),
+            ("max_new_tokens", self.max_new_tokens <= MAX_TOKENS, f"at most {MAX_TOKENS}", f"不大于 {MAX_TOKENS}"),
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1", "大于 0 且不大于 1"),
             ("num_beams", self.num_beams >= 1, "at least 1", "不小于 1"),
-            ("num_beams", self.num_beams <= MOST_BEAMS, f"at most {MOST_BEAMS}", f"不大于 {MOST_BEAMS}"),
+            ("num_beams", self.num_beams <= MAX_BEAMS, f"at most {MAX_BEAMS}", f"不大于 {MAX_BEAMS}"),
         ):
             if not valid:
                 value = getattr(self, name)

@@ -20,7 +20,7 @@ TEXTS: Final = (
     "The library opens at nine in the morning, and most of the seats are taken before ten.",
 )
 """What is read with and without BOS."""
-MOST_TOKENS: Final = 16
+MAX_TOKENS: Final = 16
 """Tokens of a text that are read."""
 SHARE: Final = 0.9
 """The loss with BOS is at most this share of the loss without it where the user is told."""
@@ -38,7 +38,7 @@ def tell_missing_bos(model: Model, folder: Path) -> None:
     if bos is None or bos >= model.network.vocab_size:
         return
     _measured().add(str(folder))
-    length = min(MOST_TOKENS, model.network.shape.max_length - 1)
+    length = min(MAX_TOKENS, model.network.shape.max_length - 1)
     rows = [ids for text in TEXTS if len(ids := tokenizer.encode(text)[:length]) > 1]
     if not rows:
         return

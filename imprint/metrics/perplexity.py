@@ -44,24 +44,24 @@ class LossSums:
     """Running sums over documents, from which the ratios and their intervals are computed."""
 
     documents: int = 0
-    nats: float = 0.0
+    loss_sum: float = 0.0
     tokens: int = 0
     characters: int = 0
     squares: float = 0.0
-    """Sum of squared nats."""
+    """Sum of squared losses of documents."""
     products: tuple[float, float] = (0.0, 0.0)
-    """Sums of nats times tokens and of nats times characters."""
+    """Sums of loss times tokens and of loss times characters."""
     sizes: tuple[float, float] = (0.0, 0.0)
     """Sums of squared tokens and of squared characters."""
 
-    def add(self, tokens: int, characters: int, nats: float) -> None:
+    def add(self, tokens: int, characters: int, loss: float) -> None:
         """Add a document."""
         self.documents += 1
-        self.nats += nats
+        self.loss_sum += loss
         self.tokens += tokens
         self.characters += characters
-        self.squares += nats * nats
-        self.products = (self.products[0] + nats * tokens, self.products[1] + nats * characters)
+        self.squares += loss * loss
+        self.products = (self.products[0] + loss * tokens, self.products[1] + loss * characters)
         self.sizes = (self.sizes[0] + tokens * tokens, self.sizes[1] + characters * characters)
 
     def perplexity(self) -> Perplexity:
@@ -74,7 +74,7 @@ class LossSums:
 
         Source: Cochran, Sampling Techniques, 1977, section 6.3: the variance of a ratio r = y / x follows from the residuals y - r x.
         """
-        nats = self.nats / total
+        nats = self.loss_sum / total
         low = high = None
         if self.documents > 1:
             residuals = max(0.0, self.squares - 2 * nats * product + nats * nats * size)

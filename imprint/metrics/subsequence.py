@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-LITTLE: Final = 4096
+MAX_WORDS_IN_FULL: Final = 4096
 """Words up to which all rows are kept; of more, each sqrt(n)-th is kept and those between two are computed again."""
-FEW: Final = 32
+MAX_PLACES_ANEW: Final = 32
 """Places of a word in a longer list up to which its bits are made anew each time."""
 
 
@@ -30,7 +30,7 @@ def common_words(first: Sequence[str], second: Sequence[str]) -> set[str]:
     common than without the last word of `second`.
     """
     places, full = _Places(second), (1 << len(second)) - 1
-    stride = max(1, len(first) if len(first) <= LITTLE else math.isqrt(len(first)))
+    stride = max(1, len(first) if len(first) <= MAX_WORDS_IN_FULL else math.isqrt(len(first)))
     marks, row = [0], 0
     for index, word in enumerate(first, start=1):
         row = _next_row(row, places.of(word), full)
@@ -68,7 +68,7 @@ class _Places:
         for place, word in enumerate(words):
             self._places.setdefault(word, []).append(place)
         self._bits: dict[str, int] = {}
-        self._few = 0 if len(words) <= LITTLE else FEW
+        self._few = 0 if len(words) <= MAX_WORDS_IN_FULL else MAX_PLACES_ANEW
 
     def of(self, word: str) -> int:
         """The places of a word."""

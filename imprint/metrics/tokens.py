@@ -10,16 +10,18 @@ with warnings.catch_warnings():
     import jieba
     from jieba import finalseg
 
-LONG: Final = 1000
+MAX_TEXT_CHARACTERS: Final = 1000
 """Characters of a text above which jieba's own search for unknown words, whose time grows with their square, is not used."""
 
 
 def segment(text: str) -> list[str]:
     """Jieba's words of the text, which ROUGE counts; joined they equal the text. Takes time linear in the text."""
-    if len(text) <= LONG:
+    if len(text) <= MAX_TEXT_CHARACTERS:
         return [str(word) for word in _tokenizer().cut(text)]
     blocks = jieba.re_han_default.split(text)
-    return [str(word) for block in blocks for word in (_block_words(block) if len(block) > LONG else _tokenizer().cut(block))]
+    return [
+        str(word) for block in blocks for word in (_block_words(block) if len(block) > MAX_TEXT_CHARACTERS else _tokenizer().cut(block))
+    ]
 
 
 def _block_words(block: str) -> list[str]:
@@ -44,7 +46,7 @@ def _single_words(run: str) -> list[str]:
     if len(run) <= 1 or _tokenizer().FREQ.get(run):
         return list(run)
     parts = finalseg.re_han.split(run)
-    return [word for part in parts for word in (_model_words(part) if len(part) > LONG else finalseg.cut(part))]
+    return [word for part in parts for word in (_model_words(part) if len(part) > MAX_TEXT_CHARACTERS else finalseg.cut(part))]
 
 
 def _model_words(part: str) -> list[str]:

@@ -38,7 +38,7 @@ class ChatGLM(Network):
                 hidden_size=config.hidden_size,
                 max_length=config.max_sequence_length,
             ),
-            stop_ids=frozenset({config.control.eop}),
+            stop_ids=frozenset({config.special_ids.eop}),
             quantization_bit=config.quantization_bit,
         )
         self.config = config
@@ -56,15 +56,15 @@ class ChatGLM(Network):
         return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else super().logits(hidden)
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:
-        """The context is everything before <sop>, or the whole sequence without one; the anchor is [gMASK], [MASK] or its last token."""
-        control, ids = self.config.control, list(ids)
-        length = ids.index(control.sop) if control.sop in ids else len(ids)
-        anchor = next((ids.index(token) for token in (control.gmask, control.mask) if token in ids), max(length - 1, 0))
-        return ContextSpan(length, anchor)
+        """What is before <sop>, or all ids without one; the mask position is that of [gMASK], [MASK] or the last token of it."""
+        special_ids, ids = self.config.special_ids, list(ids)
+        length = ids.index(special_ids.sop) if special_ids.sop in ids else len(ids)
+        mask_position = next((ids.index(token) for token in (special_ids.gmask, special_ids.mask) if token in ids), max(length - 1, 0))
+        return ContextSpan(length, mask_position)
 
-    def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:
-        """First axis: 0, 1, 2 ... in the context, the anchor after it. Second axis: 0 in the context, 1, 2, 3 ... after it."""
-        return torch.stack((torch.where(offsets < context, offsets, anchor), (offsets - context + 1).clamp(min=0)))
+    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:
+        """First axis: 0, 1, 2 ... in the context, the mask position after it. Second axis: 0 in the context, 1, 2, 3 ... after it."""
+        return torch.stack((torch.where(offsets < context, offsets, mask_position), (offsets - context + 1).clamp(min=0)))
 
 
 class Transformer(nn.Module):

@@ -34,13 +34,13 @@ class LogitRule:
 
 def probe_logits(model: Any) -> LogitRule:
     """The rule of a transformers model, whose weights need no values. Raises UserError where it is neither a scale nor a cap."""
-    kind = model.config.model_type
+    model_type = model.config.model_type
     try:
         values, logits = _run_head(model)
     except Exception as error:  # transformers may raise anything
         reason = summarize_error(error)
         raise unusable_error(
-            kind, f"what it computes from its logits cannot be probed ({reason}).", f"无法探测它如何处理 logits（{reason}）。"
+            model_type, f"what it computes from its logits cannot be probed ({reason}).", f"无法探测它如何处理 logits（{reason}）。"
         ) from error
     largest = float(logits.abs().max())
     scale = float(logits[0, 0] / values[0, 0])
@@ -51,7 +51,7 @@ def probe_logits(model: Any) -> LogitRule:
             f'"{name}": {value!r}' for name, value in model.config.to_dict().items() if any(part in name for part in NAME_PARTS)
         )
         raise unusable_error(
-            kind,
+            model_type,
             f"its logits are neither the product with the head, nor that times a number or under a soft cap (config.json: "
             f"{fields or 'no such field'}).",
             f"其 logits 不是与输出层的乘积，也不是它乘以一个数或加软上限（config.json：{fields or '无相关字段'}）。",

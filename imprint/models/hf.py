@@ -175,12 +175,12 @@ def _max_length(config: PreTrainedConfig) -> int:
 
 
 def _head_shape(model: Any, model_type: str) -> torch.Size:
-    """(V, C) of the vocabulary head. Raises UserError unless it is a linear without bias, and the base model is all there is beside it."""
+    """(V, C) of the LM head. Raises UserError unless it is a linear without bias, and the base model is all there is beside it."""
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear or getattr(head, "bias", None) is not None or all(child is not head for child in model.children()):
         raise unusable_error(
             model_type,
-            f"its vocabulary head is {head}; only one linear without a bias is supported.",
+            f"its LM head is {head}; only one linear without a bias is supported.",
             f"其词表输出层为 {head}；只支持一个无偏置的线性层。",
         )
     if list(model.parameters(recurse=False)) or model.base_model is model:
@@ -255,7 +255,7 @@ class TransformersNetwork(Network):
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, C): the vocabulary head, which may be the embedding."""
+        """(V, C): the LM head, which may be the embedding."""
         return self.get_parameter(f"{self._head}.weight")
 
     def forward(
@@ -312,9 +312,9 @@ class TransformersNetwork(Network):
                     f"peft 布局的前缀只支持 ChatGLM 至 GLM-4、BLOOM 和 {'、'.join(sorted(VERIFIED))}，不支持 {self.config.model_type!r}。",
                 )
             )
-        turned = keys.float().transpose(0, 1)[None]  # (1, H, P, D)
+        unrotated = keys.float().transpose(0, 1)[None]  # (1, H, P, D)
         positions = torch.full((1, keys.shape[0]), offset, device=keys.device)
-        rotated: Tensor = rotate(turned, turned, *rotary(turned, positions))[1]
+        rotated: Tensor = rotate(unrotated, unrotated, *rotary(unrotated, positions))[1]
         return rotated[0].transpose(0, 1)
 
     def is_computed(self, name: str) -> bool:

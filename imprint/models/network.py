@@ -86,7 +86,7 @@ class Network(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, C): the weight of the vocabulary head, dequantized."""
+        """(V, C): the weight of the LM head, dequantized."""
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class Network(nn.Module):
         """The context of a sequence; none in a causal network."""
         return ContextSpan(0, 0)
 
-    def positions(self, offsets: Tensor, context: Tensor, anchor: Tensor) -> Tensor:  # noqa: ARG002
-        """Positions (A, T) of tokens at `offsets` (T,) in sequences with these contexts and anchors (T,): one axis, the offset."""
+    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:  # noqa: ARG002
+        """See PositionScheme: one axis, the offset."""
         return offsets[None]
 
     def shift_keys(self, keys: Tensor, offset: int) -> Tensor:  # noqa: ARG002 - most networks count no position for a prefix
-        """Keys (P, H, D) of a prefix, moved by `offset` positions, where peft counts a prefix as positions.
+        """Keys (P, H, D) of a prefix, rotated by `offset` positions, where peft counts a prefix as positions.
 
         The code of ChatGLM to GLM-4 counts the row's own tokens only, and ALiBi knows distances only: the same keys.
         """

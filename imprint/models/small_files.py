@@ -1,6 +1,6 @@
 """What a model folder holds beside its weights, and the rule by which it is copied into another one that is handed on.
 
-A folder may come from a stranger: only files of known names are copied, and no link may lead out of it.
+A folder is untrusted: only files of known names are copied, and no link may lead out of it.
 """
 
 import re

@@ -32,10 +32,10 @@ QUANTIZED_PARTS = (
 )
 """Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantized weights."""
 HEADS = ("lm_head.weight", "embed_out.weight")
-"""Names of vocabulary heads that some models share with their embedding."""
+"""Names of LM heads that some models share with their embedding."""
 UNSAFE_CALL = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 """What torch says of a name that a pickle calls for and that is no part of plain tensors."""
-DEEPEST = 3
+MAX_DEPTH = 3
 """Dicts that stand inside one another around the weights."""
 SAMPLED_VALUES = 4096
 """Values by which two tensors of one name are compared."""
@@ -52,7 +52,7 @@ def plain_name(stored: str) -> str:
 
 def unwrapped(content: Any) -> Any:
     """The weights in a checkpoint of a training program, which may hold them inside dicts of other things."""
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         wrapped = WRAPPED_DICTS if isinstance(content, dict) else ()
         content = next((content[key] for key in wrapped if isinstance(content.get(key), dict)), content)
     return content
@@ -138,7 +138,7 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
     if len(missing) == 1 and min(missing) in HEADS:
         raise UserError(
             Bilingual(
-                f"{folder}: the vocabulary head {min(missing)!r} is missing. If it is the embedding in this model, set "
+                f"{folder}: the LM head {min(missing)!r} is missing. If it is the embedding in this model, set "
                 '"tie_word_embeddings" to true in config.json; otherwise download the weights again.',
                 f"缺少词表输出层 {min(missing)!r}：若该模型的输出层就是词嵌入，请在 config.json 中把 "
                 '"tie_word_embeddings" 设为 true；否则请重新下载权重。',

@@ -15,7 +15,7 @@ from imprint.quant.formats import SCALE, dequantize
 CPU_CHUNK_WEIGHTS = 2**21
 """Weights dequantized at a time on a CPU, so that they fit its cache: ten times as fast. A GPU dequantizes a whole layer."""
 HEAD_CHUNK_ROWS = 2**14
-"""Rows of a vocabulary head dequantized at a time."""
+"""Rows of an LM head dequantized at a time."""
 
 
 class QuantizedWeight(nn.Module):

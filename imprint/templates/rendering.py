@@ -13,7 +13,7 @@ from imprint.tokenizers import BRACKETED, ESCAPE_MARK, HFTokenizer, render_chat_
 QUESTION: Final = "1618033988"
 ANSWER: Final = "2718281828"
 """Texts that are looked for in what a template writes; digits, so that upper case does not change them."""
-WORDS: Final = "3141592653"
+TEXT: Final = "3141592653"
 SYSTEM: Final = "5772156649"
 TOOLS: Final = ("t4669201609", "t2502907875")
 
@@ -41,7 +41,7 @@ class Rendering:
     folds_system: bool = False
     """Whether the template writes no system prompt, so that it becomes a paragraph before the first question."""
     joins_calls: bool = True
-    """Whether it writes words and all calls of a turn; otherwise each is a message of its own."""
+    """Whether it writes text and all calls of a turn; otherwise each is a message of its own."""
     writes_calls: bool = True
     """Whether it writes calls of tools at all."""
     takes_parts: bool = False
@@ -76,7 +76,7 @@ class Rendering:
             plain,
             trailing_spaces=len(prompt) - len(prompt.rstrip(" ")),
             folds_system=not plain._renders([Message("system", SYSTEM), question], SYSTEM),
-            joins_calls=plain._renders([question, Message("assistant", WORDS), *calls], WORDS, *TOOLS),
+            joins_calls=plain._renders([question, Message("assistant", TEXT), *calls], TEXT, *TOOLS),
             writes_calls=plain._renders(one_call, TOOLS[0]),
         )
 

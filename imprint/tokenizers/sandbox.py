@@ -1,4 +1,4 @@
-"""A sandbox for chat templates (Jinja) with bounds of time, steps and memory: a template of a model folder is a stranger's program.
+"""A sandbox for chat templates (Jinja) with bounds of time, steps and memory: a template of a model folder is an untrusted program.
 
 Extensions, filters and functions are those that chat templates of transformers expect (its documentation, "Writing a chat template").
 """

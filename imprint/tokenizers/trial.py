@@ -17,9 +17,9 @@ TRIAL_SECONDS: Final = 8
 TRIAL_BYTES: Final = 400 << 20
 BYTES_PER_BYTE: Final = 40
 """Memory of the trial, and what each byte of the file adds to it."""
-MANY: Final = 100
+MAX_STEPS: Final = 100
 """Steps or tokens of a part, of which published vocabularies have about ten."""
-LONG: Final = 8
+MAX_WRITTEN: Final = 8
 """Characters that a normalizer may write for one."""
 COMMON_TYPES: Final = frozenset(
     {
@@ -81,8 +81,8 @@ def refuse_harmful(file: Path, content: bytes, fields: Mapping[str, object], siz
     _refuse_ids(file, fields, size)
     parts = [fields.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "model")]
     patterns = [pattern for part in parts[:2] for pattern in _patterns(part)]
-    if (steps := max(map(_longest, parts[:3]))) > MANY:
-        raise _unusable(file, f"a list in it has {steps} steps or tokens; at most {MANY} are read")
+    if (steps := max(map(_longest, parts[:3]))) > MAX_STEPS:
+        raise _unusable(file, f"a list in it has {steps} steps or tokens; at most {MAX_STEPS} are read")
     if all(map(_is_common, parts)) and not list(_patterns(parts[0])) and not any(map(REPEATED_GROUP.search, patterns)):
         return
     runs = [letter * 40 + "b!" for letter in sorted({letter for pattern in patterns for letter in pattern})[:100]]
@@ -164,7 +164,9 @@ def _grows(part: Mapping[str, object]) -> bool:
     """Whether a normalizer writes much for little, alone or by many steps."""
     steps = part.get("normalizers")
     written = [part.get("content"), part.get("prepend")]
-    return (isinstance(steps, list) and len(steps) > LONG) or any(isinstance(text, str) and len(text) > LONG for text in written)
+    return (isinstance(steps, list) and len(steps) > MAX_WRITTEN) or any(
+        isinstance(text, str) and len(text) > MAX_WRITTEN for text in written
+    )
 
 
 def _writes_once(part: Mapping[str, object]) -> bool:

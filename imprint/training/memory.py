@@ -1,7 +1,7 @@
-"""Memory and disk limits: a step that runs out of memory is repeated in smaller pieces, with the same loss and gradient.
+"""Memory and disk limits: a step that runs out of memory is repeated in smaller sub-batches, with the same loss and gradient.
 
-A piece is a part of a micro-batch. Pieces are computed one after the other, each from the same random state, and their gradients add up to
-that of the micro-batch: it remains one mean under `loss_average: micro_batch`, with one dropout mask of the prefix.
+Sub-batches are parts of a micro-batch. They are computed one after the other, each from the same random state, and their gradients add up
+to that of the micro-batch: it remains one mean under `loss_average: micro_batch`, with one dropout mask of the prefix.
 """
 
 import shutil
@@ -47,24 +47,24 @@ class TokenBudget:
     """How many tokens are computed at once; lowered when memory runs out."""
 
     tokens: int | None = None
-    """Most tokens of a piece; None: no limit so far. A single row is a piece even if it is longer."""
+    """Most tokens of a sub-batch; None: no limit so far. A single row is a sub-batch even if it is longer."""
 
     def split(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
-        """Split rows into pieces of consecutive rows within the limit."""
-        pieces: list[list[EncodedRow]] = []
+        """Split rows into sub-batches of consecutive rows within the limit."""
+        sub_batches: list[list[EncodedRow]] = []
         tokens = 0
         for row in rows:
-            if not pieces or (self.tokens is not None and tokens + len(row.ids) > self.tokens):
-                pieces.append([])
+            if not sub_batches or (self.tokens is not None and tokens + len(row.ids) > self.tokens):
+                sub_batches.append([])
                 tokens = 0
-            pieces[-1].append(row)
+            sub_batches[-1].append(row)
             tokens += len(row.ids)
-        return list(pieces)
+        return list(sub_batches)
 
-    def shrink(self, piece: Sequence[EncodedRow], notify: Notify) -> None:
-        """Set the limit to half of a piece that ran out of memory. Raises UserError for a single row."""
-        tokens = sum(len(row.ids) for row in piece)
-        if len(piece) == 1:
+    def shrink(self, sub_batch: Sequence[EncodedRow], notify: Notify) -> None:
+        """Set the limit to half of a sub-batch that ran out of memory. Raises UserError for a single row."""
+        tokens = sum(len(row.ids) for row in sub_batch)
+        if len(sub_batch) == 1:
             raise UserError(
                 Bilingual(
                     f"out of memory with a single row of {tokens} tokens; what was saved is kept. Set train.checkpointing=true, lower "
@@ -78,7 +78,7 @@ class TokenBudget:
         self.tokens = tokens // 2
         notify(
             Bilingual(
-                f"out of memory with {len(piece)} rows ({tokens} tokens) at once: from here on at most {self.tokens} tokens at once. "
+                f"out of memory with {len(sub_batch)} rows ({tokens} tokens) at once: from here on at most {self.tokens} tokens at once. "
                 "Batch, loss and gradient stay the same; a step takes a little longer.",
                 f"显存或内存不足：此后每次最多算 {self.tokens} 个词元；批大小、损失和梯度都不变，只是稍慢。",
             )
@@ -88,7 +88,7 @@ class TokenBudget:
 def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, notify: Notify) -> float:
     """Accumulate the gradient of a step over this process's micro-batches; returns their summed loss.
 
-    If memory runs out, the gradients are discarded and computed again in smaller pieces, from the same random state.
+    If memory runs out, the gradients are discarded and computed again in smaller sub-batches, from the same random state.
     """
     start = _rng_states(engine.device)
     while True:
@@ -107,12 +107,12 @@ def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[M
         _restore_rng(start, engine.device)
 
 
-def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> Bilingual:
-    tokens = sum(len(row.ids) for row in piece)
+def _out_of_memory_advice(sub_batch: Sequence[EncodedRow], engine: Engine) -> Bilingual:
+    tokens = sum(len(row.ids) for row in sub_batch)
     return Bilingual(
-        f"process {engine.rank} on {engine.device} ran out of memory with {len(piece)} rows ({tokens} tokens) at once; what was saved is "
-        "kept. Set train.micro_batch_size lower (the batch stays the same), train.checkpointing=true, or share more between the processes "
-        "(engine.deepspeed=zero3, engine.offload=true).",
+        f"process {engine.rank} on {engine.device} ran out of memory with {len(sub_batch)} rows ({tokens} tokens) at once; what was saved "
+        "is kept. Set train.micro_batch_size lower (the batch stays the same), train.checkpointing=true, or share more between the "
+        "processes (engine.deepspeed=zero3, engine.offload=true).",
         "显存或内存不足：请减小 train.micro_batch_size，打开 train.checkpointing，或使用 engine.deepspeed=zero3、engine.offload=true。",
     )
 
@@ -120,19 +120,19 @@ def _out_of_memory_advice(piece: Sequence[EncodedRow], engine: Engine) -> Biling
 def _forward_backward(
     tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, attempted: list[Sequence[EncodedRow]]
 ) -> float:
-    """Forward and backward pass of all pieces; `attempted` always holds the latest one."""
+    """Forward and backward pass of all sub-batches; `attempted` always holds the latest one."""
     loss = torch.zeros((), device=engine.device)
     for number, micro_batch in enumerate(micro_batches, 1):
         before = _rng_states(engine.device)
-        pieces = budget.split(micro_batch.rows)
-        for index, piece in enumerate(pieces, 1):
-            attempted[:] = [piece]
+        sub_batches = budget.split(micro_batch.rows)
+        for index, sub_batch in enumerate(sub_batches, 1):
+            attempted[:] = [sub_batch]
             if index > 1:
                 _restore_rng(before, engine.device)
-            batch = pack_rows(piece, tuner.network).to(engine.device)
-            piece_loss: Tensor = engine.module(batch) * micro_batch.weight
-            engine.backward(piece_loss, last=number == len(micro_batches) and index == len(pieces))
-            loss += piece_loss.detach()
+            batch = pack_rows(sub_batch, tuner.network).to(engine.device)
+            sub_batch_loss: Tensor = engine.module(batch) * micro_batch.weight
+            engine.backward(sub_batch_loss, last=number == len(micro_batches) and index == len(sub_batches))
+            loss += sub_batch_loss.detach()
     return float(loss)
 
 
@@ -156,7 +156,7 @@ def probe_memory(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size:
 
 @torch.no_grad()
 def mean_loss(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> float:
-    """Mean cross-entropy per target token, without dropout; in smaller pieces if memory runs out.
+    """Mean cross-entropy per target token, without dropout; in smaller sub-batches if memory runs out.
 
     Several processes take the batches in turn. All compute the same number: one that has none left repeats the last and ignores the result.
     """

@@ -64,7 +64,7 @@ def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) 
         )
     encoder = PrefixEncoder(sizes).to(network.device)
     with torch.no_grad():
-        encoder.embedding.weight.copy_(_shifted(values.to(network.device), sizes, network, -length))
+        encoder.embedding.weight.copy_(_rotated(values.to(network.device), sizes, network, -length))
     return encoder
 
 
@@ -74,7 +74,7 @@ def write_peft_prefix(folder: Path, encoder: PrefixEncoder, network: Network, ba
     with torch.no_grad():
         pairs = encoder.prefix(torch.float32)
         values = torch.stack([part for pair in pairs for part in pair], 1).reshape(shape.length, shape.width)
-        values = _shifted(values, shape, network, shape.length)
+        values = _rotated(values, shape, network, shape.length)
     save_file({TENSOR: values.float().cpu().contiguous()}, folder / TENSORS_FILE, {"format": "pt"})
     fields = {
         "peft_type": "PREFIX_TUNING",
@@ -92,8 +92,8 @@ def write_peft_prefix(folder: Path, encoder: PrefixEncoder, network: Network, ba
     write_json(folder / CONFIG_FILE, fields)
 
 
-def _shifted(values: Tensor, shape: PrefixShape, network: Network, offset: int) -> Tensor:
-    """(P, width) with the keys of every layer moved by `offset` positions."""
+def _rotated(values: Tensor, shape: PrefixShape, network: Network, offset: int) -> Tensor:
+    """(P, width) with the keys of every layer rotated by `offset` positions."""
     layered = values.float().view(shape.length, shape.layers, 2, shape.heads, shape.head_size)
     keys = [network.shift_keys(layered[:, layer, 0], offset) for layer in range(shape.layers)]
     return torch.stack((torch.stack(keys, 1), layered[:, :, 1]), 2).reshape(shape.length, shape.width)

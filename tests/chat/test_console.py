@@ -20,10 +20,10 @@ class Typed:
 
     def __init__(self, *lines: str | BaseException) -> None:
         self.lines = list(lines)
-        self.marks: list[str] = []
+        self.prompts: list[str] = []
 
-    def read(self, mark: str, /) -> str:
-        self.marks.append(mark)
+    def read(self, prompt: str, /) -> str:
+        self.prompts.append(prompt)
         if not self.lines:
             raise EOFError
         line = self.lines.pop(0)
@@ -35,10 +35,10 @@ class Typed:
 class Room:
     """A chat whose model says what a test wants, and what is seen of it."""
 
-    def __init__(self, model: Model, *, live: bool) -> None:
+    def __init__(self, model: Model, *, interactive: bool) -> None:
         self.answers, self.notes = io.StringIO(), io.StringIO()
         conversation = Conversation(SamplingSection(temperature=0.0), has_adapter=True)
-        self.chat = Chat(model, conversation, Screen(self.answers, self.notes, live=live))
+        self.chat = Chat(model, conversation, Screen(self.answers, self.notes, interactive=interactive))
 
     def talk(self, *lines: str | BaseException) -> Typed:
         """Type these lines."""
@@ -72,14 +72,14 @@ def says(embedded: Model, monkeypatch: pytest.MonkeyPatch) -> Says:
 def room(embedded: Model, says: Says) -> Room:
     """A terminal."""
     says(*PIECES)
-    return Room(embedded, live=True)
+    return Room(embedded, interactive=True)
 
 
 @pytest.fixture
 def pipe(embedded: Model, says: Says) -> Room:
     """A pipe."""
     says(*PIECES)
-    return Room(embedded, live=False)
+    return Room(embedded, interactive=False)
 
 
 def test_an_answer_is_shown_once_as_it_comes_with_its_tokens_and_their_speed(room: Room) -> None:
@@ -171,7 +171,7 @@ def test_a_command_that_cannot_be_done_is_a_sentence_and_counted(room: Room) -> 
 
 def test_the_prompt_says_when_the_base_answers_and_quit_ends_the_chat(room: Room) -> None:
     typed = room.talk("/prefix off", "/prefix on", "/quit", "never read")
-    assert typed.marks == ["> ", "base> ", "> "]
+    assert typed.prompts == ["> ", "base> ", "> "]
     assert typed.lines == ["never read"]
 
 
@@ -192,7 +192,7 @@ def test_an_answer_cannot_steer_the_terminal_and_an_empty_one_is_reported(room: 
     assert room.notes.getvalue().endswith("an empty answer / 空回答\n\n")
 
 
-def test_halves_of_characters_do_not_get_into_the_conversation(room: Room) -> None:
+def test_lone_surrogates_do_not_get_into_the_conversation(room: Room) -> None:
     room.talk("你\udce4好")
     assert room.chat.conversation.history == [("你?好", "你好！")]
 
@@ -224,5 +224,5 @@ def test_colours_are_for_terminals_whose_reader_wants_them() -> None:
             return True
 
     notes = Tty()
-    Screen(io.StringIO(), notes, live=True).note("一\n\n二")
+    Screen(io.StringIO(), notes, interactive=True).note("一\n\n二")
     assert notes.getvalue() in ("\x1b[2m一\x1b[0m\n\n\x1b[2m二\x1b[0m\n", "一\n\n二\n")

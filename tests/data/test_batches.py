@@ -7,7 +7,7 @@ from imprint.data.batches import BatchSampler, length_grouped_batches, longest_f
 from tests.cases import small_network
 
 NETWORK = small_network(layers=1)
-CONTROL = NETWORK.config.control
+CONTROL = NETWORK.config.special_ids
 LENGTHS = [1 + place * 7919 % 199 for place in range(1003)]
 MASK, GMASK, SOP = CONTROL.mask, CONTROL.gmask, CONTROL.sop
 

@@ -10,10 +10,10 @@ def test_a_flat_description_tells_every_value_in_order() -> None:
         item = goods.draw(rng)
         description = describe_flatly(item, rng)
         places = [
-            description.index(f"{value.key}{link}{value.word}")
+            description.index(f"{value.attribute}{link}{value.word}")
             for value in item.values
             for link in ("是", "：")
-            if f"{value.key}{link}{value.word}" in description
+            if f"{value.attribute}{link}{value.word}" in description
         ]
         assert len(places) == len(item.values)
         assert places == sorted(places)

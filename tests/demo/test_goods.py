@@ -6,7 +6,7 @@ from imprint.demo.words import read_sections
 
 
 def test_there_are_hundreds_of_values() -> None:
-    values = {(v.key, v.word) for by_key in read_goods().values.values() for found in by_key.values() for v in found}
+    values = {(v.attribute, v.word) for by_key in read_goods().values.values() for found in by_key.values() for v in found}
     assert len(values) >= 400
 
 
@@ -54,7 +54,7 @@ def test_every_value_can_be_drawn_for_training() -> None:
     rng = Rng(3)
     drawn = {value for item in islice(iter(lambda: goods.draw(rng), None), 30_000) for value in item.values}
     missing = {v for by_key in goods.values.values() for found in by_key.values() for v in found} - drawn
-    assert not missing, [(value.key, value.word) for value in missing]
+    assert not missing, [(value.attribute, value.word) for value in missing]
 
 
 def test_training_never_draws_a_held_out_pair_and_dev_always_does() -> None:

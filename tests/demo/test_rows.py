@@ -17,7 +17,7 @@ def pairs(content: str) -> set[tuple[str, str]]:
 
 
 def held_out_names() -> set[tuple[str, str]]:
-    named = [(f"{one.key}#{one.word}", f"{other.key}#{other.word}") for one, other in read_goods().held_out]
+    named = [(f"{one.attribute}#{one.word}", f"{other.attribute}#{other.word}") for one, other in read_goods().held_out]
     return {(one, other) for one, other in named if one < other}
 
 

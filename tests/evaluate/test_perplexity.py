@@ -10,7 +10,7 @@ import imprint.evaluate.perplexity as measuring
 from imprint.cli import main
 from imprint.data.document_rows import Window, document_tokens
 from imprint.data.section import TextsSection
-from imprint.evaluate.perplexity import perplexity_command, window_nats
+from imprint.evaluate.perplexity import perplexity_command, window_losses
 from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.messages import UserError
@@ -71,7 +71,7 @@ def test_a_killed_command_goes_on_behind_the_documents_that_are_measured(
 ) -> None:
     whole = measured(base, texts, tmp_path / "whole")
     computed: list[int] = []
-    real = window_nats
+    real = window_losses
 
     def dying(model: imprint.model.Model, windows: list[Window]) -> list[float]:
         if len(computed) == 2:
@@ -80,28 +80,28 @@ def test_a_killed_command_goes_on_behind_the_documents_that_are_measured(
         return real(model, windows)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(measuring, "window_nats", dying)
+        patched.setattr(measuring, "window_losses", dying)
         measured(base, texts, tmp_path / "out", "batch_tokens=1")
     kept = tmp_path / "out" / "base" / "1-texts.jsonl"
     assert len(read_jsonl(kept)) == 3
     assert measured(base, texts, tmp_path / "out", "batch_tokens=1")["base"]["token"]["nats"] == pytest.approx(
         whole["base"]["token"]["nats"], rel=1e-6
     )
-    monkeypatch.setattr(measuring, "window_nats", lambda *_: pytest.fail("was measured again"))
+    monkeypatch.setattr(measuring, "window_losses", lambda *_: pytest.fail("was measured again"))
     assert measured(base, texts, tmp_path / "out")["base"] == measured(base, texts, tmp_path / "out")["base"]
 
 
 def test_a_second_measurement_into_the_same_folder_is_refused_while_one_is_at_work(
     base: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = window_nats
+    real = window_losses
     command = ["perplexity", str(base), "--data", str(texts), f"output={tmp_path / 'out'}", "device=cpu", "length=16", "stride=3"]
 
     def beside_another(model: imprint.model.Model, windows: list[Window]) -> list[float]:
         assert main(command) == 2
         return real(model, windows)
 
-    monkeypatch.setattr(measuring, "window_nats", beside_another)
+    monkeypatch.setattr(measuring, "window_losses", beside_another)
     measured(base, texts, tmp_path / "out", "length=256")
     assert "out: another process measures into this folder, perhaps with other settings" in capsys.readouterr().err
     monkeypatch.undo()
@@ -124,7 +124,7 @@ def test_documents_of_a_version_without_keys_still_count(base: Path, texts: Path
     file = tmp_path / "out" / "base" / "1-texts.jsonl"
     first, *lines = read_jsonl(file)
     write_jsonl(file, [first, *({name: value for name, value in line.items() if name != "key"} for line in lines)])
-    monkeypatch.setattr(measuring, "window_nats", lambda *_: pytest.fail("was measured again"))
+    monkeypatch.setattr(measuring, "window_losses", lambda *_: pytest.fail("was measured again"))
     assert measured(base, texts, tmp_path / "out", "length=256") == whole
 
 
@@ -176,7 +176,7 @@ def test_a_run_is_measured_before_and_after_its_tuning(tmp_path: Path, texts: Pa
 def test_a_window_is_halved_where_memory_runs_out(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = imprint.load(base, device="cpu")
     windows = [Window((*range(20, 20 + size),), (-100, *range(21, 20 + size)), size - 1) for size in (5, 9, 4)]
-    whole = window_nats(model, windows)
+    whole = window_losses(model, windows)
     sizes = []
 
     def narrow(ids: list[list[int]], *rest: Any) -> Any:
@@ -186,7 +186,7 @@ def test_a_window_is_halved_where_memory_runs_out(base: Path, monkeypatch: pytes
         return pack(ids, *rest)
 
     monkeypatch.setattr(measuring, "pack", narrow)
-    assert window_nats(model, windows) == pytest.approx(whole, rel=1e-6)
+    assert window_losses(model, windows) == pytest.approx(whole, rel=1e-6)
     assert sizes == [3, 1, 2, 1, 1]
 
 

@@ -5,7 +5,14 @@ import pytest
 
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.export.verify import QUESTIONS, GreedyAnswer, encode_prompts, greedy_answers, refuse_changed_answers, verification_samples
+from imprint.export.verify import (
+    FALLBACK_PROMPTS,
+    GreedyAnswer,
+    encode_prompts,
+    greedy_answers,
+    refuse_changed_answers,
+    verification_samples,
+)
 from imprint.loading.load import load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
@@ -47,7 +54,7 @@ def test_held_out_rows_are_asked_and_questions_of_our_own_where_they_are_gone(ru
     gone = trained.model_copy(update={"data": trained.data_section.model_copy(update={"train": tmp_path / "gone.jsonl"})})
 
     assert verification_samples(trained, 2)[0].query.startswith("类型#")
-    assert [one.query for one in verification_samples(gone, 3)] == list(QUESTIONS[:3])
+    assert [one.query for one in verification_samples(gone, 3)] == list(FALLBACK_PROMPTS[:3])
 
 
 def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Path, RunConfig], tmp_path: Path) -> None:
@@ -58,7 +65,7 @@ def test_rows_with_tools_are_asked_where_the_template_writes_tools(run: tuple[Pa
     known = trained.model_copy(update={"data": DataSection(train=rows, dev=rows)})
 
     assert [one.query for one in verification_samples(known, 2, tools=True)] == ["冷吗？"]
-    assert [one.query for one in verification_samples(known, 2)] == list(QUESTIONS[:2])
+    assert [one.query for one in verification_samples(known, 2)] == list(FALLBACK_PROMPTS[:2])
 
 
 def test_prompts_are_cut_as_the_run_cuts_and_answers_have_ids_and_text(run: tuple[Path, RunConfig]) -> None:

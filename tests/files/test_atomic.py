@@ -42,7 +42,7 @@ def test_json_keeps_chinese_readable_and_writes_null_for_nan(tmp_path: Path) -> 
     assert json.loads(path.read_text(encoding="utf-8")) == {"名": "印", "loss": None, "all": [None, [1, 2.5]]}
 
 
-def test_halves_of_characters_are_escaped_in_json(tmp_path: Path) -> None:
+def test_lone_surrogates_are_escaped_in_json(tmp_path: Path) -> None:
     value = {"名": "\ud800", "b": ["\udfff印"]}
     atomic.write_json(tmp_path / "a.json", value)
     atomic.append_jsonl(tmp_path / "a.jsonl", value)

@@ -13,7 +13,7 @@ def fill(path: Path, text: str) -> None:
 
 
 def test_a_strangers_link_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
-    """A folder of a stranger may hold `.report.html.part -> ~/.bashrc`."""
+    """An untrusted folder may hold `.report.html.part -> ~/.bashrc`."""
     mine, run = tmp_path / "mine", tmp_path / "run"
     mine.mkdir()
     run.mkdir()

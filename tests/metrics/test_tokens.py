@@ -51,7 +51,7 @@ def test_the_words_of_a_long_text_are_those_of_jieba(seed: int, monkeypatch: pyt
         text = "".join(kind() for kind in chance.choices(kinds, weights, k=chance.randint(1, 300)))
         expected = list(tokens._tokenizer().cut(text))
         for limit in (0, 1, 2, 20):
-            monkeypatch.setattr(tokens, "LONG", limit)
+            monkeypatch.setattr(tokens, "MAX_TEXT_CHARACTERS", limit)
             assert segment(text) == expected
 
 
@@ -59,7 +59,7 @@ def test_a_word_that_other_code_splits_is_split_as_in_jieba(monkeypatch: pytest.
     text = "杭研大厦韩玉鉴赏"
     monkeypatch.setattr("jieba.finalseg.Force_Split_Words", {"杭研"})
     expected = list(tokens._tokenizer().cut(text))
-    monkeypatch.setattr(tokens, "LONG", 1)
+    monkeypatch.setattr(tokens, "MAX_TEXT_CHARACTERS", 1)
     assert segment(text) == expected
     assert expected[:2] == ["杭", "研"]
 

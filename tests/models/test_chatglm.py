@@ -80,23 +80,23 @@ class TestContextSpan:
     def test_context_ends_at_sop_and_counting_stops_at_gmask(self) -> None:
         network = small_network()
 
-        assert network.context_span([1, 2, *prompt(network, 3), 4]) == ContextSpan(length=4, anchor=3)
+        assert network.context_span([1, 2, *prompt(network, 3), 4]) == ContextSpan(bidirectional_length=4, mask_position=3)
 
     def test_gmask_counts_before_mask_wherever_it_stands(self) -> None:
         network = small_network()
-        control = network.config.control
+        special_ids = network.config.special_ids
 
-        assert network.context_span([control.mask, 1, control.gmask, control.sop]).anchor == 2
-        assert network.context_span([1, control.mask, 2, control.sop]).anchor == 1
+        assert network.context_span([special_ids.mask, 1, special_ids.gmask, special_ids.sop]).mask_position == 2
+        assert network.context_span([1, special_ids.mask, 2, special_ids.sop]).mask_position == 1
 
     def test_without_a_mask_counting_stops_at_the_end_of_the_context(self) -> None:
         network = small_network()
 
-        assert network.context_span([1, 2, network.config.control.sop, 5]) == ContextSpan(length=2, anchor=1)
+        assert network.context_span([1, 2, network.config.special_ids.sop, 5]) == ContextSpan(bidirectional_length=2, mask_position=1)
 
     def test_without_sop_the_whole_row_is_context(self) -> None:
-        assert small_network().context_span([1, 2, 3]) == ContextSpan(length=3, anchor=2)
-        assert small_network().context_span([]) == ContextSpan(length=0, anchor=0)
+        assert small_network().context_span([1, 2, 3]) == ContextSpan(bidirectional_length=3, mask_position=2)
+        assert small_network().context_span([]) == ContextSpan(bidirectional_length=0, mask_position=0)
 
     def test_context_sees_itself_in_both_directions_and_the_answer_only_backwards(self) -> None:
         network = small_network()

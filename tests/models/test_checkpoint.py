@@ -358,8 +358,10 @@ class TestSaving:
 
         loaded = read(tmp_path / "base", torch.float16)
 
-        control = as_chatglm(loaded).config.control
-        assert (control.mask, control.gmask, control.sop, control.eop) == tuple(size - 528 + offset for offset in (0, 1, 4, 5))
+        special_ids = as_chatglm(loaded).config.special_ids
+        assert (special_ids.mask, special_ids.gmask, special_ids.sop, special_ids.eop) == tuple(
+            size - 528 + offset for offset in (0, 1, 4, 5)
+        )
         assert loaded.stop_ids == {size - 523}
 
 

@@ -304,7 +304,7 @@ class TestRefusals:
         ("kind", "change", "sentence"),
         [
             ("gemma2", {}, "its attention takes 'softcap', which ours does not support"),
-            ("phi", {}, "its vocabulary head is Linear(in_features=32, out_features=60, bias=True); only one linear without a bias"),
+            ("phi", {}, "its LM head is Linear(in_features=32, out_features=60, bias=True); only one linear without a bias"),
             ("qwen3_next", {}, "its layers are of the type linear_attention. Supported: full_attention, sliding_attention"),
             ("qwen3_moe", {"num_experts": 4, "moe_intermediate_size": 8}, "it is a mixture of experts"),
             ("falcon", {"head_dim": None}, "it cannot be built with another attention"),

@@ -24,7 +24,7 @@ def draw(rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class HeadRows(TorchDispatchMode):
-    """Counts the rows of every product with the vocabulary head."""
+    """Counts the rows of every product with the LM head."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -90,7 +90,7 @@ def test_a_head_that_is_missing_may_be_the_embedding(tmp_path: Path) -> None:
     file = reference_models.saved(model, tmp_path) / "model.safetensors"
     save_file({name: tensor for name, tensor in load_file(file).items() if name != "lm_head.weight"}, file)
 
-    assert "the vocabulary head 'lm_head.weight' is missing. If it is the embedding in this model" in refusal(tmp_path)
+    assert "the LM head 'lm_head.weight' is missing. If it is the embedding in this model" in refusal(tmp_path)
 
 
 def test_one_file_stands_before_an_index(tmp_path: Path, tensors: dict[str, Tensor]) -> None:

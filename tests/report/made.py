@@ -16,7 +16,7 @@ POISON = "</title></style></script>" + HOSTILE + '"\' onmouseover=a x="<!--&lt;`
 
 
 def poisoned(value: Any) -> Any:
-    """The same value with markup, quotes, escapes and halves of characters in all its texts, but for names of metrics and literals."""
+    """The same value with markup, quotes, escapes and lone surrogates in all its texts, but for names of metrics and literals."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         types = get_type_hints(type(value))
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}

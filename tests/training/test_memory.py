@@ -155,9 +155,9 @@ def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_o
 
 def test_pieces_hold_neighbours_up_to_the_limit_and_a_row_is_never_cut() -> None:
     rows = [row(5), row(4), row(9), row(1), row(30), row(2)]
-    lengths = [[len(one.ids) for one in piece] for piece in TokenBudget(10).split(rows)]
+    lengths = [[len(one.ids) for one in sub_batch] for sub_batch in TokenBudget(10).split(rows)]
     assert lengths == [[5, 4], [9, 1], [30], [2]]
-    assert [len(piece) for piece in TokenBudget().split(rows)] == [6]
+    assert [len(sub_batch) for sub_batch in TokenBudget().split(rows)] == [6]
 
 
 def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
@@ -280,7 +280,7 @@ def shared_row(*texts: tuple[int, ...]) -> EncodedRow:
 
 def test_the_loss_of_a_text_does_not_depend_on_its_neighbours() -> None:
     network = small_network()
-    marks = (network.config.control.gmask, network.config.control.sop)
+    marks = (network.config.special_ids.gmask, network.config.special_ids.sop)
     texts = [(*marks, *range(first, first + length)) for first, length in ((1, 7), (9, 12), (22, 4))]
 
     @torch.no_grad()

@@ -95,7 +95,7 @@ def _names() -> frozenset[str]:
     """Names in the word lists: attributes, values, and the people, shops and streets of the town."""
     values = [value for by_key in read_goods().values.values() for values_of_key in by_key.values() for value in values_of_key]
     town = read_town()
-    goods = [name for value in values for name in (value.key, value.word)]
+    goods = [name for value in values for name in (value.attribute, value.word)]
     return frozenset([*goods, *town.shop_names, *[person["name"] for person in town.people], *[shop["street"] for shop in town.shops]])
 
 

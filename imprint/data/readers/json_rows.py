@@ -15,7 +15,7 @@ from imprint.messages import Bilingual
 CONVERSATION: Final = "messages"
 """The column of a bare list of turns."""
 BLANKS: Final = " \t\r\n\ufeff"
-Place = int | str
+Line = int | str
 """The line of a row; with its number if the row before begins on the same line."""
 SYNTAX_ERRORS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -34,7 +34,7 @@ MAX_LITERAL: Final = 16
 """Characters at the end of a chunk where a literal, a number or an escape may be incomplete, which is no syntax error."""
 
 
-def line_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
+def line_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Line, object]]:
     """The (line number, object or BadRowError) of each line that is not blank."""
     decoder = _Decoder()
     for number, line in read_lines(path, encoding, report_bytes):
@@ -71,17 +71,17 @@ def _line_row(decoder: "_Decoder", text: str, line: str) -> object:
     return decoder.row(value)
 
 
-def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
+def array_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Line, object]]:
     """The (first line, object or BadRowError) of each element of one array; ends at the first syntax error."""
     return _JsonScanner(Bilingual("array", "数组"), path, encoding, report_bytes).elements()
 
 
-def wrapped_rows(path: Path, encoding: Encoding, key: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
+def wrapped_rows(path: Path, encoding: Encoding, key: str, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Line, object]]:
     """The (first line, object or BadRowError) of each element of the array that is `key` of one object."""
     return _JsonScanner(Bilingual("file", "文件"), path, encoding, report_bytes).wrapped(key)
 
 
-def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Place, object]]:
+def object_rows(path: Path, encoding: Encoding, report_bytes: ReportBytes | None = None) -> Iterator[tuple[Line, object]]:
     """The (first line, object or BadRowError) of concatenated objects of any number of lines."""
     return _JsonScanner(Bilingual("object", "对象"), path, encoding, report_bytes).objects()
 
@@ -166,14 +166,14 @@ class _JsonScanner:
         self._rows, self._row_line = 0, 0
         self._line, self._counted = 1, 0  # the line at index _counted, up to which newlines are counted
 
-    def elements(self) -> Iterator[tuple[Place, object]]:
+    def elements(self) -> Iterator[tuple[Line, object]]:
         """Each element of an array with its line, and the error that ends the reading, if any."""
         self._skip_whitespace()
         yield from self._elements()
         if not self._broken and self._skip_whitespace():
             yield self._unexpected("nothing may follow the `]` of the array,", "数组的 ] 之后不能再有内容")
 
-    def wrapped(self, key: str) -> Iterator[tuple[Place, object]]:
+    def wrapped(self, key: str) -> Iterator[tuple[Line, object]]:
         """Each element of the array that is `key` of one object, and the error that ends the reading, if any.
 
         Another array with such elements is an error too, because its rows are not read.
@@ -184,9 +184,9 @@ class _JsonScanner:
         while closing != "}":
             line, name = self._key()
             if not self._broken and name == key:
-                for place, row in self._elements():
+                for line_of_row, row in self._elements():
                     columns = columns or set(row if isinstance(row, dict) else ())
-                    yield place, row
+                    yield line_of_row, row
             elif not self._broken:
                 line, value = self._row(self._next_json)
                 others.append((line, str(name), _columns_of(value)))
@@ -221,7 +221,7 @@ class _JsonScanner:
         self._skip_whitespace()
         return line, name
 
-    def _elements(self) -> Iterator[tuple[Place, object]]:
+    def _elements(self) -> Iterator[tuple[Line, object]]:
         """The elements of the array at the current position, which moves after it."""
         self._position += 1  # the bracket
         first = True
@@ -243,18 +243,18 @@ class _JsonScanner:
                     )
                     break
             first = False
-            yield self._placed(*self._row(self._next_value))
+            yield self._with_line(*self._row(self._next_value))
             if self._broken:
                 return
         self._position += 1
 
-    def objects(self) -> Iterator[tuple[Place, object]]:
+    def objects(self) -> Iterator[tuple[Line, object]]:
         """Each object with its line, and the error that ends the reading, if any."""
         while self._skip_whitespace() and not self._broken:
-            yield self._placed(*self._row(self._next_value))
+            yield self._with_line(*self._row(self._next_value))
 
-    def _placed(self, line: int, row: object) -> tuple[Place, object]:
-        """The place of the next row, and the row."""
+    def _with_line(self, line: int, row: object) -> tuple[Line, object]:
+        """The line of the next row, and the row."""
         self._rows += 1
         same, self._row_line = line == self._row_line, line
         return f"{line}, row {self._rows}" if same else line, row

@@ -93,9 +93,9 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
     `counts`: column -> number of rows that have it.
     """
     prediction_column, reference_column = (
-        max(_written(known, counts), key=lambda name: counts[name], default=None) for known in (PREDICTION_COLUMNS, REFERENCE_COLUMNS)
+        max(_present_names(known, counts), key=lambda name: counts[name], default=None) for known in (PREDICTION_COLUMNS, REFERENCE_COLUMNS)
     )
-    ambiguous = sorted(_written(AMBIGUOUS_COLUMNS, counts), key=lambda name: -counts[name])
+    ambiguous = sorted(_present_names(AMBIGUOUS_COLUMNS, counts), key=lambda name: -counts[name])
     if prediction_column is None and reference_column is not None and ambiguous:
         prediction_column = ambiguous[0]
     if reference_column is None and prediction_column is not None and ambiguous:
@@ -122,7 +122,7 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
     )
 
 
-def _written(known: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+def _present_names(known: Iterable[str], counts: Mapping[str, int]) -> list[str]:
     """The known names that a file has, in their order; if it has none, those that it writes in another case."""
     by_lower_case = {name.lower(): name for name in counts}
     return [name for name in known if name in counts] or [by_lower_case[name] for name in known if name in by_lower_case]

@@ -28,7 +28,7 @@ class ChatGLMConfig:
     inner_hidden_size: int
     layernorm_epsilon: float
     max_sequence_length: int
-    control: ChatGLMSpecialIds
+    special_ids: ChatGLMSpecialIds
     quantization_bit: int | None = None
     """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
     quantization_embeddings: bool = False
@@ -53,7 +53,7 @@ class ChatGLMConfig:
         bits = quantization_bits(fields, {"inner_hidden_size": sizes["inner_hidden_size"]})
         return cls(
             layernorm_epsilon=epsilon,
-            control=ChatGLMSpecialIds.from_config(fields),
+            special_ids=ChatGLMSpecialIds.from_config(fields),
             quantization_bit=bits,
             quantization_embeddings=bits is not None and bool(fields.get("quantization_embeddings")),
             **sizes,

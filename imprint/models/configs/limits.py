@@ -16,13 +16,13 @@ MAX_SIZE = 2**22
 MAX_EXPERTS = 4096
 MAX_DIGITS = 16
 """Digits of a number that are shown."""
-DEEPEST = 4
+MAX_DEPTH = 4
 """Levels of sections in a config.json that are looked at."""
 
 
 def refuse_absurd(fields: Mapping[str, Any]) -> None:
     """Raise UserError for a number of layers, or a size, that no model has."""
-    for name, value in _numbers(fields, DEEPEST):
+    for name, value in _numbers(fields, MAX_DEPTH):
         layers = LAYERS.fullmatch(name) is not None
         limit = MAX_EXPERTS if name.endswith("experts") else MAX_LAYERS if layers else MAX_SIZE
         sized = layers or (SIZES.fullmatch(name) and not NO_SIZES.fullmatch(name))

@@ -56,12 +56,12 @@ def _is_named(name: str, ends: Iterable[object]) -> bool:
 
 
 def refuse_head(names: Iterable[str], network: Network, where: str) -> None:
-    """Raise UserError if one of these linears is the vocabulary head, which computes from its weight alone; `where` begins the message."""
+    """Raise UserError if one of these linears is the LM head, which computes from its weight alone; `where` begins the message."""
     for name in names:
         if f"{name}." in network.tied or _is_head(name, network):
             raise UserError(
                 Bilingual(
-                    f"{where}: a LoRA on {name!r}, the vocabulary head, is not supported. Take it out of the linears that are tuned; one "
+                    f"{where}: a LoRA on {name!r}, the LM head, is not supported. Take it out of the linears that are tuned; one "
                     "that was trained already is merged by peft (merge_and_unload), and the merged model loads here.",
                     f"不支持词表输出层 {name!r} 上的 LoRA：请去掉它；已训练好的请用 peft 的 merge_and_unload 合并后再加载。",
                 )

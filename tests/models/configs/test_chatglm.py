@@ -37,6 +37,6 @@ def test_a_missing_length_takes_the_published_one() -> None:
 def test_a_released_vocabulary_needs_no_control_ids(size: int, gmask: int, eop: int) -> None:
     fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
 
-    control = ChatGLMConfig.read({**fields, "vocab_size": size}).control
+    special_ids = ChatGLMConfig.read({**fields, "vocab_size": size}).special_ids
 
-    assert (control.gmask, control.eop) == (gmask, eop)
+    assert (special_ids.gmask, special_ids.eop) == (gmask, eop)

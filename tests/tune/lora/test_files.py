@@ -316,7 +316,7 @@ def test_a_lora_on_the_head_is_told(tmp_path: Path, *, tied: bool) -> None:
     plain = load_network(reference_models.saved(model, tmp_path / "base"), dtype=torch.float32, device=torch.device("cpu"))
     saved_by_peft(tmp_path / "theirs", model, "q_proj", "lm_head", save_embedding_layers=False)
 
-    with pytest.raises(UserError, match="a LoRA on 'lm_head', the vocabulary head, is not supported"):
+    with pytest.raises(UserError, match="a LoRA on 'lm_head', the LM head, is not supported"):
         read_lora(tmp_path / "theirs", plain)
 
 

@@ -58,7 +58,7 @@ def test_what_the_lists_name_or_leave_open_is_read(fields: dict[str, object]) ->
 def test_a_lora_on_the_head_is_refused(network: Network) -> None:
     refuse_head(NAMES, network, "here")
 
-    with pytest.raises(UserError, match="here: a LoRA on 'lm_head', the vocabulary head"):
+    with pytest.raises(UserError, match="here: a LoRA on 'lm_head', the LM head"):
         refuse_head([*NAMES, "lm_head"], network, "here")
 
 
