@@ -193,6 +193,15 @@ def values_by_step(events: Iterable[Event], field: str) -> dict[int, float]:
     return {step: value for step, value in sorted(values.items()) if math.isfinite(value)}
 
 
+def evaluation_losses(events: Sequence[Event]) -> dict[int, float]:
+    """The evaluation losses by increasing step; step 0 is before tuning. A rescue drops the evaluation of better weights that are kept."""
+    losses = values_by_step(events, "eval_loss")
+    for event in events:
+        if isinstance(event, Finished) and event.best_loss is not None:
+            losses[event.best_step] = min(event.best_loss, losses.get(event.best_step, math.inf))
+    return dict(sorted(losses.items()))
+
+
 def last_start(events: Sequence[Event]) -> Started | None:
     """The latest `Started` of these events; None in a log of an earlier version."""
     return next((event for event in reversed(events) if isinstance(event, Started)), None)

@@ -20,7 +20,7 @@ STATE = re.compile(r"state-(\d{6,})")
 OWN_NAMES = frozenset(
     (
         *("lock", "config.yaml", "log.jsonl", "samples.jsonl", "rescues.jsonl", "verdict.json", "forgetting.json", "before-after.jsonl"),
-        *("loss.png", "report.html", "adapter", "model", "tokens", "events", "evaluations"),
+        *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations"),
     )
 )
 """What a run reads and writes in its folder, besides its states and comparisons."""
@@ -42,6 +42,11 @@ class RunFolder:
     def log(self) -> Path:
         """The events of the run, one line of JSON each; see `imprint.events`."""
         return self.path / "log.jsonl"
+
+    @property
+    def starts(self) -> Path:
+        """When and by which commands the run was started, one line of JSON each; see `imprint.report.starts`."""
+        return self.path / "starts.jsonl"
 
     @property
     def tensorboard(self) -> Path:

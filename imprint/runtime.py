@@ -1,12 +1,15 @@
 """The machine: device and dtype, random state, memory, and signals that stop a long job."""
 
 import os
+import platform
 import random
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -119,6 +122,24 @@ def memory_bytes() -> tuple[int, int]:
     """(total, available) main memory of this machine in bytes."""
     memory = psutil.virtual_memory()
     return int(memory.total), int(memory.available)
+
+
+def cpu_name() -> str:
+    """The name of the processor, as far as the system tells."""
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            field, _, value = line.partition(":")
+            if field.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def child_processes() -> list[int]:

@@ -115,3 +115,12 @@ def test_some_of_the_memory_is_left() -> None:
 )
 def test_out_of_memory_errors_are_recognised(error: Exception, expected: bool) -> None:  # noqa: FBT001
     assert runtime.is_out_of_memory(error) is expected
+
+
+def test_a_package_that_is_not_there_has_no_version() -> None:
+    assert runtime.version_of("torch")
+    assert runtime.version_of("no-such-package-of-anyone") is None
+
+
+def test_the_processor_has_a_name() -> None:
+    assert runtime.cpu_name().strip()

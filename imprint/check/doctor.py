@@ -4,14 +4,13 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from imprint import __version__
 from imprint.messages import Bilingual
-from imprint.runtime import choose_device, choose_dtype, memory_bytes
+from imprint.runtime import choose_device, choose_dtype, memory_bytes, version_of
 from imprint.terminal import say
 
 GIB = 2**30
@@ -68,11 +67,3 @@ def device_lines() -> Iterator[str]:
         card = torch.cuda.get_device_properties(index)
         capability = f"{Bilingual('compute capability', '计算能力').line} {card.major}.{card.minor}"
         yield f"cuda:{index}: {card.name}, {card.total_memory / GIB:.1f} GiB, {capability}"
-
-
-def version_of(package: str) -> str | None:
-    """The version of a package; None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -28,7 +28,7 @@ def train(options: argparse.Namespace) -> int:
     announce(f"tuning by {path}", f"按 {path} 微调")
     from imprint.training.run import train_command
 
-    return train_command(recipe, [str(path), *options.overrides])
+    return train_command(recipe, [str(options.recipe), *options.overrides])
 
 
 def make_demo(words: list[str]) -> None:

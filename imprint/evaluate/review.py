@@ -13,7 +13,7 @@ from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
-from imprint.events import WatchedAnswer, read_events
+from imprint.events import Evaluation, WatchedAnswer, read_events
 from imprint.files.atomic import write_json, write_jsonl
 from imprint.files.typed_json import read_typed, read_typed_lines
 from imprint.forgetting.fill_recall import FillRecall
@@ -25,7 +25,11 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.report.runpage import Example, ExampleKind, RunReport, write_report
+from imprint.report.next_steps import next_steps
+from imprint.report.run_report import Example, ExampleKind, RunReport
+from imprint.report.run_scores import read_scores
+from imprint.report.runpage import write_report
+from imprint.report.starts import local_time, read_starts
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
@@ -105,17 +109,26 @@ def write_run_report(source: ModelSource) -> None:
     forgetting, rows = read_review(folder)
     examples, kind = _examples(folder, rows)
     summary = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE) if folder.verdict.is_file() else []
+    events, data = read_events(folder), run.data
+    dev = None if data.dev is None else str(data.dev)
+    held_out = any(isinstance(event, Evaluation) for event in events)
     report = RunReport(
         title=source.path.name,
         base_name=run.model.path,
         method=source.method or "-",
         summary=tuple(Bilingual(english, chinese) for english, chinese in summary),
-        events=read_events(folder),
+        events=events,
         examples=examples,
         example_kind=kind,
         fill_texts=tuple(run.data_section.fill.values()),
         forgetting=forgetting,
         recipe=recipe_text(folder.config),
+        mixed=run.data_section.mix_general is not None,
+        scores=tuple(read_scores(folder)),
+        starts=tuple(read_starts(folder)),
+        next_steps=tuple(next_steps(str(folder.path), dev, data.kind, held_out=held_out)),
+        path=str(folder.path),
+        logged=local_time(folder.log.stat().st_mtime) if folder.log.is_file() else "",
     )
     write_report(report, folder.report)
 

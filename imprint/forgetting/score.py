@@ -14,6 +14,8 @@ LOW_KEPT_SHARE: Final = 0.9
 """Below this share of kept answers, the messages include advice."""
 FEW_COUNTED_SHARE: Final = 0.2
 """Below this share of counted questions, kept answers say little, and the messages say what to measure by instead."""
+LARGE_LOSS_RISE: Final = 0.5
+"""A rise of the loss of the neutral text, in nats a token, above which much was lost where kept answers say little."""
 MEASURE_AGAIN: Final = Bilingual(
     "Delete it, and measure again with `imprint forgetting`.", "请删除它，再用 `imprint forgetting` 重新评估。"
 )
@@ -80,6 +82,26 @@ class Forgetting:
         """The share (0 to 1) of kept answers; None if no question counts."""
         return self.kept / self.counted if self.counted else None
 
+    @property
+    def says_little(self) -> bool:
+        """Whether the base answers so few questions that the kept ones say little."""
+        return self.counted < FEW_COUNTED_SHARE * len(self.rows)
+
+    @property
+    def text_changed(self) -> bool:
+        """Whether kept answers say little, and the text has become much less probable."""
+        if self.base_loss is None:
+            return False
+        return self.says_little and (self.tuned_loss is None or self.tuned_loss - self.base_loss > LARGE_LOSS_RISE)
+
+    def text_message(self) -> Bilingual:
+        """KL divergence and losses of the neutral text as a message."""
+        values = (self.kl, self.base_loss, self.tuned_loss)
+        kl, before, after = ("not finite" if value is None else f"{value:.4f}" for value in values)
+        english = f"on {self.tokens} tokens of neutral text KL divergence {kl} nats a token, loss {before} -> {after}"
+        kl, before, after = ("非有限值" if value is None else f"{value:.4f}" for value in values)
+        return Bilingual(english, f"在 {self.tokens} 个词元的中性文本上，每词元 KL 散度 {kl}，损失 {before} -> {after}")
+
     def as_json(self) -> dict[str, Any]:
         """All fields, with the figures first."""
         figures = {"kept_share": self.share, "kept": self.kept, "counted": self.counted, "asked": len(self.rows)}
@@ -93,15 +115,21 @@ def parse_forgetting(values: Mapping[str, Any], source: str) -> Forgetting:
 
 
 def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
-    """The result as a message; if much was lost, a second one with advice, which depends on whether general rows were `mixed` in."""
+    """The result as a message, and the advice of `forgetting_advice`."""
     if result.share is None:
         english, chinese = f"the base answers none of {len(result.rows)} questions correctly", "底座没有答对任何探测问题"
     else:
         english = f"{result.kept} of {result.counted} answers of the base are kept ({result.share:.1%})"
         chinese = f"原有回答保留 {result.kept}/{result.counted}（{result.share:.1%}）"
-    text = _text_figures(result)
-    messages = [Bilingual(f"forgetting: {english}; {text.english}", f"遗忘评估：{chinese}；{text.chinese}")]
-    if result.counted < FEW_COUNTED_SHARE * len(result.rows):
+    text = result.text_message()
+    message = Bilingual(f"forgetting: {english}; {text.english}", f"遗忘评估：{chinese}；{text.chinese}")
+    return [message, *forgetting_advice(result, mixed=mixed)]
+
+
+def forgetting_advice(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
+    """What to do where much was lost, which depends on whether general rows were `mixed` in, or where kept answers say little."""
+    messages = []
+    if result.says_little:
         messages.append(
             Bilingual(
                 f"the base answers only {result.counted} of {len(result.rows)} questions, so kept answers say little: is it a chat model? "
@@ -110,7 +138,7 @@ def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
                 "请看 KL 散度和文本损失，或给出它能答的问题（forgetting.probes=FILE）",
             )
         )
-    if result.share is not None and result.share < LOW_KEPT_SHARE:
+    if (result.share is not None and result.share < LOW_KEPT_SHARE) or result.text_changed:
         messages.append(
             Bilingual(
                 "much was lost: take more general rows (data.mix_general.share), fewer steps or a lower optimizer.learning_rate",
@@ -125,20 +153,6 @@ def forgetting_messages(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
             )
         )
     return messages
-
-
-def _text_figures(result: Forgetting) -> Bilingual:
-    """KL divergence and losses of the neutral text."""
-
-    def sentence(form: str, not_finite: str) -> str:
-        values = (result.kl, result.base_loss, result.tuned_loss)
-        kl, before, after = (not_finite if value is None else f"{value:.4f}" for value in values)
-        return form.format(tokens=result.tokens, kl=kl, before=before, after=after)
-
-    return Bilingual(
-        sentence("on {tokens} tokens of neutral text KL divergence {kl} nats a token, loss {before} -> {after}", "not finite"),
-        sentence("在 {tokens} 个词元的中性文本上，每词元 KL 散度 {kl}，损失 {before} -> {after}", "非有限值"),
-    )
 
 
 def lost_rows(rows: Sequence[ProbeResult]) -> list[ProbeResult]:

@@ -63,6 +63,11 @@ def page_header(title: str, overline: str, base_name: str, tuned_name: str) -> s
 </header>"""
 
 
+def section(name: str, heading: str, content: str) -> str:
+    """A part of a page under a heading; `heading` and `content` are HTML, `name` is the id."""
+    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{heading}</h2>\n{content}\n</section>'
+
+
 def escape(text: object) -> str:
     """A text, or a number, as HTML, without control characters."""
     return html.escape(harmless(str(text)))

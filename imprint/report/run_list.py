@@ -5,17 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from imprint.events import Event, Finished, Notice, Rescued, last_start, read_events, values_by_step
-from imprint.files.typed_json import read_typed
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
+from imprint.report.run_scores import read_scores
 from imprint.runs import RunFolder
 from imprint.terminal import say, say_json, table_lines
 
-MAX_SCORE = 1e9
-"""Scores are percentages and perplexities; a number above, or one that is not finite, is none."""
 MAX_DEPTH = 6
 """Depth in folders to which runs are searched."""
 RunState = Literal["running", "finished", "stopped", "unreadable"]
@@ -122,7 +120,7 @@ def describe_run(run: RunFolder) -> RunEntry:
             steps=steps,
             loss=next(reversed(values_by_step(events, "loss").values()), None),
             best_eval_loss=_best_eval_loss(events),
-            scores=dict(_scores(run)),
+            scores={one.name: dict(one.means) for one in read_scores(run)},
             updated=datetime.fromtimestamp(run.log.stat().st_mtime).isoformat(timespec="seconds") if run.log.is_file() else None,
             notice=_latest_notice(events),
         )
@@ -144,20 +142,6 @@ def _latest_notice(events: Sequence[Event]) -> str | None:
         if isinstance(event, Rescued):
             return f"step {event.step}: {event.reason}; back to step {event.back_to}"
     return None
-
-
-def _scores(run: RunFolder) -> Iterator[tuple[str, dict[str, float]]]:
-    for file in sorted(run.evaluations.glob("*/scores.json")):
-        try:
-            values = read_typed(file, dict[str, Any], Bilingual("Evaluate again.", "请重新评估。"))
-        except UserError:  # being written, or damaged: the evaluation itself says more
-            continue
-        means = {name: mean["value"] for name, mean in values.items() if isinstance(mean, dict) and _is_score(mean.get("value"))}
-        yield file.parent.name, means
-
-
-def _is_score(value: object) -> bool:
-    return type(value) in (int, float) and -MAX_SCORE < value < MAX_SCORE  # type: ignore[operator]
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:

@@ -2,21 +2,27 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Final
 
-from imprint.events import Event, Step, values_by_step
-from imprint.forgetting.fill_recall import FillRecall, recalls_fill
+from imprint.events import Finished, Rescued, Step, evaluation_losses
+from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import contains
-from imprint.forgetting.score import Forgetting, ProbeResult
+from imprint.forgetting.score import ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.answers import answer_box, label_box, prompt_box
-from imprint.report.chart import chart, line_from_log
-from imprint.report.html import escape, lang_attribute, page_header, ui_message, ui_text, write_page
+from imprint.report.chart import Mark, chart, line_from_log
+from imprint.report.facts import run_facts
+from imprint.report.headline import Level, headline
+from imprint.report.html import escape, lang_attribute, page_header, section, ui_message, ui_text, write_page
+from imprint.report.run_report import Example, RunReport
+from imprint.report.run_scores import before_and_after
 
-ExampleKind = Literal["held-out", "learned", "watched"]
-"""Held-out rows, rows that were trained on, or prompts that were sampled during the run."""
+LEVELS: Final[Mapping[Level, Bilingual]] = MappingProxyType(
+    {"good": Bilingual("✓ good", "✓ 良好"), "fair": Bilingual("! take a look", "! 请留意"), "bad": Bilingual("✗ not good", "✗ 不理想")}
+)
+"""How good a run is -> badge; the CSS class is the same word."""
 FATES: Final[Mapping[str, tuple[str, Bilingual]]] = {
     "lost": ("down", Bilingual("✗ lost", "✗ 丢失")),
     "right": ("up", Bilingual("✓ still right", "✓ 仍然正确")),
@@ -26,46 +32,8 @@ FATES: Final[Mapping[str, tuple[str, Bilingual]]] = {
 """Fate of an answer -> CSS class and badge."""
 OPEN_EXAMPLES: Final = 8
 """How many examples are not folded."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row of the run's own data before and after."""
-
-    prompt: str
-    """The prompt."""
-    label: str
-    """The reference answer; empty if there is none."""
-    base: str
-    """The base's answer."""
-    tuned: str
-    """The tuned model's answer."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """The data of a run's report."""
-
-    title: str
-    """The name of the run."""
-    base_name: str
-    """The name of the base."""
-    method: str
-    """How it was tuned: prefix, lora, full."""
-    summary: tuple[Bilingual, ...]
-    """The messages at its end."""
-    events: Sequence[Event]
-    """Its log."""
-    examples: tuple[Example, ...]
-    """Rows of its own data."""
-    example_kind: ExampleKind
-    """Where the examples come from."""
-    fill_texts: tuple[str, ...]
-    """The texts of data.fill; an answer with those of its label is correct."""
-    forgetting: Forgetting | None
-    """The measured forgetting; None if it was not measured."""
-    recipe: str
-    """The recipe with every knob."""
+OPEN_LOST: Final = 10
+"""How many lost answers are not folded."""
 
 
 def write_report(report: RunReport, path: Path) -> None:
@@ -73,36 +41,34 @@ def write_report(report: RunReport, path: Path) -> None:
     header = page_header(
         report.title, ui_text(Bilingual("training report", "训练报告")), report.base_name, f"{report.title} ({report.method})"
     )
-    parts = [_overview(report), _curves(report), _examples(report), _forgetting(report), _recipe(report)]
+    parts = [_overview(report), _curves(report), _examples(report), _forgetting(report), run_facts(report), _recipe(report)]
     write_page(path, report.title, header, "\n".join(part for part in parts if part))
 
 
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{heading}</h2>\n{content}\n</section>'
-
-
 def _overview(report: RunReport) -> str:
-    """The main figures and the messages at the end of the run."""
+    """What was learned and what it cost, in a sentence; the main figures, and the messages at the end of the run."""
+    found = headline(report)
+    cures = "".join(f"<p>{ui_message(cure)}</p>" for cure in found.cures)
+    badge = f'<b class="badge">{ui_text(LEVELS[found.level])}</b>'
+    box = f'<div class="headline {found.level}"><p>{badge} <strong>{ui_message(found.sentence)}</strong></p>{cures}</div>'
     tiles = "".join(f'<div class="tile"><dt>{name}</dt><dd>{value}</dd></div>' for name, value in _tiles(report))
     messages = "".join(f"<p>{ui_message(message)}</p>" for message in report.summary)
-    return _section(
-        "glance", ui_text(Bilingual("At a glance", "概览")), f'<dl class="tiles">{tiles}</dl>\n<div class="verdict">{messages}</div>'
+    return section(
+        "glance", ui_text(Bilingual("At a glance", "概览")), f'{box}\n<dl class="tiles">{tiles}</dl>\n<div class="verdict">{messages}</div>'
     )
 
 
 def _tiles(report: RunReport) -> list[tuple[str, str]]:
     """(name, value) as HTML."""
-    losses = list(values_by_step(report.events, "eval_loss").values())
+    losses = evaluation_losses(report.events)
     tiles = []
     if losses:
-        tiles.append((ui_text(Bilingual("evaluation loss", "评估损失")), f"{losses[0]:.3f} → <b>{min(losses):.3f}</b>"))
-    if counted := FillRecall.count([(row.label, row.base, row.tuned) for row in report.examples], report.fill_texts):
-        tiles.append(
-            (
-                ui_text(Bilingual("answers with the new texts", "含新内容的回答")),
-                f"{counted.before} → <b>{counted.after}</b> / {counted.rows}",
-            )
-        )
+        before = f"{losses[0]:.3f} → " if 0 in losses else ""
+        tiles.append((ui_text(Bilingual("evaluation loss", "评估损失")), f"{before}<b>{min(losses.values()):.3f}</b>"))
+    if counted := report.filled:
+        name = ui_text(Bilingual("answers with the new texts", "含新内容的回答"))
+        tiles.append((name, f"{counted.before} → <b>{counted.after}</b> / {counted.rows}"))
+    tiles += _score_tiles(report)
     if report.forgetting is not None and report.forgetting.share is not None:
         forgetting = report.forgetting
         tiles.append(
@@ -126,6 +92,20 @@ def _tiles(report: RunReport) -> list[tuple[str, str]]:
     return tiles
 
 
+def _score_tiles(report: RunReport) -> list[tuple[str, str]]:
+    """The scores of the largest evaluation."""
+    for base, tuned in before_and_after(list(report.scores))[:1]:
+        olds = base.means if base is not None and base.rows == tuned.rows else {}
+        return [
+            (
+                escape(metric.upper()),
+                f"{f'{olds[metric]:.2f} → ' if metric in olds else ''}<b>{value:.2f}</b> <small>{escape(tuned.name)}</small>",
+            )
+            for metric, value in tuned.means.items()
+        ]
+    return []
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds) if math.isfinite(seconds) else 0, 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
@@ -141,6 +121,7 @@ def _curves(report: RunReport) -> str:
                 line_from_log(events, "eval_loss", Bilingual("evaluation", "评估"), "tuned", dots=True),
             ],
             lambda value: f"{value:.3f}",
+            marks=_marks(report),
         ),
         chart(
             Bilingual("Memory", "内存"),
@@ -156,7 +137,34 @@ def _curves(report: RunReport) -> str:
         ),
     ]
     charts = "\n".join(figure for figure in figures if figure)
-    return _section("curves", ui_text(Bilingual("Curves", "曲线")), f'<div class="charts">{charts}</div>') if charts else ""
+    if not charts:
+        return ""
+    legend = Bilingual(
+        "The numbers at the names are the last values, those at the axis the highest and the lowest. A dot is an evaluation; a loss is in "
+        "nats a token, and step 0 is before tuning.",
+        "名称旁的数字是最后的值，轴旁的是最高与最低值。圆点是一次评估；损失单位为 nat/词元，第 0 步是微调之前。",
+    )
+    content = f'<div class="charts">{charts}</div><p class="note">{ui_message(legend)}</p>'
+    return section("curves", ui_text(Bilingual("Curves", "曲线")), content)
+
+
+def _marks(report: RunReport) -> list[Mark]:
+    """The best step, whose weights are kept, and the rescues."""
+    losses = evaluation_losses(report.events)
+    finished = [event for event in report.events if isinstance(event, Finished)]
+    best = finished[-1].best_step if finished else min(losses, key=losses.__getitem__, default=0)
+    marks = []
+    if best in losses:
+        name = Bilingual(f"best: step {best}, whose weights are kept", f"最好：第 {best} 步，保留其权重")
+        marks.append(Mark(best, losses[best], "best", name))
+    for event in report.events:
+        if isinstance(event, Rescued):
+            name = Bilingual(
+                f"rescue: after step {event.step} back to step {event.back_to}, learning rate × {event.rate_scale:.3g}",
+                f"救回：第 {event.step} 步之后退回第 {event.back_to} 步，学习率 × {event.rate_scale:.3g}",
+            )
+            marks.append(Mark(event.back_to, None, "rescue", name))
+    return marks
 
 
 def _examples(report: RunReport) -> str:
@@ -170,16 +178,26 @@ def _examples(report: RunReport) -> str:
     }[report.example_kind]
     numbered = sorted(enumerate(report.examples, start=1), key=lambda item: _has_fill_texts(item[1], report.fill_texts) is not False)
     rows = [_example(number, row, report.fill_texts) for number, row in numbered]
+    legend = ""
+    if report.filled is not None:
+        texts = Bilingual(
+            "✓ new: the tuned answer has the texts of data.fill that its label has. ✗ not learned: it lacks one; those come first.",
+            "✓ 新内容：微调后的回答含有参考答案中 data.fill 的内容。✗ 未学会：缺少其中之一，排在最前。",
+        )
+        legend = f'<p class="note">{ui_message(texts)}</p>'
+    if any(row.label for row in report.examples):
+        marked = Bilingual("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
+        legend += f'<p class="note">{ui_text(marked)}</p>'
     visible, more = rows[:OPEN_EXAMPLES], rows[OPEN_EXAMPLES:]
     folded = (
         f"<details><summary>{ui_text(Bilingual(f'{len(more)} more', f'其余 {len(more)} 条'))}</summary>{''.join(more)}</details>"
         if more
         else ""
     )
-    return _section(
+    return section(
         "own",
         ui_text(Bilingual("Your data, before and after", "自己的数据：微调前后")),
-        f'<p class="note">{note}</p>{"".join(visible)}{folded}',
+        f'<p class="note">{note}</p>{legend}{"".join(visible)}{folded}',
     )
 
 
@@ -208,8 +226,9 @@ def _forgetting(report: RunReport) -> str:
     """The base's answers before and after: lost ones visible, the others folded."""
     forgetting = report.forgetting
     if forgetting is None:
-        note = ui_text(Bilingual("Not measured. `imprint forgetting RUN` does.", "未评估；可运行 `imprint forgetting RUN`。"))
-        return _section("kept", ui_text(Bilingual("Abilities of the base", "原有能力")), f'<p class="note">{note}</p>'.replace("`", ""))
+        command = f"`imprint forgetting {report.path}`"
+        note = ui_message(Bilingual(f"Not measured. {command} does.", f"未评估；可运行 {command}。"))
+        return section("kept", ui_text(Bilingual("Abilities of the base", "原有能力")), f'<p class="note">{note}</p>')
     lost = [row for row in forgetting.rows if row.fate == "lost"]
     kept = [row for row in forgetting.rows if row.fate in ("same", "right")]
     never = [row for row in forgetting.rows if row.fate == "never"]
@@ -230,13 +249,22 @@ def _forgetting(report: RunReport) -> str:
             f"探测问题：{probes}；KL 在 {text} 的 {tokens} 个词元上计算。底座本就答错的不计入。",
         )
     )
+    legend = Bilingual(
+        "✓ the same: word for word as before. ✓ still right: in other words, with the expected answer. ✗ lost: right before, or without an "
+        "expected answer, and now another. – not counted: the base had it wrong.",
+        "✓ 不变：与之前一字不差。✓ 仍然正确：换了说法，仍含预期答案。"
+        "✗ 丢失：之前答对（或没有预期答案），现在不同。– 不计入：底座本就答错。",
+    )
+    more = len(lost) - OPEN_LOST
     tables = [
-        _probe_table(lost, ui_text(Bilingual("Lost", "丢失")), is_open=True),
+        _probe_table(lost[:OPEN_LOST], ui_text(Bilingual(f"Lost ({len(lost)})", f"丢失（{len(lost)}）")), is_open=True),
+        _probe_table(lost[OPEN_LOST:], ui_text(Bilingual(f"{more} more lost", f"其余 {more} 条丢失")), is_open=False),
         _probe_table(kept, ui_text(Bilingual(f"Kept ({len(kept)})", f"保留（{len(kept)}）")), is_open=False),
         _probe_table(never, ui_text(Bilingual(f"Not counted ({len(never)})", f"不计入（{len(never)}）")), is_open=False),
     ]
-    content = f'<p>{ui_text(Bilingual(english, chinese))}</p>{bar}<p class="note">{note}</p>\n{"".join(tables)}'
-    return _section("kept", ui_text(Bilingual("Abilities of the base, before and after", "原有能力：微调前后")), content)
+    notes = f'<p class="note">{note}</p><p class="note">{ui_message(legend)}</p>'
+    content = f"<p>{ui_text(Bilingual(english, chinese))}</p>{bar}{notes}\n{''.join(tables)}"
+    return section("kept", ui_text(Bilingual("Abilities of the base, before and after", "原有能力：微调前后")), content)
 
 
 def _probe_table(rows: Sequence[ProbeResult], name: str, *, is_open: bool) -> str:
@@ -266,4 +294,4 @@ def _probe_row(row: ProbeResult) -> str:
 def _recipe(report: RunReport) -> str:
     summary = ui_text(Bilingual("every knob with its value", "全部选项"))
     content = f"<details><summary>{summary}</summary><pre>{escape(report.recipe)}</pre></details>"
-    return _section("recipe", ui_text(Bilingual("Recipe", "配方")), content)
+    return section("recipe", ui_text(Bilingual("Recipe", "配方")), content)

@@ -18,6 +18,8 @@ from imprint.files.atomic import write_json, write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError
+from imprint.report.next_steps import next_steps
+from imprint.report.starts import RunStart, record_start, this_start
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
 from imprint.terminal import say
@@ -41,7 +43,7 @@ from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
 from imprint.training.step import train_step
-from imprint.training.summary import RunSummary, advice, next_commands
+from imprint.training.summary import RunSummary, advice, next_lines
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
@@ -65,7 +67,7 @@ def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
             pinned = [] if commit is None else [f"model.commit={commit}"]
             return launch(recipe.engine, count, ["train", *arguments, *pinned])
     try:
-        train_recipe(recipe)
+        train_recipe(recipe, command=("train", *arguments))
     except KeyboardInterrupt:
         if not is_launched() or not int(os.environ["RANK"]):
             raise  # only the main process prints that the run has stopped
@@ -74,11 +76,13 @@ def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
 
 def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     """Start or resume the run of the recipe at `path` in this process; returns the run folder. Raises as `train_recipe`."""
-    return train_recipe(read_recipe(path, overrides, Recipe))
+    return train_recipe(read_recipe(path, overrides, Recipe), command=("train", str(path), *overrides))
 
 
-def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: OnSave = None) -> RunFolder:
+def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: OnSave = None, command: Sequence[str] = ()) -> RunFolder:
     """Start or resume the run of a recipe, on its own data or on encoded rows (`split`); returns the run folder.
+
+    `command` are the words after `imprint` with which it was started, for the report.
 
     Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
@@ -89,6 +93,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
         join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
         open_run(recipe := with_first_limits(with_start_date(recipe, world), world), notify, world) as run,
     ):
+        start = this_start(command, recipe.model.device, world.size)
         finished = False
         while not finished:  # after a rescue everything is built again, as in a new process
             seed_everything(recipe.train.seed)
@@ -102,7 +107,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             recipe = with_limits(recipe, split)
             job = build_job(recipe, run, model, split, world)
             del model  # only the job refers to it, so that memory never holds two
-            finished = train_loop(job, on_save, notify)
+            finished = train_loop(job, on_save, notify, start)
             del job
             if not finished or recipe.forgetting.measure:  # the base is loaded again; a reference cycle keeps this one
                 gc.collect()
@@ -129,11 +134,11 @@ def check_settings(recipe: Recipe) -> None:
         refuse_missing_trackio()
 
 
-def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
+def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunStart) -> bool:
     """Train from the newest good state to the last step; returns False if the guard stops it for a rescue."""
     run, section = job.run, job.recipe.train
     state = resume(job, notify)
-    disk_warning = job.world.on_main(lambda: save_config(job))
+    disk_warning = job.world.on_main(lambda: save_config(job, start))
     if disk_warning is not None and job.world.is_main:
         notify(disk_warning)
     with open_log(job, state) as run_log, stop_on_signal() as signals:
@@ -166,14 +171,16 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices) -> bool:
     return True
 
 
-def save_config(job: TrainJob) -> Bilingual | None:
-    """Check the disk space and write config.yaml, which commits the folder to this recipe; returns a warning if space is short.
+def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
+    """Check the disk space; write config.yaml, which commits the folder; note the start; returns a warning if space is short.
 
     This comes after all other checks: a recipe that cannot run leaves no config.yaml.
     """
     width = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
     warning = check_disk(job.run, job.trained_parameters, width * job.trained_parameters, job.recipe.train.keep_states)
     write_text(job.run.config, dump(job.recipe))
+    if job.recipe.train.report:
+        record_start(job.run, start)
     return warning
 
 
@@ -270,6 +277,6 @@ def print_end(job: TrainJob, state: TrainState, run_log: RunLog, verdict: Sequen
     loss = "" if state.best_loss is None else f" with evaluation loss {state.best_loss:.4f}"
     run_log.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}")
     data, held_out = job.recipe.data, len(job.split.dev)
-    commands = next_commands(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out)
-    for line in (*map(str, verdict), *commands):
+    steps = next_steps(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out > 0)
+    for line in (*map(str, verdict), *next_lines(steps)):
         run_log.bar.say(line)

@@ -1,18 +1,18 @@
 """The summary of a finished run in plain language: how good its loss is, whether it is still falling, and what to try next."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imprint.events import Evaluation, Event, Finished, Step
+from imprint.events import Event, Step, evaluation_losses
 from imprint.messages import Bilingual
+from imprint.report.headline import MIN_GAIN
+from imprint.report.next_steps import NextStep
 
 FLAT_SHARE = 0.01
 """Relative change of the evaluation loss, or share of its total decrease, that counts as no change."""
 MEMORIZED_LOSS = 0.02
 """Loss, in nats per token, below which the rows are memorized."""
-MIN_GAIN = 0.03
-"""Relative decrease of the loss below which a run has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,10 @@ class RunSummary:
     """Number of skipped steps."""
 
     @classmethod
-    def from_log(cls, events: Iterable[Event], *, rows: int, held_out: int, epochs: float, steps: int) -> "RunSummary":
+    def from_log(cls, events: Sequence[Event], *, rows: int, held_out: int, epochs: float, steps: int) -> "RunSummary":
         """The summary of a run's events, which end with `Finished`."""
-        losses, skipped = dict[int, float](), 0
-        for event in events:
-            if isinstance(event, Evaluation) and event.eval_loss is not None:
-                losses[event.step] = event.eval_loss
-            skipped += isinstance(event, Step) and event.loss is None
-            if isinstance(event, Finished) and event.best_loss is not None:  # a rescue drops the evaluation of better weights that are kept
-                losses[event.best_step] = min(event.best_loss, losses.get(event.best_step, math.inf))
-        return cls(sorted(losses.items()), epochs, rows, held_out, steps, skipped)
+        skipped = sum(isinstance(event, Step) and event.loss is None for event in events)
+        return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped)
 
 
 def advice(summary: RunSummary) -> list[Bilingual]:
@@ -124,19 +118,6 @@ def _trend(summary: RunSummary) -> Bilingual | None:
     )
 
 
-def next_commands(run: str, data: str | None, kind: str = "rows", *, held_out: int) -> list[str]:
-    """The commands to run next; `data` is the file of held-out rows, if any, and `held_out` the number of held-out rows."""
-    chat, header = f"  imprint chat {run}    talk to it / 与它对话", "next / 接下来:"
-    if kind == "texts":
-        return [
-            header,
-            f"  imprint perplexity {run} --data {data or 'FILE'}    how sure it is of texts, before and after / 困惑度，微调前后对照",
-            f"  model.path={run}    in another recipe: teach it to answer / 在另一配方中作底座，再做指令微调",
-            chat,
-        ]
-    return [
-        header,
-        chat,
-        f"  imprint evaluate {run} --data {data or 'FILE'}    scores on held-out rows / 在留出数据上打分",
-        f"  imprint compare {run}{'' if held_out else ' --data FILE'}    before and after, side by side / 微调前后并排对照",
-    ]
+def next_lines(steps: Sequence[NextStep]) -> list[str]:
+    """What to do next, as printed lines."""
+    return ["next / 接下来:", *(f"  {one.command}    {one.purpose.line}" for one in steps)]

@@ -6,7 +6,7 @@ import torch
 
 import imprint
 from imprint.check import doctor
-from imprint.check.doctor import device_lines, machine_lines, version_of
+from imprint.check.doctor import device_lines, machine_lines
 from imprint.cli import main
 
 
@@ -53,8 +53,3 @@ def test_missing_packages_are_listed_with_what_needs_them(monkeypatch: pytest.Mo
     )
     assert "transformers 1.0  peft 1.0" in printed
     assert "pyarrow 1.0: Parquet files / 读写 Parquet" in printed
-
-
-def test_a_package_that_is_not_there_has_no_version() -> None:
-    assert version_of("torch")
-    assert version_of("no-such-package-of-anyone") is None

@@ -7,7 +7,10 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.messages import Bilingual
-from imprint.report.runpage import Example, RunReport
+from imprint.report.next_steps import NextStep
+from imprint.report.run_report import Example, RunReport
+from imprint.report.run_scores import EvaluationScores
+from imprint.report.starts import RunStart
 from imprint.terminal import CONTROLS
 from tests.logged import evaluation, step
 
@@ -52,6 +55,16 @@ class _Intruders(HTMLParser):
             self.found.append((tag, attrs))
 
 
+START = RunStart(
+    time="2026-11-29 14:56:57+00:00",
+    command="imprint train identity.yaml 'data.fill.name=a b'",
+    versions="Imprint 0.1, Python 3.11.2, PyTorch 2.6.0, transformers 5.0",
+    machine="Linux x86_64, a processor, 2 CPUs, 8.0 GiB",
+    device="NVIDIA H200, 139.8 GiB",
+    processes=2,
+)
+
+
 def run_report() -> RunReport:
     """A small report with everything in it that could break a page."""
     rows = (
@@ -78,4 +91,12 @@ def run_report() -> RunReport:
         fill_texts=("小墨",),
         forgetting=Forgetting(rows, 0.0123, 900, "a/long/path/" * 12 + "probes.jsonl", "neutral.txt", 2.0),
         recipe="output: runs/identity\n",
+        scores=(
+            EvaluationScores("held-out", "rouge-l", 12, {"rouge-l": 31.5, "bleu-4": 8.0}),
+            EvaluationScores("held-out-base", "rouge-l", 12, {"rouge-l": 10.25, "bleu-4": 2.0}),
+        ),
+        starts=(START,),
+        next_steps=(NextStep("imprint chat runs/identity", Bilingual("talk to it", "与它对话")),),
+        path="runs/identity",
+        logged="2026-11-29 16:00:00+00:00",
     )

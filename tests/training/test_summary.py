@@ -1,7 +1,8 @@
 import pytest
 
 from imprint.events import Event, Finished
-from imprint.training.summary import RunSummary, advice, next_commands
+from imprint.report.next_steps import next_steps
+from imprint.training.summary import RunSummary, advice, next_lines
 from tests.logged import evaluation, step
 
 
@@ -71,19 +72,5 @@ def test_better_weights_from_before_a_rescue_are_what_the_verdict_names() -> Non
 
 
 def test_the_end_says_what_to_type_next() -> None:
-    lines = next_commands("runs/x", "dev.jsonl", held_out=2)
-    assert [line.split("    ")[0].strip() for line in lines[1:]] == [
-        "imprint chat runs/x",
-        "imprint evaluate runs/x --data dev.jsonl",
-        "imprint compare runs/x",
-    ]
-    drawn = next_commands("runs/x", None, held_out=2)
-    assert "--data FILE" in drawn[2]
-    assert "--data" not in drawn[3]
-    assert "imprint compare runs/x --data FILE " in next_commands("runs/x", None, held_out=0)[3]
-
-
-def test_after_raw_text_the_next_is_its_perplexity_and_a_recipe_on_top() -> None:
-    lines = next_commands("runs/x", "dev.txt", "texts", held_out=2)
-    assert lines[1].startswith("  imprint perplexity runs/x --data dev.txt ")
-    assert lines[2].startswith("  model.path=runs/x ")
+    lines = next_lines(next_steps("runs/x", "dev.jsonl", held_out=True))
+    assert lines[:2] == ["next / 接下来:", "  imprint chat runs/x    talk to it / 与它对话"]
