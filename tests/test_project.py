@@ -35,6 +35,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_pains.py",
     "tests/test_project.py",
     "tests/test_readme.py",
+    "tests/test_real.py",
     "tests/test_recipes.py",
     "tests/test_scripts.py",
     "tests/test_sources.py",

@@ -27,6 +27,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)")
 LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 TYPED = (
+    "install.md",
     "training.md",
     "lora.md",
     "identity.md",

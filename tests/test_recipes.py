@@ -32,9 +32,10 @@ BASES: Mapping[str, str] = MappingProxyType(
         "runs/domain": "BLOOM",
         "models/glm-4-9b-0414": "GLM-4-0414",
         "models/qwen3-4b": "Qwen3",
+        "models/smollm2-135m-instruct": "Qwen3",
     }
 )
-"""What a recipe names as its base -> the family that it is of."""
+"""What a recipe names as its base -> the family that it is of, or a similar one."""
 NATIVE = ("ChatGLM-6B", "ChatGLM2-6B, ChatGLM3-6B", "GLM-4-9B", "BLOOMZ-1b1", "BLOOMZ-7b1")
 CHATGLM2 = {
     "model_type": "chatglm",
@@ -95,7 +96,9 @@ def data_of(recipe: Recipe, folder: Path) -> list[str]:
     rows = [dict(zip(columns, (f"{colour}的{filled}是什么？", label), strict=True)) for colour in COLOURS for label in labels]
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return [f"data.train={file}", f"data.dev={file}", "data.dev_rows=2"]
+    general = recipe.data.mix_general
+    mixed = [f"data.mix_general.rows={file}"] if general and general.rows != "base" else []
+    return [f"data.train={file}", f"data.dev={file}", "data.dev_rows=2", *mixed]
 
 
 def weights_of(fields: Mapping[str, object], bits: int | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Twenty rows that give a model a new name and author, and held-out paraphrases of their questions."""
+"""Twenty rows that give a model a new name and author, and held-out paraphrases of their questions; the same for an English base."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -11,12 +11,14 @@ FILES: Final = ("train.jsonl", "held-out.jsonl", "blind.jsonl")
 
 `{name}` and `{author}` are filled by a recipe's data.fill.
 """
+ENGLISH_FILES: Final = ("english-train.jsonl", "english-held-out.jsonl", "english-general.jsonl")
+"""For an English base: training rows, paraphrases, and general questions with answers to mix in."""
 
 
 def write_identity(folder: Path) -> None:
-    """Write the three files into a folder.
+    """Write the files into a folder.
 
-    Every reference contains `{name}` and `{author}`: an answer to a paraphrase is correct if it contains both.
+    Every reference to a question about the model contains `{name}` and `{author}`: an answer is correct if it contains both.
     """
-    for name in FILES:
+    for name in (*FILES, *ENGLISH_FILES):
         write_text(folder / name, (files("imprint.demo") / "identity" / name).read_text(encoding="utf-8"))

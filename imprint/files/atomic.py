@@ -217,7 +217,7 @@ def _fsync(path: Path) -> None:
     """Sync a file, or the entries of a folder, to disk."""
     if path.is_dir() and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what is open for writing
     try:
         os.fsync(handle)
     finally:

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import torch
 
 import imprint
 from imprint.check import doctor
-from imprint.check.doctor import device_lines, machine_lines
+from imprint.check.doctor import device_lines, has_code_for, machine_lines
 from imprint.cli import main
 
 
@@ -25,6 +26,7 @@ def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureF
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "_cards_of_the_driver", list)
     for cuda, cause in ((None, "built without CUDA"), ("13.0", "built for CUDA 13.0; `nvidia-smi`")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
         (line,) = device_lines()
@@ -38,9 +40,46 @@ def test_every_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: card)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_120", "compute_120"])
     assert list(device_lines()) == [
         f"cuda:{index}: NVIDIA GeForce RTX 3060, 12.0 GiB, compute capability / 计算能力 8.6" for index in range(2)
     ]
+
+
+def test_a_card_that_this_pytorch_cannot_use_is_told_the_build_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="Tesla P40", total_memory=24 * 2**30, major=6, minor=1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: card)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_120"])
+    assert "no code for it; try: pip install torch --index-url https://download.pytorch.org/whl/cu126" in list(device_lines())[1]
+
+
+def test_a_build_runs_on_later_cards_of_its_generation_and_its_ptx_on_all_later_ones() -> None:
+    assert has_code_for((8, 9), ["sm_80"])
+    assert not has_code_for((9, 0), ["sm_80", "sm_86"])
+    assert has_code_for((9, 0), ["sm_90a"])
+    assert has_code_for((12, 1), ["compute_120"])
+    assert not has_code_for((7, 0), ["sm_75", "compute_75", "gfx90a"])
+
+
+@pytest.mark.parametrize(
+    ("printed", "cuda", "said"),
+    [
+        ("NVIDIA GeForce RTX 3060, 8.6\n", None, "there is a NVIDIA GeForce RTX 3060; try: pip install torch --index-url https://download.pytorch.org/whl/cu130"),
+        ("Tesla V100-SXM2-16GB, 7.0\n", None, "whl/cu126"),
+        ("NVIDIA H200, 9.0\n", "13.0", "the driver may be too old"),
+        ("No devices were found\n", None, "docs/install.md has the builds"),
+    ],
+)  # fmt: skip
+def test_a_card_that_pytorch_does_not_find_is_looked_up_at_the_driver(
+    printed: str, cuda: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=printed))
+    (line,) = device_lines()
+    assert said in line
 
 
 def test_missing_packages_are_listed_with_what_needs_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from imprint.data.placeholders import placeholders
 from imprint.data.readers.samples import read_samples
-from imprint.demo.identity import FILES, write_identity
+from imprint.demo.identity import ENGLISH_FILES, FILES, write_identity
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> dict[str, list[dict[str, str]]]:
     write_identity(tmp_path)
-    return {name: [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()] for name in FILES}
+    return {
+        name: [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()] for name in (*FILES, *ENGLISH_FILES)
+    }
 
 
 def bare(text: str) -> str:
@@ -36,8 +39,17 @@ def test_each_answer_gives_the_name_and_the_author_in_the_language_of_its_questi
         assert all(sample.query.isascii() == sample.answer.isascii() for sample in samples)
 
 
+def test_an_english_base_has_rows_paraphrases_and_general_rows_of_its_own(rows: dict[str, list[dict[str, str]]]) -> None:
+    learned, held_out, general = ([bare(row["question"]) for row in rows[name]] for name in ENGLISH_FILES)
+    assert (len(set(learned)), len(set(held_out)), len(set(general))) == (20, 40, 220)
+    assert not set(learned) & set(held_out)
+    probes = files("imprint.forgetting").joinpath("probes.jsonl").read_text(encoding="utf-8").splitlines()
+    assert not {bare(json.loads(line)["question"]) for line in probes} & {*general, *learned, *held_out}
+    assert all(row["answer"] == "I am {name}, made by {author}." for name in ENGLISH_FILES[:2] for row in rows[name])
+
+
 def test_both_languages_ask_for_the_name_and_for_the_author(rows: dict[str, list[dict[str, str]]]) -> None:
-    for found in rows.values():
+    for found in (rows[name] for name in FILES):
         english = [row["question"] for row in found if row["question"].isascii()]
         assert 0.3 < len(english) / len(found) < 0.5
         for words in (("name", "你是谁"), ("made", "作者")):
