@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
-from imprint.files.atomic import append_jsonl, read_jsonl
+from imprint.files.atomic import append_jsonl, whole_lines
 from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -20,7 +21,7 @@ NoticeSource = Literal["data", "guard", "memory", "resume", "sample"]
 """What a notice is about."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
     """The run starts, or its length has changed."""
 
@@ -33,7 +34,7 @@ class Started:
     """Digest of the encoded rows; empty in logs of earlier versions."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """One optimizer step."""
 
@@ -58,7 +59,7 @@ class Step:
     """Those of them whose own loss is not finite."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """The evaluation loss after a step; step 0 is before tuning."""
 
@@ -68,7 +69,7 @@ class Evaluation:
     """Mean loss in nats per target token of the held-out rows; None if it is not finite."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WatchedAnswer:
     """The greedy answer to a watched prompt after a step."""
 
@@ -78,7 +79,7 @@ class WatchedAnswer:
     answer: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
     """A message to the person who trains."""
 
@@ -94,7 +95,7 @@ class Notice:
         return Bilingual(self.english, self.chinese)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rescued:
     """The guard takes the run back to an earlier state, with a lower learning rate; also a line of rescues.jsonl."""
 
@@ -115,7 +116,7 @@ class Rescued:
     """Evaluation loss of that step."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
     """All steps are done."""
 
@@ -147,7 +148,7 @@ def event_numbers(event: Step | Evaluation) -> dict[str, float]:
 
 
 def parse_event(line: object, location: str, event: str | None = None) -> Event:
-    """The event in a line of JSON; `location` is file and line, for the message. Raises UserError.
+    """The event in the value of a line of JSON; `location` is file and line, for the message. Raises UserError.
 
     Earlier versions wrote no `event` into log.jsonl: then it is the `event` given, or follows from the fields.
     """
@@ -228,7 +229,7 @@ def follow(run: RunFolder, *, poll_seconds: float = 0.5) -> Iterator[Event]:
     rescues: list[Rescued] = []
     while not finished:
         for number, line in tail.new_lines():
-            event = parse_event(_json_or_none(line), f"{run.log}:{number}")
+            event = _parse_line(line, f"{run.log}:{number}")
             if not isinstance(event, Rescued) or event not in rescues:  # a replaced log repeats earlier ones
                 yield event
             if isinstance(event, Rescued):
@@ -274,16 +275,20 @@ class _Tail:
         return list(enumerate(lines, start=first + 1))[known:]
 
 
-def _json_or_none(line: bytes) -> object:
+def _parse_line(line: bytes, location: str, event: str | None = None) -> Event:
+    """The event in a line of JSON, as `parse_event`; a line of this version is parsed once, since a log may have a million."""
+    with suppress(ValidationError):
+        return _adapter().validate_json(line)
     try:
-        return json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
-        return None
+        value = None
+    return parse_event(value, location, event)
 
 
 def _read(path: Path, event: str | None = None) -> list[Event]:
     """The events in a file of JSON lines; `event` is the kind of lines without that key."""
-    return [parse_event(line, f"{path}:{number}", event) for number, line in enumerate(read_jsonl(path), start=1)]
+    return [_parse_line(line, f"{path}:{number}", event) for number, line in enumerate(whole_lines(path), start=1)]
 
 
 @cache

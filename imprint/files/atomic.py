@@ -20,18 +20,17 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.links import remove
-from imprint.files.reading import MAX_LINES_BYTES, read_bounded
+from imprint.files.reading import MAX_LINE_BYTES, MAX_LINES_BYTES, MAX_LINES_VALUES, count_values, refuse_large
 from imprint.messages import Bilingual, UserError
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
-MAX_LINES_NODES = 2_000_000
-"""Maximum number of lists and objects in a file of JSON lines; a log has about one for each step."""
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -77,20 +76,8 @@ def _json_text(value: object, indent: int | None = None) -> str:
 
 def read_jsonl(path: Path) -> list[Any]:
     """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
-    if not path.exists():
-        return []
-    content = read_bounded(path, MAX_LINES_BYTES)
-    nodes = content.count(b"[") + content.count(b"{")
-    if nodes > MAX_LINES_NODES:
-        raise UserError(
-            Bilingual(
-                f"{path} has {nodes:,} lists and objects, more than {MAX_LINES_NODES:,}, as no file of its kind. Is it another file?",
-                f"{path} 有 {nodes:,} 个列表和对象，超过 {MAX_LINES_NODES:,} 个，同类文件不会这么多：请检查是否给错了文件。",
-            )
-        )
-    *lines, _unfinished = content.split(b"\n")
     values = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             values.append(json.loads(line))
         except (ValueError, RecursionError) as error:
@@ -101,6 +88,32 @@ def read_jsonl(path: Path) -> list[Any]:
                 )
             ) from error
     return values
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that `append_jsonl` wrote, without an unfinished last one; the file is never whole in memory.
+
+    Raises UserError where the file has more in it than any run writes.
+    """
+    if not path.exists():
+        return
+    refuse_large(path, MAX_LINES_BYTES)
+    values = 0
+    with path.open("rb") as file:
+        for number in count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            values += count_values(line)
+            if values > MAX_LINES_VALUES or len(line) > MAX_LINE_BYTES:
+                raise UserError(
+                    Bilingual(
+                        f"{path}:{number}: up to here the file has {values:,} values, and this line {len(line):,} bytes, as no file of its "
+                        "kind. Is it another file?",
+                        f"{path}:{number}：至此已有 {values:,} 个值，该行有 {len(line):,} 字节，同类文件不会这么多：请检查是否给错了文件。",
+                    )
+                )
+            if not line.endswith(b"\n"):
+                return
+            yield line
 
 
 @contextmanager

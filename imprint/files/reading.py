@@ -13,8 +13,12 @@ MAX_MODEL_FILE_BYTES: Final = 2**27
 """Largest vocabulary or chat template that is read."""
 MAX_LINES_BYTES: Final = 2**28
 """Largest log, or other file of JSON lines of a run, that is read."""
-MAX_JSON_NODES: Final = 500_000
-"""Maximum number of lists and objects in a JSON file that is read whole."""
+MAX_LINE_BYTES: Final = 2**24
+"""Longest line of such a file."""
+MAX_JSON_VALUES: Final = 1_000_000
+"""Maximum number of values in a JSON file that is read whole."""
+MAX_LINES_VALUES: Final = 8_000_000
+"""Maximum number of values in a file of JSON lines; a log has eight for each step."""
 LFS_HEADER = b"version https://git-lfs"
 
 
@@ -32,17 +36,28 @@ def require_regular(path: Path) -> None:
 
 def read_bounded(path: Path, limit: int = MAX_METADATA_BYTES) -> bytes:
     """The content of a file that is read whole. Raises UserError if it is no regular file or has more than `limit` bytes, and OSError."""
-    require_regular(path)
+    refuse_large(path, limit)
     with path.open("rb") as file:
         content = file.read(limit + 1)
-    if len(content) > limit:
-        raise UserError(
-            Bilingual(
-                f"{path} has more than {limit / 2**20:.0f} MiB, which no file of its kind has. Is it another file?",
-                f"{path} 超过 {limit / 2**20:.0f} MiB，同类文件不会这么大：请检查是否给错了文件。",
-            )
-        )
+    if len(content) > limit:  # it has grown meanwhile
+        raise _too_large(path, limit)
     return content
+
+
+def refuse_large(path: Path, limit: int) -> None:
+    """Raise UserError for what is no regular file, and for a file of more than `limit` bytes; OSError if there is no such file."""
+    require_regular(path)
+    if path.stat().st_size > limit:
+        raise _too_large(path, limit)
+
+
+def _too_large(path: Path, limit: int) -> UserError:
+    return UserError(
+        Bilingual(
+            f"{path} has more than {limit / 2**20:.0f} MiB, which no file of its kind has. Is it another file?",
+            f"{path} 超过 {limit / 2**20:.0f} MiB，同类文件不会这么大：请检查是否给错了文件。",
+        )
+    )
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -53,10 +68,19 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 def read_json(path: Path, encoding: str = "utf-8") -> Any:
     """The value in a JSON file; errors as `read_bounded`, ValueError for what is no JSON, and RecursionError."""
     content = read_bounded(path)
-    nodes = content.count(b"[") + content.count(b"{")
-    if nodes > MAX_JSON_NODES:
-        raise ValueError(f"it has {nodes:,} lists and objects, more than {MAX_JSON_NODES:,}")
+    refuse_many_values(content)
     return json.loads(content.decode(encoding))
+
+
+def refuse_many_values(content: bytes) -> None:
+    """Raise ValueError for JSON of more values than any file has that is read whole."""
+    if (values := count_values(content)) > MAX_JSON_VALUES:
+        raise ValueError(f"it has {values:,} values, more than {MAX_JSON_VALUES:,}")
+
+
+def count_values(content: bytes) -> int:
+    """How many values JSON has at most, by its commas and brackets: a value of two bytes takes sixty in memory."""
+    return 1 + content.count(b",") + content.count(b"[") + content.count(b"{")
 
 
 def refuse_lfs_pointer(path: Path) -> None:

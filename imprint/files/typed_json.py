@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from imprint.files.atomic import read_jsonl
-from imprint.files.reading import require_regular
+from imprint.files.reading import read_bounded, refuse_many_values, require_regular
 from imprint.messages import Bilingual, UserError
 
-MAX_BYTES: Final = 2**26
+MAX_BYTES: Final = 2**25
 """Largest file that is read whole; what Imprint writes has a few megabytes at most."""
 STRICT: Final = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 T = TypeVar("T")
@@ -25,13 +25,13 @@ def read_typed(path: Path, kind: type[T], advice: Bilingual) -> T:
     """The value in a JSON file; UserError, which ends in `advice`, if it is no `kind`, and for a file that is not there."""
     try:
         require_regular(path)
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise _refusal(str(path), f"is larger than {MAX_BYTES // 2**20} MiB", advice)
+        content = read_bounded(path, MAX_BYTES)
+        refuse_many_values(content)
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _refusal(str(path), "is not JSON", advice) from error
+        raise _refusal(str(path), "is not JSON, or has more than a million values", advice) from error
     except OSError as error:
         raise _refusal(str(path), f"cannot be read: {error.strerror}", advice) from error
     return next(_checked([value], kind, str(path), advice))

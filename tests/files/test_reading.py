@@ -37,9 +37,9 @@ def test_a_file_above_the_limit_is_refused_by_its_size(tmp_path: Path, monkeypat
         read_text(tmp_path / "large")
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "nothing")
-    monkeypatch.setattr(reading, "MAX_JSON_NODES", 2)
+    monkeypatch.setattr(reading, "MAX_JSON_VALUES", 3)
     (tmp_path / "deep.json").write_text("[[[]]]")
-    with pytest.raises(UserError, match="it has 3 lists and objects, more than 2"):
+    with pytest.raises(UserError, match="it has 4 values, more than 3"):
         read_json_object(tmp_path / "deep.json")
 
 

@@ -64,8 +64,11 @@ def test_a_line_is_named_by_its_number_and_a_missing_or_huge_file_is_a_sentence(
         read_typed(tmp_path / "none.json", Row, ADVICE)
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(UserError, match=r"huge\.json: is larger than 64 MiB\."):
+    with pytest.raises(UserError, match=r"huge\.json: is larger than 32 MiB\."):
         read_typed(tmp_path / "huge.json", Row, ADVICE)
+    (tmp_path / "many.json").write_bytes(b"[" + b"[]," * 1_000_000 + b"0]")
+    with pytest.raises(UserError, match=r"many\.json: is not JSON, or has more than a million values\."):
+        read_typed(tmp_path / "many.json", Row, ADVICE)
 
 
 def test_a_problem_is_short_though_the_file_is_not() -> None:
