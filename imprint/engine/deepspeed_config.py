@@ -9,31 +9,30 @@ from typing import Any
 import torch
 
 from imprint.config.problems import quote_value
+from imprint.engine.deepspeed_fields import AUTO, BF16, PRECISIONS, RECIPE_FIELDS, refuse_unsupported, unused_fields, without_comments
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
 
-AUTO = "auto"
 ADAM_NAMES = ("adam", "adamw")
-RECIPE_FIELDS = {
-    "train_batch_size": "train.batch_size",
-    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
-    "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
-    "gradient_clipping": "optimizer.clip",
-    "scheduler": "optimizer.schedule",
-}
-"""Fields of a file that the recipe overrides -> the recipe's knobs for them."""
 STAGES = (1, 2, 3)
-PRECISIONS = ("fp16", "bf16", "bfloat16", "amp")
-"""Sections about the precision, which is the recipe's `model.dtype`."""
+MIXED = ("amp", "torch_autocast")
+"""Sections that would compute parts of a network in another type."""
+FIXED: dict[str, object] = {
+    "zero_force_ds_cpu_optimizer": False,  # torch's AdamW is as fast there and needs no compiler
+    "zero_allow_untested_optimizer": True,
+    "steps_per_print": 10**12,
+    "wall_clock_breakdown": False,
+}
+"""Settings that no file changes."""
 
 
 def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype: torch.dtype, processes: int) -> dict[str, Any]:
     """DeepSpeed's configuration for one run. Raises UserError for a file that cannot be read or used."""
     content = {} if knobs.file is None else _without_auto(_read(knobs.file))
     zero = dict(content.get("zero_optimization", {}) if knobs.file else {"stage": knobs.stage})
-    if knobs.offload:
-        zero.setdefault("offload_optimizer", {"device": "cpu"})  # not pinned: that takes up to twice the main memory
+    if knobs.offload and zero.get("offload_optimizer") in (None, False, {}, {"device": "none"}):
+        zero["offload_optimizer"] = {"device": "cpu"}  # not pinned: that takes up to twice the main memory
     settings = {name: value for name, value in content.items() if name not in (*RECIPE_FIELDS, *PRECISIONS, "optimizer")}
     settings |= {
         "zero_optimization": zero,
@@ -41,12 +40,9 @@ def deepspeed_settings(knobs: EngineSection, optimizer: OptimizerSection, dtype:
         "gradient_accumulation_steps": 1,
         "train_batch_size": processes,
         "gradient_clipping": optimizer.clip,
-        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW is as fast there and needs no compiler
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**12,
-        "wall_clock_breakdown": False,
         "fp16": {**content.get("fp16", {}), "enabled": dtype == torch.float16},
-        "bf16": {"enabled": dtype == torch.bfloat16, "check_grad_overflow": True},
+        **FIXED,
+        "bf16": {"enabled": dtype == torch.bfloat16, **BF16},
     }
     return settings
 
@@ -68,6 +64,7 @@ def _read(file: Path) -> dict[str, Any]:
                 "无法作为 JSON 读取：请修正该文件，或改用 zero2、zero3。",
             )
         ) from error
+    content = without_comments(content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         raise UserError(
             Bilingual(
@@ -84,15 +81,17 @@ def _read(file: Path) -> dict[str, Any]:
                     f'"{name}" 必须是对象：请去掉它，精度由 model.dtype 决定。',
                 )
             )
-    if content.get("amp", {}).get("enabled", False) is not False:  # "auto", too: it was for a library that turned it on
-        raise UserError(
-            Bilingual(
-                f'engine.deepspeed: {file}: "amp" is not supported, DeepSpeed itself has removed it. Take it out, and set '
-                "model.dtype=float16 or bfloat16.",
-                '不支持 "amp"（DeepSpeed 已移除）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
+    for name in MIXED:
+        if content.get(name, {}).get("enabled", False) is not False:  # "auto", too: it was for a library that turned it on
+            raise UserError(
+                Bilingual(
+                    f'engine.deepspeed: {file}: "{name}" is not supported: all is computed in one type. Take it out, and set '
+                    "model.dtype=float16 or bfloat16.",
+                    f'不支持 "{name}"（只用一种类型计算）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
+                )
             )
-        )
     _check_stage(content.get("zero_optimization", {}), file)
+    refuse_unsupported(file, content)
     optimizer = content.get("optimizer", {})
     name = optimizer.get("type", "AdamW") if isinstance(optimizer, dict) else optimizer
     if str(name).lower() not in ADAM_NAMES:
@@ -123,14 +122,17 @@ def _check_stage(zero: dict[str, Any], file: Path) -> None:
     )
 
 
-def overridden_fields(file: Path) -> list[str]:
-    """A notice of the fields of a file that the recipe overrides; empty where there are none."""
+def ineffective_fields(file: Path) -> list[str]:
+    """Notices of the fields of a file that the recipe overrides, and of those that have no effect here; empty where there are none."""
     content = _read(file)
     overridden = [f"{name} ({knob})" for name, knob in RECIPE_FIELDS.items() if name in content and content[name] != AUTO]
     overridden += ["optimizer (optimizer.learning_rate, optimizer.weight_decay)"] if "optimizer" in content else []
     overridden += [f"{name} (model.dtype)" for name in PRECISIONS if isinstance(content.get(name, {}).get("enabled"), bool)]
-    notice = Bilingual("decided by the recipe instead", "由配方决定").line
-    return [f"{file}: {notice}: {', '.join(overridden)}"] if overridden else []
+    listed = [
+        (Bilingual("decided by the recipe instead", "由配方决定"), overridden),
+        (Bilingual("without effect here", "此处不起作用"), unused_fields(content, FIXED)),
+    ]
+    return [f"{file}: {notice.line}: {', '.join(names)}" for notice, names in listed if names]
 
 
 def _without_auto(fields: dict[str, Any]) -> dict[str, Any]:

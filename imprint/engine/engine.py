@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imprint.engine.ddp import Ddp
-from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
+from imprint.engine.deepspeed_config import deepspeed_settings, ineffective_fields
 from imprint.engine.deepspeed_errors import translate_config_errors
 from imprint.engine.deepspeed_zero import DeepSpeedZero
 from imprint.engine.fsdp import Fsdp
@@ -141,8 +141,8 @@ class Engine:
         return self.strategy.full_precision()
 
     def notices(self) -> list[str]:
-        """Notices for the user before training: fields of a DeepSpeed file that the recipe overrides."""
-        return [] if self.engine_section.file is None else overridden_fields(self.engine_section.file)
+        """Notices for the user before training: fields of a DeepSpeed file that have no effect."""
+        return [] if self.engine_section.file is None else ineffective_fields(self.engine_section.file)
 
     def full_state(self, name: str) -> dict[str, Tensor]:
         """Value and moments of a trainable parameter, gathered; collective."""

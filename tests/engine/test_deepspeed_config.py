@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from imprint.engine.deepspeed_config import deepspeed_settings, overridden_fields
+from imprint.engine.deepspeed_config import deepspeed_settings, ineffective_fields
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.messages import UserError
 
@@ -58,25 +58,63 @@ def test_the_originals_file_is_read_and_completed(tmp_path: Path) -> None:
     assert config["zero_optimization"]["overlap_comm"] is False
     assert "reduce_bucket_size" not in config["zero_optimization"]
     assert config["fp16"] == {**ORIGINAL["fp16"], "enabled": True}  # type: ignore[dict-item]
-    assert overridden_fields(file) == []
+    assert ineffective_fields(file) == []
     assert "auto" not in json.dumps(config)
 
 
-def test_overridden_fields_are_named(tmp_path: Path) -> None:
+def test_ineffective_fields_are_named(tmp_path: Path) -> None:
     file = written(tmp_path, {**ORIGINAL, "gradient_clipping": 3.0, "optimizer": {"type": "AdamW", "params": {"lr": 1}}, "scheduler": {}})
     assert settings(str(file))["gradient_clipping"] == 0.5
-    assert "gradient_clipping (optimizer.clip)" in overridden_fields(file)[0]
-    assert "scheduler (optimizer.schedule)" in overridden_fields(file)[0]
-    assert "optimizer (optimizer.learning_rate" in overridden_fields(file)[0]
+    assert "gradient_clipping (optimizer.clip)" in ineffective_fields(file)[0]
+    assert "scheduler (optimizer.schedule)" in ineffective_fields(file)[0]
+    assert "optimizer (optimizer.learning_rate" in ineffective_fields(file)[0]
     assert "optimizer" not in settings(str(file))
     file = written(tmp_path, {**ORIGINAL, "fp16": {"enabled": True}, "bf16": {"enabled": False}})
-    assert overridden_fields(file) == [f"{file}: decided by the recipe instead / 由配方决定: fp16 (model.dtype), bf16 (model.dtype)"]
+    assert ineffective_fields(file) == [f"{file}: decided by the recipe instead / 由配方决定: fp16 (model.dtype), bf16 (model.dtype)"]
 
 
 def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
     assert settings("zero2", offload=True)["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     own = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": "/fast"}}}
     assert settings(str(written(tmp_path, own)), offload=True)["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
+
+
+def test_fields_without_an_effect_are_named(tmp_path: Path) -> None:
+    more = {"steps_per_print": 2000, "wall_clock_breakdown": False, "activation_checkpointing": {"partition_activations": True}}
+    bf16 = {"enabled": "auto", "check_grad_overflow": True, "immediate_grad_update": True}
+    file = written(tmp_path, {**ORIGINAL, **more, "bf16": bf16, "checkpoint": {"use_node_local_storage": True}, "_comment": "ours"})
+
+    assert ineffective_fields(file) == [
+        f"{file}: decided by the recipe instead / 由配方决定: activation_checkpointing (train.checkpointing)",
+        f"{file}: without effect here / 此处不起作用: steps_per_print, checkpoint, bf16.immediate_grad_update",
+    ]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"optimizer": None, "scheduler": None, "fp16": None, "bf16": None},
+        {
+            "elasticity": {"enabled": False},
+            "compression_training": {},
+            "curriculum_learning": {"enabled": False, "curriculum_type": "seqlen"},
+        },
+        {"gradient_allreduce_op": "mean", "sequence_parallel_size": 1, "prescale_gradients": False, "gradient_predivide_factor": 1},
+        {"communication_data_type": "fp32", "tensorboard": {"enabled": False}, "//": "a comment"},
+    ],
+)
+def test_what_is_off_or_done_anyway_is_accepted_without_a_word(more: dict[str, object], tmp_path: Path) -> None:
+    file = written(tmp_path, {**ORIGINAL, **more})
+
+    assert settings(str(file))["zero_optimization"]["stage"] == 2
+    assert ineffective_fields(file) == []
+
+
+@pytest.mark.parametrize("none", [None, {"device": "none"}, {}])
+def test_offload_is_not_lost_where_a_file_has_an_empty_section(none: object, tmp_path: Path) -> None:
+    own = {"zero_optimization": {"stage": 2, "offload_optimizer": none}}
+
+    assert settings(str(written(tmp_path, own)), offload=True)["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -93,9 +131,20 @@ def test_offload_moves_the_optimizer_into_main_memory(tmp_path: Path) -> None:
         ({"bf16": {"enabled": "auto"}}, 'a "stage" of 1, 2 or 3; it has none'),
         (
             {**ORIGINAL, "amp": {"enabled": True}},
-            r'"amp" is not supported, DeepSpeed itself has removed it\. Take it out, and set model\.dtype',
+            r'"amp" is not supported: all is computed in one type\. Take it out, and set model\.dtype',
         ),
         ({**ORIGINAL, "amp": {"enabled": "auto", "opt_level": "auto"}}, '"amp" is not supported'),
+        ({**ORIGINAL, "gradient_accumulation_step": 8}, r'no field of a DeepSpeed file.* Did you mean "gradient_accumulation_steps"'),
+        ({**ORIGINAL, "stage3_max_live_parameters": 1}, '"stage3_max_live_parameters" is no field of a DeepSpeed file'),
+        ({**ORIGINAL, "gradient_allreduce_op": "sum"}, '"gradient_allreduce_op" is "sum", which changes what is computed'),
+        ({**ORIGINAL, "sequence_parallel_size": 2}, '"sequence_parallel_size" is 2, which changes what is computed'),
+        ({**ORIGINAL, "tensor_parallel": {"autotp_size": 2}}, '"tensor_parallel" is .* which changes what is computed'),
+        ({**ORIGINAL, "progressive_layer_drop": {"enabled": True}}, '"progressive_layer_drop" is .* which changes what is computed'),
+        ({**ORIGINAL, "data_types": {"param_dtype": "fp16"}}, '"data_types" is .* which changes what is computed'),
+        ({**ORIGINAL, "torch_autocast": {"enabled": True}}, '"torch_autocast" is not supported'),
+        ({**ORIGINAL, "prescale_gradients": "yes"}, '"prescale_gradients" must be true or false, got "yes"'),
+        ({**ORIGINAL, "gradient_predivide_factor": "2"}, '"gradient_predivide_factor" must be a number above 0, got "2"'),
+        ({**ORIGINAL, "gradient_predivide_factor": 0}, '"gradient_predivide_factor" must be a number above 0, got 0'),
         ({**ORIGINAL, "fp16": True}, '"fp16" must be an object, got .True.'),
         ({**ORIGINAL, "optimizer": {"type": "Lamb"}}, 'the optimizer "Lamb" is not supported; it is AdamW here'),
     ],
