@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from imprint.messages import Bilingual, UserError
@@ -36,6 +37,8 @@ EXCLUDED_FIELDS = ("quantization_bit", "quantization_embeddings", "torch_dtype",
 """Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller) and code (never run)."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 """Supported layer types."""
+BY_LENGTH = frozenset({"dynamic", "longrope"})
+"""Kinds of rotary positions that depend on the length of a row."""
 QKV_NAMES = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn"})
 """Usual names of the linears that compute queries, keys and values."""
 CHECK_ROWS = ((1, 2, 3, 4, 5), (3, 1, 2))
@@ -146,9 +149,25 @@ def _build_model(config: PreTrainedConfig) -> Any:
             return model_class._from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
     except Exception as error:  # transformers may raise anything
         reason = summarize_error(error)
+        if not _can_be_built(config):
+            raise field_error(
+                f"transformers cannot build a {config.model_type!r} from these fields ({reason}).",
+                f"transformers 无法按这些字段构建 {config.model_type!r}（{reason}）。",
+            ) from error
         raise unusable_error(
             config.model_type, f"it cannot be built with another attention ({reason}).", f"无法以其他注意力构建（{reason}）。"
         ) from error
+
+
+def _can_be_built(config: PreTrainedConfig) -> bool:
+    """Whether transformers builds the model with its own attention."""
+    try:
+        with no_init_weights(), torch.device("meta"):
+            model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model_class._from_config(config, attn_implementation="eager")
+    except Exception:  # transformers may raise anything
+        return False
+    return True
 
 
 def _max_length(config: PreTrainedConfig) -> int:
@@ -161,14 +180,21 @@ def _max_length(config: PreTrainedConfig) -> int:
             f"其层类型为 {names}，只支持 {supported}。",
         )
     rotary = getattr(config, "rope_parameters", None) or {}
-    rope_types = {part.get("rope_type") for part in (rotary, *rotary.values()) if isinstance(part, dict)}
-    if by_length := rope_types & {"dynamic", "longrope"}:
+    rope_types = {str(part.get("rope_type", "default")) for part in (rotary, *rotary.values()) if isinstance(part, dict)}
+    if by_length := rope_types & BY_LENGTH:
         rope_type = by_length.pop()
         raise unusable_error(
             config.model_type,
             f"its rotary positions are {rope_type!r}: the rotation depends on the length of the row, and one pack holds rows of many "
             "lengths.",
             f"其旋转位置编码为 {rope_type!r}，随行长变化，而一个批次中各行长度不同。",
+        )
+    known = {"default", *ROPE_INIT_FUNCTIONS}
+    if unknown := sorted(rope_types - known):
+        kinds = ", ".join(sorted(known - BY_LENGTH))
+        raise field_error(
+            f"the rotary positions are {unknown[0][:40]!r}, a kind that transformers does not know for this model. Supported: {kinds}.",
+            f"旋转位置编码 {unknown[0][:40]!r} 是 transformers 对该模型不认识的类型；支持 {kinds}。",
         )
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
     return positive_int({"max_position_embeddings": length}, "max_position_embeddings")
@@ -304,7 +330,7 @@ class TransformersNetwork(Network):
         (model,) = self._model
         rotary = getattr(model.base_model, "rotary_emb", None)
         rotate = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
-        if self.config.model_type not in VERIFIED or rotary is None or rotate is None or getattr(rotary, "attention_scaling", 1.0) != 1.0:
+        if self.config.model_type not in VERIFIED or rotary is None or rotate is None:
             raise UserError(
                 Bilingual(
                     f"a prefix in peft's layout is supported on ChatGLM to GLM-4, BLOOM and {', '.join(sorted(VERIFIED))}, not on "
@@ -312,9 +338,18 @@ class TransformersNetwork(Network):
                     f"peft 布局的前缀只支持 ChatGLM 至 GLM-4、BLOOM 和 {'、'.join(sorted(VERIFIED))}，不支持 {self.config.model_type!r}。",
                 )
             )
+        if self.limit is not None and self.limit < self.shape.max_length + abs(offset):
+            raise UserError(
+                Bilingual(
+                    f"a prefix in peft's layout is not supported on a base with a sliding window ({self.limit} tokens): peft counts the "
+                    "prefix as tokens in it, and the window leaves them behind in longer rows.",
+                    f"带滑动窗口（{self.limit} 个词元）的底座不支持 peft 布局的前缀：peft 把前缀算作窗口内的词元，行较长时会看不到它们。",
+                )
+            )
         unrotated = keys.float().transpose(0, 1)[None]  # (1, H, P, D)
         positions = torch.full((1, keys.shape[0]), offset, device=keys.device)
-        rotated: Tensor = rotate(unrotated, unrotated, *rotary(unrotated, positions))[1]
+        scale = getattr(rotary, "attention_scaling", 1.0)  # of some kinds of scaled positions; the keys have it already
+        rotated: Tensor = rotate(unrotated, unrotated, *rotary(unrotated, positions))[1] / scale
         return rotated[0].transpose(0, 1)
 
     def is_computed(self, name: str) -> bool:

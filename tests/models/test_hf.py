@@ -310,6 +310,17 @@ class TestRefusals:
             ("falcon", {"head_dim": None}, "it cannot be built with another attention"),
             ("stablelm", {}, "keyword arguments do not reach the attention"),
             ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "positions are 'dynamic'"),
+            (
+                "llama",
+                {"rope_parameters": {"rope_type": "su", "factor": 2.0, "rope_theta": 1e4}},
+                "config.json: the rotary positions are 'su', a kind that transformers does not know for this model. Supported: default,",
+            ),
+            (
+                "llama",
+                {"rope_parameters": {"rope_type": "linear", "factor": "2", "rope_theta": 1e4}},
+                "config.json: transformers cannot build a 'llama' from these fields (TypeError",
+            ),
+            ("llama", {"hidden_act": "nonsense"}, "transformers cannot build a 'llama' from these fields (KeyError: 'nonsense')"),
             ("llama", {"quantization_config": {"quant_method": "awq"}}, "the weights are quantized by 'awq', which is not supported"),
             ("llama", {"hidden_size": "many"}, "transformers cannot read it"),
             (

@@ -25,9 +25,9 @@ LENGTH = 5
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Position ids are not supported")  # of peft, about itself
 
 
-def pair(kind: str, folder: Path) -> tuple[Any, Network]:
+def pair(kind: str, folder: Path, **change: object) -> tuple[Any, Network]:
     """transformers' model and ours."""
-    fields = reference_models.FIELDS
+    fields = {**reference_models.FIELDS, **change}
     if kind == "bloom":
         fields = {"vocab_size": 60, "hidden_size": 32, "n_layer": 2, "n_head": 4}
     model = reference_models.random_model(kind, fields)
@@ -139,4 +139,31 @@ def test_a_kind_of_positions_that_was_not_compared_is_refused(tmp_path: Path) ->
     peft.get_peft_model(model, config_of("PREFIX_TUNING")).save_pretrained(str(tmp_path / "prefix"))
 
     with pytest.raises(UserError, match=r"a prefix in peft's layout is supported on ChatGLM to GLM-4, BLOOM and glm, .*, not on 'olmo2'"):
+        load_adapter(tmp_path / "prefix", network)
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn", "llama3"])
+def test_scaled_positions_give_the_logits_of_peft(kind: str, tmp_path: Path) -> None:
+    rotary = {"rope_type": kind, "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 16}
+    rotary |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if kind == "llama3" else {}
+    model, network = pair("llama", tmp_path / "base", rope_parameters=rotary)
+    torch.manual_seed(0)
+    theirs: Any = peft.get_peft_model(model, config_of("PREFIX_TUNING")).eval()
+    theirs.save_pretrained(str(tmp_path / "prefix"))
+
+    encoder, _ = load_adapter(tmp_path / "prefix", network)
+
+    assert isinstance(encoder, PrefixEncoder)
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor([ROWS[0]]), attention_mask=torch.ones(1, len(ROWS[0]), dtype=torch.long)).logits[0]
+    assert difference(our_logits(network, encoder, ROWS[0]), expected) <= 1e-4
+
+
+def test_a_window_that_would_leave_the_prefix_behind_is_told(tmp_path: Path) -> None:
+    model, network = pair("mistral", tmp_path / "base", sliding_window=len(ROWS[0]))
+    peft.get_peft_model(model, config_of("PREFIX_TUNING")).save_pretrained(str(tmp_path / "prefix"))
+
+    with pytest.raises(
+        UserError, match=r"not supported on a base with a sliding window \(9 tokens\): peft counts the prefix as tokens in it"
+    ):
         load_adapter(tmp_path / "prefix", network)

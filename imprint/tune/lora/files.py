@@ -16,7 +16,7 @@ from imprint.models.network import Network
 from imprint.tune.lora.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, Lora
 from imprint.tune.lora.patterns import match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
-from imprint.tune.lora.targets import refuse_head, refuse_untargeted
+from imprint.tune.lora.targets import TargetRule, refuse_head
 from imprint.tune.peft_files import (
     CONFIG_FILE,
     damaged_error,
@@ -54,7 +54,7 @@ def read_lora(folder: Path, network: Network) -> Lora:
     path, fields = folder / CONFIG_FILE, read_peft_fields(folder)
     _refuse_unsupported(path, fields)
     by_linear, stored = _tensors_by_linear(folder, without_base_weights(folder, read_peft_tensors(folder), network), network)
-    refuse_untargeted(path, fields, stored.values())
+    TargetRule(path, fields).refuse_untargeted(stored.values())
     shape = _shape(path, fields, by_linear, stored)
     linears = linears_of(network)
     for name in shape.targets:
@@ -77,7 +77,7 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
                 "请用 peft 的 path_initial_model_for_weight_conversion 保存，转换为适合原底座的适配器。",
             )
         )
-    if fields.get("bias", "none") != "none":
+    if (fields.get("bias") or "none") != "none":
         raise UserError(
             Bilingual(
                 f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too; only "none" is supported. Merge the adapter into its '
@@ -85,12 +85,12 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
                 f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"：请用 peft 的 merge_and_unload 合并后再加载。',
             )
         )
-    if isinstance(init, str) and init.lower() not in KEPT_INITS:
+    if not (init is None or isinstance(init, bool)) and str(init).lower() not in KEPT_INITS:
         raise UserError(
             Bilingual(
-                f'{path}: "init_lora_weights" is {init[:60]!r}, an initialization that is not known: it may have changed the base. '
+                f'{path}: "init_lora_weights" is {str(init)[:60]!r}, an initialization that is not known: it may have changed the base. '
                 f"Known: {', '.join(KEPT_INITS)}, true and false.",
-                f'"init_lora_weights" 为 {init[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
+                f'"init_lora_weights" 为 {str(init)[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
             )
         )
     refuse_unknown(path, fields, READ_FIELDS | IGNORED_FIELDS, SUPPORTED)
@@ -152,7 +152,7 @@ def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object
         raise damaged_error(path, f"{problem}, got {str(values)[:200]}")
     if odd := next((value for value in (rank, *_values(fields.get("rank_pattern") or {})) if value != int(value)), None):
         raise damaged_error(path, f'"r" and the values of "rank_pattern" must be integers, got {odd}')
-    flags = [fields.get(name, False) for name in ("use_rslora", "use_dora")]
+    flags = [fields.get(name) or False for name in ("use_rslora", "use_dora")]
     if not all(isinstance(flag, bool) for flag in flags):
         raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')
     assert isinstance(rank, int | float)

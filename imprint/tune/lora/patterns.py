@@ -1,6 +1,6 @@
-"""Matches the regular expressions of peft's `rank_pattern` and `alpha_pattern`, as peft does, but within bounds.
+"""Matches the regular expressions in an adapter_config.json, as peft does, but within bounds.
 
-Source of the rule: `get_pattern_key` in peft.utils.other.
+Source of the rule for ranks and alphas: `get_pattern_key` in peft.utils.other.
 """
 
 import re
@@ -23,45 +23,65 @@ MAX_COUNTS = 2
 """Most repetitions by number in a pattern."""
 
 
+class BoundedPattern:
+    """A regular expression of a file."""
+
+    def __init__(self, path: Path, field: str, pattern: str, form: str = "{}") -> None:
+        """`path` and `field` say in errors where the pattern is; `form` is what peft puts around it.
+
+        Raises UserError for one that is no regular expression of Python, or too large.
+        """
+        self._path, self._field, self._pattern = path, field, pattern
+        self._expression = self._compile(form)
+
+    def match(self, name: str, end: float) -> "regex.Match[str] | None":
+        """The match at the beginning of a name. Raises UserError after the time `end`."""
+        try:
+            return self._expression.match(name, timeout=max(0.001, end - time.monotonic()))
+        except TimeoutError as error:
+            raise self._error(f"it takes more than {MAX_SECONDS:g} s") from error
+
+    def _compile(self, form: str) -> "regex.Pattern[str]":
+        counts = COUNT.findall(self._pattern)
+        if len(self._pattern) > MAX_CHARACTERS:
+            raise self._error(f"it has {len(self._pattern)} characters; {MAX_CHARACTERS} are allowed")
+        if self._pattern.count("{") != len(counts) or len(counts) > MAX_COUNTS:
+            raise self._error("it has more than two repetitions {m,n}, or numbers above 99 in them")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a set that later versions of Python will read in another way
+                re.compile(self._pattern)
+            return regex.compile(form.format(self._pattern))
+        except (re.error, regex.error, RecursionError, OverflowError, Warning) as error:
+            raise self._error(f"it is no regular expression of Python ({error})") from error
+
+    def _error(self, problem: str) -> UserError:
+        return UserError(
+            Bilingual(
+                f"{self._path}: the pattern {self._pattern[:80]!r} in {self._field!r} cannot be used: {problem}. Write the linears' full "
+                "names in its place.",
+                f"{self._field!r} 中的模式 {self._pattern[:80]!r} 无法使用：请改写为各线性层的全名。",
+            )
+        )
+
+
+def deadline() -> float:
+    """When the patterns of a file must have been matched."""
+    return time.monotonic() + MAX_SECONDS
+
+
 def match_patterns(path: Path, field: str, patterns: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
     """Name of a linear -> the value of the first pattern that matches it; names that none matches are left out.
 
     A pattern matches a name, or what follows a dot in it, up to its end. `path` and `field` say in errors where the patterns are. Raises
     UserError for a pattern that is no regular expression of Python, or that takes too long.
     """
-    compiled = [(_compile(path, field, pattern), pattern, value) for pattern, value in patterns.items()]
-    end = time.monotonic() + MAX_SECONDS
+    compiled = [(BoundedPattern(path, field, pattern, r"(.*\.)?({})$"), value) for pattern, value in patterns.items()]
+    end = deadline()
     found: dict[str, float] = {}
     for name in names if compiled else ():
-        for expression, pattern, value in compiled:
-            try:
-                if expression.match(name, timeout=max(0.001, end - time.monotonic())):
-                    found[name] = value
-                    break
-            except TimeoutError as error:
-                raise _pattern_error(path, field, pattern, f"it takes more than {MAX_SECONDS:g} s") from error
+        for pattern, value in compiled:
+            if pattern.match(name, end):
+                found[name] = value
+                break
     return found
-
-
-def _compile(path: Path, field: str, pattern: str) -> "regex.Pattern[str]":
-    counts = COUNT.findall(pattern)
-    if len(pattern) > MAX_CHARACTERS:
-        raise _pattern_error(path, field, pattern, f"it has {len(pattern)} characters; {MAX_CHARACTERS} are allowed")
-    if pattern.count("{") != len(counts) or len(counts) > MAX_COUNTS:
-        raise _pattern_error(path, field, pattern, "it has more than two repetitions {m,n}, or numbers above 99 in them")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a set that later versions of Python will read in another way
-            re.compile(pattern)
-        return regex.compile(rf"(.*\.)?({pattern})$")
-    except (re.error, regex.error, RecursionError, OverflowError, Warning) as error:
-        raise _pattern_error(path, field, pattern, f"it is no regular expression of Python ({error})") from error
-
-
-def _pattern_error(path: Path, field: str, pattern: str, problem: str) -> UserError:
-    return UserError(
-        Bilingual(
-            f"{path}: the pattern {pattern[:80]!r} in {field!r} cannot be used: {problem}. Write the linears' full names in its place.",
-            f"{field!r} 中的模式 {pattern[:80]!r} 无法使用：请改写为各线性层的全名。",
-        )
-    )

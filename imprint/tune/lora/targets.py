@@ -3,7 +3,6 @@
 Source of the rule: `check_target_module_exists` in peft.tuners.tuners_utils.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,47 +11,67 @@ from torch import nn
 
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
+from imprint.tune.lora.patterns import BoundedPattern, deadline
 
-FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d+)\.")
-"""The number of a layer in the name of a linear, as peft finds it."""
+ANY_LIST = r".*?\.[^.]*"
+"""What stands before the number of a layer in the name of a linear, as peft finds it without `layers_pattern`."""
+ALL = "all-linear"
+"""The word that takes every linear but the head."""
 
 
-def refuse_untargeted(path: Path, fields: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise UserError for tensors of a linear that the configuration at `path` leaves out, since peft passes such tensors over.
+class TargetRule:
+    """Which linears an adapter_config.json names; tensors of others peft passes over without a word."""
 
-    `names`: the linears' names in the tensor file. Only lists are looked at: peft writes what it matched, and a regular expression says
-    nothing that the tensors do not.
-    """
-    for name in names:
-        field = left_out_by(fields, name)
-        if field is not None:
-            raise UserError(
-                Bilingual(
-                    f"{path}: {field!r} is {str(fields[field])[:80]}, which leaves out {name!r}, but the file of tensors has a LoRA for "
-                    f"it; peft would pass it over. Take the configuration of the same training, or correct {field!r}.",
-                    f"{field!r} 不包括 {name!r}，但张量文件中有它的 LoRA（peft 会忽略）：请使用同一训练的配置。",
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        """Raises UserError for a regular expression that cannot be used."""
+        self._path, self._fields, self._end = path, fields, deadline()
+        self._targets, self._excluded, layers = (
+            fields.get(field) for field in ("target_modules", "exclude_modules", "layers_to_transform")
+        )
+        if isinstance(self._targets, str) and self._targets.lower() == ALL:
+            self._targets = None
+        self._numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+        lists = fields.get("layers_pattern") or []
+        forms = [(str(one), r"(?:^|.*?\.){}\.(?P<number>\d+)\.") for one in (lists if isinstance(lists, list) else [lists])]
+        forms = forms or [(ANY_LIST, r"{}\.(?P<number>\d+)\.")]
+        self._numbered = [BoundedPattern(path, "layers_pattern", pattern, form) for pattern, form in forms]
+
+    def refuse_untargeted(self, names: Iterable[str]) -> None:
+        """Raise UserError for tensors of a linear that the fields leave out; `names`: the linears' names in the tensor file."""
+        for name in names:
+            field = self.left_out_by(name)
+            if field is not None:
+                raise UserError(
+                    Bilingual(
+                        f"{self._path}: {field!r} is {str(self._fields[field])[:80]}, which leaves out {name!r}, but the file of tensors "
+                        f"has a LoRA for it; peft would pass it over. Take the configuration of the same training, or correct {field!r}.",
+                        f"{field!r} 不包括 {name!r}，但张量文件中有它的 LoRA（peft 会忽略）：请使用同一训练的配置。",
+                    )
                 )
-            )
 
+    def left_out_by(self, name: str) -> str | None:
+        """The field that leaves out a linear; None if none does."""
+        targets = self._targets
+        if self._excluded and self._is_named(name, "exclude_modules", self._excluded):
+            return "exclude_modules"
+        if not targets or (isinstance(targets, list) and name in targets):
+            return None
+        if not self._is_named(name, "target_modules", targets):
+            return "target_modules"
+        if isinstance(targets, str) or not self._numbers or self._layer(name) in self._numbers:
+            return None
+        return "layers_to_transform"
 
-def left_out_by(fields: Mapping[str, Any], name: str) -> str | None:
-    """The field that leaves out a linear; None if none does."""
-    targets, excluded, layers = (fields.get(field) for field in ("target_modules", "exclude_modules", "layers_to_transform"))
-    if isinstance(excluded, list) and _is_named(name, excluded):
-        return "exclude_modules"
-    if not isinstance(targets, list) or not targets or name in targets:
-        return None
-    if not _is_named(name, targets):
-        return "target_modules"
-    numbers = layers if isinstance(layers, list) else [layers]
-    number = FIRST_NUMBER.match(name)
-    if layers in (None, []) or number is None or fields.get("layers_pattern") or int(number[1]) in numbers:
-        return None
-    return "layers_to_transform"
+    def _is_named(self, name: str, field: str, targets: object) -> bool:
+        """Whether a regular expression matches all of a name, or a list has it or an end of it."""
+        if isinstance(targets, str):
+            return BoundedPattern(self._path, field, targets, r"(?:{})\Z").match(name, self._end) is not None
+        return isinstance(targets, list) and any(name == end or name.endswith(f".{end}") for end in targets)
 
-
-def _is_named(name: str, ends: Iterable[object]) -> bool:
-    return any(name == end or name.endswith(f".{end}") for end in ends)
+    def _layer(self, name: str) -> int | None:
+        """The number of the layer of a linear; None without one."""
+        found = next((match for pattern in self._numbered if (match := pattern.match(name, self._end))), None)
+        return None if found is None else int(found["number"])
 
 
 def refuse_head(names: Iterable[str], network: Network, where: str) -> None:

@@ -181,6 +181,7 @@ def test_names_of_older_files_and_other_prefixes_are_read(tmp_path: Path) -> Non
         ({"init_lora_weights": "OLoRA"}, "\"init_lora_weights\" is 'OLoRA', which changes the base"),
         ({"init_lora_weights": "svd"}, "\"init_lora_weights\" is 'svd', an initialization that is not known"),
         ({"lora_bias": True}, "'lora_bias' is True, which is not supported. Supported: plain LoRA"),
+        ({"init_lora_weights": ["pissa"]}, '"init_lora_weights" is "[\'pissa\']", an initialization that is not known'),
         ({"trainable_token_indices": [3]}, "'trainable_token_indices' is [3]"),
         ({"target_parameters": ["weight"]}, "'target_parameters' is ['weight']"),
         ({"layer_replication": [[0, 2]]}, "'layer_replication' is [[0, 2]]"),
@@ -227,7 +228,7 @@ def test_names_of_a_configuration_are_not_used(tmp_path: Path) -> None:
         base_model_name_or_path="https://example.com/evil",
         revision="main",
         auto_mapping=evil,
-        target_modules="(a+)+$",
+        target_modules=".*query_key_value",
         exclude_modules="(a+)+$",
         scale_of_tomorrow=None,
     )

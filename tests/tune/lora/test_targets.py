@@ -8,7 +8,7 @@ from imprint.models.checkpoint import load_network
 from imprint.models.network import Network
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_from_section
-from imprint.tune.lora.targets import left_out_by, refuse_head, refuse_untargeted
+from imprint.tune.lora.targets import TargetRule, refuse_head
 from tests import reference_models
 
 NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj"]
@@ -28,11 +28,15 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
         ({"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0]}, "layers_to_transform"),
         ({"target_modules": ["q_proj", "v_proj"], "layers_to_transform": 0}, "layers_to_transform"),
         ({"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["v_proj"]}, "exclude_modules"),
+        ({"target_modules": r".*\.0\..*(q|v)_proj"}, "target_modules"),
+        ({"target_modules": "all-linear", "exclude_modules": r".*\.v_proj"}, "exclude_modules"),
+        ({"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0], "layers_pattern": "layers"}, "layers_to_transform"),
+        ({"target_modules": [NAMES[0], "v_proj"], "layers_to_transform": [0, 1], "layers_pattern": ["h", "blocks"]}, "layers_to_transform"),
     ],
 )
 def test_tensors_that_peft_would_pass_over_are_told_with_the_field(fields: dict[str, object], field: str) -> None:
     with pytest.raises(UserError, match=rf"'{field}' is .* leaves out 'model.layers.1.self_attn.v_proj'"):
-        refuse_untargeted(FILE, fields, NAMES)
+        TargetRule(FILE, fields).refuse_untargeted(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -42,17 +46,40 @@ def test_tensors_that_peft_would_pass_over_are_told_with_the_field(fields: dict[
         {"target_modules": None, "layers_to_transform": None},
         {"target_modules": []},
         {"target_modules": "all-linear"},
-        {"target_modules": "(a+)+$", "exclude_modules": "(a+)+$"},
+        {"target_modules": r".*(q|v)_proj", "exclude_modules": "(a+)+$"},
+        {"target_modules": r"model\.layers\.\d+\.self_attn\.(q|v)_proj", "layers_to_transform": [5]},
         {"target_modules": ["self_attn.q_proj", "v_proj"]},
         {"target_modules": NAMES, "layers_to_transform": [5]},
         {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0, 1]},
         {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": []},
-        {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [3], "layers_pattern": "h"},
+        {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0, 1], "layers_pattern": ["h", "layers"]},
         {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["proj", "k_proj"]},
     ],
 )
 def test_what_the_lists_name_or_leave_open_is_read(fields: dict[str, object]) -> None:
-    assert [left_out_by(fields, name) for name in NAMES] == [None, None]
+    rule = TargetRule(FILE, fields)
+
+    assert [rule.left_out_by(name) for name in NAMES] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"target_modules": "(q_proj"}, "the pattern '(q_proj' in 'target_modules' cannot be used: it is no regular expression"),
+        ({"target_modules": r".*(a|aa|a.*)+b"}, "'target_modules' cannot be used: it takes more than 5 s"),
+        (
+            {"target_modules": ["v_proj"], "layers_to_transform": [1], "layers_pattern": "["},
+            "the pattern '[' in 'layers_pattern' cannot be used",
+        ),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], sentence: str) -> None:
+    monkeypatch.setattr("imprint.tune.lora.targets.deadline", lambda: 0.0)
+
+    with pytest.raises(UserError) as caught:
+        TargetRule(FILE, fields).refuse_untargeted([NAMES[1] + "a" * 200 + "c"])
+
+    assert sentence in str(caught.value)
 
 
 def test_a_lora_on_the_head_is_refused(network: Network) -> None:
