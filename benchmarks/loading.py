@@ -92,7 +92,8 @@ def write(folder: Path, gib: float) -> None:
 def measure(folder: Path, dtype: str) -> dict[str, float]:
     import torch
 
-    from imprint.models.checkpoint import load_network, weight_files
+    from imprint.models.checkpoint import load_network
+    from imprint.models.weight_files import weight_files
 
     torch.set_num_threads(1)
     torch.zeros(1).half().float().sum()  # the first operation loads libraries, which are not counted

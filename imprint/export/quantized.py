@@ -27,7 +27,6 @@ from imprint.models.checkpoint import (
     refuse_not_finite,
     resolve_tied_name,
     scale_name,
-    shard_names,
     split_into_shards,
     write_index,
 )
@@ -35,6 +34,7 @@ from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
 from imprint.models.stored_weights import refuse_missing
+from imprint.models.weight_files import shard_names
 from imprint.progress import Progress
 from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedWeight
@@ -162,7 +162,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
     for name, tensor in network_tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
-            resolve_tied_name(source, name, network, expected)
+            missing.discard(resolve_tied_name(source, name, network, expected))
         sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
         if name in layers:
             sizes[scale_name(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize

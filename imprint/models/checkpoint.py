@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.files.atomic import atomic_folder, write_json
-from imprint.files.reading import read_json, refuse_lfs_pointer
+from imprint.files.reading import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
-from imprint.models.families import build_network, listing, read_config
+from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.small_files import copy_small_files
 from imprint.models.stored_weights import (
+    common_wrapper,
     is_plain,
     plain_name,
     refuse_duplicate,
     refuse_empty,
     refuse_missing,
     refuse_other_content,
+    refuse_other_type,
+    refuse_quantized_parts,
     refuse_unmerged,
     unreadable_reason,
     unwrapped,
 )
+from imprint.models.weight_files import shard_names, weight_files
 from imprint.models.weight_values import is_finite, nearly_equal, not_finite_error, overflow_error
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
@@ -40,8 +45,6 @@ MAPPED_BYTES = 64 * 2**20
 PREFIX_PART = ".prefix_encoder."
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
-MAX_NAME_BYTES = 255
-"""Longest name of a file on common disks."""
 
 
 def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> Network:
@@ -57,7 +60,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
         network = build_network(built_fields, folder)
     to_quantize = {} if fields.get("quantization_bit") else quantized_layers(network)
     expected = network.state_dict()
-    copies: dict[str, tuple[str, Tensor]] = {}
+    copies: dict[str, tuple[str, Tensor]] = {}  # original -> the copy's name and values
     missing = expected.keys() - set(map(scale_name, to_quantize))
     for name, tensor in network_tensors(folder, network):
         if PREFIX_PART in name:
@@ -65,7 +68,7 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
         missing.discard(name)
         if (original := resolve_tied_name(folder, name, network, expected)) != name:
             _check_dtype(folder, name, tensor, expected[original])
-            copies[name] = original, tensor
+            copies[original] = name, tensor
         elif name in to_quantize:
             for part, value in quantize_stored(folder, name, tensor.to(device), to_quantize[name]).items():
                 _set_tensor(network, part, value)
@@ -76,9 +79,22 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             refuse_not_finite(folder, name, tensor if value.itemsize > tensor.itemsize else value)  # the fewer bytes
             # a small tensor that stays mapped would keep everything read through the same mapping in memory
             _set_tensor(network, name, value.clone() if to_quantize and value.nbytes < MAPPED_BYTES else value)
+    for original in copies.keys() & missing - to_quantize.keys():  # a tied head that is stored in place of the embedding
+        name, tensor = copies[original]
+        _check_shape(folder, name, tensor, expected[original].shape)
+        _set_tensor(network, original, tensor.to(device, stored_dtype(original, tensor, dtype)))
+        refuse_not_finite(folder, name, network.get_parameter(original))
+        missing.discard(original)
     refuse_missing(folder, missing)
+    _refuse_other_copies(folder, copies, network)
+    network.finish_loading(device)
+    return network.eval()
+
+
+def _refuse_other_copies(folder: Path, copies: Mapping[str, tuple[str, Tensor]], network: Network) -> None:
+    """Raise UserError for a tied head with other values than the embedding."""
     loaded = network.state_dict()
-    for name, (original, tensor) in copies.items():
+    for original, (name, tensor) in copies.items():
         if not nearly_equal(tensor, loaded[original]):
             raise UserError(
                 Bilingual(
@@ -87,8 +103,6 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
                     f"{name!r} 与词嵌入不同，而此架构中二者是同一张量：请以绑定的输出层重新保存；若词嵌入正确，也可从权重中删去 {name!r}。",
                 )
             )
-    network.finish_loading(device)
-    return network.eval()
 
 
 def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor]]:
@@ -97,13 +111,33 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
     Raises UserError for tensors without values, and for two of one name with different values.
     """
     seen: dict[str, str] = {}
+    own_name = _names_of(folder, network)
     for stored, tensor in read_tensors(folder):
-        name = network.parameter_name(plain_name(stored))
+        name = own_name(stored)
         if network.is_computed(name):
             continue
         refuse_empty(folder, stored, tensor)
+        refuse_other_type(folder, stored, tensor)
         refuse_duplicate(folder, name, tensor, seen)
         yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
+
+
+def _names_of(folder: Path, network: Network) -> Callable[[str], str]:
+    """A function from a stored name to the network's; the names of all files are looked at only where one is unknown as it is."""
+    known, copies = network.state_dict().keys(), tuple(network.tied)
+
+    @cache
+    def wrapper() -> str:
+        return common_wrapper(tensor_names(folder))
+
+    def own_name(stored: str) -> str:
+        name = network.parameter_name(plain_name(stored))
+        if name in known or name.startswith(copies) or PREFIX_PART in name or network.is_computed(name):
+            return name
+        inner = network.parameter_name(plain_name(stored.removeprefix(wrapper())))
+        return inner if inner in known or inner.startswith(copies) else name
+
+    return own_name
 
 
 def without_stale_quantization_config(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -173,6 +207,7 @@ def resolve_tied_name(folder: Path, name: str, network: Network, expected: Colle
     original = next((source + name.removeprefix(copy) for copy, source in network.tied.items() if name.startswith(copy)), name)
     if original not in expected:
         refuse_unmerged(folder, name)
+        refuse_quantized_parts(folder, name)
         raise UserError(
             Bilingual(
                 f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them.",
@@ -247,62 +282,6 @@ def tensor_names(folder: Path) -> list[str]:
     return [
         name for path in weight_files(folder) for name in (_safetensors_names(path) if path.suffix == ".safetensors" else load_pickle(path))
     ]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files with weights: one file, or an index's shards; safetensors before `.bin`. Raises UserError where there are none."""
-    problem: UserError | None = None
-    for index, single in (("model.safetensors.index.json", "model.safetensors"), ("pytorch_model.bin.index.json", "pytorch_model.bin")):
-        if (folder / single).is_file():  # before an index, as transformers has it
-            return [folder / single]
-        if (folder / index).is_file():
-            names = indexed_shards(folder / index)
-            missing = [name for name in names if not (folder / name).is_file()]
-            if not missing:
-                return [folder / name for name in names]
-            problem = problem or _missing_shards_error(folder, names, missing)
-            if len(missing) < len(names):  # a download that broke off
-                raise problem
-    if problem is not None:
-        raise problem
-    raise UserError(
-        Bilingual(
-            f"{folder}: no weights; found {listing(folder)}. Allowed: model.safetensors or pytorch_model.bin, or shards together with "
-            "their index (model.safetensors.index.json, pytorch_model.bin.index.json). Download what is missing.",
-            "没有权重：需要 model.safetensors 或 pytorch_model.bin，或分片及其索引；请下载缺少的文件。",
-        )
-    )
-
-
-def indexed_shards(index: Path) -> list[str]:
-    """The files that an index of shards names. Raises UserError for an index that is none, and for names outside its folder."""
-    try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
-        outside = [name for name in names if not name or Path(name).name != name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise UserError(
-            Bilingual(
-                f'{index}: must be a JSON object with a "weight_map" of tensor names to files. Download the file again.',
-                '必须是 JSON 对象，其中 "weight_map" 由张量名指向文件：请重新下载该文件。',
-            )
-        ) from error
-    if outside:
-        raise UserError(
-            Bilingual(
-                f"{index}: names a file outside its folder, {outside[0][:80]!r}. Do not use this folder unless you trust its origin.",
-                f"索引指向目录之外的文件 {outside[0][:80]!r}：除非信任其来源，否则请勿使用该目录。",
-            )
-        )
-    return names
-
-
-def _missing_shards_error(folder: Path, names: list[str], missing: list[str]) -> UserError:
-    return UserError(
-        Bilingual(
-            f"{folder}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}. Download them into this folder.",
-            f"{len(names)} 个分片中缺少 {len(missing)} 个，第一个是 {missing[0]}：请下载到该目录。",
-        )
-    )
 
 
 def _safetensors_names(path: Path) -> list[str]:
@@ -463,11 +442,6 @@ def write_index(path: Path, shards: Mapping[str, Iterable[str]], total_bytes: in
     """Write the index: which shard holds which tensor."""
     weight_map = {key: name for name, shard in shards.items() for key in shard}
     write_json(path, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map})
-
-
-def shard_names(stem: str, ending: str, count: int) -> list[str]:
-    """The official names of `count` weight files."""
-    return [f"{stem}.{ending}"] if count == 1 else [f"{stem}-{i + 1:05d}-of-{count:05d}.{ending}" for i in range(count)]
 
 
 def split_into_shards(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:

@@ -18,7 +18,7 @@ from imprint.models.loss import soft_cap
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.linear import QuantizedWeight
 
-COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
+COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_pos_emb.inv_freq", "position_ids")
 """Ends of the names of tensors that files of every architecture may hold although they follow from config.json."""
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,24 @@ def plain_name(stored: str) -> str:
     return stored
 
 
+def common_wrapper(names: Collection[str]) -> str:
+    """What all names begin with, up to a dot: the attribute under which a training program keeps its model; empty for none."""
+    first, last = (name.split(".")[:-1] for name in (min(names, default=""), max(names, default="")))
+    shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return "".join(f"{part}." for part, _ in shared)
+
+
 def unwrapped(content: Any) -> Any:
-    """The weights in a checkpoint of a training program, which may hold them inside dicts of other things."""
+    """The weights in a checkpoint of a training program, which may hold them inside dicts of other things.
+
+    They are under a usual key, or in the only dict.
+    """
     for _ in range(MAX_DEPTH):
-        wrapped = WRAPPED_DICTS if isinstance(content, dict) else ()
-        content = next((content[key] for key in wrapped if isinstance(content.get(key), dict)), content)
+        inner = {key: value for key, value in content.items() if isinstance(value, dict)} if isinstance(content, dict) else {}
+        usual = next((inner[key] for key in WRAPPED_DICTS if key in inner), None)
+        if usual is None and (len(inner) != 1 or any(isinstance(value, Tensor) for value in content.values())):
+            return content
+        content = next(iter(inner.values())) if usual is None else usual
     return content
 
 
@@ -64,6 +78,13 @@ def refuse_other_content(path: Path, content: Any) -> None:
     if isinstance(content, dict):
         other = next(((name, value) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))), None)
         found = "" if other is None else f"{str(other[0])[:80]!r} in it, of the type {type(other[1]).__name__}"
+    if content == {}:
+        raise UserError(
+            Bilingual(
+                f"{path}: holds no tensors; it was saved empty. Take another checkpoint of that training, or download the file again.",
+                "文件中没有任何张量：请使用该训练的其他检查点，或重新下载。",
+            )
+        )
     if found:
         raise UserError(
             Bilingual(
@@ -122,6 +143,31 @@ def refuse_unmerged(folder: Path, name: str) -> None:
         )
 
 
+def refuse_quantized_parts(folder: Path, name: str) -> None:
+    """Raise UserError for a scale or index of weights that another program has quantized, where config.json says nothing of it."""
+    if any(part in name for part in QUANTIZED_PARTS):
+        raise UserError(
+            Bilingual(
+                f"{folder}: the weights hold {name!r}: they were quantized by another program (bitsandbytes, GPTQ, AWQ, FP8 ...), which is "
+                "not supported. Give the folder with 16-bit weights; `quantize` rounds them to 8 or 4 bits.",
+                f"权重中有 {name!r}：它们已被其他程序量化，不支持；请给出 16 位权重的目录，再用 quantize 量化。",
+            )
+        )
+
+
+def refuse_other_type(folder: Path, name: str, tensor: Tensor) -> None:
+    """Raise UserError for floating-point numbers of 8 bits or fewer, which mean nothing without the scales that belong to them."""
+    if tensor.is_floating_point() and tensor.dtype not in PLAIN_TYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(
+            Bilingual(
+                f"{folder}: {name!r} holds {kind} values, whose scales are not there. Give the folder with 16-bit weights; `quantize` "
+                "rounds them to 8 or 4 bits.",
+                f"{name!r} 的类型为 {kind}，而缩放系数不在其中：请给出 16 位权重的目录，再用 quantize 量化。",
+            )
+        )
+
+
 def is_plain(tensors: Iterable[tuple[str, Tensor]]) -> bool:
     """Whether weights are stored in 16 or 32 bits, not quantized; False for no tensors at all."""
     found = False
@@ -156,4 +202,6 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
 def unreadable_reason(error: Exception) -> str:
     """Why torch does not read a file as plain weights, on one short line."""
     called = UNSAFE_CALL.search(str(error))
-    return f"it calls for {called[1]}" if called else str(error).split("\n")[0][:160]
+    if called:
+        return f"it calls for {called[1]}"
+    return "it is no file of tensors" if str(error).startswith("Weights only load failed") else str(error).split("\n")[0][:160]

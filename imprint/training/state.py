@@ -25,7 +25,8 @@ from imprint.files.atomic import atomic_folder, temporary_path, write_json
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.reading import read_json
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import shard_names, split_into_shards
+from imprint.models.checkpoint import split_into_shards
+from imprint.models.weight_files import shard_names
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from imprint.messages import UserError
 from imprint.models import checkpoint
-from imprint.models.checkpoint import load_network, load_pickle, quantized_layers, read_tensors, save_network, weight_files
+from imprint.models.checkpoint import load_network, load_pickle, quantized_layers, read_tensors, save_network
 from imprint.models.families import build_network
 from imprint.models.network import Network
+from imprint.models.weight_files import weight_files
 from imprint.quant.formats import BITS, quantize
 from tests.cases import as_chatglm, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
@@ -139,11 +140,11 @@ class TestBrokenFolders:
 
     def test_a_folder_without_weights_says_what_it_holds(self, tmp_path: Path) -> None:
         folder = write_config(tmp_path / "base", small_fields())
-        (folder / "pytorch_model-00001-of-00002.bin").touch()
+        (folder / "weights-1.bin").touch()
 
         sentence = refusal(folder)
 
-        assert "no weights; found config.json, pytorch_model-00001-of-00002.bin. Allowed: model.safetensors" in sentence
+        assert "no weights; found config.json, weights-1.bin. Allowed: model.safetensors" in sentence
 
     def test_a_missing_tensor_is_named(self, tmp_path: Path) -> None:
         tensors = weights()
@@ -153,11 +154,13 @@ class TestBrokenFolders:
 
         assert "2 tensors are missing, the first is 'transformer.layers.0.attention.dense.bias'" in sentence
 
-    def test_a_head_alone_is_no_embedding(self, tmp_path: Path) -> None:
+    def test_a_head_alone_is_the_embedding(self, tmp_path: Path) -> None:
         tensors = weights()
         del tensors[EMBEDDING]
 
-        assert f"1 tensors are missing, the first is '{EMBEDDING}'" in refusal(base(tmp_path / "base", tensors))
+        network = load_network(base(tmp_path / "base", tensors), dtype=torch.float32, device=torch.device("cpu"))
+
+        assert torch.equal(network.head_weight, tensors["lm_head.weight"])
 
     def test_a_wrong_shape_is_named_with_both_shapes(self, tmp_path: Path) -> None:
         sentence = refusal(base(tmp_path / "base", {**weights(), EMBEDDING: torch.zeros(41, 32)}))
@@ -248,7 +251,7 @@ class TestBrokenFolders:
             assert f"{file}: " in refusal(folder)
             assert "Download the file again" in refusal(folder)
 
-    @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {1: torch.zeros(1)}, {"a": {"b": torch.zeros(1)}}])
+    @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {1: torch.zeros(1)}, {"a": {"b": 1}}, {"a": {"b": torch.zeros(1)}, "c": {}}])
     def test_a_file_of_anything_but_tensors_is_a_user_error(self, tmp_path: Path, content: object) -> None:
         file = tmp_path / "pytorch_model.bin"
         torch.save(content, file)

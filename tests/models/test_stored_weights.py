@@ -8,9 +8,10 @@ from torch import Tensor
 
 from imprint.export.quantized import quantize
 from imprint.messages import UserError
-from imprint.models.checkpoint import load_network, save_network, weight_files
+from imprint.models.checkpoint import load_network, save_network
 from imprint.models.network import Network
 from imprint.models.stored_weights import is_plain, plain_name
+from imprint.models.weight_files import weight_files
 from tests import reference_models
 from tests.bases import base_of
 from tests.cases import difference
@@ -45,7 +46,7 @@ def tensors(tmp_path: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "base_model.model.", "module._orig_mod.", "_forward_module.", "_fsdp_wrapped_module."]
 )
-@pytest.mark.parametrize("key", [None, "module", "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("key", [None, "module", "state_dict", "model_state_dict", "model", "ema"])
 def test_names_of_wrappers_are_read(tmp_path: Path, tensors: dict[str, Tensor], prefix: str, key: str | None) -> None:
     expected = our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]
     wrapped = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
@@ -53,6 +54,58 @@ def test_names_of_wrappers_are_read(tmp_path: Path, tensors: dict[str, Tensor], 
     network = loaded(folder_with(tmp_path, content=wrapped if key is None else {key: wrapped, "global_steps": 3}))
 
     assert difference(our_logits(network, ROWS[:1])[0], expected) == 0
+
+
+@pytest.mark.parametrize("wrapper", ["model.", "base_model.", "policy.", "module.net.", "pretrained_model.model."])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_attribute_that_holds_a_model_is_read_past(tmp_path: Path, wrapper: str, *, tied: bool) -> None:
+    model = reference_models.random_model("llama", {**reference_models.FIELDS, "tie_word_embeddings": tied})
+    folder = reference_models.saved(model, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"{wrapper}{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+    assert difference(our_logits(loaded(folder), ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
+
+    save_file(
+        {**{f"{wrapper}{name}": tensor for name, tensor in tensors.items()}, "loss.weight": torch.ones(2)}, folder / "model.safetensors"
+    )
+    assert "which config.json does not call for" in refusal(folder)
+
+
+def test_a_tied_head_that_is_stored_in_place_of_the_embedding_is_read(tmp_path: Path) -> None:
+    model = reference_models.random_model("qwen2", {**reference_models.FIELDS, "tie_word_embeddings": True})
+    folder = reference_models.saved(model, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / "model.safetensors")
+
+    network = loaded(folder)
+
+    assert network.head_weight is network.get_parameter("model.embed_tokens.weight")
+    assert difference(our_logits(network, ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
+
+    rounded = loaded(quantize(folder, tmp_path / "rounded", 8))
+    assert rounded.head_weight.shape == network.head_weight.shape
+
+    save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"] * float("inf")}, folder / "model.safetensors")
+    assert "'lm_head.weight' holds NaN or infinity" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", [{}, {"module": {}, "epoch": 1}])
+def test_weights_that_were_saved_empty_are_told(tmp_path: Path, content: object) -> None:
+    assert "pytorch_model.bin: holds no tensors; it was saved empty" in refusal(folder_with(tmp_path, content=content))
+
+
+def test_scales_of_another_program_are_told(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    scaled = {**tensors, f"{HEAD}_scale_inv": torch.ones(1)}
+
+    assert "_scale_inv': they were quantized by another program" in refusal(folder_with(tmp_path, scaled))
+
+
+def test_numbers_of_8_bits_without_their_scales_are_told(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    rounded = {**tensors, HEAD: tensors[HEAD].to(torch.float8_e4m3fn)}
+
+    assert f"{HEAD!r} holds float8_e4m3fn values, whose scales are not there" in refusal(folder_with(tmp_path, rounded))
 
 
 def test_weights_inside_several_dicts_are_read(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
@@ -94,7 +147,9 @@ def test_a_head_that_is_missing_may_be_the_embedding(tmp_path: Path) -> None:
 
 
 def test_one_file_stands_before_an_index(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    folder = index_of(folder_with(tmp_path, tensors), "model-00001-of-00001.safetensors")
+    folder = folder_with(tmp_path, tensors)
+    index = {"weight_map": dict.fromkeys(tensors, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "model-00001-of-00001.safetensors")
 
     assert [file.name for file in weight_files(folder)] == ["model.safetensors"]
@@ -141,45 +196,10 @@ def test_quantized_weights_are_told_by_their_tensors(more: dict[str, Tensor], pl
     assert not is_plain([])
 
 
-def index_of(folder: Path, *names: str) -> Path:
-    """An index of safetensors in the folder."""
-    content = {"weight_map": {f"tensor.{number}": name for number, name in enumerate(names)}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
-    return folder
-
-
 def refusal(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         loaded(folder)
     return str(caught.value)
-
-
-def test_an_index_without_its_shards_gives_way_to_complete_files(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    folder = index_of(folder_with(tmp_path, content=tensors), "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-
-    assert [file.name for file in weight_files(folder)] == ["pytorch_model.bin"]
-    assert difference(our_logits(loaded(folder), ROWS[:1])[0], our_logits(loaded(tmp_path / "whole"), ROWS[:1])[0]) == 0
-
-    save_file({"a": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")  # a download that broke off
-    assert f"{folder}: 1 of 2 shards are missing, the first is model-00002-of-00002.safetensors" in refusal(folder)
-
-
-def test_an_index_alone_names_its_shards(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    folder = index_of(folder_with(tmp_path, content=tensors), "model-00001-of-00001.safetensors")
-    (folder / "pytorch_model.bin").unlink()
-
-    assert f"{folder}: 1 of 1 shards are missing, the first is model-00001-of-00001.safetensors" in refusal(folder)
-
-
-@pytest.mark.parametrize("name", ["x" * 10_000, "a\0b", "", "../x", "."])
-def test_an_index_with_a_name_that_is_none_is_refused(tmp_path: Path, tensors: dict[str, Tensor], name: str) -> None:
-    folder = folder_with(tmp_path, tensors)
-    (folder / "model.safetensors").unlink()
-
-    sentence = refusal(index_of(folder, name))
-
-    assert "names a file outside its folder, " in sentence
-    assert len(sentence) < 600
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own quantization

@@ -8,7 +8,8 @@ from torch import Tensor
 from imprint.export.quantized import quantize
 from imprint.messages import UserError
 from imprint.models import weight_values
-from imprint.models.checkpoint import load_network, load_pickle, save_network, weight_files
+from imprint.models.checkpoint import load_network, load_pickle, save_network
+from imprint.models.weight_files import weight_files
 from imprint.models.weight_values import is_finite, nearly_equal, not_finite_error
 from tests.cases import small_fields, small_network, write_config
 

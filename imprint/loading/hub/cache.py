@@ -103,7 +103,7 @@ class HubCache:
 
     def is_usable(self, commit: str) -> bool:
         """Whether another program has left a config.json and whole weights of a commit; other files may lack."""
-        from imprint.models.checkpoint import weight_files
+        from imprint.models.weight_files import weight_files
 
         folder = self.snapshot(commit)
         if not (folder / CONFIG).is_file() or not any((folder / name).is_file() for pair in WEIGHT_PAIRS for name in pair):

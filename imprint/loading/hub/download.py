@@ -187,7 +187,7 @@ def _download(hub: Hub, name: HubName, listing: Listing, cache: HubCache) -> Hub
 
 
 def _shards(index: Path) -> list[str]:
-    from imprint.models.checkpoint import indexed_shards
+    from imprint.models.weight_files import indexed_shards
 
     return indexed_shards(index)
 
