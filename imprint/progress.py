@@ -13,13 +13,16 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from imprint.messages import Bilingual
 from imprint.terminal import harmless
 
 SECONDS_BETWEEN_LINES = 10.0
-BAR_WIDTHS = (24, 10, 4)
-"""Widths of the bar, in columns; a narrow terminal has a short one."""
+BAR_WIDTHS = (24, 10, 4, 0)
+"""Widths of the bar, in columns; a narrow terminal has a short one or none."""
 COLUMN_GAPS = 5
 """Columns that the spinner and the spaces between the columns take."""
+MIN_SUBJECT = 12
+"""Columns of the end of a long subject, such as a path, that are shown at least."""
 IMPORTANT = 3
 """The priority down to which nothing is left out for a longer bar: units done, the first field, time left, rate."""
 SEPARATOR = "  "
@@ -85,26 +88,29 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """A context manager that shows `description`, units done, speed, time left and extra fields while a job advances.
+    """A context manager that shows `title`, units done, speed, time left and extra fields while a job advances.
 
-    `start` is the number of units done by the run that is now resumed. If the output is no terminal, a line is printed every ten
-    seconds and one at the end. `say` prints a line above the bar. With `quiet` nothing is shown, with `errors` it is shown on the
+    `title` is shown in both languages where there is room, `subject` behind it is what the job works on, such as a path. `start` is the
+    number of units done by the run that is now resumed. If the output is no terminal, a line is printed every ten seconds and one at the
+    end. `say` prints a line above the bar. With `quiet` nothing is shown, with `errors` it is shown on the
     error output, for a command whose output is answers.
     """
 
     def __init__(
         self,
-        description: str,
+        title: Bilingual,
         total: int,
         unit: str,
         *,
+        subject: str = "",
         start: int = 0,
         console: Console | None = None,
         quiet: bool = False,
         errors: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._description = description
+        self._title = title
+        self._subject = subject
         self._unit = unit
         self._console = console or Console(quiet=quiet, stderr=errors)
         self._now = now
@@ -120,7 +126,7 @@ class Progress:
             TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
             console=self._console,
         )
-        self._task = self._bar.add_task(self._short_description(), total=total, completed=start, status="")
+        self._task = self._bar.add_task(self._fitting()[0], total=total, completed=start, status="")
 
     def __enter__(self) -> Self:
         """Start the clock."""
@@ -141,7 +147,8 @@ class Progress:
         """Count `count` more units as done and show `fields`, each until it is given a new value."""
         self._fields |= fields or {}
         self._count(count)
-        self._bar.update(self._task, completed=self._state.done, status=self._fitting_status())
+        title, status = self._fitting()
+        self._bar.update(self._task, completed=self._state.done, description=title, status=status)
         if not self._console.is_terminal and self._now() - self._last_print >= SECONDS_BETWEEN_LINES:
             self._print()
 
@@ -162,20 +169,38 @@ class Progress:
         state = self._state
         self._state = JobProgress(state.done + count, state.total, state.start, self._now() - self._started)
 
-    def _fitting_status(self) -> str:
-        """The status for a terminal of this width; the bar gets shorter before anything is left out."""
+    def _fitting(self) -> tuple[str, str]:
+        """Title and status for a terminal of this width: first the bar gets shorter, then the title, before a number is left out."""
         parts = [(priority, harmless(text)) for priority, text in self._state.parts(self._unit, self._fields)]
-        room = self._console.width - cell_len(self._short_description()) - COLUMN_GAPS
-        needed = [cell_len(SEPARATOR.join(text for priority, text in parts if priority <= limit)) for limit in (len(parts) + 1, IMPORTANT)]
-        width = next((width for length in needed for width in BAR_WIDTHS if length <= room - width), BAR_WIDTHS[-1])
-        self._bar_column.bar_width = width
-        return fitting(parts, room - width)
+        everything, important = (
+            cell_len(SEPARATOR.join(text for priority, text in parts if priority <= limit)) for limit in (len(parts) + 1, IMPORTANT)
+        )
+        titles = self._titles()
+        room = self._console.width - COLUMN_GAPS
+        choices = [(title, width, everything) for title in titles[:1] for width in BAR_WIDTHS[:-1]]
+        choices += [(title, width, important) for title in titles for width in BAR_WIDTHS]
+        fits = ((title, width) for title, width, length in choices if cell_len(title) + width + length <= room)
+        title, self._bar_column.bar_width = next(fits, (titles[-1], 0))
+        return title, fitting(parts, room - cell_len(title) - self._bar_column.bar_width)
 
-    def _short_description(self) -> str:
-        """The description for a terminal: of a long one, such as a path, the end."""
-        text, most = harmless(self._description), max(self._console.width // 3, 20)
-        return text if cell_len(text) <= most else f"…{text[-(most - 1) :]}"
+    def _titles(self) -> list[str]:
+        """The title from its longest form to its shortest: in both languages, in English; of a long subject the end, at last none."""
+        both, subject = f"{self._title.english} {self._title.chinese}", harmless(self._subject)
+        if not subject:
+            return [both, self._title.english]
+        most = max(self._console.width // 3, MIN_SUBJECT)
+        end = subject if cell_len(subject) <= most else "…" + _last_columns(subject, most - 1)
+        short = subject if cell_len(subject) <= MIN_SUBJECT else "…" + _last_columns(subject, MIN_SUBJECT - 1)
+        return [f"{both} {end}", f"{self._title.english} {end}", f"{self._title.english} {short}", self._title.english]
 
     def _print(self) -> None:
         self._last_print = self._now()
-        self.say(f"{self._description}: {SEPARATOR.join(text for _priority, text in self._state.parts(self._unit, self._fields))}")
+        title = " ".join(part for part in (self._title.english, self._title.chinese, self._subject) if part)
+        self.say(f"{title}: {SEPARATOR.join(text for _priority, text in self._state.parts(self._unit, self._fields))}")
+
+
+def _last_columns(text: str, columns: int) -> str:
+    """The end of a text in at most so many columns."""
+    while cell_len(text) > columns:
+        text = text[1:]
+    return text

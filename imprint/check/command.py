@@ -13,7 +13,7 @@ from imprint.check.fix import outcome_lines, write_repaired
 from imprint.check.report import all_findings, bad_row_lines, finding_lines, language_line, length_lines, location_shortener
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
-from imprint.check.shaped_rows import read_progress, rows_with_shapes
+from imprint.check.shaped_rows import CHECKING, read_progress, rows_with_shapes
 from imprint.check.text_scan import check_text_command
 from imprint.data.readers.bad_rows import FirstOfEachKind
 from imprint.data.readers.rows import describe_source
@@ -112,7 +112,7 @@ def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> Non
 
 def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:
     """Read the rows of a source again, to see what the limits chosen from them cut; what cannot be read was told the first time."""
-    with suppress(UserError), read_progress(source, "looking again at") as progress:
+    with suppress(UserError), read_progress(source, Bilingual("looking again at", "复查")) as progress:
         for location, value, shape in rows_with_shapes(source, columns, progress):
             scan.add_cut(location, value, shape)
 
@@ -127,7 +127,7 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
         rows, bad, first = scan.rows, scan.bad_rows, FirstOfEachKind()
         try:
             say("", style(describe_source(source, columns), "bold"))
-            with read_progress(source, "checking") as progress:
+            with read_progress(source, CHECKING) as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
                     if (problem := scan.add(location, value, shape)) is not None and first.shows(problem):
                         progress.say(bad_row_lines(location, problem.reason))

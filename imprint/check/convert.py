@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprint.check.section import ConvertSection
-from imprint.check.shaped_rows import read_progress, rows_with_shapes
+from imprint.check.shaped_rows import CHECKING, read_progress, rows_with_shapes
 from imprint.config import read_overrides
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.rows import describe_source
@@ -40,7 +40,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     _refuse_overwrite(parse_source(file).path, output)
     say(describe_source(file, columns))
     summary = scan_source(file, columns)
-    with Progress(f"writing {output.name}", summary.samples, "rows") as progress:
+    with Progress(Bilingual("writing", "写入"), summary.samples, "row", subject=output.name) as progress:
         write_samples(output, progress.track(_read_samples(file, columns)), history=summary.history, system=summary.system)
     say(Bilingual(f"{output} holds {summary.samples} rows", f"已写入 {summary.samples} 行").line)
 
@@ -48,7 +48,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
 def scan_source(file: str, columns: Columns) -> SourceSummary:
     """Read all rows once. Raises one UserError for all bad ones."""
     summary, bad_rows = SourceSummary(), BadRows(file)
-    with read_progress(file, "checking") as progress:
+    with read_progress(file, CHECKING) as progress:
         for location, row, shape in rows_with_shapes(file, columns, progress):
             try:
                 samples = samples_from_row(row, shape, location)

@@ -108,7 +108,7 @@ def _write_source(
 ) -> int:
     """Write the rows of one source. `index` counts readable and repairable rows as the scan does; returns that of the next source."""
     try:
-        with read_progress(source, "fixing") as progress:
+        with read_progress(source, Bilingual("fixing", "修复")) as progress:
             for location, value, shape in rows_with_shapes(source, row_format.columns, progress):
                 repaired = repair_row(value, shape, location, tools=tools)
                 reason = reasons.get(index) if repaired.problem is None else ("bad", repaired.problem)

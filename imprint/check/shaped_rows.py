@@ -7,7 +7,10 @@ from imprint.check.repair import parse_broken_json
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import file_of, read_rows, source_bytes
 from imprint.data.shapes import Columns, RowShape, detect_shape
+from imprint.messages import Bilingual
 from imprint.progress import Progress
+
+CHECKING = Bilingual("checking", "检查")
 
 
 def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = None) -> Iterator[tuple[str, object, RowShape]]:
@@ -36,9 +39,9 @@ def rows_with_shapes(source: str, columns: Columns, progress: Progress | None = 
     report_bytes(0)
 
 
-def read_progress(source: str, verb: str) -> Progress:
+def read_progress(source: str, title: Bilingual) -> Progress:
     """A progress bar over the kilobytes of a source."""
-    return Progress(f"{verb} {source}", _kilobytes(source_bytes(source)), "kB")
+    return Progress(title, _kilobytes(source_bytes(source)), "kB", subject=source)
 
 
 def _kilobytes(count: int) -> int:

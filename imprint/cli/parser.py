@@ -1,16 +1,16 @@
 """The parser of the command line."""
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from imprint import __version__
 from imprint.cli import commands as run
+from imprint.cli.problems import parser_problem, unknown_words
 from imprint.export.targets import TARGETS
 from imprint.messages import Bilingual
 from imprint.terminal import say, terminal_columns
@@ -33,6 +33,7 @@ FIRST_STEPS = (
     ("imprint chat RUN", Bilingual("talk to it", "与模型对话")),
 )
 """Command -> what it does, at the end of `imprint --help`."""
+USAGE: Final = f"{Bilingual('usage', '用法').line}: "
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -52,8 +53,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     epilog = f"{Bilingual('first steps', '从这里开始').line}:\n" + "".join(f"  {command:<46}{text.line}\n" for command, text in FIRST_STEPS)
-    parser = _Parser(prog="imprint", description=f"{DESCRIPTION}\n", epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"imprint {__version__}")
+    parser = _Parser(prog="imprint", description=f"{DESCRIPTION}\n", epilog=epilog, formatter_class=_RawHelp, add_help=False)
+    _translate(parser)
+    parser.add_argument(
+        "--version", action="version", version=f"imprint {__version__}", help=Bilingual("show the version", "显示版本").line
+    )
     commands = parser.add_subparsers(title=Bilingual("commands", "命令").line, metavar="COMMAND", required=True)
 
     init = _add_command(commands, "init", run.init, Bilingual("write a commented recipe to start from", "生成带注释的配方和示例数据").line)
@@ -85,6 +89,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Help(argparse.HelpFormatter):
+    """Help whose first word is in both languages, too."""
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        """Begin with the usage."""
+        super().add_usage(usage, actions, groups, USAGE if prefix is None else prefix)
+
+
+class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
+    """The same, with line breaks as they are."""
+
+
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose error message says what to do next, and which prints through `say`."""
 
@@ -102,16 +124,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help; exit status 2."""
-        self.exit(2, f"error: {message}. Run `{self.prog} --help` to see what can be given.\n")
+        self._refuse(parser_problem(message, self.prog))
 
     def reject(self, words: Sequence[str], *, takes_knobs: bool) -> NoReturn:
         """Exit with an error about unknown `words`, suggesting what may have been meant."""
-        flags = [word for word in words if word.startswith("-")]
-        near = difflib.get_close_matches(flags[0], re.findall("--[a-z]+", self.format_usage()), n=1) if flags else []
-        hint = f"; did you mean {near[0]}?" if near else "."
-        if flags and takes_knobs and not near:
-            hint = ". Knobs are written without dashes, as in tune.length=128; the flags of an old train.sh go after `imprint main`."
-        self.exit(2, f"error: unrecognized arguments: {' '.join(words)}{hint} Run `{self.prog} --help` to see what can be given.\n")
+        options = re.findall("--[a-z]+", self.format_usage())
+        self._refuse(unknown_words(words, self.prog, options, takes_knobs=takes_knobs))
+
+    def _refuse(self, problem: Bilingual) -> NoReturn:
+        self.exit(2, f"error: {problem.english}\n       {problem.chinese}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -141,14 +162,26 @@ def _knob_lines(section: str, prefix: str) -> str:
     return "\n".join(["", f"{title.line}:", *lines, ""])
 
 
+def _translate(parser: argparse.ArgumentParser) -> None:
+    """Give a parser without `-h` its headings and that option in both languages; argparse has them in English."""
+    parser._positionals.title, parser._optionals.title = Bilingual("arguments", "参数").line, Bilingual("options", "选项").line
+    parser.add_argument("-h", "--help", action="help", help=Bilingual("show this help", "显示本帮助").line)
+
+
+def _add_parser(commands: "argparse._SubParsersAction[_Parser]", name: str, description: str) -> _Parser:
+    parser = commands.add_parser(name, help=description, description=description, formatter_class=_Help, add_help=False)
+    _translate(parser)
+    return parser
+
+
 def _add_command(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, description: str) -> _Parser:
-    parser = commands.add_parser(name, help=description, description=description)
+    parser = _add_parser(commands, name, description)
     parser.set_defaults(command=command, parser=parser)
     return parser
 
 
 def _add_subcommands(commands: "argparse._SubParsersAction[_Parser]", name: str, description: str) -> "argparse._SubParsersAction[_Parser]":
-    parser = commands.add_parser(name, help=description, description=description)
+    parser = _add_parser(commands, name, description)
     return parser.add_subparsers(title=Bilingual("parts", "部分").line, metavar="PART", required=True)
 
 

@@ -154,7 +154,8 @@ class ReadProgress(Progress):
     """A progress bar over the bytes of a source."""
 
     def __init__(self, source: Path) -> None:
-        super().__init__(f"reading {source}", sum(file.stat().st_size for file in list_text_files(source)) // PROGRESS_BYTES, "kB")
+        total = sum(file.stat().st_size for file in list_text_files(source)) // PROGRESS_BYTES
+        super().__init__(Bilingual("reading", "读取"), total, "kB", subject=str(source))
         self._rest = 0
 
     def report_bytes(self, size: int) -> None:

@@ -109,9 +109,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
     pending_batches = [batch for batch in batches if not all(row in answered for row in batch)]
     if pending_batches:
-        with Progress(
-            f"answering {len(samples)} rows", len(samples), "row", start=len(samples) - sum(map(len, pending_batches))
-        ) as progress:
+        with Progress(Bilingual("answering", "回答"), len(samples), "row", start=len(samples) - sum(map(len, pending_batches))) as progress:
             for batch in pending_batches:
                 start = time.monotonic()
                 try:

@@ -170,7 +170,7 @@ def measure(model: Model, text: MeasuredText, section: PerplexitySection, file: 
         sums.add(line.tokens, line.characters, line.nats)
     batcher = _WindowBatcher(model, section)
     done, start = len(before), sum(line.characters for line in before)
-    with Progress(f"{title}measuring {text.source}", text.characters, "character", start=start) as progress:
+    with Progress(Bilingual("measuring", "测量"), text.characters, "character", subject=f"{title}{text.source}", start=start) as progress:
         for document in batcher.documents(_skip_measured(_parts(text.source, section, text.documents), done)):
             append_jsonl(file, asdict(MeasuredDocument(document.tokens, document.characters, document.loss_sum, key)))
             sums.add(document.tokens, document.characters, document.loss_sum)

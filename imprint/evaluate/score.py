@@ -116,7 +116,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
 def _score_rows(predictions: Predictions, requested: Mapping[str, RequestedProtocol]) -> dict[str, list[RowScore]]:
     """Scores of all rows under each requested protocol; protocols with the same references share the computation."""
     rows: dict[str, list[RowScore]] = {label: [] for label in requested}
-    with Progress(f"scoring {len(predictions.predictions)} rows", len(predictions.predictions), "row") as progress:
+    with Progress(Bilingual("scoring", "评分"), len(predictions.predictions), "row") as progress:
         for start in range(0, len(predictions.predictions), CHUNK):
             batch, references = predictions.predictions[start : start + CHUNK], predictions.references[start : start + CHUNK]
             shared = {label: request for label, request in requested.items() if request.tokenizer is None}

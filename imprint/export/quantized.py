@@ -123,7 +123,7 @@ def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
     shards = split_into_shards(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.bytes_before / 10**6)
-    with Progress("quantizing", megabytes, "MB") as bar:
+    with Progress(Bilingual("quantizing", "量化"), megabytes, "MB") as bar:
         copy_small_files(plan.source, part)
         checksums: dict[str, int] = {}
         reported = 0

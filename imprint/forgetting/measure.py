@@ -18,6 +18,7 @@ from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
 from imprint.forgetting.score import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
+from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.pack import IGNORE_INDEX, pack
 from imprint.progress import Progress
@@ -107,7 +108,8 @@ def measure(pair: ModelPair, section: ForgettingSection, own: RunPrompts) -> tup
     answers: list[tuple[str, str]] = []
     divergence, losses, tokens = 0.0, (0.0, 0.0), 0
     questions = [Sample(probe.question, "", None, "") for probe in probes]
-    with Progress("asking base and tuned model", 2 * (len(questions) + len(own.samples)), "answer") as progress:
+    count = 2 * (len(questions) + len(own.samples))
+    with Progress(Bilingual("asking both models", "询问两个模型"), count, "answer") as progress:
 
         def run(model: Model) -> Iterator[BatchOutput]:
             for output in _run(model, questions, texts, section, own):

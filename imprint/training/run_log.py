@@ -41,7 +41,7 @@ class RunLog:
         """Open every sink; if that fails, the opened ones and the `trackers` are closed. `data` is the digest of the encoded rows."""
         self.step = step
         """The current step, under which notices are logged."""
-        self.bar = Progress("training", steps, "step", start=step, quiet=quiet)
+        self.bar = Progress(Bilingual("training", "训练"), steps, "step", start=step, quiet=quiet)
         self.events: list[Event] = _events_up_to(run, step, steps, data)
         """All events so far."""
         self.sinks: tuple[Sink, ...] = ()

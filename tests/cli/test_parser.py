@@ -1,7 +1,9 @@
 import argparse
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -59,7 +61,9 @@ def test_the_surface_does_not_grow_by_accident() -> None:
 
 def test_every_help_line_is_in_both_languages() -> None:
     help_lines = [line for line in build_parser().format_help().splitlines() if " / " in line]
-    assert len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 7  # the title, the commands, the first steps
+    assert (
+        len(help_lines) == 1 + sum(bool(name) and " " not in name for name in SURFACE) + 11
+    )  # usage, three titles, two options, first steps
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in help_lines)
 
 
@@ -116,9 +120,12 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "usage: imprint [-h] [--version] COMMAND ..."),
+        ([], "usage / 用法: imprint [-h] [--version] COMMAND ..."),
         (["evaluate", "run", "--data", "a", "--limit", "0"], 'error: argument --limit: must be an integer of at least 1, got "0". Run'),
-        (["train"], "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n"),
+        (
+            ["train"],
+            "error: the following arguments are required: RECIPE.yaml. Run `imprint train --help` to see what can be given.\n       ",
+        ),
         (["trian"], 'error: argument COMMAND: "trian" is unknown; did you mean train? allowed here: init, train,'),
         (["export", "run", "--to", "vllm"], 'error: argument --to: "vllm" is unknown; allowed here: official,'),
         (
@@ -129,7 +136,7 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
             ["evaluate", "run", "--data", "a", "--limt", "3"],
             "error: unrecognized arguments: --limt 3; did you mean --limit? Run `imprint evaluate --help`",
         ),
-        (["report", "run", "more"], "error: unrecognized arguments: more. Run `imprint report --help` to see what can be given.\n"),
+        (["report", "run", "more"], "error: unrecognized arguments: more. Run `imprint report --help` to see what can be given.\n       "),
     ],
 )
 def test_a_command_that_cannot_be_read_is_told(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,3 +144,45 @@ def test_a_command_that_cannot_be_read_is_told(arguments: list[str], sentence: s
         main(arguments)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train"], "缺少参数：RECIPE.yaml。用 `imprint train --help` 查看用法。"),
+        (["trian"], 'COMMAND：没有 "trian"，是否想写 train？可用：init, train,'),
+        (["export", "run", "--to", "vllm"], '--to：没有 "vllm"，可用：official,'),
+        (["evaluate", "run", "--data", "a", "--limit", "0"], '--limit 须为不小于 1 的整数，实际是 "0"。'),
+        (["evaluate", "run", "--data"], "--data 后面需要一个值。"),
+        (["runs", "--json=3"], "--json 不带值，却写了 '3'。"),
+        (["quantize", "a", "b", "--bits", "x"], "--bits 的值 'x' 无效。"),
+        (["evaluate", "run", "--data", "a", "--limt", "3"], "不认识的参数：--limt 3，是否想写 --limit？"),
+        (["train", "x.yaml", "--lr", "1"], "不认识的参数：--lr 1。选项前不加横线"),
+        (["score", "x", "--data", "y"], "不认识的参数：--data y。用 `imprint score --help` 查看用法。"),
+    ],
+)
+def test_the_same_is_told_in_chinese(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    english, chinese = capsys.readouterr().err.splitlines()
+    assert english.startswith("error: ")
+    assert chinese.startswith(f"       {sentence}")
+
+
+def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from all_parsers(sub)
+
+
+def test_all_help_is_in_both_languages() -> None:
+    """Descriptions, headings, and the line of every argument; the knobs below have their own test."""
+    found = list(all_parsers(build_parser()))
+    assert len(found) > 20
+    for parser in found:
+        texts = [parser.description, *(group.title for group in parser._action_groups)]
+        texts += [action.help for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+        assert [text for text in texts if text is None or not re.search("[\u4e00-\u9fff]", text)] == [], parser.prog
+        assert parser.format_usage().startswith("usage / 用法: imprint")

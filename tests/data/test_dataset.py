@@ -269,4 +269,4 @@ def test_many_rows_are_reported_as_they_are_encoded(
     load_splits(section, tiny_template(), quiet=True)
     assert capsys.readouterr().out == ""
     load_splits(section, tiny_template())
-    assert "encoding rows: 9/9" in capsys.readouterr().out
+    assert "encoding rows 编码数据: 9/9" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_the_command_measures_an_old_run_again_and_shows_what_was_lost(run: RunF
     before = run.forgetting.read_text(encoding="utf-8")
     forgetting_command(run.path, ["limit=2"])
     printed = capsys.readouterr().out
-    assert "asking base and tuned model: 8/8" in printed  # two questions and two own rows, twice
+    assert "asking both models 询问两个模型: 8/8" in printed  # two questions and two own rows, twice
     assert "KL divergence" in printed
     assert "遗忘评估" in printed
     assert f"written to {run.forgetting}" in printed

@@ -84,7 +84,7 @@ class TestTheCommand:
 
         printed = capsys.readouterr().out
         assert "out: 8 bits, 0.48 MB instead of 1.47 MB; read back without a difference" in printed
-        assert "quantizing: 2/2" in printed
+        assert "quantizing 量化: 2/2" in printed
 
     def test_its_own_folder_may_be_written_again(self, tmp_path: Path) -> None:
         for bits in (8, 4):

@@ -6,6 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from imprint.events import Event, Notice
 from imprint.files.atomic import read_jsonl
+from imprint.messages import Bilingual
 from imprint.progress import Progress
 from imprint.runs import RunFolder
 from imprint.training import sinks
@@ -33,7 +34,9 @@ def test_a_log_that_was_deleted_meanwhile_is_written_anew(tmp_path: Path) -> Non
 
 
 def test_a_notice_is_shown_in_both_languages(capsys: pytest.CaptureFixture[str]) -> None:
-    Screen(Progress("training", 3, "step")).write(Notice(step=1, source="guard", english="a [bold]spike", chinese="突变"))
+    Screen(Progress(Bilingual("training", "训练"), 3, "step")).write(
+        Notice(step=1, source="guard", english="a [bold]spike", chinese="突变")
+    )
     assert "a [bold]spike\n突变\n" in capsys.readouterr().out
 
 
@@ -61,7 +64,7 @@ def test_the_bar_shows_loss_rate_speed_time_left_and_memory(run: RunFolder, caps
         run_log.write(step(1, 3.0))
         run_log.write(step(2, 2.0))
     said = capsys.readouterr().out
-    assert "training: 2/8" in said
+    assert "training 训练: 2/8" in said
     assert "loss 2.900" in said  # smoothed: 0.9 x 3 + 0.1 x 2
     assert "lr 1.0e-02" in said
     assert "tokens/s 12,345" in said

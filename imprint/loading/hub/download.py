@@ -213,7 +213,9 @@ class _Fetch:
         total, there = sum(file.size for file in lacking), sum(size_of(self.cache.partial(file)) for file in lacking)
         unit, size = ("MB", MB) if total >= LARGE else ("kB", KB)
         start = _units(min(there, total), size)
-        with Progress(f"download 下载 {self.asked}", _units(total, size), unit, start=start, errors=True) as progress:
+        with Progress(
+            Bilingual("download", "下载"), _units(total, size), unit, start=start, subject=str(self.asked), errors=True
+        ) as progress:
             meter = _Meter(progress, min(there, total), size)
             for file in lacking:
                 meter.file = file.name

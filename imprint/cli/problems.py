@@ -1,0 +1,49 @@
+"""Errors of the command line in both languages: argparse has its own only in English."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from imprint.messages import Bilingual
+
+CHINESE: Final = (
+    (r"the following arguments are required: (.*)", r"缺少参数：\1。"),
+    (r"argument (.*?): expected one argument", r"\1 后面需要一个值。"),
+    (r"argument (.*?): expected at least one argument", r"\1 后面至少需要一个值。"),
+    (r"argument (.*?): expected (\d+) arguments?", r"\1 后面需要 \2 个值。"),
+    (r"argument (.*?): ignored explicit argument (.*)", r"\1 不带值，却写了 \2。"),
+    (r"argument (.*?): must be an integer of at least 1, got (.*)", r"\1 须为不小于 1 的整数，实际是 \2。"),
+    (r"argument (.*?): (\".*\") is unknown; did you mean (.*?)\? allowed here: (.*)", r"\1：没有 \2，是否想写 \3？可用：\4。"),
+    (r"argument (.*?): (\".*\") is unknown; allowed here: (.*)", r"\1：没有 \2，可用：\3。"),
+    (r"argument (.*?): invalid \S+ value: (.*)", r"\1 的值 \2 无效。"),
+    (r"argument (.*?): not allowed with argument (.*)", r"\1 不能与 \2 同时使用。"),
+    (r"ambiguous option: (.*?) could match (.*)", r"\1 不明确，可能是 \2。"),
+)
+"""Pattern of an English message -> the Chinese one."""
+UNKNOWN: Final = "命令行有误。"
+
+
+def parser_problem(message: str, program: str) -> Bilingual:
+    """A message of argparse in both languages, and how to get help."""
+    chinese = next((found.expand(text) for pattern, text in CHINESE if (found := re.fullmatch(pattern, message, re.DOTALL))), UNKNOWN)
+    return _with_help(Bilingual(f"{message}.", chinese), program)
+
+
+def unknown_words(words: Sequence[str], program: str, known: Sequence[str], *, takes_knobs: bool) -> Bilingual:
+    """An error about words that a command does not know, with what may have been meant; `known` are its options."""
+    flags = [word for word in words if word.startswith("-")]
+    near = difflib.get_close_matches(flags[0], known, n=1) if flags else []
+    english, chinese = f"unrecognized arguments: {' '.join(words)}", f"不认识的参数：{' '.join(words)}"
+    if near:
+        return _with_help(Bilingual(f"{english}; did you mean {near[0]}?", f"{chinese}，是否想写 {near[0]}？"), program)
+    if flags and takes_knobs:
+        english += ". Knobs are written without dashes, as in tune.length=128; the flags of an old train.sh go after `imprint main`"
+        chinese += "。选项前不加横线，如 tune.length=128；旧 train.sh 的参数写在 `imprint main` 之后"
+    return _with_help(Bilingual(f"{english}.", f"{chinese}。"), program)
+
+
+def _with_help(problem: Bilingual, program: str) -> Bilingual:
+    return Bilingual(
+        f"{problem.english} Run `{program} --help` to see what can be given.", f"{problem.chinese}用 `{program} --help` 查看用法。"
+    )
