@@ -17,6 +17,8 @@ from imprint.quant.linear import QuantizedLinear, make_linear
 class ChatGLM2(Network):
     """The network; the head is not tied to the embedding."""
 
+    config_fields = frozenset({"rope_ratio"})
+
     transformer: "Transformer"
 
     def __init__(self, config: ChatGLM2Config) -> None:

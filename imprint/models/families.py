@@ -1,5 +1,6 @@
 """Builds the network that a config.json describes; its fields decide the architecture, never the folder's name."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.configs.fields import field_error
 from imprint.models.configs.limits import refuse_absurd
+from imprint.models.configs.unread import unread_notice
 from imprint.models.network import Network
+from imprint.terminal import say_once
 from imprint.tokenizers.hf import GENERATION_CONFIG
 
 SUPPORTED = (
@@ -50,7 +53,7 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
     generation = read_json_object(path) if (path := folder / GENERATION_CONFIG).is_file() else {}
     try:
         refuse_absurd(fields)
-        return _build(fields, generation)
+        network = _build(fields, generation)
     except UserError as error:  # names the file without its folder
         raise error.prefixed(f"{folder}/") from error
     except Exception as error:  # of fields that go together badly; transformers may raise anything
@@ -58,6 +61,15 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
         raise field_error(
             f"no network can be built from these fields ({type(error).__name__}: {reason}).", f"无法按这些字段构建网络（{reason}）。"
         ).prefixed(f"{folder}/") from error
+    if notice := unread_notice(f"{folder}/config.json", fields, network.config_fields):
+        _tell(notice)
+    return network
+
+
+@cache
+def _tell(notice: Bilingual) -> None:
+    """Print a notice, once in a process: a folder is opened several times."""
+    say_once(notice.line)
 
 
 def _build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:

@@ -4,6 +4,7 @@ Pack, prefix and cache reach every attention as one keyword argument, so they ar
 block. No code from the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -252,6 +253,8 @@ class TransformersNetwork(Network):
     ) -> None:
         super().__init__(shape, stop_ids=stop_ids, quantization_bit=quantization_bit)
         self.config = model.config
+        config = type(model.config)
+        self.config_fields = frozenset((*inspect.signature(config).parameters, *dir(config), *config.attribute_map))
         self.limit = limit
         """Length in tokens of the longest row that fits the sliding windows and the learned positions; None without either."""
         self._model = (model,)  # in a tuple, so that its modules are not registered twice

@@ -51,6 +51,8 @@ class Network(nn.Module):
     """Tied weights that official files store twice: name prefix of the copy -> name prefix of the original."""
     transposed: frozenset[str] = frozenset()
     """Names of weights (N, K) that the files hold as (K, N)."""
+    config_fields: frozenset[str] = frozenset()
+    """Names of further fields of config.json that set what this architecture computes, beside its sizes."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
     saves_tied_weights: ClassVar[bool] = True
