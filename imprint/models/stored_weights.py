@@ -72,6 +72,17 @@ def unwrapped(content: Any) -> Any:
     return content
 
 
+def empty_error(path: Path) -> UserError:
+    """The error for a file of weights without any."""
+    return UserError(
+        Bilingual(
+            f"{path}: was saved empty, it holds no tensors: some programs save the weights after they have taken them out of the model. "
+            "Take an earlier checkpoint of that training, or train again.",
+            "该文件保存时就是空的，没有任何张量：请使用该训练更早的检查点，或重新训练。",
+        )
+    )
+
+
 def refuse_other_content(path: Path, content: Any) -> None:
     """Raise UserError unless what a file holds is a dict of plain dense tensors by their names."""
     found = type(content).__name__
@@ -79,12 +90,7 @@ def refuse_other_content(path: Path, content: Any) -> None:
         other = next(((name, value) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))), None)
         found = "" if other is None else f"{str(other[0])[:80]!r} in it, of the type {type(other[1]).__name__}"
     if content == {}:
-        raise UserError(
-            Bilingual(
-                f"{path}: holds no tensors; it was saved empty. Take another checkpoint of that training, or download the file again.",
-                "文件中没有任何张量：请使用该训练的其他检查点，或重新下载。",
-            )
-        )
+        raise empty_error(path)
     if found:
         raise UserError(
             Bilingual(

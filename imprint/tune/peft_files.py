@@ -16,7 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
-from imprint.models.stored_weights import plain_name, refuse_empty
+from imprint.models.stored_weights import empty_error, plain_name, refuse_empty, refuse_other_type
 from imprint.models.weight_values import is_finite, nearly_equal
 
 CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -85,13 +85,7 @@ def read_peft_tensors(folder: Path) -> dict[str, Tensor]:
     else:
         raise damaged_error(folder, f"has {CONFIG_FILE} but neither {TENSORS_FILE} nor {PICKLE_FILE}; found {listing(folder)}")
     if not tensors:
-        raise UserError(
-            Bilingual(
-                f"{file}: was saved empty, it holds no tensors: some programs save an adapter's weights after they have taken them out of "
-                "the model. Take an earlier checkpoint of that training, or train again.",
-                "该文件保存时就是空的，没有任何张量：请使用该训练更早的检查点，或重新训练。",
-            )
-        )
+        raise empty_error(file)
     refuse_broken(file, tensors)
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -134,6 +128,7 @@ def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError for tensors of an adapter that ZeRO-3 left empty, or that are not finite."""
     for name, tensor in tensors.items():
         refuse_empty(file, name, tensor)
+        refuse_other_type(file, name, tensor)
         if not is_finite(tensor):
             raise UserError(
                 Bilingual(

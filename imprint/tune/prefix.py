@@ -175,7 +175,7 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
 
     `path` names the file in errors. Raises UserError where there is no prefix or it belongs to a base of another shape.
     """
-    by_name = {name.split("prefix_encoder.")[-1]: tensor for name, tensor in tensors.items() if "prefix_encoder." in name}
+    by_name = _by_own_name(tensors, path)
     if "embedding.weight" not in by_name:
         names = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise UserError(
@@ -188,7 +188,15 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
     shape = PrefixShape.from_network(network, length, projection="trans.0.weight" in by_name)
     with torch.device("meta"):
         encoder = PrefixEncoder(shape)
-    for name, parameter in encoder.named_parameters():
+    own = dict(encoder.named_parameters())
+    if more := sorted(by_name.keys() - own):
+        raise UserError(
+            Bilingual(
+                f"{path}: holds {TENSOR_PREFIX}{more[0]}, which is no part of a prefix of P-Tuning v2. Allowed: {', '.join(own)}.",
+                f"含有 {TENSOR_PREFIX}{more[0]}，它不属于 P-Tuning v2 的前缀；可用 {'、'.join(own)}。",
+            )
+        )
+    for name, parameter in own.items():
         if name not in by_name or by_name[name].shape != parameter.shape or not by_name[name].is_floating_point():
             size = f"{tuple(by_name[name].shape)} of {by_name[name].dtype}" if name in by_name else "nothing"
             raise UserError(
@@ -199,5 +207,21 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
                 )
             )
     encoder = encoder.to_empty(device=network.device)
-    encoder.load_state_dict({name: by_name[name] for name, _ in encoder.named_parameters()})
+    encoder.load_state_dict(by_name)
     return encoder
+
+
+def _by_own_name(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """The tensors of a prefix by the names inside of it. Raises UserError for two of one name with other values."""
+    by_name: dict[str, Tensor] = {}
+    for stored, tensor in tensors.items():
+        _, found, name = stored.rpartition("prefix_encoder.")
+        if found and not torch.equal(by_name.setdefault(name, tensor), tensor):
+            raise UserError(
+                Bilingual(
+                    f"{path}: holds prefix_encoder.{name} twice with different values: which one is right is unknown. Take one of the two "
+                    "out.",
+                    f"prefix_encoder.{name} 出现两次而数值不同，无法判断哪个正确：请去掉其中一个。",
+                )
+            )
+    return by_name

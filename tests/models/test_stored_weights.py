@@ -93,7 +93,7 @@ def test_a_tied_head_that_is_stored_in_place_of_the_embedding_is_read(tmp_path: 
 
 @pytest.mark.parametrize("content", [{}, {"module": {}, "epoch": 1}])
 def test_weights_that_were_saved_empty_are_told(tmp_path: Path, content: object) -> None:
-    assert "pytorch_model.bin: holds no tensors; it was saved empty" in refusal(folder_with(tmp_path, content=content))
+    assert "pytorch_model.bin: was saved empty, it holds no tensors" in refusal(folder_with(tmp_path, content=content))
 
 
 def test_scales_of_another_program_are_told(tmp_path: Path, tensors: dict[str, Tensor]) -> None:

@@ -70,6 +70,20 @@ def test_a_training_that_broke_is_told(tmp_path: Path, settings: str, value: flo
     assert "holds NaN or infinite values: the training that wrote it broke" in sentence
 
 
+@pytest.mark.parametrize("settings", ["", SETTINGS])
+def test_numbers_of_8_bits_without_their_scales_are_told(tmp_path: Path, settings: str) -> None:
+    sentence = refusal(pickled(tmp_path, PICKLE_FILE, {name: tensor.to(torch.float8_e4m3fn) for name, tensor in LORA.items()}, settings))
+
+    assert "holds float8_e4m3fn values, whose scales are not there" in sentence
+
+
+def test_a_lora_in_safetensors_that_was_saved_empty_is_told(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(SETTINGS)
+    save_file({}, tmp_path / TENSORS_FILE)
+
+    assert f"{tmp_path / TENSORS_FILE}: was saved empty, it holds no tensors" in refusal(tmp_path)
+
+
 def test_a_prefix_that_is_not_finite_is_told(tmp_path: Path) -> None:
     torch.save({"transformer.prefix_encoder.embedding.weight": torch.full((5, 128), float("nan"))}, tmp_path / "prefix.bin")
 

@@ -204,15 +204,29 @@ class TestReading:
         with pytest.raises(UserError, match=rf"{name} is nothing, this base needs"):
             prefix_from_tensors(tensors, network, "file.bin")
 
-    def test_an_additional_tensor_does_no_harm(self) -> None:
-        network = small_network()
-        tensors = {**start(network, "random").named_tensors(), TENSOR_PREFIX + "new.weight": torch.zeros(1)}
-
-        loaded = prefix_from_tensors(tensors, network, "file.bin")
-
-        assert torch.equal(loaded.embedding.weight, tensors[TENSOR_PREFIX + "embedding.weight"])
-
     @pytest.mark.parametrize("size", [(), (0, 128)])
     def test_a_prefix_of_no_length_is_refused(self, size: tuple[int, ...]) -> None:
         with pytest.raises(UserError, match=r"embedding\.weight is "):
             prefix_from_tensors({TENSOR_PREFIX + "embedding.weight": torch.zeros(size)}, small_network(), "file.bin")
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            {f"{TENSOR_PREFIX}scale": torch.ones(1)},
+            f"holds {TENSOR_PREFIX}scale, which is no part of a prefix of P-Tuning v2. Allowed",
+        ),
+        ({f"{TENSOR_PREFIX}trans.4.weight": torch.ones(1)}, f"holds {TENSOR_PREFIX}trans.4.weight, which is no part of a prefix"),
+        ({"prefix_encoder.embedding.weight": torch.ones(5, 128)}, "holds prefix_encoder.embedding.weight twice with different values"),
+    ],
+)
+def test_tensors_that_would_be_passed_over_are_told(more: dict[str, torch.Tensor], sentence: str) -> None:
+    tensors = {f"{TENSOR_PREFIX}embedding.weight": torch.zeros(5, 128)}
+    assert prefix_from_tensors({**tensors, "lm_head.weight": torch.ones(1)}, small_network(), "a.bin").shape.length == 5
+
+    with pytest.raises(UserError) as caught:
+        prefix_from_tensors({**tensors, **more}, small_network(), "a.bin")
+
+    assert str(caught.value).startswith("a.bin: ")
+    assert sentence in str(caught.value)
