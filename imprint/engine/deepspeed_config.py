@@ -94,7 +94,7 @@ def _read(file: Path) -> dict[str, Any]:
     refuse_unsupported(file, content)
     optimizer = content.get("optimizer", {})
     name = optimizer.get("type", "AdamW") if isinstance(optimizer, dict) else optimizer
-    if str(name).lower() not in ADAM_NAMES:
+    if name != AUTO and str(name).lower() not in ADAM_NAMES:
         raise UserError(
             Bilingual(
                 f'{file}: the optimizer "{name}" is not supported; it is AdamW here, with the recipe\'s settings. Take "optimizer" out.',

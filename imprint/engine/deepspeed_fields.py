@@ -27,9 +27,11 @@ BF16: dict[str, object] = {"check_grad_overflow": True}
 """What the section `bf16` has beside `enabled`."""
 SWITCHES = ("prescale_gradients", "disable_allgather", "disable_python_gc", "dump_state", "memory_breakdown")
 NUMBERS = ("gradient_predivide_factor",)
+SECTIONS = (
+    "aio", "comms_logger", "flops_profiler", "tensorboard", "wandb", "csv_monitor", "comet", "timers", "checkpoint", "compile",
+)  # fmt: skip
 PASSED = {
-    *SWITCHES, *NUMBERS, "zero_optimization", "communication_data_type", "aio", "comms_logger", "flops_profiler", "tensorboard", "wandb",
-    "csv_monitor", "comet", "log_level", "timers",
+    *SWITCHES, *NUMBERS, *SECTIONS, "zero_optimization", "communication_data_type", "log_level",
 }  # fmt: skip
 """Fields that DeepSpeed gets and applies."""
 UNUSED = {
@@ -69,6 +71,10 @@ def refuse_unsupported(file: Path, content: Mapping[str, Any]) -> None:
             raise _value_error(file, name, value, "true or false")
         if name in NUMBERS and value != AUTO and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
             raise _value_error(file, name, value, "a number above 0")
+        if name in SECTIONS and not (isinstance(value, dict) or value == AUTO):
+            raise _value_error(file, name, value, "an object")
+        if name == "communication_data_type" and not isinstance(value, str):
+            raise _value_error(file, name, value, 'a type such as "fp32"')
         if name in {*ONLY_VALUES, *REFUSED} and not _is_off(value) and value not in ONLY_VALUES.get(name, ()):
             raise UserError(
                 Bilingual(

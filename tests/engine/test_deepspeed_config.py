@@ -69,6 +69,7 @@ def test_ineffective_fields_are_named(tmp_path: Path) -> None:
     assert "scheduler (optimizer.schedule)" in ineffective_fields(file)[0]
     assert "optimizer (optimizer.learning_rate" in ineffective_fields(file)[0]
     assert "optimizer" not in settings(str(file))
+    assert "optimizer" not in settings(str(written(tmp_path, {**ORIGINAL, "optimizer": {"type": "auto", "params": "auto"}})))
     file = written(tmp_path, {**ORIGINAL, "fp16": {"enabled": True}, "bf16": {"enabled": False}})
     assert ineffective_fields(file) == [f"{file}: decided by the recipe instead / 由配方决定: fp16 (model.dtype), bf16 (model.dtype)"]
 
@@ -93,6 +94,7 @@ def test_fields_without_an_effect_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
+        {"aio": "auto", "timers": {}, "communication_data_type": "auto", "checkpoint": {}},
         {"optimizer": None, "scheduler": None, "fp16": None, "bf16": None},
         {
             "elasticity": {"enabled": False},
@@ -142,6 +144,9 @@ def test_offload_is_not_lost_where_a_file_has_an_empty_section(none: object, tmp
         ({**ORIGINAL, "progressive_layer_drop": {"enabled": True}}, '"progressive_layer_drop" is .* which changes what is computed'),
         ({**ORIGINAL, "data_types": {"param_dtype": "fp16"}}, '"data_types" is .* which changes what is computed'),
         ({**ORIGINAL, "torch_autocast": {"enabled": True}}, '"torch_autocast" is not supported'),
+        ({**ORIGINAL, "aio": 5}, '"aio" must be an object, got 5'),
+        ({**ORIGINAL, "comms_logger": True}, '"comms_logger" must be an object, got true'),
+        ({**ORIGINAL, "communication_data_type": 5}, '"communication_data_type" must be a type such as "fp32", got 5'),
         ({**ORIGINAL, "prescale_gradients": "yes"}, '"prescale_gradients" must be true or false, got "yes"'),
         ({**ORIGINAL, "gradient_predivide_factor": "2"}, '"gradient_predivide_factor" must be a number above 0, got "2"'),
         ({**ORIGINAL, "gradient_predivide_factor": 0}, '"gradient_predivide_factor" must be a number above 0, got 0'),
