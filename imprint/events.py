@@ -1,4 +1,7 @@
-"""Typed events of a training run: the lines of log.jsonl, read by guard, summary, report and every sink."""
+"""Typed events of a training run: the lines of log.jsonl, read by guard, summary, report and every sink.
+
+The guard watches the losses of a run for divergence: see `imprint/training/guard.py`.
+"""
 
 import json
 import math

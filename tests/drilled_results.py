@@ -108,17 +108,17 @@ class ResultsDrill:
     """Commands that are killed: in the end all files are those of commands that nobody killed."""
 
     def __init__(self, folder: Path, seed: int, only: Sequence[str]) -> None:
-        self.folder, self.chance, self.drill = folder, random.Random(seed), Drill()
-        self.screen = folder / "results.txt"
+        self.folder, self.rng, self.drill = folder, random.Random(seed), Drill()
+        self.output_file = folder / "results.txt"
         score(["热身"], ["热身"])  # reads jieba's dictionary, once for all children
-        prepare_inputs(folder, self.screen)
+        prepare_inputs(folder, self.output_file)
         self.commands = {name: [word.format(**places(folder)) for word in RESULTS[name]] for name in only or RESULTS}
         self.whole = {}
         for name, command in self.commands.items():
             fresh_case(folder)
             began = time.monotonic()
-            status = end(start(command, self.screen))
-            assert status in (0, 1), f"{name}: {self.screen.read_text()[-2000:]}"
+            status = end(start(command, self.output_file))
+            assert status in (0, 1), f"{name}: {self.output_file.read_text()[-2000:]}"
             self.whole[name] = Whole(status, everything_in(folder / "case"), time.monotonic() - began)
 
     def at_random(self, kills: int) -> Drill:
@@ -126,8 +126,8 @@ class ResultsDrill:
         while self.drill.kills < kills and not self.drill.broken:
             name = list(self.commands)[self.drill.runs % len(self.commands)]
             fresh_case(self.folder)
-            for _time in range(self.chance.randint(2, 4)):
-                number = int(2 ** self.chance.uniform(0, 5.4)) if self.chance.random() < 0.6 else None
+            for _time in range(self.rng.randint(2, 4)):
+                number = int(2 ** self.rng.uniform(0, 5.4)) if self.rng.random() < 0.6 else None
                 if not self.killed(name, number):
                     break
             self.finish(name)
@@ -150,15 +150,15 @@ class ResultsDrill:
         before = everything_in(case)
         self.drill.starts += 1
         if number is not None:
-            stopped = end(start(command, self.screen, kill_before_change(number, self.folder))) == -signal.SIGKILL
+            stopped = end(start(command, self.output_file, kill_before_change(number, self.folder))) == -signal.SIGKILL
         else:
-            stopped = killed(start(command, self.screen), self.folder / "none", 0, self.chance.uniform(0, whole.seconds))
+            stopped = killed(start(command, self.output_file), self.folder / "none", 0, self.rng.uniform(0, whole.seconds))
         if stopped:
             found = everything_in(case)
             self.drill.kills += 1
             self.drill.in_a_save += any("/." in f"/{file}" for file in found)
-            halves = half_written(found, before, whole.files)
-            self.drill.broken += [f"{name}: {file} carries its name and is not complete" for file in halves]
+            incomplete = half_written(found, before, whole.files)
+            self.drill.broken += [f"{name}: {file} carries its name and is not complete" for file in incomplete]
         return stopped
 
     def finish(self, name: str) -> None:
@@ -166,9 +166,9 @@ class ResultsDrill:
         whole = self.whole[name]
         self.drill.starts += 1
         self.drill.runs += 1
-        status, found = end(start(self.commands[name], self.screen)), everything_in(self.folder / "case")
+        status, found = end(start(self.commands[name], self.output_file)), everything_in(self.folder / "case")
         if status != whole.status:
-            self.drill.broken.append(f"{name}: exit status {status}: {self.screen.read_text()[-300:]}")
+            self.drill.broken.append(f"{name}: exit status {status}: {self.output_file.read_text()[-300:]}")
         elif found == whole.files:
             self.drill.equal += 1
         else:
@@ -186,14 +186,14 @@ def places(folder: Path) -> dict[str, str]:
     return {"case": str(folder / "case"), "inputs": str(folder), "rows": str(folder / "rows.jsonl"), "base": str(folder / "base")}
 
 
-def prepare_inputs(folder: Path, screen: Path) -> None:
+def prepare_inputs(folder: Path, output_file: Path) -> None:
     """Finished runs of each method, a bundle, a GGUF file, rows, texts, answers and a script."""
     recipe = prepare_folder(folder)
     for method, knobs in {"prefix": MEASURED, "lora": [*MEASURED, *LORA], "full": FULL}.items():
         command = ["train", str(recipe), f"output={folder / method}", *SHORT, *knobs]
-        assert end(start(command, screen)) == 0, screen.read_text()
+        assert end(start(command, output_file)) == 0, output_file.read_text()
     bundle = ["export", str(folder / "prefix"), str(folder / "shared.tar"), "--to", "bundle", "questions=1"]
-    assert end(start(bundle, screen)) == 0, screen.read_text()
+    assert end(start(bundle, output_file)) == 0, output_file.read_text()
     gguf_file(folder / "tiny.gguf", {})
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = [row["summary"] * 12 for row in rows]

@@ -64,7 +64,7 @@ LORA = ["tune={method: lora, rank: 4, start: gaussian, targets: all, dropout: 0.
 SHORT = ["train.steps=3", "train.keep_states=1", "train.evaluate_every=2", "train.watch_every=2"]
 RESCUED = ["model.path=embedded", "optimizer.learning_rate=0.05", "train.steps=18", "train.evaluate_every=6", "train.watch_prompts=0"]
 TIMES = ("seconds", "tokens_per_second", "memory_gib")
-JOLTED_STEP = 8
+CORRUPTED_STEP = 8
 SIZES = (2000, 9000, 40000)
 IMPORTED_ONCE = (
     "imprint.training.run",
@@ -128,7 +128,7 @@ def ending_of(run: RunFolder) -> Ending:
     return {"log": log, **logs, "files": files, "leftovers": others}
 
 
-def halves(run: RunFolder) -> list[str]:
+def incomplete(run: RunFolder) -> list[str]:
     """What is incomplete in a run folder though it carries its final name."""
     wrong = []
     for state in run.states():
@@ -157,7 +157,7 @@ class TrainDrill:
 
     def __init__(self, folder: Path, seed: int, overrides: list[str]) -> None:
         self.recipe, self.folder = prepare_folder(folder), folder
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.overrides = overrides
         self.drill = Drill()
         assert end(start(self.command("whole"), folder / "whole.txt")) == 0, (folder / "whole.txt").read_text()
@@ -170,17 +170,17 @@ class TrainDrill:
     def before_change(self, name: str, number: int) -> bool:
         """Start a run that dies right before that change on the disk; False if it came to its end."""
         prepare = kill_before_change(number, self.folder / name)
-        return self.note(name, killed=end(start(self.command(name), self.screen(name), prepare)) == -signal.SIGKILL)
+        return self.note(name, killed=end(start(self.command(name), self.output_file(name), prepare)) == -signal.SIGKILL)
 
     def at_random(self, name: str) -> bool:
         """One start, killed somewhere in the next steps: by the clock, by the clock on a slow disk, or before some change on the disk."""
-        way = self.chance.choice(("clock", "slow", "change"))
+        way = self.rng.choice(("clock", "slow", "change"))
         if way == "change":
-            return self.before_change(name, self.chance.randint(1, 250))
+            return self.before_change(name, self.rng.randint(1, 250))
         log = RunFolder(self.folder / name).log
-        lines = self.chance.choice((0, line_count(log) + self.chance.randint(1, 8)))  # 0: before the first step, or soon after
-        child = start(self.command(name), self.screen(name), slow_disk if way == "slow" else None)
-        return self.note(name, killed=killed(child, log, lines, self.chance.uniform(0, 0.03 if lines else 0.15)))
+        lines = self.rng.choice((0, line_count(log) + self.rng.randint(1, 8)))  # 0: before the first step, or soon after
+        child = start(self.command(name), self.output_file(name), slow_disk if way == "slow" else None)
+        return self.note(name, killed=killed(child, log, lines, self.rng.uniform(0, 0.03 if lines else 0.15)))
 
     def note(self, name: str, *, killed: bool) -> bool:
         """Count a start and what the kill left behind."""
@@ -189,20 +189,20 @@ class TrainDrill:
         if killed:
             self.drill.kills += 1
             self.drill.in_a_save += half_written(run)
-            self.drill.broken += [f"{name}: {what}" for what in halves(run)]
+            self.drill.broken += [f"{name}: {what}" for what in incomplete(run)]
         return killed
 
-    def screen(self, name: str) -> Path:
+    def output_file(self, name: str) -> Path:
         """Where a run's words go."""
         return self.folder / f"{name}.txt"
 
     def finish(self, name: str) -> None:
         """Start a run once more, let it end, and compare."""
-        status = end(start(self.command(name), self.screen(name)))
+        status = end(start(self.command(name), self.output_file(name)))
         self.drill.starts += 1
         self.drill.runs += 1
         if status:
-            self.drill.broken.append(f"{name}: exit status {status}: {self.screen(name).read_text()[-300:]}")
+            self.drill.broken.append(f"{name}: exit status {status}: {self.output_file(name).read_text()[-300:]}")
             return
         found = differences(self.expected, ending_of(RunFolder(self.folder / name)))
         self.drill.equal += not found
@@ -224,7 +224,7 @@ def killed_runs(drill: TrainDrill, kills: int) -> Drill:
     """Go on until there were so many kills or something is broken."""
     while drill.drill.kills < kills and not drill.drill.broken:
         name = f"run-{drill.drill.runs}"
-        for _time in range(drill.chance.randint(3, 6)):
+        for _time in range(drill.rng.randint(3, 6)):
             if not drill.at_random(name):
                 break
         drill.finish(name)
@@ -239,30 +239,30 @@ def sweep_drill(folder: Path, seed: int) -> Drill:
         name = f"run-{number}"
         if not drill.before_change(name, number):
             break
-        drill.before_change(name, drill.chance.randint(1, 80))
+        drill.before_change(name, drill.rng.randint(1, 80))
         drill.finish(name)
         number += 1
     return drill.drill
 
 
-def jolt() -> None:
+def corrupt_weights() -> None:
     """Break the weights once in every run: from now on a run explodes in its middle, until the guard has stepped in."""
     update = Engine.update
 
-    def jolted(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
+    def corrupted(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
         done = update(engine, step, apply=apply)
-        if step == JOLTED_STEP and engine.rate_scale == 1:
+        if step == CORRUPTED_STEP and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
         return done
 
-    setattr(Engine, "update", jolted)  # noqa: B010
+    setattr(Engine, "update", corrupted)  # noqa: B010
 
 
 def rescue_drill(folder: Path, kills: int, seed: int) -> Drill:
     """As `train_drill`, with a rescue in the middle of each run."""
     update = Engine.update
-    jolt()
+    corrupt_weights()
     try:
         drill = killed_runs(TrainDrill(folder, seed, RESCUED), kills)
     finally:
@@ -286,12 +286,12 @@ def disk_drill(folder: Path, every: int) -> Drill:
             for number in range(1, 140, every)
         ]
     for name, prepare in troubles:
-        status = end(start(drill.command(name), drill.screen(name), prepare(drill.folder / name)))
-        said = drill.screen(name).read_text(encoding="utf-8")
+        status = end(start(drill.command(name), drill.output_file(name), prepare(drill.folder / name)))
+        said = drill.output_file(name).read_text(encoding="utf-8")
         drill.drill.starts += 1
         if status not in (0, 2) or "Traceback" in said or (status == 2 and ": cannot be written: " not in said):
             drill.drill.broken.append(f"{name}: exit status {status}: {said[-600:]}")
-        drill.drill.broken += [f"{name}: {what}" for what in halves(RunFolder(drill.folder / name))]
+        drill.drill.broken += [f"{name}: {what}" for what in incomplete(RunFolder(drill.folder / name))]
         drill.finish(name)
     return drill.drill
 
@@ -299,19 +299,19 @@ def disk_drill(folder: Path, every: int) -> Drill:
 def written_drill(folder: Path, kills: int, seed: int, command: Callable[[Path], list[str]], ending: str = "") -> Drill:
     """A command that writes one file or folder, killed so many times: what carries its name is complete, started again it is there."""
     prepare_folder(folder)
-    chance, drill, whole = random.Random(seed), Drill(), folder / f"whole{ending}"
-    screen = folder / "written.txt"
+    rng, drill, whole = random.Random(seed), Drill(), folder / f"whole{ending}"
+    output_file = folder / "written.txt"
     began = time.monotonic()
-    assert end(start(command(whole), screen)) == 0, screen.read_text()
+    assert end(start(command(whole), output_file)) == 0, output_file.read_text()
     seconds = time.monotonic() - began
     while drill.kills < kills and not drill.broken:
         out = folder / f"out-{drill.runs}{ending}"
-        for _time in range(chance.randint(2, 4)):
+        for _time in range(rng.randint(2, 4)):
             drill.starts += 1
-            if chance.random() < 0.5:
-                stopped = end(start(command(out), screen, kill_before_change(chance.randint(1, 12), folder))) == -signal.SIGKILL
+            if rng.random() < 0.5:
+                stopped = end(start(command(out), output_file, kill_before_change(rng.randint(1, 12), folder))) == -signal.SIGKILL
             else:
-                stopped = killed(start(command(out), screen), folder / "none", 0, chance.uniform(0, seconds))
+                stopped = killed(start(command(out), output_file), folder / "none", 0, rng.uniform(0, seconds))
             if not stopped:
                 break
             drill.kills += 1
@@ -320,11 +320,11 @@ def written_drill(folder: Path, kills: int, seed: int, command: Callable[[Path],
                 drill.broken.append(f"{out.name}: carries its name and is not complete")
         drill.starts += 1
         drill.runs += 1
-        status = end(start(command(out), screen))
+        status = end(start(command(out), output_file))
         if left := [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]:
             drill.broken.append(f"{out.name}: {left} is left")
         if status or content_of(out) != content_of(whole):
-            drill.broken.append(f"{out.name}: exit status {status}: {screen.read_text()[-300:]}")
+            drill.broken.append(f"{out.name}: exit status {status}: {output_file.read_text()[-300:]}")
         else:
             drill.equal += 1
     return drill
@@ -338,7 +338,7 @@ def content_of(path: Path) -> dict[str, bytes]:
 
 def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
     """Sampled answers to the rows, killed until so many kills, against answers that came in one go."""
-    recipe, chance, drill = prepare_folder(folder), random.Random(seed), Drill()
+    recipe, rng, drill = prepare_folder(folder), random.Random(seed), Drill()
     assert end(start(["train", str(recipe), *SHORT], folder / "train.txt")) == 0
     score(["热身"], ["热身"])  # reads jieba's dictionary, once for all children
     knobs = ["batch_size=3", "temperature=1.0", "top_p=0.9", "seed=5", "max_new_tokens=48"]
@@ -352,11 +352,11 @@ def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
     assert end(start(command("whole"), folder / "whole.txt")) == 0, (folder / "whole.txt").read_text()
     while drill.kills < kills and not drill.broken:
         name = f"answers-{drill.runs}"
-        for _time in range(chance.randint(2, 4)):
+        for _time in range(rng.randint(2, 4)):
             drill.starts += 1
             kept = folder / name / "answers.jsonl"
             child = start(command(name), folder / f"{name}.txt")
-            if not killed(child, kept, line_count(kept) + chance.randint(0, 8), chance.uniform(0, 0.02)):
+            if not killed(child, kept, line_count(kept) + rng.randint(0, 8), rng.uniform(0, 0.02)):
                 break
             drill.kills += 1
             drill.in_a_save += line_count(kept) > 1

@@ -22,8 +22,8 @@ TEMPLATE = (
 )
 
 
-def gguf_file(path: Path, facts: Mapping[str, object]) -> Path:
-    """A LLaMA of two layers with random weights and a byte-level vocabulary; `facts` are further keys of its tokenizer."""
+def gguf_file(path: Path, metadata: Mapping[str, object]) -> Path:
+    """A LLaMA of two layers with random weights and a byte-level vocabulary; `metadata` are further keys of its tokenizer."""
     fields = json.loads(tokenizer_json())
     vocabulary = {**fields["model"]["vocab"], **{token["content"]: token["id"] for token in fields["added_tokens"]}}
     special = {token["id"] for token in fields["added_tokens"] if token["special"]}
@@ -48,7 +48,7 @@ def gguf_file(path: Path, facts: Mapping[str, object]) -> Path:
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in fields["model"]["merges"]])
     writer.add_bos_token_id(vocabulary["<s>"])
     writer.add_eos_token_id(vocabulary["</s>"])
-    for name, value in facts.items():
+    for name, value in metadata.items():
         {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}[type(value)](f"tokenizer.{name}", value)  # type: ignore[operator]
     numbers = np.random.default_rng(7)
     shapes = {f"blk.{layer}.{name}.weight": shape for layer in range(LAYERS) for name, shape in SHAPES.items()}

@@ -69,22 +69,22 @@ class Stranger:
     """Changes one thing in a folder, as a stranger might."""
 
     def __init__(self, seed: int, mine: Path) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.mine = mine
 
     def change(self, folder: Path) -> str:
         """Change a file of a folder or what stands for it; returns what was done."""
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
         small = [path for path in files if path.suffix in (".json", ".jsonl", ".yaml")]
-        file = self.chance.choice(small if self.chance.random() < 0.8 else files)
-        way = self.chance.choice(("value", "value", "value", "value", "content", "bytes", "entry"))
+        file = self.rng.choice(small if self.rng.random() < 0.8 else files)
+        way = self.rng.choice(("value", "value", "value", "value", "content", "bytes", "entry"))
         if way == "entry" or file not in small:
             return f"{file.name}: {self.replace_entry(file) if way == 'entry' else self.change_bytes(file)}"
         if way == "value":
             return f"{file.name}: {self.change_value(file)}"
         if way == "bytes":
             return f"{file.name}: {self.change_bytes(file)}"
-        content = self.chance.choice(CONTENTS)
+        content = self.rng.choice(CONTENTS)
         file.write_bytes(content)
         return f"{file.name}: is {content[:20]!r}"
 
@@ -96,12 +96,12 @@ class Stranger:
             file.write_text(json.dumps(holder[0]), encoding="utf-8")
             return what
         lines = file.read_text(encoding="utf-8").splitlines()
-        number = self.chance.randrange(len(lines))
+        number = self.rng.randrange(len(lines))
         if file.suffix == ".jsonl":
             what = self.change_inside(holder := [json.loads(lines[number])])
             lines[number] = json.dumps(holder[0])
         else:
-            value = self.chance.choice(VALUES)
+            value = self.rng.choice(VALUES)
             lines[number] = f"{lines[number].partition(':')[0]}: {json.dumps(value)}"
             what = lines[number][:60]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -111,10 +111,10 @@ class Stranger:
         """Go down at random and change what is there: another value, one more, one less, or deep nesting."""
         where = holder
         key: Any = 0
-        while isinstance(where[key], dict | list) and where[key] and self.chance.random() < 0.8:
+        while isinstance(where[key], dict | list) and where[key] and self.rng.random() < 0.8:
             where = where[key]
-            key = self.chance.choice(list(where)) if isinstance(where, dict) else self.chance.randrange(len(where))
-        way = self.chance.random()
+            key = self.rng.choice(list(where)) if isinstance(where, dict) else self.rng.randrange(len(where))
+        way = self.rng.random()
         if way < 0.1 and isinstance(where, dict):
             del where[key]
             return f"{key!r} is deleted"
@@ -127,26 +127,26 @@ class Stranger:
                 deep = [deep]
             where[key] = deep
             return f"{key!r} is deep"
-        value = self.chance.choice(VALUES)
+        value = self.rng.choice(VALUES)
         where[key] = value
         return f"{str(key)[:40]!r} is {repr(value)[:40]}"
 
     def change_bytes(self, file: Path) -> str:
         """Cut a file, or overwrite a few of its bytes."""
         content = bytearray(file.read_bytes())
-        if self.chance.random() < 0.5:
-            kept = self.chance.randrange(len(content) + 1)
+        if self.rng.random() < 0.5:
+            kept = self.rng.randrange(len(content) + 1)
             file.write_bytes(content[:kept])
             return f"is cut to {kept} bytes"
-        for _byte in range(self.chance.randint(1, 30)):
+        for _byte in range(self.rng.randint(1, 30)):
             if content:
-                content[self.chance.randrange(min(len(content), 2000))] = self.chance.randrange(256)
+                content[self.rng.randrange(min(len(content), 2000))] = self.rng.randrange(256)
         file.write_bytes(content)
         return "has other bytes"
 
     def replace_entry(self, file: Path) -> str:
         """Put something else where a file was."""
-        way = self.chance.choice(("gone", "folder", "pipe", "link", "link to a folder", "loop", "dangling", "device"))
+        way = self.rng.choice(("gone", "folder", "pipe", "link", "link to a folder", "loop", "dangling", "device"))
         file.unlink()
         if way == "folder":
             file.mkdir()
@@ -155,21 +155,21 @@ class Stranger:
         elif way != "gone":
             targets = {"link": self.mine / "secret", "link to a folder": self.mine, "loop": file, "device": Path("/dev/zero")}
             file.symlink_to(targets.get(way, self.mine / "nothing"))
-        if self.chance.random() < 0.5:  # and under the name that is written before it is renamed
+        if self.rng.random() < 0.5:  # and under the name that is written before it is renamed
             file.with_name(f".{file.name}.part").symlink_to(self.mine / "secret")
         return f"is a {way}"
 
 
 def change_archive(stranger: Stranger, archive: Path, out: Path) -> str:
     """A bundle with one thing changed."""
-    chance, way = stranger.chance, stranger.chance.choice(("bytes", "manifest", "entry", "entry", "file"))
+    rng, way = stranger.rng, stranger.rng.choice(("bytes", "manifest", "entry", "entry", "file"))
     if way == "bytes":
         shutil.copyfile(archive, out)
         return stranger.change_bytes(out)
     what, done = "", False
     with tarfile.open(archive) as source, tarfile.open(out, "w") as target:
         entries = source.getmembers()
-        chosen = chance.choice(entries[1:]).name if way != "manifest" else MANIFEST
+        chosen = rng.choice(entries[1:]).name if way != "manifest" else MANIFEST
         for entry in entries:
             file = source.extractfile(entry)
             assert file is not None, "a bundle holds files"
@@ -180,28 +180,28 @@ def change_archive(stranger: Stranger, archive: Path, out: Path) -> str:
                     what = stranger.change_inside(holder := [json.loads(content)])
                     content = json.dumps(holder[0]).encode()
                 elif way == "file":
-                    content, what = content[: chance.randrange(len(content) + 1)], "is cut"
+                    content, what = content[: rng.randrange(len(content) + 1)], "is cut"
                 else:
-                    what = change_entry(chance, entry)
+                    what = change_entry(rng, entry)
             entry.size = len(content) if entry.isreg() else 0
             target.addfile(entry, io.BytesIO(content))
     return f"{chosen}: {what}"
 
 
-def change_entry(chance: random.Random, entry: tarfile.TarInfo) -> str:
+def change_entry(rng: random.Random, entry: tarfile.TarInfo) -> str:
     """Change what an archive says about a file."""
     kinds = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE}
-    way = chance.choice((*kinds, "folder", "name", "mode", "size"))
+    way = rng.choice((*kinds, "folder", "name", "mode", "size"))
     if way in kinds:
-        entry.type, entry.linkname = kinds[way], chance.choice(("/etc/passwd", "../../mine/secret", MANIFEST))
+        entry.type, entry.linkname = kinds[way], rng.choice(("/etc/passwd", "../../mine/secret", MANIFEST))
     elif way == "folder":
         entry.type = tarfile.DIRTYPE
     elif way == "mode":
-        entry.mode, entry.mtime, entry.uid = 0o7777, chance.choice((-1, 2**40)), 2**30
+        entry.mode, entry.mtime, entry.uid = 0o7777, rng.choice((-1, 2**40)), 2**30
     elif way == "size":
-        entry.pax_headers = {"size": chance.choice(("-1", "9" * 30, "x", "0"))}
+        entry.pax_headers = {"size": rng.choice(("-1", "9" * 30, "x", "0"))}
     else:
-        entry.name = chance.choice(("../mine/secret", "/etc/x", HOSTILE, "x" * 5000, "", ".", "a/../../b", "adapter"))
+        entry.name = rng.choice(("../mine/secret", "/etc/x", HOSTILE, "x" * 5000, "", ".", "a/../../b", "adapter"))
     return f"is a {way}"
 
 
@@ -252,7 +252,7 @@ def run_sweep(folder: Path, count: int, seed: int, *tune: str) -> Sweep:
         shutil.copytree(whole, run)
         case = f"{sweep.cases}: {stranger.change(run)}"
         sweep.cases += 1
-        for name, *knobs in stranger.chance.sample(RUN_COMMANDS, 4):
+        for name, *knobs in stranger.rng.sample(RUN_COMMANDS, 4):
             path = {"train": str(recipe), "runs": str(run.parent)}.get(name, str(run))
             data = ["--data", rows] if name in ("evaluate", "compare") else []
             knobs = [{"official": "peft"}.get(knob, knob) if tune else knob for knob in knobs]

@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import yaml
 
-SURROUNDINGS: Final[Mapping[str, str]] = MappingProxyType(
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "COLUMNS": "100",
         "HF_HUB_OFFLINE": "1",
@@ -49,7 +49,7 @@ SURROUNDINGS: Final[Mapping[str, str]] = MappingProxyType(
 )
 MATERIAL: Final = Path(__file__).resolve().parent / "golden-runs"
 """Tiny bases and rows, the same for both trees."""
-TYPED: Final = Path(__file__).with_suffix(".yaml")
+COMMANDS: Final = Path(__file__).with_suffix(".yaml")
 """Which commands are typed."""
 LIBRARIES: Final = ("torch", "transformers", "peft", "matplotlib.pyplot", "safetensors.torch", "sklearn.linear_model", "jieba", "rich")
 SHOWN_BYTES: Final = 200_000
@@ -97,7 +97,7 @@ def main() -> int:
     if options.part == "compare":
         return compare(options.before, options.after, lines=options.lines)
     tree = Path.cwd()
-    wanted = {**os.environ, **SURROUNDINGS, "PYTHONPATH": python_path(tree)}
+    wanted = {**os.environ, **ENVIRONMENT, "PYTHONPATH": python_path(tree)}
     if wanted != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
     found = find_spec("imprint")
@@ -120,7 +120,7 @@ def write(folder: Path, tree: Path, *, keep: bool) -> None:
     for library in LIBRARIES:
         import_module(library)
     import_module("torch").set_num_threads(1)
-    typed = yaml.safe_load(TYPED.read_text(encoding="utf-8"))
+    typed = yaml.safe_load(COMMANDS.read_text(encoding="utf-8"))
     work = prepared(folder / "work", typed["files"])
     masked = masks_of(tree, work)
     for number, (line, lines) in enumerate(commands(typed, work)):

@@ -32,7 +32,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_hostile.py",
     "tests/test_hostile_data.py",
     "tests/test_hostile_folders.py",
-    "tests/test_pains.py",
+    "tests/test_known_issues.py",
     "tests/test_project.py",
     "tests/test_readme.py",
     "tests/test_real.py",

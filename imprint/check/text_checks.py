@@ -8,7 +8,7 @@ from typing import Final
 from imprint.data.special_tokens import SPECIAL_TOKEN, without_edge_tokens
 
 TYPED_SPECIAL_TOKEN: Final = re.compile(SPECIAL_TOKEN + r"|\[Round \d+\]\s*问：")
-"""Special tokens of any model, and the frame of ChatGLM-6B's turns."""
+"""Special tokens of any model, and the delimiters of ChatGLM-6B's turns."""
 LOST_CHARACTER: Final = re.compile("\ufffd|(?:锟斤拷){2}|â€[™œ“”]")
 """Remains of characters that a wrong conversion destroyed."""
 STRAY_CHARACTER: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b\ud800-\udfff]")

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from imprint.compat.flags import TRUE, OriginalFlags
-from imprint.compat.layout import ALL_RESULTS, CHECKPOINT, PREDICTIONS, TRAINER_STATE, checkpoints, remove, results_file, step_of
 from imprint.compat.settings import evaluates
+from imprint.compat.trainer_files import ALL_RESULTS, CHECKPOINT, PREDICTIONS, TRAINER_STATE, checkpoints, remove, results_file, step_of
 from imprint.config import dump, recipe_text
 from imprint.files.atomic import atomic_folder, find_folder, read_jsonl, remove_leftovers, write_jsonl, write_text
 from imprint.messages import Bilingual, UserError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from imprint.compat import layout
+from imprint.compat import trainer_files
 from imprint.compat.flags import OriginalFlags, read_flags
 from imprint.compat.folder import prepare_output
-from imprint.compat.layout import LogSchedule
 from imprint.compat.settings import check_flags, evaluates, evaluation_section, prefix_file, recipe_from_flags, tunes_all_weights
+from imprint.compat.trainer_files import LogSchedule
 from imprint.config import as_text, describe
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
@@ -96,18 +96,20 @@ def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState],
             return
         schedule = LogSchedule(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
         events = read_events(job.run)
-        trainer_state = layout.trainer_state(events, schedule, step=step, next_rate=job.engine.learning_rate(step + 1))
+        trainer_state = trainer_files.trainer_state(events, schedule, step=step, next_rate=job.engine.learning_rate(step + 1))
         folder, base = job.run.path / f"checkpoint-{step}", Path(job.model.name)
         if not job.engine.replicated:
-            layout.write_sharded_checkpoint(folder, job.tuner, base, trainer_state, job.engine.gather, is_main=job.world.is_main)
+            trainer_files.write_sharded_checkpoint(folder, job.tuner, base, trainer_state, job.engine.gather, is_main=job.world.is_main)
         elif job.world.is_main:
-            layout.write_checkpoint(folder, job.tuner, base, trainer_state)
+            trainer_files.write_checkpoint(folder, job.tuner, base, trainer_state)
         if not job.world.is_main:
             return
         if flags.save_total_limit:
-            layout.keep_newest(job.run.path, flags.save_total_limit)
+            trainer_files.keep_newest(job.run.path, flags.save_total_limit)
         if is_last:
-            layout.write_training_results(job.run, trainer_state, layout.training_results(events, schedule, seconds=state.seconds))
+            trainer_files.write_training_results(
+                job.run, trainer_state, trainer_files.training_results(events, schedule, seconds=state.seconds)
+            )
 
     return write
 
@@ -129,12 +131,12 @@ def evaluate_original(flags: OriginalFlags, split: str) -> None:
             answers = answer_all(model, samples, section, folder)
         scores = {name: mean.value for name, mean in answers.summary.means.items()}
         if split == "predict":
-            layout.write_predictions(flags.output_dir, answers.references, answers.predictions)
+            trainer_files.write_predictions(flags.output_dir, answers.references, answers.predictions)
     else:
         scores = {"loss": mean_loss(model, samples, section)}
     seconds = time.monotonic() - started
-    results = layout.evaluation_results(split, scores, seconds=seconds, rows=len(samples), batches=batches)
-    layout.write_results(flags.output_dir, split, results)
+    results = trainer_files.evaluation_results(split, scores, seconds=seconds, rows=len(samples), batches=batches)
+    trainer_files.write_results(flags.output_dir, split, results)
     say(f"***** {split} metrics *****")
     for name, value in sorted(results.items()):
         say(f"  {name:<28} = {value:>10.4f}" if isinstance(value, float) else f"  {name:<28} = {value:>10}")
@@ -148,7 +150,7 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
     """
     folder, adapter = _base_of_flags(flags), prefix_file(flags)
     if flags.do_train:
-        last = layout.checkpoints(flags.output_dir)[-1]
+        last = trainer_files.checkpoints(flags.output_dir)[-1]
         folder, adapter = (last, None) if tunes_all_weights(flags) else (folder, last)
     elif adapter is None and flags.pre_seq_len is not None:
         raise UserError(

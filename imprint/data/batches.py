@@ -32,8 +32,8 @@ def shuffled_batches(count: int, size: int, *, generator: random.Random) -> Iter
 class BatchSampler:
     """The batches of a run, determined by seed and step alone, so that a resumed run needs no other state.
 
-    Without grouping, batches are made as in the original: an epoch is shuffled and split into micro-batches, a step takes as many as make
-    `size` rows, and the rest of an epoch begins the first step of the next one.
+    Without grouping, batches are made as in ChatGLM-6B's ptuning/main.py: an epoch is shuffled and split into micro-batches, a step takes
+    as many as make `size` rows, and the rest of an epoch begins the first step of the next one.
 
     The last `num_general` rows are general rows: an epoch takes `general_per_epoch` of them in turn, in an order that the seed determines.
     """

@@ -1,4 +1,4 @@
-"""The `data` section of a recipe: rows of questions with answers, or raw text."""
+"""The `data` section of a recipe: rows of questions with answers, or raw text. "The original" is ChatGLM-6B's ptuning/main.py."""
 
 import re
 from pathlib import Path

@@ -108,7 +108,7 @@ def write_run_report(source: ModelSource) -> None:
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     forgetting, rows = read_review(folder)
     examples, kind = _examples(folder, rows)
-    summary = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE) if folder.verdict.is_file() else []
+    verdict = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE) if folder.verdict.is_file() else []
     events, data = read_events(folder), run.data
     dev = None if data.dev is None else str(data.dev)
     held_out = any(isinstance(event, Evaluation) for event in events)
@@ -116,7 +116,7 @@ def write_run_report(source: ModelSource) -> None:
         title=source.path.name,
         base_name=run.model.path,
         method=source.method or "-",
-        summary=tuple(Bilingual(english, chinese) for english, chinese in summary),
+        verdict=tuple(Bilingual(english, chinese) for english, chinese in verdict),
         events=events,
         examples=examples,
         example_kind=kind,

@@ -17,6 +17,7 @@ from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
+from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.checkpoint import (
     PREFIX_PART,
     network_tensors,
@@ -32,7 +33,6 @@ from imprint.models.checkpoint import (
 )
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
-from imprint.models.small_files import copy_small_files
 from imprint.models.stored_weights import refuse_missing
 from imprint.models.weight_files import shard_names
 from imprint.progress import Progress
@@ -124,7 +124,7 @@ def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.bytes_before / 10**6)
     with Progress(Bilingual("quantizing", "量化"), megabytes, "MB") as bar:
-        copy_small_files(plan.source, part)
+        copy_auxiliary_files(plan.source, part)
         checksums: dict[str, int] = {}
         reported = 0
         for bytes_read, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):

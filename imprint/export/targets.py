@@ -13,7 +13,7 @@ TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 WRITTEN: Final[dict[tuple[Method, Target], str]] = {
-    ("prefix", "official"): "the original's prefix file with the base's small files",
+    ("prefix", "official"): "the original's prefix file with the base's auxiliary files",
     (
         "prefix",
         "peft",

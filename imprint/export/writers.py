@@ -21,9 +21,9 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
+from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.checkpoint import save_network
 from imprint.models.families import read_config
-from imprint.models.small_files import copy_small_files
 from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import save_original
 from imprint.tune.peft_prefix import write_peft_prefix
@@ -100,8 +100,8 @@ def base_name(run: RunConfig) -> str:
 
 
 def write_official_prefix(part: Path, base: Path, prefix: Adapter) -> None:
-    """Write a prefix checkpoint in the official layout: the base's small files, and the prefix in pytorch_model.bin."""
-    copy_small_files(base, part)
+    """Write a prefix checkpoint in the official layout: the base's auxiliary files, and the prefix in pytorch_model.bin."""
+    copy_auxiliary_files(base, part)
     settings = prefix.settings()
     fields = {"pre_seq_len": settings["length"], "prefix_projection": settings["projection"]}
     write_json(part / "config.json", read_config(base) | fields)

@@ -58,12 +58,12 @@ def load_base(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     template: TemplateName = "auto",
-    day: str | None = None,
+    date: str | None = None,
     tells_bos: bool = True,
 ) -> Model:
     """The base of a recipe: a model folder, or the result of a run, with a LoRA merged into the weights.
 
-    `day`: what its chat template writes as today's date, year-month-day; None is today. `tells_bos`: print what to do
+    `date`: what its chat template writes as today's date, year-month-day; None is today. `tells_bos`: print what to do
     where the tokenizer leaves out a BOS that the base needs. Raises UserError for a run with a prefix, which
     cannot be merged into the weights.
     """
@@ -72,7 +72,7 @@ def load_base(
     folder, chosen_device = base_folder(path), choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
     fields = read_config(folder)
-    model = Model(network, read_template(folder, fields, template, day=day), str(folder), tokenizer_file=tokenizer_file(fields))
+    model = Model(network, read_template(folder, fields, template, date=date), str(folder), tokenizer_file=tokenizer_file(fields))
     if tells_bos:
         tell_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
@@ -100,8 +100,8 @@ def load_model(
         merged = adapter is not None and not base and source.method == "lora"
         quantize = quantize or (None if merged else run.model.quantize)
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
-    day = None if run is None else run.model.date
-    model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto", day=day)
+    date = None if run is None else run.model.date
+    model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto", date=date)
     if adapter_folder is not None:
         model.attach(*load_adapter(adapter_folder, model.network))
     if run is not None:
@@ -130,7 +130,7 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     folder = source.network_folder
     fields = read_config(folder)
     run = None if source.run is None else source.run.model
-    opened = read_template(folder, fields, template or (run.template if run else "auto"), day=run.date if run else None)
+    opened = read_template(folder, fields, template or (run.template if run else "auto"), date=run.date if run else None)
     if opened is None:
         raise missing_tokenizer_error(folder, tokenizer_file(fields))
     return opened

@@ -17,9 +17,9 @@ from torch import Tensor
 from imprint.files.atomic import atomic_folder, write_json
 from imprint.files.reading import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
+from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
-from imprint.models.small_files import copy_small_files
 from imprint.models.stored_weights import (
     common_wrapper,
     is_plain,
@@ -372,7 +372,7 @@ def save_network(
 ) -> None:
     """Write a complete model folder in the official layout: config.json, tokenizer files and weights.
 
-    `source`: the folder whose config.json and other small files are copied. `dtype` None keeps the network's. Weights are written as shards
+    `source`: the folder whose auxiliary files are copied. `dtype` None keeps the network's. Weights are written as shards
     of at most `shard_bytes` with an index, or as one file where that is enough; `tied_once` leaves out the head's copy of the embedding.
     The folder appears complete, with its weights read back, or not at all. `gather` returns the full tensor of one that is sharded over
     processes; then the call is collective, and the process with `is_main` writes. Raises UserError where the weights read back differ.
@@ -386,7 +386,7 @@ def save_network(
             tensors |= {copy + name.removeprefix(original): tensor for name, tensor in tensors.items() if name.startswith(original)}
     with atomic_folder(folder) if is_main else nullcontext(folder) as part:
         if is_main:
-            copy_small_files(source, part)
+            copy_auxiliary_files(source, part)
             fields = read_config(source)
             fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
             if network.quantization_bit is None:  # the source folder may be quantized all the same

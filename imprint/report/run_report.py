@@ -40,8 +40,8 @@ class RunReport:
     """The name of the base."""
     method: str
     """How it was tuned: prefix, lora, full."""
-    summary: tuple[Bilingual, ...]
-    """The messages at its end."""
+    verdict: tuple[Bilingual, ...]
+    """The verdict at its end, and what to try next."""
     events: Sequence[Event]
     """Its log."""
     examples: tuple[Example, ...]

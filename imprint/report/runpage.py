@@ -52,7 +52,7 @@ def _overview(report: RunReport) -> str:
     badge = f'<b class="badge">{ui_text(LEVELS[found.level])}</b>'
     box = f'<div class="headline {found.level}"><p>{badge} <strong>{ui_message(found.sentence)}</strong></p>{cures}</div>'
     tiles = "".join(f'<div class="tile"><dt>{name}</dt><dd>{value}</dd></div>' for name, value in _tiles(report))
-    messages = "".join(f"<p>{ui_message(message)}</p>" for message in report.summary)
+    messages = "".join(f"<p>{ui_message(message)}</p>" for message in report.verdict)
     return section(
         "glance", ui_text(Bilingual("At a glance", "概览")), f'{box}\n<dl class="tiles">{tiles}</dl>\n<div class="verdict">{messages}</div>'
     )

@@ -56,15 +56,15 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
     return ChatGLMTemplate(tokenizer)
 
 
-def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto", *, day: str | None = None) -> Template | None:
+def read_template(folder: Path, config: Mapping[str, object], wanted: TemplateName = "auto", *, date: str | None = None) -> Template | None:
     """The template of a model folder with the fields `config` of its config.json; None if the folder has no tokenizer.
 
-    `day`: year-month-day that a chat template writes as today's date; None is the day of each rendering. Raises UserError as
+    `date`: year-month-day that a chat template writes as today's date; None is the day of each rendering. Raises UserError as
     `read_tokenizer` and `choose_template` do.
     """
     tokenizer = read_tokenizer(folder, config)
-    if isinstance(tokenizer, HFTokenizer) and day is not None:
-        tokenizer.special_tokens = replace(tokenizer.special_tokens, moment=datetime.fromisoformat(day))
+    if isinstance(tokenizer, HFTokenizer) and date is not None:
+        tokenizer.special_tokens = replace(tokenizer.special_tokens, moment=datetime.fromisoformat(date))
     return None if tokenizer is None else choose_template(tokenizer, folder, wanted)
 
 

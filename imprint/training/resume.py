@@ -73,12 +73,12 @@ def with_start_date(recipe: Recipe, world: World = SINGLE) -> Recipe:
 
     So a run that is resumed learns the same rows. Raises UserError for a date that the template does not write.
     """
-    day = world.on_main(lambda: _first_day(recipe))
+    date = world.on_main(lambda: _start_date(recipe))
     commit = world.on_main(lambda: recipe.model.commit)  # a branch may have moved while the processes asked for it
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"date": day, "commit": commit})})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"date": date, "commit": commit})})
 
 
-def _first_day(recipe: Recipe) -> str | None:
+def _start_date(recipe: Recipe) -> str | None:
     model = recipe.model
     if model.date is None and (before := _started_with(RunFolder(recipe.output))) is not None:
         return before.date

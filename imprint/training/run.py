@@ -43,7 +43,7 @@ from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
 from imprint.training.step import train_step
-from imprint.training.summary import RunSummary, advice, next_lines
+from imprint.training.summary import RunSummary, next_lines, verdict_messages
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
@@ -99,7 +99,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             seed_everything(recipe.train.seed)
             base = recipe.model
             model = load_base(
-                base.location, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, day=base.date
+                base.location, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, date=base.date
             )
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))
@@ -189,7 +189,7 @@ def open_log(job: TrainJob, state: TrainState) -> RunLog:
     quiet, trackers = not job.world.is_main, list[Sink]()
     if job.recipe.train.tracker == "trackio" and not quiet:
         trackers.append(Trackio(job.run.path.resolve().name, job.recipe.model_dump(mode="json")))
-    return RunLog(job.run, step=state.step, steps=job.steps, data=state.data, quiet=quiet, trackers=trackers)
+    return RunLog(job.run, step=state.step, steps=job.steps, data_digest=state.data, quiet=quiet, trackers=trackers)
 
 
 def prune(job: TrainJob, guard: Guard) -> None:
@@ -264,7 +264,7 @@ def probe_longest_rows(job: TrainJob, state: TrainState, run_log: RunLog) -> Non
 def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
     """How the run went and what to try next; written into the run folder for the report."""
     rows, held_out, epochs = len(job.split.train), len(job.split.dev), job.batches.epochs_at(job.steps)
-    messages = advice(RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, epochs=epochs, steps=job.steps))
+    messages = verdict_messages(RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, epochs=epochs, steps=job.steps))
     messages += [cut] if (cut := cut_notice(job)) is not None else []
     if job.world.is_main and job.recipe.train.report:
         write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])

@@ -36,13 +36,13 @@ class RunLog:
     """
 
     def __init__(
-        self, run: RunFolder, *, step: int, steps: int, data: str = "", quiet: bool = False, trackers: Sequence[Sink] = ()
+        self, run: RunFolder, *, step: int, steps: int, data_digest: str = "", quiet: bool = False, trackers: Sequence[Sink] = ()
     ) -> None:
-        """Open every sink; if that fails, the opened ones and the `trackers` are closed. `data` is the digest of the encoded rows."""
+        """Open every sink; if that fails, the opened ones and the `trackers` are closed. `data_digest` is that of the encoded rows."""
         self.step = step
         """The current step, under which notices are logged."""
         self.bar = Progress(Bilingual("training", "训练"), steps, "step", start=step, quiet=quiet)
-        self.events: list[Event] = _events_up_to(run, step, steps, data)
+        self.events: list[Event] = _events_up_to(run, step, steps, data_digest)
         """All events so far."""
         self.sinks: tuple[Sink, ...] = ()
         with ExitStack() as stack:
@@ -56,7 +56,7 @@ class RunLog:
                 self.sinks = (*opened, *trackers)
             start = last_start(self.events)
             if start is None or start.steps != steps:
-                self.write(Started(step=step, steps=steps, data=data))
+                self.write(Started(step=step, steps=steps, data=data_digest))
             self._open_sinks = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -126,14 +126,14 @@ class EarlyNotices:
         self.messages.clear()
 
 
-def _events_up_to(run: RunFolder, step: int, steps: int, data: str) -> list[Event]:
+def _events_up_to(run: RunFolder, step: int, steps: int, data_digest: str) -> list[Event]:
     """The events to keep in a run of `steps` steps that resumes after `step`: those up to `step`, and all rescues.
 
     A run that begins again with other rows keeps only its rescues: the evaluation before tuning is not one of these rows.
     """
     rescues, logged = read_rescues(run), read_events(run)
     start = last_start(logged)
-    if not step and (start is None or start.data != data):
+    if not step and (start is None or start.data != data_digest):
         logged = []
     events: list[Event] = []
     for event in logged:

@@ -76,7 +76,7 @@ class SavedState:
     """The file of each tensor, by its key: NAME for a parameter, MOMENT/NAME for its moments."""
     random: Sequence[dict[str, Any]] = field(repr=False)
     """The random states of each process, by rank."""
-    counters: Mapping[str, Any] = field(repr=False)
+    scalar_state: Mapping[str, Any] = field(repr=False)
     """The remaining optimizer state, as `Engine.scalar_state` gives it."""
 
     def restore(self, engine: Engine) -> TrainState:
@@ -92,7 +92,7 @@ class SavedState:
                 )
             engine.load_state(name, tensors)
         try:
-            engine.restore_scalar_state(self.counters)
+            engine.restore_scalar_state(self.scalar_state)
             if engine.rank < len(self.random):
                 set_rng_state(self.random[engine.rank])
             else:  # the state was saved by fewer processes

@@ -17,7 +17,7 @@ MEMORIZED_LOSS = 0.02
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The figures on which the advice is based."""
+    """The figures on which the verdict is based."""
 
     evaluations: Sequence[tuple[int, float]]
     """(step, evaluation loss), finite, by step; step 0 is before tuning. The kept weights are among them, after a rescue too."""
@@ -39,7 +39,7 @@ class RunSummary:
         return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped)
 
 
-def advice(summary: RunSummary) -> list[Bilingual]:
+def verdict_messages(summary: RunSummary) -> list[Bilingual]:
     """How the run went and what to try next, one message per point."""
     trend = _trend(summary)
     sentences = [_quality(summary), *([trend] if trend is not None else [])]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import imprint.compat.layout as layout
+import imprint.compat.trainer_files as trainer_files
 from imprint.compat.run import run_original
 from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
@@ -67,7 +67,7 @@ def test_a_killed_command_given_again_ends_with_the_same_files(
     whole = [*training(project, "unbroken", *PREFIX, "--overwrite_output_dir"), *predicting(project, "unbroken")]
     if not (project / "output" / "unbroken").exists():
         run_original(whole)
-    real, calls = getattr(layout, function), []
+    real, calls = getattr(trainer_files, function), []
 
     def killing(*arguments: object, **named: object) -> object:
         calls.append(function)
@@ -78,7 +78,7 @@ def test_a_killed_command_given_again_ends_with_the_same_files(
             raise KilledError
         return result
 
-    monkeypatch.setattr(layout, function, killing)
+    monkeypatch.setattr(trainer_files, function, killing)
     with pytest.raises(KilledError):
         run_original(words)
     monkeypatch.undo()
@@ -94,14 +94,14 @@ def test_a_killed_command_given_again_ends_with_the_same_files(
 def test_an_unfinished_run_of_the_same_arguments_is_gone_on_with(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = layout.write_checkpoint
+    real = trainer_files.write_checkpoint
 
     def killing(folder: Path, *rest: object) -> None:
         if folder.name == "checkpoint-4":
             raise KilledError
         real(folder, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(layout, "write_checkpoint", killing)
+    monkeypatch.setattr(trainer_files, "write_checkpoint", killing)
     with pytest.raises(KilledError):
         begin(project, "stopped", "--overwrite_output_dir")
     monkeypatch.undo()

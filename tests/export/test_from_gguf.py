@@ -18,8 +18,8 @@ pytest.importorskip("gguf", reason='it needs gguf: pip install "imprint[gguf]"')
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A GGUF file and the folder that is imported from it."""
     folder = tmp_path_factory.mktemp("gguf")
-    facts = {"ggml.add_bos_token": True, "ggml.eot_token_id": 8, "chat_template": TEMPLATE}
-    file = gguf_file(folder / "tiny.gguf", facts)
+    metadata = {"ggml.add_bos_token": True, "ggml.eot_token_id": 8, "chat_template": TEMPLATE}
+    file = gguf_file(folder / "tiny.gguf", metadata)
     return file, import_gguf(file, folder / "tiny")
 
 

@@ -333,7 +333,7 @@ class TestSaving:
         assert json.loads((tmp_path / "written" / "config.json").read_text())["torch_dtype"] == "float16"
         assert {tensor.dtype for tensor in load_file(tmp_path / "written" / "model.safetensors").values()} == {torch.float16}
 
-    def test_small_files_are_copied_and_old_weights_are_not(self, tmp_path: Path) -> None:
+    def test_auxiliary_files_are_copied_and_old_weights_are_not(self, tmp_path: Path) -> None:
         source = sharded(tmp_path / "base")
         (source / "ice_text.model").write_bytes(b"pieces")
         (source / "cache").mkdir()

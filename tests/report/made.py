@@ -80,7 +80,7 @@ def run_report() -> RunReport:
         title="identity <b>",
         base_name="embedded",
         method="lora",
-        summary=(Bilingual("verdict: `fine`", "结论：好"),),
+        verdict=(Bilingual("verdict: `fine`", "结论：好"),),
         events=[
             evaluation(0, 7.0),
             *(step(number, 3 / number, learning_rate=1e-3, memory_gib=0.5, seconds=20.0 * number) for number in range(1, 9)),

@@ -26,7 +26,7 @@ def report(forgetting: Forgetting | None = None, *, losses: tuple[float, ...] = 
         title="x",
         base_name="base",
         method="lora",
-        summary=(),
+        verdict=(),
         events=[Started(step=0, steps=20), *evaluations, step(20, 1.5), ended],
         examples=tuple(rows),
         example_kind="held-out",

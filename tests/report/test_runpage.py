@@ -71,7 +71,7 @@ def test_your_rows_are_marked_by_the_new_texts_and_only_the_first_stand_open(pag
 
 
 def test_what_was_not_measured_and_has_no_rows_is_said_or_left_out(tmp_path: Path) -> None:
-    bare = replace(run_report(), forgetting=None, examples=(), events=[], fill_texts=(), summary=())
+    bare = replace(run_report(), forgetting=None, examples=(), events=[], fill_texts=(), verdict=())
     write_report(bare, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Not measured. <code>imprint forgetting runs/identity</code> does." in page

@@ -2,7 +2,7 @@ import pytest
 
 from imprint.events import Event, Finished
 from imprint.report.next_steps import next_steps
-from imprint.training.summary import RunSummary, advice, next_lines
+from imprint.training.summary import RunSummary, next_lines, verdict_messages
 from tests.logged import evaluation, step
 
 
@@ -26,29 +26,29 @@ def summary(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 1
     ],
 )
 def test_a_verdict_says_where_the_loss_was_heading_and_what_to_try(losses: tuple[float, ...], said: str, chinese: str) -> None:
-    lines = advice(summary(*losses))
+    lines = verdict_messages(summary(*losses))
     assert len(lines) == 2
     assert lines[1].english.startswith(said)
     assert chinese in lines[1].chinese
 
 
 def test_a_loss_of_four_is_explained() -> None:
-    first = str(advice(summary(4.8, 4.0))[0])
+    first = str(verdict_messages(summary(4.8, 4.0))[0])
     assert "evaluation loss 4.80 before tuning -> 4.00 at step 10; each of 640 rows was learned from 2.5 times" in first
     assert "as unsure of each token as of a choice among 55" in first
     assert "评估损失最低 4.00（第 10 步），每行数据学了 2.5 遍" in first
     assert "few" not in first
-    assert "5 rows are few" in advice(summary(4.8, 4.0, held_out=5))[0].english
+    assert "5 rows are few" in verdict_messages(summary(4.8, 4.0, held_out=5))[0].english
 
 
 def test_without_held_out_rows_nothing_is_claimed() -> None:
-    lines = advice(summary())
+    lines = verdict_messages(summary())
     assert len(lines) == 1
     assert "no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02" in lines[0].english
 
 
 def test_steps_that_were_thrown_away_are_counted() -> None:
-    assert advice(summary(4.8, 4.0, skipped=3))[-1].english.startswith("3 of 10 steps were skipped")
+    assert verdict_messages(summary(4.8, 4.0, skipped=3))[-1].english.startswith("3 of 10 steps were skipped")
 
 
 def test_a_course_is_read_from_the_log() -> None:
@@ -68,7 +68,7 @@ def test_better_weights_from_before_a_rescue_are_what_the_verdict_names() -> Non
     events: list[Event] = [evaluation(0, 5.0), evaluation(2, 3.5), Finished(step=4, best_step=3, best_loss=3.0)]
     found = RunSummary.from_log(events, rows=10, held_out=4, epochs=1.5, steps=4)
     assert found.evaluations == [(0, 5.0), (2, 3.5), (3, 3.0)]
-    assert "3.00 at step 3" in advice(found)[0].english
+    assert "3.00 at step 3" in verdict_messages(found)[0].english
 
 
 def test_the_end_says_what_to_type_next() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.loading.hub import refusals
 from imprint.loading.hub.cache import HubCache, check_space, size_of
-from imprint.loading.hub.files import GIT_HASH, SHA256, HubFile, Listing, small_files, weight_index, weights
+from imprint.loading.hub.files import GIT_HASH, SHA256, HubFile, Listing, auxiliary_files, weight_index, weights
 from imprint.loading.hub.name import COMMIT, HubName
 from imprint.loading.hub.transfer import Answer, Hub, HubProblemError, cache_root, download_lock, is_offline, open_hub, quoted
 from imprint.messages import Bilingual, UserError
@@ -164,15 +164,15 @@ def _near(hub: Hub, name: HubName, problem: HubProblemError) -> list[str]:
 
 
 def _download(hub: Hub, name: HubName, listing: Listing, cache: HubCache) -> HubModel:
-    """Fetch what the cache lacks of a commit: small files, then weights, config.json last in its place."""
+    """Fetch what the cache lacks of a commit: auxiliary files, then weights, config.json last in its place."""
     repository, commit = name.repository, listing.commit
     fetch = _Fetch(hub, name.at(commit), name, cache)
-    small = small_files(listing, repository)
+    auxiliary = auxiliary_files(listing, repository)
     waiting = Bilingual(f"{name}: another process downloads it; waiting for that", "另一个进程正在下载它，等待中")
     with translate_disk_errors(cache.folder), download_lock(cache.lock, waiting):
         folder = cache.snapshot(commit)
         index = weight_index(listing)
-        first = [*small, *([index] if index is not None else [])]
+        first = [*auxiliary, *([index] if index is not None else [])]
         fetch.all(first)
         if index is not None:
             cache.link(commit, index)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.small_files import KNOWN_NAMES
+from imprint.models.auxiliary_files import KNOWN_NAMES
 
 CONFIG: Final = "config.json"
 SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -41,7 +41,7 @@ class Listing:
     """By name."""
 
 
-def small_files(listing: Listing, repository: str) -> list[HubFile]:
+def auxiliary_files(listing: Listing, repository: str) -> list[HubFile]:
     """Everything needed beside the weights, config.json last: configuration, vocabulary, chat templates, licence; no code.
 
     Raises UserError for a listing with names outside the folder, and for a repository without config.json.
@@ -56,7 +56,7 @@ def small_files(listing: Listing, repository: str) -> list[HubFile]:
         )
     if CONFIG not in listing.files:
         raise UserError(_not_a_model(listing, repository))
-    found = [file for name, file in sorted(listing.files.items()) if _is_small(name) and file.size <= MAX_SMALL_BYTES]
+    found = [file for name, file in sorted(listing.files.items()) if _is_auxiliary(name) and file.size <= MAX_SMALL_BYTES]
     return sorted(found, key=lambda file: file.name == CONFIG)
 
 
@@ -89,7 +89,7 @@ def weights(listing: Listing, repository: str, shards: Sequence[str] = ()) -> li
     raise UserError(_not_a_model(listing, repository))
 
 
-def _is_small(name: str) -> bool:
+def _is_auxiliary(name: str) -> bool:
     return bool((KNOWN_NAMES.fullmatch(name) and not name.lower().endswith(".py")) or NAMED_TEMPLATE.fullmatch(name))
 
 

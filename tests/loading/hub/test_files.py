@@ -1,6 +1,6 @@
 import pytest
 
-from imprint.loading.hub.files import HubFile, Listing, small_files, weight_index, weights
+from imprint.loading.hub.files import HubFile, Listing, auxiliary_files, weight_index, weights
 from imprint.messages import UserError
 
 
@@ -14,7 +14,7 @@ def named(files: list[HubFile]) -> list[str]:
 
 def test_config_json_comes_last_and_code_and_other_formats_never() -> None:
     files = listing("config.json", "tokenizer.model", "modeling_chatglm.py", "x.onnx", "sub/config.json", "README.md", "training_args.json")
-    assert named(small_files(files, "a/b")) == ["README.md", "tokenizer.model", "config.json"]
+    assert named(auxiliary_files(files, "a/b")) == ["README.md", "tokenizer.model", "config.json"]
 
 
 def test_weights_of_one_kind_are_taken_safetensors_first() -> None:
@@ -29,6 +29,6 @@ def test_weights_of_one_kind_are_taken_safetensors_first() -> None:
 
 def test_a_listing_without_a_model_is_a_sentence() -> None:
     with pytest.raises(UserError, match="is no model that can be loaded"):
-        small_files(listing("model.safetensors"), "a/b")
+        auxiliary_files(listing("model.safetensors"), "a/b")
     with pytest.raises(UserError, match=r"Found: config\.json"):
         weights(listing("config.json"), "a/b")

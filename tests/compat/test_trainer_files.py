@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imprint.compat.layout import (
+from imprint.compat.trainer_files import (
     LogSchedule,
     checkpoints,
     evaluation_results,

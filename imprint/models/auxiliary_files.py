@@ -1,4 +1,4 @@
-"""What a model folder holds beside its weights, and the rule by which it is copied into another one that is handed on.
+"""Auxiliary files: what a model folder holds beside its weights, and the rule by which it is copied into another one that is handed on.
 
 A folder is untrusted: only files of known names are copied, and no link may lead out of it.
 """
@@ -20,14 +20,14 @@ KNOWN_NAMES: Final = re.compile(
 """Configuration, vocabulary, chat template, the published code of an architecture, licences, and the rows that our own toy base brings."""
 
 
-def small_files(source: Path) -> list[Path]:
+def auxiliary_files(source: Path) -> list[Path]:
     """The files of known names in a model folder. Raises UserError if one of them is a link that leads out of the folder."""
     found = sorted(file for file in source.iterdir() if KNOWN_NAMES.fullmatch(file.name) and file.is_file())
     refuse_outside_links(source, found)
     return found
 
 
-def copy_small_files(source: Path, folder: Path) -> None:
-    """Copy the files of known names from a model folder. Raises UserError as `small_files`."""
-    for file in small_files(source):
+def copy_auxiliary_files(source: Path, folder: Path) -> None:
+    """Copy the files of known names from a model folder. Raises UserError as `auxiliary_files`."""
+    for file in auxiliary_files(source):
         shutil.copyfile(file, folder / file.name)

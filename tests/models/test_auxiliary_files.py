@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from imprint.messages import UserError
-from imprint.models.small_files import copy_small_files, small_files
+from imprint.models.auxiliary_files import auxiliary_files, copy_auxiliary_files
 
 SECRET = "TOP SECRET"
 
@@ -36,16 +36,16 @@ def test_files_of_known_names_are_copied_and_no_others(folder: Path, tmp_path: P
     (folder / "checkpoints").mkdir()
     out = tmp_path / "out"
     out.mkdir()
-    copy_small_files(folder, out)
+    copy_auxiliary_files(folder, out)
     assert sorted(file.name for file in out.iterdir()) == published
 
 
 def test_a_link_out_of_the_folder_is_refused_by_name_and_one_inside_is_followed(folder: Path, tmp_path: Path) -> None:
     (folder / "vocab.txt").symlink_to("vocab.json")
-    assert folder / "vocab.txt" in small_files(folder)
+    assert folder / "vocab.txt" in auxiliary_files(folder)
     (folder / "added_tokens.json").symlink_to(tmp_path / "secret.key")
     with pytest.raises(UserError, match=r"model/added_tokens\.json: is a link to .*secret\.key, outside of its folder"):
-        small_files(folder)
+        auxiliary_files(folder)
 
 
 def test_a_snapshot_of_a_hub_cache_is_links_into_its_blobs(tmp_path: Path) -> None:
@@ -56,12 +56,12 @@ def test_a_snapshot_of_a_hub_cache_is_links_into_its_blobs(tmp_path: Path) -> No
     snapshot = cache / "snapshots" / "c3d4"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").symlink_to("../../blobs/a1b2")
-    assert small_files(snapshot) == [snapshot / "config.json"]
+    assert auxiliary_files(snapshot) == [snapshot / "config.json"]
     (snapshot / "tokenizer.json").symlink_to("../../../secret.key")
     with pytest.raises(UserError, match="outside of its folder"):
-        small_files(snapshot)
+        auxiliary_files(snapshot)
 
 
 def test_a_folder_whose_own_name_is_a_link_is_no_other(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(folder)
-    assert len(small_files(tmp_path / "linked")) == len(small_files(folder))
+    assert len(auxiliary_files(tmp_path / "linked")) == len(auxiliary_files(folder))

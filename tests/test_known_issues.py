@@ -1,4 +1,4 @@
-"""The table of known pains in docs/when-a-run-goes-wrong.md: every row is there, and every test that it names."""
+"""The table of known problems in docs/when-a-run-goes-wrong.md: every row is there, and every test that it names."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "when-a-run-goes-wrong.md"
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-PAINS = (
+PROBLEMS = (
     "The base's abilities are gone",
     "Loss 0, NaN or exploding",
     "Is this loss normal?",
@@ -30,8 +30,8 @@ PAINS = (
 
 
 def rows() -> dict[str, list[tuple[str, str]]]:
-    """For each pain the (file, test) pairs that its row names."""
-    table = PAGE.read_text(encoding="utf-8").partition("| pain |")[2].partition("\n\n")[0]
+    """For each problem the (file, test) pairs that its row names."""
+    table = PAGE.read_text(encoding="utf-8").partition("| problem |")[2].partition("\n\n")[0]
     lines = [line for line in table.splitlines()[2:] if line.startswith("|")]
     return {line.split("|")[1].strip(): NAMED.findall(line) for line in lines}
 
@@ -42,12 +42,12 @@ def names_in(file: Path) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
-def test_every_known_pain_has_its_row() -> None:
-    assert tuple(rows()) == PAINS
+def test_every_known_problem_has_its_row() -> None:
+    assert tuple(rows()) == PROBLEMS
 
 
-@pytest.mark.parametrize("pain", PAINS)
-def test_every_test_that_a_row_names_is_there(pain: str) -> None:
-    named = rows()[pain]
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_test_that_a_row_names_is_there(problem: str) -> None:
+    named = rows()[problem]
     assert named
     assert [f"{file}::{test}" for file, test in named if not (ROOT / file).is_file() or test not in names_in(ROOT / file)] == []
