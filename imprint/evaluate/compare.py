@@ -81,7 +81,8 @@ def compare(
     write_html(comparison, page)
     for line in _summary_lines(comparison, before, after):
         say(line)
-    say(f"{len(compared.samples)} {'rows' if before.scored else 'questions'} compared; open {page}")
+    count, kind = len(compared.samples), Bilingual("rows", "行数据") if before.scored else Bilingual("questions", "个问题")
+    say(Bilingual(f"{count} {kind.english} compared; open {page}", f"已对照 {count} {kind.chinese}，请打开该文件").line)
     return page
 
 

@@ -12,7 +12,7 @@ from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files.atomic import write_json
 from imprint.loading.run import RunConfig
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.metrics.rates import FailureRates, copied_share, failure_warnings
@@ -98,22 +98,31 @@ def score_lines(report: dict[str, Any], output: Path) -> list[str]:
     lines = [line for warning in failure_warnings(rates) for line in (f"warning: {warning.english}", f"警告：{warning.chinese}")]
     if "protocol" in report:
         lines += _table_lines(report)
-    shares = [
-        f"{report['empty']} empty",
-        f"{report['unfinished_share']:.1%} not ended",
-        f"{report['repeated_share']:.1%} repeat themselves",
+    return [*lines, _shares(report).line, Bilingual(f"written to {output}", "已写入").line]
+
+
+def _shares(report: dict[str, Any]) -> Bilingual:
+    """How many rows were answered, and how many answers are not as they should be."""
+    unfinished, repeated = f"{report['unfinished_share']:.1%}", f"{report['repeated_share']:.1%}"
+    parts = [
+        Bilingual(f"{report['empty']} empty", f"空回答 {report['empty']} 个"),
+        Bilingual(f"{unfinished} not ended", f"未结束 {unfinished}"),
+        Bilingual(f"{repeated} repeat themselves", f"自我重复 {repeated}"),
     ]
     if "copied_share" in report and "classes" not in report:
-        shares.append(f"{report['copied_share']:.1%} copied from the training rows")
+        copied = f"{report['copied_share']:.1%}"
+        parts.append(Bilingual(f"{copied} copied from the training rows", f"照抄训练数据 {copied}"))
     if report["cut_prompts"]:
-        shares.append(f"{report['cut_prompts']} prompts were cut to max_source_length={report['settings']['max_source_length']}")
-    return [*lines, f"{report['rows']} rows: " + ", ".join(shares), f"written to {output}"]
+        limit = f"max_source_length={report['settings']['max_source_length']}"
+        parts.append(Bilingual(f"{report['cut_prompts']} prompts were cut to {limit}", f"{report['cut_prompts']} 个提问被截断到 {limit}"))
+    english, chinese = ", ".join(part.english for part in parts), "，".join(part.chinese for part in parts)
+    return Bilingual(f"{report['rows']} rows: {english}", f"{report['rows']} 行：{chinese}")
 
 
 def _table_lines(report: dict[str, Any]) -> Iterator[str]:
     """The table of scores and the protocol; for a classification also its classes and the baseline."""
     metrics = TASK_METRICS[report.get("task", "text")]
-    yield f"{'':10}{'mean':>7}   95 % interval"
+    yield f"{'':10}{'mean':>7}   95 % interval / 均值与 95% 区间"
     for name in metrics:
         mean = report[name]
         yield f"{name:10}{mean['value']:7.2f}   {mean['low']:.2f} - {mean['high']:.2f}"

@@ -30,7 +30,8 @@ def evaluate_before_tuning(job: TrainJob, state: TrainState, run_log: RunLog) ->
         return
     loss = evaluation_loss(job, run_log)
     run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
-    run_log.bar.say(f"before tuning: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+    rows = len(job.split.dev)
+    run_log.bar.say(Bilingual(f"before tuning: evaluation loss {loss:.4f} on {rows} held-out rows", "微调前的评估损失").line)
 
 
 def evaluate_last_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
@@ -54,7 +55,8 @@ def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) ->
         loss = evaluation_loss(job, run_log) if job.split.dev else None
         if loss is not None:
             run_log.write(Evaluation(step=state.step, eval_loss=finite_or_none(loss)))
-            run_log.bar.say(f"step {state.step}: evaluation loss {loss:.4f} on {len(job.split.dev)} held-out rows")
+            rows = len(job.split.dev)
+            run_log.bar.say(Bilingual(f"step {state.step}: evaluation loss {loss:.4f} on {rows} held-out rows", "评估损失").line)
         if loss is None or (math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)):
             state = replace(state, best_loss=loss, best_step=state.step)
             save_best(job, state)

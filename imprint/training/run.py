@@ -229,21 +229,26 @@ def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
     processes = f" by {job.world.size} processes" if job.world.size > 1 else ""
+    base, trained = f"{job.base_parameters / 1e6:.1f} M", f"{job.trained_parameters / 1e6:.2f} M"
     show(
-        f"base {job.model.name}: {job.base_parameters / 1e6:.1f} M parameters{bits} on {job.model.device}; "
-        f"{job.trained_parameters / 1e6:.2f} M are trained{processes}"
+        Bilingual(
+            f"base {job.model.name}: {base} parameters{bits} on {job.model.device}; {trained} are trained{processes}",
+            f"底座参数 {base}，训练其中 {trained}",
+        ).line
     )
     for line in (*job.engine.notices(), *job.split.sources):
         show(line)
     cut = cut_notice(job)
-    whole = f"; {job.split.train_report.summary().english}" if cut is None else ""
-    show(f"{len(job.split.train)} rows to learn from, {len(job.split.dev)} held out{whole}")
+    whole = job.split.train_report.summary() if cut is None else None
+    rows, held_out = len(job.split.train), len(job.split.dev)
+    english, chinese = f"{rows} rows to learn from, {held_out} held out", f"训练数据 {rows} 行，留出 {held_out} 行"
+    show((Bilingual(f"{english}; {whole.english}", f"{chinese}；{whole.chinese}") if whole else Bilingual(english, chinese)).line)
     if cut is not None:
         run_log.notice_once(cut, "data")
     if state.rate_scale != 1:
         show(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
     if 0 < state.step < job.steps:
-        show(f"resuming after step {state.step} of {job.steps}")
+        show(Bilingual(f"resuming after step {state.step} of {job.steps}", f"从第 {state.step} 步之后继续").line)
 
 
 def cut_notice(job: TrainJob) -> Bilingual | None:
@@ -275,7 +280,11 @@ def print_end(job: TrainJob, state: TrainState, run_log: RunLog, verdict: Sequen
     """Print the result, the verdict and the next commands."""
     path, result = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
     loss = "" if state.best_loss is None else f" with evaluation loss {state.best_loss:.4f}"
-    run_log.bar.say(f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}")
+    done = Bilingual(
+        f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}",
+        f"训练完成，保存的是第 {state.best_step} 步",
+    )
+    run_log.bar.say(done.line)
     data, held_out = job.recipe.data, len(job.split.dev)
     steps = next_steps(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out > 0)
     for line in (*map(str, verdict), *next_lines(steps)):
