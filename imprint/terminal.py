@@ -2,7 +2,8 @@
 
 `say` prints everything that Imprint prints. Text comes from untrusted files, models and names, and a terminal obeys what is in it; so
 `say` replaces every control character, last of all. A colour is not an escape sequence until then: `Style` marks it with characters that
-Unicode reserves for a program's own use, U+FDD0 to U+FDEF, and `say` puts the sequence there.
+Unicode reserves for a program's own use, U+FDD0 to U+FDEF, and `say` puts the sequence there. Each process draws how its marks begin,
+so that no untrusted text has them.
 """
 
 import io
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import sys
 import traceback
@@ -31,10 +33,15 @@ REPLACEMENT: Final = "\ufffd"
 ANSI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"bold": "1", "dim": "2", "underline": "4", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 )
-STYLE_MARKS: Final[Mapping[str, str]] = MappingProxyType({name: chr(0xFDD0 + number) for number, name in enumerate(ANSI_CODES)})
-"""Style -> the character that begins it in a text."""
-STYLE_END: Final = "\ufdef"
-MARKS: Final = re.compile("[\ufdd0-\ufdef]+")
+MARK_BEGIN: Final = "".join(chr(0xFDD0 + secrets.randbelow(16)) for _ in range(16))
+"""How each mark of this process begins: 64 random bits."""
+STYLE_MARKS: Final[Mapping[str, str]] = MappingProxyType(
+    {name: MARK_BEGIN + chr(0xFDE0 + number) for number, name in enumerate(ANSI_CODES)}
+)
+"""Style -> the mark that begins it in a text."""
+STYLE_END: Final = f"{MARK_BEGIN}\ufdef"
+MARKS: Final = re.compile(f"(?:{MARK_BEGIN}[\ufde0-\ufdef])+")
+NO_CHARACTERS: Final = re.compile("[\ufdd0-\ufdef]")
 UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef]")
 
 
@@ -115,12 +122,14 @@ def harmless(text: str) -> str:
 
 def _coloured(text: str, stream: TextIO) -> str:
     """The text with escape sequences where `Style` has marked colours, or without both if the stream shows none."""
-    if not MARKS.search(text):
+    if not NO_CHARACTERS.search(text):
         return text
-    if not style_for(stream).coloured:
-        return MARKS.sub("", text)
-    codes = {mark: ANSI_CODES[name] for name, mark in STYLE_MARKS.items()} | {STYLE_END: "0"}
-    return MARKS.sub(lambda found: f"\x1b[{';'.join(codes.get(mark, '0') for mark in found[0])}m", text)
+    codes = {mark[-1]: ANSI_CODES[name] for name, mark in STYLE_MARKS.items()} | {STYLE_END[-1]: "0"}
+
+    def sequence(found: re.Match[str]) -> str:
+        return f"\x1b[{';'.join(codes.get(mark, '0') for mark in found[0].replace(MARK_BEGIN, ''))}m"
+
+    return NO_CHARACTERS.sub("", MARKS.sub(sequence if style_for(stream).coloured else "", text))
 
 
 def style_for(stream: TextIO, environment: Mapping[str, str] | None = None) -> Style:

@@ -101,6 +101,14 @@ def test_marks_of_colours_in_a_file_colour_nothing_in_a_pipe(capsys: pytest.Capt
     assert capsys.readouterr() == ("x", "错误\n")
 
 
+def test_marks_of_colours_in_a_file_colour_nothing_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    out, marks = Terminal(), "".join(map(chr, range(0xFDD0, 0xFDF0)))
+    say(f"{marks}x", Style(coloured=True)(f"y{marks}", "red"), f"{marks * 20}z", stream=out)
+    assert out.getvalue() == "x\n\x1b[31my\x1b[0m\nz\n"
+
+
 def test_json_stays_json_with_all_its_characters(capsys: pytest.CaptureFixture[str]) -> None:
     say_json({"name": HOSTILE + "\ufdd0", "中": ["文"]})
     printed = capsys.readouterr().out

@@ -39,6 +39,9 @@ NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调
 Say = Callable[[str], None]
 FILLED_ROWS = 200
 """Maximum number of rows that are answered where a recipe fills placeholders: they show whether the model says the new texts."""
+MAX_EXAMPLES = 10_000
+MAX_CHARACTERS = 2**24
+"""Most examples in a report, and most characters of all of them."""
 SHOWN_LOST = 5
 """Number of lost answers that are printed."""
 
@@ -137,12 +140,27 @@ def _examples(folder: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[
     """Rows with both answers; if there are none, the first and the last answer to each sampled prompt."""
     if rows:
         kind: ExampleKind = "held-out" if rows[0].held_out else "learned"
-        return tuple(Example(row.question, row.reference, row.base, row.tuned) for row in rows), kind
+        return _shown([Example(row.question, row.reference, row.base, row.tuned) for row in rows], folder.before_after), kind
     answers: dict[str, list[str]] = {}
     for event in read_events(folder):
         if isinstance(event, WatchedAnswer):
             answers.setdefault(event.prompt, []).append(event.answer)
-    return tuple(Example(prompt, "", texts[0], texts[-1]) for prompt, texts in answers.items()), "watched"
+    return _shown([Example(prompt, "", texts[0], texts[-1]) for prompt, texts in answers.items()], folder.log), "watched"
+
+
+def _shown(examples: Sequence[Example], file: Path) -> tuple[Example, ...]:
+    """The examples of a file; UserError for more than fit on a page that a browser opens."""
+    characters = sum(len(row.prompt) + len(row.label) + len(row.base) + len(row.tuned) for row in examples)
+    if len(examples) <= MAX_EXAMPLES and characters <= MAX_CHARACTERS:
+        return tuple(examples)
+    raise UserError(
+        Bilingual(
+            f"{file}: {len(examples):,} examples of {characters:,} characters are too many for one page, which holds {MAX_EXAMPLES:,} of "
+            f"{MAX_CHARACTERS:,} at most. Delete some lines, or measure again with a smaller forgetting.shown_rows.",
+            f"{file}：{len(examples):,} 个示例共 {characters:,} 个字符，超过一页的上限（{MAX_EXAMPLES:,} 个、{MAX_CHARACTERS:,} 个字符）："
+            "请删去一些行，或减小 forgetting.shown_rows 后重新评估。",
+        )
+    )
 
 
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:

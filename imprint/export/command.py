@@ -36,10 +36,12 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import without_stale_quantization_config
 from imprint.models.families import build_network, read_config
 from imprint.runtime import DTYPES, is_out_of_memory
-from imprint.terminal import say
+from imprint.terminal import clip_columns, say
 from imprint.tune.method import Method
 
 RECORD = "export.json"
+MAX_PREFIX = 200
+"""Columns of the run's source_prefix that are printed."""
 NOTHING_TO_EXPORT = Bilingual(
     "there is no tuned model to export. Give a run folder; `imprint quantize` takes models.",
     "没有可导出的微调结果，请给出训练结果目录；量化模型请用 imprint quantize。",
@@ -182,7 +184,8 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     elif method == "prefix":
         lines = [f"next: `imprint chat {out} adapter={out / 'adapter'}{template_option}`"]
     if prefix := run.data_section.source_prefix:
-        lines.append(f'"{prefix}" is put before every question of this run, but is not in these files: add it yourself / 提问时须自行加上')
+        shown = clip_columns(prefix, MAX_PREFIX)
+        lines.append(f'"{shown}" is put before every question of this run, but is not in these files: add it yourself / 提问时须自行加上')
     return lines
 
 

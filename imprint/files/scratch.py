@@ -1,6 +1,7 @@
 """Folders that one process holds: temporary ones, which are removed after a kill, and outputs."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.links import remove
 from imprint.messages import Bilingual, UserError
 
-SCRATCH_PREFIX = "imprint-"
+SCRATCH_PREFIX = "imprint-scratch-"
+RANDOM_PART = re.compile(r"[a-z0-9_]{8}")
+"""What `tempfile.mkdtemp` adds to a prefix."""
 
 
 @contextmanager
@@ -32,9 +35,13 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH_PREFIX) -> 
 
 
 def remove_scratch(parent: Path, prefix: str = SCRATCH_PREFIX) -> None:
-    """Remove what killed processes left: every folder in `parent` whose name begins with `prefix` and that no process has locked."""
+    """Remove what killed processes left: every folder in `parent` that has a name of ours and that no process has locked.
+
+    Among the system's temporary files a folder that a user has named, such as `imprint-run`, is not ours.
+    """
     for left in parent.glob(f"{prefix}*"):
-        if not left.is_symlink() and left.is_dir() and (handle := _locked(left)) is not None:
+        ours = prefix != SCRATCH_PREFIX or RANDOM_PART.fullmatch(left.name.removeprefix(prefix))
+        if ours and not left.is_symlink() and left.is_dir() and (handle := _locked(left)) is not None:
             remove(left)
             os.close(handle)
 

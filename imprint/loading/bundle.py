@@ -11,11 +11,12 @@ import json
 import os
 import re
 import tarfile
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from pathlib import Path
+from typing import IO, Any, Final
 
 from imprint.files.atomic import atomic_folder
 from imprint.files.disk_errors import translate_disk_errors
@@ -30,6 +31,10 @@ MAX_MANIFEST_BYTES: Final = 2**20
 MAX_HEADER_BYTES: Final = 2**14
 """A header holds a name; more would be read into memory, and searched, by tarfile."""
 READ_BYTES: Final = 2**20
+MAX_FILES: Final = 2000
+"""The most files of a bundle; a model of 400 GB has 200."""
+DEVICE: Final = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+"""Names that are devices on Windows."""
 MAX_FIELD_CHARACTERS: Final = 200
 """Characters of each field of a manifest that are shown."""
 BEGINNING_BYTES: Final = 2**16
@@ -201,12 +206,12 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
                 f"打包格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
             )
         )
-    checksums: Mapping[str, str] = dict(manifest["sha256"])
+    checksums = _checksums(manifest, path)
     with atomic_folder(folder) as part:
         (part / MANIFEST).write_bytes(content)
-        missing = set(checksums)
+        missing, folded = set(checksums), {_folded(MANIFEST)}
         while (entry := _next_entry(archive)) is not None:
-            if entry.name not in missing or not _plain(entry) or not _inside(entry.name):
+            if entry.name not in missing or not _plain(entry) or not _inside(entry.name) or _folded(entry.name) in folded:
                 raise UserError(
                     Bilingual(
                         f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.",
@@ -214,6 +219,7 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
                     )
                 )
             missing.discard(entry.name)
+            folded.add(_folded(entry.name))
             target = part / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -231,16 +237,42 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
             )
 
 
+def _checksums(manifest: Mapping[str, Any], path: Path) -> Mapping[str, str]:
+    """The files that a description lists, with the SHA-256 of each."""
+    checksums: Mapping[str, str] = dict(manifest["sha256"])
+    if len(checksums) > MAX_FILES:
+        raise UserError(
+            Bilingual(
+                f"{path}: lists {len(checksums):,} files, more than {MAX_FILES:,}, as no bundle does. Nothing was unpacked.",
+                f"列出了 {len(checksums):,} 个文件，超过 {MAX_FILES:,} 个，打包文件不会这么多，未解包任何文件。",
+            )
+        )
+    return checksums
+
+
 def _plain(entry: tarfile.TarInfo) -> bool:
     """Whether an entry is a regular file with all its bytes in the archive: no link, no device, not sparse (it could fill a disk)."""
     return entry.isreg() and not entry.issparse()
 
 
 def _inside(name: str) -> bool:
-    """Whether a name is a plain relative path inside the folder, and not that of the manifest."""
-    parts = PurePosixPath(name).parts
-    outside = name.startswith("/") or "\\" in name or any(part in ("..", ".") or ":" in part for part in parts)
-    return bool(parts) and not outside and name != MANIFEST
+    """Whether a name is a plain relative path inside the folder, on every system that may unpack it.
+
+    Refused is what a system takes for something else: a drive, a device, a dot or a space at the end, and characters that look like
+    separators or dots, or are not seen.
+    """
+    parts = name.split("/")
+    same_elsewhere = unicodedata.normalize("NFKC", name).split("/") == [unicodedata.normalize("NFKC", part) for part in parts]
+    return same_elsewhere and not any(_misleads(part) or _misleads(unicodedata.normalize("NFKC", part)) for part in parts)
+
+
+def _misleads(part: str) -> bool:
+    return not part or part[-1] in ". " or ":" in part or "\\" in part or not part.isprintable() or bool(DEVICE.fullmatch(part))
+
+
+def _folded(name: str) -> str:
+    """The name by which a disk may find a file that ignores case, or how a character is composed."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _open_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:

@@ -12,8 +12,10 @@ from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.report.run_scores import read_scores
 from imprint.runs import RunFolder
-from imprint.terminal import say, say_json, table_lines
+from imprint.terminal import clip_columns, say, say_json, table_lines
 
+MAX_CELL = 1000
+"""Columns of a cell that are printed; a run of a stranger may have names of any length."""
 MAX_DEPTH = 6
 """Depth in folders to which runs are searched."""
 RunState = Literal["running", "finished", "stopped", "unreadable"]
@@ -151,11 +153,11 @@ def _cells(entry: RunEntry) -> tuple[str, ...]:
     if entry.state == "unreadable":
         last_cell = entry.notice or ""
     return (
-        entry.path,
+        clip_columns(entry.path, MAX_CELL),
         STATE_NAMES[entry.state].line,
         entry.method or "-",
         f"{entry.step}/{entry.steps}" if entry.steps is not None else str(entry.step),
         "-" if entry.loss is None else f"{entry.loss:.3f}",
         "-" if entry.best_eval_loss is None else f"{entry.best_eval_loss:.3f}",
-        last_cell or "-",
+        clip_columns(last_cell, MAX_CELL) or "-",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.config import read_recipe
+from imprint.evaluate import review
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files.atomic import read_jsonl
@@ -113,6 +114,15 @@ def test_a_report_is_not_written_from_what_imprint_did_not_write(run: RunFolder,
             report_command(run.path)
     finally:
         file.write_bytes(before)
+
+
+def test_more_examples_than_a_page_holds_are_refused(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_command(run.path)
+    for name, most in (("MAX_EXAMPLES", 1), ("MAX_CHARACTERS", 10)):
+        with monkeypatch.context() as patched:
+            patched.setattr(review, name, most)
+            with pytest.raises(UserError, match=r"before-after\.jsonl: \d+ examples of \d+ characters are too many for one page"):
+                report_command(run.path)
 
 
 def test_what_cannot_be_measured_spoils_no_finished_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,27 @@ from imprint.messages import Bilingual, UserError
 
 def test_scratch_folders_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "imprint-of-a-killed-one" / "logs").mkdir(parents=True)
-    (tmp_path / "imprint-link").symlink_to(tmp_path)
+    (tmp_path / f"{scratch.SCRATCH_PREFIX}of_a_kil" / "logs").mkdir(parents=True)
+    (tmp_path / f"{scratch.SCRATCH_PREFIX}linklink").symlink_to(tmp_path)
     with scratch.scratch_folder() as mine, scratch.scratch_folder() as other:
         assert mine.is_dir()
         assert other.is_dir()
-        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, other.name, "imprint-link"])
-    assert os.listdir(tmp_path) == ["imprint-link"]
+        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, other.name, f"{scratch.SCRATCH_PREFIX}linklink"])
+    assert os.listdir(tmp_path) == [f"{scratch.SCRATCH_PREFIX}linklink"]
+
+
+@pytest.mark.parametrize(
+    "name", ["imprint-run", "imprint-training", "imprint-a_b_c_d_", "imprint-scratch-run", "imprint-scratch-", "imprint-main"]
+)
+def test_a_folder_that_the_user_has_named_among_the_temporary_files_is_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "log.jsonl").write_text("days of work")
+    with scratch.scratch_folder():
+        pass
+    assert (tmp_path / name / "log.jsonl").read_text() == "days of work"
 
 
 def test_a_folder_is_held_by_one_writer_and_removed_if_nothing_was_written(tmp_path: Path) -> None:

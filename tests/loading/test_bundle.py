@@ -103,7 +103,37 @@ def test_any_other_path_is_left_alone(run: Path) -> None:
     assert unpack_cached(run / "nowhere.tar") == run / "nowhere.tar"
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "adapter/../../evil.txt", "c:evil.txt", "..\\evil.txt", MANIFEST])
+MISLEADING = (
+    *(
+        "../evil.txt",
+        "/evil.txt",
+        "adapter/../../evil.txt",
+        "c:evil.txt",
+        "..\\evil.txt",
+        MANIFEST,
+        MANIFEST.upper(),
+    ),
+    *(
+        "./x",
+        "x/",
+        "a//b",
+        "... /x",
+        ".. /x",
+        "adapter./x",
+        "x ",
+        "CON",
+        "nul.txt",
+        "adapter/lpt1",
+        "a\nb",
+        "a\x1b[31m",
+        "\u202egpj.exe",
+        "a\u200b",
+    ),
+    *("\u2024\u2024/x", "\uff0e\uff0e/x", "a\uff0fb", "c\uff1ax", "..\uff3cx", "\uff23\uff2f\uff2e"),
+)
+
+
+@pytest.mark.parametrize("name", MISLEADING)
 def test_a_name_outside_the_folder_or_of_the_manifest_is_refused(run: Path, tmp_path: Path, name: str) -> None:
     def outside(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         if entry.name == "config.yaml":
@@ -114,6 +144,25 @@ def test_a_name_outside_the_folder_or_of_the_manifest_is_refused(run: Path, tmp_
     assert f"holds {name!r}, which no bundle holds" in refusal(forged(run, outside, listed=name))
     assert not list(tmp_path.rglob("*evil.txt"))
     assert not list(tmp_path.glob("cache/imprint/bundles/*"))
+
+
+def test_names_in_any_language_are_unpacked(run: Path, tmp_path: Path) -> None:
+    name = "adapter/说明 (1) é.txt"
+    (run / name).write_text("x")
+    write_bundle(tmp_path / "named.tar", run, [*NAMES, name], CONTENT)
+    assert (unpack_cached(tmp_path / "named.tar") / name).read_text() == "x"
+
+
+def test_two_names_that_are_one_on_some_disks_are_refused(run: Path) -> None:
+    def twice(entry: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        return (entry, content) if entry.name != "config.yaml" else (tarfile.TarInfo("ADAPTER/prefix.safetensors"), b"x")
+
+    assert "which no bundle holds. Nothing was unpacked" in refusal(forged(run, twice, listed="ADAPTER/prefix.safetensors"))
+
+
+def test_more_files_than_any_bundle_has_are_not_unpacked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MAX_FILES", 1)
+    assert "lists 2 files, more than 1, as no bundle does" in refusal(packed(run))
 
 
 def test_a_sparse_file_that_would_fill_the_disk_is_refused(run: Path, tmp_path: Path) -> None:

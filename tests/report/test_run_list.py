@@ -110,6 +110,16 @@ def test_strange_scores_and_times_leave_the_list_valid_json(tmp_path: Path, caps
     assert main(["runs", str(tmp_path)]) == 0
 
 
+def test_names_of_any_length_do_not_flood_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, log = started(tmp_path / "run")
+    end_of(log)
+    (run.evaluations / "dev").mkdir(parents=True)
+    (run.evaluations / "dev" / "scores.json").write_text(json.dumps({"x" * 100_000: {"value": 1.0}}))
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out) < 5000
+
+
 def test_folders_that_are_no_runs_and_links_are_left_out(tmp_path: Path) -> None:
     end_of(started(tmp_path / "run")[1])
     (tmp_path / "linked").symlink_to(tmp_path / "run")
