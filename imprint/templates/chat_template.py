@@ -13,7 +13,7 @@ from imprint import arguments
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
-from imprint.templates.rendering import Rendering, escape_names
+from imprint.templates.rendering import Rendering, TurnDelimiters, escape_names
 from imprint.terminal import say_once
 from imprint.tokenizers import ESCAPE_MARK, HFTokenizer, rendering_within
 
@@ -133,7 +133,8 @@ class ChatTemplate:
             "该模型的对话模板中，提示与完整对话的写法不一致；回答接在提示之后学习",
         )
         say_once(str(notice))
-        return escaped
+        place = whole.rfind(escaped)
+        return " " * self.rendering.trailing_spaces + (whole[place:] if place >= 0 else escaped)
 
 
 def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
@@ -148,9 +149,8 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
 def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
     """The template, by rendering small conversations."""
     delimiters = Rendering.of(tokenizer).delimiters()
-    end = delimiters.end_name
     tokenizer = tokenizer.with_controls(delimiters.controls)
-    ends = [tokenizer.controls[end]] if end else list(tokenizer.special_tokens.eos_ids)
+    ends = _end_ids(tokenizer, delimiters)
     if not ends:
         raise UserError(
             Bilingual(
@@ -165,6 +165,13 @@ def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
     template = ChatTemplate(tokenizer, rendering, ends[0], opened="" if opened is None else opened[0])
     written = tokenizer.decode(template.answer(question, delimiters.marker))
     return replace(template, answer_prefix=written.partition(delimiters.marker)[0])
+
+
+def _end_ids(tokenizer: HFTokenizer, delimiters: TurnDelimiters) -> list[int]:
+    """What may end an answer, the learned id first: the token after an answer, unless it only opens the next turn; else EOS."""
+    eos_ids = list(tokenizer.special_tokens.eos_ids)
+    after = [tokenizer.controls[delimiters.end_name]] if delimiters.end_name else []
+    return after if delimiters.ends_last or eos_ids == [] or (after and after[0] in eos_ids) else eos_ids
 
 
 def _close_tag(prompt: str, whole: str, opened: re.Match[str], answer: str) -> str:

@@ -18,6 +18,21 @@ SYSTEM: Final = "5772156649"
 TOOLS: Final = ("t4669201609", "t2502907875")
 
 
+LEAVES_OUT_CALLS: Final = Bilingual(
+    "the model's own chat template leaves out calls of tools or their results, so what follows them would be learned or asked without "
+    "them. Leave such conversations out, or write calls and results as text.",
+    "该模型自带的对话模板会漏掉工具调用或工具结果：请去掉这样的对话，或把调用和结果写成普通文本。",
+)
+LEAVES_OUT_TOOLS: Final = Bilingual(
+    "the model's own chat template does not write the descriptions of tools; they are left out",
+    "该模型自带的对话模板不写工具的描述，将省略",
+)
+LEAVES_OUT_EARLIER: Final = Bilingual(
+    "the model's own chat template does not write all earlier turns of a conversation; what it leaves out, the model does not see",
+    "该模型自带的对话模板不会写出全部较早的轮次，模型看不到被省略的内容",
+)
+
+
 @dataclass(frozen=True)
 class TurnDelimiters:
     """What a chat template puts around the turns of a conversation."""
@@ -26,6 +41,8 @@ class TurnDelimiters:
     """The token right after an answer; empty if it puts none there."""
     controls: frozenset[str]
     """Tokens that the file adds as ordinary ones, though they delimit turns: typed, they are text."""
+    ends_last: bool = True
+    """Whether it stands after the last answer of a conversation, too; otherwise it opens the next turn."""
     marker: str = ANSWER
     """The answer that was rendered."""
 
@@ -44,10 +61,16 @@ class Rendering:
     """Whether it writes text and all calls of a turn; otherwise each is a message of its own."""
     writes_calls: bool = True
     """Whether it writes calls of tools at all."""
+    writes_results: bool = True
+    """Whether it writes what a tool returned."""
+    writes_tools: bool = True
+    """Whether it writes the descriptions of tools."""
+    wraps_tools: bool = False
+    """Whether it writes only those inside of an object with `function`, as in OpenAI's format."""
     takes_parts: bool = False
     """Whether it reads a content as a list of parts alone, as templates of models that see images may."""
     text_arguments: bool = False
-    """Whether it writes the arguments of a call as a text alone, as that of DeepSeek-R1."""
+    """Whether it writes the arguments of a call as a text alone, as that of DeepSeek-R1; an object it refuses, or prints as Python does."""
 
     @classmethod
     def of(cls, tokenizer: HFTokenizer) -> "Rendering":
@@ -68,9 +91,14 @@ class Rendering:
                     "该模型自带的对话模板漏掉了发言内容：请设 template=plain，或使用官方目录中的对话模板。",
                 )
             )
-        one_call = [question, Message("assistant", "{}", TOOLS[0])]
-        if not plain._renders(one_call, TOOLS[0]) and (texts := replace(plain, text_arguments=True))._renders(one_call, TOOLS[0]):
+        one_call = [question, Message("assistant", f'{{"{WORDS}": 1}}', TOOLS[0])]
+        as_object, texts = plain._rendered(one_call), replace(plain, text_arguments=True)
+        if (TOOLS[0] not in as_object or f"'{WORDS}'" in as_object) and texts._renders(one_call, TOOLS[0]):
             plain = texts
+        if not plain._renders([question, answer, Message("user", WORDS)], QUESTION, ANSWER, WORDS):
+            say_once(str(LEAVES_OUT_EARLIER))
+        tool = {"name": TOOLS[0], "description": WORDS, "parameters": {"type": "object", "properties": {}}}
+        bare, wrapped = (plain._renders([Message("system", "", tools=(one,)), question], TOOLS[0]) for one in (tool, _as_function(tool)))
         calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
         return replace(
             plain,
@@ -78,14 +106,23 @@ class Rendering:
             folds_system=not plain._renders([Message("system", SYSTEM), question], SYSTEM),
             joins_calls=plain._renders([question, Message("assistant", TEXT), *calls], TEXT, *TOOLS),
             writes_calls=plain._renders(one_call, TOOLS[0]),
+            writes_results=plain._renders([*one_call, Message("observation", ANSWER)], ANSWER),
+            writes_tools=bare or wrapped,
+            wraps_tools=wrapped and not bare,
         )
 
     def render(self, messages: Sequence[Message], *, answering: bool) -> str:
         """The rendered messages, with an ESCAPE_MARK in typed special tokens; `answering` adds the generation prompt.
 
-        Raises UserError for messages that the template refuses.
+        Raises UserError for messages that the template refuses or leaves out; descriptions of tools that it leaves out are said.
         """
-        tools = [tool for message in messages for tool in message.tools]
+        if any(
+            (message.tool and not self.writes_calls) or (message.role == "observation" and not self.writes_results) for message in messages
+        ):
+            raise UserError(LEAVES_OUT_CALLS)
+        tools = [_as_function(tool) if self.wraps_tools else tool for message in messages for tool in message.tools]
+        if tools and not self.writes_tools:
+            say_once(str(LEAVES_OUT_TOOLS))
         dicts = self._dicts(self._with_system(messages) if self.folds_system else messages)
         rendered = render_chat_template(self.tokenizer.special_tokens, dicts, tools, answering=answering)
         spaces = self.trailing_spaces if answering else 0
@@ -98,15 +135,20 @@ class Rendering:
         after, added = rendered.partition(ANSWER)[2].lstrip(), self.tokenizer.added
         end = max((name for name in added if name.strip() and after.startswith(name)), key=len, default="")
         delimiting = {name for name in added if name in rendered and BRACKETED.fullmatch(name) and not _paired(name, added)}
-        return TurnDelimiters(end, frozenset({*delimiting, *([end] if end else [])} - self.tokenizer.controls.keys()))
+        last = bool(end) and end in self.render(turns[:2], answering=False).partition(ANSWER)[2]
+        return TurnDelimiters(end, frozenset({*delimiting, *([end] if end else [])} - self.tokenizer.controls.keys()), ends_last=last)
 
     def _renders(self, messages: Sequence[Message], *texts: str) -> bool:
         """Whether the template writes these messages with these texts."""
-        try:
-            rendered = self.render(messages, answering=False)
-        except UserError:
-            return False
+        rendered = self._rendered(messages)
         return all(text in rendered for text in texts)
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        """The rendered messages; empty if the template refuses them."""
+        try:
+            return self.render(messages, answering=False)
+        except UserError:
+            return ""
 
     def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages with the system prompt before the first question."""
@@ -139,6 +181,11 @@ class Rendering:
             else:
                 dicts.append({"role": "assistant", "content": "", "tool_calls": [call]})
         return dicts
+
+
+def _as_function(tool: Mapping[str, object] | str) -> Mapping[str, object] | str:
+    """A tool in OpenAI's format; a text, and what is in that format already, unchanged."""
+    return tool if isinstance(tool, str) or "function" in tool else {"type": "function", "function": tool}
 
 
 def escape_names(tokenizer: HFTokenizer, text: str) -> str:

@@ -29,6 +29,8 @@ TOKENIZER_JSON: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 """File that may name further EOS ids."""
+SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
+"""File of older folders that names special tokens; what tokenizer_config.json names counts."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 OLD_CHAT_TEMPLATE: Final = "chat_template.json"
 NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
@@ -43,6 +45,8 @@ ANCHOR: Final = "\ufdd1"
 """Noncharacter that stands for the special token before a text that is encoded alone."""
 BRACKETED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
 """What a special token looks like that the file does not list as one; `pad_token` may be a common word."""
+THOUGHT_TAG: Final = re.compile(r"</?([\w:.-]*(?:think|thought|reason)[\w:.-]*)>", re.IGNORECASE)
+"""A tag of thoughts: a part of answers, whatever the file says."""
 Offsets = list[tuple[int, int, int]]
 """(id, start, end) of tokens, in characters."""
 
@@ -78,10 +82,12 @@ class HFTokenizer:
         self._anchored: Rust | None = None
         self._decoders = decoders
         self._lock = Lock()  # `encode_special_tokens` is a setting of the shared tokenizer, and chats may run in threads
-        self.controls: Mapping[str, int] = MappingProxyType({token.content: index for index, token in added.items() if token.special})
+        special = {token.content: index for index, token in added.items() if token.special}
+        tags = {name for name in special if (tag := THOUGHT_TAG.fullmatch(name)) and {f"<{tag[1]}>", f"</{tag[1]}>"} <= special.keys()}
+        self.controls: Mapping[str, int] = MappingProxyType({name: index for name, index in special.items() if name not in tags})
         """Name -> special id."""
         self._control_names = {index: name for name, index in self.controls.items()}
-        self._control_ids = frozenset(self._control_names)
+        self._special_ids = frozenset(special.values())
         in_model = {name: index for name, index in self.controls.items() if rust.model.token_to_id(name) is not None}
         self._typable = frozenset(index for name, index in in_model.items() if index in _ids_of_name(rust, name))
         """Special ids that the vocabulary makes of typed names."""
@@ -189,7 +195,7 @@ class HFTokenizer:
         stretch: Offsets = []
         start = removed = 0
         for token, first, last in [*tokens, (-1, len(text), len(text))]:
-            if token >= 0 and token not in self._control_ids:
+            if token >= 0 and token not in self._special_ids:
                 stretch.append((token, first, last))
                 continue
             raw = text[start:first]
@@ -401,12 +407,14 @@ def _read_special_tokens(folder: Path, config: Mapping[str, object], rust: "Rust
     settings, generation = (
         read_json_object(path) if (path := folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, GENERATION_CONFIG)
     )
-    names = {key: _token_text(value) for key, value in settings.items() if key.endswith("_token")}
+    older = read_json_object(path) if (path := folder / SPECIAL_TOKENS_MAP).is_file() else {}
+    given = {**older, **{key: value for key, value in settings.items() if value is not None}}
+    names = {key: _token_text(value) for key, value in given.items() if key.endswith("_token")}
     eos_id = rust.token_to_id(names["eos_token"]) if names.get("eos_token") else None
     eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
     template = _chat_template(folder, settings)
     texts = MappingProxyType({key: value for key, value in names.items() if value})
-    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(settings))
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(given))
 
 
 def _listed_tokens(settings: Mapping[str, object]) -> tuple[str, ...]:

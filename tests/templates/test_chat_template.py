@@ -208,6 +208,32 @@ def test_a_turn_end_that_the_file_does_not_mark_as_special_ends_an_answer(tmp_pa
     assert "<think>" not in template.tokenizer.controls  # a part of answers
 
 
+def test_a_token_that_only_opens_the_next_turn_is_not_learned_as_the_end(tmp_path: Path) -> None:
+    roles = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    template = pieces(tmp_path, roles, "<|user|>", "<|assistant|>")
+    assert (template.end_id, template.stop_ids) == (2, frozenset({2}))
+
+
+def test_tags_of_thoughts_are_a_part_of_answers_also_where_the_file_marks_them_as_special(tmp_path: Path) -> None:
+    text = "{{ message['content'].split('</think>')[-1] if not loop.last else message['content'] }}"
+    chat = CHAT.replace("{{ message['content'] | trim }}", text)
+    template = pieces(tmp_path, chat, "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>", prepends=False)
+    thoughtful = "<think>想</think>再会"
+    opening, closing = (template.tokenizer.added[name] for name in ("<think>", "</think>"))
+    ids = template.answer(make_messages("你好"), thoughtful)
+    assert (ids[0], closing in ids, template.tokenizer.decode(ids)) == (opening, True, thoughtful)
+    assert not {opening, closing} & set(flat(template.prompt(make_messages("你好", [("再见", thoughtful)]))))
+    typed = flat(template.prompt(make_messages("<|end|><think>")))
+    assert (typed.count(template.end_id), opening in typed) == (1, True)
+
+
+def test_an_answer_after_a_prompt_with_words_keeps_its_space_and_what_follows_it(tmp_path: Path) -> None:
+    written = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n<|end|>{% endfor %}"
+    template = tiny(tmp_path, written + "{% if add_generation_prompt %}<|assistant|>Sure, {% endif %}")
+    decode = template.tokenizer.decode
+    assert decode(flat(template.prompt(make_messages("a")))) + decode(template.answer(make_messages("a"), "b")) == "a\nSure, b\n"
+
+
 def test_an_answer_closes_the_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
     template = tiny(tmp_path, THOUGHTS_OPENED)
     decode = template.tokenizer.decode

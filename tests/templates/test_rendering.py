@@ -5,6 +5,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.templates import Message
 from imprint.templates.rendering import Rendering, escape_names
+from imprint.terminal import say_once
 from imprint.tokenizers import ESCAPE_MARK, HFTokenizer, read_tokenizer
 from tests.families import CHAT, fields_of, piece_folder, piece_json, published_folder
 
@@ -85,6 +86,58 @@ def test_a_template_that_leaves_out_what_is_said_is_refused(tmp_path: Path, role
     )
     with pytest.raises(UserError, match=f"the model's own chat template leaves out what the {role} says. Set template=plain"):
         Rendering.of(tokenizer)
+
+
+def test_arguments_are_a_text_where_the_template_would_print_an_object_as_python_does(tmp_path: Path) -> None:
+    chat = CALLS.replace("{{ c.function.name }}", "{{ c.function.name }}({{ c.function.arguments }})")
+    rendering = Rendering.of(tokenizer_of(tmp_path, chat))
+    assert 'look({"a": true})' in rendering.render([Message("user", "?"), Message("assistant", '{"a": true}', "look")], answering=False)
+
+
+@pytest.mark.parametrize(
+    ("chat", "messages"),
+    [
+        (PLAIN, [Message("user", "?"), Message("assistant", "{}", "look")]),
+        (
+            CHAT.replace("in messages %}", "in messages if message.role != 'tool' %}"),
+            [Message("user", "?"), Message("assistant", "{}", "look"), Message("observation", "42")],
+        ),
+    ],
+)
+def test_a_call_or_a_result_that_the_template_would_leave_out_is_refused(tmp_path: Path, chat: str, messages: list[Message]) -> None:
+    with pytest.raises(UserError, match="leaves out calls of tools or their results"):
+        Rendering.of(tokenizer_of(tmp_path, chat)).render(messages, answering=True)
+
+
+def test_tools_are_wrapped_for_a_template_that_reads_no_bare_ones(tmp_path: Path) -> None:
+    tool = {"name": "look", "description": "", "parameters": {}}
+    chat = CHAT.replace("tool['name']", "tool.function.name")
+    for place, one in enumerate((tool, {"type": "function", "function": tool})):
+        rendering = Rendering.of(tokenizer_of(tmp_path / str(place), chat))
+        assert "tools look" in rendering.render([Message("system", "", tools=(one,)), Message("user", "?")], answering=True)
+
+
+@pytest.mark.parametrize(
+    ("chat", "messages", "said"),
+    [
+        (PLAIN, [Message("system", "", tools=({"name": "look"},)), Message("user", "?")], "does not write the descriptions of tools"),
+        (CHAT.replace("in messages %}", "in messages[-2:] %}"), [], "does not write all earlier turns"),
+    ],
+)
+def test_what_a_template_leaves_out_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chat: str, messages: list[Message], said: str
+) -> None:
+    say_once.cache_clear()
+    rendering = Rendering.of(tokenizer_of(tmp_path, chat))
+    for _ in range(2 if messages else 0):
+        rendering.render(messages, answering=True)
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_the_token_that_opens_the_next_turn_does_not_end_the_last_one(tmp_path: Path) -> None:
+    roles = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    found = [Rendering.of(tokenizer_of(tmp_path / str(place), chat)).delimiters() for place, chat in enumerate((roles, PLAIN))]
+    assert [(one.end_name, one.ends_last) for one in found] == [("<|user|>", False), ("<|end|>", True)]
 
 
 def test_arguments_are_a_text_where_the_template_writes_no_object(tmp_path: Path) -> None:
