@@ -100,4 +100,10 @@ def path(name: str, value: object) -> Path:
         raise wrong_argument(name, "a path", value, "路径")
     if any(len(part.encode(errors="replace")) > MAX_NAME for part in Path(value).parts):
         raise wrong_argument(name, f"a path, whose names have at most {MAX_NAME} bytes", value, f"路径（每级名称不超过 {MAX_NAME} 字节）")
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise wrong_argument(name, "a path, without NUL and half characters", value, "路径（不含 NUL 和半个字符）")
     return Path(value)

@@ -43,6 +43,8 @@ def test_what_fits_is_returned_in_the_type_of_python() -> None:
         (arguments.id_rows, torch.tensor([1]), "a[0]: must be a list of token ids, got Tensor tensor(1)."),
         (arguments.number, 10**309, f"a: must be a number of at most 1e308, got int {'1' + '0' * 59}...."),
         (arguments.path, 3, "a: must be a path, got int 3."),
+        (arguments.path, "a\0b", "a: must be a path, without NUL and half characters, got str 'a\\x00b'."),
+        (arguments.path, "a\ud800", "a: must be a path, without NUL and half characters, got str 'a\\ud800'."),
         (arguments.path, "b/" + "好" * 99, f"a: must be a path, whose names have at most 255 bytes, got str 'b/{'好' * 57}...."),
     ],
 )

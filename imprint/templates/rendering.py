@@ -91,13 +91,13 @@ class Rendering:
                     "该模型自带的对话模板漏掉了发言内容：请设 template=plain，或使用官方目录中的对话模板。",
                 )
             )
-        one_call = [question, Message("assistant", f'{{"{WORDS}": 1}}', TOOLS[0])]
+        one_call = [question, Message("assistant", f'{{"{TEXT}": 1}}', TOOLS[0])]
         as_object, texts = plain._rendered(one_call), replace(plain, text_arguments=True)
-        if (TOOLS[0] not in as_object or f"'{WORDS}'" in as_object) and texts._renders(one_call, TOOLS[0]):
+        if (TOOLS[0] not in as_object or f"'{TEXT}'" in as_object) and texts._renders(one_call, TOOLS[0]):
             plain = texts
-        if not plain._renders([question, answer, Message("user", WORDS)], QUESTION, ANSWER, WORDS):
+        if not plain._renders([question, answer, Message("user", TEXT)], QUESTION, ANSWER, TEXT):
             say_once(str(LEAVES_OUT_EARLIER))
-        tool = {"name": TOOLS[0], "description": WORDS, "parameters": {"type": "object", "properties": {}}}
+        tool = {"name": TOOLS[0], "description": TEXT, "parameters": {"type": "object", "properties": {}}}
         bare, wrapped = (plain._renders([Message("system", "", tools=(one,)), question], TOOLS[0]) for one in (tool, _as_function(tool)))
         calls = [Message("assistant", "{}", name, continues=True) for name in TOOLS]
         return replace(
