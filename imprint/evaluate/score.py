@@ -1,5 +1,6 @@
 """`imprint score PREDICTIONS`: the answers of any tool, scored under named protocols side by side."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from imprint.metrics.scores import RowScore, score_protocols
 from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_PROTOCOLS, TaskScores, score_by_protocol
 from imprint.progress import Progress
 from imprint.terminal import say
-from imprint.tokenizers import Tokenizer
+from imprint.tokenizers import THOUGHTS, Tokenizer
 
 MAX_LISTED: Final = 5
 """Maximum number of special tokens that a warning names."""
+CLOSED_THOUGHTS: Final = re.compile(rf"</{THOUGHTS}>", re.IGNORECASE)
+"""The end of thoughts in an answer."""
 CHUNK: Final = 100
 """Rows scored between two updates of the progress bar."""
 
@@ -166,13 +169,21 @@ def _refuse_empty_references(file: Path, predictions: Predictions) -> None:
 
 
 def text_warnings(predictions: Predictions) -> Iterable[Bilingual]:
-    """Warnings of empty references, and of special tokens that another tool has left in the texts and that are scored as text."""
+    """Warnings of empty references, and of special tokens and thoughts that another tool has left in the texts; both are scored as text."""
     rows = len(predictions.references)
     if empty := sum(not text.strip() for text in predictions.references):
         yield Bilingual(
             f"{empty:,} of {rows:,} references are empty; such a row scores 0, or is left out where the protocol says so. Fill them, or "
             "leave these rows out.",
             f"{rows:,} 条参考答案中有 {empty:,} 条是空的，这些行计 0 分，或按协议不计入：请补全或去掉这些行。",
+        )
+    pairs = zip(predictions.predictions, predictions.references, strict=True)
+    if thoughts := sum(CLOSED_THOUGHTS.search(answer) is not None and CLOSED_THOUGHTS.search(right) is None for answer, right in pairs):
+        yield Bilingual(
+            f"{thoughts:,} of {rows:,} answers hold thoughts (</think>), and their references none. They are scored as text and change "
+            "every score. Keep what follows </think>.",
+            f"{rows:,} 条回答中有 {thoughts:,} 条含有思考过程（</think>），而参考答案没有，会按文本计分并改变所有分数："
+            "请只保留 </think> 之后的内容。",
         )
     for what, chinese, texts in (("answers", "回答", predictions.predictions), ("references", "参考答案", predictions.references)):
         tokens = count_special_tokens(texts)

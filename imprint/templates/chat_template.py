@@ -15,13 +15,13 @@ from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
 from imprint.templates.rendering import Rendering, TurnDelimiters, escape_names
 from imprint.terminal import say_once
-from imprint.tokenizers import ESCAPE_MARK, HFTokenizer, rendering_within
+from imprint.tokenizers import ESCAPE_MARK, THOUGHTS, HFTokenizer, rendering_within
 
 CONTEXT: Final = 64
 """Characters of the prompt that an answer is encoded with, at most."""
 MAX_SECONDS: Final = 5.0
 """What all renderings that examine a template may take together."""
-OPEN_TAG: Final = re.compile(r"<([\w:.-]*(?:think|thought|reason)[\w:.-]*)>\s*\Z", re.IGNORECASE)
+OPEN_TAG: Final = re.compile(rf"<({THOUGHTS})>\s*\Z", re.IGNORECASE)
 """A tag of thoughts that a generation prompt opens, such as `<think>` or `<seed:think>`; other tags may be roles."""
 
 

@@ -45,7 +45,9 @@ ANCHOR: Final = "\ufdd1"
 """Noncharacter that stands for the special token before a text that is encoded alone."""
 BRACKETED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
 """What a special token looks like that the file does not list as one; `pad_token` may be a common word."""
-THOUGHT_TAG: Final = re.compile(r"</?([\w:.-]*(?:think|thought|reason)[\w:.-]*)>", re.IGNORECASE)
+THOUGHTS: Final = r"[\w:.-]*(?:think|thought|reason)[\w:.-]*"
+"""Pattern of the name of a tag around thoughts, such as `think` and `seed:think`."""
+THOUGHT_TAG: Final = re.compile(rf"</?({THOUGHTS})>", re.IGNORECASE)
 """A tag of thoughts: a part of answers, whatever the file says."""
 Offsets = list[tuple[int, int, int]]
 """(id, start, end) of tokens, in characters."""

@@ -197,6 +197,15 @@ def test_special_tokens_in_answers_and_references_are_counted_by_name(tmp_path: 
     assert written(tmp_path / "scores.json")["control_tokens"]["references"] == {"<|im_end|>": 1, "</s>": 1}
 
 
+def test_thoughts_that_references_do_not_have_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thoughtful = "<think>想</think>好"
+    pairs = [(thoughtful, "好"), (thoughtful, thoughtful), ("好", "好")]
+
+    assert main(["score", str(scored_file(tmp_path / "p.jsonl", *pairs))]) == 0
+
+    assert "warning: 1 of 3 answers hold thoughts (</think>), and their references none." in capsys.readouterr().out
+
+
 def test_empty_references_are_counted_and_refused_where_all_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(scored_file(tmp_path / "some.jsonl", ("好", " "), ("好", "好")))]) == 0
     assert "warning: 1 of 2 references are empty; such a row scores 0" in capsys.readouterr().out
