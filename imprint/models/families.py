@@ -17,7 +17,7 @@ from imprint.models.configs.limits import refuse_absurd
 from imprint.models.configs.unread import unread_notice
 from imprint.models.network import Network
 from imprint.terminal import say_once
-from imprint.tokenizers.hf import GENERATION_CONFIG
+from imprint.tokenizers.special_tokens import GENERATION_CONFIG
 
 SUPPORTED = (
     'ChatGLM-6B (config.json with "model_type": "chatglm" and "inner_hidden_size"), ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B in their '

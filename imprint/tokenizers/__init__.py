@@ -13,7 +13,8 @@ from imprint.tokenizers.chatglm import (
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from imprint.tokenizers.folder import missing_tokenizer_error, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
-from imprint.tokenizers.hf import BRACKETED, ESCAPE_MARK, THOUGHTS, TOKENIZER_JSON, HFTokenizer, read_chat_template
+from imprint.tokenizers.hf import BRACKETED, ESCAPE_MARK, THOUGHTS, TOKENIZER_JSON, HFTokenizer
+from imprint.tokenizers.special_tokens import read_chat_template
 from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
 
 __all__ = [

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.hf import SpecialTokens
+from imprint.tokenizers.special_tokens import SpecialTokens
 from imprint.tokenizers.tokenizer import well_formed
 
 MAX_REASON: Final = 200

@@ -13,7 +13,8 @@ from typing import Any, Final
 from imprint.files.atomic import write_json
 from imprint.files.reading import read_json_object
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.hf import TOKENIZER_CONFIG, TOKENIZER_JSON
+from imprint.tokenizers.hf import TOKENIZER_JSON
+from imprint.tokenizers.special_tokens import TOKENIZER_CONFIG
 
 SECTION: Final = "tokenizer.ggml."
 END_KEYS: Final = ("eos_token_id", "eot_token_id", "eom_token_id")

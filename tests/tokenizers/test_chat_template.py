@@ -2,7 +2,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.tokenizers import render_chat_template
-from imprint.tokenizers.hf import SpecialTokens
+from imprint.tokenizers.special_tokens import SpecialTokens
 from tests.families import CHAT
 
 MANNERS = SpecialTokens((), (2,), CHAT, {"bos_token": "<s>"})

@@ -44,50 +44,6 @@ def test_what_is_not_marked_as_special_is_text(tmp_path: Path) -> None:
     assert (tokenizer.decode([token]), tokenizer.token_text(token)) == ("<think>", "<think>")
 
 
-def test_what_begins_and_ends_a_text_is_read_from_the_files_beside_it(tmp_path: Path) -> None:
-    special_tokens = tiny(tmp_path / "plain").special_tokens
-    assert (special_tokens.bos_ids, special_tokens.eos_ids, dict(special_tokens.names)) == (
-        (),
-        (2,),
-        {"eos_token": "</s>", "bos_token": "<s>"},
-    )
-    assert tiny(tmp_path / "prefix", prefix=True).special_tokens.bos_ids == (1,)
-
-
-def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
-    published_folder(tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [8, 2]}))
-    found = read_tokenizer(tmp_path, {"vocab_size": 512, "eos_token_id": 3, "model_type": "qwen2"})
-    assert isinstance(found, HFTokenizer)
-    assert found.special_tokens.eos_ids == (2, 3, 8)
-
-
-def test_special_tokens_of_an_older_folder_are_named_in_a_file_of_their_own(tmp_path: Path) -> None:
-    published_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": None}))
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<pad>", "eos_token": {"content": "</s>"}}))
-    found = read_tokenizer(tmp_path, {"vocab_size": 512, "model_type": "bloom"})
-    assert isinstance(found, HFTokenizer)
-    assert (found.special_tokens.names, found.special_tokens.eos_ids) == ({"bos_token": "<s>", "eos_token": "</s>"}, (2,))
-
-
-def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
-    published_folder(tmp_path, chat_template="in the settings")
-    (tmp_path / "chat_template.jinja").write_text("in the file", encoding="utf-8")
-    found = read_tokenizer(tmp_path, fields_of(tmp_path))
-    assert isinstance(found, HFTokenizer)
-    assert found.special_tokens.chat_template == "in the file"
-
-
-def test_of_several_chat_templates_the_default_one_is_taken(tmp_path: Path) -> None:
-    published_folder(tmp_path)
-    several = [{"name": "tools", "template": "b"}, {"name": "default", "template": "a"}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
-    found = read_tokenizer(tmp_path, fields_of(tmp_path))
-    assert isinstance(found, HFTokenizer)
-    assert found.special_tokens.chat_template == "a"
-
-
 def test_a_piece_that_is_not_written_in_letters_of_bytes_decodes_as_itself(tmp_path: Path) -> None:
     rust = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "Ġ": 2, "好": 3, "a 好": 4}, [], unk_token="<unk>"))
     rust.decoder = decoders.ByteLevel()
@@ -244,51 +200,6 @@ def test_a_text_behind_another_has_the_ids_that_it_has_there(tmp_path: Path) -> 
     assert tokenizer.decode([*tokenizer.encode("the quick bro"), *split]) == "the quick brown fox"
 
 
-def template_in(folder: Path) -> str | None:
-    tokenizer = read_tokenizer(folder, fields_of(folder))
-    assert isinstance(tokenizer, HFTokenizer)
-    return tokenizer.special_tokens.chat_template
-
-
-@pytest.mark.parametrize(
-    ("several", "taken"),
-    [
-        ([{"name": "tool_use", "template": "a"}, {"name": "chat", "template": "b"}], "b"),
-        ([{"name": "only", "template": "a"}], "a"),
-        ([{"name": "tool_use", "template": "a"}, {"name": "rag", "template": "b"}], "a"),
-        ({"chat": "a", "default": "b"}, "b"),
-    ],
-)
-def test_chat_templates_without_a_default_are_not_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], several: list[object] | dict[str, str], taken: str
-) -> None:
-    published_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
-    assert template_in(tmp_path) == taken
-    said = capsys.readouterr().err
-    assert ("is named default" in said) == (taken != "b" or "default" not in several)
-
-
-def test_chat_templates_in_older_and_in_further_files_are_read(tmp_path: Path) -> None:
-    published_folder(tmp_path, chat_template=None)
-    (tmp_path / "additional_chat_templates").mkdir()
-    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("b")
-    assert template_in(tmp_path) == "b"
-    (tmp_path / "chat_template.json").write_text('{"chat_template": "a"}')
-    assert template_in(tmp_path) == "a"
-
-
-@pytest.mark.parametrize("content", [3, [], ["a"], [{"name": "x"}], {"default": 1}])
-def test_what_is_no_chat_template_is_refused(tmp_path: Path, content: object) -> None:
-    published_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": content}))
-    with pytest.raises(UserError, match=r'tokenizer_config.json: "chat_template" must be a text, or a list of objects with "name"'):
-        read_tokenizer(tmp_path, fields_of(tmp_path))
-    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"chat_template\.jinja is no UTF-8 text"):
-        read_tokenizer(tmp_path, fields_of(tmp_path))
-
-
 def test_merges_that_are_left_out_by_chance_are_all_used(tmp_path: Path) -> None:
     fields = json.loads(tokenizer_json())
     fields["model"]["dropout"] = 0.5
@@ -317,11 +228,3 @@ def test_a_text_on_which_the_library_fails_is_a_sentence(tmp_path: Path) -> None
     monkey = HFTokenizer(Failing(tokenizer._rust), [{"type": "ByteLevel"}], tokenizer.special_tokens)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"tokenizer\.json cannot encode a text of 2 characters, '你好'"):
         monkey.encode("你好")
-
-
-def test_half_a_character_in_the_settings_names_no_token(tmp_path: Path) -> None:
-    published_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "\\ud800", "additional_special_tokens": ["\\udfff"]}')
-    found = read_tokenizer(tmp_path, fields_of(tmp_path))
-    assert isinstance(found, HFTokenizer)
-    assert found.special_tokens.eos_ids == (2,)

@@ -1,0 +1,141 @@
+"""The special tokens and the chat template of a model folder, from the files beside its tokenizer.json."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from imprint.files.reading import read_json_object, read_model_file
+from imprint.messages import Bilingual, UserError
+from imprint.terminal import say_once
+from imprint.tokenizers.tokenizer import well_formed
+
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+GENERATION_CONFIG: Final = "generation_config.json"
+"""File that may name further EOS ids."""
+SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
+"""File of older folders that names special tokens; what tokenizer_config.json names counts."""
+CHAT_TEMPLATE: Final = "chat_template.jinja"
+OLD_CHAT_TEMPLATE: Final = "chat_template.json"
+NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
+"""Folder of templates with names; the default one is `CHAT_TEMPLATE`."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Special tokens and chat template of a folder."""
+
+    bos_ids: tuple[int, ...]
+    """Ids before every text."""
+    eos_ids: tuple[int, ...]
+    """Ids that end a text; the first one is learned."""
+    chat_template: str | None
+    """Jinja template of conversations, if any."""
+    names: Mapping[str, str]
+    """Names of tokens in the chat template (bos_token, eos_token, ...) -> token."""
+    listed: tuple[str, ...] = ()
+    """Further special tokens that tokenizer_config.json lists."""
+    moment: datetime | None = None
+    """What `strftime_now` of the chat template prints; None is now."""
+
+
+def read_special_tokens(
+    folder: Path, config: Mapping[str, object], bos_ids: tuple[int, ...], id_of: Callable[[str], int | None]
+) -> SpecialTokens:
+    """The special tokens of a folder with the fields `config` of its config.json. `id_of`: the id of a token of its vocabulary.
+
+    Raises UserError for files that cannot be read.
+    """
+    settings, generation = (
+        read_json_object(path) if (path := folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, GENERATION_CONFIG)
+    )
+    older = read_json_object(path) if (path := folder / SPECIAL_TOKENS_MAP).is_file() else {}
+    given = {**older, **{key: value for key, value in settings.items() if value is not None}}
+    names = {key: _token_text(value) for key, value in given.items() if key.endswith("_token")}
+    eos_id = id_of(names["eos_token"]) if names.get("eos_token") else None
+    eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
+    template = _chat_template(folder, settings)
+    texts = MappingProxyType({key: value for key, value in names.items() if value})
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(given))
+
+
+def _listed_tokens(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """The special tokens that a tokenizer_config.json lists without a name, and those that it marks as special."""
+    listed = [value for key in ("additional_special_tokens", "extra_special_tokens") for value in _values(settings.get(key))]
+    marked = [value for value in _values(settings.get("added_tokens_decoder")) if isinstance(value, dict) and value.get("special") is True]
+    return tuple(text for value in (*listed, *marked) if (text := _token_text(value)))
+
+
+def _values(value: object) -> list[object]:
+    """The values of a list or an object; none of anything else."""
+    return value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+
+
+def _token_text(value: object) -> str:
+    """The text of a token, which may be an object; empty if there is none."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return well_formed(text) if isinstance(text, str) else ""
+
+
+def _as_ids(value: object) -> list[int]:
+    """A list of ids from a config's id, list or null."""
+    values = value if isinstance(value, list) else [value]
+    return [token for token in values if isinstance(token, int) and not isinstance(token, bool)]
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template of a folder: a file of its own, else that of tokenizer_config.json; None if there is none."""
+    return _chat_template(folder, read_json_object(path) if (path := folder / TOKENIZER_CONFIG).is_file() else {})
+
+
+def _chat_template(folder: Path, settings: Mapping[str, object]) -> str | None:
+    for name in (CHAT_TEMPLATE, OLD_CHAT_TEMPLATE):
+        if (file := folder / name).is_file():
+            if name == OLD_CHAT_TEMPLATE:
+                return _default_template(file, read_json_object(file).get("chat_template"))
+            return _decoded(file)
+    template = settings.get("chat_template")
+    others = {file.stem: _decoded(file) for file in sorted((folder / NAMED_CHAT_TEMPLATES).glob("*.jinja"))}
+    return _default_template(folder / TOKENIZER_CONFIG, template if template is not None or not others else others)
+
+
+def _decoded(file: Path) -> str:
+    """The text of a chat template. Raises UserError for another encoding."""
+    try:
+        return read_model_file(file, "a chat template").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            Bilingual(f"{file} is no UTF-8 text ({error.reason}). Download the file again.", "对话模板不是 UTF-8 文本：请重新下载。")
+        ) from error
+
+
+def _default_template(file: Path, template: object) -> str | None:
+    """The chat template in a field; of several named ones the default one, else the first for plain conversations, which is said.
+
+    Raises UserError for a field that holds no template.
+    """
+    named = template
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+    if named is None or isinstance(named, str):
+        return named
+    texts = {str(name): text for name, text in named.items() if isinstance(text, str)} if isinstance(named, dict) else {}
+    if not texts:
+        raise UserError(
+            Bilingual(
+                f'{file}: "chat_template" must be a text, or a list of objects with "name" and "template", got {type(template).__name__}. '
+                "Download the file again.",
+                "chat_template 须为文本，或带名称的模板列表：请重新下载。",
+            )
+        )
+    if "default" in texts:
+        return texts["default"]
+    name = next((name for name in texts if name not in ("tool_use", "rag")), next(iter(texts)))
+    notice = Bilingual(
+        f"{file}: none of its chat templates ({', '.join(texts)}) is named default; {name} is taken",
+        f"没有名为 default 的对话模板，使用 {name}",
+    )
+    say_once(str(notice))
+    return texts[name]
