@@ -9,6 +9,7 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all, answers_lock
+from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.loading.load import load_with, open_template
@@ -32,6 +33,7 @@ def evaluate_command(path: str | Path, *, data: Path, limit: int | None, overrid
         report = write_scores(answers, answers.section, data, output, training=training, baseline=baseline)
     for line in score_lines(report, output):
         say(line)
+    refresh_report(source)
     return answers
 
 

@@ -11,6 +11,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.answering import Answers, answer_all, answers_lock
 from imprint.evaluate.command import answers_folder, name_of, read_data
+from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
 from imprint.loading.load import load_with, open_template
@@ -83,6 +84,7 @@ def compare(
         say(line)
     count, kind = len(compared.samples), Bilingual("rows", "行数据") if before.scored else Bilingual("questions", "个问题")
     say(Bilingual(f"{count} {kind.english} compared; open {page}", f"已对照 {count} {kind.chinese}，请打开该文件").line)
+    refresh_report(source)
     return page
 
 

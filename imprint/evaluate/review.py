@@ -106,6 +106,16 @@ def review_finished(path: Path, section: ForgettingSection, say: Say, *, report:
         say(f"report / 训练报告: {RunFolder(path).report}")
 
 
+def refresh_report(source: ModelSource) -> None:
+    """Write the report again, if there is one, after something of the run was measured; a failure is printed, what was measured stays."""
+    if source.kind != "run" or not source.run_folder.report.is_file():
+        return
+    try:
+        write_run_report(source)
+    except UserError as error:
+        say(f"the report was not written: {error}\n未能写出训练报告；解决后可运行 imprint report {source.path}")
+
+
 def write_run_report(source: ModelSource) -> None:
     """Write report.html from what is in the run folder."""
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder

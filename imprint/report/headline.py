@@ -86,6 +86,16 @@ def _scores(report: RunReport) -> Bilingual | None:
     return None
 
 
+def _score_fell(report: RunReport) -> bool:
+    """Whether the score of the sentence is worse than the base's."""
+    for base, tuned in before_and_after(list(report.scores))[:1]:
+        metric = tuned.metric
+        if base is None or base.rows != tuned.rows or metric not in tuned.means or metric not in base.means:
+            return False
+        return tuned.means[metric] < base.means[metric]
+    return False
+
+
 def _rows_of(scores: EvaluationScores) -> Bilingual:
     """The rows of an evaluation: how many, and of which file."""
     rows = "" if scores.rows is None else f"{scores.rows:,} "
@@ -137,6 +147,13 @@ def _findings(report: RunReport) -> Iterator[tuple[Level, tuple[Bilingual, ...]]
             "不少回答没有新内容：可增加 train.steps，或增加换一种问法的数据",
         )
         yield "bad" if filled.after <= filled.before else "fair", (cure,)
+    if _score_fell(report):
+        cure = Bilingual(
+            "the score is lower than the base's: look at the answers with `imprint compare`, then try more train.steps, rows or another "
+            "optimizer.learning_rate",
+            "得分低于底座：请用 `imprint compare` 查看回答，再尝试增加 train.steps、增加数据或调整 optimizer.learning_rate",
+        )
+        yield "fair", (cure,)
     if (forgetting := report.forgetting) is None:
         yield "fair", (Bilingual(f"`imprint forgetting {report.path}` measures it", f"可运行 `imprint forgetting {report.path}` 评估遗忘"),)
         return

@@ -100,8 +100,10 @@ def _notes(comparison: Comparison) -> str:
     )
     score_note = ui_text(
         Bilingual(
-            f"0 to 100, higher is nearer to the label{except_perplexity[0]}. Small print: 95 % bootstrap interval over the rows. ",
-            f"0 到 100，越高越接近参考答案{except_perplexity[1]}。小字：对样本做自助法（bootstrap）得到的 95% 区间。",
+            f"0 to 100, higher is nearer to the label{except_perplexity[0]}. Small print: 95 % bootstrap interval over the rows; ▲ better "
+            "and ▼ worse stand where that of the difference leaves out 0. ",
+            f"0 到 100，越高越接近参考答案{except_perplexity[1]}。小字：对样本做自助法（bootstrap）得到的 95% 区间；"
+            "变化的区间不含 0 时标 ▲ 更好、▼ 更差。",
         )
     )
     rate_note = ui_text(

@@ -6,6 +6,7 @@ import pytest
 
 from imprint.config import read_recipe
 from imprint.evaluate import review
+from imprint.evaluate.compare import compare
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files.atomic import read_jsonl
@@ -16,6 +17,7 @@ from imprint.loading.run import RunConfig
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError
 from imprint.model import Model
+from imprint.report.starts import read_starts
 from imprint.runs import RunFolder
 from imprint.terminal import CONTROLS
 from tests.bases import base_of
@@ -236,3 +238,12 @@ def test_a_run_without_rows_to_ask_shows_what_was_watched(tmp_path: Path) -> Non
     page = run.report.read_text(encoding="utf-8")
     assert "Not measured" in page
     assert "the first answer and the last" in page
+
+
+def test_an_evaluation_updates_the_report(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "scored", "train.report=true")
+    assert "ROUGE-L" not in run.report.read_text(encoding="utf-8")
+    compare(run.path, limit=2, overrides=["max_new_tokens=4"])
+    page = run.report.read_text(encoding="utf-8")
+    assert "on 2 rows of held-out-first-2" in page
+    assert [start.processes for start in read_starts(run)] == [1]

@@ -97,6 +97,14 @@ def test_a_run_that_learned_nothing_is_not_good() -> None:
     assert "train.steps" in few.cures[0].english
 
 
+def test_a_score_below_the_base_is_not_good() -> None:
+    base, tuned = (EvaluationScores(name, "rouge-l", 9, {"rouge-l": value}) for name, value in (("dev-base", 25.2), ("dev", 21.1)))
+    found = headline(replace(report(asked(50, 0)), scores=(base, tuned)))
+    assert found.level == "fair"
+    assert "`imprint compare`" in found.cures[0].english
+    assert headline(replace(report(asked(50, 0)), scores=(replace(base, rows=3), tuned))).level == "good"
+
+
 def test_what_was_not_measured_is_told_with_the_command() -> None:
     found = headline(report())
     assert found.sentence.english.endswith("what was forgotten has not been measured.")
