@@ -18,8 +18,9 @@ from imprint.data.sample import Sample
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.section import EngineSection
 from imprint.engine.world import is_launched
-from imprint.evaluate.answering import answer_all, answers_lock
+from imprint.evaluate.answering import answer_all
 from imprint.evaluate.command import read_data
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import EvaluateSection
 from imprint.events import read_events
 from imprint.forgetting.section import ForgettingSection
@@ -127,7 +128,7 @@ def evaluate_original(flags: OriginalFlags, split: str) -> None:
     started = time.monotonic()
     if flags.predict_with_generate:
         folder = RunFolder(flags.output_dir).evaluations / f"{split}-{data.stem}{f'-first-{limit}' if limit else ''}"
-        with answers_lock(folder):
+        with results_lock(folder):
             answers = answer_all(model, samples, section, folder)
         scores = {name: mean.value for name, mean in answers.summary.means.items()}
         if split == "predict":

@@ -101,7 +101,7 @@ class DataSection(Section):
 
 
 MAX_CONTINUATION: Final = 64
-"""Maximum tokens of a sampled continuation."""
+"""Maximum tokens of the greedy continuation of a watched prompt."""
 
 
 class TextsSection(Section):
@@ -145,12 +145,12 @@ class TextsSection(Section):
 
     @property
     def max_source_length(self) -> int:
-        """Maximum tokens of a sampled prompt."""
+        """Maximum tokens of a watched prompt."""
         return self.length
 
     @property
     def max_target_length(self) -> int:
-        """Maximum tokens of a sampled continuation."""
+        """Maximum tokens of the greedy continuation of a watched prompt."""
         return min(MAX_CONTINUATION, self.length)
 
 

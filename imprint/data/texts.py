@@ -23,7 +23,7 @@ KEY_FILE: Final = "key.json"
 VOCABULARY_PROBE: Final = "The quick brown fox 0123，敏捷的棕色狐狸。"
 """A text whose ids identify a vocabulary."""
 MAX_PROMPTS: Final = 8
-"""Maximum number of held-out documents whose continuation is sampled."""
+"""Maximum number of held-out documents whose beginning is a watched prompt."""
 PROMPT_CHARACTERS: Final = 16
 """Characters of such a prompt."""
 TRAIN, DEV = "train", "dev"
@@ -173,7 +173,7 @@ def _describe(source: Path, rows: TokenFileRows, column: str | None) -> str:
 
 
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:
-    """Beginnings of the first held-out rows as prompts, whose continuations are sampled during the run."""
+    """Beginnings of the first held-out rows as prompts, which are continued greedily during the run."""
     texts = [tokenizer.decode(rows[row].sequences[0][0]) for row in range(min(MAX_PROMPTS, len(rows)))]
     prompts = [(text, row) for row, text in enumerate(texts) if text.strip()]
     return [Sample(text[:PROMPT_CHARACTERS], text[PROMPT_CHARACTERS:], None, rows.location(row)) for text, row in prompts]

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from imprint.data.sample import Sample
 from imprint.evaluate.limits import with_limits
 from imprint.evaluate.section import EvaluateSection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl, write_text
-from imprint.files.scratch import locked_folder
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.sampling import NotFiniteError, Sampling
@@ -78,18 +76,6 @@ class Answers:
     def rates(self) -> FailureRates:
         """Shares of empty, unfinished and repetitive answers."""
         return failure_rates(self.predictions, self.unfinished)
-
-
-@contextmanager
-def answers_lock(output: Path) -> Iterator[None]:
-    """Hold a folder of answers, from the first answer to the last file; raises UserError while another process answers into it."""
-    busy = Bilingual(
-        f"{output}: another process answers into this folder, perhaps with other settings. Wait for it, stop it, or choose another folder "
-        "(output=...).",
-        "已有进程正在向该目录写入回答，设置可能不同：请等待或停止它，或换一个目录（output=...）。",
-    )
-    with locked_folder(output, busy):
-        yield
 
 
 def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, output: Path) -> Answers:

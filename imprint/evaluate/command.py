@@ -8,7 +8,8 @@ from imprint.data.placeholders import fill_placeholders
 from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
-from imprint.evaluate.answering import Answers, answer_all, answers_lock
+from imprint.evaluate.answering import Answers, answer_all
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
@@ -26,7 +27,7 @@ def evaluate_command(path: str | Path, *, data: Path, limit: int | None, overrid
     samples = read_data(section, data, limit, tools=tools)
     output = section.output or answers_folder(source, section, name_of(data), limit)
     model = load_with(source, section)
-    with answers_lock(output):
+    with results_lock(output):
         answers = answer_all(model, samples, section, output)
         training = load_training_samples(source.run, tools=tools)
         baseline = baseline_of(training, samples, section)

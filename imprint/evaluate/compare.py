@@ -9,8 +9,9 @@ from imprint.data.dataset import load_held_out
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.evaluate.answering import Answers, answer_all, answers_lock
+from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
@@ -66,7 +67,7 @@ def compare(
         side = section.model_copy(update={"base": base})
         output = answers_folder(source, side, compared.name, limit)
         model = load_with(source, side)
-        with answers_lock(output):
+        with results_lock(output):
             answers = answer_all(model, compared.samples, side, output)
             write_scores(answers, answers.section, compared.source, output, training=training, baseline=baseline)
         return answers

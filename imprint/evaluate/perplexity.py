@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import takewhile
@@ -16,9 +15,9 @@ from imprint.data.document_rows import DocumentTokens, SlidingWindows, Window, d
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_jsonl
-from imprint.files.scratch import locked_folder
 from imprint.files.typed_json import typed
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
@@ -77,24 +76,12 @@ def perplexity_command(
     section = resolve(section, source.run)
     texts = [_scan(file, number, section, limit) for number, file in enumerate(data, start=1)]
     output = section.output or source.output_folder / "perplexity"
-    with _results_lock(output):
+    with results_lock(output):
         report = _measure_sides(source, section, texts, output)
         write_json(output / "scores.json", report)
     for line in perplexity_lines(report, output):
         say(line)
     return report
-
-
-@contextmanager
-def _results_lock(output: Path) -> Iterator[None]:
-    """Hold a folder of results; raises UserError while another process measures into it."""
-    busy = Bilingual(
-        f"{output}: another process measures into this folder, perhaps with other settings. Wait for it, stop it, or choose another folder "
-        "(output=...).",
-        "已有进程正在向该目录写入测量结果，设置可能不同：请等待或停止它，或换一个目录（output=...）。",
-    )
-    with locked_folder(output, busy):
-        yield
 
 
 def _measure_sides(source: ModelSource, section: PerplexitySection, texts: Sequence[MeasuredText], output: Path) -> dict[str, Any]:

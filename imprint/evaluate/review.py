@@ -147,7 +147,7 @@ def write_run_report(source: ModelSource) -> None:
 
 
 def _examples(folder: RunFolder, rows: Sequence[BeforeAfterRow]) -> tuple[tuple[Example, ...], ExampleKind]:
-    """Rows with both answers; if there are none, the first and the last answer to each sampled prompt."""
+    """Rows with both answers; if there are none, the first and the last answer to each watched prompt."""
     if rows:
         kind: ExampleKind = "held-out" if rows[0].held_out else "learned"
         return _shown([Example(row.question, row.reference, row.base, row.tuned) for row in rows], folder.before_after), kind

@@ -13,7 +13,7 @@ from imprint.report.run_scores import EvaluationScores
 from imprint.report.starts import RunStart
 
 ExampleKind = Literal["held-out", "learned", "watched"]
-"""Held-out rows, rows that were trained on, or prompts that were sampled during the run."""
+"""Held-out rows, rows that were trained on, or prompts that were watched during the run."""
 
 
 @dataclass(frozen=True)

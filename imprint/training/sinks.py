@@ -46,13 +46,13 @@ class EventFile:
 
 
 class SampleFile:
-    """samples.jsonl: only the sampled answers, for people and scripts."""
+    """samples.jsonl: only the answers to watched prompts, for people and scripts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, event: Event) -> None:
-        """Append a sampled answer."""
+        """Append a watched answer."""
         if isinstance(event, WatchedAnswer):
             append_jsonl(self.path, sample_line(event))
 
@@ -94,7 +94,7 @@ class Screen:
         self._smoothed: float | None = None
 
     def write(self, event: Event) -> None:
-        """Move the bar, or print a sampled answer or a notice above it."""
+        """Move the bar, or print a watched answer or a notice above it."""
         match event:
             case Step():
                 self._advance(event)

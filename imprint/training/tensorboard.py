@@ -32,7 +32,7 @@ class TensorBoard:
             self._record(Record(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, event: Event) -> None:
-        """Write the values of a step or an evaluation, or the text of a sampled answer or a notice."""
+        """Write the values of a step or an evaluation, or the text of a watched answer or a notice."""
         with translate_disk_errors(self.folder):
             match event:
                 case Step() | Evaluation():

@@ -36,7 +36,7 @@ class Trackio:
         say(Bilingual(f"logged to Trackio as {name}: trackio show --project {PROJECT}", f"Trackio 记录名：{name}").line)
 
     def write(self, event: Event) -> None:
-        """Log the values of a step or an evaluation, or the text of a sampled answer or a notice."""
+        """Log the values of a step or an evaluation, or the text of a watched answer or a notice."""
         values: dict[str, object]
         match event:
             case Step() | Evaluation():

@@ -12,7 +12,7 @@ import imprint
 import imprint.evaluate.answering as answering
 from imprint.cli import main
 from imprint.data import encode_original_evaluation
-from imprint.evaluate.answering import answers_lock
+from imprint.evaluate.results_lock import results_lock
 from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.inference.sampling import NotFiniteError
 from imprint.runs import RunFolder
@@ -174,10 +174,10 @@ def test_a_second_evaluation_into_the_same_folder_is_refused_while_one_is_at_wor
     ask: Ask, run: RunFolder, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["evaluate", str(run.path), "--data", str(rows), "--limit", "2", f"output={tmp_path / 'answers'}", "temperature=0.5"]
-    with answers_lock(tmp_path / "answers"):
+    with results_lock(tmp_path / "answers"):
         assert main(command) == 2
         assert main([*command[:-2], f"output={tmp_path / 'other'}"]) == 0
-    assert "answers: another process answers into this folder" in capsys.readouterr().err
+    assert "answers: another process writes results into this folder" in capsys.readouterr().err
     assert not (tmp_path / "answers").exists()
     assert main(command) == 0
 

@@ -103,7 +103,7 @@ def test_a_second_measurement_into_the_same_folder_is_refused_while_one_is_at_wo
 
     monkeypatch.setattr(measuring, "window_losses", beside_another)
     measured(base, texts, tmp_path / "out", "length=256")
-    assert "out: another process measures into this folder, perhaps with other settings" in capsys.readouterr().err
+    assert "out: another process writes results into this folder, perhaps with other settings" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(command) == 0
 
