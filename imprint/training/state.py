@@ -29,6 +29,7 @@ from imprint.models.checkpoint import split_into_shards
 from imprint.models.weight_files import shard_names
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
+from imprint.training.random_file import read_random_states
 
 READ_ERRORS = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 DAMAGE_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
@@ -187,9 +188,7 @@ def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
         for name, expected in extra[CHECKSUMS].items() if verify else ():
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
-        random = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
-        if not all({"python", "torch", "cuda"} <= set(one) for one in random):
-            raise ValueError(f"{RANDOM} holds something else")
+        random = read_random_states(folder / RANDOM)
         return SavedState(state, folder, _tensor_files(folder), random, extra[COUNTERS])
 
 
