@@ -31,7 +31,18 @@ from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 from imprint.training.random_file import read_random_states
 
-READ_ERRORS = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    UnpicklingError,
+    SafetensorError,
+)
 DAMAGE_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
 """Error numbers that mean that a file is damaged or missing; with any other, the file may be fine and only unreadable now."""
 POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
@@ -98,7 +109,7 @@ class SavedState:
                 set_rng_state(self.random[engine.rank])
             else:  # the state was saved by fewer processes
                 seed_everything(self.state.step + engine.rank)
-        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise UserError(

@@ -138,9 +138,15 @@ def test_a_state_of_another_shape_is_a_sentence(saved: Path, base: Path) -> None
         read_saved_state(saved).restore(engine)
 
 
-@pytest.mark.parametrize("field", ["scalar_state", "random"])
-def test_counters_and_random_states_of_another_form_are_a_sentence(field: str, saved: Path, base: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("scalar_state", [1, "x"]),
+        ("random", [{"python": 1, "torch": 2, "cuda": 3}]),
+        ("random", [{"python": (3, (10**400,) * 625, None), "torch": 2, "cuda": 3}]),
+    ],
+)
+def test_counters_and_random_states_of_another_form_are_a_sentence(field: str, other: Any, saved: Path, base: Path) -> None:
     _tuner, engine = begin(base)
-    other: Any = [1, "x"] if field == "scalar_state" else [{"python": 1, "torch": 2, "cuda": 3}]
     with pytest.raises(UserError, match=r"are not what Imprint wrote .* Delete this folder to resume from the state before it"):
         replace(read_saved_state(saved), **{field: other}).restore(engine)
