@@ -10,12 +10,13 @@ A knob is declared once, as a field of a `Section` with its type, default, bound
 
 from imprint.config.knobs import Knob, describe
 from imprint.config.recipe import dump, read_overrides, read_recipe, recipe_text
-from imprint.config.section import DefaultTag, Field, MayChange, Section
+from imprint.config.section import DefaultTag, Field, InsteadOf, MayChange, Section
 from imprint.config.table import as_lines, as_markdown, as_text
 
 __all__ = [
     "DefaultTag",
     "Field",
+    "InsteadOf",
     "Knob",
     "MayChange",
     "Section",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from imprint.config.problems import Problem, explain_errors, quote_value
-from imprint.config.section import Section, default_tag
+from imprint.config.section import Section, default_tag, replaced_knob, section_types
 from imprint.config.syntax import parse, parse_scalar, render
 from imprint.files.reading import read_text
 from imprint.messages import Bilingual, UserError, join_lines
@@ -40,6 +40,7 @@ def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S],
     before = {name: value.copy() for name, value in values.items() if isinstance(value, dict)}
     for override in overrides:
         _apply(values, override)
+    _replace_knobs(values, overrides, schema)
     _fill_default_tags(values, schema)
     try:
         # From JSON, strict pydantic accepts lists for tuples and text for paths, but still no text for numbers.
@@ -56,7 +57,7 @@ def _validate(values: dict[str, Any], overrides: Sequence[str], schema: type[S],
         return schema.model_validate_json(text)
     except ValidationError as error:
         problems = explain_errors(error.errors(include_url=False), schema)
-    problems += _changed_tags(values, before, problems, schema)
+    problems = _changed_tags(values, before, problems, schema)
     located = [(_origin(problem, source, overrides), problem.text) for problem in problems]
     raise UserError(join_lines([Bilingual(f"{origin}: {text.english}", f"{origin}：{text.chinese}") for origin, text in located]))
 
@@ -139,27 +140,58 @@ def _fill_default_tags(values: dict[str, Any], schema: type[Section]) -> None:
             values[name] = {str(field.discriminator): tag} | value
 
 
+def _replace_knobs(values: dict[str, Any], overrides: Sequence[str], schema: type[Section], prefix: str = "") -> None:
+    """Make null what an override counts instead of: `train.epochs=1` a recipe's `train.steps`.
+
+    Raises UserError where both are overrides.
+    """
+    given = {name: override for override in overrides for name in [override.partition("=")[0]]}
+    for name, field in schema.model_fields.items():
+        inner, other = values.get(name), replaced_knob(field)
+        if isinstance(inner, dict):
+            for section in section_types(field.annotation):
+                _replace_knobs(inner, overrides, section, f"{prefix}{name}.")
+        path, replaced = f"{prefix}{name}", f"{prefix}{other}"
+        if other is None or path not in given or inner is None or values.get(other) is None:
+            continue
+        if replaced in given:
+            raise UserError(
+                Bilingual(
+                    f"override {given[path]}: {given[replaced]} is given too, and only one of them can count. Leave one out.",
+                    f"override {given[path]}：同时给出了 {given[replaced]}，两者只能取一个，请去掉其一。",
+                )
+            )
+        values[other] = None
+
+
 def _changed_tags(
     values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]], problems: Sequence[Problem], schema: type[Section]
 ) -> list[Problem]:
-    """What to do where an override chose another kind of section, such as `tune.method=lora`, after the knobs of the recipe's kind."""
-    hints = []
+    """The problems, where an override chose another kind of section, such as `tune.method=lora`, after the knobs of the recipe's kind.
+
+    What to do comes first, and stands for the problems with the recipe's knobs of that section.
+    """
+    hints, rest = [], list(problems)
     for name, field in schema.model_fields.items():
         tag, now = str(field.discriminator), values.get(name)
         if field.discriminator is None or not isinstance(now, dict) or not any(one.path.startswith(f"{name}.") for one in problems):
             continue
-        old, new = before.get(name, {}).get(tag), now.get(tag)
-        if old is not None and new is not None and old != new:
-            hints.append(
-                Problem(
-                    name,
-                    Bilingual(
-                        f"the recipe's knobs here are for {tag}={old}. To replace them all: '{name}={{{tag}: {new}}}'",
-                        f"配方中本节的选项属于 {tag}={old}；要整节替换，请写 '{name}={{{tag}: {new}}}'",
-                    ),
-                )
+        recipe = before.get(name, {})
+        old, new = recipe.get(tag), now.get(tag)
+        if old is None or new is None or old == new:
+            continue
+        kept = {f"{name}.{key}" for key, value in recipe.items() if key != tag and now.get(key) is value}
+        rest = [one for one in rest if one.path not in kept]
+        hints.append(
+            Problem(
+                name,
+                Bilingual(
+                    f"the recipe's knobs here are for {tag}={old}. To replace them all: '{name}={{{tag}: {new}}}'",
+                    f"配方中本节的选项属于 {tag}={old}；要整节替换，请写 '{name}={{{tag}: {new}}}'",
+                ),
             )
-    return hints
+        )
+    return [*hints, *rest]
 
 
 def _origin(problem: Problem, source: str, overrides: Sequence[str]) -> str:

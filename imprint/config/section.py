@@ -10,7 +10,19 @@ from pydantic.fields import FieldInfo
 
 from imprint.messages import Bilingual
 
-__all__ = ["DefaultTag", "Field", "MayChange", "Section", "default_tag", "may_change", "section_types", "union_members", "union_tags"]
+__all__ = [
+    "DefaultTag",
+    "Field",
+    "InsteadOf",
+    "MayChange",
+    "Section",
+    "default_tag",
+    "may_change",
+    "replaced_knob",
+    "section_types",
+    "union_members",
+    "union_tags",
+]
 
 
 NUL_CHARACTER = Bilingual(
@@ -40,6 +52,14 @@ class DefaultTag:
     """One of the union's tags."""
 
 
+@dataclass(frozen=True)
+class InsteadOf:
+    """Metadata of a knob that counts only while another one of its section is null: given as an override, it makes that one null."""
+
+    knob: str
+    """Name of the other knob; in a recipe that sets both, it is the one that counts."""
+
+
 class _MayChange:
     """Metadata of a knob that a resumed run may change."""
 
@@ -52,6 +72,11 @@ MayChange = Annotated[T, _MayChange()]
 def may_change(field: FieldInfo) -> bool:
     """Whether a knob's type is marked as `MayChange`."""
     return any(isinstance(item, _MayChange) for item in field.metadata)
+
+
+def replaced_knob(field: FieldInfo) -> str | None:
+    """The knob of the same section that an override of this one makes null; None for most knobs."""
+    return next((item.knob for item in field.metadata if isinstance(item, InsteadOf)), None)
 
 
 def union_members(annotation: object) -> list[object]:

@@ -3,11 +3,11 @@
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from imprint.config import Field, Section
+from imprint.config import Field, InsteadOf, Section
 from imprint.messages import Bilingual
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
@@ -21,7 +21,12 @@ class OptimizerSection(Section):
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "cosine", description="Decay of the learning rate after the warm-up: to 0 by the last step, or none (constant)."
     )
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises from 0; at most half of the run.")
+    warmup_steps: Annotated[int, InsteadOf("warmup_share")] = Field(
+        10,
+        ge=0,
+        description="Steps over which the learning rate rises from 0; at most half of the run. On the command line it makes the recipe's "
+        "`warmup_share` null.",
+    )
     warmup_share: float | None = Field(None, ge=0, le=1, description="The same as a share of the run, instead of `warmup_steps`.")
     warmup_from_zero: bool = Field(
         False,

@@ -1,9 +1,9 @@
 """A recipe: all settings of a run; each knob is declared once, in the section beside the code that uses it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from imprint.config import Field, MayChange, Section
+from imprint.config import Field, InsteadOf, MayChange, Section
 from imprint.data.section import AnyData
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.forgetting.section import ForgettingSection
@@ -15,8 +15,10 @@ from imprint.tune.section import TuneSection
 class TrainSection(Section):
     """The training loop: its length, its batches, and how often it evaluates and saves."""
 
-    steps: MayChange[int | None] = Field(None, ge=1, description="Optimizer steps; null uses `epochs`.")
-    epochs: MayChange[float] = Field(1.0, gt=0, description="Passes over the data, if `steps` is null.")
+    steps: MayChange[int | None] = Field(None, ge=1, description="Optimizer steps; null uses `epochs`. A recipe with both takes `steps`.")
+    epochs: MayChange[Annotated[float, InsteadOf("steps")]] = Field(
+        1.0, gt=0, description="Passes over the data, if `steps` is null; on the command line it makes the recipe's `steps` null."
+    )
     batch_size: int = Field(16, ge=1, description="Rows in one optimizer step, over all processes.")
     micro_batch_size: int = Field(16, ge=1, description="Rows per forward pass on one device; the gradients of a batch are accumulated.")
     group_by_length: bool = Field(

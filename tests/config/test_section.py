@@ -3,8 +3,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import ValidationError
 
-from imprint.config import DefaultTag, Field, Section, describe, read_overrides
-from imprint.config.section import default_tag, section_types, union_members, union_tags
+from imprint.config import DefaultTag, Field, InsteadOf, Section, describe, read_overrides
+from imprint.config.section import default_tag, replaced_knob, section_types, union_members, union_tags
 
 
 class Prefix(Section):
@@ -47,3 +47,13 @@ def test_a_tagged_union_may_have_a_word_that_chooses_where_a_recipe_has_none() -
     assert default_tag(Whole.model_fields["plain"]) is None
     assert [knob.default for knob in describe(Whole) if knob.path.endswith(".method")] == ["full", "required"]
     assert isinstance(read_overrides(["marked={}", "plain.method=prefix"], Whole).marked, Full)
+
+
+def test_a_knob_names_the_one_that_counts_instead_of_it() -> None:
+    class Length(Section):
+        steps: int | None = Field(None, description="Steps.")
+        epochs: Annotated[int, InsteadOf("steps")] = Field(1, description="Epochs.")
+
+    assert replaced_knob(Length.model_fields["epochs"]) == "steps"
+    assert replaced_knob(Length.model_fields["steps"]) is None
+    assert read_overrides(["epochs=2"], Length).epochs == 2

@@ -80,6 +80,45 @@ def test_every_knob_has_a_sentence() -> None:
 def test_another_method_behind_the_knobs_of_a_recipe_names_the_cure(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(recipe), "tune.method=lora"]) == 2
     cure = "the recipe's knobs here are for method=prefix. To replace them all: 'tune={method: lora}'"
-    assert f"{recipe}: tune: {cure}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{recipe}: tune: {cure}" in told
+    assert "exists only with" not in told, "what each knob of the recipe belongs to would hide the cure"
+    assert main(["train", str(recipe), "tune.method=lora", "tune.length=3"]) == 2
+    assert "override tune.length=3: exists only with" in capsys.readouterr().err, "one that was typed is told"
     assert main(["train", str(recipe), "tune={method: lora}", "train.stepz=1"]) == 2
     assert "To replace them all" not in capsys.readouterr().err
+
+
+def test_epochs_on_the_command_line_win_over_the_steps_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("train: {steps: 60}\n")
+
+    def length(*overrides: str) -> tuple[int | None, float]:
+        train = read_recipe(tmp_path / "recipe.yaml", [*NEEDED, *overrides], Recipe).train
+        return train.steps, train.epochs
+
+    assert length("train.epochs=1") == (None, 1.0)
+    assert length("train.epochs=2", "train.epochs=3") == (None, 3.0)
+    assert length("train.steps=null", "train.epochs=3") == (None, 3.0)
+    assert length("train={steps: 7}", "train.epochs=3") == (None, 3.0)
+    assert length("train.epochs=3", "train={steps: 7}") == (7, 1.0), "the section that was given last replaces all before it"
+    assert length("train.steps=7") == (7, 1.0)
+
+
+def test_a_recipe_with_steps_and_epochs_takes_its_steps_as_every_run_writes_both(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("train: {steps: 60, epochs: 2}\n")
+    train = read_recipe(tmp_path / "recipe.yaml", NEEDED, Recipe).train
+    assert (train.steps, train.epochs) == (60, 2.0)
+
+
+def test_steps_and_epochs_on_one_command_line_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}\n")
+    with pytest.raises(UserError) as error:
+        read_recipe(tmp_path / "recipe.yaml", [*NEEDED, "train.epochs=2", "train.steps=40"], Recipe)
+    assert "override train.epochs=2: train.steps=40 is given too, and only one of them can count" in str(error.value)
+    assert "两者只能取一个" in str(error.value)
+
+
+def test_warm_up_steps_on_the_command_line_win_over_the_share_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("optimizer: {warmup_share: 0.5}\n")
+    optimizer = read_recipe(tmp_path / "recipe.yaml", [*NEEDED, "optimizer.warmup_steps=4"], Recipe).optimizer
+    assert (optimizer.warmup_steps, optimizer.warmup_share) == (4, None)
