@@ -7,7 +7,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ RENDEZVOUS_SECONDS = 900
 """Rendezvous timeout: how long a machine waits for the others."""
 STDERR_TAIL = 3000
 """Characters of a failed process's stderr that are shown."""
+STOPPED = 130
+"""Exit status of a process that has told that it was stopped."""
+POLL_SECONDS = 0.2
+"""Seconds between two looks at the processes."""
+START_SECONDS = 5.0
+"""How long a stop waits for processes that are not yet started."""
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGABRT} | ({signal.SIGHUP} if sys.platform != "win32" else set()))
+"""Signals that end a process in a stop; the connection to one that has ended aborts another."""
 RESUME_HINT = Bilingual("What was saved is kept: run the same command again to resume.", "已保存的内容不受影响：再次运行同一命令即可继续。")
 
 
@@ -76,7 +85,7 @@ def _check_rendezvous(section: EngineSection) -> None:
 def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
     """Run `imprint ARGUMENTS` in `count` processes of this machine and wait; returns the exit status of the main process.
 
-    Raises UserError if another process failed or was killed.
+    Raises UserError if another process failed or was killed, and KeyboardInterrupt if a signal stopped them before they could save.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -94,13 +103,13 @@ def launch(section: EngineSection, count: int, arguments: Sequence[str]) -> int:
                 errors.append(error)
 
         # In a thread, where torchrun installs no signal handlers: it would kill the processes half a minute after Ctrl-C, while they save.
-        thread = threading.Thread(target=supervise)
-        with _forward_signals():
+        thread = threading.Thread(target=supervise, daemon=True)  # a stop does not wait for machines that have not met
+        with _forward_signals() as stop:
             thread.start()
-            thread.join()
+            _wait(thread, stop)
         for error in errors:
             if isinstance(error, ChildFailedError):
-                return _exit_status(error.failures, folder, is_main=not section.node_rank)
+                return _exit_status(error.failures, folder, is_main=not section.node_rank, stopped=stop.signal is not None)
             if isinstance(error, DistError) and section.nodes > 1:
                 raise _rendezvous_error(section, error) from error
             raise error
@@ -153,30 +162,67 @@ def _child_environment(folder: str, count: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+@dataclass
+class _Stop:
+    """What a signal told the processes."""
+
+    signal: int | None = None
+    """The first signal that was received."""
+    is_sent: bool = False
+    """Whether it was sent to the processes; they may not have been started yet."""
+
+    def send(self, number: int) -> None:
+        """Send a signal to all processes.
+
+        SIGINT is sent as SIGTERM: both stop a process that trains, but one that is still starting prints a traceback at SIGINT.
+        """
+        for child in child_processes():
+            self.is_sent = True
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM if number == signal.SIGINT else number)
+
+
 @contextmanager
-def _forward_signals() -> Iterator[None]:
-    """Forward signals to the processes, which have no terminal of their own."""
+def _forward_signals() -> Iterator[_Stop]:
+    """Forward signals to the processes, which have no terminal of their own; yields what was received."""
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
 
     def forward(number: int, _frame: object) -> None:
-        for child in child_processes():
-            os.kill(child, number)
+        stop.signal = stop.signal or number
+        stop.send(number)
 
     signals = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
     previous = {number: signal.signal(number, forward) for number in signals}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool) -> int:
-    """The exit status of a failed run whose main process has printed its error. Else raises UserError: which process failed, and why."""
+def _wait(thread: threading.Thread, stop: _Stop) -> None:
+    """Wait for the processes to end. Raises KeyboardInterrupt after a stop before any was started, if none is soon."""
+    waited = 0.0
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        if stop.signal is None or stop.is_sent:
+            continue
+        stop.send(stop.signal)
+        waited += POLL_SECONDS
+        if waited > START_SECONDS and not stop.is_sent:
+            raise KeyboardInterrupt
+
+
+def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool, stopped: bool = False) -> int:
+    """The exit status of a failed run whose main process has printed its error. Else raises UserError: which process failed, and why.
+
+    `stopped`: whether a signal told the processes to stop; raises KeyboardInterrupt if it ended them before they could save.
+    """
     killed = [
         (rank, -failure.exitcode) for rank, failure in failures.items() if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
     ]
@@ -184,6 +230,10 @@ def _exit_status(failures: Mapping[int, Any], folder: Path, *, is_main: bool) ->
     causes = [error for error in errors if not error.startswith(CONNECTION_LOST)]
     if causes:
         raise UserError(causes[0])
+    if stopped and all(number in STOP_SIGNALS for _rank, number in killed):
+        if is_main and 0 in failures and failures[0].exitcode == STOPPED:
+            return STOPPED
+        raise KeyboardInterrupt
     if killed:
         rank, number = min(killed, key=lambda process: (process[1] == signal.SIGABRT, process[0]))
         name, out_of_memory = signal.Signals(number).name, number == signal.SIGKILL

@@ -92,6 +92,39 @@ def test_of_many_failures_the_first_cause_is_named(tmp_path: Path) -> None:
     assert error_text(tmp_path, {0: Failure(0, 2), 1: Failure(1, 2)}) == "data: is wrong."
 
 
+def test_processes_that_a_stop_ended_are_told_as_a_stop(tmp_path: Path) -> None:
+    for failures in ({0: Failure(0, -signal.SIGTERM)}, {0: Failure(0, 2), 1: Failure(1, -signal.SIGABRT)}, {1: Failure(1, 1)}):
+        (tmp_path / "error-00000.txt").write_text("the connection to the other processes is lost: one has ended.")
+        with pytest.raises(KeyboardInterrupt):
+            _exit_status(failures, tmp_path, is_main=True, stopped=True)
+    told = {0: Failure(0, 130), 1: Failure(1, -signal.SIGTERM)}
+    assert _exit_status(told, tmp_path, is_main=True, stopped=True) == 130  # the main process has told it
+    with pytest.raises(UserError, match=r"process 1 was ended by SIGKILL"):
+        _exit_status({1: Failure(1, -signal.SIGKILL)}, tmp_path, is_main=True, stopped=True)
+    (tmp_path / "error-00001.txt").write_text("data: is wrong.")
+    with pytest.raises(UserError, match=r"data: is wrong"):
+        _exit_status(told, tmp_path, is_main=True, stopped=True)
+
+
+@pytest.mark.parametrize("moment", ["before the processes", "while they start"])
+def test_ctrl_c_before_the_run_begins_is_told_as_a_stop(moment: str, tmp_path: Path) -> None:
+    recipe = world_folder(tmp_path)
+    code = (
+        "import os, signal, threading, time; import imprint.engine.launch as launch; from imprint.cli import main\n"
+        "def stop():\n"
+        "    while signal.getsignal(signal.SIGINT) is signal.default_int_handler: time.sleep(0.001)\n"
+        f"    while {moment != 'before the processes'} and len(launch.child_processes()) < 2: time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=stop, daemon=True).start()\n"
+        f"raise SystemExit(main(['train', {str(recipe)!r}, 'output={tmp_path / 'run'}', 'engine.processes=2']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "stopped; run the same command again to continue" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "error" not in done.stderr
+
+
 def test_the_end_of_stderr_of_another_process_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "a" / "attempt_0" / "1" / "stderr.log"
     log.parent.mkdir(parents=True)
