@@ -14,6 +14,8 @@ from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.links import refuse_special_entries
 from imprint.messages import Bilingual, UserError
 
+STARTER_OUTPUT = "run"
+"""The name of the run in a folder of `imprint init`."""
 LOCK_SECONDS = 0.5
 """How long a start waits for the lock: `is_locked` holds it for an instant."""
 STATE = re.compile(r"state-(\d{6,})")
@@ -32,6 +34,12 @@ class RunFolder:
 
     path: Path
     """The run folder itself."""
+
+    @property
+    def title(self) -> str:
+        """Its name on a page: that of the folder, after that of the parent where all such folders are named `run`."""
+        path = self.path.absolute()
+        return f"{path.parent.name}/{path.name}" if path.name == STARTER_OUTPUT and path.parent.name else path.name
 
     @property
     def config(self) -> Path:

@@ -25,6 +25,12 @@ def test_states_are_listed_newest_first_and_only_complete_ones(run: RunFolder) -
     assert [step_of(state) for state in run.states()] == [1_000_500, 1000, 500, 20]
 
 
+def test_a_run_of_a_starter_has_the_name_of_its_folder_in_its_title() -> None:
+    assert RunFolder(Path("runs/demo")).title == "demo"
+    assert RunFolder(Path("runs/identity/run")).title == "identity/run"
+    assert RunFolder(Path("run")).title == f"{Path.cwd().name}/run"
+
+
 def test_a_run_that_has_not_begun_has_no_states(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "absent").states() == []
 

@@ -41,6 +41,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words[:1] == ["main"] and words[1:] not in (["-h"], ["--help"]):
         words = ["main", "--", *words[1:]]
     parser = build_parser()
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if not words:
         parser.exit(2, parser.format_help())
     options, rest = parser.parse_known_args(words)  # argparse rejects overrides after an option

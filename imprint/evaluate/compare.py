@@ -159,9 +159,9 @@ def _comparison(
     else:
         settings["questions"] = f"{len(rows):,}"
     return Comparison(
-        title=path.name,
+        title=RunFolder(path).title,
         base_name=str(run.model.path),
-        tuned_name=path.name,
+        tuned_name=RunFolder(path).title,
         rows=tuple(rows),
         base_summary=before.summary if before.scored else None,
         tuned_summary=after.summary if before.scored else None,

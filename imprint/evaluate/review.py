@@ -126,7 +126,7 @@ def write_run_report(source: ModelSource) -> None:
     dev = None if data.dev is None else str(data.dev)
     held_out = any(isinstance(event, Evaluation) for event in events)
     report = RunReport(
-        title=source.path.name,
+        title=RunFolder(source.path).title,
         base_name=run.model.path,
         method=source.method or "-",
         verdict=tuple(Bilingual(english, chinese) for english, chinese in verdict),

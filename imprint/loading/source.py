@@ -1,8 +1,9 @@
 """Resolves the path of a model folder, a run, or a bundle; used by every command that opens a model."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from imprint.config import read_recipe
 from imprint.files.atomic import find_folder
@@ -17,6 +18,8 @@ from imprint.tune.adapter_folder import read_adapter_metadata
 from imprint.tune.method import Method
 
 Kind = Literal["model", "run", "bundle"]
+MAX_BELOW: Final = 3
+"""Number of runs and models below a folder that an error names."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,29 @@ def resolve_source(path: str | Path, base_path: str | Path | None = None) -> Mod
         problem = (
             "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
         )
+        below = _below_hint(path)
         raise UserError(
             Bilingual(
-                f"{path}: {problem}. Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the name of a model of "
-                f'the hub (owner/name), or "{EMBEDDED}"; adapter=... adds an adapter.',
-                f"请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；可用 adapter=... 加上适配器。",
+                f"{path}: {problem}. {below.english}Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the "
+                f'name of a model of the hub (owner/name), or "{EMBEDDED}"; adapter=... adds an adapter.',
+                f"{below.chinese}请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；"
+                "可用 adapter=... 加上适配器。",
             )
         )
     return ModelSource(path, folder, None)
+
+
+def _below_hint(folder: Path) -> Bilingual:
+    """Which runs and models are in a folder that is none itself, such as one that `imprint init` has written; empty if none is."""
+    names = ("config.yaml", "config.json")
+    children = sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
+    found = [str(child) for child in children if any((child / name).is_file() for name in names)]
+    if not found:
+        return Bilingual("", "")
+    listed = ", ".join(found[:MAX_BELOW])
+    more = Bilingual(f" and {len(found) - MAX_BELOW} more", f" 等 {len(found)} 个") if len(found) > MAX_BELOW else Bilingual("", "")
+    verb = "is" if len(found) == 1 else "are"
+    return Bilingual(f"Did you mean {listed}{more.english}, which {verb} in it? ", f"是否指其中的 {listed}{more.chinese}？")
 
 
 def adapter_path(path: str | Path) -> Path:

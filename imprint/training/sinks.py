@@ -82,7 +82,7 @@ class Curve:
 
     def _draw(self) -> None:
         if any(isinstance(event, Step | Evaluation) for event in self.events):
-            draw_curves(self.events, self.run.curve, title=self.run.path.name, rescues=self.rescues)
+            draw_curves(self.events, self.run.curve, title=self.run.title, rescues=self.rescues)
         self._drawn = time.monotonic()
 
 

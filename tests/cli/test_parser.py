@@ -117,6 +117,18 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
     assert min(times) < 0.5
 
 
+@pytest.mark.parametrize("words", [["help"], ["help", "data", "check"]])
+def test_help_is_also_a_word(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for given in (words, [*words[1:], "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(given)
+        assert stop.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("usage / 用法: imprint")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

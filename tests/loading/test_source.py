@@ -85,6 +85,19 @@ def test_any_other_path_is_refused(tmp_path: Path) -> None:
         resolve_source(tmp_path / "rows.jsonl")
 
 
+def test_the_runs_in_a_folder_that_is_none_are_named(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(run.config, tmp_path / "run" / "config.yaml")
+    sentence = rf"has neither config\.yaml nor config\.json\. Did you mean {tmp_path / 'run'}, which is in it\? Give a run folder"
+    with pytest.raises(UserError, match=sentence):
+        resolve_source(tmp_path)
+    for number in range(4):
+        (tmp_path / f"base-{number}").mkdir()
+        (tmp_path / f"base-{number}" / "config.json").touch()
+    with pytest.raises(UserError, match=r"base-2 and 2 more, which are in it\?"):
+        resolve_source(tmp_path)
+
+
 def test_a_run_without_a_result_has_no_method(run: RunFolder, tmp_path: Path) -> None:
     shutil.copy(run.config, tmp_path / "config.yaml")
     source = resolve_source(tmp_path)
