@@ -39,6 +39,13 @@ from imprint.training.run import train_recipe
 from imprint.training.state import TrainState
 
 ONE_ROW = Bilingual("--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster", "逐条回答较慢，可改为 16")
+FLAGS_OF_KNOBS = {
+    "data.dev": "--validation_file FILE --evaluation_strategy steps",
+    "optimizer.learning_rate": "--learning_rate",
+    "train.epochs": "--num_train_epochs",
+    "train.steps": "--max_steps",
+}
+"""Knobs that the verdict names -> the flags of those who use no recipe."""
 MANY_ROWS = 100
 """With more rows than this, ONE_ROW is printed."""
 
@@ -85,7 +92,7 @@ def train_original(flags: OriginalFlags) -> None:
     recipe = recipe.model_copy(update=without_reports)  # the original wrote no such files
     if int(os.environ.get("RANK", "0")) == 0 and (message := prepare_output(flags, recipe)):
         say(message.line)
-    train_recipe(recipe, on_save=_checkpoint_writer(flags))
+    train_recipe(recipe, on_save=_checkpoint_writer(flags), flags=FLAGS_OF_KNOBS)
 
 
 def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState], None]:

@@ -78,6 +78,10 @@ class BatchSampler:
         """Epochs completed after this many steps."""
         return step * self.units_per_step / self.units_per_epoch
 
+    def rows_until(self, step: int) -> int:
+        """How many own rows are in the steps up to this one, each counted once."""
+        return len({row for number in range(1, step + 1) for row in self.batch(number) if row < self.own_rows})
+
     def batch(self, step: int) -> list[int]:
         """Row indices of optimizer step `step`, counted from 1 over all epochs; the smaller last micro-batch of an epoch comes last."""
         numbers = range((step - 1) * self.units_per_step, step * self.units_per_step)

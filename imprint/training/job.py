@@ -1,6 +1,6 @@
 """The objects that a training run works with, and how they are built from a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -49,6 +49,8 @@ class TrainJob:
     """How many tokens are computed at once."""
     base_parameters: int = 0
     """Number of parameters of the base; counted before they are sharded."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Knob -> what is typed for it, where the run was started without a recipe."""
 
     @property
     def world(self) -> World:

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainState, save_state
 from imprint.training.step import train_step
-from imprint.training.summary import RunSummary, next_lines, verdict_messages
+from imprint.training.summary import PartOfEpoch, RunSummary, next_lines, verdict_messages
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
@@ -79,10 +79,18 @@ def train(path: Path, overrides: Sequence[str] = ()) -> RunFolder:
     return train_recipe(read_recipe(path, overrides, Recipe), command=("train", str(path), *overrides))
 
 
-def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: OnSave = None, command: Sequence[str] = ()) -> RunFolder:
+def train_recipe(
+    recipe: Recipe,
+    *,
+    split: DataSplits | None = None,
+    on_save: OnSave = None,
+    command: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> RunFolder:
     """Start or resume the run of a recipe, on its own data or on encoded rows (`split`); returns the run folder.
 
-    `command` are the words after `imprint` with which it was started, for the report.
+    `command` are the words after `imprint` with which it was started, for the report; `flags`, where it was started without a recipe,
+    are what the user types for a knob.
 
     Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
@@ -105,7 +113,7 @@ def train_recipe(recipe: Recipe, *, split: DataSplits | None = None, on_save: On
             check_files(recipe.forgetting, Path(model.name))
             split = split or load_data(recipe, run, model, world)
             recipe = with_limits(recipe, split)
-            job = build_job(recipe, run, model, split, world)
+            job = replace(build_job(recipe, run, model, split, world), flags=flags or {})
             del model  # only the job refers to it, so that memory never holds two
             finished = train_loop(job, on_save, notify, start)
             del job
@@ -268,12 +276,28 @@ def probe_longest_rows(job: TrainJob, state: TrainState, run_log: RunLog) -> Non
 
 def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
     """How the run went and what to try next; written into the run folder for the report."""
-    rows, held_out, epochs = len(job.split.train), len(job.split.dev), job.batches.epochs_at(job.steps)
-    messages = verdict_messages(RunSummary.from_log(run_log.events, rows=rows, held_out=held_out, epochs=epochs, steps=job.steps))
+    summary = RunSummary.from_log(
+        run_log.events,
+        rows=len(job.split.train),
+        held_out=len(job.split.dev),
+        epochs=job.batches.epochs_at(job.steps),
+        steps=job.steps,
+        part=_part_of_epoch(job),
+        flags=job.flags,
+    )
+    messages = verdict_messages(summary)
     messages += [cut] if (cut := cut_notice(job)) is not None else []
     if job.world.is_main and job.recipe.train.report:
         write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
     return messages
+
+
+def _part_of_epoch(job: TrainJob) -> PartOfEpoch | None:
+    """How far the run came in its first epoch; None if it learned from every row."""
+    if job.batches.epochs_at(job.steps) >= 1:
+        return None
+    seen = job.batches.rows_until(job.steps)
+    return None if seen == job.batches.own_rows else PartOfEpoch(seen, job.batches.total_steps(1))
 
 
 def print_end(job: TrainJob, state: TrainState, run_log: RunLog, verdict: Sequence[Bilingual]) -> None:

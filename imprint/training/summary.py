@@ -1,8 +1,8 @@
 """The summary of a finished run in plain language: how good its loss is, whether it is still falling, and what to try next."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from imprint.events import Event, Step, evaluation_losses
 from imprint.messages import Bilingual
@@ -13,6 +13,20 @@ FLAT_SHARE = 0.01
 """Relative change of the evaluation loss, or share of its total decrease, that counts as no change."""
 MEMORIZED_LOSS = 0.02
 """Loss, in nats per token, below which the rows are memorized."""
+
+
+TRIAL_TIMES = 10
+"""How many times as many steps are advised at most, beside a whole epoch, after a run that was shorter than one."""
+
+
+@dataclass(frozen=True)
+class PartOfEpoch:
+    """How far a run came that ended within its first epoch."""
+
+    rows: int
+    """Training rows that were learned from, each once."""
+    epoch_steps: int
+    """Optimizer steps of a whole epoch."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,33 @@ class RunSummary:
     """Optimizer steps of the run."""
     skipped: int
     """Number of skipped steps."""
+    part: PartOfEpoch | None = None
+    """How far the run came; None if every row was learned from."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Knob -> what is typed for it, where the run was started without a recipe; empty: the knobs themselves."""
 
     @classmethod
-    def from_log(cls, events: Sequence[Event], *, rows: int, held_out: int, epochs: float, steps: int) -> "RunSummary":
+    def from_log(
+        cls,
+        events: Sequence[Event],
+        *,
+        rows: int,
+        held_out: int,
+        epochs: float,
+        steps: int,
+        part: PartOfEpoch | None = None,
+        flags: Mapping[str, str] | None = None,
+    ) -> "RunSummary":
         """The summary of a run's events, which end with `Finished`."""
         skipped = sum(isinstance(event, Step) and event.loss is None for event in events)
-        return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped)
+        return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped, part, flags or {})
+
+    def typed(self, knob: str, value: object = None) -> str:
+        """What to type for a knob, with its value: `train.steps=60`, or `--max_steps 60`."""
+        name = self.flags.get(knob)
+        if name is None:
+            return knob if value is None else f"{knob}={value}"
+        return name if value is None else f"{name} {value}"
 
 
 def verdict_messages(summary: RunSummary) -> list[Bilingual]:
@@ -56,12 +91,14 @@ def verdict_messages(summary: RunSummary) -> list[Bilingual]:
 
 def _quality(summary: RunSummary) -> Bilingual:
     """How good the best evaluation loss is."""
-    coverage = f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times"
-    chinese = f"每行数据学了 {summary.epochs:.1f} 遍"
+    learned = _coverage(summary)
+    coverage, chinese = learned.english, learned.chinese
     if not summary.evaluations:
+        cure = summary.flags.get("data.dev")
+        settings = ("data.dev, or data.dev_share=0.02", "data.dev 或 data.dev_share=0.02") if cure is None else (cure, cure)
         return Bilingual(
-            f"verdict: {coverage}; no row was held out, so nothing is known about new ones. Set data.dev, or data.dev_share=0.02.",
-            f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 data.dev 或 data.dev_share=0.02。",
+            f"verdict: {coverage}; no row was held out, so nothing is known about new ones. Set {settings[0]}.",
+            f"结论：{chinese}；没有留出数据，无法判断对新数据的效果，请设 {settings[1]}。",
         )
     first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda evaluation: evaluation[1])
     start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
@@ -74,10 +111,39 @@ def _quality(summary: RunSummary) -> Bilingual:
     )
 
 
+def _coverage(summary: RunSummary) -> Bilingual:
+    """How often the training rows were learned from."""
+    if summary.part is None:
+        return Bilingual(
+            f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times", f"每行数据学了 {summary.epochs:.1f} 遍"
+        )
+    seen, rows, steps = f"{summary.part.rows:,}", f"{summary.rows:,}", f"{summary.part.epoch_steps:,}"
+    return Bilingual(
+        f"{seen} of {rows} rows were learned from once; an epoch is {steps} steps",
+        f"{rows} 行中只学了 {seen} 行，各一遍；一轮是 {steps} 步",
+    )
+
+
+def _longer(summary: RunSummary) -> Bilingual:
+    """How to train for longer: twice as long, or, where rows were never seen, all of them once or a longer trial."""
+    if summary.part is None:
+        steps = summary.typed("train.steps", 2 * summary.steps)
+        return Bilingual(f"{steps} with the same command", f"{steps}，命令不变")
+    whole, trial = summary.part.epoch_steps, TRIAL_TIMES * summary.steps
+    epoch = summary.typed("train.epochs", 1)
+    english = f"{epoch}, which learns from every row once and takes {whole / summary.steps:.3g} times as long"
+    chinese = f"{epoch}（每行学一遍，用时约 {whole / summary.steps:.3g} 倍）"
+    if trial < whole:
+        steps = summary.typed("train.steps", trial)
+        return Bilingual(f"{steps}, or {epoch}{english.removeprefix(epoch)}", f"{steps}，或 {chinese}")
+    return Bilingual(english, chinese)
+
+
 def _trend(summary: RunSummary) -> Bilingual | None:
     """How the evaluation loss developed, and what to do about it; None if there are fewer than two evaluations."""
     if len(summary.evaluations) < 2:
         return None
+    rate = summary.typed("optimizer.learning_rate")
     (step, best), (last_step, last) = min(summary.evaluations, key=lambda evaluation: evaluation[1]), summary.evaluations[-1]
     if best < MEMORIZED_LOSS:
         return Bilingual(
@@ -87,34 +153,32 @@ def _trend(summary: RunSummary) -> Bilingual | None:
         )
     if step == 0 and last > best * (1 + FLAT_SHARE):
         return Bilingual(
-            "it was best before tuning: this rate or this data makes it worse. Try a tenth of optimizer.learning_rate, and "
-            "look at the rows "
-            "with `imprint data show FILE`.",
-            "微调前反而最好：请把 optimizer.learning_rate 降到十分之一，并用 imprint data show 检查数据。",
+            f"it was best before tuning: this rate or this data makes it worse. Try a tenth of {rate}, and look at the rows with "
+            "`imprint data show FILE`.",
+            f"微调前反而最好：请把 {rate} 降到十分之一，并用 imprint data show 检查数据。",
         )
     first_step, first = summary.evaluations[0]
     if first_step == 0 and best > first * (1 - MIN_GAIN):
         return Bilingual(
-            "hardly better than before tuning: the steps are too few or too small. Try more train.steps, or three times the "
-            "optimizer.learning_rate.",
-            "几乎没有变化：步数太少或学习率太小。请增加 train.steps，或把 optimizer.learning_rate 提高到三倍。",
+            f"hardly better than before tuning: the steps are too few or too small. Try more {summary.typed('train.steps')}, or three times "
+            f"the {rate}.",
+            f"几乎没有变化：步数太少或学习率太小。请增加 {summary.typed('train.steps')}，或把 {rate} 提高到三倍。",
         )
     if last > best * (1 + FLAT_SHARE) and step < last_step:
         return Bilingual(
             f"rising since step {step}: the rows are being learned by heart. The result is that of step {step}; to do better use more "
-            f"rows, fewer steps (train.steps={step}) or a lower rate.",
+            f"rows, fewer steps ({summary.typed('train.steps', step)}) or a lower rate.",
             f"从第 {step} 步起上升（过拟合）：保留的是第 {step} 步；可增加数据、减少步数或降低学习率。",
         )
     earlier = [loss for step, loss in summary.evaluations if step <= last_step * 2 / 3]
     if earlier and min(earlier) - last > FLAT_SHARE * max(min(earlier), first - last):
         return Bilingual(
-            f"still falling: more steps would help, for instance train.steps={2 * summary.steps} with the same command.",
-            f"仍在下降：可以训练更久，例如 train.steps={2 * summary.steps}，命令不变。",
+            f"still falling: more steps would help, for instance {_longer(summary).english}.",
+            f"仍在下降：可以训练更久，例如 {_longer(summary).chinese}。",
         )
     return Bilingual(
-        "flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another "
-        "optimizer.learning_rate.",
-        "末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、optimizer.learning_rate。",
+        f"flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another {rate}.",
+        f"末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、{rate}。",
     )
 
 

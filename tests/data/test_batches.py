@@ -104,3 +104,10 @@ def test_general_rows_go_round_beside_the_own_ones_which_are_in_every_epoch() ->
 def test_more_general_rows_than_there_are_come_again_in_the_same_epoch() -> None:
     batches = BatchSampler([5] * 3, 4, seed=1, num_general=1, general_per_epoch=2)
     assert sorted(batches.batch(1)) == [0, 1, 2, 2]
+
+
+def test_the_rows_of_some_steps_are_own_rows_counted_once() -> None:
+    batches = BatchSampler(LENGTHS[:20], 4, seed=1, num_general=4, general_per_epoch=4)
+    assert batches.rows_until(0) == 0
+    assert 0 < batches.rows_until(2) <= 8
+    assert batches.rows_until(5) == batches.rows_until(9) == 16

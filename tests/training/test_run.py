@@ -262,6 +262,11 @@ def test_the_verdict_counts_epochs_as_they_were_drawn(recipe: Path, tmp_path: Pa
     assert "each of 24 rows was learned from 3.0 times" in capsys.readouterr().out
 
 
+def test_the_verdict_of_a_part_of_an_epoch_counts_the_rows_it_saw(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_run(recipe, str(tmp_path / "run"), "data.dev_share=0", "train.steps=2")
+    assert "8 of 24 rows were learned from once; an epoch is 6 steps" in capsys.readouterr().out
+
+
 def test_a_run_may_be_started_beside_the_main_thread(recipe: Path) -> None:
     runs: list[RunFolder] = []
     thread = threading.Thread(target=lambda: runs.append(tiny_run(recipe, "threaded", "train.steps=1")))

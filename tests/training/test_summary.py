@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from imprint.events import Event, Finished
 from imprint.report.next_steps import next_steps
-from imprint.training.summary import RunSummary, next_lines, verdict_messages
+from imprint.training.summary import PartOfEpoch, RunSummary, next_lines, verdict_messages
 from tests.logged import evaluation, step
 
 
@@ -74,3 +76,24 @@ def test_better_weights_from_before_a_rescue_are_what_the_verdict_names() -> Non
 def test_the_end_says_what_to_type_next() -> None:
     lines = next_lines(next_steps("runs/x", "dev.jsonl", held_out=True))
     assert lines[:2] == ["next / 接下来:", "  imprint chat runs/x    talk to it / 与它对话"]
+
+
+def test_a_run_shorter_than_an_epoch_says_how_many_rows_it_saw_and_advises_all_of_them() -> None:
+    short = replace(summary(4.8, 4.0, 3.5, 3.2), steps=20, epochs=0.017, rows=18737, part=PartOfEpoch(320, 1172))
+    first, trend = verdict_messages(short)
+    assert "320 of 18,737 rows were learned from once; an epoch is 1,172 steps" in first.english
+    assert "18,737 行中只学了 320 行，各一遍；一轮是 1,172 步" in first.chinese
+    assert "0.0" not in first.line
+    assert "train.steps=200, or train.epochs=1, which learns from every row once and takes 58.6 times as long." in trend.english
+    assert "train.steps=200，或 train.epochs=1（每行学一遍，用时约 58.6 倍）" in trend.chinese
+    nearly = verdict_messages(replace(short, steps=600))[1].english
+    assert nearly.endswith("for instance train.epochs=1, which learns from every row once and takes 1.95 times as long.")
+
+
+def test_who_uses_flags_is_told_flags_and_no_knobs() -> None:
+    flags = {"data.dev": "--validation_file FILE", "train.steps": "--max_steps", "optimizer.learning_rate": "--learning_rate"}
+    courses = [(), (4.8, 4.0, 3.5, 3.2), (4.8, 3.0, 2.9, 3.4), (2.0, 3.0, 3.5), (4.0, 3.99, 3.985), (4.8, 3.0, 2.6, 2.601, 2.6, 2.6)]
+    lines = [message.line for losses in courses for message in verdict_messages(replace(summary(*losses), flags=flags))]
+    assert not [line for line in lines if any(knob in line for knob in ("data.dev", "train.steps", "optimizer."))]
+    assert "Set --validation_file FILE." in lines[0]
+    assert any("--max_steps 60 with the same command" in line for line in lines)
