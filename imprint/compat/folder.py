@@ -1,5 +1,6 @@
 """Decides what to do with an output_dir: resume, start over, resume from a checkpoint, or refuse."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from imprint.training.recipe import Recipe
 
 EVALUATION_FILES = {"lock", "evaluations", ALL_RESULTS, PREDICTIONS, results_file("eval"), results_file("predict")}
 """What a folder may hold before it is trained in."""
+COMPARISON = re.compile(r"compare(-.+)?\.(md|html|png)")
+"""The pages of `imprint compare` and their pictures."""
 
 
 def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
@@ -36,9 +39,9 @@ def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
             _require_no_foreign_files(flags, run)
             return None
         if flags.overwrite_output_dir:
-            _remove_training(flags, run)
-            english = f"{run.path}: --overwrite_output_dir starts over; the files of the earlier training are removed"
-            return Bilingual(english, "已清除旧的训练结果，重新开始")
+            _remove_training(run)
+            english = f"{run.path}: --overwrite_output_dir starts over; the files of the earlier training and its evaluations are removed"
+            return Bilingual(english, "已清除旧的训练结果及其评估，重新开始")
         if is_same:
             english = f"{run.path}: is finished; --overwrite_output_dir would train it again"
             return Bilingual(english, "已训练完成；加 --overwrite_output_dir 可重新训练")
@@ -74,12 +77,17 @@ def _require_no_foreign_files(flags: OriginalFlags, run: RunFolder) -> None:
         )
 
 
-def _remove_training(flags: OriginalFlags, run: RunFolder) -> None:
-    """Remove the files of a training and the results that this command writes again; config.yaml first: without it a folder is no run."""
-    splits = [split for split, is_wanted in (("eval", evaluates(flags)), ("predict", flags.do_predict)) if is_wanted]
-    results = [run.path / results_file(split) for split in ("train", *splits)]
-    logs = [run.tensorboard, run.curve, run.samples, run.rescues, run.log]
-    for entry in (run.config, run.path / TRAINER_STATE, *results, run.adapter, run.model, *checkpoints(run.path), *run.states(), *logs):
+def _remove_training(run: RunFolder) -> None:
+    """Remove what a training wrote and what was measured of it; config.yaml first: without it a folder is no run.
+
+    Scores and answers of the earlier weights would otherwise stand beside the new ones as theirs.
+    """
+    results = [run.path / results_file(split) for split in ("train", "eval", "predict")]
+    logs = [run.tensorboard, run.curve, run.samples, run.rescues, run.starts, run.log]
+    pages = [entry for entry in sorted(run.path.iterdir()) if COMPARISON.fullmatch(entry.name)]
+    measured = [run.evaluations, run.forgetting, run.before_after, run.verdict, run.report, *pages]
+    written = [run.path / file for file in (TRAINER_STATE, ALL_RESULTS, PREDICTIONS)]
+    for entry in (run.config, *written, *results, *measured, run.adapter, run.model, *checkpoints(run.path), *run.states(), *logs):
         if entry.exists():
             remove(entry)
 
@@ -96,7 +104,7 @@ def _resume_from_checkpoint(flags: OriginalFlags, run: RunFolder, recipe: Recipe
                     "该目录中的训练与 --resume_from_checkpoint 不同：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
                 )
             )
-        _remove_training(flags, run)
+        _remove_training(run)
         _copy_state(source, run, step)
     for split in ("train", "eval", "predict"):
         remove(run.path / results_file(split))

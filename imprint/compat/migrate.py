@@ -78,13 +78,29 @@ def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) 
                 f"train.batch_size is that of one process: multiply {recipe.train.batch_size} by the number of GPUs / 请乘以 GPU 数"
             )
         text = dump(recipe)
-    for is_wanted, data, limit in (
-        (flags.do_eval, flags.validation_file, flags.max_eval_samples),
-        (flags.do_predict, flags.test_file, flags.max_predict_samples),
+    is_dev = flags.evaluation_strategy != "no"  # then validation_file is data.dev
+    for action, name, data, limit in (
+        ("do_eval", "validation_file", flags.validation_file, flags.max_eval_samples),
+        ("do_predict", "test_file", flags.test_file, flags.max_predict_samples),
     ):
-        if is_wanted and data is not None:
+        if data is None:
+            continue
+        if getattr(flags, action):
             notes.append("evaluation: " + evaluation_command(flags, data, limit, cuda=cuda))
+        elif flags.do_train and not (is_dev and name == "validation_file"):
+            notes.append(_unused_rows(name, action, data).line)
     return "".join(f"# {note}\n" for note in notes) + text
+
+
+def _unused_rows(name: str, action: str, data: Path) -> Bilingual:
+    """What becomes of a file of rows that the script names and does not use."""
+    keeps = name == "validation_file"
+    english = f"; data.dev={data} would measure the loss on it and keep the best step" if keeps else ""
+    chinese = f"；写 data.dev={data} 可在其上计算损失并保留最好的一步" if keeps else ""
+    return Bilingual(
+        f"--{name} {data}: is not in this recipe, because the script does not use it without --{action}{english}",
+        f"脚本没有 --{action}，不使用该文件，配方中也没有{chinese}",
+    )
 
 
 def evaluation_command(flags: OriginalFlags, data: Path, limit: int | None, *, cuda: bool) -> str:

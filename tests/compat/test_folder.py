@@ -9,6 +9,7 @@ import imprint.compat.trainer_files as trainer_files
 from imprint.compat.run import run_original
 from imprint.files.atomic import read_jsonl
 from imprint.messages import UserError
+from imprint.report.run_list import describe_run
 from imprint.runs import RunFolder
 from tests.oldproject import PREFIX, old_project, predicting, said, training
 
@@ -113,15 +114,24 @@ def test_an_unfinished_run_of_the_same_arguments_is_gone_on_with(
 def test_another_run_is_begun_anew_where_the_flag_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = begin(project, "anew", "--save_steps", "1")
     (run.path / "notes.txt").write_text("mine")
-    (run.path / "generated_predictions.txt").write_text("of an evaluation")
+    of_the_earlier = [
+        run.path / name for name in ("generated_predictions.txt", "compare.html", "compare-prompts.md", "compare-confusion.png")
+    ]
+    of_the_earlier += [run.evaluations / "held-out" / "scores.json", run.path / "predict_results.json", run.report, run.verdict]
+    for file in of_the_earlier:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
     before = load_file(run.adapter / "prefix.safetensors")
     begin(project, "anew", "--seed", "7", "--overwrite_output_dir")
-    assert "--overwrite_output_dir starts over; the files of the earlier training are removed" in capsys.readouterr().out
+    assert (
+        "--overwrite_output_dir starts over; the files of the earlier training and its evaluations are removed" in capsys.readouterr().out
+    )
     after = load_file(run.adapter / "prefix.safetensors")
     assert all(not torch.equal(before[name], after[name]) for name in before)
     assert sorted(entry.name for entry in run.path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
     assert (run.path / "notes.txt").read_text() == "mine"
-    assert (run.path / "generated_predictions.txt").read_text() == "of an evaluation"
+    assert not [file for file in of_the_earlier if file.exists()], "scores of other weights would stand beside the new run"
+    assert describe_run(run).scores == {}
     assert [line["step"] for line in read_jsonl(run.log) if "loss" in line] == [1, 2, 3, 4]
 
 

@@ -67,6 +67,25 @@ def test_an_evaluation_becomes_the_command_that_evaluates_so(project: Path, tmp_
     assert (section.adapter, section.truncation, section.top_p) == (Path("output/x/checkpoint-4"), "original", 0.7)
 
 
+def test_a_file_of_rows_that_the_script_does_not_use_is_named(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> list[str]:
+        files = ["--validation_file", "dev.json", "--test_file", "test.json"]
+        migrate_command(script(tmp_path, *training(project, "x", *PREFIX, *files, *words)), None)
+        lines = capsys.readouterr().out.splitlines()
+        beginnings = ("# --validation_file", "# --test_file", "# evaluation: ", "  dev: dev.json")
+        return [line for line in lines if line.startswith(beginnings)]
+
+    dev, test = told()
+    assert dev.startswith("# --validation_file dev.json: is not in this recipe, because the script does not use it without --do_eval")
+    assert "data.dev=dev.json would measure the loss on it and keep the best step" in dev
+    assert "不使用该文件" in dev
+    assert test.startswith("# --test_file test.json: is not in this recipe")
+    evaluated, _ = told("--do_eval")
+    assert evaluated.startswith("# evaluation: imprint evaluate")
+    kept, *rest = told("--evaluation_strategy", "steps", "--eval_steps", "2")
+    assert [kept.startswith("# --test_file"), *rest] == [True, "  dev: dev.json"]
+
+
 def test_a_json_file_of_arguments_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "arguments.json"
     given = {"do_train": True, "train_file": "a.json", "prompt_column": "p", "response_column": "r"}

@@ -374,3 +374,10 @@ def test_one_of_several_gpus_is_used_and_it_is_said(monkeypatch: pytest.MonkeyPa
     notes: Any = compat.device_notes(read_flags(["--model_name_or_path", "a", "--output_dir", "b"])[0])
     assert notes[0].english.startswith("2 GPUs are visible, one is used: cuda:0")
     assert compat.device_notes(read_flags(["--model_name_or_path", "a", "--output_dir", "b", "--no_cuda"])[0]) == []
+
+
+def test_the_verdict_names_flags_and_no_knobs_of_a_recipe(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_original(training(project, "verdict", *PREFIX))
+    printed = capsys.readouterr().out
+    assert "nothing is known about new ones. Set --validation_file FILE --evaluation_strategy steps." in printed
+    assert "data.dev" not in printed
