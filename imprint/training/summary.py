@@ -143,7 +143,7 @@ def _trend(summary: RunSummary) -> Bilingual | None:
     """How the evaluation loss developed, and what to do about it; None if there are fewer than two evaluations."""
     if len(summary.evaluations) < 2:
         return None
-    rate = summary.typed("optimizer.learning_rate")
+    rate, length = summary.typed("optimizer.learning_rate"), summary.typed("train.steps")
     (step, best), (last_step, last) = min(summary.evaluations, key=lambda evaluation: evaluation[1]), summary.evaluations[-1]
     if best < MEMORIZED_LOSS:
         return Bilingual(
@@ -160,9 +160,8 @@ def _trend(summary: RunSummary) -> Bilingual | None:
     first_step, first = summary.evaluations[0]
     if first_step == 0 and best > first * (1 - MIN_GAIN):
         return Bilingual(
-            f"hardly better than before tuning: the steps are too few or too small. Try more {summary.typed('train.steps')}, or three times "
-            f"the {rate}.",
-            f"几乎没有变化：步数太少或学习率太小。请增加 {summary.typed('train.steps')}，或把 {rate} 提高到三倍。",
+            f"hardly better than before tuning: the steps are too few or too small. Try more {length}, or three times the {rate}.",
+            f"几乎没有变化：步数太少或学习率太小。请增加 {length}，或把 {rate} 提高到三倍。",
         )
     if last > best * (1 + FLAT_SHARE) and step < last_step:
         return Bilingual(
