@@ -50,7 +50,10 @@ def init(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """`imprint evaluate`."""
-    announce(f"answering and scoring {options.data}", f"回答 {options.data} 并打分")
+    if options.data is None:
+        announce(f"answering and scoring the held-out rows of {options.folder}", f"回答 {options.folder} 的留出数据并打分")
+    else:
+        announce(f"answering and scoring {options.data}", f"回答 {options.data} 并打分")
     from imprint.evaluate.command import evaluate_command
 
     evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)

@@ -212,7 +212,12 @@ def _add_evaluation(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="RUN|MODEL",
         help=Bilingual("a run folder; for a base alone a model folder, or owner/name of the hub", "训练结果、模型目录或 owner/name").line,
     )
-    evaluate.add_argument("--data", type=Path, required=True, metavar="FILE", help=Bilingual("question and answer rows", "问答数据").line)
+    evaluate.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help=Bilingual("question and answer rows; the run's held-out rows if not given", "问答数据；默认用留出数据").line,
+    )
     evaluate.add_argument("--limit", type=_count, metavar="N", help=Bilingual("the first N rows only", "只用前 N 行").line)
     _add_overrides(evaluate, "imprint.evaluate.section:EvaluateSection")
 

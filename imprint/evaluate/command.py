@@ -9,6 +9,7 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
@@ -18,21 +19,26 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.terminal import say
 
 
-def evaluate_command(path: str | Path, *, data: Path, limit: int | None, overrides: Sequence[str]) -> Answers:
-    """Answer and score the rows of `data` with a run, a bundle or a model folder."""
+def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, overrides: Sequence[str]) -> Answers:
+    """Answer and score the rows of `data` with a run, a bundle or a model folder; without `data` the held-out rows of a run."""
     section = read_overrides(overrides, EvaluateSection)
     source = resolve_source(path, section.base_path)
     section = resolve(section, source.run)
     tools = open_template(source, section.template).supports_tools
-    samples = read_data(section, data, limit, tools=tools)
-    output = section.output or answers_folder(source, section, name_of(data), limit)
+    if data is None:
+        rows = held_out_rows(source, require_run_folder(source), limit, tools=tools)
+        samples, origin, name = rows.samples, rows.source, HELD_OUT
+    else:
+        samples, origin, name = read_data(section, data, limit, tools=tools), str(data), name_of(data)
+    output = section.output or answers_folder(source, section, name, limit)
     model = load_with(source, section)
     with results_lock(output):
         answers = answer_all(model, samples, section, output)
         training = load_training_samples(source.run, tools=tools)
         baseline = baseline_of(training, samples, section)
-        report = write_scores(answers, answers.section, data, output, training=training, baseline=baseline)
-    for line in score_lines(report, output):
+        report = write_scores(answers, answers.section, origin, output, training=training, baseline=baseline)
+    warning = None if data is None or section.base else training_rows_warning(samples, training)
+    for line in ([] if warning is None else [f"warning: {warning.english}", f"警告：{warning.chinese}"]) + score_lines(report, output):
         say(line)
     refresh_report(source)
     return answers

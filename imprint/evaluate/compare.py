@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imprint.config import read_overrides
-from imprint.data.dataset import load_held_out
 from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
-from imprint.data.section import DataSection
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
@@ -28,6 +27,11 @@ from imprint.runs import RunFolder
 from imprint.task import ClassificationTask
 from imprint.terminal import say
 
+RAW_TEXT = Bilingual(
+    "was trained on raw text, which has no questions. Give rows with --data or questions with --prompts; "
+    "`imprint perplexity` measures texts.",
+    "该结果是在纯文本上训练的，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。",
+)
 NOTHING_TO_COMPARE = Bilingual("there is nothing to compare it with. Give a run folder.", "没有可对照的微调结果，请给出训练结果目录。")
 
 
@@ -81,6 +85,8 @@ def compare(
         comparison = replace(comparison, picture=picture)
     write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
+    if data is not None and (warning := training_rows_warning(compared.samples, training)) is not None:
+        say(f"warning: {warning.english}\n警告：{warning.chinese}")
     for line in _summary_lines(comparison, before, after):
         say(line)
     count, kind = len(compared.samples), Bilingual("rows", "行数据") if before.scored else Bilingual("questions", "个问题")
@@ -95,8 +101,8 @@ class _ComparedPrompts:
 
     samples: list[Sample]
     """Rows, with or without references."""
-    source: Path
-    """File or folder they were read from."""
+    source: str
+    """Where they are from: a file, or the held-out rows of one."""
     name: str
     """Name of the answers folders."""
     page: str
@@ -113,27 +119,15 @@ def _read_prompts(
     *,
     tools: bool,
 ) -> _ComparedPrompts:
-    path, page = source.path, source.run_folder.comparison.name
+    page = source.run_folder.comparison.name
     if prompts is not None:
         assert section.prompt_column is not None, "resolve() fills in null knobs"
         questions = read_questions(prompts, prompt_column=section.prompt_column, limit=limit)
-        return _ComparedPrompts(questions, prompts, f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
+        return _ComparedPrompts(questions, str(prompts), f"prompts-{name_of(prompts)}", f"{page}-{name_of(prompts)}")
     if data is not None:
-        return _ComparedPrompts(read_data(section, data, limit, tools=tools), data, name_of(data), page)
-    if not isinstance(run.data, DataSection):
-        raise UserError(
-            Bilingual(
-                f"{path}: was trained on raw text, which has no questions. Give rows with --data or questions with --prompts; "
-                "`imprint perplexity` measures texts.",
-                "该结果是在纯文本上训练的，没有问题可问：请用 --data 或 --prompts 给出问题；文本用 imprint perplexity 评估。",
-            )
-        )
-    samples = load_held_out(run.data, tools=tools)[:limit]
-    if not samples:
-        raise UserError(
-            Bilingual(f"{path}: this run holds out no rows. Give a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
-        )
-    return _ComparedPrompts(samples, run.data.dev or run.data.train, "held-out", page)
+        return _ComparedPrompts(read_data(section, data, limit, tools=tools), str(data), name_of(data), page)
+    rows = held_out_rows(source, run, limit, tools=tools, raw_text=RAW_TEXT)
+    return _ComparedPrompts(rows.samples, rows.source, HELD_OUT, page)
 
 
 def _comparison(
@@ -151,7 +145,7 @@ def _comparison(
             compared.samples, before.references, before.predictions, after.predictions, before.scores.rows, after.scores.rows, strict=True
         )
     ]
-    settings = {"data": str(compared.source), "decoding": decoding(section), "seed": str(section.seed)}
+    settings = {"data": compared.source, "decoding": decoding(section), "seed": str(section.seed)}
     if before.scored:
         settings["references"] = references_note(reference_limit(section)).removeprefix("references ")
         if isinstance(section.task, ClassificationTask):

@@ -23,15 +23,15 @@ CONFUSION = "confusion.png"
 
 
 def write_scores(
-    answers: Answers, section: EvaluateSection, data: Path, output: Path, *, training: Sequence[Sample], baseline: TaskScores | None
+    answers: Answers, section: EvaluateSection, data: str, output: Path, *, training: Sequence[Sample], baseline: TaskScores | None
 ) -> dict[str, Any]:
     """Write scores.json, with a confusion picture of a classification, and return its content.
 
-    Questions without references have rates but no scores. `training` are the rows that the model was trained on, `baseline` are the
-    scores of the classical baseline.
+    Questions without references have rates but no scores. `data` says where the rows are from. `training` are the rows that the model was
+    trained on, `baseline` are the scores of the classical baseline.
     """
     summary, rates, scores = answers.summary, answers.rates, answers.scores
-    report: dict[str, Any] = {"data": str(data), "rows": len(answers.predictions)}
+    report: dict[str, Any] = {"data": data, "rows": len(answers.predictions)}
     if answers.scored:
         report |= {"protocol": summary.protocol, **{name: asdict(mean) for name, mean in summary.means.items()}}
         report |= {"dropped": summary.dropped, "references_cut_to": reference_limit(section)}

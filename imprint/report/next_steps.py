@@ -29,7 +29,10 @@ def next_steps(run: str, data: str | None, kind: str = "rows", *, held_out: bool
         return [NextStep(f"imprint perplexity {path} --data {file}", measured), NextStep(f"model.path={path}", taught), chat, export]
     return [
         chat,
-        NextStep(f"imprint evaluate {path} --data {file}", Bilingual("scores on held-out rows", "在留出数据上打分")),
+        NextStep(
+            f"imprint evaluate {path}" if data is None and held_out else f"imprint evaluate {path} --data {file}",
+            Bilingual("scores on held-out rows", "在留出数据上打分"),
+        ),
         NextStep(
             f"imprint compare {path}{'' if held_out else f' --data {file}'}",
             Bilingual("before and after, side by side", "微调前后并排对照"),

@@ -69,6 +69,15 @@ def test_a_run_that_tuned_the_whole_network_is_answered_by_what_it_wrote(ask: As
     assert tmp.name == "full"
 
 
+def test_without_a_file_the_held_out_rows_of_the_run_are_scored(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    assert main(["evaluate", str(copy.path)]) == 0
+    assert "learned from" not in capsys.readouterr().out
+    scores = json.loads((copy.evaluations / "held-out" / "scores.json").read_text(encoding="utf-8"))
+    assert (scores["rows"], scores["data"]) == (5, f"{run.path.parent / 'other.jsonl'}, its held-out rows / 其中留出的行")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -86,12 +95,16 @@ def test_a_run_that_tuned_the_whole_network_is_answered_by_what_it_wrote(ask: As
         (["{run}", "--data", "{rows}", "device=gpu"], 'there is no device called "gpu"'),
         (["{unfinished}", "--data", "{rows}"], "has no adapter yet. Let `imprint train` run to its first evaluation"),
         (["{baseless}", "--data", "{rows}"], "gone"),
+        (["{model}"], "is no run folder, so it has no held-out rows. Give rows with --data FILE."),
+        (["{talk}"], "this run holds out no rows. Give a file with --data."),
     ],
 )
 def test_what_cannot_be_evaluated_is_a_sentence(
     words: list[str], sentence: str, run: RunFolder, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"run": run.path, "rows": rows, "empty": tmp_path / "empty", "unfinished": tmp_path / "begun", "baseless": tmp_path / "moved"}
+    talk = run.path.parent / "talk"
+    places |= {"talk": talk, "model": talk / "model"}
     for name in ("empty", "begun", "moved"):
         (tmp_path / name).mkdir()
     config = run.config.read_text(encoding="utf-8")

@@ -53,8 +53,12 @@ def test_answers_that_an_evaluation_left_are_taken(run: RunFolder, rows: Path, m
 def test_without_a_file_the_held_out_rows_are_asked(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run.path)]) == 0
     assert "5 rows compared" in capsys.readouterr().out
+    for page in ("compare.html", "compare.md"):
+        assert f"{run.path.parent / 'other.jsonl'}, its held-out rows / 其中留出的行" in (run.path / page).read_text(encoding="utf-8")
     assert main(["compare", str(run.path), "--limit", "2"]) == 0
     assert "2 rows compared" in capsys.readouterr().out
+    assert main(["compare", str(run.path), "--data", str(run.path.parent / "other.jsonl"), "--limit", "2"]) == 0
+    assert "warning: 2 of these 2 rows are rows that the run learned from" in capsys.readouterr().out
 
 
 def test_sampling_is_reported_on_the_page(run: RunFolder, rows: Path) -> None:

@@ -10,9 +10,10 @@ def test_after_a_run_one_talks_to_it_scores_compares_and_exports() -> None:
     ]
 
 
-def test_without_a_file_of_held_out_rows_one_is_asked_for() -> None:
+def test_a_file_is_asked_for_only_where_the_run_holds_out_no_rows() -> None:
     drawn = [one.command for one in next_steps("runs/x", None, held_out=True)]
-    assert drawn[1:3] == ["imprint evaluate runs/x --data FILE", "imprint compare runs/x"]
+    assert drawn[1:3] == ["imprint evaluate runs/x", "imprint compare runs/x"]
+    assert next_steps("runs/x", None, held_out=False)[1].command == "imprint evaluate runs/x --data FILE"
     assert next_steps("runs/x", None, held_out=False)[2].command == "imprint compare runs/x --data FILE"
 
 
