@@ -412,6 +412,7 @@ class TestSection:
             "device": None,
             "template": "auto",
             "date": None,
+            "commit": None,
         }
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantized": 4}])
