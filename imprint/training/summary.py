@@ -129,14 +129,16 @@ def _longer(summary: RunSummary) -> Bilingual:
     if summary.part is None:
         steps = summary.typed("train.steps", 2 * summary.steps)
         return Bilingual(f"{steps} with the same command", f"{steps}，命令不变")
-    whole, trial = summary.part.epoch_steps, TRIAL_TIMES * summary.steps
-    epoch = summary.typed("train.epochs", 1)
-    english = f"{epoch}, which learns from every row once and takes {whole / summary.steps:.3g} times as long"
-    chinese = f"{epoch}（每行学一遍，用时约 {whole / summary.steps:.3g} 倍）"
-    if trial < whole:
-        steps = summary.typed("train.steps", trial)
-        return Bilingual(f"{steps}, or {epoch}{english.removeprefix(epoch)}", f"{steps}，或 {chinese}")
-    return Bilingual(english, chinese)
+    whole, trial, steps = summary.part.epoch_steps, TRIAL_TIMES * summary.steps, summary.typed("train.steps")
+    epoch, times = summary.typed("train.epochs", 1), f"{whole / summary.steps:.3g}"
+    every = Bilingual(
+        f"{epoch} in place of {steps}: every row once, in {times} times the time",
+        f"用 {epoch} 代替 {steps}（每行学一遍，用时约 {times} 倍）",
+    )
+    if trial >= whole:
+        return every
+    shorter = summary.typed("train.steps", trial)
+    return Bilingual(f"{shorter}, or {every.english}", f"{shorter}，或{every.chinese}")
 
 
 def _trend(summary: RunSummary) -> Bilingual | None:

@@ -84,10 +84,10 @@ def test_a_run_shorter_than_an_epoch_says_how_many_rows_it_saw_and_advises_all_o
     assert "320 of 18,737 rows were learned from once; an epoch is 1,172 steps" in first.english
     assert "18,737 行中只学了 320 行，各一遍；一轮是 1,172 步" in first.chinese
     assert "0.0" not in first.line
-    assert "train.steps=200, or train.epochs=1, which learns from every row once and takes 58.6 times as long." in trend.english
-    assert "train.steps=200，或 train.epochs=1（每行学一遍，用时约 58.6 倍）" in trend.chinese
+    assert "train.steps=200, or train.epochs=1 in place of train.steps: every row once, in 58.6 times the time." in trend.english
+    assert "train.steps=200，或用 train.epochs=1 代替 train.steps（每行学一遍，用时约 58.6 倍）" in trend.chinese
     nearly = verdict_messages(replace(short, steps=600))[1].english
-    assert nearly.endswith("for instance train.epochs=1, which learns from every row once and takes 1.95 times as long.")
+    assert nearly.endswith("for instance train.epochs=1 in place of train.steps: every row once, in 1.95 times the time.")
 
 
 def test_who_uses_flags_is_told_flags_and_no_knobs() -> None:
